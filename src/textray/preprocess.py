@@ -1,0 +1,193 @@
+"""The way from a picture to what a network reads, and back to the picture's own grid.
+
+Training, the ONNX runtime and the server all use this one implementation, and a bundle carries its settings as
+``preprocess.json``. A `Preprocess` holds no state about a picture: the way back needs only the picture's `Grid`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+
+from textray.errors import BundleError, ShapeError, UsageError
+from textray.records import Grid, Image
+
+Normalise = Literal["percentile", "zscore", "unit", "imagenet"]
+
+PERCENTILES = (0.5, 99.5)
+"""Grey levels that ``percentile`` maps to -2 and 2; what lies outside is clipped."""
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_FLAT = 1e-6  # below this contrast a picture is flat, and dividing by it would only raise rounding noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """Resizing and normalisation of a picture, and the way of a map back to its grid.
+
+    Attributes:
+        size: Height and width that the network reads, in pixels.
+        normalise: ``percentile``: clip to the picture's 0.5th and 99.5th percentile and map these to -2 and 2;
+            ``zscore``: subtract the mean and divide by the standard deviation of the picture, per channel;
+            ``unit``: leave [0, 1]; ``imagenet``: subtract and divide by ImageNet's channel statistics.
+        channels: 1, or 3 where a grey picture is repeated.
+        letterbox: Keep the aspect ratio and pad with black, centred, instead of stretching to ``size``. The padding
+            counts in the statistics of ``normalise``, in training and in use alike.
+    """
+
+    size: tuple[int, int]
+    normalise: Normalise = "percentile"
+    channels: int = 3
+    letterbox: bool = False
+
+    def __post_init__(self) -> None:
+        sizes_ok = len(self.size) == 2 and all(isinstance(n, int) and n > 0 for n in self.size)
+        if not sizes_ok:
+            raise UsageError("preprocess size is wrong", came=self.size, expected="height and width, positive integers")
+        if self.normalise not in get_args(Normalise):
+            raise UsageError(
+                "unknown normalisation", came=repr(self.normalise), expected=", ".join(get_args(Normalise))
+            )
+        if self.channels not in (1, 3):
+            raise UsageError("number of channels is wrong", came=self.channels, expected="1 or 3")
+        if self.normalise == "imagenet" and self.channels != 3:
+            raise UsageError("imagenet normalisation is defined for three channels", came=self.channels, expected=3)
+
+    def box(self, shape: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Rectangle of the network's input that a picture of ``shape`` fills: top, left, height, width."""
+        if not self.letterbox:
+            return 0, 0, *self.size
+        scale = min(self.size[0] / shape[0], self.size[1] / shape[1])
+        height = min(self.size[0], max(1, round(shape[0] * scale)))
+        width = min(self.size[1], max(1, round(shape[1] * scale)))
+        return (self.size[0] - height) // 2, (self.size[1] - width) // 2, height, width
+
+    def resize(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bring pixels to ``size``: bilinear, with antialiasing where it shrinks.
+
+        Args:
+            pixels: ``(H, W)`` float32 in [0, 1], or ``(H, W, 3)``.
+
+        Returns:
+            ``(h, w)`` float32 in [0, 1], or ``(h, w, 3)``.
+        """
+        if pixels.ndim == 3:
+            return np.stack([self.resize(pixels[..., c]) for c in range(pixels.shape[2])], axis=-1)
+        _two_axes(pixels, "pixels")
+        top, left, height, width = self.box((pixels.shape[0], pixels.shape[1]))
+        content = np.clip(_bilinear(pixels, (height, width)), 0.0, 1.0)
+        if (height, width) == self.size:
+            return content
+        frame = np.zeros(self.size, np.float32)
+        frame[top : top + height, left : left + width] = content
+        return frame
+
+    def resize_mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Bring a mask ``(H, W)`` bool to ``size`` by nearest neighbour; padding is false."""
+        _two_axes(mask, "mask")
+        top, left, height, width = self.box((mask.shape[0], mask.shape[1]))
+        picture = PILImage.fromarray(mask.astype(np.uint8))
+        frame = np.zeros(self.size, np.bool_)
+        content = picture.resize((width, height), PILImage.Resampling.NEAREST)
+        frame[top : top + height, left : left + width] = np.asarray(content) > 0
+        return frame
+
+    def normalise_pixels(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Turn resized pixels into the network's input.
+
+        Args:
+            pixels: ``(h, w)`` float32 in [0, 1], or ``(h, w, 3)``.
+
+        Returns:
+            ``(C, h, w)`` float32; a picture without contrast gives zeros under ``percentile`` and ``zscore``.
+        """
+        if pixels.ndim == 3 and pixels.shape[2] != self.channels:
+            raise ShapeError(
+                "colour pixels do not fit the network", came=pixels.shape, expected=f"(h, w, {self.channels})"
+            )
+        planes = np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels[None]
+        planes = self._scale(planes.astype(np.float32, copy=False))
+        planes = np.broadcast_to(planes, (self.channels, *planes.shape[1:]))
+        if self.normalise == "imagenet":
+            mean, std = (np.asarray(v, np.float32)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
+            planes = (planes - mean) / std
+        return np.ascontiguousarray(planes, dtype=np.float32)
+
+    def _scale(self, planes: NDArray[np.float32]) -> NDArray[np.float32]:
+        if self.normalise == "percentile":
+            low, high = (np.float32(v) for v in np.percentile(planes, PERCENTILES))
+            if high - low < _FLAT:
+                return np.zeros_like(planes)
+            return (np.clip(planes, low, high) - low) / (high - low) * np.float32(4) - np.float32(2)
+        if self.normalise == "zscore":
+            mean, std = planes.mean(axis=(1, 2), keepdims=True), planes.std(axis=(1, 2), keepdims=True)
+            return np.where(std < _FLAT, np.float32(0), (planes - mean) / np.maximum(std, _FLAT))
+        return planes
+
+    def apply(self, image: Image) -> NDArray[np.float32]:
+        """Resize and normalise a picture: ``(C, h, w)`` float32."""
+        return self.normalise_pixels(self.resize(image.pixels))
+
+    def restore(self, values: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
+        """Bring a map of the network back to the grid of the file it was computed for.
+
+        Args:
+            values: ``(h, w)`` float32, such as probabilities; any range.
+            grid: Where the file's pixels lie.
+
+        Returns:
+            ``(H, W)`` float32, bilinear, never outside the range of ``values``.
+        """
+        if values.shape != self.size:
+            raise ShapeError("map does not have the network's size", came=values.shape, expected=self.size)
+        top, left, height, width = self.box(grid.shape)
+        content = values[top : top + height, left : left + width]
+        return np.clip(_bilinear(content, grid.shape), content.min(), content.max())
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``preprocess.json`` of a bundle holds."""
+        return {
+            "size": list(self.size),
+            "normalise": self.normalise,
+            "channels": self.channels,
+            "letterbox": self.letterbox,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
+        """Build from what `to_dict` gave.
+
+        Raises:
+            BundleError: If a key is missing, unknown, or holds a wrong value.
+        """
+        keys = ("size", "normalise", "channels", "letterbox")
+        if set(values) != set(keys):
+            raise BundleError("preprocess settings have other keys", came=sorted(values), expected=", ".join(keys))
+        if not isinstance(values["size"], list | tuple) or not isinstance(values["letterbox"], bool):
+            raise BundleError(
+                "preprocess settings are wrong", came=dict(values), expected="a size [h, w] and letterbox true or false"
+            )
+        try:
+            return cls(
+                size=tuple(values["size"]),
+                normalise=values["normalise"],
+                channels=values["channels"],
+                letterbox=values["letterbox"],
+            )
+        except UsageError as error:
+            raise BundleError(f"preprocess settings are wrong: {error}") from error
+
+
+def _bilinear(values: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+    picture = PILImage.fromarray(np.ascontiguousarray(values, dtype=np.float32))
+    return np.array(picture.resize((shape[1], shape[0]), PILImage.Resampling.BILINEAR), dtype=np.float32)
+
+
+def _two_axes(values: NDArray[Any], name: str) -> None:
+    if values.ndim != 2 or 0 in values.shape:
+        raise ShapeError(f"{name} must have rows and columns", came=values.shape, expected="(H, W)")
