@@ -1,0 +1,90 @@
+"""What every network returns and takes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from textray.errors import ShapeError
+
+
+class Output(NamedTuple):
+    """Raw scores of a network; what it does not compute is ``None``.
+
+    Attributes:
+        logits: ``(B, 1, H, W)``, any range; a sigmoid makes them lesion probabilities.
+        zone_logits: ``(B, 6)``, one per zone by image side.
+        similarity: ``(B, K, h, w)``, phrase against patch.
+        attention: One map per level, ``(B, L, h, w)``.
+    """
+
+    logits: Tensor
+    zone_logits: Tensor | None = None
+    similarity: Tensor | None = None
+    attention: tuple[Tensor, ...] | None = None
+
+
+class Network(nn.Module):
+    """Base of the segmentation networks: checks sizes, and lets a learned token stand in for a missing report.
+
+    Args:
+        in_channels: Channels of the image.
+        size_multiple: Height and width must be multiples of this.
+        text_width: Width D of the text features, ``None`` for a network that reads no text.
+    """
+
+    def __init__(self, *, in_channels: int, size_multiple: int, text_width: int | None) -> None:
+        super().__init__()
+        self.in_channels, self.size_multiple, self.text_width = in_channels, size_multiple, text_width
+        if text_width is not None:
+            self.no_report = nn.Parameter(torch.randn(text_width) * 0.02)
+
+    def check_image(self, image: Tensor) -> None:
+        """Refuse an image of a shape that the network cannot run on.
+
+        Raises:
+            ShapeError: If it is not ``(B, in_channels, H, W)`` with sides that are multiples of ``size_multiple``.
+        """
+        m = self.size_multiple
+        if image.ndim != 4 or image.shape[1] != self.in_channels or image.shape[2] % m or image.shape[3] % m:
+            raise ShapeError(
+                f"{type(self).__name__} cannot run on this image",
+                came=tuple(image.shape),
+                expected=f"(B, {self.in_channels}, H, W) with H and W multiples of {m}",
+                do="Resize it with textray.preprocess.Preprocess",
+            )
+
+    def read_text(self, image: Tensor, features: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Put the no-report token where an image has no text.
+
+        Args:
+            image: ``(B, C, H, W)``, for the batch size.
+            features: ``(B, L, D)`` or ``None``: no image has text.
+            mask: ``(B, L)``, non-zero at real tokens; ``None``: all are real. A row of zeros means no text.
+
+        Returns:
+            Features ``(B, L, D)`` and a bool mask ``(B, L)`` with at least one true token a row.
+
+        Raises:
+            ShapeError: If the shapes do not fit each other or the configured width.
+        """
+        if features is None:
+            batch = image.shape[0]
+            return self.no_report.expand(batch, 1, -1), torch.ones(batch, 1, dtype=torch.bool, device=image.device)
+        if features.ndim != 3 or features.shape[0] != image.shape[0] or features.shape[2] != self.text_width:
+            raise ShapeError(
+                "text features do not fit",
+                came=tuple(features.shape),
+                expected=f"({image.shape[0]}, L, {self.text_width})",
+                do="Encode the text with the encoder the network was configured for",
+            )
+        if mask is None:
+            return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+        if mask.shape != features.shape[:2]:
+            raise ShapeError("text mask does not fit", came=tuple(mask.shape), expected=tuple(features.shape[:2]))
+        real = mask > 0  # (B, L)
+        silent = ~real.any(1, keepdim=True)  # (B, 1)
+        first = torch.arange(real.shape[1], device=real.device)[None] == 0  # (1, L)
+        return torch.where(silent[..., None], self.no_report, features), real | (silent & first)

@@ -1,0 +1,95 @@
+"""U-Net, the uni-modal reference of the papers.
+
+Source: Ronneberger, Fischer, Brox: U-Net, MICCAI 2015, in the size that the compared papers use (14,751,873 parameters
+with 3 channels in and width 64). The first level is a single Conv-BN-ReLU, every other one a double.
+
+Shapes at 224 x 224: 64x224², 128x112², 256x56², 512x28², 512x14²; back up 256x28², 128x56², 64x112², 64x224²; 1x224².
+
+Differences from the paper: padded convolutions with batch normalisation, transposed convolutions that keep their width,
+a bottom of 512 channels, logits of one class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from textray.models.base import Network, Output
+from textray.nn.blocks import ConvNormAct
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetConfig:
+    """Sizes of a U-Net.
+
+    Attributes:
+        in_channels: Channels of the image.
+        width: Channels of the first level.
+    """
+
+    in_channels: int = 3
+    width: int = 64
+
+
+class UpBlock(nn.Module):
+    """ConvT 2x2 of the deeper map, joined with the skip, two Conv-BN-ReLU.
+
+    Args:
+        channels: Channels of the deeper map and of the skip, each.
+        outputs: Channels out.
+    """
+
+    def __init__(self, channels: int, outputs: int) -> None:
+        super().__init__()
+        self.upsample = nn.ConvTranspose2d(channels, channels, 2, stride=2)
+        self.mix = nn.Sequential(ConvNormAct(2 * channels, outputs), ConvNormAct(outputs, outputs))
+
+    def forward(self, deeper: Tensor, skip: Tensor) -> Tensor:
+        """``(B, C, h, w)`` and ``(B, C, 2h, 2w)`` to ``(B, outputs, 2h, 2w)``."""
+        return self.mix(torch.cat([skip, self.upsample(deeper)], 1))
+
+
+class UNet(Network):
+    """U-Net that takes an image and ignores a report.
+
+    Args:
+        config: Sizes.
+    """
+
+    def __init__(self, config: UNetConfig = UNetConfig()) -> None:  # noqa: B008 -- frozen
+        super().__init__(in_channels=config.in_channels, size_multiple=16, text_width=None)
+        self.config = config
+        w = config.width
+        self.first = ConvNormAct(config.in_channels, w)
+        widths = (w, 2 * w, 4 * w, 8 * w, 8 * w)
+        self.down = nn.ModuleList(
+            nn.Sequential(ConvNormAct(a, b), ConvNormAct(b, b)) for a, b in zip(widths, widths[1:], strict=False)
+        )
+        self.up = nn.ModuleList([UpBlock(8 * w, 4 * w), UpBlock(4 * w, 2 * w), UpBlock(2 * w, w), UpBlock(w, w)])
+        self.head = nn.Conv2d(w, 1, 1)
+
+    def forward(self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None) -> Output:
+        """Segment images.
+
+        Args:
+            image: ``(B, C, H, W)`` float, normalised; H and W multiples of 16.
+            text_features: Ignored; this network reads no report.
+            text_mask: Ignored.
+
+        Returns:
+            Logits ``(B, 1, H, W)``.
+
+        Raises:
+            ShapeError: If the image does not fit.
+        """
+        self.check_image(image)
+        maps = [self.first(image)]
+        for down in self.down:
+            maps.append(down(F.max_pool2d(maps[-1], 2)))
+        decoded = maps.pop()
+        for up in self.up:
+            decoded = up(decoded, maps.pop())
+        return Output(self.head(decoded))

