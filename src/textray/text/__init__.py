@@ -1,0 +1,1 @@
+"""What a report says, as zones of the picture, and back to words."""
