@@ -1,0 +1,196 @@
+"""What every data set reader gives: samples, and the result of a check. NumPy-free and torch-free."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from textray.errors import DataError, UsageError
+from textray.records import Report
+
+Split = Literal["train", "val", "test", "inner", "fit"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test", "inner", "fit")
+"""`inner` and `fit` part `train`: `inner` selects (stopping, checkpoint, thresholds), `fit` is learnt from."""
+
+CaptionPolicy = Literal["error", "skip", "text-free"]
+CAPTION_POLICIES: tuple[CaptionPolicy, ...] = ("error", "skip", "text-free")
+"""What to do with an image whose caption is missing, blank or not understood."""
+
+_SHOWN = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One image, its mask and its report, on disk.
+
+    Attributes:
+        image_id: Name of the image without its extension; unique within a data set.
+        image_path: The image.
+        mask_path: The lesion mask on the same pixel grid.
+        report: What is written about the image; ``report.text`` is ``None`` where there are no words.
+        patient_id: Pseudonym of the patient, ``None`` where the data set does not tell.
+        split: The split it was asked for under.
+    """
+
+    image_id: str
+    image_path: Path
+    mask_path: Path
+    report: Report
+    patient_id: str | None
+    split: Split
+
+    @property
+    def group(self) -> str:
+        """What a bootstrap draws: the patient, or the image itself where the patient is not known."""
+        return self.patient_id or self.image_id
+
+
+class Reader(Protocol):
+    """What a data set's reader can do."""
+
+    def samples(self, split: Split) -> list[Sample]:
+        """Samples of a split, always in the same order."""
+        ...
+
+    def check(self) -> CheckResult:
+        """Everything that is wrong with the copy on disk."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is wrong with a data set on disk.
+
+    Attributes:
+        code: Stable code, ``E_...`` where training refuses it and ``W_...`` where it is only to be known.
+        path: The file, relative to the data set's root.
+        message: One plain sentence.
+    """
+
+    code: str
+    path: str
+    message: str
+
+    @property
+    def fatal(self) -> bool:
+        """True where reading for training refuses it."""
+        return self.code.startswith("E_")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckResult:
+    """What a check of a data set found.
+
+    Attributes:
+        name: Registry name of the data set.
+        root: The folder that was checked.
+        counts: What was counted, by plain names, in the order to print.
+        problems: Everything found, errors and warnings.
+    """
+
+    name: str
+    root: Path
+    counts: dict[str, int | float | str] = field(default_factory=dict)
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """True where nothing keeps the data from being trained on; warnings are allowed."""
+        return not any(problem.fatal for problem in self.problems)
+
+    def lines(self, limit: int = 20) -> list[str]:
+        """Lines to print: counts first, then each problem, at most ``limit`` of one code.
+
+        Args:
+            limit: Problems shown of each code; the rest is counted.
+        """
+        lines = [f"{name}: {value}" for name, value in self.counts.items()]
+        for code, found in sorted(Counter(problem.code for problem in self.problems).items()):
+            shown = [problem for problem in self.problems if problem.code == code][:limit]
+            lines.append(f"{code} ({found})")
+            lines += [f"  {problem.path}: {problem.message}" for problem in shown]
+            if found > len(shown):
+                lines.append(f"  ... and {found - len(shown)} more")
+        errors = sum(problem.fatal for problem in self.problems)
+        lines.append(f"{errors} errors, {len(self.problems) - errors} warnings")
+        return lines
+
+
+def check_split(split: str) -> Split:
+    """The split of that name.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    for known in SPLITS:
+        if split == known:
+            return known
+    raise UsageError(f"unknown split {split!r}", expected="one of " + ", ".join(SPLITS))
+
+
+def check_captions(policy: str) -> CaptionPolicy:
+    """The caption policy of that name.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    for known in CAPTION_POLICIES:
+        if policy == known:
+            return known
+    raise UsageError(f"unknown caption policy {policy!r}", expected="one of " + ", ".join(CAPTION_POLICIES))
+
+
+def name_some(ids: Sequence[str]) -> str:
+    """The first ids in words, and how many more there are."""
+    rest = len(ids) - _SHOWN
+    return ", ".join(ids[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def refuse_shared_patients(first: Iterable[str | None], second: Iterable[str | None], names: str) -> None:
+    """Make sure that no patient is in two splits.
+
+    Args:
+        first: Patient ids of one split; ``None`` is nobody.
+        second: Patient ids of the other.
+        names: The two splits in words, for the message.
+
+    Raises:
+        DataError: If a patient is in both; it lists the ids.
+    """
+    shared = sorted({p for p in first if p} & {p for p in second if p})
+    if shared:
+        raise DataError(
+            f"{len(shared)} patients are in both {names}",
+            came=name_some(shared),
+            expected="every patient in one split only",
+            do="Restore the published order of the caption table, or move the patients' rows to one side.",
+        )
+
+
+def fingerprint(names: Iterable[str]) -> str:
+    """SHA-256 of a set of names, whatever order they come in."""
+    return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
+
+
+def draw_patients(patients: Iterable[str], share: float, seed: int) -> frozenset[str]:
+    """Choose a share of the patients, the same ones on every machine.
+
+    Patients are ordered by the hash of seed and id, so neither folder order nor a random generator's version matters.
+
+    Args:
+        patients: Ids; repeated ones count once.
+        share: Share to choose, in [0, 1]; at least one patient is chosen where there are two.
+        seed: Another seed gives other patients.
+
+    Returns:
+        The chosen ids.
+    """
+    ordered = sorted(set(patients), key=lambda p: hashlib.sha256(f"{seed}:{p}".encode()).hexdigest())
+    wanted = round(share * len(ordered))
+    if len(ordered) > 1:
+        wanted = max(1, wanted)
+    return frozenset(ordered[:wanted])

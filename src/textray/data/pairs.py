@@ -1,0 +1,194 @@
+"""Images and masks that lie in two folders and belong together by name."""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+
+from textray.data.base import Problem
+from textray.errors import InputError
+from textray.io.read import read_mask
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+INVERTED_SHARE = 0.5
+"""A mask with a larger foreground share than this ..."""
+INVERTED_BORDER = 0.9
+"""... and a larger share of its outermost pixels is taken for inverted. QaTa-COV19 train reaches 0.67 and 0.28."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_TRANSPOSED = {5, 6, 7, 8}  # EXIF orientations that swap rows and columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskFacts:
+    """What a mask file holds.
+
+    Attributes:
+        mode: Pillow's name of how it is stored; ``"L"`` is the plain one.
+        odd_share: Share of pixels that are neither 0 nor the largest value the file can hold.
+        foreground: Share of lesion pixels after the reading rule.
+        border: Share of lesion pixels among the outermost ones.
+    """
+
+    mode: str
+    odd_share: float
+    foreground: float
+    border: float
+
+
+class Folder:
+    """The pictures of one folder by id, and what is wrong with their names.
+
+    Args:
+        path: The folder; it may be missing, then there are no pictures.
+        root: What paths in messages are relative to.
+        prefix: What stands before the id in each file name, such as ``"mask_"``.
+    """
+
+    def __init__(self, path: Path, root: Path, prefix: str = "") -> None:
+        self.path = path
+        self.problems: list[Problem] = []
+        self._by_id: dict[str, Path] = {}
+        self._by_folded: dict[str, str] = {}
+        for file in sorted(_pictures(path)):
+            name = file.stem.removeprefix(prefix)
+            folded = name.casefold()
+            if folded not in self._by_folded:
+                self._by_id[name], self._by_folded[folded] = file, name
+                continue
+            other = self._by_id[self._by_folded[folded]]
+            same = self._by_folded[folded] == name
+            self.problems.append(
+                Problem(
+                    code="E_SAME_STEM" if same else "E_CASE",
+                    path=str(file.relative_to(root)),
+                    message=f"{'has the name' if same else 'differs only in case from that'} of "
+                    f"{other.relative_to(root)}{' with another extension' if same else ''}; keep one of them",
+                )
+            )
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    @property
+    def ids(self) -> list[str]:
+        """All ids, sorted."""
+        return sorted(self._by_id)
+
+    def find(self, name: str) -> str | None:
+        """The id that equals ``name``, first exactly, then whatever its case; ``None`` if there is none."""
+        return name if name in self._by_id else self._by_folded.get(name.casefold())
+
+    def get(self, name: str) -> Path | None:
+        """The file of an id, found as `find` does."""
+        found = self.find(name)
+        return None if found is None else self._by_id[found]
+
+
+def bare_name(name: str, prefix: str = "") -> str:
+    """The id in a file name: without a picture's extension and without the prefix; "007" stays "007"."""
+    stem, dot, suffix = name.rpartition(".")
+    return (stem if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else name).removeprefix(prefix)
+
+
+def header_size(path: Path) -> tuple[int, int]:
+    """Height and width as displayed, from the header alone.
+
+    Raises:
+        InputError: If the file is no picture.
+    """
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(24)
+        if head[:8] == _PNG and len(head) == 24:
+            width, height = struct.unpack(">II", head[16:24])
+            return height, width
+        with PILImage.open(path) as picture:
+            width, height = picture.size
+            turned = picture.getexif().get(0x0112) in _TRANSPOSED
+    except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
+        raise InputError(f"{path.name} cannot be opened as a picture", came=type(error).__name__) from error
+    return (width, height) if turned else (height, width)
+
+
+def inspect_mask(path: Path) -> MaskFacts:
+    """Read a mask and tell what it holds.
+
+    Raises:
+        InputError: If it cannot be read.
+    """
+    try:
+        with PILImage.open(path) as picture:
+            mode = picture.mode
+            stored = np.asarray(picture.convert("RGB") if mode in {"P", "PA"} else picture)
+    except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
+        raise InputError(
+            f"{path.name} cannot be read to its end", came=type(error).__name__, code="E_TRUNCATED"
+        ) from error
+    top = True if stored.dtype == bool else 65535 if mode.startswith("I") else 255
+    flat = stored[..., :3].max(axis=-1) if stored.ndim == 3 else stored  # a fourth channel is opacity
+    full = flat == top
+    odd = 1.0 - float((full | (flat == 0)).mean())
+    mask = full if mode == "L" and odd == 0.0 else read_mask(path)
+    return MaskFacts(mode=mode, odd_share=odd, foreground=float(mask.mean()), border=float(_border(mask).mean()))
+
+
+def size_problem(image: Path, mask: Path, root: Path) -> Problem | None:
+    """The problem of an image and a mask of different sizes, from the headers alone.
+
+    Raises:
+        InputError: If one of them is no picture.
+    """
+    of_image, of_mask = header_size(image), header_size(mask)
+    if of_image == of_mask:
+        return None
+    return Problem(
+        code="E_MASK_SIZE",
+        path=str(mask.relative_to(root)),
+        message=f"is {of_mask[0]} x {of_mask[1]} pixels, its image {of_image[0]} x {of_image[1]} (height x width); "
+        "nothing is resized silently",
+    )
+
+
+def mask_problems(facts: MaskFacts, path: str) -> list[Problem]:
+    """What is to be known of a mask.
+
+    Args:
+        facts: What the file holds.
+        path: Its path for the message.
+    """
+    found = []
+    if facts.mode != "L":
+        found.append(("W_MASK_MODE", f"is stored as {facts.mode}, read as one channel (largest of the colours)"))
+    if facts.odd_share > 0:
+        found.append(("W_MASK_VALUES", f"{100 * facts.odd_share:.3g} % of its pixels are between black and white"))
+    if facts.foreground == 0:
+        found.append(("W_MASK_EMPTY", "marks no lesion"))
+    elif facts.foreground == 1:
+        found.append(("W_MASK_FULL", "marks every pixel as lesion"))
+    elif facts.foreground > INVERTED_SHARE and facts.border > INVERTED_BORDER:
+        found.append(
+            ("W_MASK_INVERTED", f"looks inverted: {100 * facts.foreground:.0f} % lesion, all along its border")
+        )
+    return [Problem(code=code, path=path, message=message) for code, message in found]
+
+
+def _pictures(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return [
+            Path(entry.path)
+            for entry in entries
+            if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".") and entry.is_file()
+        ]
+
+
+def _border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
