@@ -1,0 +1,1 @@
+"""Files in and out: pictures read by content, results written atomically."""

@@ -1,0 +1,203 @@
+"""Results on disk: mask, overlay picture and JSON record, each written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import re
+import secrets
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+
+from textray.errors import DiskError, OutputError, ShapeError, TextRayError
+
+Colour = tuple[int, int, int]
+FOUND: Colour = (0, 200, 255)
+"""Colour of a mask without ground truth: cyan, apart from the three below and from any grey."""
+TRUE_POSITIVE: Colour = (255, 220, 0)
+FALSE_NEGATIVE: Colour = (230, 30, 30)
+FALSE_POSITIVE: Colour = (30, 200, 60)
+
+_TINT = 0.3  # share of the colour inside an outline; the film must stay readable below it
+_PIXELS_PER_OUTLINE = 500  # one pixel of outline for each so many pixels of the longer side
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
+
+def atomic_write(path: str | Path, data: bytes) -> None:
+    """Write a file so that under its name there is the old content or the new, never a part.
+
+    The bytes go to a temporary name in the same folder, are forced to the disk, and take the final name in one step.
+
+    Raises:
+        DiskError: If the disk is full or fails; the old file stays and the temporary one is removed.
+        OutputError: If the folder cannot be written to.
+    """
+    path = Path(path)
+    temporary = path.parent / f".textray-{secrets.token_hex(8)}.tmp"  # short: the name itself may have 255 bytes
+    try:
+        try:
+            _write_through(temporary, data)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise _explain(error, path) from error
+
+
+def check_writable(folder: str | Path) -> Path:
+    """Create an output folder and prove that files can be written there, before any work is done.
+
+    Returns:
+        The folder.
+
+    Raises:
+        OutputError: If it is a file, lies below a file, or is read-only.
+        DiskError: If the disk is full.
+    """
+    folder = Path(folder)
+    probe = folder / f".textray-{secrets.token_hex(8)}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            _write_through(probe, b"textray")
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise _explain(error, folder) from error
+    return folder
+
+
+def write_json(path: str | Path, obj: object) -> None:
+    """Write a record as UTF-8 JSON: keys in their own order, two spaces of indent, a newline at the end.
+
+    NumPy scalars and paths become numbers and strings.
+
+    Raises:
+        TextRayError: If it holds NaN, an infinity, or an object that JSON cannot hold.
+    """
+    try:
+        text = json.dumps(obj, ensure_ascii=False, allow_nan=False, indent=2, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise TextRayError(
+            f"the record cannot be written as JSON: {error}", expected="finite numbers and text"
+        ) from error
+    # A file name that is not UTF-8 reaches Python as lone surrogates; escaped, the file stays valid UTF-8.
+    text = re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
+    atomic_write(path, (text + "\n").encode())
+
+
+def write_mask(path: str | Path, mask: NDArray[np.bool_]) -> None:
+    """Write a mask ``(H, W)`` bool as an 8-bit grey PNG, 255 inside lesions and 0 outside."""
+    _two_axes(mask, "mask")
+    _write_png(path, np.where(mask, np.uint8(255), np.uint8(0)), compress_level=6)
+
+
+def write_overlay(
+    path: str | Path, pixels: NDArray[np.float32], mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None = None
+) -> None:
+    """Write what `render_overlay` draws as a PNG on the native grid."""
+    # Film noise hardly compresses: level 3 is three times faster than 6 for a few percent of size.
+    _write_png(path, render_overlay(pixels, mask, truth), compress_level=3)
+
+
+def render_overlay(
+    pixels: NDArray[np.float32], mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
+    """Draw a mask over its film, tinted inside and outlined.
+
+    With ground truth: true positives yellow, false negatives red, false positives green, as in Fig. 2 of Bui et al.,
+    MICCAI 2024; the outlines of both masks are drawn. The film is stretched between its 0.5th and 99.5th percentile
+    for the eye.
+
+    Args:
+        pixels: ``(H, W)`` float32 in [0, 1], or ``(H, W, 3)``.
+        mask: ``(H, W)`` bool, true inside lesions.
+        truth: ``(H, W)`` bool, the ground truth.
+
+    Returns:
+        ``(H, W, 3)`` uint8, RGB.
+    """
+    _two_axes(mask, "mask")
+    for name, other in (("pixels", pixels), ("truth", truth)):
+        if other is not None and other.shape[:2] != mask.shape:
+            raise ShapeError(f"mask and {name} differ in size", came=other.shape, expected=mask.shape)
+    low, high = np.percentile(pixels, (0.5, 99.5))
+    grey = np.clip((pixels - low) / max(float(high - low), 1e-6), 0, 1) * 255
+    canvas = np.array(np.broadcast_to(grey[..., None] if grey.ndim == 2 else grey, (*mask.shape, 3)), np.float32)
+    regions = [(mask, FOUND)]
+    if truth is not None:
+        regions = [(mask & truth, TRUE_POSITIVE), (truth & ~mask, FALSE_NEGATIVE), (mask & ~truth, FALSE_POSITIVE)]
+    width = max(1, round(max(mask.shape) / _PIXELS_PER_OUTLINE))
+    line = outline(mask, width) if truth is None else outline(mask, width) | outline(truth, width)
+    for region, colour in regions:
+        canvas[region] = canvas[region] * (1 - _TINT) + np.asarray(colour, np.float32) * _TINT
+        canvas[region & line] = colour
+    return np.rint(canvas).astype(np.uint8)
+
+
+def outline(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+    """The pixels of a mask that lie within ``width`` pixels of its border or of the picture's."""
+    inner = np.pad(mask, width)
+    for axis in (0, 1):
+        eroded = inner.copy()
+        for step in range(1, width + 1):  # rolled-in pixels come from the padding, which is false
+            eroded &= np.roll(inner, step, axis) & np.roll(inner, -step, axis)
+        inner = eroded
+    return mask & ~inner[width:-width, width:-width]
+
+
+def _write_png(path: str | Path, picture: NDArray[np.uint8], *, compress_level: int) -> None:
+    buffer = io.BytesIO()
+    PILImage.fromarray(picture).save(buffer, format="PNG", compress_level=compress_level)
+    atomic_write(path, buffer.getvalue())
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":  # elsewhere a folder cannot be opened, and the rename is durable by itself
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno in _DISK_ERRORS:  # some network file systems cannot sync a folder; that alone is no failure
+            raise
+    finally:
+        os.close(handle)
+
+
+def _explain(error: OSError, path: Path) -> TextRayError:
+    reason = error.strerror or type(error).__name__
+    if error.errno in _DISK_ERRORS:
+        return DiskError(
+            f"could not write {path}", came=reason, do="Free some space or choose another --out, then run again."
+        )
+    return OutputError(
+        f"cannot write to {path}", came=reason, expected="a folder that can be written to", do="Choose another --out."
+    )
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def _two_axes(values: NDArray[np.bool_], name: str) -> None:
+    if values.ndim != 2 or values.dtype != np.bool_:
+        raise ShapeError(f"{name} is no mask", came=f"{values.shape} {values.dtype}", expected="(H, W) bool")
