@@ -1,0 +1,236 @@
+"""Decoded images and masks at the network's size, kept on disk so that each file is decoded once.
+
+A cache is a folder named by the hash of every file's bytes and of the code and settings that resize them. It comes into
+being under a temporary name and is renamed when complete, so a half-written one is never used and two processes may
+build the same one at once. It may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import platformdirs
+from numpy.typing import NDArray
+
+from textray import preprocess as preprocess_module
+from textray.data.base import Sample
+from textray.errors import DataError, DiskError, OutputError
+from textray.io import read as read_module
+from textray.io.read import read, read_mask
+from textray.preprocess import Preprocess
+
+log = logging.getLogger(__name__)
+
+ENVIRONMENT = "TEXTRAY_CACHE"
+"""Environment variable that names another cache folder than the user's."""
+
+_FORMAT = 1
+_FULL = 65535  # pixels are stored as 16-bit fixed point: half a step of error, half the size of float32
+_STALE_SECONDS = 24 * 3600  # a temporary folder this old was left by a killed process
+
+
+def cache_folder() -> Path:
+    """Where caches lie: ``$TEXTRAY_CACHE``, else the user's cache folder."""
+    given = os.environ.get(ENVIRONMENT)
+    return Path(given) if given else platformdirs.user_cache_path("textray")
+
+
+class PixelCache:
+    """Images and masks of a list of samples at one size, memory-mapped.
+
+    The first use decodes every file; later uses look at sizes and times of the files only. Safe to hand to worker
+    processes: the maps are opened anew there.
+
+    Args:
+        samples: What to hold, in this order.
+        preprocess: Its ``resize`` and ``resize_mask`` are applied; normalisation is not.
+        folder: Where to keep it; by default `cache_folder`.
+
+    Raises:
+        DataError: If a mask has another size than its image, or an image is in colour.
+        InputError: If a file cannot be read.
+        OutputError: If the folder cannot be written to.
+        DiskError: If the disk is full.
+    """
+
+    def __init__(self, samples: Sequence[Sample], preprocess: Preprocess, folder: str | Path | None = None) -> None:
+        self.size = preprocess.size
+        self._count = len(samples)
+        base = (cache_folder() if folder is None else Path(folder)) / "pixels"
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"the cache folder {base} cannot be made",
+                came=error.strerror,
+                do=f"Set {ENVIRONMENT} to another folder.",
+            ) from error
+        settings = _settings_digest(preprocess)
+        seen = base / f"{_stat_digest(samples, settings)}.seen"
+        content = _read_text(seen)
+        if content is None or not self._complete(base / content):
+            content = _content_digest(samples, settings)
+            if not self._complete(base / content):
+                self._build(samples, preprocess, base / content)
+            _write(seen, content)
+        self.path = base / content
+        self._open()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the maps out: pickled, they would be whole arrays."""
+        return {k: v for k, v in self.__dict__.items() if k not in {"_pixels", "_masks"}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
+
+    def image(self, index: int) -> NDArray[np.float32]:
+        """Pixels of a sample: ``(h, w)`` float32 in [0, 1], equal to ``preprocess.resize`` to within 1/65535."""
+        pixels: NDArray[np.float32] = self._pixels[index].astype(np.float32) * np.float32(1 / _FULL)
+        return pixels
+
+    def mask(self, index: int) -> NDArray[np.bool_]:
+        """Lesion mask of a sample: ``(h, w)`` bool."""
+        height, width = self.size
+        return np.unpackbits(self._masks[index], count=height * width).reshape(height, width).view(np.bool_)
+
+    @property
+    def _shapes(self) -> tuple[tuple[int, int, int], tuple[int, int]]:
+        height, width = self.size
+        return (self._count, height, width), (self._count, (height * width + 7) // 8)
+
+    def _open(self) -> None:
+        pixels, masks = self._shapes
+        if not self._count:  # an empty file cannot be mapped
+            self._pixels, self._masks = np.zeros(pixels, "<u2"), np.zeros(masks, np.uint8)
+            return
+        self._pixels = np.memmap(self.path / "pixels.u16", dtype="<u2", mode="r", shape=pixels)
+        self._masks = np.memmap(self.path / "masks.bits", dtype=np.uint8, mode="r", shape=masks)
+
+    def _complete(self, path: Path) -> bool:
+        pixels, masks = self._shapes
+        try:
+            return (path / "pixels.u16").stat().st_size == 2 * int(np.prod(pixels)) and (
+                path / "masks.bits"
+            ).stat().st_size == int(np.prod(masks))
+        except OSError:
+            return False
+
+    def _build(self, samples: Sequence[Sample], preprocess: Preprocess, target: Path) -> None:
+        _sweep(target.parent)
+        part = target.with_name(f"{target.name}.{secrets.token_hex(8)}.part")
+        started = time.monotonic()
+        try:
+            part.mkdir()
+            with (part / "pixels.u16").open("wb") as pixels, (part / "masks.bits").open("wb") as masks:
+                for sample in samples:
+                    _append(sample, preprocess, pixels, masks)
+                for stream in (pixels, masks):
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            settings = {"format": _FORMAT, "count": len(samples), **preprocess.to_dict()}
+            _write(part / "cache.json", json.dumps(settings, indent=2))
+            self._put_in_place(part, target)
+        except OSError as error:
+            raise DiskError(
+                f"the cache in {target.parent} cannot be written",
+                came=error.strerror,
+                do=f"Free some space, or set {ENVIRONMENT} to another folder.",
+            ) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+        log.info("decoded %d samples into %s in %.1f s", len(samples), target, time.monotonic() - started)
+
+    def _put_in_place(self, part: Path, target: Path) -> None:
+        if target.exists() and not self._complete(target):
+            log.warning("the cache %s is damaged and is built again", target)
+            target.rename(part.with_suffix(".damaged.part"))
+            shutil.rmtree(part.with_suffix(".damaged.part"), ignore_errors=True)
+        try:
+            part.rename(target)
+        except OSError:
+            if not self._complete(target):  # otherwise another process was first, with the same content
+                raise
+
+
+def _append(sample: Sample, preprocess: Preprocess, pixels: BinaryIO, masks: BinaryIO) -> None:
+    image, mask = read(sample.image_path), read_mask(sample.mask_path)
+    if image.pixels.ndim != 2:
+        raise DataError(
+            f"{sample.image_path.name} is in colour", expected="grey images, which the cache holds", code="E_COLOR"
+        )
+    if mask.shape != image.pixels.shape:
+        raise DataError(
+            f"{sample.mask_path.name} and its image differ in size",
+            came=f"mask {mask.shape}, image {image.pixels.shape}",
+            expected="one pixel grid; nothing is resized silently",
+            do='Find all such masks with "textray data check".',
+        )
+    resized = np.rint(preprocess.resize(image.pixels) * _FULL).astype("<u2")
+    pixels.write(resized.tobytes())
+    masks.write(np.packbits(preprocess.resize_mask(mask)).tobytes())
+
+
+def _settings_digest(preprocess: Preprocess) -> str:
+    """Hash of all that turns a file's bytes into cached pixels: size, letterbox, the code that reads and resizes."""
+    digest = hashlib.sha256(f"{_FORMAT} {preprocess.size} {preprocess.letterbox}".encode())
+    for module in (preprocess_module, read_module):
+        digest.update(inspect.getsource(module).encode())
+    return digest.hexdigest()
+
+
+def _stat_digest(samples: Sequence[Sample], settings: str) -> str:
+    digest = hashlib.sha256(settings.encode())
+    for path in _paths(samples):
+        status = path.stat()
+        digest.update(f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:32]
+
+
+def _content_digest(samples: Sequence[Sample], settings: str) -> str:
+    digest = hashlib.sha256(settings.encode())
+    for path in _paths(samples):
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()[:32]
+
+
+def _paths(samples: Sequence[Sample]) -> list[Path]:
+    return [path for sample in samples for path in (sample.image_path, sample.mask_path)]
+
+
+def _read_text(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="ascii").strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _write(path: Path, text: str) -> None:
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
+    part.write_text(text, encoding="ascii")
+    part.replace(path)
+
+
+def _sweep(base: Path) -> None:
+    """Remove what killed processes left behind."""
+    for left in base.glob("*.part"):
+        try:
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        except OSError:
+            log.debug("cannot remove %s", left)
