@@ -1,0 +1,327 @@
+"""Random changes for training, made to image, mask and report together.
+
+Geometry is one affine warp, interpolated once, the same for image and mask. A horizontal flip swaps the report's zones
+and rewrites its sentence; nothing else swaps sides: there is no vertical flip and no rotation by a right angle. Zoom,
+crop, shift and borders may push a lesion out of the picture; the mask then loses it and the report is left as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+
+from textray.errors import ShapeError, UsageError, unknown_name
+from textray.records import Laterality, Report, Zones
+from textray.text.report import sentence
+
+Preset = Literal["none", "paper", "light", "strong"]
+
+Pixels = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+_LARGEST_TURN = 45.0  # beyond it a side would no longer be a side
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augment:
+    """Ranges and probabilities of the changes; all of them off by default.
+
+    Attributes:
+        geometry_p: Probability of a warp, which then draws turn, scale and shift together.
+        rotate_degrees: Turn, uniform in plus or minus this many degrees, at most 45.
+        scale: Zoom, uniform between the two; above 1 enlarges.
+        shift: Shift along each axis, uniform in plus or minus this share of the side.
+        bicubic: Cubic interpolation of the image instead of linear; the mask is always nearest neighbour.
+        fill: What comes in from outside the picture: black, or its outermost pixels repeated. The mask gets none.
+        crop_p: Probability of a crop, which joins the warp.
+        crop: Largest share of each side that a crop takes away.
+        flip_p: Probability of a flip; reports whose sides cannot be swapped truthfully are not flipped.
+        intensity_p: Probability of each of the next four, drawn separately.
+        brightness: Added, uniform in plus or minus this.
+        contrast: Distance from the mean, changed by a factor of 1 plus or minus this.
+        gamma: Exponent, log-uniform between its inverse and itself; 1 is off.
+        window: Grey levels cut away at the dark and at the bright end, each up to this share of the range.
+        blur_p: Probability of Gaussian blur.
+        blur_pixels: Largest standard deviation, in pixels.
+        noise_p: Probability of Gaussian noise.
+        noise: Its largest standard deviation.
+        border_p: Probability of black borders, as left by collimation; the mask is cleared under them.
+        border: Largest width of a border as a share of the side, each of the four drawn separately.
+    """
+
+    geometry_p: float = 0.0
+    rotate_degrees: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    shift: float = 0.0
+    bicubic: bool = False
+    fill: Literal["black", "edge"] = "black"
+    crop_p: float = 0.0
+    crop: float = 0.0
+    flip_p: float = 0.0
+    intensity_p: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    gamma: float = 1.0
+    window: float = 0.0
+    blur_p: float = 0.0
+    blur_pixels: float = 0.0
+    noise_p: float = 0.0
+    noise: float = 0.0
+    border_p: float = 0.0
+    border: float = 0.0
+
+    def __post_init__(self) -> None:
+        shares = ("geometry_p", "crop_p", "flip_p", "intensity_p", "blur_p", "noise_p", "border_p", "shift", "contrast")
+        for name in shares:
+            _between(name, getattr(self, name), 0.0, 1.0)
+        for name in ("crop", "window", "border"):
+            _between(name, getattr(self, name), 0.0, 0.45)
+        _between("rotate_degrees", self.rotate_degrees, 0.0, _LARGEST_TURN)
+        _between("scale", self.scale[0], 0.1, self.scale[1])
+        _between("gamma", self.gamma, 1.0, 10.0)
+        for name in ("brightness", "blur_pixels", "noise"):
+            _between(name, getattr(self, name), 0.0, 10.0)
+
+    @classmethod
+    def preset(cls, name: str) -> Augment:
+        """A named recipe.
+
+        ``none``; ``paper``: the zoom of MMI-UNet (probability 0.1, 0.95 to 1.2, bicubic); ``light``: turn, zoom,
+        shift, brightness and contrast; ``strong``: everything, with flips.
+
+        Raises:
+            UsageError: If there is none of that name.
+        """
+        if name not in _PRESETS:
+            raise unknown_name("augmentation preset", name, get_args(Preset))
+        return _PRESETS[name]
+
+    def __call__(
+        self, pixels: Pixels, mask: Mask, report: Report, rng: np.random.Generator
+    ) -> tuple[Pixels, Mask, Report]:
+        """Change a sample at random.
+
+        Args:
+            pixels: ``(h, w)`` float32 in [0, 1]; not written to.
+            mask: ``(h, w)`` bool; not written to.
+            report: What the text says, by image side.
+            rng: The only source of chance: the same state gives the same change.
+
+        Returns:
+            Pixels in [0, 1], mask and report, of the same shapes.
+
+        Raises:
+            ShapeError: If pixels and mask differ in shape.
+        """
+        if pixels.ndim != 2 or pixels.shape != mask.shape:
+            raise ShapeError("pixels and mask differ", came=f"{pixels.shape} and {mask.shape}", expected="both (h, w)")
+        if _hit(rng, self.flip_p) and can_flip(report):
+            pixels, mask, report = flip(pixels, mask, report)
+        pixels, mask = self._warp(pixels, mask, rng)
+        pixels = self._intensity(pixels, rng)
+        if _hit(rng, self.border_p):
+            pixels, mask = self._borders(pixels, mask, rng)
+        pixels = np.clip(pixels, 0.0, 1.0).astype(np.float32, copy=False)
+        return np.ascontiguousarray(pixels), np.ascontiguousarray(mask), report
+
+    def _warp(self, pixels: Pixels, mask: Mask, rng: np.random.Generator) -> tuple[Pixels, Mask]:
+        angle, zoom, across, down = 0.0, 1.0, 0.0, 0.0
+        if _hit(rng, self.geometry_p):
+            angle = math.radians(rng.uniform(-self.rotate_degrees, self.rotate_degrees))
+            zoom = rng.uniform(*self.scale)
+            across, down = rng.uniform(-self.shift, self.shift, 2)
+        if _hit(rng, self.crop_p):
+            kept = 1.0 - rng.uniform(0.0, self.crop)
+            zoom /= kept
+            move_x, move_y = rng.uniform(-0.5, 0.5, 2) * (1.0 - kept) / kept
+            across, down = across + move_x, down + move_y
+        if (angle, zoom, across, down) == (0.0, 1.0, 0.0, 0.0):
+            return pixels, mask
+        height, width = pixels.shape
+        return warp(
+            pixels,
+            mask,
+            angle=angle,
+            zoom=zoom,
+            shift=(down * height, across * width),
+            bicubic=self.bicubic,
+            fill=self.fill,
+        )
+
+    def _intensity(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+        if _hit(rng, self.intensity_p * (self.contrast > 0)):
+            mean = pixels.mean()
+            pixels = (pixels - mean) * np.float32(1 + rng.uniform(-self.contrast, self.contrast)) + mean
+        if _hit(rng, self.intensity_p * (self.brightness > 0)):
+            pixels = pixels + np.float32(rng.uniform(-self.brightness, self.brightness))
+        if _hit(rng, self.intensity_p * (self.window > 0)):
+            low, cut = rng.uniform(0.0, self.window, 2)
+            pixels = (pixels - np.float32(low)) / np.float32(1.0 - cut - low)
+        if _hit(rng, self.intensity_p * (self.gamma > 1)):
+            exponent = math.exp(rng.uniform(-1.0, 1.0) * math.log(self.gamma))
+            pixels = np.clip(pixels, 0.0, 1.0) ** np.float32(exponent)
+        if _hit(rng, self.blur_p):
+            pixels = blur(pixels, rng.uniform(0.0, self.blur_pixels))
+        if _hit(rng, self.noise_p):
+            strength = np.float32(rng.uniform(0.0, self.noise))
+            pixels = pixels + rng.standard_normal(pixels.shape, dtype=np.float32) * strength
+        return pixels
+
+    def _borders(self, pixels: Pixels, mask: Mask, rng: np.random.Generator) -> tuple[Pixels, Mask]:
+        height, width = pixels.shape
+        top, bottom = (rng.uniform(0.0, self.border, 2) * height).astype(int)
+        left, right = (rng.uniform(0.0, self.border, 2) * width).astype(int)
+        inside = slice(top, height - bottom), slice(left, width - right)
+        dark, clear = np.zeros_like(pixels), np.zeros_like(mask)
+        dark[inside], clear[inside] = pixels[inside], mask[inside]
+        return dark, clear
+
+
+def can_flip(report: Report) -> bool:
+    """True where the report's sides can be swapped truthfully.
+
+    Not where it is unknown whose left its words mean, and not where it has words that name no zone: what they say of
+    sides was not understood.
+    """
+    if report.laterality is Laterality.UNKNOWN:
+        return False
+    if report.text is None or report.zones:
+        return True
+    return report.text.strip().lower() == sentence(Zones())
+
+
+def flip(pixels: Pixels, mask: Mask, report: Report) -> tuple[Pixels, Mask, Report]:
+    """Swap left and right of image, mask and report; a report with words gets the sentence of the swapped zones.
+
+    Raises:
+        UsageError: If the report's sides cannot be swapped, see `can_flip`.
+    """
+    if not can_flip(report):
+        raise UsageError(
+            "the sides of this report cannot be swapped",
+            came=f"laterality {report.laterality.value}, zones {'named' if report.zones else 'not named'}",
+            expected="a report with known laterality whose words name zones",
+            do="Leave flips off for this data.",
+        )
+    zones = report.zones.mirror()
+    mirrored = report.with_zones(zones)
+    if report.text is not None:
+        mirrored = replace(mirrored, text=sentence(zones))
+    return np.ascontiguousarray(pixels[:, ::-1]), np.ascontiguousarray(mask[:, ::-1]), mirrored
+
+
+def warp(
+    pixels: Pixels,
+    mask: Mask,
+    *,
+    angle: float,
+    zoom: float,
+    shift: tuple[float, float],
+    bicubic: bool = False,
+    fill: Literal["black", "edge"] = "black",
+) -> tuple[Pixels, Mask]:
+    """Turn, zoom and shift image and mask about their centre in one go.
+
+    Args:
+        pixels: ``(h, w)`` float32.
+        mask: ``(h, w)`` bool.
+        angle: Turn in radians, clockwise as seen.
+        zoom: Above 1 enlarges.
+        shift: Downwards and to the viewer's right, in pixels.
+        bicubic: Cubic instead of linear interpolation of the image.
+        fill: What comes in from outside the image.
+
+    Returns:
+        Both, of the same shape.
+    """
+    height, width = pixels.shape
+    centre_x, centre_y = width / 2, height / 2
+    cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
+    from_x, from_y = centre_x + shift[1], centre_y + shift[0]  # a point of the result, relative to this, ...
+    offset_x = centre_x - cos * from_x - sin * from_y  # ... comes from here
+    offset_y = centre_y + sin * from_x - cos * from_y
+    picture = pixels
+    margin = 0
+    if fill == "edge":
+        corners = [(x, y) for x in (0, width) for y in (0, height)]
+        reach_x = [cos * x + sin * y + offset_x for x, y in corners]
+        reach_y = [-sin * x + cos * y + offset_y for x, y in corners]
+        margin = 2 + math.ceil(max(0.0, -min(reach_x), -min(reach_y), max(reach_x) - width, max(reach_y) - height))
+        picture = np.pad(pixels, margin, mode="edge")
+    resample = PILImage.Resampling.BICUBIC if bicubic else PILImage.Resampling.BILINEAR
+    image = PILImage.fromarray(np.ascontiguousarray(picture)).transform(
+        (width, height),
+        PILImage.Transform.AFFINE,
+        (cos, sin, offset_x + margin, -sin, cos, offset_y + margin),
+        resample=resample,
+    )
+    moved = PILImage.fromarray(mask.astype(np.uint8)).transform(
+        (width, height),
+        PILImage.Transform.AFFINE,
+        (cos, sin, offset_x, -sin, cos, offset_y),
+        resample=PILImage.Resampling.NEAREST,
+    )
+    return np.clip(np.asarray(image), 0.0, 1.0), np.asarray(moved) > 0
+
+
+def blur(pixels: Pixels, sigma: float) -> Pixels:
+    """Gaussian blur of an ``(h, w)`` image with a standard deviation in pixels; edges are repeated."""
+    radius = min(math.ceil(3 * sigma), min(pixels.shape) - 1)
+    if radius < 1 or sigma < 0.1:  # below a tenth of a pixel the kernel is a single tap
+        return pixels
+    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2).astype(np.float32)
+    taps /= taps.sum()
+    height, width = pixels.shape
+    padded = np.pad(pixels, ((radius, radius), (0, 0)), mode="edge")
+    rows = sum((tap * padded[i : i + height] for i, tap in enumerate(taps)), np.zeros_like(pixels))
+    padded = np.pad(rows, ((0, 0), (radius, radius)), mode="edge")
+    return sum((tap * padded[:, i : i + width] for i, tap in enumerate(taps)), np.zeros_like(pixels))
+
+
+def _hit(rng: np.random.Generator, probability: float) -> bool:
+    return probability > 0 and rng.random() < probability
+
+
+def _between(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"augmentation setting {name} is out of range", came=value, expected=f"{low:g} to {high:g}")
+
+
+_PRESETS: dict[str, Augment] = {
+    "none": Augment(),
+    "paper": Augment(geometry_p=0.1, scale=(0.95, 1.2), bicubic=True, fill="edge"),
+    "light": Augment(
+        geometry_p=1.0,
+        rotate_degrees=10.0,
+        scale=(0.9, 1.2),
+        shift=0.06,
+        intensity_p=1.0,
+        brightness=0.1,
+        contrast=0.2,
+    ),
+    "strong": Augment(
+        geometry_p=0.9,
+        rotate_degrees=10.0,
+        scale=(0.9, 1.2),
+        shift=0.06,
+        crop_p=0.3,
+        crop=0.2,
+        flip_p=0.5,
+        intensity_p=0.5,
+        brightness=0.15,
+        contrast=0.3,
+        gamma=1.5,
+        window=0.15,
+        blur_p=0.2,
+        blur_pixels=1.2,
+        noise_p=0.3,
+        noise=0.05,
+        border_p=0.15,
+        border=0.1,
+    ),
+}
