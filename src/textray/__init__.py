@@ -1,3 +1,86 @@
-"""TextRay finds lesions in chest images with the help of language."""
+"""TextRay finds lesions in chest images with the help of language.
+
+    import textray
+
+    model = textray.load()
+    prediction = model.segment("chest.dcm", text="patchy opacity in the right lower zone")
+    prediction.save("out")
+
+Importing this module loads neither torch nor the ONNX runtime; each part comes with its first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from textray.errors import TextRayError as TextRayError
+    from textray.inference.bundle import Bundle as Bundle
+    from textray.inference.predictor import Predictor as Predictor
+    from textray.records import Grid as Grid
+    from textray.records import Image as Image
+    from textray.records import Laterality as Laterality
+    from textray.records import Notice as Notice
+    from textray.records import Prediction as Prediction
+    from textray.records import Report as Report
+    from textray.records import Zones as Zones
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Bundle": "textray.inference.bundle",
+    "Grid": "textray.records",
+    "Image": "textray.records",
+    "Laterality": "textray.records",
+    "Notice": "textray.records",
+    "Prediction": "textray.records",
+    "Predictor": "textray.inference.predictor",
+    "Report": "textray.records",
+    "TextRayError": "textray.errors",
+    "Zones": "textray.records",
+}
+
+__all__ = [
+    "Bundle",
+    "Grid",
+    "Image",
+    "Laterality",
+    "Notice",
+    "Prediction",
+    "Predictor",
+    "Report",
+    "TextRayError",
+    "Zones",
+    "__version__",
+    "load",
+]
+
+
+def load(name_or_folder: str | Path | None = None, *, threads: int | None = None) -> Predictor:
+    """Load weights for use.
+
+    Args:
+        name_or_folder: Name of weights inside the package, or a bundle folder; ``None`` is the default weights inside.
+        threads: Threads of the network; ``None`` is the number of processors.
+
+    Raises:
+        BundleError: If a file of the bundle is missing, cut off or altered.
+        UsageError: If there is no bundle of that name.
+    """
+    from textray.inference.bundle import Bundle
+    from textray.inference.predictor import Predictor
+
+    return Predictor(Bundle.load(name_or_folder), threads=threads)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'textray' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Use of trained networks without torch: bundle, ONNX runtime, predictor, batch."""

@@ -1,0 +1,358 @@
+"""Many pictures: one loaded network, one row each, and a run that goes on where it was cut off.
+
+A result is complete where its record is, and the record's key says of which input, weights, text and settings. So a
+second run skips exactly what is finished, and ``run.json`` is a summary, never the state itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from textray import __version__
+from textray.errors import DiskError, InputError, OutputError, TextRayError
+from textray.inference import outputs, record
+from textray.inference.inputs import RUN_FILE, Item, LeftOut, collect
+from textray.inference.predictor import Predictor
+from textray.inference.texts import TextTable, Words
+from textray.io.write import check_writable, write_json
+from textray.records import Laterality, Notice
+from textray.text.cleaning import is_blank
+
+log = logging.getLogger(__name__)
+
+RUN_SCHEMA = "textray.run/1"
+NOT_IMAGE = "W_NOT_IMAGE"
+Status = Literal["done", "finished", "skipped", "failed"]
+
+_REFRESH_SECONDS = 5.0
+_REFRESH_SHARE = 20  # writing the summary takes at most a twentieth of the time, however long it gets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What became of one input.
+
+    Attributes:
+        path: The input as given.
+        status: ``done`` now, ``finished`` by an earlier run, ``skipped`` (no picture), or ``failed``.
+        code: Message code where skipped or failed.
+        reason: One sentence, where skipped or failed.
+        outputs: Written files by kind.
+        share: Share of the picture that is lesion, where done or finished.
+        text_mode: ``given`` or ``none``, where done or finished.
+        warnings: Codes of the record's warnings.
+        seconds: Wall-clock time.
+    """
+
+    path: Path
+    status: Status
+    code: str = ""
+    reason: str = ""
+    outputs: dict[str, Path] = field(default_factory=dict)
+    share: float | None = None
+    text_mode: str = ""
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row in ``run.json`` and on the standard output."""
+        return {
+            "input": record.plain_path(self.path),
+            "status": self.status,
+            "code": self.code,
+            "reason": record.plain_text(self.reason),
+            "outputs": {kind: record.plain_path(path) for kind, path in self.outputs.items()},
+            "share": self.share,
+            "text_mode": self.text_mode,
+            "warnings": list(self.warnings),
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run will do, fixed before the network is loaded.
+
+    Attributes:
+        out: Output folder.
+        items: Files to work on.
+        left_out: Paths that were not looked at.
+        words: Words by position in ``items``; the others have none.
+        laterality: Convention of words that bring none of their own.
+        strict_text: Refuse words that name no zone.
+        overwrite: Work again on what is finished.
+        notices: Warnings about the run as a whole.
+    """
+
+    out: Path
+    items: tuple[Item, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    words: dict[int, Words] = field(default_factory=dict)
+    laterality: Laterality = Laterality.PATIENT
+    strict_text: bool = False
+    overwrite: bool = False
+    notices: tuple[Notice, ...] = ()
+
+    @property
+    def sides(self) -> list[Laterality]:
+        """The conventions that the words of this run use."""
+        return sorted({words.laterality or self.laterality for words in self.words.values()})
+
+
+def plan(
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    text: str | None = None,
+    texts: TextTable | None = None,
+    laterality: Laterality = Laterality.PATIENT,
+    strict_text: bool = False,
+    overwrite: bool = False,
+) -> Plan:
+    """Look at everything that can go wrong before the network is loaded.
+
+    Args:
+        inputs: Files, folders or patterns.
+        out: Output folder; made if it is not there.
+        text: Words for every picture.
+        texts: Words by picture; pictures that it does not name go without.
+        laterality: Whose left and right the words mean, where the table does not say.
+        strict_text: Refuse words that name no zone.
+        overwrite: Work again on what is finished.
+
+    Raises:
+        UsageError: If an input does not exist or the table does not fit.
+        OutputError: If the output folder cannot be written to, or an input would be overwritten.
+    """
+    out = Path(out)
+    items, left_out = collect(inputs, out)
+    notices = []
+    words: dict[int, Words] = {}
+    if texts is not None:
+        words, unknown = texts.match([item.path for item in items])
+        words = {i: found for i, found in words.items() if found.text is not None}
+        if unknown:
+            shown = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
+            notices.append(
+                Notice(
+                    code="W_UNKNOWN_IMAGE",
+                    text=f"{len(unknown)} rows of {texts.path} name no input: {shown}",
+                    remedy="Write image names as they are given on the command line.",
+                )
+            )
+        if texts.encoding == "latin-1":
+            notices.append(
+                Notice(
+                    code="W_ENCODING",
+                    text=f"{texts.path} is not UTF-8 and was read as Latin-1.",
+                    remedy="Save the table as UTF-8.",
+                )
+            )
+    elif not is_blank(text):
+        words = dict.fromkeys(range(len(items)), Words(text=text))
+    check_writable(out)
+    return Plan(
+        out=out,
+        items=tuple(items),
+        left_out=tuple(left_out),
+        words=words,
+        laterality=laterality,
+        strict_text=strict_text,
+        overwrite=overwrite,
+        notices=tuple(notices),
+    )
+
+
+class Batch:
+    """A run over a plan.
+
+    Args:
+        predictor: The loaded network.
+        plan: What to do.
+    """
+
+    def __init__(self, predictor: Predictor, plan: Plan) -> None:
+        self.predictor, self.plan = predictor, plan
+        self.rows: list[Row] = [
+            Row(path=path.path, status="skipped", code=path.code, reason=path.reason) for path in plan.left_out
+        ]
+        self._started = datetime.now(UTC)
+        self._clock = time.perf_counter()
+        self._cleaned: set[Path] = set()
+        self._next_refresh = 0.0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of inputs by status."""
+        counted = Counter(row.status for row in self.rows)
+        return {status: counted[status] for status in ("done", "finished", "skipped", "failed")}
+
+    @property
+    def exit_code(self) -> int:
+        """0 where nothing failed, 3 otherwise."""
+        return InputError.exit_code if self.counts["failed"] else 0
+
+    def run(self, on_row: Callable[[Row], None] | None = None) -> int:
+        """Work through the plan; a refused file is noted and the rest goes on.
+
+        Args:
+            on_row: Called with the row of each input as it is known.
+
+        Returns:
+            The exit code.
+
+        Raises:
+            DiskError: If the disk is full; what is finished stays.
+            OutputError: If a folder of the results cannot be written to.
+        """
+        self._write("running")
+        status = "interrupted"
+        try:
+            for row in self._each():
+                self.rows.append(row)
+                if on_row is not None:
+                    on_row(row)
+                if time.perf_counter() >= self._next_refresh:
+                    self._write("running")
+            status = "done"
+        except TextRayError:
+            status = "failed"
+            raise
+        finally:
+            try:
+                self._write(status)
+            except TextRayError:
+                if status == "done":
+                    raise
+                log.warning("the summary %s could not be written", self.plan.out / RUN_FILE)
+        return self.exit_code
+
+    def _each(self) -> Iterator[Row]:
+        for i, item in enumerate(self.plan.items):
+            start = time.perf_counter()
+            words = self.plan.words.get(i, Words(text=None))
+            folder = self.plan.out / item.folder
+            name = self._free_name(folder, item)
+            try:
+                row = self._finished(folder, name, item, words) or self._segment(folder, name, item, words)
+            except (DiskError, OutputError) as error:
+                # Every further file would fail alike; the earlier result of this one, if any, is whole and stays.
+                self.rows.append(_failed(item, error.code, str(error), start))
+                raise
+            except InputError as error:
+                _remove(folder, name)
+                row = _failed(item, error.code, str(error), start)
+                if not item.named and _is_no_picture(item.path, error.code):
+                    row = replace(row, status="skipped", code=NOT_IMAGE)
+            except TextRayError as error:
+                _remove(folder, name)
+                row = _failed(item, error.code, str(error), start)
+            except Exception as error:  # one file must not end the run
+                log.debug("unexpected failure", exc_info=True)
+                _remove(folder, name)
+                # The class only: the text of a foreign exception may quote the file, and with it a patient.
+                row = _failed(
+                    item, "E_INTERNAL", f"unexpected {type(error).__name__}. Report this with the file.", start
+                )
+            yield row
+
+    def _segment(self, folder: Path, name: str, item: Item, words: Words) -> Row:
+        start = time.perf_counter()
+        prediction = self.predictor.segment(item.path, words.text, self._side(words), self.plan.strict_text)
+        if folder not in self._cleaned:
+            check_writable(folder)
+            outputs.clean(folder)
+            self._cleaned.add(folder)
+        written = outputs.save(prediction, folder, name)
+        return _row(item, "done", prediction.record, written, start)
+
+    def _finished(self, folder: Path, name: str, item: Item, words: Words) -> Row | None:
+        start = time.perf_counter()
+        written = outputs.paths(folder, name)
+        found = None if self.plan.overwrite else outputs.read_record(written["record"])
+        if found is None or not all(path.is_file() for path in written.values()):
+            return None
+        used = record.settings(self.predictor.bundle, laterality=self._side(words), strict_text=self.plan.strict_text)
+        try:
+            with item.path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            return None  # reading it will say why
+        if found.get("key") != record.key(sha256, self.predictor.bundle, words.text, used):
+            return None
+        return _row(item, "finished", found, written, start)
+
+    def _free_name(self, folder: Path, item: Item) -> str:
+        """The item's name, marked where an earlier run gave it to another input or a foreign file has it."""
+        place = outputs.paths(folder, item.name)["record"]
+        if not place.exists():
+            return item.name
+        found = outputs.read_record(place)
+        if found is not None and found.get("input", {}).get("path") == record.plain_path(item.path):
+            return item.name
+        return f"{item.name}-{outputs.mark(item.path)}"
+
+    def _side(self, words: Words) -> Laterality:
+        return words.laterality or self.plan.laterality
+
+    def _write(self, status: str) -> None:
+        start = time.perf_counter()
+        plan = self.plan
+        write_json(
+            plan.out / RUN_FILE,
+            {
+                "schema": RUN_SCHEMA,
+                "textray": __version__,
+                "status": status,
+                "started": self._started.isoformat(timespec="seconds"),
+                "written": datetime.now(UTC).isoformat(timespec="seconds"),
+                "seconds": round(start - self._clock, 3),
+                "model": self.predictor.bundle.describe(),
+                "threads": self.predictor.threads,
+                "settings": record.settings(
+                    self.predictor.bundle, laterality=plan.laterality, strict_text=plan.strict_text
+                ),
+                "inputs": len(plan.items) + len(plan.left_out),
+                "counts": self.counts,
+                "warnings": record.notice_rows(plan.notices),
+                "items": [row.to_dict() for row in self.rows],
+            },
+        )
+        now = time.perf_counter()
+        self._next_refresh = now + max(_REFRESH_SECONDS, _REFRESH_SHARE * (now - start))
+
+
+def _row(item: Item, status: Status, found: dict[str, Any], written: dict[str, Path], start: float) -> Row:
+    return Row(
+        path=item.path,
+        status=status,
+        outputs=written,
+        share=found["lesion"]["share"],
+        text_mode=found["text"]["mode"],
+        warnings=tuple(warning["code"] for warning in found["warnings"]),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _failed(item: Item, code: str, reason: str, start: float) -> Row:
+    return Row(path=item.path, status="failed", code=code, reason=reason, seconds=time.perf_counter() - start)
+
+
+def _is_no_picture(path: Path, code: str) -> bool:
+    """True for what lies in a folder beside pictures: DICOM objects without pixels, tables, notes."""
+    return code == NOT_IMAGE or (code == "E_FORMAT" and path.suffix.lower() not in outputs.IMAGE_SUFFIXES)
+
+
+def _remove(folder: Path, name: str) -> None:
+    try:
+        outputs.remove(folder, name)
+    except OSError as error:
+        raise outputs.write_failure(folder, error) from error

@@ -1,0 +1,405 @@
+"""A bundle: the folder that carries a trained network and everything needed to use it.
+
+    config.json               what the network is, sizes, zones, threshold, provenance, SHA-256 of each other file
+    model.onnx                the graph that `textray.inference.runtime` runs
+    model.safetensors         the same weights in half precision, for torch
+    text_bank.safetensors     token features of the 64 zone sentences; only where the network reads text
+    preprocess.json           from a picture to the network's input
+    README.md, LICENSE        model card and the weights' own terms
+
+Loading is strict: another format, another key, another hash or another size than stated is refused, and nothing in a
+bundle is ever executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textray.errors import BundleError, OutputError, unknown_name
+from textray.preprocess import Preprocess
+
+log = logging.getLogger(__name__)
+
+DEFAULT_WEIGHTS = "mmi_unet_lite"
+"""Name of the bundle that is used where none is asked for."""
+WEIGHTS_FOLDER = Path(__file__).resolve().parent.parent / "weights"
+"""Where the bundles inside the package lie."""
+FORMAT = 1
+"""Version of the layout below; a bundle of another one is refused."""
+CONFIG = "config.json"
+BANK = "text_bank.safetensors"
+BANK_ROWS = 64
+
+ZONE_ROWS = (0.375, 0.55)
+ZONE_COLUMNS = (0.5,)
+
+# Largest size of each file in bytes: a bundle is data from elsewhere, and a wrong file must not fill the memory.
+_LARGEST = {
+    CONFIG: 2**20,
+    "preprocess.json": 2**16,
+    "README.md": 2**22,
+    "LICENSE": 2**20,
+    BANK: 2**28,
+    "model.onnx": 2**31,
+    "model.safetensors": 2**32,
+}
+_KEYS = {
+    "format", "name", "version", "model", "input", "text", "zones", "threshold", "provenance", "files",
+}  # fmt: skip
+_MOST_TOKENS, _MOST_WIDTH = 512, 4096
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TextBank:
+    """Token features of the 64 zone sentences; row ``i`` is the sentence of ``Zones.from_index(i)``.
+
+    Attributes:
+        features: ``(64, L, D)`` float32.
+        mask: ``(64, L)`` float32, 1 where a token is.
+    """
+
+    features: NDArray[np.float32]
+    mask: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A verified bundle.
+
+    Attributes:
+        folder: Where it lies.
+        name: Its own name.
+        version: Version of the weights.
+        model: Registry name of the network.
+        model_config: Fields of the network's config dataclass.
+        preprocess: From a picture to the network's input and back.
+        threshold: Probability from which a pixel is lesion.
+        text_encoder: Registry name of the text encoder of the bank, ``None`` where the network reads no text.
+        tokens: Tokens L of a row of the bank, 0 without one.
+        width: Width D of a token feature, 0 without one.
+        zone_rows: Heights, as shares of the image, that split upper, middle and lower zones of pixels.
+        provenance: Data, recipe, commit and whatever else the exporter noted.
+        files: Size and SHA-256 of each file but the config.
+        sha256: Hash of the config file, and thereby of the whole bundle.
+    """
+
+    folder: Path
+    name: str
+    version: str
+    model: str
+    model_config: dict[str, Any]
+    preprocess: Preprocess
+    threshold: float
+    text_encoder: str | None
+    tokens: int
+    width: int
+    zone_rows: tuple[float, float]
+    provenance: dict[str, Any]
+    files: dict[str, dict[str, Any]]
+    sha256: str
+
+    @classmethod
+    def load(cls, name_or_folder: str | Path | None = None) -> Bundle:
+        """Find a bundle and verify each of its files.
+
+        Args:
+            name_or_folder: Name of weights inside the package, or a folder; ``None`` is `DEFAULT_WEIGHTS`.
+
+        Raises:
+            BundleError: If a file is missing, cut off or altered, or the format or a key is not the expected one.
+            UsageError: If there is no bundle of that name.
+        """
+        folder = find(name_or_folder)
+        raw = _read(folder, CONFIG)
+        config = _parse(raw, CONFIG)
+        if config.get("format") != FORMAT:
+            raise BundleError(
+                f"bundle {folder.name} has another format version",
+                came=config.get("format"),
+                expected=FORMAT,
+                do="Use the TextRay version that wrote it, or export the checkpoint again with: textray export",
+            )
+        try:
+            bundle = _from_config(folder, config, hashlib.sha256(raw).hexdigest())
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(
+                f"{CONFIG} of bundle {folder.name} is not laid out as expected",
+                came=f"{type(error).__name__}: {error}",
+                do="Export the checkpoint again with: textray export",
+            ) from error
+        log.debug("bundle %s %s verified", bundle.name, bundle.sha256[:12])
+        return bundle
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files but the config."""
+        return sum(int(entry["bytes"]) for entry in self.files.values())
+
+    def read(self, name: str) -> bytes:
+        """Bytes of one of the bundle's files, verified again while they are read."""
+        data = _read(self.folder, name)
+        _compare(self.folder, name, self.files[name], len(data), hashlib.sha256(data).hexdigest())
+        return data
+
+    def text_bank(self) -> TextBank | None:
+        """The text bank, ``None`` where the network reads no text.
+
+        Raises:
+            BundleError: If its tensors are not those that the config announces.
+        """
+        if self.text_encoder is None:
+            return None
+        return _bank(self.read(BANK), (BANK_ROWS, self.tokens, self.width))
+
+    def describe(self) -> dict[str, Any]:
+        """What `textray info` and the records of runs say of the bundle."""
+        return {
+            "name": self.name,
+            "version": self.version,
+            "model": self.model,
+            "sha256": self.sha256,
+            "bytes": self.size_bytes,
+            "size": list(self.preprocess.size),
+            "text_encoder": self.text_encoder,
+            "threshold": self.threshold,
+        }
+
+
+def inside() -> list[str]:
+    """Names of the bundles inside the package."""
+    return sorted(path.parent.name for path in WEIGHTS_FOLDER.glob(f"*/{CONFIG}"))
+
+
+def find(name_or_folder: str | Path | None) -> Path:
+    """Folder of a bundle: weights inside the package by name, or any folder that holds a config.
+
+    Raises:
+        BundleError: If the folder holds no config, or the default weights are not inside the package.
+        UsageError: If it is neither a name nor a folder.
+    """
+    if name_or_folder is None:
+        folder = WEIGHTS_FOLDER / DEFAULT_WEIGHTS
+        if not (folder / CONFIG).is_file():
+            raise BundleError(
+                f"the default weights {DEFAULT_WEIGHTS} are not inside this installation",
+                do="Install TextRay from its wheel, or name a bundle folder with --model",
+            )
+        return folder
+    names = inside()
+    if str(name_or_folder) in names:
+        return WEIGHTS_FOLDER / str(name_or_folder)
+    folder = Path(name_or_folder)
+    if not folder.is_dir():
+        error = unknown_name("bundle", str(name_or_folder), names or [DEFAULT_WEIGHTS])
+        raise type(error)(error.what, expected=f"{error.expected}, or a bundle folder", do=error.do)
+    if not (folder / CONFIG).is_file():
+        raise BundleError(
+            f"{folder} holds no bundle", came=f"no {CONFIG}", expected="a folder that textray export wrote"
+        )
+    return folder
+
+
+def seal(
+    folder: str | Path,
+    *,
+    name: str,
+    version: str,
+    model: str,
+    model_config: Mapping[str, Any],
+    threshold: float,
+    text_encoder: str | None,
+    provenance: Mapping[str, Any],
+    zone_rows: tuple[float, float] = ZONE_ROWS,
+) -> Bundle:
+    """Write the config of a bundle whose other files are in place, and load it as a user would.
+
+    Args:
+        folder: Folder with all files but ``config.json``.
+        name: Name of the bundle.
+        version: Version of the weights.
+        model: Registry name of the network.
+        model_config: Fields of its config dataclass, JSON values.
+        threshold: Probability from which a pixel is lesion, in (0, 1).
+        text_encoder: Registry name of the encoder of the bank, ``None`` where the network reads no text.
+        provenance: Data, recipe, commit, licence; JSON values.
+        zone_rows: Heights that split the zones of pixels.
+
+    Raises:
+        BundleError: If a file is missing or does not fit the others.
+        OutputError: If the config cannot be written.
+    """
+    folder = Path(folder)
+    preprocess = Preprocess.from_dict(_parse(_read(folder, "preprocess.json"), "preprocess.json"))
+    files = {}
+    for file in _expected_files(text_encoder):
+        size, digest = _digest(folder, file)
+        files[file] = {"bytes": size, "sha256": digest}
+    text = None
+    if text_encoder is not None:
+        bank = _bank(_read(folder, BANK), None)
+        text = {"encoder": text_encoder, "tokens": bank.features.shape[1], "width": bank.features.shape[2]}
+    config = {
+        "format": FORMAT,
+        "name": name,
+        "version": version,
+        "model": {"name": model, "config": dict(model_config)},
+        "input": {"height": preprocess.size[0], "width": preprocess.size[1], "channels": preprocess.channels},
+        "text": text,
+        "zones": {"rows": list(zone_rows), "columns": list(ZONE_COLUMNS)},
+        "threshold": threshold,
+        "provenance": dict(provenance),
+        "files": files,
+    }
+    try:
+        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{folder / CONFIG} cannot be written", came=error.strerror) from error
+    return Bundle.load(folder)
+
+
+def _from_config(folder: Path, config: dict[str, Any], sha256: str) -> Bundle:
+    if set(config) != _KEYS:
+        missing, more = sorted(_KEYS - set(config)), sorted(set(config) - _KEYS)
+        raise BundleError(f"{CONFIG} of bundle {folder.name} has other keys", came=f"missing {missing}, unknown {more}")
+    text, files = config["text"], config["files"]
+    encoder = None if text is None else str(text["encoder"])
+    expected = _expected_files(encoder)
+    if set(files) != set(expected):
+        raise BundleError(
+            f"bundle {folder.name} lists other files", came=sorted(files), expected=", ".join(sorted(expected))
+        )
+    for name in expected:
+        _compare(folder, name, files[name], *_digest(folder, name))
+    preprocess = Preprocess.from_dict(_parse(_read(folder, "preprocess.json"), "preprocess.json"))
+    announced = tuple(config["input"][key] for key in ("height", "width", "channels"))
+    if announced != (*preprocess.size, preprocess.channels):
+        raise BundleError(
+            f"bundle {folder.name} contradicts itself",
+            came=f"input {announced} in {CONFIG}",
+            expected=f"{(*preprocess.size, preprocess.channels)} as in preprocess.json",
+        )
+    rows = tuple(float(row) for row in config["zones"]["rows"])
+    if len(rows) != 2 or not 0 < rows[0] < rows[1] < 1 or tuple(config["zones"]["columns"]) != ZONE_COLUMNS:
+        raise BundleError(
+            "zone split of the bundle is wrong", came=config["zones"], expected="two rows rising in (0, 1)"
+        )
+    threshold = float(config["threshold"])
+    if not (math.isfinite(threshold) and 0 < threshold < 1):
+        raise BundleError("threshold of the bundle is wrong", came=threshold, expected="a number in (0, 1)")
+    tokens, width = (0, 0) if text is None else (int(text["tokens"]), int(text["width"]))
+    if text is not None and not (0 < tokens <= _MOST_TOKENS and 0 < width <= _MOST_WIDTH):
+        raise BundleError(
+            "text bank of the bundle has an impossible size",
+            came=f"{tokens} tokens, width {width}",
+            expected=f"at most {_MOST_TOKENS} and {_MOST_WIDTH}",
+        )
+    return Bundle(
+        folder=folder,
+        name=str(config["name"]),
+        version=str(config["version"]),
+        model=str(config["model"]["name"]),
+        model_config=dict(config["model"]["config"]),
+        preprocess=preprocess,
+        threshold=threshold,
+        text_encoder=encoder,
+        tokens=tokens,
+        width=width,
+        zone_rows=(rows[0], rows[1]),
+        provenance=dict(config["provenance"]),
+        files={name: dict(entry) for name, entry in files.items()},
+        sha256=sha256,
+    )
+
+
+def _expected_files(text_encoder: str | None) -> tuple[str, ...]:
+    return tuple(name for name in _LARGEST if name != CONFIG and (name != BANK or text_encoder is not None))
+
+
+def _size(folder: Path, name: str) -> int:
+    try:
+        size = (folder / name).stat().st_size
+    except OSError as error:
+        raise BundleError(
+            f"bundle {folder.name} lacks {name}", came=error.strerror, do="Copy or download the whole bundle again"
+        ) from error
+    if size > _LARGEST[name]:
+        raise BundleError(
+            f"{name} of bundle {folder.name} is too large", came=size, expected=f"<= {_LARGEST[name]} bytes"
+        )
+    return size
+
+
+def _read(folder: Path, name: str) -> bytes:
+    _size(folder, name)
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{name} of bundle {folder.name} cannot be read", came=error.strerror) from error
+
+
+def _digest(folder: Path, name: str) -> tuple[int, str]:
+    size = _size(folder, name)
+    try:
+        with (folder / name).open("rb") as file:
+            return size, hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BundleError(f"{name} of bundle {folder.name} cannot be read", came=error.strerror) from error
+
+
+def _compare(folder: Path, name: str, entry: Mapping[str, Any], size: int, digest: str) -> None:
+    if size != entry["bytes"]:
+        kind = "cut off" if size < int(entry["bytes"]) else "altered"
+        came, expected = f"{size} bytes", f"{entry['bytes']} bytes"
+    elif digest != entry["sha256"]:
+        kind, came, expected = "altered", f"SHA-256 {digest[:12]}...", f"{str(entry['sha256'])[:12]}..."
+    else:
+        return
+    raise BundleError(
+        f"{name} of bundle {folder.name} is {kind}",
+        came=came,
+        expected=expected,
+        do="Copy or download the whole bundle again",
+    )
+
+
+def _parse(raw: bytes, name: str) -> dict[str, Any]:
+    try:
+        values = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{name} is not JSON", came=type(error).__name__, do="Copy the whole bundle again") from error
+    if not isinstance(values, dict):
+        raise BundleError(f"{name} is not a JSON object", came=type(values).__name__)
+    return values
+
+
+def _bank(raw: bytes, shape: tuple[int, int, int] | None) -> TextBank:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        tensors = load(raw)
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise BundleError(f"{BANK} cannot be read", came=f"{type(error).__name__}: {error}") from error
+    if set(tensors) != {"features", "mask"}:
+        raise BundleError(f"{BANK} has other tensors", came=sorted(tensors), expected="features, mask")
+    features, mask = tensors["features"], tensors["mask"]
+    wanted = shape or features.shape
+    if features.ndim != 3 or features.shape[0] != BANK_ROWS or features.shape != wanted or features.dtype.kind != "f":
+        raise BundleError(
+            f"features of {BANK} are wrong",
+            came=f"{features.dtype} {features.shape}",
+            expected=f"{shape or '(64, L, D)'}",
+        )
+    if mask.shape != features.shape[:2] or not np.isin(mask, (0, 1)).all() or not np.isfinite(features).all():
+        raise BundleError(f"mask of {BANK} is wrong", came=mask.shape, expected=f"{features.shape[:2]} of 0 and 1")
+    return TextBank(features=features.astype(np.float32), mask=mask.astype(np.float32))

@@ -1,0 +1,187 @@
+"""What to work on: files, folders and patterns, as a sorted list, and what was left out and why."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from textray.errors import OutputError, UsageError
+from textray.inference import outputs
+
+RUN_FILE = "run.json"
+_MAGIC = set("*?[")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One file to work on.
+
+    Attributes:
+        path: The file, as the user's words lead to it.
+        folder: Folder of its results, relative to the output folder; mirrors the source tree.
+        name: Name of its results.
+        named: True where the user named the very file, false where a folder or a pattern led to it.
+    """
+
+    path: Path
+    folder: Path
+    name: str
+    named: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """A path below a folder that was not looked at, and the reason."""
+
+    path: Path
+    code: str
+    reason: str
+
+
+def collect(inputs: Sequence[str | Path], out: Path) -> tuple[list[Item], list[LeftOut]]:
+    """List the files that inputs stand for, each once, and give each a name of its own for its results.
+
+    Folders are searched recursively in sorted order; hidden files, the output folder and this tool's own pictures are
+    left out, links are followed unless they lead in a circle. Two files with the same result name in one folder part
+    by a mark of eight hexadecimal digits, whatever their letters' case.
+
+    Args:
+        inputs: Files, folders, or patterns with ``*``, ``?``, ``[...]`` and ``**``.
+        out: The output folder.
+
+    Returns:
+        The files, and what was left out.
+
+    Raises:
+        UsageError: If an input does not exist or holds no file.
+        OutputError: If results in ``out`` would overwrite an input.
+    """
+    if not inputs:
+        raise UsageError("no input was given", expected="files, folders or patterns")
+    out_place = out.resolve()
+    items: list[Item] = []
+    left_out: list[LeftOut] = []
+    seen: set[str] = set()
+    taken: set[str] = set()
+    for given in inputs:
+        count = len(items) + len(left_out)
+        for path, base, named in _expand(Path(given), out_place, left_out):
+            place = os.path.realpath(path)
+            if place in seen:
+                count = -1  # a second mention is no mistake
+                continue
+            seen.add(place)
+            folder = path.parent.relative_to(base)
+            folder = Path() if ".." in folder.parts else folder
+            name = outputs.stem(path.name)
+            if str(folder / name).casefold() in taken or (folder == Path() and name == Path(RUN_FILE).stem):
+                name = f"{name}-{outputs.mark(path)}"
+            taken.add(str(folder / name).casefold())
+            items.append(Item(path=path, folder=folder, name=name, named=named))
+        if count == len(items) + len(left_out):
+            raise UsageError(f"no files in {given}", expected="a folder or a pattern that holds images")
+    _refuse_overwriting(items, seen, out_place)
+    return items, left_out
+
+
+def _refuse_overwriting(items: list[Item], sources: set[str], out: Path) -> None:
+    written = {str(out / RUN_FILE)}
+    for item in items:
+        written.update(str(path) for path in outputs.paths(out / item.folder, item.name).values())
+    hit = sorted(sources & written)
+    if hit:
+        raise OutputError(
+            "the results would overwrite an input",
+            came=hit[0],
+            do="Name another folder with --out",
+        )
+
+
+def _expand(given: Path, out: Path, left_out: list[LeftOut]) -> Iterator[tuple[Path, Path, bool]]:
+    """Paths of one input with the folder that their results' places are relative to."""
+    if given.is_dir():
+        if given.resolve() == out:
+            raise OutputError("the output folder is an input itself", came=str(given), do="Name another one with --out")
+        yield from ((path, given, False) for path in _walk(given, out, left_out, set()))
+    elif os.path.lexists(given):
+        yield given, given.parent, True
+    elif _MAGIC & set(str(given)):
+        base = _fixed_part(given)
+        for found in sorted(glob.glob(str(given), recursive=True)):  # noqa: PTH207 -- takes absolute patterns as well
+            path = Path(found)
+            if path.is_dir():
+                if "**" not in given.parts:  # with ** the folder's files are found by the pattern itself
+                    yield from ((inner, base, False) for inner in _walk(path, out, left_out, set()))
+            elif not _inside(path, out):
+                reason = _unfit(path)
+                if reason is None:
+                    yield path, base, False
+                else:
+                    left_out.append(reason)
+    else:
+        raise UsageError(f"{given} does not exist", expected="a file, a folder or a pattern")
+
+
+def _fixed_part(pattern: Path) -> Path:
+    fixed: list[str] = []
+    for part in pattern.parts[:-1]:
+        if _MAGIC & set(part):
+            break
+        fixed.append(part)
+    return Path(*fixed)
+
+
+def _walk(folder: Path, out: Path, left_out: list[LeftOut], above: set[tuple[int, int]]) -> Iterator[Path]:
+    try:
+        status = folder.stat()
+        place = (status.st_dev, status.st_ino)
+        if place in above:
+            left_out.append(LeftOut(path=folder, code="W_LINK_LOOP", reason="the link leads back to a folder above"))
+            return
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        left_out.append(LeftOut(path=folder, code="W_UNREADABLE", reason=error.strerror or type(error).__name__))
+        return
+    for name in names:
+        path = folder / name
+        if name.startswith("."):
+            continue
+        if path.is_dir():
+            if path.resolve() != out:
+                yield from _walk(path, out, left_out, above | {place})
+            continue
+        reason = _unfit(path)
+        if reason is None:
+            yield path
+        else:
+            left_out.append(reason)
+
+
+def _unfit(path: Path) -> LeftOut | None:
+    """Why a file is not to be looked at, ``None`` where it is."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        return LeftOut(path=path, code="W_UNREADABLE", reason=error.strerror or type(error).__name__)
+    if not stat.S_ISREG(mode):
+        return LeftOut(path=path, code="W_NOT_IMAGE", reason="not a regular file")
+    if _is_own(path):
+        return LeftOut(path=path, code="W_OWN_RESULT", reason="a result of this tool")
+    return None
+
+
+def _is_own(path: Path) -> bool:
+    """True for a mask or overlay beside its record, and for the record."""
+    for suffix in outputs.SUFFIXES.values():
+        if path.name.endswith(suffix):
+            record = path.with_name(path.name.removesuffix(suffix) + outputs.SUFFIXES["record"])
+            return outputs.read_record(record) is not None
+    return False
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    return path.resolve().is_relative_to(folder)

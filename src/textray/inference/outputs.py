@@ -1,0 +1,156 @@
+"""The files of one result: their names, writing them as one, and removing those of an earlier run."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from textray.errors import DiskError, OutputError, TextRayError
+from textray.inference.record import SCHEMA
+from textray.io.write import check_writable, write_json, write_mask, write_overlay
+from textray.records import Prediction
+
+SUFFIXES = {"mask": ".mask.png", "overlay": ".overlay.png", "record": ".json"}
+"""What is appended to a result's name, by kind. The record comes last: where it is, the result is complete."""
+IMAGE_SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".dcm",
+    ".dicom",
+    ".dic",
+    ".tif",
+    ".tiff",
+    ".bmp",
+    ".gif",
+    ".webp",
+)
+"""Ends of names that claim to be a picture; they are cut off for the result's name."""
+
+_STAGE = ".textray-stage"
+_LONGEST = 200  # bytes of a name: 255 is what file systems take, less the longest suffix, a clash mark and a stage name
+_FORBIDDEN = set('<>:"/\\|?*')
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+_LARGEST_RECORD = 2**22
+
+
+def stem(name: str) -> str:
+    """Name of a result for a file name: no image suffix, nothing that a file system or a terminal stumbles over.
+
+    A name that had to be changed gets a mark of eight hexadecimal digits, so that two odd names stay two.
+    """
+    end = Path(name).suffix
+    base = name.removesuffix(end) if end.lower() in IMAGE_SUFFIXES else name
+    safe = "".join("_" if c in _FORBIDDEN or not c.isprintable() or 0xD800 <= ord(c) < 0xE000 else c for c in base)
+    safe = safe.strip(" .") or "_"
+    safe = "_" + safe[1:] if safe.startswith("-") else safe
+    short = safe.encode()[:_LONGEST].decode("utf-8", "ignore")
+    return base if short == base else f"{short}-{mark(name)}"
+
+
+def mark(path: str | Path) -> str:
+    """Eight hexadecimal digits that tell two paths apart."""
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+
+
+def paths(folder: Path, name: str) -> dict[str, Path]:
+    """The three files of the result ``name`` in ``folder``, by kind."""
+    return {kind: folder / f"{name}{suffix}" for kind, suffix in SUFFIXES.items()}
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """A record that this tool wrote, ``None`` where there is none or the file is something else."""
+    try:
+        if path.stat().st_size > _LARGEST_RECORD:
+            return None
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) and values.get("schema") == SCHEMA else None
+
+
+def remove(folder: Path, name: str) -> None:
+    """Remove the files of a result, the record first, so that no rest can pose as a result."""
+    for path in reversed(paths(folder, name).values()):
+        path.unlink(missing_ok=True)
+
+
+def save(prediction: Prediction, folder: Path, name: str | None = None) -> dict[str, Path]:
+    """Write mask, overlay and record, all of them or none.
+
+    They are written beside their places first and then renamed, so a full disk leaves an earlier result as it was.
+
+    Args:
+        prediction: What to write.
+        folder: Where to; made if it is not there.
+        name: Name of the result; by default that of the picture's file, or ``array``.
+
+    Returns:
+        The written files by kind: ``mask``, ``overlay``, ``record``.
+
+    Raises:
+        OutputError: If the folder cannot be written to.
+        DiskError: If the disk is full.
+    """
+    source = prediction.image.source
+    final = paths(folder, name or (stem(source.name) if source is not None else "array"))
+    check_writable(folder)
+    grey = prediction.image.pixels
+    outputs = {kind: path.name for kind, path in final.items()}
+    try:
+        stage = Path(tempfile.mkdtemp(prefix=f"{_STAGE}-{_node()}-{os.getpid()}-", dir=folder))
+        try:
+            staged = {kind: stage / path.name for kind, path in final.items()}
+            write_mask(staged["mask"], prediction.mask)
+            write_overlay(staged["overlay"], grey, prediction.mask)
+            write_json(staged["record"], {**prediction.record, "outputs": outputs})
+            final["record"].unlink(missing_ok=True)
+            for kind, path in final.items():
+                staged[kind].replace(path)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+    except OSError as error:
+        raise write_failure(folder, error) from error
+    return final
+
+
+def write_failure(folder: Path, error: OSError) -> TextRayError:
+    """The error to raise where writing into a folder failed."""
+    if error.errno in _FULL:
+        return DiskError(
+            "the disk is full or failed", came=error.strerror, do="Free some space and run the same command again"
+        )
+    return OutputError(f"{folder} cannot be written to", came=error.strerror, do="Name another folder with --out")
+
+
+def clean(folder: Path) -> None:
+    """Remove what killed runs on this machine left half-written in ``folder``."""
+    for stage in folder.glob(f"{_STAGE}-{_node()}-*"):
+        process = stage.name.removeprefix(f"{_STAGE}-{_node()}-").split("-")[0]
+        if process.isdecimal() and not _alive(int(process)):
+            shutil.rmtree(stage, ignore_errors=True)
+
+
+def _node() -> str:
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+
+
+def _alive(process: int) -> bool:
+    if os.name != "posix":  # elsewhere signal 0 is not a question
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it runs as somebody else
+        return True
+    return True

@@ -1,0 +1,188 @@
+"""From a picture and, if there is one, its report to the lesion mask on the picture's own grid."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textray.errors import InputError, ShapeError, unknown_name
+from textray.inference import outputs, record
+from textray.inference.bundle import Bundle
+from textray.inference.runtime import Runtime
+from textray.io.read import from_array, read
+from textray.preprocess import Preprocess
+from textray.records import Image, Laterality, Notice, Prediction, Report
+from textray.text.report import parse
+
+log = logging.getLogger(__name__)
+
+
+class Predictor:
+    """A loaded bundle that segments pictures; `textray.load` returns one.
+
+    Args:
+        bundle: A verified bundle.
+        threads: Threads of the network; ``None`` is the number of processors.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+        self.bundle = bundle
+        self._runtime = Runtime(bundle, threads)
+        self._bank = bundle.text_bank()
+
+    def __repr__(self) -> str:
+        return f"Predictor({self.bundle.name!r}, version={self.bundle.version!r}, threads={self.threads})"
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """From a picture to the network's input, and the way back."""
+        return self.bundle.preprocess
+
+    @property
+    def threshold(self) -> float:
+        """Probability from which a pixel is lesion."""
+        return self.bundle.threshold
+
+    @property
+    def threads(self) -> int:
+        """Threads of the network."""
+        return self._runtime.threads
+
+    def bank_row(self, report: Report) -> int | None:
+        """Row of the text bank that a report selects; ``None`` where it names no zone or the network reads no text."""
+        return report.zones.index if self._bank is not None and report.zones else None
+
+    def predict_batch(self, pixels: NDArray[np.float32], rows: Sequence[int | None]) -> NDArray[np.float32]:
+        """Probability maps of preprocessed pictures.
+
+        Args:
+            pixels: ``(B, C, h, w)`` float32, each as `Preprocess.apply` gives it.
+            rows: For each picture a row 0..63 of the text bank, or ``None`` for no text; B of them.
+
+        Returns:
+            ``(B, h, w)`` float32 in [0, 1], at the network's size; `Preprocess.restore` brings one to its grid.
+
+        Raises:
+            ShapeError: If the numbers of pictures and rows differ, or a row is outside the bank.
+        """
+        if len(rows) != len(pixels):
+            raise ShapeError("pictures and texts differ in number", came=len(rows), expected=len(pixels))
+        features = np.zeros((len(rows), self.bundle.tokens, self.bundle.width), np.float32)
+        mask = np.zeros((len(rows), self.bundle.tokens), np.float32)
+        if self._bank is not None:
+            for i, row in enumerate(rows):
+                if row is None:
+                    continue
+                if not 0 <= row < len(self._bank.mask):
+                    raise ShapeError(
+                        "row is outside the text bank", came=row, expected=f"0..{len(self._bank.mask) - 1}"
+                    )
+                features[i], mask[i] = self._bank.features[row], self._bank.mask[row]
+        logits = self._runtime.run(pixels, features, mask)["logits"][:, 0]
+        # exp(-|x|) cannot overflow, whatever the network says
+        small = np.exp(-np.abs(logits))
+        return np.where(logits >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
+
+    def segment(
+        self,
+        picture: str | Path | NDArray[Any] | Image,
+        text: str | None = None,
+        laterality: Laterality | str = Laterality.PATIENT,
+        strict_text: bool = False,
+    ) -> Prediction:
+        """Find the lesions in a picture.
+
+        Args:
+            picture: A file (PNG, JPEG, DICOM; told by content), an array ``(H, W)`` bright where dense, or an `Image`.
+            text: Its report, or any words that name places; without, the network works from the picture alone.
+            laterality: Whose left and right ``text`` means: the patient's, as in radiology reports, or the viewer's.
+            strict_text: Refuse a text that names no zone, instead of going on without it.
+
+        Returns:
+            Mask and probability on the picture's own grid, and the record of how they came about.
+
+        Raises:
+            InputError: If the picture or, with ``strict_text``, the text is refused.
+        """
+        side = as_laterality(laterality)
+        start = time.perf_counter()
+        image = _as_image(picture)
+        seconds = {"read": time.perf_counter() - start}
+        report = parse(text, laterality=side, grid=image.grid, strict=strict_text)
+        row = self.bank_row(report)
+        notices = [*image.notices, *report.notices, *self._notices(report)]
+
+        start = time.perf_counter()
+        pixels = self.preprocess.apply(image)[None]
+        seconds["preprocess"] = time.perf_counter() - start
+        start = time.perf_counter()
+        small = self.predict_batch(pixels, [row])[0]
+        seconds["network"] = time.perf_counter() - start
+        start = time.perf_counter()
+        probability = self.preprocess.restore(small, image.grid)
+        mask = probability >= self.threshold
+        seconds["restore"] = time.perf_counter() - start
+        return Prediction(
+            mask=mask,
+            probability=probability,
+            report=None if row is None else report,
+            image=image,
+            record=record.build(
+                image=image,
+                bundle=self.bundle,
+                text=text,
+                report=report,
+                row=row,
+                used_settings=record.settings(self.bundle, laterality=side, strict_text=strict_text),
+                mask=mask,
+                probability=probability,
+                notices=notices,
+                seconds=seconds,
+            ),
+            saver=outputs.save,
+        )
+
+    def _notices(self, report: Report) -> list[Notice]:
+        if report.zones and self._bank is None:
+            return [
+                Notice(
+                    code="W_TEXT_NOT_READ",
+                    text=f"{self.bundle.name} reads no text; the words changed nothing.",
+                    remedy="Name a model that reads text with --model.",
+                )
+            ]
+        return []
+
+
+def as_laterality(word: Laterality | str) -> Laterality:
+    """The convention of that name.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    try:
+        return Laterality(word)
+    except ValueError as error:
+        raise unknown_name("laterality", str(word), [side.value for side in Laterality]) from error
+
+
+def _as_image(picture: str | Path | NDArray[Any] | Image) -> Image:
+    if isinstance(picture, Image):
+        image = picture
+    else:
+        image = read(picture) if isinstance(picture, str | Path) else from_array(picture)
+    if image.pixels.ndim != 2:
+        raise InputError(
+            "the picture is coloured",
+            came=f"{image.pixels.shape[2]} different channels",
+            expected="a grey chest film",
+            do="Give the film itself, not a screenshot or a photo of it",
+            code="E_COLOR",
+        )
+    return image

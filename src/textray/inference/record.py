@@ -1,0 +1,186 @@
+"""The JSON record of one prediction: what came in, what was understood, what was found, and with what."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textray import __version__
+from textray.errors import ShapeError, TextRayError
+from textray.inference.bundle import Bundle
+from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Image, Laterality, Notice, Report
+from textray.text import report as report_text
+from textray.text.cleaning import clean, is_blank
+
+SCHEMA = "textray.record/1"
+TextMode = Literal["given", "none"]
+
+
+def settings(bundle: Bundle, *, laterality: Laterality, strict_text: bool) -> dict[str, Any]:
+    """Everything besides picture, text and weights that can change a result."""
+    return {
+        "textray": __version__,
+        "threshold": bundle.threshold,
+        "laterality": str(laterality),
+        "strict_text": strict_text,
+        "preprocess": bundle.preprocess.to_dict(),
+    }
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON values, whatever order their keys come in."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def key(input_sha256: str, bundle: Bundle, text: str | None, settings: Mapping[str, Any]) -> str:
+    """Hash of input, model, text and settings: results with the same key are the same."""
+    text = None if text is None or is_blank(text) else clean(text)
+    return digest({"input": input_sha256, "bundle": bundle.sha256, "text": text, "settings": dict(settings)})
+
+
+def plain_text(text: str) -> str:
+    """The same text where it is valid Unicode; lone surrogates (from odd file names and clipboards) are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def plain_path(path: str | Path) -> str:
+    """A path as given, as valid Unicode."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def zone_areas(mask: NDArray[np.bool_], grid: Grid, rows: tuple[float, float]) -> dict[str, dict[str, Any]]:
+    """Area of a mask in each zone of pixels: image halves by heights.
+
+    A pixel belongs to the zone that its centre lies in; the middle column of an odd width counts to the right half.
+
+    Args:
+        mask: ``(H, W)`` bool.
+        grid: The mask's grid.
+        rows: Heights, as shares of the image, that split upper, middle and lower.
+
+    Returns:
+        By zone name: ``pixels``, ``share`` of the mask (0 for an empty one) and ``mm2`` (``None`` where uncalibrated).
+
+    Raises:
+        ShapeError: If mask and grid differ.
+    """
+    if mask.shape != grid.shape:
+        raise ShapeError("mask and grid differ", came=mask.shape, expected=grid.shape)
+    level = np.searchsorted(rows, (np.arange(grid.height) + 0.5) / grid.height, side="right")
+    right = (np.arange(grid.width) + 0.5) / grid.width >= 0.5
+    halves = {"left": mask[:, ~right].sum(axis=1), "right": mask[:, right].sum(axis=1)}
+    total = int(mask.sum())
+    return {
+        f"{side} {name}": _area(int(halves[side][level == i].sum()), total, grid)
+        for side in SIDES
+        for i, name in enumerate(LEVELS)
+    }
+
+
+def build(
+    *,
+    image: Image,
+    bundle: Bundle,
+    text: str | None,
+    report: Report,
+    row: int | None,
+    used_settings: Mapping[str, Any],
+    mask: NDArray[np.bool_],
+    probability: NDArray[np.float32],
+    notices: Iterable[Notice],
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """Build the record of a prediction.
+
+    Args:
+        image: The picture.
+        bundle: The weights.
+        text: The words as given.
+        report: What they said; its zones are by image side.
+        row: Row of the text bank that the network was given, ``None`` for a text-free run.
+        used_settings: What `settings` gave.
+        mask: ``(H, W)`` bool on the picture's grid.
+        probability: ``(H, W)`` float32 in [0, 1].
+        notices: Warnings of reader, parser and predictor; repeated ones are told once.
+        seconds: Wall-clock time by phase.
+    """
+    grid, total = image.grid, int(mask.sum())
+    whole = _area(total, grid.height * grid.width, grid)
+    return {
+        "schema": SCHEMA,
+        "textray": __version__,
+        "key": key(image.sha256, bundle, text, used_settings),
+        "input": {
+            "path": None if image.source is None else plain_path(image.source),
+            "sha256": image.sha256,
+            "reader": dict(image.info),
+        },
+        "grid": {
+            "height": grid.height,
+            "width": grid.width,
+            "spacing_mm": None if grid.spacing_mm is None else list(grid.spacing_mm),
+            "orientation": None if grid.orientation is None else list(grid.orientation),
+            "transform": grid.transform,
+            "displayed": "as stored" if not grid.transform else f"turned by {grid.transform}; the mask lies on that",
+        },
+        "model": bundle.describe(),
+        "text": _text(text, report, row, grid),
+        "lesion": {**whole, "zones": zone_areas(mask, grid, bundle.zone_rows)},
+        "probability": {
+            "threshold": bundle.threshold,
+            "max": round(float(probability.max()), 6),
+            "mean": round(float(probability.mean()), 6),
+            "mean_inside": round(float(probability[mask].mean()), 6) if total else None,
+        },
+        "warnings": notice_rows(notices),
+        "settings": dict(used_settings),
+        "settings_sha256": digest(used_settings),
+        "seconds": {phase: round(value, 4) for phase, value in seconds.items()},
+    }
+
+
+def notice_rows(notices: Iterable[Notice]) -> list[dict[str, str]]:
+    """Warnings as JSON rows, each once."""
+    return [
+        {"code": notice.code, "text": plain_text(notice.text), "remedy": notice.remedy}
+        for notice in dict.fromkeys(notices)
+    ]
+
+
+def _text(text: str | None, report: Report, row: int | None, grid: Grid) -> dict[str, Any]:
+    mode: TextMode = "none" if row is None else "given"
+    used = None
+    if row is not None:
+        used = {"viewer": report_text.sentence(report.zones)}
+        if report.laterality is not Laterality.VIEWER:
+            try:
+                used[str(report.laterality)] = report_text.write(report.zones, laterality=report.laterality, grid=grid)
+            except TextRayError:  # a film whose sides are undefined: the viewer's words are the only ones
+                used[str(report.laterality)] = ""
+    return {
+        "mode": mode,
+        "given": None if text is None or is_blank(text) else plain_text(text),
+        "laterality": str(report.laterality),
+        "sides_from": report.sides_from,
+        "film_sides_from": grid.sides_from,
+        "zones": {name: str(state) for name, state in zip(ZONE_NAMES, report.zones.states, strict=True)},
+        "used": used,
+        "unused_words": [plain_text(word) for word in report.unused],
+        "stated_count": report.stated_count,
+    }
+
+
+def _area(pixels: int, whole: int, grid: Grid) -> dict[str, Any]:
+    each = grid.pixel_area_mm2
+    return {
+        "pixels": pixels,
+        "share": round(pixels / whole, 6) if whole else 0.0,
+        "mm2": None if each is None else round(pixels * each, 2),
+    }

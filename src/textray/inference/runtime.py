@@ -1,0 +1,116 @@
+"""The ONNX runtime behind a bundle: arrays in, raw scores out."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from textray.errors import BundleError, ShapeError, TextRayError, UsageError
+from textray.inference.bundle import Bundle
+
+log = logging.getLogger(__name__)
+
+MOST_THREADS = 16
+"""Threads used at most where none are asked for; a small network gains nothing from more."""
+INPUTS = ("image", "text_features", "text_mask")
+
+
+def default_threads() -> int:
+    """Number of processors this process may use, at most `MOST_THREADS`."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(usable, MOST_THREADS))
+
+
+class Runtime:
+    """A session of a bundle's graph on the CPU.
+
+    Args:
+        bundle: A verified bundle.
+        threads: Threads of one run; ``None`` is `default_threads`. Given explicitly to the session, so that
+            environment variables set for other programs change nothing.
+
+    Raises:
+        BundleError: If the graph cannot be loaded or has another signature.
+        UsageError: If ``threads`` is not positive.
+    """
+
+    def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise UsageError("number of threads is wrong", came=threads, expected="1 or more")
+        self.threads = threads or default_threads()
+        self.bundle = bundle
+        self._session = _session(bundle, self.threads)
+        self._inputs = tuple(item.name for item in self._session.get_inputs())
+        self._outputs = tuple(item.name for item in self._session.get_outputs())
+        if not set(self._inputs) <= set(INPUTS) or "image" not in self._inputs or "logits" not in self._outputs:
+            raise BundleError(
+                "model.onnx has another signature",
+                came=f"{self._inputs} to {self._outputs}",
+                expected=f"{INPUTS} to logits and, optionally, zone_logits",
+            )
+        if bundle.text_encoder is not None and set(self._inputs) != set(INPUTS):
+            raise BundleError(
+                "the bundle has a text bank, but its graph reads no text", came=self._inputs, expected=INPUTS
+            )
+
+    def run(
+        self, image: NDArray[np.float32], text_features: NDArray[np.float32], text_mask: NDArray[np.float32]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Run the network.
+
+        Args:
+            image: ``(B, C, h, w)`` float32, preprocessed.
+            text_features: ``(B, L, D)`` float32; ignored by a network that reads no text.
+            text_mask: ``(B, L)`` float32 of 0 and 1; an all-zero row means no text.
+
+        Returns:
+            ``logits`` ``(B, 1, h, w)`` float32 and, where the network has them, ``zone_logits`` ``(B, 6)``.
+
+        Raises:
+            ShapeError: If an array has another shape than the bundle's config says.
+            TextRayError: If the network fails or its scores are not finite.
+        """
+        bundle, batch = self.bundle, len(image)
+        size = (batch, bundle.preprocess.channels, *bundle.preprocess.size)
+        text = (batch, bundle.tokens, bundle.width)
+        wanted = {"image": (image, size), "text_features": (text_features, text), "text_mask": (text_mask, text[:2])}
+        feeds = {}
+        for name in self._inputs:
+            array, shape = wanted[name]
+            if array.shape != shape:
+                raise ShapeError(f"{name} does not fit the network", came=array.shape, expected=shape)
+            feeds[name] = np.ascontiguousarray(array, dtype=np.float32)
+        try:
+            found = self._session.run(list(self._outputs), feeds)
+        except Exception as error:  # onnxruntime raises classes of its compiled module only
+            raise TextRayError("the network failed", came=str(error)[:300], do="Report this with the file.") from error
+        outputs = {name: np.asarray(value, np.float32) for name, value in zip(self._outputs, found, strict=True)}
+        if outputs["logits"].shape != (batch, 1, *bundle.preprocess.size):
+            raise ShapeError(
+                "logits have another shape", came=outputs["logits"].shape, expected=(batch, 1, *bundle.preprocess.size)
+            )
+        if not np.isfinite(outputs["logits"]).all():
+            raise TextRayError("the network gave scores that are not finite", do="Report this with the file.")
+        return outputs
+
+
+def _session(bundle: Bundle, threads: int) -> Any:  # noqa: ANN401 -- onnxruntime ships no types
+    onnxruntime.disable_telemetry_events()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only: the graph optimiser's remarks are not for users
+    graph = bundle.read("model.onnx")  # bytes, not a path: a graph that points to further files finds none
+    try:
+        return onnxruntime.InferenceSession(graph, sess_options=options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises classes of its compiled module only
+        raise BundleError(
+            f"model.onnx of bundle {bundle.name} cannot be loaded",
+            came=str(error)[:300],
+            do="Update onnxruntime, or export the checkpoint again with: textray export",
+        ) from error

@@ -1,0 +1,157 @@
+"""A table of reports for many pictures: ``image,text[,laterality]``."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from textray.errors import UsageError
+from textray.inference import outputs
+from textray.inference.record import plain_path
+from textray.records import Laterality
+from textray.text.cleaning import is_blank
+
+_COLUMNS = ("image", "text", "laterality")
+_LARGEST = 2**28
+_ENCODINGS = ("utf-8-sig", "utf-16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """The report of one picture.
+
+    Attributes:
+        text: The words, ``None`` for none.
+        laterality: Whose left and right they mean, ``None`` where the table does not say.
+        line: Line of the table, from 1.
+    """
+
+    text: str | None
+    laterality: Laterality | None = None
+    line: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTable:
+    """Reports by image name.
+
+    Attributes:
+        path: The table's file.
+        rows: Words by image name as written.
+        encoding: Encoding it was read with.
+        delimiter: What parts its columns.
+    """
+
+    path: Path
+    rows: dict[str, Words] = field(default_factory=dict)
+    encoding: str = "utf-8-sig"
+    delimiter: str = ","
+
+    @classmethod
+    def read(cls, path: str | Path) -> TextTable:
+        """Read a CSV; comma, semicolon or tab, with or without byte-order mark. Names stay text ("007").
+
+        Raises:
+            UsageError: If it cannot be read, lacks a column, names an image twice, or has an unknown laterality.
+        """
+        path = Path(path)
+        text, encoding = _decode(path)
+        header = text.split("\n", 1)[0]
+        delimiter = max(",;\t", key=header.count)
+        try:
+            lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+            names = [name.strip().lower() for name in next(lines, [])]
+            missing = [name for name in _COLUMNS[:2] if name not in names]
+            if missing:
+                raise UsageError(
+                    f"{path} lacks the column {' and '.join(missing)}",
+                    came=", ".join(names) or "an empty table",
+                    expected="a first line: image,text or image,text,laterality",
+                )
+            rows: dict[str, Words] = {}
+            for values in lines:
+                _add(rows, path, lines.line_num, dict(zip(names, values, strict=False)))
+        except csv.Error as error:
+            raise UsageError(
+                f"{path} is not a CSV table", came=str(error), expected="image,text[,laterality]"
+            ) from error
+        return cls(path=path, rows=rows, encoding=encoding, delimiter=delimiter)
+
+    def match(self, paths: Sequence[Path]) -> tuple[dict[int, Words], list[str]]:
+        """Find the row of each picture: by the path as given, else by file name, else by name without suffix.
+
+        Args:
+            paths: The pictures.
+
+        Returns:
+            Words by position in ``paths``, and the names of rows that fit no picture.
+
+        Raises:
+            UsageError: If a row fits several pictures.
+        """
+        by_name: dict[str, list[int]] = {}
+        for i, path in enumerate(paths):
+            for name in {plain_path(path), path.as_posix(), path.name, outputs.stem(path.name)}:
+                by_name.setdefault(name, []).append(i)
+        found: dict[int, Words] = {}
+        unknown = []
+        for name, words in self.rows.items():
+            hits = by_name.get(name) or by_name.get(str(Path(name))) or _by_tail(name, paths, by_name)
+            if not hits:
+                unknown.append(name)
+                continue
+            if len(hits) > 1 or hits[0] in found:
+                shown = ", ".join(plain_path(paths[i]) for i in hits[:3])
+                raise UsageError(
+                    f"{self.path} line {words.line}: {name!r} is not the only row or picture of that name",
+                    came=shown,
+                    expected="one row for one picture",
+                    do="Write the path as it is given on the command line",
+                )
+            found[hits[0]] = words
+        return found, unknown
+
+
+def _by_tail(name: str, paths: Sequence[Path], by_name: dict[str, list[int]]) -> list[int]:
+    tail = Path(name).parts
+    return [i for i in by_name.get(tail[-1], []) if paths[i].parts[-len(tail) :] == tail] if len(tail) > 1 else []
+
+
+def _add(rows: dict[str, Words], path: Path, line: int, values: dict[str, str]) -> None:
+    name = values.get("image", "").strip()
+    text = values.get("text", "")
+    if not name:
+        if not is_blank(text):
+            raise UsageError(f"{path} line {line} has a text, but no image name")
+        return
+    if name in rows:
+        raise UsageError(f"{path} names {name!r} twice", came=f"lines {rows[name].line} and {line}", expected="once")
+    side = values.get("laterality", "").strip().lower()
+    if side and side not in set(Laterality):
+        raise UsageError(
+            f"{path} line {line}: unknown laterality", came=repr(side), expected=", ".join(Laterality) + " or nothing"
+        )
+    rows[name] = Words(text=None if is_blank(text) else text, laterality=Laterality(side) if side else None, line=line)
+
+
+def _decode(path: Path) -> tuple[str, str]:
+    try:
+        size = path.stat().st_size
+        if size > _LARGEST:
+            raise UsageError(f"{path} is too large for a table", came=f"{size} bytes", expected=f"<= {_LARGEST}")
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be read", came=error.strerror, expected="a CSV: image,text[,laterality]"
+        ) from error
+    for encoding in _ENCODINGS:
+        if encoding == "utf-16" and raw[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+            continue  # without its mark, almost any bytes pass as UTF-16
+        try:
+            return raw.decode(encoding).replace("\r\n", "\n"), encoding
+        except UnicodeDecodeError:
+            continue
+    return raw.decode("latin-1").replace("\r\n", "\n"), "latin-1"
