@@ -1,0 +1,1 @@
+"""Scores of masks with their estimator in the name, and intervals by patient. NumPy only."""

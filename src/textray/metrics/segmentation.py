@@ -1,0 +1,206 @@
+"""Overlap of masks: counts per case first, then scores that carry their estimator in the name.
+
+``*_pooled`` counts every pixel of the set once (MMI-UNet and SGSeg report this), ``*_per_image`` is the mean over
+images (LViT reports this). The two differ by many points on the same masks: a name without its estimator says nothing.
+
+Every score is a ratio of sums over cases, so it is written here as a function of *totals*: the sum of `case_columns`
+over any set of cases. The bootstrap (`textray.metrics.intervals`) then needs one matrix product for all its draws.
+
+Empty masks: where truth and prediction are both empty the case scores 1, where only one is empty it scores 0. The
+lesion view (``*_per_lesion_image``) leaves the cases out where both are empty; `empty_counts` says how many there were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textray.errors import ShapeError, TextRayError
+
+Floats = NDArray[np.float64]
+TOLERANCE = 1e-9
+"""Largest rounding error allowed between two ways to the same score."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Pixels of one case: true positive, false positive, false negative, true negative."""
+
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+    @property
+    def truth_empty(self) -> bool:
+        """No pixel of the truth is lesion."""
+        return self.tp + self.fn == 0
+
+    @property
+    def prediction_empty(self) -> bool:
+        """No pixel of the prediction is lesion."""
+        return self.tp + self.fp == 0
+
+
+def count(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Counts:
+    """Count the pixels of one case.
+
+    Args:
+        prediction: ``(H, W)`` bool.
+        truth: ``(H, W)`` bool, same grid.
+
+    Raises:
+        ShapeError: If the shapes differ or one of the arrays is not bool.
+    """
+    if prediction.shape != truth.shape:
+        raise ShapeError("prediction and truth lie on different grids", came=prediction.shape, expected=truth.shape)
+    if prediction.dtype != np.bool_ or truth.dtype != np.bool_:
+        raise ShapeError(
+            "masks to be counted are bool", came=f"{prediction.dtype} and {truth.dtype}", do="Compare with a threshold."
+        )
+    tp = int(np.count_nonzero(prediction & truth))
+    fp = int(np.count_nonzero(prediction)) - tp
+    fn = int(np.count_nonzero(truth)) - tp
+    return Counts(tp=tp, fp=fp, fn=fn, tn=truth.size - tp - fp - fn)
+
+
+def _ratio(hits: Floats, of: Floats, *, empty: Floats) -> Floats:
+    """``hits / of``, and ``empty`` where ``of`` is 0."""
+    return np.where(of > 0, hits / np.where(of > 0, of, 1.0), empty)
+
+
+def case_columns(counts: NDArray[np.int64]) -> Floats:
+    """Columns whose sums over cases give every score.
+
+    Args:
+        counts: ``(N, 4)`` tp, fp, fn, tn.
+
+    Returns:
+        ``(N, 8)`` float64: tp, fp, fn, tn, Dice, IoU, 1, 1 where truth and prediction are both empty.
+    """
+    if counts.ndim != 2 or counts.shape[1] != 4:
+        raise ShapeError("counts have four columns: tp, fp, fn, tn", came=counts.shape, expected="(N, 4)")
+    values = counts.astype(np.float64)
+    tp, fp, fn = values[:, 0], values[:, 1], values[:, 2]
+    ones = np.ones(len(values))
+    both_empty = (tp + fp + fn == 0).astype(np.float64)
+    dice = _ratio(2 * tp, 2 * tp + fp + fn, empty=ones)
+    iou = _ratio(tp, tp + fp + fn, empty=ones)
+    return np.column_stack([values, dice, iou, ones, both_empty])
+
+
+# Each takes totals (..., 8) and gives (...): `totals` is the sum of `case_columns` over a set of cases.
+
+
+def dice_pooled(totals: Floats) -> Floats:
+    """2TP / (2TP + FP + FN) over all pixels of the set; 1 if no pixel is lesion in either."""
+    tp, fp, fn = totals[..., 0], totals[..., 1], totals[..., 2]
+    return _ratio(2 * tp, 2 * tp + fp + fn, empty=np.ones_like(tp))
+
+
+def iou_pooled(totals: Floats) -> Floats:
+    """TP / (TP + FP + FN) over all pixels of the set; 1 if no pixel is lesion in either."""
+    tp, fp, fn = totals[..., 0], totals[..., 1], totals[..., 2]
+    return _ratio(tp, tp + fp + fn, empty=np.ones_like(tp))
+
+
+def accuracy_pooled(totals: Floats) -> Floats:
+    """(TP + TN) / all pixels of the set."""
+    hits, size = totals[..., 0] + totals[..., 3], totals[..., :4].sum(axis=-1)
+    return _ratio(hits, size, empty=np.full_like(hits, np.nan))
+
+
+def sensitivity_pooled(totals: Floats) -> Floats:
+    """TP / (TP + FN) over all pixels; without lesion in the truth 1 if nothing was predicted, else 0."""
+    tp, fp, fn = totals[..., 0], totals[..., 1], totals[..., 2]
+    return _ratio(tp, tp + fn, empty=(fp == 0).astype(np.float64))
+
+
+def precision_pooled(totals: Floats) -> Floats:
+    """TP / (TP + FP) over all pixels; with nothing predicted 1 if there was nothing to find, else 0."""
+    tp, fp, fn = totals[..., 0], totals[..., 1], totals[..., 2]
+    return _ratio(tp, tp + fp, empty=(fn == 0).astype(np.float64))
+
+
+def dice_per_image(totals: Floats) -> Floats:
+    """Mean Dice of the images; both empty is 1, one empty is 0. NaN for a set without images."""
+    return _ratio(totals[..., 4], totals[..., 6], empty=np.full_like(totals[..., 4], np.nan))
+
+
+def iou_per_image(totals: Floats) -> Floats:
+    """Mean IoU of the images; both empty is 1, one empty is 0. NaN for a set without images."""
+    return _ratio(totals[..., 5], totals[..., 6], empty=np.full_like(totals[..., 5], np.nan))
+
+
+def dice_per_lesion_image(totals: Floats) -> Floats:
+    """Mean Dice of the images where truth or prediction has a lesion; NaN if there is none."""
+    hits = totals[..., 4] - totals[..., 7]  # a case with both empty has Dice 1
+    return _ratio(hits, totals[..., 6] - totals[..., 7], empty=np.full_like(hits, np.nan))
+
+
+def iou_per_lesion_image(totals: Floats) -> Floats:
+    """Mean IoU of the images where truth or prediction has a lesion; NaN if there is none."""
+    hits = totals[..., 5] - totals[..., 7]
+    return _ratio(hits, totals[..., 6] - totals[..., 7], empty=np.full_like(hits, np.nan))
+
+
+Statistic = Callable[[Floats], Floats]
+SCORES: dict[str, Statistic] = {
+    score.__name__: score
+    for score in (
+        dice_pooled,
+        iou_pooled,
+        accuracy_pooled,
+        sensitivity_pooled,
+        precision_pooled,
+        dice_per_image,
+        iou_per_image,
+        dice_per_lesion_image,
+        iou_per_lesion_image,
+    )
+}
+"""Every score by its name, in the order of the tables."""
+
+
+def empty_counts(counts: NDArray[np.int64]) -> dict[str, int]:
+    """How many cases are empty in truth, in prediction, and in both.
+
+    Args:
+        counts: ``(N, 4)`` tp, fp, fn, tn.
+
+    Returns:
+        ``truth``, ``prediction`` (each whatever the other holds) and ``both``.
+    """
+    truth = counts[:, 0] + counts[:, 2] == 0
+    prediction = counts[:, 0] + counts[:, 1] == 0
+    return {"truth": int(truth.sum()), "prediction": int(prediction.sum()), "both": int((truth & prediction).sum())}
+
+
+def check_protocol(values: Mapping[str, float]) -> None:
+    """Refuse scores that no set of masks can have, such as a table that mixes estimators.
+
+    Pooled figures satisfy J = D / (2 - D) exactly; means over images satisfy J >= D / (2 - D), by Jensen's inequality.
+
+    Args:
+        values: Scores by name; pairs that are not complete, or NaN, are left alone.
+
+    Raises:
+        TextRayError: If a pair of Dice and IoU breaks its rule.
+    """
+    for kind in ("pooled", "per_image", "per_lesion_image"):
+        dice, iou = values.get(f"dice_{kind}", math.nan), values.get(f"iou_{kind}", math.nan)
+        if math.isnan(dice) or math.isnan(iou):
+            continue
+        implied = dice / (2 - dice)
+        wrong = abs(iou - implied) > TOLERANCE if kind == "pooled" else iou < implied - TOLERANCE
+        if wrong:
+            raise TextRayError(
+                f"iou_{kind} and dice_{kind} cannot belong to the same masks",
+                came=f"iou {iou:.6f} with dice {dice:.6f}",
+                expected=f"iou {'=' if kind == 'pooled' else '>='} D/(2-D) = {implied:.6f}",
+                do="Compute both with one estimator over the same cases.",
+            )

@@ -1,0 +1,148 @@
+"""Left-right sensitivity: does the predicted area follow the side that the text names?
+
+Each film is segmented twice, with the zones of its own caption and with the mirrored ones; the pixels stay as they are.
+Only films whose zones differ from their mirror image can tell.
+
+* Unilateral films name one lung. *Named area* is what is predicted on that lung's half of the image, *contested area*
+  is all that is predicted.
+* Bilateral films name both. *Named area* is what is predicted in zones that the given text names and its mirror image
+  does not; *contested area* adds the zones that only the mirror image names. Zones that both name tell nothing.
+
+The share of a film is named area / contested area, once under the true text and once under the mirrored text (then of
+the zones that the mirrored text names). A film has *moved* where the share under the mirrored text is above one half. A
+film without contested area has no share, and has not moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textray.errors import ShapeError
+from textray.metrics.intervals import bootstrap
+from textray.metrics.segmentation import Floats, Statistic
+from textray.records import Zones
+
+KINDS = ("unilateral", "bilateral")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SideCase:
+    """One film under its own and under the mirrored zones.
+
+    Attributes:
+        zones: What the film's own caption names.
+        true_areas: Predicted pixels in each of the six zones, in the order of `ZONE_NAMES`, under ``zones``.
+        mirrored_areas: The same under ``zones.mirror()``.
+        group: Patient, or the film itself where the patient is not known.
+    """
+
+    zones: Zones
+    true_areas: tuple[int, ...]
+    mirrored_areas: tuple[int, ...]
+    group: str
+
+    def __post_init__(self) -> None:
+        if len(self.true_areas) != 6 or len(self.mirrored_areas) != 6:
+            came = (len(self.true_areas), len(self.mirrored_areas))
+            raise ShapeError("a film has an area for each of six zones", came=came, expected="(6, 6)")
+
+    @property
+    def kind(self) -> str:
+        """``"unilateral"`` where one lung is named, ``"bilateral"`` where both are."""
+        left, right = any(self.zones.present[:3]), any(self.zones.present[3:])
+        return "bilateral" if left and right else "unilateral"
+
+    @property
+    def named(self) -> NDArray[np.bool_]:
+        """The zones, ``(6,)``, that count as named by the true text and not by the mirrored one."""
+        present = np.array(self.zones.present, dtype=np.bool_)
+        if self.kind == "unilateral":  # the whole half of the image
+            return np.repeat([bool(present[:3].any()), bool(present[3:].any())], 3)
+        only: NDArray[np.bool_] = present & ~np.roll(present, 3)  # rolling by three swaps the sides
+        return only
+
+    @property
+    def areas(self) -> tuple[int, int, int, int]:
+        """Named and contested area under the true text, then under the mirrored text, in pixels."""
+        here, there = self.named, np.roll(self.named, 3)
+        true, mirrored = np.array(self.true_areas), np.array(self.mirrored_areas)
+        return (
+            int(true[here].sum()),
+            int(true[here | there].sum()),
+            int(mirrored[there].sum()),
+            int(mirrored[here | there].sum()),
+        )
+
+    @property
+    def share_true(self) -> float:
+        """Named / contested area under the true text, NaN without contested area."""
+        named, contested, _, _ = self.areas
+        return named / contested if contested else float("nan")
+
+    @property
+    def share_mirrored(self) -> float:
+        """Named / contested area under the mirrored text, NaN without contested area."""
+        _, _, named, contested = self.areas
+        return named / contested if contested else float("nan")
+
+    @property
+    def moved(self) -> bool:
+        """Most of the contested area lies in the zones that the mirrored text names."""
+        return self.share_mirrored > 0.5
+
+
+def can_tell(zones: Zones) -> bool:
+    """True where the zones name something else than their mirror image."""
+    return zones.index != zones.mirror().index
+
+
+def _ratio_of(hits: int, of: int) -> Statistic:
+    def statistic(totals: Floats) -> Floats:
+        below = totals[..., of]
+        return np.where(below > 0, totals[..., hits] / np.where(below > 0, below, 1.0), np.nan)
+
+    return statistic
+
+
+# Columns of a film: its four areas, its two shares (0 where undefined) each with a 1 where defined, moved, 1.
+_STATISTICS: dict[str, Statistic] = {
+    "share_true_pooled": _ratio_of(0, 1),
+    "share_mirrored_pooled": _ratio_of(2, 3),
+    "share_true_per_image": _ratio_of(4, 5),
+    "share_mirrored_per_image": _ratio_of(6, 7),
+    "moved_films": _ratio_of(8, 9),
+}
+
+
+def _columns(case: SideCase) -> list[float]:
+    shares = (case.share_true, case.share_mirrored)
+    known = [0.0 if np.isnan(share) else 1.0 for share in shares]
+    known_shares = [float(np.nan_to_num(share)) for share in shares]
+    return [*case.areas, known_shares[0], known[0], known_shares[1], known[1], float(case.moved), 1.0]
+
+
+def side_summary(cases: Sequence[SideCase]) -> dict[str, dict[str, Any]]:
+    """Shares with intervals by patient, for unilateral and for bilateral films.
+
+    Args:
+        cases: Films whose zones differ from their mirror image (`can_tell`).
+
+    Returns:
+        By kind: ``films``, ``films_without_area`` (no contested area under the mirrored text) and, where there is a
+        film, ``share_true_*`` and ``share_mirrored_*`` by both estimators and ``moved_films``, each ``{value, low,
+        high}`` in [0, 1].
+    """
+    summary: dict[str, dict[str, Any]] = {}
+    for kind in KINDS:
+        chosen = [case for case in cases if case.kind == kind]
+        summary[kind] = {"films": len(chosen), "films_without_area": sum(c.areas[3] == 0 for c in chosen)}
+        if chosen:
+            columns = np.array([_columns(case) for case in chosen])
+            scores = bootstrap(columns, [case.group for case in chosen], _STATISTICS)
+            summary[kind] |= {name: interval.to_dict() for name, interval in scores.items()}
+    return summary

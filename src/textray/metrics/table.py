@@ -1,0 +1,124 @@
+"""Markdown tables of evaluation summaries: no score in a README or a card is typed by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from textray.errors import UsageError
+from textray.metrics.segmentation import SCORES, check_protocol
+
+HEADLINE = ("dice_pooled", "iou_pooled", "dice_per_image", "iou_per_image")
+_MODE_WARNING = (
+    "A caption (`oracle`) holds the position of the very lesions to be found, so a score without its text mode means "
+    "nothing."
+)
+_SIDES = {
+    "share_true_pooled": "named area, true text",
+    "share_mirrored_pooled": "named area, mirrored text",
+    "share_true_per_image": "mean share of a film, true text",
+    "share_mirrored_per_image": "mean share of a film, mirrored text",
+    "moved_films": "films that moved",
+}
+
+
+def cell(score: Mapping[str, float | None] | None) -> str:
+    """``value [low, high]`` with four decimals; a dash where the score is not defined."""
+    if score is None or score["value"] is None:
+        return "–"
+    if score["low"] is None or score["high"] is None:
+        return f"{score['value']:.4f}"
+    return f"{score['value']:.4f} [{score['low']:.4f}, {score['high']:.4f}]"
+
+
+def results_table(summaries: Sequence[Mapping[str, Any]], scores: Sequence[str] = HEADLINE) -> str:
+    """Table with one row for each model and text mode, and below it where the numbers come from.
+
+    Args:
+        summaries: What `textray.evaluate.evaluate` returned, or ``summary.json`` read back.
+        scores: Columns, names of `SCORES`.
+
+    Returns:
+        Markdown, ending with a line break.
+
+    Raises:
+        UsageError: If there is no summary, or a column is not a score.
+        TextRayError: If a Dice and an IoU cannot belong to the same masks.
+    """
+    if not summaries:
+        raise UsageError("no table without summaries", came="none", expected="one or more")
+    wrong = [name for name in scores if name not in SCORES]
+    if wrong:
+        raise UsageError(f"unknown score {wrong[0]!r}", expected="one of " + ", ".join(SCORES))
+    lines = _row(["model", "data", "text mode", "images", *(f"`{name}`" for name in scores)])
+    lines += _row(["---", "---", "---", "---:", *("---:" for _ in scores)])
+    for summary in summaries:
+        for mode, values in summary["modes"].items():
+            check_protocol({n: math.nan if v["value"] is None else v["value"] for n, v in values.items()})
+            data = f"{summary['data']['name']} {summary['data']['split']}"
+            lines += _row(
+                [summary["model"]["name"], data, mode, str(summary["images"]), *(cell(values.get(n)) for n in scores)]
+            )
+    notes = dict.fromkeys(_provenance(summary) for summary in summaries)
+    return "\n".join([*lines, "", *notes, "", _MODE_WARNING]) + "\n"
+
+
+def summary_page(summary: Mapping[str, Any]) -> str:
+    """The whole ``summary.md`` of one evaluation: headline table, all scores, empty masks, left-right sensitivity."""
+    modes = summary["modes"]
+    lines = ["# Evaluation", "", results_table([summary])]
+    lines += ["## All scores", "", *_row(["score", *modes]), *_row(["---", *("---:" for _ in modes)])]
+    for name in SCORES:
+        lines += _row([f"`{name}`", *(cell(values.get(name)) for values in modes.values())])
+    lines += [
+        "",
+        "`*_pooled` counts every pixel of the set once; `*_per_image` is the mean over images (both masks empty: 1,",
+        "one empty: 0); `*_per_lesion_image` leaves out the images where both are empty.",
+        "",
+        "## Empty masks and missing texts",
+        "",
+        *_row(["images with", *modes]),
+        *_row(["---", *("---:" for _ in modes)]),
+    ]
+    for kind, words in (("truth", "empty truth"), ("prediction", "empty prediction"), ("both", "both empty")):
+        lines += _row([words, *(str(counts[kind]) for counts in summary["empty"].values())])
+    lines += _row(["no text given", *(str(n) for n in summary["images_without_text"].values())])
+    lines += ["", "## Text modes", "", *(f"- `{mode}`: {words}" for mode, words in summary["text_modes"].items())]
+    if summary.get("sides"):
+        lines += ["", *_side_lines(summary["sides"])]
+    return "\n".join(lines) + "\n"
+
+
+def _side_lines(sides: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    lines = ["## Left-right sensitivity", ""]
+    lines += [*_row(["", *sides]), *_row(["---", *("---:" for _ in sides)])]
+    lines += _row(["films", *(str(values["films"]) for values in sides.values())])
+    lines += _row(["of these without area", *(str(values["films_without_area"]) for values in sides.values())])
+    for name, words in _SIDES.items():
+        lines += _row([f"{words} (`{name}`)", *(cell(values.get(name)) for values in sides.values())])
+    return [
+        *lines,
+        "",
+        "Each film is segmented with its own zones and with the mirrored ones, its pixels untouched. Unilateral: share",
+        "of the predicted area on the half that the given text names. Bilateral: of the predicted area in zones that",
+        "only one of the two texts names, the share in those that the given text names. Moved: above one half under",
+        "the mirrored text. Films whose zones equal their mirror image cannot tell and are left out.",
+    ]
+
+
+def _provenance(summary: Mapping[str, Any]) -> str:
+    git = summary.get("git")
+    commit = f"commit `{git['commit'][:12]}`{' with local changes' if git['changed'] else ''}" if git else "no commit"
+    model, data, size = summary["model"], summary["data"], "×".join(map(str, summary["size"]))
+    return (
+        f"`{summary['command']}` at {commit}, TextRay {summary['textray']}; model {model['name']} {model['version']} "
+        f"(`{model['sha256'][:12]}`), input {size} px, threshold {summary['threshold']}, "
+        f"scored on each image's own grid; {summary['images']} images of {summary['patients']} patients "
+        f"({summary['images_without_patient']} images without a patient), ids `{data['ids_sha256'][:12]}`; "
+        f"[low, high]: {summary['estimator']}, seed {summary['seed']}."
+    )
+
+
+def _row(cells: Sequence[str]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |"]

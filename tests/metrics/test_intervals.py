@@ -1,0 +1,158 @@
+"""The vectorised bootstrap against a slow one that draws groups and concatenates cases."""
+
+import math
+
+import numpy as np
+import pytest
+
+from textray.errors import ShapeError, UsageError
+from textray.metrics import intervals
+from textray.metrics.intervals import Interval, bootstrap, paired_difference
+from textray.metrics.segmentation import SCORES, case_columns
+
+
+def make_cases(seed, n=40):
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 50, (n, 4))
+    counts[rng.random(n) < 0.1, :3] = 0
+    groups = [f"p{k}" for k in rng.integers(0, 12, n)]
+    return counts, groups
+
+
+def slow_draws(counts, groups, name, draws, seed):
+    """Draw by draw and group by group, the cases of drawn groups in one list, the score computed on that list."""
+    labels = sorted(set(groups))
+    rng = np.random.default_rng(seed)
+    for _ in range(draws):
+        often = rng.multinomial(len(labels), [1 / len(labels)] * len(labels))
+        drawn = []
+        for label, times in zip(labels, often, strict=True):
+            members = [row for row, group in zip(counts.tolist(), groups, strict=True) if group == label]
+            drawn += members * int(times)
+        yield float(SCORES[name](case_columns(np.array(drawn)).sum(axis=0)))
+
+
+@pytest.mark.parametrize("name", ["dice_pooled", "iou_per_image", "dice_per_lesion_image", "accuracy_pooled"])
+def test_bootstrap_equals_the_slow_one(name):
+    counts, groups = make_cases(0)
+    fast = bootstrap(case_columns(counts), groups, {name: SCORES[name]}, draws=200, seed=7)[name]
+    slow = list(slow_draws(counts, groups, name, 200, 7))
+    assert fast.value == pytest.approx(float(SCORES[name](case_columns(counts).sum(axis=0))))
+    assert (fast.low, fast.high) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])))
+
+
+def test_paired_difference_equals_the_slow_one():
+    first, groups = make_cases(1)
+    second, _ = make_cases(2)
+    fast = paired_difference(case_columns(first), case_columns(second), groups, SCORES, draws=150, seed=3)
+    for name in ("dice_pooled", "iou_per_image"):
+        slow = np.subtract(
+            list(slow_draws(second, groups, name, 150, 3)), list(slow_draws(first, groups, name, 150, 3))
+        )
+        assert (fast[name].low, fast[name].high) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])))
+        totals = [float(SCORES[name](case_columns(c).sum(axis=0))) for c in (first, second)]
+        assert fast[name].value == pytest.approx(totals[1] - totals[0])
+
+
+def test_pairing_narrows_the_interval_of_a_small_constant_gain():
+    first, groups = make_cases(4)
+    second = first + np.array([3, 0, -3, 0]) * (first[:, 2:3] >= 3)  # a few missed pixels are found in each case
+    both = case_columns(first), case_columns(second)
+    paired = paired_difference(*both, groups, SCORES)["dice_pooled"]
+    alone = [bootstrap(columns, groups, SCORES)["dice_pooled"] for columns in both]
+    assert 0 < paired.low <= paired.value <= paired.high
+    assert alone[0].high > alone[1].low  # unpaired, the two cannot be told apart
+    assert paired.high - paired.low < alone[0].high - alone[0].low
+
+
+def test_a_run_against_itself_differs_by_nothing():
+    counts, groups = make_cases(5)
+    same = paired_difference(case_columns(counts), case_columns(counts), groups, SCORES)
+    assert all((i.value, i.low, i.high) == (0, 0, 0) for i in same.values())
+
+
+def test_seed_fixes_the_interval_and_chunks_do_not_change_it(monkeypatch):
+    counts, groups = make_cases(6)
+    first = bootstrap(case_columns(counts), groups, SCORES)
+    assert first == bootstrap(case_columns(counts), groups, SCORES)
+    assert first != bootstrap(case_columns(counts), groups, SCORES, seed=1)
+    monkeypatch.setattr(intervals, "_WEIGHTS_AT_ONCE", 37)
+    chunked = bootstrap(case_columns(counts), groups, SCORES)
+    for name, interval in first.items():
+        assert vars(chunked[name]) == pytest.approx(vars(interval))
+
+
+def test_order_of_cases_changes_nothing():
+    counts, groups = make_cases(7)
+    order = np.random.default_rng(0).permutation(len(counts))
+    first = bootstrap(case_columns(counts), groups, SCORES)
+    second = bootstrap(case_columns(counts[order]), [groups[i] for i in order], SCORES)
+    for name, interval in first.items():
+        assert vars(second[name]) == pytest.approx(vars(interval))
+
+
+def test_patients_are_drawn_not_films():
+    """Ten equal films of each patient widen the interval: they are no new evidence."""
+    rng = np.random.default_rng(0)
+    patients = np.column_stack([rng.integers(1, 60, (20, 3)), np.full(20, 100)])
+    films, names = np.repeat(patients, 10, axis=0), [f"p{k}" for k in np.repeat(np.arange(20), 10)]
+    columns = case_columns(films)
+    by_patient = bootstrap(columns, names, SCORES)["dice_pooled"]
+    by_film = bootstrap(columns, [str(i) for i in range(200)], SCORES)["dice_pooled"]
+    assert by_patient.value == by_film.value
+    assert by_patient.high - by_patient.low > 2 * (by_film.high - by_film.low)
+
+
+def test_one_group_gives_no_width():
+    counts, _ = make_cases(8)
+    found = bootstrap(case_columns(counts), ["only"] * len(counts), SCORES)["dice_pooled"]
+    assert found.low == pytest.approx(found.value)
+    assert found.high == pytest.approx(found.value)
+
+
+def test_undefined_scores_become_null_and_undefined_draws_are_left_out():
+    empty = np.tile([0, 0, 0, 9], (3, 1))
+    found = bootstrap(case_columns(empty), list("abc"), SCORES)
+    assert found["dice_per_image"].to_dict() == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert found["dice_per_lesion_image"].to_dict() == {"value": None, "low": None, "high": None}
+    some = np.vstack([empty, [[3, 1, 1, 4]]])  # many draws hold no lesion at all
+    defined = bootstrap(case_columns(some), list("abcd"), SCORES)["dice_per_lesion_image"]
+    assert (defined.low, defined.high) == pytest.approx((0.75, 0.75))
+
+
+def test_interval_prints_as_value_and_bounds():
+    assert f"{Interval(value=0.88, low=0.871, high=0.8894):.3f}" == "0.880 [0.871, 0.889]"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"groups": ["a"]}, ShapeError, "group label"),
+        ({"draws": 0}, UsageError, "draws"),
+        ({"level": 1.0}, UsageError, "level"),
+        ({"columns": np.zeros((0, 8)), "groups": []}, UsageError, "without cases"),
+    ],
+)
+def test_wrong_arguments_are_refused(change, error, message):
+    arguments = {"columns": np.ones((2, 8)), "groups": ["a", "b"], "statistics": SCORES} | change
+    with pytest.raises(error, match=message):
+        bootstrap(**arguments)
+
+
+def test_runs_of_other_cases_are_not_paired():
+    with pytest.raises(ShapeError, match="same cases"):
+        paired_difference(np.ones((2, 8)), np.ones((3, 8)), ["a", "b"], SCORES)
+
+
+def test_a_thousand_draws_of_many_groups_are_vectorised(monkeypatch):
+    """No Python code runs per case: the number of calls of a score does not grow with the cases."""
+    calls = []
+
+    def counted(totals):
+        calls.append(totals.shape)
+        return SCORES["dice_pooled"](totals)
+
+    counts = np.random.default_rng(0).integers(0, 50, (3000, 4))
+    bootstrap(case_columns(counts), [str(i) for i in range(3000)], {"dice": counted})
+    assert calls == [(8,), (1000, 8)]
+    assert not math.isnan(bootstrap(case_columns(counts), ["a"] * 3000, {"dice": counted})["dice"].low)

@@ -1,0 +1,203 @@
+"""Scores against slow oracles in plain Python, and against MONAI and torchmetrics."""
+
+import math
+
+import numpy as np
+import pytest
+
+from textray.errors import ShapeError, TextRayError
+from textray.metrics.segmentation import SCORES, Counts, case_columns, check_protocol, count, empty_counts
+
+
+def random_masks(seed, n=7, size=(9, 11), empty=()):
+    """Pairs of overlapping blobs of noise; ``empty`` lists (case, which) pairs that are blanked."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random((n, *size)) < rng.uniform(0.05, 0.6, (n, 1, 1))
+    prediction = np.where(rng.random((n, *size)) < 0.7, truth, rng.random((n, *size)) < 0.3)
+    for case, which in empty:
+        (truth if which == "truth" else prediction)[case] = False
+    return prediction, truth
+
+
+def table(prediction, truth):
+    counts = [count(p, t) for p, t in zip(prediction, truth, strict=True)]
+    return np.array([[c.tp, c.fp, c.fn, c.tn] for c in counts])
+
+
+def scores(prediction, truth):
+    totals = case_columns(table(prediction, truth)).sum(axis=0)
+    return {name: float(score(totals)) for name, score in SCORES.items()}
+
+
+def slow_counts(prediction, truth):
+    tp = fp = fn = tn = 0
+    for row_p, row_t in zip(prediction.tolist(), truth.tolist(), strict=True):
+        for p, t in zip(row_p, row_t, strict=True):
+            if p and t:
+                tp += 1
+            elif p:
+                fp += 1
+            elif t:
+                fn += 1
+            else:
+                tn += 1
+    return tp, fp, fn, tn
+
+
+def slow_scores(prediction, truth):
+    """The definitions once more, one case and one pixel at a time."""
+    cases = [slow_counts(p, t) for p, t in zip(prediction, truth, strict=True)]
+    tp, fp, fn, tn = (sum(case[k] for case in cases) for k in range(4))
+    dice, iou, lesion_dice, lesion_iou = [], [], [], []
+    for a, b, c, _ in cases:
+        if a + b + c == 0:
+            dice.append(1.0)
+            iou.append(1.0)
+        else:
+            dice.append(2 * a / (2 * a + b + c))
+            iou.append(a / (a + b + c))
+            lesion_dice.append(dice[-1])
+            lesion_iou.append(iou[-1])
+    return {
+        "dice_pooled": 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else 1.0,
+        "iou_pooled": tp / (tp + fp + fn) if tp + fp + fn else 1.0,
+        "accuracy_pooled": (tp + tn) / (tp + fp + fn + tn),
+        "sensitivity_pooled": tp / (tp + fn) if tp + fn else float(fp == 0),
+        "precision_pooled": tp / (tp + fp) if tp + fp else float(fn == 0),
+        "dice_per_image": sum(dice) / len(dice),
+        "iou_per_image": sum(iou) / len(iou),
+        "dice_per_lesion_image": sum(lesion_dice) / len(lesion_dice) if lesion_dice else math.nan,
+        "iou_per_lesion_image": sum(lesion_iou) / len(lesion_iou) if lesion_iou else math.nan,
+    }
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "empty", [(), ((0, "truth"),), ((1, "prediction"),), ((0, "truth"), (0, "prediction"), (3, "truth"))]
+)
+def test_scores_equal_the_slow_oracle(seed, empty):
+    prediction, truth = random_masks(seed, empty=empty)
+    assert scores(prediction, truth) == pytest.approx(slow_scores(prediction, truth), abs=1e-12, nan_ok=True)
+
+
+def test_counts_are_whole_numbers_of_each_pixel():
+    truth = np.array([[True, True, False], [False, False, False]])
+    prediction = np.array([[True, False, True], [True, False, False]])
+    assert count(prediction, truth) == Counts(tp=1, fp=2, fn=1, tn=2)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "truth", "dice", "lesion"),
+    [(False, False, 1.0, math.nan), (True, False, 0.0, 0.0), (False, True, 0.0, 0.0), (True, True, 1.0, 1.0)],
+)
+def test_empty_masks_follow_the_rule(prediction, truth, dice, lesion):
+    found = scores(np.full((1, 4, 4), prediction), np.full((1, 4, 4), truth))
+    for name in ("dice_pooled", "iou_pooled", "dice_per_image", "iou_per_image"):
+        assert found[name] == dice
+    for name in ("sensitivity_pooled", "precision_pooled"):
+        assert found[name] == dice
+    assert found["dice_per_lesion_image"] == pytest.approx(lesion, nan_ok=True)
+    assert found["iou_per_lesion_image"] == pytest.approx(lesion, nan_ok=True)
+
+
+def test_empty_pairs_count_in_the_image_view_and_not_in_the_lesion_view():
+    prediction, truth = random_masks(0, n=4, empty=[(0, "truth"), (0, "prediction"), (1, "truth")])
+    found = scores(prediction, truth)
+    assert found["dice_per_image"] * 4 == pytest.approx(found["dice_per_lesion_image"] * 3 + 1)
+    assert empty_counts(table(prediction, truth)) == {"truth": 2, "prediction": 1, "both": 1}
+
+
+def test_case_dice_is_the_mean_over_images_and_not_the_pooled_one():
+    """A small film that is missed weighs as much as a large one only in the mean over images."""
+    prediction, truth = np.zeros((2, 10, 10), bool), np.zeros((2, 10, 10), bool)
+    prediction[0, :8], truth[0, :8], truth[1, 0, :2] = True, True, True
+    found = scores(prediction, truth)
+    assert found["dice_per_image"] == 0.5
+    assert found["dice_pooled"] == pytest.approx(160 / 162)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_dice_and_iou_are_tied_as_theory_says(seed):
+    found = scores(*random_masks(seed, empty=[(seed % 7, "truth")]))
+    assert found["iou_pooled"] == pytest.approx(found["dice_pooled"] / (2 - found["dice_pooled"]), abs=1e-12)
+    assert found["iou_per_image"] >= found["dice_per_image"] / (2 - found["dice_per_image"]) - 1e-12
+    check_protocol(found)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"dice_pooled": 0.8998, "iou_pooled": 0.85},  # a mean over images beside a pooled Dice
+        {"dice_pooled": 0.846, "iou_pooled": 0.725},  # Table 2 of SGSeg: below D/(2-D)
+        {"dice_per_image": 0.846, "iou_per_image": 0.725},
+        {"dice_per_lesion_image": 0.846, "iou_per_lesion_image": 0.725},
+    ],
+)
+def test_impossible_pairs_are_refused(values):
+    with pytest.raises(TextRayError, match=r"cannot belong to the same masks.*D/\(2-D\)"):
+        check_protocol(values)
+
+
+def test_mean_iou_above_the_bound_is_allowed():
+    check_protocol({"dice_per_image": 0.8377, "iou_per_image": 0.7511, "dice_pooled": math.nan, "iou_pooled": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("prediction", "truth", "message"),
+    [
+        (np.zeros((3, 4), bool), np.zeros((4, 3), bool), "different grids"),
+        (np.zeros((3, 4)), np.zeros((3, 4), bool), "bool"),
+    ],
+)
+def test_masks_that_cannot_be_compared_are_refused(prediction, truth, message):
+    with pytest.raises(ShapeError, match=message):
+        count(prediction, truth)
+
+
+def test_counts_of_another_width_are_refused():
+    with pytest.raises(ShapeError, match="four columns"):
+        case_columns(np.zeros((2, 3), np.int64))
+
+
+def test_monai_agrees_on_the_scores_of_single_images():
+    torch = pytest.importorskip("torch")
+    metrics = pytest.importorskip("monai.metrics")
+    prediction, truth = random_masks(3, empty=[(2, "prediction")])  # MONAI's rules for empty truth are settings
+    tensors = [torch.from_numpy(m[:, None].astype(np.float32)) for m in (prediction, truth)]
+    columns = case_columns(table(prediction, truth))
+    dice = metrics.DiceMetric(include_background=True, reduction="none")(*tensors)
+    iou = metrics.MeanIoU(include_background=True, reduction="none")(*tensors)
+    np.testing.assert_allclose(columns[:, 4], dice[:, 0].numpy(), atol=1e-6)
+    np.testing.assert_allclose(columns[:, 5], iou[:, 0].numpy(), atol=1e-6)
+    assert scores(prediction, truth)["dice_per_image"] == pytest.approx(float(dice.mean()), abs=1e-6)
+    assert scores(prediction, truth)["iou_per_image"] == pytest.approx(float(iou.mean()), abs=1e-6)
+
+
+def test_torchmetrics_agrees_on_pooled_scores():
+    torch = pytest.importorskip("torch")
+    kinds = pytest.importorskip("torchmetrics.classification")
+    prediction, truth = random_masks(4, empty=[(2, "prediction"), (5, "truth")])
+    tensors = [torch.from_numpy(m.astype(np.int64)) for m in (prediction, truth)]
+    found = scores(prediction, truth)
+    for name, metric in (
+        ("dice_pooled", kinds.BinaryF1Score()),
+        ("iou_pooled", kinds.BinaryJaccardIndex()),
+        ("accuracy_pooled", kinds.BinaryAccuracy()),
+        ("sensitivity_pooled", kinds.BinaryRecall()),
+        ("precision_pooled", kinds.BinaryPrecision()),
+    ):
+        for one_p, one_t in zip(*tensors, strict=True):  # accumulated, as a training loop does
+            metric.update(one_p, one_t)
+        assert found[name] == pytest.approx(float(metric.compute()), abs=1e-6), name
+
+
+def test_torchmetrics_agrees_on_the_mean_over_images():
+    torch = pytest.importorskip("torch")
+    segmentation = pytest.importorskip("torchmetrics.segmentation")
+    prediction, truth = random_masks(6)
+    tensors = [torch.from_numpy(m[:, None].astype(np.int64)) for m in (prediction, truth)]
+    found = scores(prediction, truth)
+    dice = segmentation.DiceScore(num_classes=1, input_format="one-hot", aggregation_level="samplewise")
+    assert found["dice_per_image"] == pytest.approx(float(dice(*tensors)), abs=1e-6)
+    iou = segmentation.MeanIoU(num_classes=1, input_format="one-hot")
+    assert found["iou_per_image"] == pytest.approx(float(iou(*tensors)), abs=1e-6)
