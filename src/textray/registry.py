@@ -54,6 +54,7 @@ class DatasetRow:
         card: File in ``docs/datasets``.
         splits: Names of the splits it offers.
         checkable: True where `textray data check` knows its layout.
+        on_disk: True where its reader is given a folder, false where the images are drawn.
     """
 
     name: str
@@ -64,6 +65,7 @@ class DatasetRow:
     card: str
     splits: tuple[str, ...] = ("train", "val", "test")
     checkable: bool = True
+    on_disk: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +133,7 @@ DATASETS = {
             masks=True,
             card="docs/datasets/phantom.md",
             checkable=False,
+            on_disk=False,
         ),
     )
 }
