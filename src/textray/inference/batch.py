@@ -10,7 +10,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +19,12 @@ from typing import Any, Literal
 from textray import __version__
 from textray.errors import DiskError, InputError, OutputError, TextRayError
 from textray.inference import outputs, record
-from textray.inference.inputs import RUN_FILE, Item, LeftOut, collect
+from textray.inference.inputs import RUN_FILE, Item
+from textray.inference.plan import Plan
 from textray.inference.predictor import Predictor
-from textray.inference.texts import TextTable, Words
+from textray.inference.texts import Words
 from textray.io.write import check_writable, write_json
-from textray.records import Laterality, Notice
-from textray.text.cleaning import is_blank
+from textray.records import Laterality
 
 log = logging.getLogger(__name__)
 
@@ -75,100 +75,6 @@ class Row:
             "warnings": list(self.warnings),
             "seconds": round(self.seconds, 3),
         }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a run will do, fixed before the network is loaded.
-
-    Attributes:
-        out: Output folder.
-        items: Files to work on.
-        left_out: Paths that were not looked at.
-        words: Words by position in ``items``; the others have none.
-        laterality: Convention of words that bring none of their own.
-        strict_text: Refuse words that name no zone.
-        overwrite: Work again on what is finished.
-        notices: Warnings about the run as a whole.
-    """
-
-    out: Path
-    items: tuple[Item, ...]
-    left_out: tuple[LeftOut, ...] = ()
-    words: dict[int, Words] = field(default_factory=dict)
-    laterality: Laterality = Laterality.PATIENT
-    strict_text: bool = False
-    overwrite: bool = False
-    notices: tuple[Notice, ...] = ()
-
-    @property
-    def sides(self) -> list[Laterality]:
-        """The conventions that the words of this run use."""
-        return sorted({words.laterality or self.laterality for words in self.words.values()})
-
-
-def plan(
-    inputs: Sequence[str | Path],
-    out: str | Path,
-    *,
-    text: str | None = None,
-    texts: TextTable | None = None,
-    laterality: Laterality = Laterality.PATIENT,
-    strict_text: bool = False,
-    overwrite: bool = False,
-) -> Plan:
-    """Look at everything that can go wrong before the network is loaded.
-
-    Args:
-        inputs: Files, folders or patterns.
-        out: Output folder; made if it is not there.
-        text: Words for every picture.
-        texts: Words by picture; pictures that it does not name go without.
-        laterality: Whose left and right the words mean, where the table does not say.
-        strict_text: Refuse words that name no zone.
-        overwrite: Work again on what is finished.
-
-    Raises:
-        UsageError: If an input does not exist or the table does not fit.
-        OutputError: If the output folder cannot be written to, or an input would be overwritten.
-    """
-    out = Path(out)
-    items, left_out = collect(inputs, out)
-    notices = []
-    words: dict[int, Words] = {}
-    if texts is not None:
-        words, unknown = texts.match([item.path for item in items])
-        words = {i: found for i, found in words.items() if found.text is not None}
-        if unknown:
-            shown = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
-            notices.append(
-                Notice(
-                    code="W_UNKNOWN_IMAGE",
-                    text=f"{len(unknown)} rows of {texts.path} name no input: {shown}",
-                    remedy="Write image names as they are given on the command line.",
-                )
-            )
-        if texts.encoding == "latin-1":
-            notices.append(
-                Notice(
-                    code="W_ENCODING",
-                    text=f"{texts.path} is not UTF-8 and was read as Latin-1.",
-                    remedy="Save the table as UTF-8.",
-                )
-            )
-    elif not is_blank(text):
-        words = dict.fromkeys(range(len(items)), Words(text=text))
-    check_writable(out)
-    return Plan(
-        out=out,
-        items=tuple(items),
-        left_out=tuple(left_out),
-        words=words,
-        laterality=laterality,
-        strict_text=strict_text,
-        overwrite=overwrite,
-        notices=tuple(notices),
-    )
 
 
 class Batch:

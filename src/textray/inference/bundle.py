@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from textray.errors import BundleError, OutputError, unknown_name
+from textray.inference.bundle_files import CONFIG, compare, digest, expected_files, parse_json, read_file
+from textray.inference.text_bank import BANK, BANK_ROWS, MOST_TOKENS, MOST_WIDTH, TextBank, parse_bank
 from textray.preprocess import Preprocess
 
 log = logging.getLogger(__name__)
@@ -36,40 +35,13 @@ WEIGHTS_FOLDER = Path(__file__).resolve().parent.parent / "weights"
 """Where the bundles inside the package lie."""
 FORMAT = 1
 """Version of the layout below; a bundle of another one is refused."""
-CONFIG = "config.json"
-BANK = "text_bank.safetensors"
-BANK_ROWS = 64
 
 ZONE_ROWS = (0.375, 0.55)
 ZONE_COLUMNS = (0.5,)
 
-# Largest size of each file in bytes: a bundle is data from elsewhere, and a wrong file must not fill the memory.
-_LARGEST = {
-    CONFIG: 2**20,
-    "preprocess.json": 2**16,
-    "README.md": 2**22,
-    "LICENSE": 2**20,
-    BANK: 2**28,
-    "model.onnx": 2**31,
-    "model.safetensors": 2**32,
-}
 _KEYS = {
     "format", "name", "version", "model", "input", "text", "zones", "threshold", "provenance", "files",
 }  # fmt: skip
-_MOST_TOKENS, _MOST_WIDTH = 512, 4096
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class TextBank:
-    """Token features of the 64 zone sentences; row ``i`` is the sentence of ``Zones.from_index(i)``.
-
-    Attributes:
-        features: ``(64, L, D)`` float32.
-        mask: ``(64, L)`` float32, 1 where a token is.
-    """
-
-    features: NDArray[np.float32]
-    mask: NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +92,8 @@ class Bundle:
             UsageError: If there is no bundle of that name.
         """
         folder = find(name_or_folder)
-        raw = _read(folder, CONFIG)
-        config = _parse(raw, CONFIG)
+        raw = read_file(folder, CONFIG)
+        config = parse_json(raw, CONFIG)
         if config.get("format") != FORMAT:
             raise BundleError(
                 f"bundle {folder.name} has another format version",
@@ -147,8 +119,8 @@ class Bundle:
 
     def read(self, name: str) -> bytes:
         """Bytes of one of the bundle's files, verified again while they are read."""
-        data = _read(self.folder, name)
-        _compare(self.folder, name, self.files[name], len(data), hashlib.sha256(data).hexdigest())
+        data = read_file(self.folder, name)
+        compare(self.folder, name, self.files[name], len(data), hashlib.sha256(data).hexdigest())
         return data
 
     def text_bank(self) -> TextBank | None:
@@ -159,7 +131,7 @@ class Bundle:
         """
         if self.text_encoder is None:
             return None
-        return _bank(self.read(BANK), (BANK_ROWS, self.tokens, self.width))
+        return parse_bank(self.read(BANK), (BANK_ROWS, self.tokens, self.width))
 
     def describe(self) -> dict[str, Any]:
         """What `textray info` and the records of runs say of the bundle."""
@@ -239,14 +211,14 @@ def seal(
         OutputError: If the config cannot be written.
     """
     folder = Path(folder)
-    preprocess = Preprocess.from_dict(_parse(_read(folder, "preprocess.json"), "preprocess.json"))
+    preprocess = Preprocess.from_dict(parse_json(read_file(folder, "preprocess.json"), "preprocess.json"))
     files = {}
-    for file in _expected_files(text_encoder):
-        size, digest = _digest(folder, file)
-        files[file] = {"bytes": size, "sha256": digest}
+    for file in expected_files(text_encoder):
+        size, sha256 = digest(folder, file)
+        files[file] = {"bytes": size, "sha256": sha256}
     text = None
     if text_encoder is not None:
-        bank = _bank(_read(folder, BANK), None)
+        bank = parse_bank(read_file(folder, BANK))
         text = {"encoder": text_encoder, "tokens": bank.features.shape[1], "width": bank.features.shape[2]}
     config = {
         "format": FORMAT,
@@ -273,14 +245,14 @@ def _from_config(folder: Path, config: dict[str, Any], sha256: str) -> Bundle:
         raise BundleError(f"{CONFIG} of bundle {folder.name} has other keys", came=f"missing {missing}, unknown {more}")
     text, files = config["text"], config["files"]
     encoder = None if text is None else str(text["encoder"])
-    expected = _expected_files(encoder)
+    expected = expected_files(encoder)
     if set(files) != set(expected):
         raise BundleError(
             f"bundle {folder.name} lists other files", came=sorted(files), expected=", ".join(sorted(expected))
         )
     for name in expected:
-        _compare(folder, name, files[name], *_digest(folder, name))
-    preprocess = Preprocess.from_dict(_parse(_read(folder, "preprocess.json"), "preprocess.json"))
+        compare(folder, name, files[name], *digest(folder, name))
+    preprocess = Preprocess.from_dict(parse_json(read_file(folder, "preprocess.json"), "preprocess.json"))
     announced = tuple(config["input"][key] for key in ("height", "width", "channels"))
     if announced != (*preprocess.size, preprocess.channels):
         raise BundleError(
@@ -297,11 +269,11 @@ def _from_config(folder: Path, config: dict[str, Any], sha256: str) -> Bundle:
     if not (math.isfinite(threshold) and 0 < threshold < 1):
         raise BundleError("threshold of the bundle is wrong", came=threshold, expected="a number in (0, 1)")
     tokens, width = (0, 0) if text is None else (int(text["tokens"]), int(text["width"]))
-    if text is not None and not (0 < tokens <= _MOST_TOKENS and 0 < width <= _MOST_WIDTH):
+    if text is not None and not (0 < tokens <= MOST_TOKENS and 0 < width <= MOST_WIDTH):
         raise BundleError(
             "text bank of the bundle has an impossible size",
             came=f"{tokens} tokens, width {width}",
-            expected=f"at most {_MOST_TOKENS} and {_MOST_WIDTH}",
+            expected=f"at most {MOST_TOKENS} and {MOST_WIDTH}",
         )
     return Bundle(
         folder=folder,
@@ -319,87 +291,3 @@ def _from_config(folder: Path, config: dict[str, Any], sha256: str) -> Bundle:
         files={name: dict(entry) for name, entry in files.items()},
         sha256=sha256,
     )
-
-
-def _expected_files(text_encoder: str | None) -> tuple[str, ...]:
-    return tuple(name for name in _LARGEST if name != CONFIG and (name != BANK or text_encoder is not None))
-
-
-def _size(folder: Path, name: str) -> int:
-    try:
-        size = (folder / name).stat().st_size
-    except OSError as error:
-        raise BundleError(
-            f"bundle {folder.name} lacks {name}", came=error.strerror, do="Copy or download the whole bundle again"
-        ) from error
-    if size > _LARGEST[name]:
-        raise BundleError(
-            f"{name} of bundle {folder.name} is too large", came=size, expected=f"<= {_LARGEST[name]} bytes"
-        )
-    return size
-
-
-def _read(folder: Path, name: str) -> bytes:
-    _size(folder, name)
-    try:
-        return (folder / name).read_bytes()
-    except OSError as error:
-        raise BundleError(f"{name} of bundle {folder.name} cannot be read", came=error.strerror) from error
-
-
-def _digest(folder: Path, name: str) -> tuple[int, str]:
-    size = _size(folder, name)
-    try:
-        with (folder / name).open("rb") as file:
-            return size, hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BundleError(f"{name} of bundle {folder.name} cannot be read", came=error.strerror) from error
-
-
-def _compare(folder: Path, name: str, entry: Mapping[str, Any], size: int, digest: str) -> None:
-    if size != entry["bytes"]:
-        kind = "cut off" if size < int(entry["bytes"]) else "altered"
-        came, expected = f"{size} bytes", f"{entry['bytes']} bytes"
-    elif digest != entry["sha256"]:
-        kind, came, expected = "altered", f"SHA-256 {digest[:12]}...", f"{str(entry['sha256'])[:12]}..."
-    else:
-        return
-    raise BundleError(
-        f"{name} of bundle {folder.name} is {kind}",
-        came=came,
-        expected=expected,
-        do="Copy or download the whole bundle again",
-    )
-
-
-def _parse(raw: bytes, name: str) -> dict[str, Any]:
-    try:
-        values = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{name} is not JSON", came=type(error).__name__, do="Copy the whole bundle again") from error
-    if not isinstance(values, dict):
-        raise BundleError(f"{name} is not a JSON object", came=type(values).__name__)
-    return values
-
-
-def _bank(raw: bytes, shape: tuple[int, int, int] | None) -> TextBank:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    try:
-        tensors = load(raw)
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise BundleError(f"{BANK} cannot be read", came=f"{type(error).__name__}: {error}") from error
-    if set(tensors) != {"features", "mask"}:
-        raise BundleError(f"{BANK} has other tensors", came=sorted(tensors), expected="features, mask")
-    features, mask = tensors["features"], tensors["mask"]
-    wanted = shape or features.shape
-    if features.ndim != 3 or features.shape[0] != BANK_ROWS or features.shape != wanted or features.dtype.kind != "f":
-        raise BundleError(
-            f"features of {BANK} are wrong",
-            came=f"{features.dtype} {features.shape}",
-            expected=f"{shape or '(64, L, D)'}",
-        )
-    if mask.shape != features.shape[:2] or not np.isin(mask, (0, 1)).all() or not np.isfinite(features).all():
-        raise BundleError(f"mask of {BANK} is wrong", came=mask.shape, expected=f"{features.shape[:2]} of 0 and 1")
-    return TextBank(features=features.astype(np.float32), mask=mask.astype(np.float32))

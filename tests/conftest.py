@@ -1,0 +1,183 @@
+"""Fixtures for every test.
+
+- No test reaches the network: connections to other machines fail (`offline`, always on).
+- ``tiny_bundle``: folder of a real bundle with a small ONNX graph, 64 x 64, whose answer depends on the picture and, by
+  zone, on the text; shared by the session, so do not change it. ``make_bundle(folder, ...)`` builds one of your own.
+- ``film(path, ...)``: writes a grey picture, by default 100 x 80 with one bright spot in its upper left.
+- ``cli(*args)``: runs the command line in this process; gives ``.code``, ``.out``, ``.err`` and ``.rows`` (JSON lines).
+"""
+
+import json
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+
+TINY_SIZE = 64
+TINY_TOKENS = 2
+TINY_WIDTH = 6
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """Let only this machine be reached."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in {"127.0.0.1", "::1", "localhost"}:
+            raise OSError(f"tests are offline: {address}")
+        return connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+def zone_maps(size=TINY_SIZE, rows=(0.375, 0.55)):
+    """For each of the six zones a map (size, size): 3 inside, -1 outside."""
+    centre = (np.arange(size) + 0.5) / size
+    level = np.searchsorted(rows, centre)
+    maps = np.full((6, size, size), -1.0, np.float32)
+    for zone in range(6):
+        inside = (level == zone % 3)[:, None] & ((centre >= 0.5) == (zone >= 3))[None, :]
+        maps[zone][inside] = 3.0
+    return maps
+
+
+def tiny_graph(size=TINY_SIZE, reads_text=True):
+    """ONNX bytes: logits are the blurred brightness plus, for each zone of the text, its map."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    flat = zone_maps(size).reshape(6, size * size)
+    constants = {
+        "channel_axis": np.array([1]),
+        "token_axis": np.array([1]),
+        "last_axis": np.array([2]),
+        "map_shape": np.array([-1, 1, size, size]),
+        "maps": flat,
+        "tokens": np.array(float(TINY_TOKENS), np.float32),
+    }
+    nodes = [
+        helper.make_node("ReduceMean", ["image", "channel_axis"], ["grey"], keepdims=1),
+        helper.make_node(
+            "AveragePool", ["grey"], ["logits" if not reads_text else "blurred"], kernel_shape=[5, 5], pads=[2, 2, 2, 2]
+        ),
+    ]
+    inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["B", 3, size, size])]
+    if reads_text:
+        nodes += [
+            helper.make_node("Unsqueeze", ["text_mask", "last_axis"], ["mask3"]),
+            helper.make_node("Mul", ["text_features", "mask3"], ["kept"]),
+            helper.make_node("ReduceSum", ["kept", "token_axis"], ["summed"], keepdims=0),
+            helper.make_node("Div", ["summed", "tokens"], ["zones"]),
+            helper.make_node("MatMul", ["zones", "maps"], ["steer_flat"]),
+            helper.make_node("Reshape", ["steer_flat", "map_shape"], ["steer"]),
+            helper.make_node("Add", ["blurred", "steer"], ["logits"]),
+        ]
+        inputs += [
+            helper.make_tensor_value_info("text_features", TensorProto.FLOAT, ["B", TINY_TOKENS, TINY_WIDTH]),
+            helper.make_tensor_value_info("text_mask", TensorProto.FLOAT, ["B", TINY_TOKENS]),
+        ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        inputs,
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", 1, size, size])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    return model.SerializeToString()
+
+
+def build_bundle(folder, *, name="tiny", reads_text=True, threshold=0.5, size=TINY_SIZE):
+    """Write a whole bundle into ``folder`` and return it sealed."""
+    from safetensors.numpy import save_file
+
+    from textray.inference.bundle import seal
+    from textray.preprocess import Preprocess
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(tiny_graph(size, reads_text))
+    save_file({"blur": np.ones((1, 1, 5, 5), np.float16)}, str(folder / "model.safetensors"))
+    (folder / "preprocess.json").write_text(json.dumps(Preprocess(size=(size, size)).to_dict()))
+    (folder / "README.md").write_text("# tiny\n\nA graph for tests.\n")
+    (folder / "LICENSE").write_text("CC0\n")
+    if reads_text:
+        bits = (np.arange(64)[:, None] >> np.arange(6) & 1).astype(np.float16)
+        features = np.repeat(bits[:, None, :], TINY_TOKENS, axis=1)
+        save_file(
+            {"features": features, "mask": np.ones((64, TINY_TOKENS), np.uint8)}, str(folder / "text_bank.safetensors")
+        )
+    return seal(
+        folder,
+        name=name,
+        version="0",
+        model="mmi_unet" if reads_text else "unet",
+        model_config={},
+        threshold=threshold,
+        text_encoder="tiny" if reads_text else None,
+        provenance={"data": "none"},
+    )
+
+
+@pytest.fixture(scope="session")
+def make_bundle():
+    """Build a bundle: ``make_bundle(folder, *, name, reads_text, threshold, size) -> Bundle``."""
+    return build_bundle
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory):
+    """Folder of a bundle that reads text; shared, so do not change it."""
+    folder = tmp_path_factory.mktemp("bundles") / "tiny"
+    build_bundle(folder)
+    return folder
+
+
+def draw_film(path, *, shape=(100, 80), spot=(0.25, 0.25), seed=0):
+    """Write a grey 8-bit picture with a bright spot centred at ``spot`` (shares of height and width)."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    distance = ((rows / shape[0] - spot[0]) ** 2 + (columns / shape[1] - spot[1]) ** 2) / 0.02
+    noise = np.random.default_rng(seed).integers(0, 20, shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PILImage.fromarray((200 * np.exp(-distance) + noise).astype(np.uint8)).save(path, format="PNG")
+    return path
+
+
+@pytest.fixture(scope="session")
+def film():
+    """Write a picture: ``film(path, *, shape, spot, seed) -> path``."""
+    return draw_film
+
+
+@dataclass(frozen=True)
+class CliResult:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self):
+        """Lines of the standard output as JSON."""
+        return [json.loads(line) for line in self.out.splitlines() if line.startswith("{")]
+
+
+@pytest.fixture
+def cli(capsys, monkeypatch):
+    """Run the command line in this process: ``cli("segment", path, ...) -> CliResult``."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.delenv("TEXTRAY_TRACEBACK", raising=False)
+
+    def run(*args):
+        from textray.cli import main
+
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(arg) if not isinstance(arg, Path) else os.fspath(arg) for arg in args])
+        captured = capsys.readouterr()
+        return CliResult(code=int(stop.value.code or 0), out=captured.out, err=captured.err)
+
+    return run
