@@ -1,7 +1,160 @@
-"""The doors between words and zones; every door names whose left and right the words mean."""
+"""The doors between words and zones; every door names whose left and right the words mean.
+
+Zones are stored by image side. Viewer's words, and words of unknown laterality, are kept as written. The patient's left
+lies on the viewer's right of the usual film, so patient's words are swapped unless the film's `Grid` says that it
+is mirrored the other way; a film that does not say is taken for the usual one, with the notice `W_SIDES_ASSUMED`.
+"""
 
 from __future__ import annotations
 
-from textray.text.grammar import bank_sentences, parse_caption, sentence
+import difflib
+from dataclasses import replace
 
-__all__ = ["bank_sentences", "parse_caption", "sentence"]
+from textray.errors import InputError, unknown_name
+from textray.records import Grid, Laterality, Notice, Report, Zones, ZoneState
+from textray.text import free_text
+from textray.text.cleaning import clean, is_blank
+from textray.text.grammar import bank_sentences, parse_caption, sentence
+from textray.text.terms import FINDINGS, PLACES
+
+__all__ = ["bank_sentences", "parse", "parse_caption", "sentence", "write"]
+
+_SHOWN = 12
+"""Words that a notice lists at most."""
+
+
+def parse(
+    text: str | float | None, *, laterality: Laterality | str, grid: Grid | None = None, strict: bool = False
+) -> Report:
+    """Read a report: a caption by its grammar, anything else by its words for sides and levels.
+
+    Decisions: a side without a level names its three levels; a level without a side names nothing, unless it is a
+    plural ("lower zones", "bases") or says both ("bibasal"), which name both sides; "no", "without", "clear", "spared"
+    deny the places of their clause; of two statements about a zone the one about fewer zones counts, the affirmation
+    if equal. The whole list stands in ``docs/how-to/reports.md``.
+
+    Args:
+        text: The words; ``None``, NaN, blanks and "nan" mean that there are none.
+        laterality: Whose left and right the words mean.
+        grid: Grid of the film, which places the patient's sides; ``None`` takes the usual film.
+        strict: Refuse a text that names no zone, or whose sides cannot be placed, instead of a notice.
+
+    Returns:
+        Zones by image side; the text in NFC without control characters; notices `W_NO_ZONE`, `W_NEGATIVE`,
+        `W_SIDES_ASSUMED`, `W_SIDES_UNDEFINED`, `W_CONTRADICTION`, and those of `parse_caption`.
+
+    Raises:
+        UsageError: If the laterality is none of viewer, patient, unknown.
+        InputError: With code ``E_NO_ZONE`` or ``E_SIDES_UNDEFINED``, if strict.
+    """
+    whose = _laterality(laterality)
+    if is_blank(text):
+        return Report(zones=Zones(), laterality=whose)
+    words = clean(text)  # type: ignore[arg-type]  # refuses what is no text
+    try:
+        report = replace(parse_caption(words), laterality=whose)
+    except InputError:
+        reading = free_text.read(words)
+        report = Report(zones=reading.zones, text=words, laterality=whose, unused=reading.unused)
+        if reading.contradictory:
+            report = _with(report, _CONTRADICTION)
+    if not any(state is not ZoneState.UNMENTIONED for state in report.zones.states):
+        notice = _no_zone(report.unused)
+        if strict:
+            raise InputError(notice.text.rstrip("."), do=notice.remedy, code="E_NO_ZONE")
+        return _with(report, notice)
+    if not report.zones:
+        report = _with(report, _NEGATIVE)
+    return report if whose is not Laterality.PATIENT else _place(report, grid, strict=strict)
+
+
+def write(zones: Zones, *, laterality: Laterality | str, grid: Grid | None = None) -> str:
+    """Write the canonical sentence of zones in the asked convention, the left named first.
+
+    Args:
+        zones: Zones by image side.
+        laterality: Whose left and right the words shall mean.
+        grid: Grid of the film, which places the patient's sides; ``None`` takes the usual film.
+
+    Raises:
+        UsageError: If the laterality is none of viewer, patient, unknown.
+        InputError: With code ``E_SIDES_UNDEFINED``, if the film's rows run to neither side of the patient and the zones
+            differ between the sides.
+    """
+    if _laterality(laterality) is not Laterality.PATIENT:
+        return sentence(zones)
+    film = grid or Grid(height=1, width=1)
+    if film.sides_from == "undefined" and zones.present != zones.mirror().present:
+        raise InputError(
+            _UNDEFINED.text.rstrip("."), do="Write the report with laterality 'viewer'", code="E_SIDES_UNDEFINED"
+        )
+    return sentence(zones.mirror() if film.mirrored else zones)
+
+
+_CONTRADICTION = Notice(
+    code="W_CONTRADICTION",
+    text="The report both affirms and denies a lesion in the same place; it is taken as affirmed.",
+    remedy="Name the place once.",
+)
+_NEGATIVE = Notice(
+    code="W_NEGATIVE",
+    text="The report says where there is no lesion and names no place that has one; the film is read without it.",
+    remedy="Name a side and a level where a lesion is, or leave the text out.",
+)
+_ASSUMED = Notice(
+    code="W_SIDES_ASSUMED",
+    text="The film does not say which side is the patient's left; the usual one is assumed: on the viewer's right.",
+    remedy="Check the picture, or give the words by the viewer's sides with laterality 'viewer'.",
+)
+_UNDEFINED = Notice(
+    code="W_SIDES_UNDEFINED",
+    text="The film's rows run to neither side of the patient, so the patient's left and right cannot be placed on it.",
+    remedy="Give the words by the viewer's sides with laterality 'viewer'.",
+)
+
+
+def _laterality(value: Laterality | str) -> Laterality:
+    try:
+        return Laterality(value)
+    except ValueError:
+        raise unknown_name("laterality", str(value), list(Laterality)) from None
+
+
+def _with(report: Report, notice: Notice) -> Report:
+    return replace(report, notices=(*report.notices, notice))
+
+
+def _place(report: Report, grid: Grid | None, *, strict: bool) -> Report:
+    """Turn the patient's sides of a report into those of the image."""
+    film = grid or Grid(height=1, width=1)
+    report = replace(report, sides_from=film.sides_from)
+    zones = report.zones
+    if zones == zones.mirror():
+        return report
+    if film.sides_from == "undefined":
+        if strict:
+            raise InputError(_UNDEFINED.text.rstrip("."), do=_UNDEFINED.remedy, code="E_SIDES_UNDEFINED")
+        pairs = zip(zones.states, zones.mirror().states, strict=True)
+        agreed = Zones(tuple(own if own is other else ZoneState.UNMENTIONED for own, other in pairs))
+        return _with(replace(report, zones=agreed), _UNDEFINED)
+    if film.sides_from == "assumed":
+        report = _with(report, _ASSUMED)
+    return replace(report, zones=zones.mirror() if film.mirrored else zones)
+
+
+def _no_zone(unused: tuple[str, ...]) -> Notice:
+    words = [word for word in unused if word not in FINDINGS and word not in PLACES]
+    shown = ", ".join(repr(word[:40]) for word in words[:_SHOWN])
+    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+    near = [f"{match!r}" for word in words[:_SHOWN] for match in _nearest(word)]
+    return Notice(
+        code="W_NO_ZONE",
+        text="The text names no zone of the lungs; "
+        + (f"not understood: {shown}{more}." if words else "no side is named."),
+        remedy=(f"Did you mean {', '.join(dict.fromkeys(near))}? " if near else "")
+        + "Name a side and a level, such as 'right lower zone'.",
+    )
+
+
+def _nearest(word: str) -> list[str]:
+    return difflib.get_close_matches(word[:40], PLACES, n=1, cutoff=0.75)

@@ -1,0 +1,229 @@
+"""Free text to the zones it names, side words kept as written.
+
+Sentence by sentence and clause by clause: `clauses` finds one place per clause, this module decides which side a level
+belongs to, whether the clause affirms or denies, and how clauses that speak of the same zone are weighed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from textray.records import LEVELS, SIDES, Zones, ZoneState
+from textray.text.clauses import Clause, Token, place_of, sentences
+from textray.text.terms import BROAD, DIFFUSE, FUNCTION, NORMAL, NOUNS
+
+_LIST = frozenset({"and", "or", "comma", "split"})
+_SHARING = frozenset({"and", "or", "split"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What free text says.
+
+    Attributes:
+        zones: The six zones, by the side words as written.
+        unused: Content words that changed nothing, lower case, each once, in order.
+        contradictory: The text both affirms and denies the same zones.
+    """
+
+    zones: Zones
+    unused: tuple[str, ...]
+    contradictory: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """Zones that one clause affirms or denies; the fewer they are, the more the statement weighs."""
+
+    zones: frozenset[tuple[str, str]]
+    present: bool
+
+
+def read(text: str) -> Reading:
+    """Read a cleaned text of any length; never raises."""
+    statements: list[_Statement] = []
+    words: list[Token] = []
+    used: set[int] = set()
+    clear = False
+    for clauses in sentences(text):
+        words += (token for clause in clauses for token in clause.tokens)
+        present = _polarities(clauses)
+        found = _statements(clauses, present)
+        for clause, affirmed, statement in zip(clauses, present, found, strict=True):
+            if statement is not None:
+                statements.append(statement)
+                used.update(_used(clause, affirmed))
+            elif not affirmed and not clause.places and clause.of_lung and (clause.broad or _clear_chest(clause)):
+                clear = True
+                used.update(t.number for t in clause.tokens if t.text in BROAD | NOUNS or _is_cue(t))
+        if any(s is not None and not s.present for s in found):
+            used.update(t.number for c in clauses for t in c.tokens if _is_cue(t))
+    zones, contradictory = _weigh(statements, clear=clear)
+    unused = dict.fromkeys(t.text for t in words if t.number not in used and t.text not in FUNCTION)
+    return Reading(zones=zones, unused=tuple(unused), contradictory=contradictory)
+
+
+def _polarities(clauses: list[Clause]) -> list[bool]:
+    """Whether each clause affirms (true) or denies.
+
+    A denial reaches over "or", and over "and" and commas as long as no new statement begins. A clause with nothing but
+    a place takes what follows ("the left lung and the right apex are clear") or else what went before.
+    """
+    ahead = _or_ahead(clauses)
+    result: list[bool] = []
+    reach = False  # the last denial reaches on
+    located = False  # it has named its place
+    for index, clause in enumerate(clauses):
+        joined = clause.joiner in _LIST and index > 0
+        affirmed = True
+        if clause.joiner == "except":
+            affirmed, reach = not (result[-1] if result else True), True
+            reach, located = not affirmed, False
+        elif clause.negated:
+            affirmed, reach, located = False, True, bool(clause.places)
+        elif clause.normal:
+            before = bool(clause.places) and clause.places[-1][0].number > _first_normal(clause)
+            affirmed, reach, located = False, before, True
+        elif reach and joined and not _starts_anew(clause, located=located, listed=ahead[index]):
+            affirmed, located = False, located or bool(clause.places)
+        else:
+            reach = False
+        result.append(affirmed)
+    for index in range(len(clauses) - 2, -1, -1):
+        clause, after = clauses[index], clauses[index + 1]
+        if clause.only_place and result[index] and not result[index + 1] and clause.joiner != "except":
+            result[index] = not _denied_by(after, first=index == 0 or clauses[index].joiner == "break")
+    return result
+
+
+def _first_normal(clause: Clause) -> int:
+    return next(t.number for t in clause.tokens if t.text in NORMAL or t.kind == "normal")
+
+
+def _starts_anew(clause: Clause, *, located: bool, listed: bool) -> bool:
+    """Whether a clause after a denial is a statement of its own, and so affirms."""
+    if clause.joiner == "or" or listed or not (clause.finding and clause.places):
+        return False
+    return located or clause.asserts or (clause.joiner == "comma" and clause.place_first)
+
+
+def _denied_by(after: Clause, *, first: bool) -> bool:
+    """Whether a bare place is denied by the clause behind it, as in "left lung and right apex clear"."""
+    if after.places:
+        post = after.normal and not after.negated and after.places[0][0].number < _first_normal(after)
+        chained = after.only_place or post or (after.joiner in _SHARING and after.negated)
+        return chained and (after.joiner in _SHARING or (after.joiner == "comma" and first))
+    return after.joiner != "except" and (after.normal or (after.negated and after.finding))
+
+
+def _or_ahead(clauses: list[Clause]) -> list[bool]:
+    """For each clause, whether the list it stands in goes on to an "or": "no A, B, or C"."""
+    ahead = [False] * len(clauses)
+    for index in range(len(clauses) - 2, -1, -1):
+        joiner = clauses[index + 1].joiner
+        ahead[index] = joiner == "or" or (joiner == "comma" and ahead[index + 1])
+    return ahead
+
+
+def _statements(clauses: list[Clause], present: list[bool]) -> list[_Statement | None]:
+    """The zones of each clause, ``None`` where it names none."""
+    if not any(clause.anchored for clause in clauses) and not all(_only_words_of_place(c) for c in clauses):
+        return [None] * len(clauses)
+    sides, levels = _resolve(clauses, present)
+    refined = {
+        side
+        for index, clause in enumerate(clauses)
+        if present[index] and clause.of_lung and levels[index]
+        for side in sides[index]
+    }
+    found: list[_Statement | None] = []
+    for index, clause in enumerate(clauses):
+        named = sides[index]
+        placed = bool(named) and clause.of_lung
+        if not levels[index] and present[index] and not clause.diffuse:
+            named = {side for side in named if side not in refined}  # "left lung opacity, mainly in the lower zone"
+        zones = frozenset((side, level) for side in named for level in levels[index] or LEVELS)
+        found.append(_Statement(zones, present[index]) if placed else None)
+    return found
+
+
+def _resolve(clauses: list[Clause], present: list[bool]) -> tuple[list[set[str]], list[set[str]]]:
+    """Sides and levels of each clause, with those it shares with its neighbours."""
+    sides = [set(clause.sides) for clause in clauses]
+    levels = [set(clause.levels) for clause in clauses]
+    any_side = any(named for named, affirmed in zip(sides, present, strict=True) if affirmed)
+    for index in range(len(clauses) - 2, -1, -1):  # from behind: "upper and middle left lung", "left and right bases"
+        clause, after = clauses[index], clauses[index + 1]
+        if after.joiner not in _LIST:
+            continue
+        if not sides[index] and levels[index] and (after.levels_first or (not after.sides and sides[index + 1])):
+            before = clauses[index - 1] if index and clause.joiner in _LIST else None
+            if before is None or not (before.sides and before.levels) or before.levels_first:
+                sides[index] = set(sides[index + 1])
+        if after.joiner in _SHARING and clause.ends_on_side and after.sides and not after.levels_first:
+            levels[index] = set(levels[index + 1])
+    last: set[str] = set()
+    for index, clause in enumerate(
+        clauses
+    ):  # from before: "left upper and lower zones", "lower zone on the left and right"
+        before = clauses[index - 1] if index else None
+        if levels[index] and not sides[index]:
+            new = clause.pair and not clause.only_place
+            sides[index] = set(SIDES) if new or (not last and not any_side and clause.plural) else set(last)
+        elif sides[index] and not levels[index] and before is not None and clause.only_side:
+            levels[index] = set(levels[index - 1])
+        elif not sides[index] and not levels[index] and _both_lungs(clause, any_side=any_side):
+            sides[index] = set(SIDES)
+        if sides[index] and clause.of_lung:
+            last = sides[index]
+    if not any_side:  # "upper and lower zones": the plural stands at the end of the list
+        for index in range(len(clauses) - 2, -1, -1):
+            if levels[index] and not sides[index] and clauses[index + 1].joiner in _LIST and levels[index + 1]:
+                sides[index] = set(sides[index + 1])
+    return sides, levels
+
+
+def _both_lungs(clause: Clause, *, any_side: bool) -> bool:
+    """Whether a clause without side or level speaks of both lungs: "lungs are clear", "diffuse opacities"."""
+    if clause.plural and clause.lung:
+        return clause.finding or clause.negated or clause.normal or clause.diffuse or clause.joiner == "or"
+    return clause.diffuse and not any_side and (clause.finding or clause.lung) and not clause.negated
+
+
+def _only_words_of_place(clause: Clause) -> bool:
+    return all(place_of(t) is not None or t.text in FUNCTION | DIFFUSE or _is_cue(t) for t in clause.tokens)
+
+
+def _clear_chest(clause: Clause) -> bool:
+    return clause.normal and bool(clause.words & (NOUNS | {"chest", "film", "radiograph", "study"}))
+
+
+def _is_cue(token: Token) -> bool:
+    return token.kind in {"negation", "normal"} or token.text in NORMAL
+
+
+def _used(clause: Clause, affirmed: bool) -> set[int]:
+    return {
+        t.number
+        for t in clause.tokens
+        if place_of(t) is not None or t.text in NOUNS | DIFFUSE or (not affirmed and _is_cue(t))
+    }
+
+
+def _weigh(statements: list[_Statement], *, clear: bool) -> tuple[Zones, bool]:
+    """One state a zone: the statement about the fewest zones wins, an affirmation wins a tie."""
+    weight: dict[tuple[str, str], tuple[int, bool]] = {}
+    denied: dict[tuple[str, str], int] = {}
+    for statement in statements:
+        size = len(statement.zones)
+        for zone in statement.zones:
+            rank = (-size, statement.present)
+            weight[zone] = max(weight.get(zone, rank), rank)
+            if not statement.present:
+                denied[zone] = min(denied.get(zone, size), size)
+    contradictory = any(present and denied.get(zone) == -size for zone, (size, present) in weight.items())
+    none = clear and not any(present for _, present in weight.values())
+    rest = ZoneState.ABSENT if none else ZoneState.UNMENTIONED
+    state = {True: ZoneState.PRESENT, False: ZoneState.ABSENT}
+    zones = Zones(tuple(state[weight[s, v][1]] if (s, v) in weight else rest for s in SIDES for v in LEVELS))
+    return zones, contradictory

@@ -1,0 +1,134 @@
+"""The words the free-text parser knows: places, findings, cues, and what is not lung.
+
+A first vocabulary, not a language model. Words that stand nowhere here change nothing; `Report.unused` lists them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from textray.records import LEVELS, SIDES
+
+UPPER, MIDDLE, LOWER = LEVELS
+LEFT, RIGHT = SIDES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What one word says of the place: sides and levels it names, and whether it names a part of the lung by itself.
+
+    Attributes:
+        sides: Sides named, as written.
+        levels: Levels named.
+        lung: True where the word is used of lungs only, such as "basal", unlike "lower".
+        pair: True for a plural that means the left and the right one, such as "bases".
+    """
+
+    sides: tuple[str, ...] = ()
+    levels: tuple[str, ...] = ()
+    lung: bool = False
+    pair: bool = False
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _places() -> dict[str, Place]:
+    places: dict[str, Place] = {}
+
+    def add(words: str, place: Place) -> None:
+        places.update(dict.fromkeys(words.split(), place))
+
+    add("left lt leftsided", Place(sides=(LEFT,)))
+    add("right rt rightsided", Place(sides=(RIGHT,)))
+    add("bilateral bilaterally both neither", Place(sides=SIDES))
+    add("upper uppermost", Place(levels=(UPPER,)))
+    add("middle mid", Place(levels=(MIDDLE,)))
+    add("lower lowermost", Place(levels=(LOWER,)))
+    add("apical apex apically suprahilar", Place(levels=(UPPER,), lung=True))
+    add("midzone midlung perihilar parahilar hilar hilum", Place(levels=(MIDDLE,), lung=True))
+    add("base basal basally basilar costophrenic infrahilar retrocardiac", Place(levels=(LOWER,), lung=True))
+    add("apices", Place(levels=(UPPER,), lung=True, pair=True))
+    add("midzones hila", Place(levels=(MIDDLE,), lung=True, pair=True))
+    add("bases", Place(levels=(LOWER,), lung=True, pair=True))
+    add("biapical biapically", Place(sides=SIDES, levels=(UPPER,), lung=True))
+    add("bihilar biperihilar", Place(sides=SIDES, levels=(MIDDLE,), lung=True))
+    add("bibasal bibasally bibasilar", Place(sides=SIDES, levels=(LOWER,), lung=True))
+    add("lul", Place(sides=(LEFT,), levels=(UPPER,), lung=True))
+    add("lingula lingular", Place(sides=(LEFT,), levels=(MIDDLE,), lung=True))
+    add("lll", Place(sides=(LEFT,), levels=(LOWER,), lung=True))
+    add("rul", Place(sides=(RIGHT,), levels=(UPPER,), lung=True))
+    add("rml", Place(sides=(RIGHT,), levels=(MIDDLE,), lung=True))
+    add("rll", Place(sides=(RIGHT,), levels=(LOWER,), lung=True))
+    return places
+
+
+PLACES = _places()
+
+DIFFUSE = _words("diffuse diffusely throughout widespread whole entire all")
+LUNG = _words("lung lungs pulmonary hemithorax hemithoraces")
+NOUNS = LUNG | _words("lobe lobes zone zones field fields chest thorax")
+PLURALS = _words("lungs hemithoraces lobes zones fields")
+
+BROAD = _words("""opacity opacities infiltrate infiltrates infiltration consolidation consolidations pneumonia pneumonitis
+    infection infections infected disease abnormality abnormalities process lesion lesions airspace covid""")
+"""Findings whose absence, where no place is named, means clear lungs."""
+
+FINDINGS = BROAD | _words("""opacification opacified consolidated consolidative pneumonic bronchopneumonia ggo ggos groundglass glass haze
+    haziness hazy atelectasis atelectases atelectatic collapse collapsed nodule nodules nodular mass masses infective
+    infectious involvement involved involves affected affects shadow shadows shadowing density densities dense edema
+    oedema inflammation inflammatory patch patches patchy reticular reticulation interstitial fibrosis fibrotic scar
+    scarring cavitation cavity cavitary tuberculosis tb abnormal bronchogram bronchograms bronchiectasis emphysema
+    infarct hemorrhage haemorrhage contusion aspiration congestion streaky""")
+
+PLEURAL = _words("effusion effusions pleural pleura pneumothorax pneumothoraces hydropneumothorax empyema")
+
+ELSEWHERE = PLEURAL | _words("""pacemaker catheter line lines tube tubes picc port drain lead leads electrode electrodes clip clips wire wires
+    rib ribs clavicle clavicles shoulder humerus humeral scapula spine spinal vertebra vertebral bone bones osseous
+    heart cardiac atrium atrial ventricle ventricular aorta aortic mediastinum mediastinal cardiomediastinal trachea
+    tracheal carina diaphragm diaphragms hemidiaphragm hemidiaphragms breast breasts axilla axillary neck arm leg hand
+    abdomen abdominal quadrant liver spleen kidney renal stomach brain frontal temporal parietal occipital cerebral
+    subclavian jugular artery view views projection rotated rotation oblique decubitus shift shifted deviated deviation
+    inflated expanded hyperinflated hyperexpanded volumes corner""")
+"""Words beside which a side is no part of the lung, unless the lung is named too."""
+
+NORMAL = _words(
+    "clear cleared normal normally unremarkable spared resolved uninvolved unaffected healthy aerated absent"
+)
+VERBS = _words("is are was were shows show showed seen noted there has have demonstrates demonstrated")
+
+FUNCTION = VERBS | _words("""a an the in of on at to from by for and or with as it its this that these those be been being also any which who
+    s side sides sided""")
+"""Words never listed as unused: they carry no content of their own."""
+
+_PHRASES = {
+    "neutral": r"no(?: significant| interval| substantial| appreciable| definite| major)* changes?|"
+    r"not(?: significantly)? changed|not (?:seen|present|visible|noted) (?:previously|before|on (?:the )?(?:prior|previous)\w*)|"
+    r"(?:cannot|can not|not|could not)(?: be)?(?: entirely| completely)? (?:excluded?|ruled? out)|not only",
+    "finding": r"not (?:fully |completely |entirely |yet )?(?:clear|normal|unremarkable|cleared|resolved|spared)|"
+    r"ground glass|air space",
+    "normal": r"no longer(?: \w+)?|not (?:involved|affected)|ruled out|excluded",
+    "negation": r"free (?:of|from)|negative for|(?:absence|lack|resolution|clearing) of|"
+    r"no|not|never|none|nothing|neither",
+    "both": r"(?:left|right)(?: side| lung)?(?: is| are)?(?: much| slightly)? (?:greater|more|worse|larger|less|>|<)"
+    r"(?: than)?(?: on)?(?: the)? (?:left|right)",
+    "without": r"without|sparing(?: of)?|spares|excluding",
+    "except": r"except(?:ing)?(?: for| in)?|apart from|aside from|other than|save for",
+    "break": r"but|however|although|though|while|whereas|yet|with",
+    "or": r"or|nor",
+    "and": r"as well as|and|plus|than|[&/+]",
+    "comma": r"[,()]",
+    "stop": r"[.;!?]+",
+    "place": r"[lr](?= (?:lung|upper|middle|mid|lower|base|basal|apex|apical|hilar|perihilar|lobe|zone)\b)",
+}
+_UNBOUNDED = {"comma", "stop"}
+PATTERN = re.compile(
+    "|".join(
+        f"(?P<{kind}>" + (phrase if kind in _UNBOUNDED else rf"(?<!\w)(?:{phrase})(?!\w)") + ")"
+        for kind, phrase in _PHRASES.items()
+    )
+    + r"|(?P<number>\d+(?:\.\d+)+)|(?P<word>[^\W_]+)"
+)
+"""Tokens of a prepared text, phrases before the words they hold; the group's name is the token's kind."""
