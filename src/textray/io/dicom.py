@@ -1,0 +1,203 @@
+"""DICOM files: what is a film, what it shows, how large its pixels are and which side is which.
+
+No patient identifier, UID or free text of a file gets into an `Image`, a message or a log.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from textray.errors import InputError, TextRayError
+from textray.io.dicom_pixels import MONOCHROME, PixelTags, shown
+from textray.io.dicom_tags import known_word, numbers, quiet, tag_error, value, words
+from textray.io.limits import check_content
+from textray.records import Grid, Image, Notice
+
+_VRS = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
+)
+_MODALITIES = frozenset(
+    ("CR", "DX", "DR", "RF", "XA", "RG", "PX", "IO", "MG", "CT", "MR", "PT", "NM", "US", "SC", "OT")
+)
+_VIEWS = frozenset(("AP", "PA", "LL", "RL", "LLD", "RLD", "LLO", "RLO"))
+_NO_PICTURES = frozenset(("SEG", "SR", "KO", "PR", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "REG", "FID", "ECG"))
+_DEFLATED = re.compile(rb"\x02\x00\x10\x00UI..1\.2\.840\.10008\.1\.2\.1\.99", re.DOTALL)
+_DIRECTIONS = re.compile(r"[LRAPHF]{1,3}")
+
+
+def looks_like_dicom(data: bytes) -> bool:
+    """True for a DICOM preamble, and for bytes that start with a plausible element of group 0002 or 0008."""
+    if data[128:132] == b"DICM":
+        return True
+    little, big = data[:2] in (b"\x02\x00", b"\x08\x00"), data[:2] in (b"\x00\x02", b"\x00\x08")
+    if len(data) < 16 or not (little or big):
+        return False
+    if data[4:6] in _VRS:
+        return True
+    return data[:2] == b"\x08\x00" and data[3] <= 0x30 and int.from_bytes(data[4:8], "little") <= len(data) - 8
+
+
+def read_dicom(data: bytes, *, source: Path | None = None) -> Image:
+    """Read one single-frame film.
+
+    ``pixels`` are what a viewer shows first: stored values, modality LUT or rescale, then the first VOI LUT, else the
+    first window, else the percentiles 0.5 and 99.5, as [0, 1]; MONOCHROME1 is inverted at the end. ``info["window"]``
+    says which. ``grid.spacing_mm`` is PixelSpacing where it is positive; ImagerPixelSpacing lies in the plane of the
+    detector and is only recorded.
+
+    Args:
+        data: The file's bytes.
+        source: Where they came from, kept in the `Image`.
+
+    Raises:
+        InputError: ``W_NOT_IMAGE`` where the object is no picture; ``E_DICOM_TAG``, ``E_TRUNCATED``, ``E_DECODER``,
+            ``E_MULTIFRAME``, ``E_COLOR``, ``E_SIZE``, ``E_CONSTANT``, ``E_FORMAT``.
+    """
+    with quiet():
+        try:
+            return _read(data, source)
+        except TextRayError:
+            raise
+        except Exception:  # of any kind: pydicom's parser meets bytes that nobody has foreseen
+            pass
+    # Outside the handler, so that no traceback carries pydicom's words, which may quote the file.
+    raise InputError("the DICOM file is damaged", expected="a readable file", do="Fetch it again.", code="E_DICOM_TAG")
+
+
+def _read(data: bytes, source: Path | None) -> Image:
+    if _DEFLATED.search(data[: 1 << 16]):  # pydicom would inflate it without a limit
+        raise InputError(
+            "the DICOM file is deflated as a whole",
+            expected="another transfer syntax",
+            do="Convert it to Explicit VR Little Endian.",
+            code="E_DECODER",
+        )
+    ds = dcmread(io.BytesIO(data), force=True)
+    _require_picture(ds)
+    tags = PixelTags.of(ds)
+    syntax = _transfer_syntax(ds)
+    pixels, window, notices = shown(ds, tags, syntax)
+    check_content(pixels)
+    spacing, spacing_notices = _spacing(ds)
+    orientation, side_notices = _orientation(ds)
+    imager = numbers(ds, "ImagerPixelSpacing")
+    info: dict[str, Any] = {
+        "format": "dicom",
+        "modality": known_word(ds, "Modality", _MODALITIES),
+        "view": known_word(ds, "ViewPosition", _VIEWS),
+        "photometric": tags.photometric,
+        "inverted": tags.photometric == MONOCHROME[0],
+        "bits": tags.stored,
+        "transfer_syntax": syntax.name,
+        "window": window,
+        "spacing_from": None if spacing is None else "PixelSpacing",
+        "imager_spacing_mm": imager if imager is not None and len(imager) == 2 and min(imager) > 0 else None,
+    }
+    return Image(
+        pixels=pixels,
+        grid=Grid(height=tags.rows, width=tags.columns, spacing_mm=spacing, orientation=orientation),
+        source=source,
+        sha256=hashlib.sha256(data).hexdigest(),
+        info=info,
+        notices=notices + spacing_notices + side_notices,
+    )
+
+
+def _require_picture(ds: Dataset) -> None:
+    name = ""
+    if uid := words(ds, "SOPClassUID"):
+        name = UID(uid[0]).name
+        name = "" if name == uid[0] else name  # a private class has no name
+    if not name and not any(keyword in ds for keyword in ("SOPClassUID", "Modality", "Rows", "PixelData")):
+        raise InputError(
+            "this is not a picture that TextRay reads", came="bytes that only start like DICOM", expected="DICOM"
+        )
+    modality = known_word(ds, "Modality", _NO_PICTURES)
+    if (name and "Image Storage" not in name) or modality:
+        raise _no_picture(name or f"an object of modality {modality}")
+    if "PixelData" not in ds or not value(ds, "PixelData"):
+        if name or "Rows" in ds:
+            raise InputError(
+                "the DICOM file ends before its pixel data",
+                came=name or None,
+                expected="complete pixel data",
+                do="Fetch the file again.",
+                code="E_TRUNCATED",
+            )
+        raise _no_picture("an object without pixel data")
+
+
+def _no_picture(came: str) -> InputError:
+    return InputError(
+        "the DICOM object is not a picture", came=came, expected="a film", do="It is skipped.", code="W_NOT_IMAGE"
+    )
+
+
+def _transfer_syntax(ds: Dataset) -> UID:
+    named = words(getattr(ds, "file_meta", Dataset()), "TransferSyntaxUID")
+    if named:
+        syntax = UID(named[0])
+        if syntax.type != "Transfer Syntax":
+            raise InputError("the transfer syntax is unknown", expected="one of the DICOM standard", code="E_DECODER")
+        return syntax
+    if ds["PixelData"].is_undefined_length:
+        raise tag_error("TransferSyntaxUID", None, "the name of the compression")
+    implicit, little = ds.original_encoding
+    syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+    ds.file_meta.TransferSyntaxUID = syntax  # pydicom's own decoders ask for it
+    return syntax
+
+
+def _spacing(ds: Dataset) -> tuple[tuple[float, float] | None, tuple[Notice, ...]]:
+    found = numbers(ds, "PixelSpacing")
+    if found is not None and len(found) == 2 and min(found) > 0:
+        return (found[0], found[1]), ()
+    if "PixelSpacing" in ds:
+        reason = "PixelSpacing is zero or not valid"
+    elif "ImagerPixelSpacing" in ds:
+        reason = "only the detector's spacing is given, not the patient's"
+    else:
+        reason = "there is no PixelSpacing"
+    text = f"The film is uncalibrated ({reason}), so areas are in pixels."
+    return None, (Notice(code="W_UNCALIBRATED", text=text, remedy="Nothing, unless you need mm²: calibrate the film."),)
+
+
+def _orientation(ds: Dataset) -> tuple[tuple[str, str] | None, tuple[Notice, ...]]:
+    letters = words(ds, "PatientOrientation")
+    orientation = letters if len(letters) == 2 and all(_DIRECTIONS.fullmatch(part) for part in letters) else None
+    if orientation is None:
+        orientation = _from_cosines(numbers(ds, "ImageOrientationPatient"))
+    if orientation is None:
+        text = "The file does not say its sides; the usual film is assumed: patient's left on the viewer's right."
+        return None, (Notice(code="W_SIDES_ASSUMED", text=text, remedy="Check the side marker on the film."),)
+    if orientation[0][0] not in "LR":
+        text = "The film's rows run neither to the patient's left nor right, so left and right have no place on it."
+        remedy = "Use a frontal film, or words by viewer's side."
+        return orientation, (Notice(code="W_SIDES_UNDEFINED", text=text, remedy=remedy),)
+    return orientation, ()
+
+
+def _from_cosines(cosines: tuple[float, ...] | None) -> tuple[str, str] | None:
+    """Main direction of rows and columns from ImageOrientationPatient, whose axes run to left, back and head."""
+    if cosines is None or len(cosines) != 6:
+        return None
+    letters = []
+    for axis in (cosines[:3], cosines[3:]):
+        main = max(range(3), key=lambda i: abs(axis[i]))
+        if axis[main] == 0:
+            return None
+        letters.append("LPH"[main] if axis[main] > 0 else "RAF"[main])
+    return letters[0], letters[1]

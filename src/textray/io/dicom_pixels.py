@@ -1,0 +1,288 @@
+"""DICOM pixel data to what the film shows: stored values, modality values, window, polarity (PS3.3 C.11, C.7.6.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
+from pydicom.uid import UID, JPEGExtended12Bit
+
+from textray.errors import InputError
+from textray.io.dicom_tags import integer, numbers, tag_error, value, words
+from textray.io.limits import check_content, check_size
+from textray.io.raster import grey_from_equal_channels
+from textray.records import Notice
+
+MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
+COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+PERCENTILES = (0.5, 99.5)
+"""Shown range where a film carries no usable window."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelTags:
+    """The elements that say how pixel data is laid out, all of them checked."""
+
+    rows: int
+    columns: int
+    samples: int
+    allocated: int
+    stored: int
+    high_bit: int
+    signed: bool
+    photometric: str
+
+    @classmethod
+    def of(cls, ds: Dataset) -> PixelTags:
+        """Check the elements before anything of their size is allocated.
+
+        Raises:
+            InputError: ``E_DICOM_TAG`` naming the element, ``E_SIZE``, ``E_MULTIFRAME``.
+        """
+        rows, columns = (_positive(ds, keyword) for keyword in ("Rows", "Columns"))
+        check_size(rows, columns)
+        if "NumberOfFrames" in ds and value(ds, "NumberOfFrames") is not None:
+            frames = integer(ds, "NumberOfFrames")
+            if frames is None or frames < 1:
+                raise tag_error("NumberOfFrames", frames, "a positive number, or no tag")
+            if frames > 1:
+                raise InputError(
+                    "the DICOM file is multi-frame", came=f"{frames} frames", expected=1, code="E_MULTIFRAME"
+                )
+        photometric = words(ds, "PhotometricInterpretation")
+        if len(photometric) != 1 or photometric[0] not in MONOCHROME + COLOUR:
+            raise tag_error(
+                "PhotometricInterpretation", "another value" if photometric else None, ", ".join(MONOCHROME + COLOUR)
+            )
+        samples = integer(ds, "SamplesPerPixel")
+        expected = 1 if photometric[0] in (*MONOCHROME, "PALETTE COLOR") else 3
+        if samples != expected:
+            raise tag_error("SamplesPerPixel", samples, f"{expected} for {photometric[0]}")
+        allocated = _positive(ds, "BitsAllocated")
+        if allocated not in ((8, 16, 32) if expected == 1 else (8, 16)):
+            raise tag_error("BitsAllocated", allocated, "8 or 16, or 32 for one grey channel")
+        stored = _positive(ds, "BitsStored")
+        if stored > allocated:
+            raise tag_error("BitsStored", stored, f"at most BitsAllocated, {allocated}")
+        high_bit = integer(ds, "HighBit") if "HighBit" in ds else stored - 1
+        if high_bit is None or not stored - 1 <= high_bit < allocated:
+            raise tag_error("HighBit", high_bit, f"{stored - 1} to {allocated - 1}")
+        signed = integer(ds, "PixelRepresentation")
+        if signed not in (0, 1):
+            raise tag_error("PixelRepresentation", signed, "0 or 1")
+        return cls(
+            rows=rows,
+            columns=columns,
+            samples=samples,
+            allocated=allocated,
+            stored=stored,
+            high_bit=high_bit,
+            signed=signed == 1,
+            photometric=photometric[0],
+        )
+
+
+def shown(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[np.float32], dict[str, Any], tuple[Notice, ...]]:
+    """Pixels as a viewer shows them first, bright dense.
+
+    The order is fixed: stored values by BitsStored, HighBit and sign; modality LUT or rescale; the first VOI LUT, else
+    the first window, else the percentiles 0.5 and 99.5; last, MONOCHROME1 is inverted, once.
+
+    Returns:
+        ``(H, W)`` float32 in [0, 1], what the window came from, and warnings.
+    """
+    stored = _decode(ds, tags, syntax)
+    if tags.photometric == "PALETTE COLOR":
+        colours = apply_color_lut(stored, ds)
+        return grey_from_equal_channels(colours, float(np.iinfo(colours.dtype).max)), {"from": "palette"}, ()
+    if tags.photometric in COLOUR:
+        return grey_from_equal_channels(stored, float(2**tags.stored - 1)), {"from": "full range"}, ()
+    check_content(stored)
+    values = _modality(ds, stored)
+    pixels, window, notices = _voi(ds, values)
+    if tags.photometric == "MONOCHROME1":
+        pixels = np.float32(1) - pixels
+    return pixels, window, notices
+
+
+def _decode(ds: Dataset, tags: PixelTags, syntax: UID) -> NDArray[Any]:
+    if syntax.is_encapsulated:
+        return _decompress(ds, tags, syntax)
+    if tags.samples == 3:
+        subsampled = tags.photometric == "YBR_FULL_422"
+        _check_length(ds, tags, 2 if subsampled else 3)
+        return np.asarray(pixel_array(ds))
+    _check_length(ds, tags, 1)
+    data = bytes(ds.PixelData)
+    if tags.allocated == 8 and not syntax.is_little_endian and ds["PixelData"].VR == "OW":
+        data = np.frombuffer(data[: len(data) // 2 * 2], np.uint8).reshape(-1, 2)[:, ::-1].tobytes()
+    order = "<" if syntax.is_little_endian else ">"
+    stored = np.frombuffer(data, f"{order}u{tags.allocated // 8}", count=tags.rows * tags.columns)
+    # Bits outside the stored ones may hold overlays or rubbish: shift up to cut them off above, down again with sign.
+    native: NDArray[Any] = stored.astype(f"u{tags.allocated // 8}")
+    native = native << native.dtype.type(tags.allocated - 1 - tags.high_bit)
+    if tags.signed:
+        native = native.view(f"i{tags.allocated // 8}")
+    return np.asarray(native >> native.dtype.type(tags.allocated - tags.stored)).reshape(tags.rows, tags.columns)
+
+
+def _check_length(ds: Dataset, tags: PixelTags, samples: int) -> None:
+    needed = tags.rows * tags.columns * samples * tags.allocated // 8
+    if len(ds.PixelData) < needed:
+        raise _truncated(f"{len(ds.PixelData)} of {needed} bytes")
+
+
+def _decompress(ds: Dataset, tags: PixelTags, syntax: UID) -> NDArray[Any]:
+    missing = InputError(
+        f"no decoder for {syntax.name} is installed",
+        expected="one that pydicom can use",
+        do="Install it with: pip install 'textray[dicom]'",
+        code="E_DECODER",
+    )
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise missing from None
+    if not decoder.is_available:
+        raise missing
+    try:
+        frame = np.asarray(pixel_array(ds))
+    except Exception:  # each decoder raises of its own kind
+        if syntax == JPEGExtended12Bit and tags.stored > 8 and decoder.missing_dependencies:
+            raise missing from None  # Pillow reads its 8-bit form only
+        raise _truncated("pixel data that does not decode") from None
+    if frame.shape[:2] != (tags.rows, tags.columns):
+        raise _truncated("decoded pixels of another size than the tags say")
+    return frame
+
+
+def _modality(ds: Dataset, stored: NDArray[Any]) -> NDArray[np.float32]:
+    if value(ds, "ModalityLUTSequence"):
+        table = _Table.of(ds, "ModalityLUTSequence")
+        if table is None:
+            raise tag_error("ModalityLUTSequence", None, "a table of 8 to 16 bits")
+        return table.look_up(stored.astype(np.float32))
+    if "RescaleSlope" in ds or "RescaleIntercept" in ds:
+        slope, intercept = (_one(ds, keyword, default) for keyword, default in _RESCALE)
+        if slope == 0:
+            raise tag_error("RescaleSlope", 0, "another number")
+        return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
+    return stored.astype(np.float32)
+
+
+_RESCALE = (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
+
+
+def _voi(ds: Dataset, values: NDArray[np.float32]) -> tuple[NDArray[np.float32], dict[str, Any], tuple[Notice, ...]]:
+    ignored: list[str] = []
+    if value(ds, "VOILUTSequence"):
+        table = _Table.of(ds, "VOILUTSequence")
+        if table is not None:
+            pixels = table.look_up(values) / np.float32(table.top)
+            if pixels.min() < pixels.max():
+                return pixels, {"from": "voi lut"}, ()
+        ignored.append("VOI LUT")
+    if any(value(ds, keyword) is not None or _unreadable(ds, keyword) for keyword in ("WindowCenter", "WindowWidth")):
+        first, window = _windowed(ds, values)
+        if first is not None and first.min() < first.max():
+            return first, window, _ignored(ignored)
+        ignored.append("window")
+    low, high = (float(level) for level in np.percentile(values, PERCENTILES))
+    if not low < high:  # more than 99 % of one level: show the whole range
+        low, high = float(values.min()), float(values.max())
+    pixels = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
+    return pixels, {"from": "percentiles", "low": low, "high": high}, _ignored(ignored)
+
+
+def _windowed(ds: Dataset, values: NDArray[np.float32]) -> tuple[NDArray[np.float32] | None, dict[str, Any]]:
+    """The first window, as C.11.2.1.2 and C.11.2.1.3 have it; ``None`` where it is not valid."""
+    centers, widths = numbers(ds, "WindowCenter"), numbers(ds, "WindowWidth")
+    function = (words(ds, "VOILUTFunction") or ("LINEAR",))[0]
+    if centers is None or widths is None or function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+        return None, {}
+    center, width = centers[0], widths[0]
+    if width <= 0 or (function == "LINEAR" and width < 1):
+        return None, {}
+    window = {"from": "window", "center": center, "width": width, "function": function, "of": len(centers)}
+    if function == "SIGMOID":
+        power = np.clip(np.float32(-4 / width) * (values - np.float32(center)), -80, 80)
+        return np.float32(1) / (np.float32(1) + np.exp(power)), window
+    if function == "LINEAR":
+        center, width = center - 0.5, width - 1
+    if width == 0:
+        return (values > center).astype(np.float32), window
+    return np.clip((values - np.float32(center)) / np.float32(width) + np.float32(0.5), 0, 1), window
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Table:
+    """A lookup table of C.11.1 or C.11.2: its entries, the value that the first stands for, and its largest output."""
+
+    entries: NDArray[np.float32]
+    first: int
+    top: int
+
+    @classmethod
+    def of(cls, ds: Dataset, keyword: str) -> _Table | None:
+        try:
+            item = ds[keyword].value[0]
+            count, first, bits = (int(part) for part in item.LUTDescriptor)
+            data, count = item.LUTData, count or 1 << 16
+            if isinstance(data, bytes):
+                wide = len(data) >= 2 * count
+                order = "<" if ds.original_encoding[1] is not False else ">"
+                data = np.frombuffer(data, f"{order}u2" if wide else "u1", count=count)
+            entries = np.asarray(data, np.float32)
+        except Exception:  # a table that cannot be read in any way is none
+            return None
+        if not 8 <= bits <= 16 or entries.shape != (count,) or entries.max() >= 1 << bits:
+            return None
+        return cls(entries=entries, first=first, top=(1 << bits) - 1)
+
+    def look_up(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Values below the first entry take the first, values above the last take the last."""
+        rows = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1).astype(np.intp)
+        return np.asarray(self.entries[rows], np.float32)
+
+
+def _unreadable(ds: Dataset, keyword: str) -> bool:
+    try:
+        ds.get(keyword)
+    except Exception:  # present, but its value cannot be converted
+        return True
+    return False
+
+
+def _one(ds: Dataset, keyword: str, default: float) -> float:
+    found = numbers(ds, keyword)
+    if found is None and (value(ds, keyword) is not None or _unreadable(ds, keyword)):
+        raise tag_error(keyword, "no finite number", "one number")
+    return default if found is None else found[0]
+
+
+def _positive(ds: Dataset, keyword: str) -> int:
+    found = integer(ds, keyword)
+    if found is None or found < 1:
+        raise tag_error(keyword, found, "a positive number")
+    return found
+
+
+def _ignored(what: list[str]) -> tuple[Notice, ...]:
+    if not what:
+        return ()
+    text = f"The file's {' and '.join(what)} cannot be used and was ignored."
+    return (Notice(code="W_WINDOW", text=text, remedy="Look at the overlay; export the film with a valid window."),)
+
+
+def _truncated(came: str) -> InputError:
+    return InputError(
+        "the DICOM pixel data is cut off or damaged",
+        came=came,
+        expected="complete pixel data",
+        do="Fetch the file again.",
+        code="E_TRUNCATED",
+    )

@@ -1,0 +1,206 @@
+"""PNG and JPEG bytes to an array with its true range: nothing is clipped, guessed or filled in."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+
+from textray.errors import InputError
+from textray.io.limits import MAX_PIXELS, check_size
+from textray.records import Notice
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+
+_EXIF_ORIENTATION = 0x0112
+_SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
+_CHANNEL_TOLERANCE = 2  # grey levels of 255: what colour conversion in a JPEG may add to a grey film
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Raster:
+    """A decoded picture, upright.
+
+    Attributes:
+        levels: ``(H, W)`` or ``(H, W, 3)`` unsigned integers as stored.
+        top: The largest level that the file's type can hold: 1, 255 or 65535.
+        opacity: ``(H, W)`` uint8, ``None`` where each pixel is opaque.
+        transform: ``"exif-6"`` and so on where the stored pixels were turned or flipped, else empty.
+        info: Format, mode and stored bits.
+        notices: Warnings.
+    """
+
+    levels: NDArray[Any]
+    top: int
+    opacity: NDArray[np.uint8] | None
+    transform: str
+    info: dict[str, Any]
+    notices: tuple[Notice, ...]
+
+
+def decode(data: bytes, *, whole_film: bool = True) -> Raster:
+    """Decode PNG or JPEG bytes and turn the picture upright as its EXIF orientation says.
+
+    Args:
+        data: The file's bytes.
+        whole_film: False lifts the lower limits of size, which masks and test cards may undercut.
+
+    Raises:
+        InputError: ``E_TRUNCATED`` where the file is cut off or damaged, ``E_SIZE``, ``E_MULTIFRAME`` for an animation,
+            ``E_COLOR`` for colour spaces that are none of grey, RGB and palette.
+    """
+    kind = "PNG" if data.startswith(PNG_SIGNATURE) else "JPEG"
+    if kind == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        raise _damaged(kind)  # no end after the last scan; Pillow would fill with grey where told to be lenient
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of sizes that are refused below, and of odd EXIF data
+        try:
+            picture = _open(data, kind)
+            if whole_film:
+                check_size(picture.height, picture.width)
+            elif picture.height * picture.width > MAX_PIXELS:
+                raise _too_large()
+            if kind == "PNG" and getattr(picture, "n_frames", 1) > 1:
+                raise InputError("the PNG is an animation", expected="one picture", code="E_MULTIFRAME")
+            return _convert(picture, kind)
+        except PILImage.DecompressionBombError:
+            raise _too_large() from None
+        except InputError:
+            raise
+        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
+            raise _damaged(kind) from error
+
+
+def to_grey(raster: Raster) -> NDArray[np.float32]:
+    """Levels as ``(H, W)`` float32 in [0, 1]; three equal channels count as grey.
+
+    Raises:
+        InputError: ``E_COLOR`` where the channels differ or pixels are transparent.
+    """
+    _refuse_transparency(raster)
+    if raster.levels.ndim == 2:
+        return raster.levels.astype(np.float32) / np.float32(raster.top)
+    return grey_from_equal_channels(raster.levels, raster.top)
+
+
+def to_colour(raster: Raster) -> NDArray[np.float32]:
+    """Levels as ``(H, W, 3)`` float32 in [0, 1], grey repeated; raises as `to_grey` does for transparent pixels."""
+    _refuse_transparency(raster)
+    levels = raster.levels if raster.levels.ndim == 3 else np.repeat(raster.levels[..., None], 3, axis=2)
+    return levels.astype(np.float32) / np.float32(raster.top)
+
+
+def grey_from_equal_channels(levels: NDArray[Any], top: float) -> NDArray[np.float32]:
+    """``(H, W, 3)`` levels of at most 16 bits and equal channels as ``(H, W)`` float32 in [0, 1].
+
+    Raises:
+        InputError: ``E_COLOR`` where the channels differ by more than two levels of 255.
+    """
+    spread = (levels.max(axis=2) - levels.min(axis=2)).max()
+    if spread * 255 > _CHANNEL_TOLERANCE * top:
+        raise InputError(
+            "the picture is in colour",
+            came=f"channels that differ by up to {spread} of {top:g}",
+            expected="a grey film, or RGB with equal channels",
+            do="Export the film itself, not a screenshot or an annotated copy.",
+            code="E_COLOR",
+        )
+    total: NDArray[np.float32] = levels.sum(axis=2, dtype=np.uint32).astype(np.float32)
+    return total / np.float32(3 * top)
+
+
+def upright(levels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn stored rows and columns ``(H, W, ...)`` to the displayed picture of an EXIF orientation 1 to 8."""
+    if orientation >= 5:
+        levels = levels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        levels = levels[::-1]
+    if orientation in (2, 3, 6, 7):
+        levels = levels[:, ::-1]
+    return np.ascontiguousarray(levels)
+
+
+def _open(data: bytes, kind: str) -> PILImage.Image:
+    if kind == "PNG":
+        with PILImage.open(io.BytesIO(data), formats=(kind,)) as probe:
+            probe.verify()  # checks each chunk's sum and that the end is there
+    return PILImage.open(io.BytesIO(data), formats=(kind,))
+
+
+def _convert(picture: PILImage.Image, kind: str) -> Raster:
+    stored_mode = picture.mode
+    picture.load()
+    orientation, notices = _orientation(picture)
+    info: dict[str, Any] = {"format": kind.lower(), "mode": stored_mode, "exif_orientation": orientation}
+    opacity: NDArray[np.uint8] | None = None
+    if picture.mode in _SIXTEEN_BIT_MODES:
+        levels, top = np.asarray(picture).astype(np.uint16), 65535
+        if isinstance(clear := picture.info.get("transparency"), int) and (levels == clear).any():
+            opacity = np.where(levels == clear, np.uint8(0), np.uint8(255))
+    else:
+        has_opacity = "transparency" in picture.info or picture.mode in ("LA", "PA", "RGBA")
+        if picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+            raise InputError(
+                "the picture has an unknown colour space", came=picture.mode, expected="grey or RGB", code="E_COLOR"
+            )
+        if has_opacity:
+            rgba = np.asarray(picture.convert("RGBA"))
+            levels, opacity = rgba[..., :3], rgba[..., 3]
+            levels = levels[..., 0] if picture.mode in ("1", "L", "LA") else levels
+            opacity = opacity if opacity.min() < 255 else None
+        else:
+            levels = np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)
+        top = 1 if picture.mode == "1" and not has_opacity else 255
+    info["bits"] = {1: 1, 255: 8, 65535: 16}[top]
+    return Raster(
+        levels=upright(levels, orientation),
+        top=top,
+        opacity=None if opacity is None else upright(opacity, orientation),
+        transform="" if orientation == 1 else f"exif-{orientation}",
+        info=info,
+        notices=notices,
+    )
+
+
+def _orientation(picture: PILImage.Image) -> tuple[int, tuple[Notice, ...]]:
+    try:
+        value = picture.getexif().get(_EXIF_ORIENTATION, 1)
+    except Exception:  # EXIF is free-form bytes; whatever Pillow trips over, the picture itself is fine
+        value = None
+    if isinstance(value, int) and 1 <= value <= 8:
+        return value, ()
+    text = "The EXIF orientation cannot be read, so the stored pixels are taken as upright."
+    return 1, (Notice(code="W_EXIF", text=text, remedy="Look at the overlay: the film should stand upright."),)
+
+
+def _refuse_transparency(raster: Raster) -> None:
+    if raster.opacity is not None:
+        share = float((raster.opacity < 255).mean())
+        raise InputError(
+            "the picture has transparent pixels",
+            came=f"{share:.1%} of them",
+            expected="an opaque picture",
+            do="Flatten it first.",
+            code="E_COLOR",
+        )
+
+
+def _damaged(kind: str) -> InputError:
+    return InputError(
+        f"the {kind} is cut off or damaged",
+        expected="a complete file",
+        do="Copy or export it again.",
+        code="E_TRUNCATED",
+    )
+
+
+def _too_large() -> InputError:
+    return InputError(
+        "the picture is too large", expected=f"at most {MAX_PIXELS} pixels", do="Reduce it.", code="E_SIZE"
+    )

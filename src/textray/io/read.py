@@ -1,0 +1,232 @@
+"""Pictures by content, whatever their file is called."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from textray.errors import DataError, InputError
+from textray.io import raster
+from textray.io.dicom import looks_like_dicom, read_dicom
+from textray.io.limits import MAX_FILE_BYTES, check_content, check_size
+from textray.records import Grid, Image
+
+_SIGNATURES = (
+    (raster.PNG_SIGNATURE, "png"),
+    (raster.JPEG_SIGNATURE, "jpeg"),
+    (b"GIF8", "a GIF picture"),
+    (b"II*\x00", "a TIFF picture"),
+    (b"MM\x00*", "a TIFF picture"),
+    (b"BM", "a BMP picture"),
+    (b"%PDF", "a PDF document"),
+    (b"PK\x03\x04", "a zip archive or office document"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"\x93NUMPY", "a NumPy array"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 picture"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 stream"),
+)
+_HTML = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+_MASK_NOISE = 32  # levels of 255 below which a JPEG mask without a foreground counts as empty
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MaskFile:
+    """A mask as read, and how far it was from a binary one.
+
+    Attributes:
+        mask: ``(H, W)`` bool, true inside lesions.
+        threshold: Levels above it are foreground.
+        odd_share: Share of pixels that are neither background nor full foreground, in [0, 1].
+        foreground_share: Share of true pixels, in [0, 1]; a value near 1 hints at an inverted mask.
+    """
+
+    mask: NDArray[np.bool_]
+    threshold: float
+    odd_share: float
+    foreground_share: float
+
+
+def detect(data: bytes) -> str:
+    """What bytes are: ``"png"``, ``"jpeg"``, ``"dicom"``, or words for something that is not read."""
+    if looks_like_dicom(data):  # first: a DICOM preamble may itself look like a TIFF or a program
+        return "dicom"
+    if not data:
+        return "an empty file"
+    for signature, kind in _SIGNATURES:
+        if data.startswith(signature):
+            return kind
+    if data[344:348] in (b"n+1\x00", b"ni1\x00"):
+        return "a NIfTI volume"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "a WebP picture"
+    head = data[:1024]
+    if _HTML.match(head):
+        return "an HTML page"
+    if head.lstrip().startswith(b"<?xml"):
+        return "an XML document"
+    if not re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head):
+        return "text"
+    return "bytes of an unknown kind"
+
+
+def read(path: str | Path, *, color: bool = False) -> Image:
+    """Read a film from PNG, JPEG or DICOM, known by its content and not by its name.
+
+    Pixels of a raster file are its levels over the largest level that its type can hold (1, 255, 65535): a 16-bit file
+    that uses only 12 bits stays dim, and `textray.preprocess` stretches it by its own percentiles. Pixels of a DICOM
+    file are what its window shows, see `textray.io.dicom.read_dicom`.
+
+    Args:
+        path: The file.
+        color: Keep the colours of PNG and JPEG, ``(H, W, 3)``; for microscopy, not for films.
+
+    Raises:
+        InputError: If the file is refused; the code says why (``E_READ``, ``E_FORMAT``, ``E_TRUNCATED``, ``E_SIZE``,
+            ``E_COLOR``, ``E_CONSTANT``, ``E_MULTIFRAME``, ``E_DICOM_TAG``, ``E_DECODER``, or ``W_NOT_IMAGE`` for
+            a DICOM object that is not a picture).
+    """
+    path = Path(path)
+    data = _bytes(path)
+    kind = detect(data)
+    if kind == "dicom":
+        return read_dicom(data, source=path)
+    if kind not in ("png", "jpeg"):
+        raise _refused(kind)
+    picture = raster.decode(data)
+    pixels = raster.to_colour(picture) if color else raster.to_grey(picture)
+    check_content(pixels)
+    return Image(
+        pixels=pixels,
+        grid=Grid(height=pixels.shape[0], width=pixels.shape[1], transform=picture.transform),
+        source=path,
+        sha256=hashlib.sha256(data).hexdigest(),
+        info=picture.info,
+        notices=picture.notices,
+    )
+
+
+def from_array(
+    array: ArrayLike, *, spacing_mm: tuple[float, float] | None = None, orientation: tuple[str, str] | None = None
+) -> Image:
+    """Take a film from an array.
+
+    Args:
+        array: ``(H, W)`` or ``(H, W, 3)`` with equal channels; bool, uint8 or uint16, taken over their full range, or
+            floating point in [0, 1]. Bright is dense.
+        spacing_mm: Distance between rows and between columns, ``None`` where unknown.
+        orientation: As `Grid.orientation`.
+
+    Raises:
+        InputError: If the array is none of these, too small or large, constant, or not finite.
+    """
+    values = np.asarray(array)
+    tops = {"bool": 1, "uint8": 255, "uint16": 65535}
+    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3):
+        raise InputError("the array is no picture", came=f"shape {values.shape}", expected="(H, W) or (H, W, 3)")
+    check_size(*values.shape[:2])
+    if values.dtype.name in tops:
+        top = tops[values.dtype.name]
+    elif np.issubdtype(values.dtype, np.floating):
+        top = 1
+        check_content(values)
+        if values.min() < 0 or values.max() > 1:
+            came = f"[{values.min():g}, {values.max():g}]"
+            raise InputError("the array's range is wrong", came=came, expected="[0, 1]", do="Scale it first.")
+    else:
+        raise InputError(
+            "the array's type is wrong", came=values.dtype, expected="bool, uint8, uint16, or floating point in [0, 1]"
+        )
+    if values.ndim == 3:
+        if np.issubdtype(values.dtype, np.floating):
+            values, top = np.rint(values * 65535), 65535
+        pixels = raster.grey_from_equal_channels(values, top)
+    else:
+        pixels = values.astype(np.float32) / np.float32(top)
+    check_content(pixels)
+    if spacing_mm is not None and not all(np.isfinite(s) and s > 0 for s in spacing_mm):
+        raise InputError("the spacing is wrong", came=spacing_mm, expected="two positive numbers of mm, or None")
+    return Image(
+        pixels=pixels,
+        grid=Grid(height=pixels.shape[0], width=pixels.shape[1], spacing_mm=spacing_mm, orientation=orientation),
+        sha256=hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest(),
+        info={"format": "array", "type": np.asarray(array).dtype.name},
+    )
+
+
+def read_mask(path: str | Path) -> NDArray[np.bool_]:
+    """The mask of a PNG or JPEG, ``(H, W)`` bool; see `inspect_mask` for the rule."""
+    return inspect_mask(path).mask
+
+
+def inspect_mask(path: str | Path) -> MaskFile:
+    """Read a mask by a declared rule and tell how clean it was.
+
+    Colours and palettes are reduced by their largest channel; transparent pixels are background. Two levels, 0 and any
+    other, are background and foreground. Else what lies above half of the type's range is foreground.
+
+    Raises:
+        DataError: ``E_DATA`` where levels above 0 exist but none above the threshold, so that the rule would turn
+            a labelled mask into an empty one.
+        InputError: If the file is refused, as `read` does.
+    """
+    data = _bytes(Path(path))
+    kind = detect(data)
+    if kind not in ("png", "jpeg"):
+        raise _refused(kind)
+    picture = raster.decode(data, whole_film=False)
+    levels = picture.levels if picture.levels.ndim == 2 else picture.levels.max(axis=2)
+    levels = np.where(picture.opacity > 127, levels, 0) if picture.opacity is not None else levels.astype(np.uint16)
+    found = np.flatnonzero(np.bincount(levels.ravel(), minlength=1))
+    high = int(found[-1])
+    binary = kind == "png" and len(found) <= 2 and (len(found) == 1 or found[0] == 0)
+    threshold = high / 2 if binary else picture.top / 2
+    if 0 < high <= threshold and (kind == "png" or high >= _MASK_NOISE):
+        raise DataError(
+            "the mask's levels are ambiguous",
+            came=f"{len(found)} levels from {found[0]} to {high}",
+            expected=f"background 0 and foreground above {threshold:g}",
+            do="Store it with two levels, 0 and 255.",
+        )
+    mask = levels > threshold
+    full = high if binary else picture.top
+    return MaskFile(
+        mask=mask,
+        threshold=threshold,
+        odd_share=float(((levels != 0) & (levels != full)).mean()),
+        foreground_share=float(mask.mean()),
+    )
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        status = path.stat()  # before opening: a pipe would block for ever
+        if not stat.S_ISREG(status.st_mode):
+            kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
+            raise InputError("this is not a file", came=kind, expected="a regular file", code="E_READ")
+        if status.st_size > MAX_FILE_BYTES:
+            raise InputError(
+                "the file is too large",
+                came=f"{status.st_size} bytes",
+                expected=f"at most {MAX_FILE_BYTES}",
+                code="E_SIZE",
+            )
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"cannot read {path}", came=reason, do="Check name and permissions.", code="E_READ") from error
+
+
+def _refused(kind: str) -> InputError:
+    return InputError(
+        "the file is no picture that is read",
+        came=kind,
+        expected="PNG, JPEG or DICOM",
+        do="Convert it to one of these.",
+    )
