@@ -1,0 +1,82 @@
+"""Where the text of an evaluation comes from: a score without its text mode means nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+import numpy as np
+
+from textray.data.base import Sample
+from textray.errors import UsageError, unknown_name
+from textray.records import Zones
+
+
+class TextMode(StrEnum):
+    """Where the text of an evaluation comes from."""
+
+    ORACLE = "oracle"
+    NONE = "none"
+    SHUFFLED = "shuffled"
+    GENERATED = "generated"
+
+
+MEANINGS = {
+    TextMode.ORACLE: "the data set's own caption, which tells where the lesions are",
+    TextMode.NONE: "no text at all",
+    TextMode.SHUFFLED: "the caption of another image of the split, naming other zones (seeded)",
+}
+
+
+def parse_modes(names: Iterable[str]) -> tuple[TextMode, ...]:
+    """Text modes by name, each once, in the order given.
+
+    Raises:
+        UsageError: If a name is unknown, none is given, or a mode asks for a report generator.
+    """
+    modes = []
+    for name in dict.fromkeys(names):
+        if name not in list(TextMode):
+            raise unknown_name("text mode", name, TextMode)
+        modes.append(TextMode(name))
+    if not modes:
+        raise UsageError("no text mode given", expected="one or more of " + ", ".join(TextMode))
+    if TextMode.GENERATED in modes:
+        raise UsageError(
+            "text mode 'generated' needs a model that writes its own report, and this model has no report generator",
+            expected=", ".join(MEANINGS),
+            do="Leave --text-mode generated out; 'none' scores the model without text.",
+        )
+    return tuple(modes)
+
+
+def mode_texts(samples: Sequence[Sample], mode: TextMode, *, seed: int) -> dict[int, Zones | None]:
+    """What the network is told about each sample in a mode.
+
+    Shuffled: each sample gets the caption of another sample that names other zones, drawn evenly from all such samples.
+    The draw depends on seed and ids alone, not on the order of the samples.
+
+    Raises:
+        UsageError: If captions are to be shuffled and all name the same zones, or none.
+    """
+    own = {i: sample.report.zones if sample.report.zones else None for i, sample in enumerate(samples)}
+    if mode is TextMode.NONE:
+        return dict.fromkeys(own)
+    if mode is TextMode.ORACLE:
+        return own
+    order = sorted(own, key=lambda i: samples[i].image_id)
+    captions = {zones.index for zones in own.values() if zones}
+    donors_of = {index: [i for i in order if (z := own[i]) and z.index != index] for index in (0, *captions)}
+    rng = np.random.default_rng(seed)
+    drawn: dict[int, Zones | None] = {}
+    for i in order:
+        mine = own[i]
+        others = donors_of[mine.index if mine else 0]
+        if not others:
+            raise UsageError(
+                "captions cannot be shuffled: no other image of the split names other zones",
+                came=f"{len(samples)} images, {len(captions)} different captions",
+                expected="at least two different captions",
+            )
+        drawn[i] = own[others[int(rng.integers(len(others)))]]
+    return {i: drawn[i] for i in own}

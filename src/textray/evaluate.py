@@ -1,0 +1,266 @@
+"""Scores of a bundle on a split, for each text mode: cases first, then the summary.
+
+A run reads every image once, preprocesses it once, and asks the network once for each text mode. Masks are compared on
+the image's own grid. Results: ``cases.csv`` (one row for each image and mode), ``summary.json``, ``summary.md`` and,
+where asked for, ``sides.csv``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textray import __version__, registry
+from textray.data.base import Sample, fingerprint
+from textray.data.text_modes import MEANINGS, TextMode, mode_texts, parse_modes
+from textray.errors import UsageError
+from textray.inference.bundle import Bundle
+from textray.inference.cases import Case, Segmenter, Texts, segment
+from textray.inference.predictor import Predictor
+from textray.io.write import atomic_write, check_writable, write_json
+from textray.metrics import intervals
+from textray.metrics.segmentation import SCORES, case_columns, check_protocol, empty_counts
+from textray.metrics.sides import SideCase, can_tell, side_summary
+from textray.metrics.table import summary_page
+from textray.records import Zones
+
+log = logging.getLogger(__name__)
+
+_MIRRORED = "mirrored"
+_CASE_FIELDS = (
+    "image", "patient", "mode", "zones", "tp", "fp", "fn", "tn", "dice", "iou", "truth_empty", "prediction_empty",
+)  # fmt: skip
+_SIDE_FIELDS = (
+    "image", "patient", "kind", "zones", "named_true", "contested_true", "named_mirrored", "contested_mirrored",
+    "share_true", "share_mirrored", "moved",
+)  # fmt: skip
+
+
+def evaluate(
+    *,
+    data: str,
+    root: Path | None,
+    split: str,
+    text_modes: Sequence[str],
+    out: Path,
+    model: str | Path | None = None,
+    captions: str = "error",
+    threads: int | None = None,
+    limit: int | None = None,
+    sides: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Score a bundle on a split and write ``cases.csv``, ``summary.json`` and ``summary.md`` into ``out``.
+
+    Args:
+        data: Registry name of the data set.
+        root: Its folder; ``None`` for one that is drawn, such as ``phantom``.
+        split: Name of the split.
+        text_modes: One or more of `TextMode`.
+        out: Folder of the results.
+        model: Name of weights inside the package, or a bundle folder; ``None`` for the default weights.
+        captions: Caption policy of the reader (``error``, ``skip``, ``text-free``).
+        threads: Threads of the network; ``None`` is one for each processor.
+        limit: Score only so many images, spread evenly over the split.
+        sides: Also measure left-right sensitivity (``sides.csv`` and ``sides`` in the summary).
+        progress: Called with the number of images done and of all.
+
+    Returns:
+        What ``summary.json`` holds.
+
+    Raises:
+        UsageError: If a name or number is wrong, or the model cannot work in a mode; nothing was segmented then.
+        DataError: If an image and its mask have different sizes.
+        OutputError: If ``out`` cannot be written to.
+    """
+    modes = parse_modes(text_modes)
+    bundle = Bundle.load(model)
+    if bundle.text_encoder is None and (sides or set(modes) != {TextMode.NONE}):
+        raise UsageError(
+            f"model {bundle.name} reads no text",
+            came=", ".join([*modes, *(["sides"] if sides else [])]),
+            expected="text mode none only",
+        )
+    samples = _limited(_samples(data, root, split, captions), limit)
+    check_writable(out)
+    predictor = Predictor(bundle, threads=threads)
+    summary: dict[str, Any] = {
+        "textray": __version__,
+        "model": bundle.describe(),
+        "data": {"name": data, "split": split, "ids_sha256": fingerprint(s.image_id for s in samples), "limit": limit},
+        "size": list(bundle.preprocess.size),
+        "threshold": bundle.threshold,
+        "grid": "native",
+        "command": _command(model, data, root, split, modes, captions, limit, sides),
+        "git": git_state(Path(__file__).parent),
+    }
+    zone_rows = bundle.zone_rows
+    return score(predictor, samples, modes, out, summary, zone_rows=zone_rows, sides=sides, progress=progress)
+
+
+def score(
+    segmenter: Segmenter,
+    samples: Sequence[Sample],
+    modes: Sequence[TextMode],
+    out: Path,
+    facts: Mapping[str, Any],
+    *,
+    zone_rows: tuple[float, float],
+    sides: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Segment samples in each mode, write cases, then summary; what `evaluate` does once it has opened everything.
+
+    Args:
+        segmenter: The network.
+        samples: What to segment.
+        modes: Text modes, without ``generated``.
+        out: Folder of the results, writable.
+        facts: What the summary says of model, data and run.
+        zone_rows: Heights that split the zones of pixels.
+        sides: Also measure left-right sensitivity.
+        progress: Called with the number of images done and of all.
+    """
+    started = time.perf_counter()
+    texts: dict[str, Texts] = {mode: mode_texts(samples, mode, seed=intervals.SEED) for mode in modes}
+    if sides:
+        telling = {i: s.report.zones for i, s in enumerate(samples) if can_tell(s.report.zones)}
+        texts.setdefault(TextMode.ORACLE, telling)
+        texts[_MIRRORED] = {i: zones.mirror() for i, zones in telling.items()}
+    cases = segment(segmenter, samples, texts, zone_rows=zone_rows, progress=progress)
+    by_mode = {mode: list(cases[mode].values()) for mode in modes}
+    atomic_write(out / "cases.csv", _table(_CASE_FIELDS, (r for m, c in by_mode.items() for r in _case_rows(m, c))))
+    known = {s.patient_id for s in samples if s.patient_id is not None}
+    summary = dict(facts) | {
+        "images": len(samples),
+        "patients": len(known),
+        "images_without_patient": sum(s.patient_id is None for s in samples),
+        "estimator": intervals.ESTIMATOR,
+        "draws": intervals.DRAWS,
+        "seed": intervals.SEED,
+        "text_modes": {str(mode): MEANINGS[mode] for mode in modes},
+        "modes": {str(mode): _scores(found) for mode, found in by_mode.items()},
+        "images_without_text": {str(m): sum(not case.zones for case in found) for m, found in by_mode.items()},
+        "empty": {str(mode): empty_counts(_counts_of(found)) for mode, found in by_mode.items()},
+    }
+    if sides:
+        films = {i: _side_case(cases[TextMode.ORACLE][i], case) for i, case in cases[_MIRRORED].items()}
+        rows = (_side_row(samples[i], film) for i, film in films.items())
+        atomic_write(out / "sides.csv", _table(_SIDE_FIELDS, rows))
+        summary["sides"] = side_summary(list(films.values()))
+    summary["seconds"] = round(time.perf_counter() - started, 1)
+    write_json(out / "summary.json", summary)
+    atomic_write(out / "summary.md", summary_page(summary).encode())
+    return summary
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Commit of the checkout that TextRay runs from, and whether it is changed; ``None`` for an installed package."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=20
+        )
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # else a checkout around an installation would be named
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--", "."))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _samples(data: str, root: Path | None, split: str, captions: str) -> list[Sample]:
+    row = registry.dataset(data)
+    if root is None and row.on_disk:
+        raise UsageError(
+            f"data set {data} is read from a folder, and none was given", do=f"Add --root; see {row.card}."
+        )
+    samples: list[Sample] = registry.load(row.path)(root, captions=captions).samples(split)
+    if not samples:
+        raise UsageError(f"split {split} of {data} holds no image", do=f"See {row.card}.")
+    return samples
+
+
+def _limited(samples: list[Sample], limit: int | None) -> list[Sample]:
+    if limit is None or limit >= len(samples):
+        return samples
+    if limit < 1:
+        raise UsageError("limit of images is wrong", came=limit, expected="1 or more")
+    return [samples[i * len(samples) // limit] for i in range(limit)]
+
+
+def _command(
+    model: str | Path | None,
+    data: str,
+    root: Path | None,
+    split: str,
+    modes: Sequence[TextMode],
+    captions: str,
+    limit: int | None,
+    sides: bool,
+) -> str:
+    """The command line of this run; folders by placeholders, since a path may name persons."""
+    words = ["textray", "evaluate", "--data", data]
+    words += [] if root is None else ["--root", "ROOT"]
+    words += ["--split", split, *(word for mode in modes for word in ("--text-mode", mode))]
+    words += [] if model is None else ["--model", Path(model).name]
+    words += [] if captions == "error" else ["--captions", captions]
+    words += [] if limit is None else ["--limit", str(limit)]
+    words += ["--sides"] if sides else []
+    return shlex.join([*words, "--out", "OUT"])
+
+
+def _counts_of(cases: Sequence[Case]) -> NDArray[np.int64]:
+    return np.array([[c.counts.tp, c.counts.fp, c.counts.fn, c.counts.tn] for c in cases], dtype=np.int64)
+
+
+def _scores(cases: Sequence[Case]) -> dict[str, dict[str, float | None]]:
+    found = intervals.bootstrap(case_columns(_counts_of(cases)), [case.sample.group for case in cases], SCORES)
+    check_protocol({name: interval.value for name, interval in found.items()})
+    return {name: interval.to_dict() for name, interval in found.items()}
+
+
+def _bits(zones: Zones | None) -> str:
+    """The zones told to the network, such as ``101000``; empty without text."""
+    return "".join("1" if present else "0" for present in zones.present) if zones else ""
+
+
+def _case_rows(mode: str, cases: Sequence[Case]) -> Iterable[tuple[object, ...]]:
+    columns = case_columns(_counts_of(cases))
+    for case, (dice, iou) in zip(cases, columns[:, 4:6].tolist(), strict=True):
+        sample, counts = case.sample, case.counts
+        yield (
+            sample.image_id, sample.patient_id or "", str(mode), _bits(case.zones), counts.tp, counts.fp, counts.fn,
+            counts.tn, dice, iou, int(counts.truth_empty), int(counts.prediction_empty),
+        )  # fmt: skip
+
+
+def _side_case(true: Case, mirrored: Case) -> SideCase:
+    zones = true.sample.report.zones
+    return SideCase(zones=zones, true_areas=true.areas, mirrored_areas=mirrored.areas, group=true.sample.group)
+
+
+def _side_row(sample: Sample, film: SideCase) -> tuple[object, ...]:
+    shares = ("" if share != share else share for share in (film.share_true, film.share_mirrored))  # NaN is empty
+    return (
+        sample.image_id, sample.patient_id or "", film.kind, _bits(film.zones), *film.areas, *shares, int(film.moved)
+    )  # fmt: skip
+
+
+def _table(fields: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(fields)
+    writer.writerows(rows)
+    return text.getvalue().encode()

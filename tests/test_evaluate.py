@@ -1,0 +1,403 @@
+"""Evaluation of a bundle whose network paints exactly the zones it is told, so that every answer is known."""
+
+import csv
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image as PILImage
+from safetensors.numpy import save_file
+
+from textray.data.base import Sample
+from textray.data.phantom import Phantom
+from textray.data.qata_cov19 import QaTaCOV19
+from textray.data.text_modes import TextMode, mode_texts, parse_modes
+from textray.errors import DataError, OutputError, UsageError
+from textray.evaluate import evaluate, git_state, score
+from textray.inference.bundle import Bundle, seal
+from textray.inference.cases import segment
+from textray.inference.predictor import Predictor
+from textray.io.read import read_mask
+from textray.preprocess import Preprocess
+from textray.records import Report, Zones
+
+SIDE = 32
+ROWS = (0.375, 0.55)
+
+
+def painted(zones):
+    """``(SIDE, SIDE)`` bool: the rectangles of the zones named."""
+    mask = np.zeros((SIDE, SIDE), bool)
+    heights = [0, 12, 18, SIDE]
+    for zone, present in enumerate(zones.present):
+        if present:
+            side, level = divmod(zone, 3)
+            mask[heights[level] : heights[level + 1], side * SIDE // 2 : (side + 1) * SIDE // 2] = True
+    return mask
+
+
+def painter(reads_text):
+    """ONNX graph: logits +10 in the zones told, -10 elsewhere; one that reads no text paints bright pixels."""
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["B", 3, SIDE, SIDE])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", 1, SIDE, SIDE])
+    if not reads_text:
+        weight = numpy_helper.from_array(np.full((1, 3, 1, 1), 5, np.float32), "weight")
+        graph = helper.make_graph(
+            [helper.make_node("Conv", ["image", "weight"], ["logits"])], "bright", [image], [logits], [weight]
+        )
+    else:
+        features = helper.make_tensor_value_info("text_features", TensorProto.FLOAT, ["B", 1, 6])
+        mask = helper.make_tensor_value_info("text_mask", TensorProto.FLOAT, ["B", 1])
+        planes = np.stack([painted(Zones.from_index(1 << zone)).ravel() for zone in range(6)]).astype(np.float32)
+        constants = {
+            "planes": planes * 20,
+            "shape": np.array([-1, 1, SIDE, SIDE], np.int64),
+            "zero": np.zeros(1, np.float32),
+            "ten": np.full(1, 10, np.float32),
+            "last": np.array([2], np.int64),
+            "pixels": np.array([1, 2, 3], np.int64),
+        }
+        nodes = [
+            helper.make_node("Unsqueeze", ["text_mask", "last"], ["gate"]),
+            helper.make_node("Mul", ["text_features", "gate"], ["told"]),
+            helper.make_node("MatMul", ["told", "planes"], ["flat"]),
+            helper.make_node("Reshape", ["flat", "shape"], ["painting"]),
+            helper.make_node("ReduceMean", ["image", "pixels"], ["mean"]),
+            helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+            helper.make_node("Add", ["painting", "nothing"], ["sum"]),
+            helper.make_node("Sub", ["sum", "ten"], ["logits"]),
+        ]
+        tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+        graph = helper.make_graph(nodes, "painter", [image, features, mask], [logits], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+
+
+def make_bundle(folder, *, reads_text=True):
+    folder.mkdir()
+    onnx.save(painter(reads_text), folder / "model.onnx")
+    (folder / "preprocess.json").write_text(json.dumps(Preprocess(size=(SIDE, SIDE)).to_dict()))
+    save_file({"weight": np.zeros(1, np.float16)}, folder / "model.safetensors")
+    (folder / "README.md").write_text("A painter of zones.\n")
+    (folder / "LICENSE").write_text("None.\n")
+    if reads_text:
+        bits = np.array([[Zones.from_index(i).present] for i in range(64)], np.float16)
+        save_file({"features": bits, "mask": np.ones((64, 1), np.uint8)}, folder / "text_bank.safetensors")
+    seal(
+        folder,
+        name="painter",
+        version="1",
+        model="mmi_unet" if reads_text else "unet",
+        model_config={},
+        threshold=0.5,
+        text_encoder="tiny" if reads_text else None,
+        provenance={},
+        zone_rows=ROWS,
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("models") / "painter")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return Phantom(n=40, size=(48, 61), seed=3).write(tmp_path_factory.mktemp("data"))
+
+
+def run(bundle, root, out, modes=("oracle", "none", "shuffled"), **options):
+    settings = {"data": "qata_cov19", "root": root, "split": "train", "model": bundle, "threads": 1} | options
+    return evaluate(text_modes=modes, out=out, **settings)
+
+
+@pytest.fixture(scope="module")
+def done(bundle, root, tmp_path_factory):
+    """One run that several tests look at: its folder and what it returned."""
+    out = tmp_path_factory.mktemp("out")
+    return out, run(bundle, root, out, sides=True)
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_cases_equal_segmenting_each_film_by_itself(bundle, root, done):
+    cases = {(row["image"], row["mode"]): row for row in read_csv(done[0] / "cases.csv")}
+    samples = QaTaCOV19(root).samples("train")
+    assert len(cases) == 3 * len(samples)
+    predictor = Predictor(Bundle.load(bundle), threads=1)
+    for sample in samples:
+        truth = read_mask(sample.mask_path)
+        for mode, text in (("oracle", sample.report.text), ("none", None)):
+            mask = predictor.segment(sample.image_path, text=text, laterality="viewer").mask
+            assert mask.shape == (48, 61)  # the film's own grid, not the network's
+            row = cases[sample.image_id, mode]
+            expected = [(mask & truth).sum(), (mask & ~truth).sum(), (~mask & truth).sum(), (~mask & ~truth).sum()]
+            assert [int(row[k]) for k in ("tp", "fp", "fn", "tn")] == expected
+            assert float(row["dice"]) == pytest.approx(2 * expected[0] / (mask.sum() + truth.sum()))
+            assert float(row["iou"]) == pytest.approx(expected[0] / (mask | truth).sum())
+            assert row["patient"] == (sample.patient_id or "")
+            assert row["truth_empty"] == "0"
+            assert row["prediction_empty"] == ("1" if mode == "none" else "0")
+            bits = "".join("1" if p else "0" for p in sample.report.zones.present)
+            assert row["zones"] == (bits if mode == "oracle" else "")
+
+
+def test_summary_follows_from_the_cases(done):
+    out, returned = done
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary == json.loads(json.dumps(returned))
+    for mode in ("oracle", "none", "shuffled"):
+        rows = [row for row in read_csv(out / "cases.csv") if row["mode"] == mode]
+        tp, fp, fn = (sum(int(row[k]) for row in rows) for k in ("tp", "fp", "fn"))
+        found = summary["modes"][mode]
+        assert found["dice_pooled"]["value"] == pytest.approx(2 * tp / (2 * tp + fp + fn))
+        assert found["iou_per_image"]["value"] == pytest.approx(sum(float(row["iou"]) for row in rows) / len(rows))
+        for interval in found.values():
+            assert interval["low"] <= interval["value"] + 1e-12
+            assert interval["value"] <= interval["high"] + 1e-12
+    assert summary["modes"]["oracle"]["dice_pooled"]["value"] > summary["modes"]["shuffled"]["dice_pooled"]["value"]
+    assert summary["modes"]["none"]["dice_pooled"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert summary["empty"]["none"] == {"truth": 0, "prediction": 32, "both": 0}
+    assert summary["images_without_text"] == {"oracle": 0, "none": 32, "shuffled": 0}
+
+
+def test_summary_says_where_the_numbers_come_from(bundle, done):
+    out, summary = done
+    assert (summary["images"], summary["patients"], summary["images_without_patient"]) == (32, 6, 16)
+    assert summary["data"]["name"] == "qata_cov19"
+    assert summary["data"]["split"] == "train"
+    assert len(summary["data"]["ids_sha256"]) == 64
+    assert summary["model"]["name"] == "painter"
+    assert summary["model"]["sha256"] == Bundle.load(bundle).sha256
+    assert (summary["size"], summary["threshold"], summary["draws"]) == ([SIDE, SIDE], 0.5, 1000)
+    assert "caption" in summary["text_modes"]["oracle"]
+    assert summary["command"] == (
+        "textray evaluate --data qata_cov19 --root ROOT --split train --text-mode oracle --text-mode none "
+        "--text-mode shuffled --model painter --sides --out OUT"
+    )
+    page = (out / "summary.md").read_text()
+    assert summary["command"] in page
+    assert "| painter | qata_cov19 train | shuffled | 32 |" in page
+    assert str(out) not in page + (out / "summary.json").read_text()
+
+
+def test_nothing_else_is_left_in_the_folder(done):
+    assert sorted(p.name for p in done[0].iterdir()) == ["cases.csv", "sides.csv", "summary.json", "summary.md"]
+
+
+def test_a_network_that_obeys_moves_every_film(root, done):
+    out, summary = done
+    samples = QaTaCOV19(root).samples("train")
+    telling = [s for s in samples if s.report.zones.index != s.report.zones.mirror().index]
+    rows = read_csv(out / "sides.csv")
+    assert [row["image"] for row in rows] == [s.image_id for s in telling]
+    for kind in ("unilateral", "bilateral"):
+        found = summary["sides"][kind]
+        assert found["films"] == sum(row["kind"] == kind for row in rows) > 0
+        for name in ("share_true_pooled", "share_mirrored_per_image"):
+            assert found[name]["value"] > 0.95  # resizing to 61 columns blurs the middle
+        assert found["moved_films"]["value"] == 1.0
+    assert "Left-right sensitivity" in (out / "summary.md").read_text()
+
+
+def test_sides_without_oracle_give_the_same_sides(bundle, root, done, tmp_path):
+    summary = run(bundle, root, tmp_path, modes=("none",), sides=True)
+    assert summary["sides"] == done[1]["sides"]
+    assert list(summary["modes"]) == ["none"]
+    assert {row["mode"] for row in read_csv(tmp_path / "cases.csv")} == {"none"}
+
+
+def test_the_same_run_gives_the_same_numbers(bundle, root, done, tmp_path):
+    again = run(bundle, root, tmp_path, modes=("oracle", "none", "shuffled"), sides=True)
+    assert (tmp_path / "cases.csv").read_bytes() == (done[0] / "cases.csv").read_bytes()
+    assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in done[1].items() if k != "seconds"}
+
+
+def test_the_phantom_needs_no_folder(bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path / "cache"))
+    summary = run(bundle, None, tmp_path / "out", modes=("oracle",), data="phantom", split="val")
+    assert summary["images"] == 8
+    assert summary["modes"]["oracle"]["sensitivity_pooled"]["value"] > 0.9
+
+
+def test_limit_spreads_over_the_split(bundle, root, tmp_path):
+    calls = []
+    summary = run(
+        bundle, root, tmp_path, modes=("oracle",), limit=10, progress=lambda done, of: calls.append((done, of))
+    )
+    assert summary["images"] == 10
+    assert summary["images_without_patient"] == 5  # the first half of the split has no patient
+    assert "--limit 10" in summary["command"]
+    assert calls == [(8, 10), (10, 10)]
+    with pytest.raises(UsageError, match="limit"):
+        run(bundle, root, tmp_path, limit=0)
+
+
+@pytest.mark.parametrize("modes", [("generated",), ("oracle", "generated")])
+def test_generated_is_refused_before_anything_is_done(modes, tmp_path):
+    with pytest.raises(UsageError, match="this model has no report generator") as caught:
+        run(tmp_path / "no bundle", tmp_path / "no data", tmp_path / "out", modes=modes)
+    assert caught.value.exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_text_modes_list_the_valid_ones():
+    with pytest.raises(UsageError, match=r"unknown text mode 'orakel'.*generated, none, oracle, shuffled.*'oracle'"):
+        parse_modes(["orakel"])
+    with pytest.raises(UsageError, match="no text mode given"):
+        parse_modes([])
+    assert parse_modes(["none", "oracle", "none"]) == (TextMode.NONE, TextMode.ORACLE)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": "qata"}, "unknown data set 'qata'.*qata_cov19"),
+        ({"root": None}, "qata_cov19 is read from a folder.*docs/datasets"),
+        ({"split": "valid"}, "split 'valid'"),
+        ({"captions": "maybe"}, "caption policy"),
+    ],
+)
+def test_wrong_names_are_refused(options, message, bundle, root, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        run(bundle, **({"root": root} | options), out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_written_stops_the_run_at_once(bundle, root, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    calls = []
+    with pytest.raises(OutputError):
+        run(bundle, root, tmp_path / "out", progress=lambda *step: calls.append(step))
+    assert not calls
+    assert (tmp_path / "out").read_text() == "a file"
+
+
+def test_a_model_that_reads_no_text_is_scored_without_text_only(root, tmp_path):
+    blind = make_bundle(tmp_path / "bright", reads_text=False)
+    for options in ({"modes": ("oracle", "none")}, {"modes": ("none",), "sides": True}):
+        with pytest.raises(UsageError, match="painter reads no text"):
+            run(blind, root, tmp_path / "out", **options)
+    summary = run(blind, root, tmp_path / "out", modes=("none",), split="val")
+    assert 0 < summary["modes"]["none"]["dice_pooled"]["value"] < 1
+
+
+def samples_of(indices):
+    """Samples that name the zones of these bank rows; nothing on disk."""
+    return [
+        Sample(
+            image_id=f"film{k}",
+            image_path=None,
+            mask_path=None,
+            report=Report(zones=Zones.from_index(index)),
+            patient_id=None,
+            split="val",
+        )
+        for k, index in enumerate(indices)
+    ]
+
+
+def test_shuffled_never_tells_a_film_its_own_zones():
+    indices = [63] * 30 + [36] * 5 + [4, 0, 0]  # one caption has a clear majority; two films have none
+    told = mode_texts(samples_of(indices), TextMode.SHUFFLED, seed=0)
+    assert list(told) == list(range(38))
+    for k, own in enumerate(indices):
+        assert told[k].index in {63, 36, 4} - {own}
+    assert len({told[k].index for k in range(30)}) == 2  # drawn from all others
+
+
+def test_shuffled_depends_on_seed_and_ids_and_not_on_order():
+    samples = samples_of(range(1, 64))
+    first = mode_texts(samples, TextMode.SHUFFLED, seed=0)
+    turned = mode_texts(samples[::-1], TextMode.SHUFFLED, seed=0)
+    assert [turned[62 - k] for k in range(63)] == [first[k] for k in range(63)]
+    assert mode_texts(samples, TextMode.SHUFFLED, seed=1) != first
+
+
+@pytest.mark.parametrize("indices", [[7, 7, 7], [0, 0]])
+def test_captions_that_are_all_alike_cannot_be_shuffled(indices):
+    with pytest.raises(UsageError, match="cannot be shuffled"):
+        mode_texts(samples_of(indices), TextMode.SHUFFLED, seed=0)
+
+
+def test_a_caption_without_a_zone_is_no_text():
+    samples = samples_of([0, 5])
+    assert mode_texts(samples, TextMode.ORACLE, seed=0) == {0: None, 1: Zones.from_index(5)}
+    assert mode_texts(samples, TextMode.NONE, seed=0) == {0: None, 1: None}
+
+
+class Constant:
+    """A network that answers the same everywhere, and fails at a given batch."""
+
+    preprocess = Preprocess(size=(SIDE, SIDE))
+    threshold = 0.5
+
+    def __init__(self, value, fails_at=None):
+        self.value, self.fails_at, self.batches = value, fails_at, 0
+
+    def predict_batch(self, pixels, rows):
+        assert len(rows) == len(pixels)
+        if self.batches == self.fails_at:
+            raise RuntimeError("stopped")
+        self.batches += 1
+        return np.full((len(pixels), SIDE, SIDE), self.value, np.float32)
+
+
+def test_the_threshold_itself_is_lesion(root):
+    samples = QaTaCOV19(root).samples("val")
+    texts = {"none": dict.fromkeys(range(len(samples)))}
+    for value, empty in ((0.5, False), (0.49, True)):
+        cases = segment(Constant(value), samples, texts, zone_rows=ROWS)["none"]
+        assert all(case.counts.prediction_empty is empty for case in cases.values())
+
+
+def test_a_run_that_fails_leaves_the_old_results_whole(root, tmp_path):
+    samples = QaTaCOV19(root).samples("train")
+    (tmp_path / "summary.json").write_text("old")
+    with pytest.raises(RuntimeError, match="stopped"):
+        score(Constant(0.9, fails_at=2), samples, [TextMode.NONE], tmp_path, {}, zone_rows=ROWS)
+    assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
+    assert (tmp_path / "summary.json").read_text() == "old"
+
+
+def test_a_mask_of_another_size_is_refused_by_name(root, tmp_path):
+    sample = QaTaCOV19(root).samples("val")[0]
+    PILImage.new("L", (48, 61)).save(tmp_path / "turned.png")
+    wrong = Sample(
+        image_id=sample.image_id,
+        image_path=sample.image_path,
+        mask_path=tmp_path / "turned.png",
+        report=sample.report,
+        patient_id=None,
+        split="val",
+    )
+    with pytest.raises(DataError, match=rf"{sample.image_id} has another size.*\(61, 48\).*\(48, 61\)"):
+        segment(Constant(0.9), [wrong], {"none": {0: None}}, zone_rows=ROWS)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_git_state_is_that_of_the_package_and_not_of_a_checkout_around_it(tmp_path):
+    def git(*words):
+        identity = ["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(["git", "-C", str(tmp_path), *identity, *words], check=True, capture_output=True)
+        return done.stdout.decode().strip()
+
+    package, installed = tmp_path / "package", tmp_path / "venv"
+    for folder in (package, installed):
+        folder.mkdir()
+        (folder / "__init__.py").write_text("")
+    assert git_state(package) is None
+    git("init", "-q")
+    git("add", "package")
+    git("commit", "-q", "-m", "first")
+    assert git_state(package) == {"commit": git("rev-parse", "HEAD"), "changed": False}
+    (package / "__init__.py").write_text("x = 1\n")
+    assert git_state(package)["changed"] is True
+    assert git_state(installed) is None
