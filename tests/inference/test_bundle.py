@@ -82,7 +82,7 @@ def test_a_file_altered_after_loading_is_refused_on_use(copy):
 
 def test_another_format_version_is_refused_with_a_remedy(copy):
     change_config(copy, format=2)
-    with pytest.raises(BundleError, match="another format version. Got 2. Expected 1"):
+    with pytest.raises(BundleError, match=r"another format version\. Got 2\. Expected 1"):
         Bundle.load(copy)
 
 

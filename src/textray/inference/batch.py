@@ -10,7 +10,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,7 +48,7 @@ class Row:
         outputs: Written files by kind.
         share: Share of the picture that is lesion, where done or finished.
         text_mode: ``given`` or ``none``, where done or finished.
-        warnings: Codes of the record's warnings.
+        warnings: The record's warnings: code, text, remedy.
         seconds: Wall-clock time.
     """
 
@@ -59,7 +59,7 @@ class Row:
     outputs: dict[str, Path] = field(default_factory=dict)
     share: float | None = None
     text_mode: str = ""
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Mapping[str, str], ...] = ()
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Row:
             "outputs": {kind: record.plain_path(path) for kind, path in self.outputs.items()},
             "share": self.share,
             "text_mode": self.text_mode,
-            "warnings": list(self.warnings),
+            "warnings": [dict(warning) for warning in self.warnings],
             "seconds": round(self.seconds, 3),
         }
 
@@ -93,6 +93,7 @@ class Batch:
         self._started = datetime.now(UTC)
         self._clock = time.perf_counter()
         self._cleaned: set[Path] = set()
+        self._warnings: dict[tuple[str, ...], Mapping[str, str]] = {}
         self._next_refresh = 0.0
 
     @property
@@ -123,6 +124,7 @@ class Batch:
         status = "interrupted"
         try:
             for row in self._each():
+                row = replace(row, warnings=tuple(self._once(warning) for warning in row.warnings))
                 self.rows.append(row)
                 if on_row is not None:
                     on_row(row)
@@ -206,6 +208,10 @@ class Batch:
             return item.name
         return f"{item.name}-{outputs.mark(item.path)}"
 
+    def _once(self, warning: Mapping[str, str]) -> Mapping[str, str]:
+        """The same warning of many pictures is one object, so that long runs stay small."""
+        return self._warnings.setdefault(tuple(warning.values()), warning)
+
     def _side(self, words: Words) -> Laterality:
         return words.laterality or self.plan.laterality
 
@@ -243,7 +249,7 @@ def _row(item: Item, status: Status, found: dict[str, Any], written: dict[str, P
         outputs=written,
         share=found["lesion"]["share"],
         text_mode=found["text"]["mode"],
-        warnings=tuple(warning["code"] for warning in found["warnings"]),
+        warnings=tuple(found["warnings"]),
         seconds=time.perf_counter() - start,
     )
 

@@ -156,14 +156,14 @@ def notice_rows(notices: Iterable[Notice]) -> list[dict[str, str]]:
 
 def _text(text: str | None, report: Report, row: int | None, grid: Grid) -> dict[str, Any]:
     mode: TextMode = "none" if row is None else "given"
-    used = None
+    used: dict[str, str | None] | None = None
     if row is not None:
         used = {"viewer": report_text.sentence(report.zones)}
         if report.laterality is not Laterality.VIEWER:
             try:
                 used[str(report.laterality)] = report_text.write(report.zones, laterality=report.laterality, grid=grid)
             except TextRayError:  # a film whose sides are undefined: the viewer's words are the only ones
-                used[str(report.laterality)] = ""
+                used[str(report.laterality)] = None
     return {
         "mode": mode,
         "given": None if text is None or is_blank(text) else plain_text(text),

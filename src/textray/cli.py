@@ -1,0 +1,79 @@
+"""The command `textray`.
+
+Exit codes: 0 done, 1 crash, 2 usage, 3 some files refused, 130 interrupted. Nothing heavy is imported here: each
+command imports what it needs when it runs, so that ``textray --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from textray import __version__
+from textray.commands import info, reader, research
+from textray.commands.console import note, printable, say
+from textray.errors import TextRayError
+
+app = typer.Typer(
+    name="textray",
+    help="Finds lesions in chest images with the help of language. Not a medical device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("segment")(reader.segment)
+app.command("report")(reader.report)
+app.command("info")(info.info)
+app.command("demo")(reader.demo)
+app.add_typer(research.data, name="data")
+# All arguments of train, --help too, are Lightning's.
+app.command(
+    "train",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(research.train)
+app.command("evaluate")(research.evaluate)
+app.command("export")(research.export)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        say(f"textray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Finds lesions in chest images with the help of language. Not a medical device."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit code.
+
+    Args:
+        args: Arguments without the program's name; ``None`` takes those of the process.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode must not end a run
+    try:
+        app(args=None if args is None else list(args), prog_name="textray")
+    except TextRayError as error:
+        note(f"error {error.code}: {printable(str(error))}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get("TEXTRAY_TRACEBACK") == "1":
+            raise
+        note(f"error E_INTERNAL: unexpected {type(error).__name__}: {printable(str(error))[:300]}")
+        note("This is a defect of TextRay; with TEXTRAY_TRACEBACK=1 it shows where.")
+        sys.exit(1)

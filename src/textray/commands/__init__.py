@@ -1,0 +1,1 @@
+"""The commands of `textray`, one file for each kind of user; nothing heavy is imported before a command runs."""

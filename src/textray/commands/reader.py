@@ -1,0 +1,249 @@
+"""Commands for readers of images: segment, demo and report."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from textray.commands.console import note, printable, say, say_json, shown
+from textray.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from textray.inference.batch import Row
+    from textray.inference.plan import Plan
+
+DEMO_PACKAGE = "pydicom-data"
+DEMO_FILM = "RG1_UNCR.dcm"
+_OUT = Path("textray-out")
+
+
+class Side(StrEnum):
+    """Whose left and right the words mean."""
+
+    PATIENT = "patient"
+    VIEWER = "viewer"
+
+
+Model = Annotated[str | None, typer.Option(help="Weights inside the package by name, or a bundle folder.")]
+Out = Annotated[Path, typer.Option(help="Folder of the results.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the network; by default one for each processor.")]
+Whose = Annotated[Side, typer.Option(help="Whose left and right the words mean.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on the standard output.")]
+
+
+def segment(
+    inputs: Annotated[list[str], typer.Argument(help="Images (DICOM, PNG, JPEG), folders or patterns.")],
+    text: Annotated[str | None, typer.Option(help="Report, or any words that name places; for every input.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="CSV of reports: image,text[,laterality].")] = None,
+    laterality: Whose = Side.PATIENT,
+    strict_text: Annotated[bool, typer.Option("--strict-text", help="Refuse words that name no zone.")] = False,
+    model: Model = None,
+    out: Out = _OUT,
+    threads: Threads = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Work again on what is finished.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find lesions: writes mask, overlay and record of each input, and run.json.
+
+    What an earlier run finished is skipped. A file that is refused is listed with its reason, and the rest goes on.
+    Exit codes: 0 done, 1 crash, 2 usage, 3 some files refused.
+    """
+    from textray.inference.plan import plan
+    from textray.inference.texts import TextTable
+    from textray.records import Laterality
+
+    if text is not None and texts is not None:
+        raise UsageError("both --text and --texts were given", expected="one of them")
+    todo = plan(
+        inputs,
+        out,
+        text=text,
+        texts=None if texts is None else TextTable.read(texts),
+        laterality=Laterality(laterality.value),
+        strict_text=strict_text,
+        overwrite=overwrite,
+    )
+    for notice in todo.notices:
+        note(f"warning {notice.code}: {printable(notice.text)} {notice.remedy}".rstrip())
+    for side in todo.sides:
+        note(_CONVENTION[side])
+    raise typer.Exit(_run(todo, model, threads, as_json=as_json))
+
+
+def demo(out: Out = _OUT, model: Model = None, threads: Threads = None) -> None:
+    """Segment a real chest film that the package pydicom-data brings; needs no network."""
+    from textray.inference.outputs import paths, read_record, stem
+    from textray.inference.plan import plan
+
+    film = _demo_film()
+    note(f"Film: {shown(film)}")
+    code = _run(plan([film], out, overwrite=True), model, threads, as_json=False)
+    written = paths(out, stem(film.name))
+    found = read_record(written["record"]) if code == 0 else None
+    if found is not None:
+        for kind, path in written.items():
+            say(f"{kind + ':':9}{shown(path)}")
+        for line in _zone_table(found):
+            say(line)
+        note("Not a medical device: for research only.")
+    raise typer.Exit(code)
+
+
+def report(
+    text: Annotated[str, typer.Argument(help="Report, or any words that name places.")],
+    laterality: Whose = Side.PATIENT,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is understood of a report: zones, the sentence that the network is given, and unused words."""
+    from textray.inference.record import plain_text
+    from textray.records import ZONE_NAMES
+    from textray.text.report import parse, sentence, write
+
+    found = parse(text, laterality=laterality.value)
+    used = sentence(found.zones) if found.zones else None
+    written = write(found.zones, laterality=laterality.value) if found.zones else None
+    if as_json:
+        say_json(
+            {
+                "laterality": laterality.value,
+                "sides_from": found.sides_from,
+                "zones": {name: str(state) for name, state in zip(ZONE_NAMES, found.zones.states, strict=True)},
+                "sentence": {"viewer": used, laterality.value: written},
+                "unused_words": [plain_text(word) for word in found.unused],
+                "stated_count": found.stated_count,
+                "warnings": [{"code": n.code, "text": plain_text(n.text), "remedy": n.remedy} for n in found.notices],
+            }
+        )
+        return
+    say(_CONVENTION[laterality.value])
+    say("zones by image side (viewer's left and right):")
+    for name, state in zip(ZONE_NAMES, found.zones.states, strict=True):
+        say(f"  {name:14}{state}")
+    say(f"sentence, viewer's sides: {used or 'none; the network works from the picture alone'}")
+    if laterality is Side.PATIENT and written:
+        say(f"sentence, patient's sides: {written}")
+    if found.unused:
+        say("words that changed nothing: " + printable(", ".join(found.unused)))
+    for notice in found.notices:
+        note(f"warning {notice.code}: {printable(notice.text)} {notice.remedy}".rstrip())
+
+
+_CONVENTION: dict[str, str] = {
+    "patient": "Left and right in the words are the patient's (on the usual film the patient's left is the viewer's "
+    "right); --laterality viewer changes that.",
+    "viewer": "Left and right in the words are the viewer's, as in the picture.",
+    "unknown": "Left and right in the words are of unknown convention and taken as the viewer's.",
+}
+
+
+def _run(todo: Plan, model: str | None, threads: int | None, *, as_json: bool) -> int:
+    """Work through a plan with a progress bar; returns the exit code."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    import textray
+    from textray.inference.batch import Batch
+    from textray.inference.inputs import RUN_FILE
+
+    batch = Batch(textray.load(model, threads=threads), todo)
+    screen = Console(stderr=True, highlight=False)
+    columns = (TextColumn("segment"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(
+        *columns,
+        console=screen,
+        transient=True,
+        disable=not screen.is_terminal,
+        redirect_stdout=False,  # else results would be printed on the standard error while the bar is shown
+        redirect_stderr=False,
+    )
+
+    def above_bar(text: str) -> None:
+        screen.print(text, markup=False, soft_wrap=True)
+
+    # Where results and bar share one terminal, a line has to be printed around the bar.
+    result = above_bar if screen.is_terminal and sys.stdout.isatty() and not as_json else say
+    remark = above_bar if screen.is_terminal else note
+    told: set[tuple[str, str]] = set()
+    try:
+        with bar:
+            task = bar.add_task("segment", total=len(todo.items))
+
+            def on_row(row: Row) -> None:
+                _tell(row, told, result=result, remark=remark, as_json=as_json)
+                bar.advance(task)
+
+            for row in batch.rows:
+                _tell(row, told, result=result, remark=remark, as_json=as_json)
+            code = batch.run(on_row)
+    except KeyboardInterrupt:
+        note("Interrupted. The same command goes on where this one stopped.")
+        return 130
+    counts = batch.counts
+    if as_json:
+        say_json({"type": "run", "exit_code": code, "counts": counts, "run": shown(todo.out / RUN_FILE)})
+    words = {"done": "done", "finished": "finished by an earlier run", "skipped": "skipped", "failed": "failed"}
+    told_counts = ", ".join(f"{counts[status]} {word}" for status, word in words.items() if counts[status])
+    note(f"{told_counts or 'nothing to do'}. Summary: {shown(todo.out / RUN_FILE)}")
+    return code
+
+
+def _tell(
+    row: Row,
+    told: set[tuple[str, str]],
+    *,
+    result: Callable[[str], None],
+    remark: Callable[[str], None],
+    as_json: bool,
+) -> None:
+    path = shown(row.path)
+    if as_json:
+        say_json({"type": "result", **row.to_dict()})
+    if row.status in ("failed", "skipped"):
+        word = "error" if row.status == "failed" else "skipped"
+        remark(f"{word} {row.code}: {path}: {printable(row.reason)}")
+        return
+    for warning in row.warnings:
+        if (warning["code"], warning["text"]) not in told:
+            told.add((warning["code"], warning["text"]))
+            remark(f"warning {warning['code']}: {path}: {printable(warning['text'])} {warning['remedy']}".rstrip())
+    if not as_json:
+        earlier = ", finished by an earlier run" if row.status == "finished" else ""
+        result(
+            f"{path}: {row.share or 0:.1%} of the picture is lesion (text: {row.text_mode}{earlier}) -> "
+            f"{shown(row.outputs['mask'])}"
+        )
+
+
+def _zone_table(found: dict[str, Any]) -> list[str]:
+    zones = found["lesion"]["zones"]
+    unit = "pixels" if found["lesion"]["mm2"] is None else "mm2"
+    lines = [
+        f"Lesion by zone of the picture ({unit}, share of the lesion):",
+        f"{'':8}{'left half':>22}{'right half':>22}   (viewer's sides)",
+    ]
+    for level in ("upper", "middle", "lower"):
+        cells = (zones[f"{side} {level}"] for side in ("left", "right"))
+        lines.append(f"{level:8}" + "".join(f"{cell[unit]:>14} {cell['share']:>6.1%}" for cell in cells))
+    return lines
+
+
+def _demo_film() -> Path:
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        package = distribution(DEMO_PACKAGE)
+        for file in package.files or ():
+            if file.name == DEMO_FILM and (path := Path(str(file.locate()))).is_file():
+                return path
+    except PackageNotFoundError:
+        pass
+    raise UsageError(
+        f"the demo needs the film {DEMO_FILM} of the Python package {DEMO_PACKAGE}, which is not installed",
+        do="Install it with: pip install 'textray[demo]'",
+    )
