@@ -8,7 +8,6 @@ build the same one at once. It may be deleted at any time.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import logging
 import os
@@ -16,6 +15,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,10 +23,8 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from textray import preprocess as preprocess_module
 from textray.data.base import Sample
 from textray.errors import DataError, DiskError, OutputError
-from textray.io import read as read_module
 from textray.io.read import read, read_mask
 from textray.preprocess import Preprocess
 
@@ -36,6 +34,7 @@ ENVIRONMENT = "TEXTRAY_CACHE"
 """Environment variable that names another cache folder than the user's."""
 
 _FORMAT = 1
+_CODE = ("preprocess.py", "io/read.py", "io/raster.py", "io/dicom.py", "io/dicom_pixels.py")
 _FULL = 65535  # pixels are stored as 16-bit fixed point: half a step of error, half the size of float32
 _STALE_SECONDS = 24 * 3600  # a temporary folder this old was left by a killed process
 
@@ -188,8 +187,8 @@ def _append(sample: Sample, preprocess: Preprocess, pixels: BinaryIO, masks: Bin
 def _settings_digest(preprocess: Preprocess) -> str:
     """Hash of all that turns a file's bytes into cached pixels: size, letterbox, the code that reads and resizes."""
     digest = hashlib.sha256(f"{_FORMAT} {preprocess.size} {preprocess.letterbox}".encode())
-    for module in (preprocess_module, read_module):
-        digest.update(inspect.getsource(module).encode())
+    for name in _CODE:
+        digest.update(files("textray").joinpath(name).read_bytes())
     return digest.hexdigest()
 
 

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 from textray.data.base import Problem
 from textray.errors import InputError
-from textray.io.read import read_mask
+from textray.io import read as read_module
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 INVERTED_SHARE = 0.5
@@ -31,8 +30,8 @@ class MaskFacts:
 
     Attributes:
         mode: Pillow's name of how it is stored; ``"L"`` is the plain one.
-        odd_share: Share of pixels that are neither 0 nor the largest value the file can hold.
-        foreground: Share of lesion pixels after the reading rule.
+        odd_share: Share of pixels that are neither background nor full foreground.
+        foreground: Share of lesion pixels, by the rule of `textray.io.read.inspect_mask`.
         border: Share of lesion pixels among the outermost ones.
     """
 
@@ -117,26 +116,29 @@ def header_size(path: Path) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+def is_whole(path: Path) -> bool:
+    """False where a PNG or JPEG does not end as it should; other files are taken as they are."""
+    with path.open("rb") as stream:
+        head = stream.read(8)
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - 64))
+        tail = stream.read()
+    if head == _PNG:
+        return b"IEND" in tail
+    return b"\xff\xd9" in tail if head[:2] == b"\xff\xd8" else True
+
+
 def inspect_mask(path: Path) -> MaskFacts:
     """Read a mask and tell what it holds.
 
     Raises:
-        InputError: If it cannot be read.
+        InputError: If it cannot be read, or its levels are ambiguous.
     """
-    try:
-        with PILImage.open(path) as picture:
-            mode = picture.mode
-            stored = np.asarray(picture.convert("RGB") if mode in {"P", "PA"} else picture)
-    except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
-        raise InputError(
-            f"{path.name} cannot be read to its end", came=type(error).__name__, code="E_TRUNCATED"
-        ) from error
-    top = True if stored.dtype == bool else 65535 if mode.startswith("I") else 255
-    flat = stored[..., :3].max(axis=-1) if stored.ndim == 3 else stored  # a fourth channel is opacity
-    full = flat == top
-    odd = 1.0 - float((full | (flat == 0)).mean())
-    mask = full if mode == "L" and odd == 0.0 else read_mask(path)
-    return MaskFacts(mode=mode, odd_share=odd, foreground=float(mask.mean()), border=float(_border(mask).mean()))
+    file = read_module.inspect_mask(path)
+    with PILImage.open(path) as picture:  # the header only
+        mode = picture.mode
+    border = np.concatenate([file.mask[0], file.mask[-1], file.mask[:, 0], file.mask[:, -1]])
+    return MaskFacts(mode=mode, odd_share=file.odd_share, foreground=file.foreground_share, border=float(border.mean()))
 
 
 def size_problem(image: Path, mask: Path, root: Path) -> Problem | None:
@@ -188,7 +190,3 @@ def _pictures(folder: Path) -> list[Path]:
             for entry in entries
             if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".") and entry.is_file()
         ]
-
-
-def _border(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])

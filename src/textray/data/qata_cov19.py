@@ -28,7 +28,7 @@ from textray.data.base import (
     refuse_shared_patients,
 )
 from textray.data.caption_table import CaptionRow, read_captions
-from textray.data.pairs import Folder, bare_name, header_size, inspect_mask, mask_problems, size_problem
+from textray.data.pairs import Folder, bare_name, header_size, inspect_mask, is_whole, mask_problems, size_problem
 from textray.errors import DataError, InputError, LayoutError
 from textray.records import Notice, Report, Zones
 from textray.text.report import parse_caption
@@ -167,6 +167,8 @@ class QaTaCOV19:
                     if path == entry.image:
                         height, width = header_size(path)
                         sizes[f"{height} x {width}"] += 1
+                        if not is_whole(path):
+                            problems.append(Problem(code="E_TRUNCATED", path=relative, message="ends too early"))
                         continue
                     facts = inspect_mask(path)
                     problem = size_problem(entry.image, path, self.root)
