@@ -1,4 +1,4 @@
-"""Free text cut into sentences, and those into clauses: one place each, and the words that decide what is said of it."""
+"""Free text cut into sentences, those into clauses: one place each, and the words that decide what is said of it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from textray.text.terms import (
     NOUNS,
     PATTERN,
     PLACES,
+    PLEURAL,
     PLURALS,
     VERBS,
     Place,
@@ -148,9 +149,10 @@ class Clause:
     @property
     def of_lung(self) -> bool:
         """False where the side is that of a rib, a catheter, a pleural effusion."""
-        if not self.words & ELSEWHERE or self.lung:
+        if self.lung or not self.words & ELSEWHERE:
             return True
-        return bool(self.levels) and (self.finding or any(place.lung for _, place in self.places))
+        in_lung = any(place.lung for _, place in self.places) and not self.words & PLEURAL
+        return bool(self.levels) and (self.finding or in_lung)
 
     @property
     def anchored(self) -> bool:
@@ -158,9 +160,10 @@ class Clause:
         return self.finding or bool(self.words & NOUNS) or any(place.lung for _, place in self.places)
 
     @property
-    def broad(self) -> bool:
-        """It names a finding whose absence means clear lungs."""
-        return bool(self.words & BROAD)
+    def says_clear(self) -> bool:
+        """Where it denies: what it denies is any lesion of the lungs, as in "no infection", "normal chest"."""
+        named = self.words & BROAD or (self.normal and self.words & (NOUNS | {"film", "radiograph", "study"}))
+        return bool(named) and not self.places and self.of_lung
 
 
 def place_of(token: Token) -> Place | None:

@@ -22,7 +22,7 @@ class Reading:
 
     Attributes:
         zones: The six zones, by the side words as written.
-        unused: Content words that changed nothing, lower case, each once, in order.
+        unused: Words that changed nothing, but for numbers and words without content; lower case, each once, in order.
         contradictory: The text both affirms and denies the same zones.
     """
 
@@ -49,17 +49,20 @@ def read(text: str) -> Reading:
         words += (token for clause in clauses for token in clause.tokens)
         present = _polarities(clauses)
         found = _statements(clauses, present)
+        placed = any(statement is not None for statement in found)
         for clause, affirmed, statement in zip(clauses, present, found, strict=True):
             if statement is not None:
                 statements.append(statement)
                 used.update(_used(clause, affirmed))
-            elif not affirmed and not clause.places and clause.of_lung and (clause.broad or _clear_chest(clause)):
+            elif not placed and not affirmed and clause.says_clear:
                 clear = True
                 used.update(t.number for t in clause.tokens if t.text in BROAD | NOUNS or _is_cue(t))
         if any(s is not None and not s.present for s in found):
             used.update(t.number for c in clauses for t in c.tokens if _is_cue(t))
     zones, contradictory = _weigh(statements, clear=clear)
-    unused = dict.fromkeys(t.text for t in words if t.number not in used and t.text not in FUNCTION)
+    unused = dict.fromkeys(
+        t.text for t in words if t.number not in used and t.text not in FUNCTION and not t.text[0].isdigit()
+    )
     return Reading(zones=zones, unused=tuple(unused), contradictory=contradictory)
 
 
@@ -152,6 +155,7 @@ def _resolve(clauses: list[Clause], present: list[bool]) -> tuple[list[set[str]]
     sides = [set(clause.sides) for clause in clauses]
     levels = [set(clause.levels) for clause in clauses]
     any_side = any(named for named, affirmed in zip(sides, present, strict=True) if affirmed)
+    first = next((index for index, named in enumerate(sides) if named), 0)
     for index in range(len(clauses) - 2, -1, -1):  # from behind: "upper and middle left lung", "left and right bases"
         clause, after = clauses[index], clauses[index + 1]
         if after.joiner not in _LIST:
@@ -160,6 +164,8 @@ def _resolve(clauses: list[Clause], present: list[bool]) -> tuple[list[set[str]]
             before = clauses[index - 1] if index and clause.joiner in _LIST else None
             if before is None or not (before.sides and before.levels) or before.levels_first:
                 sides[index] = set(sides[index + 1])
+        if not sides[index] and levels[index] and after.only_side and not after.levels and index < first:
+            sides[index] = set(after.sides)  # "lower zone opacity, on the left"
         if after.joiner in _SHARING and clause.ends_on_side and after.sides and not after.levels_first:
             levels[index] = set(levels[index + 1])
     last: set[str] = set()
@@ -169,9 +175,11 @@ def _resolve(clauses: list[Clause], present: list[bool]) -> tuple[list[set[str]]
         before = clauses[index - 1] if index else None
         if levels[index] and not sides[index]:
             new = clause.pair and not clause.only_place
-            sides[index] = set(SIDES) if new or (not last and not any_side and clause.plural) else set(last)
+            sides[index] = set(SIDES) if new or (not last and clause.plural) else set(last)
         elif sides[index] and not levels[index] and before is not None and clause.only_side:
-            levels[index] = set(levels[index - 1])
+            following = clauses[index + 1] if index + 1 < len(clauses) else None
+            if following is None or following.joiner != "comma" or following.sides or not following.levels:
+                levels[index] = set(levels[index - 1])
         elif not sides[index] and not levels[index] and _both_lungs(clause, any_side=any_side):
             sides[index] = set(SIDES)
         if sides[index] and clause.of_lung:
@@ -192,10 +200,6 @@ def _both_lungs(clause: Clause, *, any_side: bool) -> bool:
 
 def _only_words_of_place(clause: Clause) -> bool:
     return all(place_of(t) is not None or t.text in FUNCTION | DIFFUSE or _is_cue(t) for t in clause.tokens)
-
-
-def _clear_chest(clause: Clause) -> bool:
-    return clause.normal and bool(clause.words & (NOUNS | {"chest", "film", "radiograph", "study"}))
 
 
 def _is_cue(token: Token) -> bool:

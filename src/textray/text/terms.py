@@ -72,40 +72,51 @@ LUNG = _words("lung lungs pulmonary hemithorax hemithoraces")
 NOUNS = LUNG | _words("lobe lobes zone zones field fields chest thorax")
 PLURALS = _words("lungs hemithoraces lobes zones fields")
 
-BROAD = _words("""opacity opacities infiltrate infiltrates infiltration consolidation consolidations pneumonia pneumonitis
-    infection infections infected disease abnormality abnormalities process lesion lesions airspace covid""")
+BROAD = _words(
+    """opacity opacities infiltrate infiltrates infiltration consolidation consolidations pneumonia pneumonitis
+    infection infections infected disease abnormality abnormalities process lesion lesions airspace covid"""
+)
 """Findings whose absence, where no place is named, means clear lungs."""
 
-FINDINGS = BROAD | _words("""opacification opacified consolidated consolidative pneumonic bronchopneumonia ggo ggos groundglass glass haze
-    haziness hazy atelectasis atelectases atelectatic collapse collapsed nodule nodules nodular mass masses infective
-    infectious involvement involved involves affected affects shadow shadows shadowing density densities dense edema
-    oedema inflammation inflammatory patch patches patchy reticular reticulation interstitial fibrosis fibrotic scar
-    scarring cavitation cavity cavitary tuberculosis tb abnormal bronchogram bronchograms bronchiectasis emphysema
-    infarct hemorrhage haemorrhage contusion aspiration congestion streaky""")
+FINDINGS = BROAD | _words(
+    """opacification opacified consolidated consolidative pneumonic bronchopneumonia ggo ggos groundglass glass haze
+    haziness hazy atelectasis atelectases atelectatic collapse collapsed nodule nodules nodular mass masses
+    infective infectious involvement involved involves affected affects shadow shadows shadowing density
+    densities dense edema oedema inflammation inflammatory patch patches patchy reticular reticulation
+    interstitial fibrosis fibrotic scar scarring cavitation cavity cavitary tuberculosis tb abnormal
+    bronchogram bronchograms bronchiectasis emphysema infarct hemorrhage haemorrhage contusion aspiration
+    congestion streaky"""
+)
 
 PLEURAL = _words("effusion effusions pleural pleura pneumothorax pneumothoraces hydropneumothorax empyema")
 
-ELSEWHERE = PLEURAL | _words("""pacemaker catheter line lines tube tubes picc port drain lead leads electrode electrodes clip clips wire wires
-    rib ribs clavicle clavicles shoulder humerus humeral scapula spine spinal vertebra vertebral bone bones osseous
-    heart cardiac atrium atrial ventricle ventricular aorta aortic mediastinum mediastinal cardiomediastinal trachea
-    tracheal carina diaphragm diaphragms hemidiaphragm hemidiaphragms breast breasts axilla axillary neck arm leg hand
-    abdomen abdominal quadrant liver spleen kidney renal stomach brain frontal temporal parietal occipital cerebral
-    subclavian jugular artery view views projection rotated rotation oblique decubitus shift shifted deviated deviation
-    inflated expanded hyperinflated hyperexpanded volumes corner""")
+ELSEWHERE = PLEURAL | _words(
+    """pacemaker catheter line lines tube tubes picc port drain lead leads electrode electrodes clip clips wire wires
+    rib ribs clavicle clavicles shoulder humerus humeral scapula spine spinal vertebra vertebral bone bones
+    osseous heart cardiac atrium atrial ventricle ventricular aorta aortic mediastinum mediastinal
+    cardiomediastinal trachea tracheal carina diaphragm diaphragms hemidiaphragm hemidiaphragms breast breasts
+    axilla axillary neck arm leg hand abdomen abdominal quadrant liver spleen kidney renal stomach brain
+    frontal temporal parietal occipital cerebral subclavian jugular artery view views projection rotated
+    rotation oblique decubitus shift shifted deviated deviation inflated expanded hyperinflated hyperexpanded
+    volumes corner"""
+)
 """Words beside which a side is no part of the lung, unless the lung is named too."""
 
 NORMAL = _words(
-    "clear cleared normal normally unremarkable spared resolved uninvolved unaffected healthy aerated absent"
+    "clear cleared sharp normal normally unremarkable spared resolved uninvolved unaffected healthy aerated absent"
 )
 VERBS = _words("is are was were shows show showed seen noted there has have demonstrates demonstrated")
 
-FUNCTION = VERBS | _words("""a an the in of on at to from by for and or with as it its this that these those be been being also any which who
-    s side sides sided""")
+FUNCTION = VERBS | _words(
+    """a an the in of on at to from by for and or with as it its this that these those be been being also any which
+    who s side sides sided"""
+)
 """Words never listed as unused: they carry no content of their own."""
 
 _PHRASES = {
     "neutral": r"no(?: significant| interval| substantial| appreciable| definite| major)* changes?|"
-    r"not(?: significantly)? changed|not (?:seen|present|visible|noted) (?:previously|before|on (?:the )?(?:prior|previous)\w*)|"
+    r"not(?: significantly)? changed|"
+    r"not (?:seen|present|visible|noted) (?:previously|before|on (?:the )?(?:prior|previous)\w*)|"
     r"(?:cannot|can not|not|could not)(?: be)?(?: entirely| completely)? (?:excluded?|ruled? out)|not only",
     "finding": r"not (?:fully |completely |entirely |yet )?(?:clear|normal|unremarkable|cleared|resolved|spared)|"
     r"ground glass|air space",

@@ -1,0 +1,279 @@
+import re
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from textray.records import ZoneState
+from textray.text.report import parse
+
+DIGIT = {ZoneState.PRESENT: "1", ZoneState.ABSENT: "-", ZoneState.UNMENTIONED: "."}
+
+
+def zones_of(text):
+    """Left and right zones from top to bottom: 1 present, - absent, . unmentioned."""
+    states = "".join(DIGIT[state] for state in parse(text, laterality="viewer").zones.states)
+    return f"{states[:3]} {states[3:]}"
+
+
+REALISTIC = {
+    "There is a patchy airspace opacity in the right lower lobe, concerning for pneumonia.": "... ..1",
+    "Bilateral patchy ground-glass opacities, worse in the lower zones.": "..1 ..1",
+    "Bilateral peripheral opacities with lower zone predominance, left greater than right.": "..1 ..1",
+    "Consolidation in the left mid and lower zones; the right lung is clear.": ".11 ---",
+    "Right upper lobe collapse with no effusion.": "... 1..",
+    "No evidence of consolidation in either lung.": "--- ---",
+    "The lungs are clear bilaterally. No pleural effusion or pneumothorax.": "--- ---",
+    "Heart size is normal. Lungs are clear. No acute osseous abnormality.": "--- ---",
+    "Left basilar opacity may reflect atelectasis or pneumonia.": "..1 ...",
+    "Opacity at the left base, unchanged from prior.": "..1 ...",
+    "New right middle lobe opacity; no change in left basal atelectasis.": "..1 .1.",
+    "Multifocal pneumonia involving the RUL, RML and LLL.": "..1 11.",
+    "No consolidation on the left, but there is hazy opacity in the right mid zone.": "--- .1.",
+    "Right-sided PICC with tip in the SVC. Left lower lobe opacity.": "..1 ...",
+    "Interval resolution of the left upper lobe opacity. Persistent right basal consolidation.": "-.. ..1",
+    "Patchy opacities in the left upper, left middle and right lower zones.": "11. ..1",
+    "Both lower lobes and the right middle lobe are involved.": "..1 .11",
+    "The apices are clear. Bibasal consolidation.": "-.1 -.1",
+    "The right costophrenic angle is sharp; left costophrenic angle is blunted.": "..1 ..-",
+    "Infiltrates in the right lung, upper and lower zones.": "... 1.1",
+    "No opacity in left upper zone, left mid zone, or right base.": "--. ..-",
+    "RIGHT LUNG: CLEAR. LEFT LUNG: CONSOLIDATION IN THE LOWER AND MIDDLE ZONES.": ".11 ---",
+    "1. Right lower lobe pneumonia.\n2. No pneumothorax.": "... ..1",
+    "- Left base clear\n- Right base opacity": "..- ..1",
+    "Right lung clear\nLeft lower lobe opacity": "..1 ---",
+    "PATCHY OPACITY IN THE RIGHT\nLOWER ZONE": "... ..1",
+    "No opacity in\nthe left lung": "--- ...",
+    "There is no opacity in the right lung and the left lower zone is opacified.": "..1 ---",
+    "The whole left lung is opacified.": "111 ...",
+    "Opacity in the left lower zone has resolved, right apex remains opacified.": "..- 1..",
+    "Lower lobe opacities, right greater than left.": "..1 ..1",
+    "Mild opacity in the left upper lobe; otherwise the lungs are clear.": "1-- ---",
+    "The right lung base and left apex show no abnormality.": "-.. ..-",
+    "Neither base is consolidated.": "..- ..-",
+    "Trachea is deviated to the right. Left lung white-out.": "111 ...",
+    "Left-sided chest tube. Small right apical pneumothorax.": "... ...",
+    "Consolidation is present in lower left lung field and upper right lung field": "..1 1..",
+    "right lower zone is affected, the left lung is not": "--- ..1",
+    "No opacities, masses or nodules in the lungs. Minimal scarring in left apex.": "1-- ---",
+    "Mid-to-lower zone opacities of the left lung": ".11 ...",
+    "There are diffuse bilateral opacities with relative sparing of the upper lobes": "-11 -11",
+    "left lower lobe is free of consolidation": "..- ...",
+    "Lungs are clear except for a right lower lobe opacity.": "--- --1",
+    "Opacities: left (lower), right (upper, middle)": "..1 11.",
+    "The left lung isn't clear; the right one can't be excluded": "111 ...",
+    "Left costophrenic angle blunted, perihilar haze on both sides": ".11 .1.",
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), REALISTIC.items())
+def test_realistic_sentences(text, expected):
+    assert zones_of(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("apical left lung", "1.. ..."),
+        ("left apex", "1.. ..."),
+        ("upper zone of the left lung", "1.. ..."),
+        ("left upper lobe", "1.. ..."),
+        ("LUL", "1.. ..."),
+        ("middle left lung", ".1. ..."),
+        ("left mid zone", ".1. ..."),
+        ("left mid-zone", ".1. ..."),
+        ("left perihilar", ".1. ..."),
+        ("left hilar", ".1. ..."),
+        ("lingula", ".1. ..."),
+        ("left base", "..1 ..."),
+        ("left basal", "..1 ..."),
+        ("left costophrenic angle", "..1 ..."),
+        ("LLL", "..1 ..."),
+        ("RUL", "... 1.."),
+        ("RML", "... .1."),
+        ("RLL", "... ..1"),
+        ("R base opacity", "... ..1"),
+        ("bibasilar", "..1 ..1"),
+        ("bi-basal", "..1 ..1"),
+        ("both lungs", "111 111"),
+        ("left lung", "111 ..."),
+        ("left-sided pneumonia", "111 ..."),
+        ("whole left lung", "111 ..."),
+        ("all left lung", "111 ..."),
+        ("diffuse opacity in the right lung", "... 111"),
+        ("diffuse opacity in the right lower zone", "... ..1"),
+        ("opacity throughout the lungs", "111 111"),
+        ("diffuse infiltrates", "111 111"),
+        ("lower zones", "..1 ..1"),
+        ("lung bases", "..1 ..1"),
+        ("lower zone opacity", "... ..."),
+        ("upper and lower left lung", "1.1 ..."),
+        ("left upper and lower zones", "1.1 ..."),
+        ("left and right lower zones", "..1 ..1"),
+        ("lower zone on the left and right", "..1 ..1"),
+        ("lower zone opacity, on the left", "..1 ..."),
+        ("right lower left upper", "1.. ..1"),
+        ("lower right upper left", "1.. ..1"),
+        ("from apex to base of the left lung", "111 ..."),
+        ("left lung opacity, mainly in the lower zone", "..1 ..."),
+        ("bilateral pulmonary infection, upper left lung and lower right lung", "1.. ..1"),
+    ],
+)
+def test_words_for_places(text, expected):
+    assert zones_of(text) == expected
+    assert zones_of(text.upper()) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("patchy opacity in the right lower zone, left lung clear", "--- ..1"),
+        ("no opacity in the left lung", "--- ..."),
+        ("No opacity in the left lung, patchy opacity in the right lower zone.", "--- ..1"),
+        ("no left lower zone opacity, effusion or mass", "..- ..."),
+        ("no effusion or consolidation in the left lung", "--- ..."),
+        ("no effusion and consolidation in the left lung", "--- ..."),
+        ("no consolidation in the left upper, middle or lower zone", "--- ..."),
+        ("no pneumonia in the right lower lobe or the left lung", "--- ..-"),
+        ("neither the left nor the right lung shows opacity", "--- ---"),
+        ("opacity not seen in the left lung", "--- ..."),
+        ("the left lung isn't affected", "--- ..."),
+        ("the left lung shows no opacity", "--- ..."),
+        ("in the left lung, no opacity is seen", "--- ..."),
+        ("left lung without opacity", "--- ..."),
+        ("the right lower lobe opacity is no longer seen", "... ..-"),
+        ("left upper zone, left middle zone and right lung are clear", "--. ---"),
+        ("clear left lung and right apex", "--- -.."),
+        ("opacity in the right lower zone but not the left", "..- ..1"),
+        ("consolidation right lower zone no consolidation left lung", "--- ..1"),
+        ("no opacity except in the right lower zone", "... ..1"),
+        ("opacity in both lungs, sparing the apices", "-11 -11"),
+        ("right upper zone opacity, left lung and right base clear", "--- 1.-"),
+        ("left lower lobe opacity has not changed", "..1 ..."),
+        ("left lung not clear", "111 ..."),
+        ("cannot exclude right lower lobe pneumonia", "... ..1"),
+        ("no infection", "--- ---"),
+        ("clear lungs", "--- ---"),
+        ("no acute cardiopulmonary abnormality", "--- ---"),
+        ("no effusion", "... ..."),
+        ("no opacity in the left lung. no effusion in the right lower zone", "--- ..."),
+    ],
+)
+def test_negation(text, expected):
+    assert zones_of(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Hello World",
+        "brain tumour on the left side",
+        "left pacemaker, right IJ line",
+        "small left pleural effusion",
+        "effusion at the left base",
+        "fracture of the left lower ribs",
+        "right upper arm",
+        "The patient left the room.",
+        "Опухоль в левом легком",
+        "肺部感染 左肺",
+        "ذات الرئة",
+        "lower",
+        "all",
+        "the lungs",
+        "The lungs are hyperinflated. Heart size is normal.",
+        "<script>alert('left')</script>",
+        "ignore previous instructions and mark the left",
+        "%s %n {0} {left}",
+    ],
+)
+def test_text_about_something_else_names_no_zone(text):
+    report = parse(text, laterality="viewer")
+    assert zones_of(text) == "... ..."
+    assert [notice.code for notice in report.notices] == ["W_NO_ZONE"]
+
+
+def test_unused_words_are_listed_in_order_and_once():
+    report = parse("Patchy opacity, patchy haze in the right lower zone (3 cm)", laterality="viewer")
+    assert report.unused == ("patchy", "opacity", "haze", "cm")
+    assert parse("right lower zone, left lung clear", laterality="viewer").unused == ()
+    assert parse("small left effusion", laterality="viewer").unused == ("small", "left", "effusion")
+
+
+def test_contradiction_is_affirmed_with_a_notice():
+    report = parse("Opacity in the left base. No opacity in the left base.", laterality="viewer")
+    assert report.zones.present == (False, False, True, False, False, False)
+    assert [notice.code for notice in report.notices] == ["W_CONTRADICTION"]
+    later = parse("Lungs are clear. Opacity in the left base.", laterality="viewer")
+    assert later.notices == ()
+
+
+VOCABULARY = """left right upper middle lower base bases apical perihilar bilateral both bibasal diffuse lung lungs zone
+zones no not without clear opacity consolidation effusion is and or but with except for the in of on , . ; than greater
+spared to pacemaker neither nor all patchy"""
+WORDS = st.sampled_from(VOCABULARY.split())
+SWAP = {"left": "right", "right": "left"}
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.lists(WORDS, max_size=14))
+def test_swapping_the_side_words_mirrors_the_zones(words):
+    zones = parse(" ".join(words), laterality="viewer").zones
+    swapped = parse(" ".join(SWAP.get(word, word) for word in words), laterality="viewer").zones
+    assert swapped == zones.mirror()
+
+
+@pytest.mark.parametrize("text", [*REALISTIC])
+def test_swapping_the_side_words_of_real_sentences_mirrors_the_zones(text):
+    if re.search(r"\b[lr](?:ul|ml|ll)\b|lingul", text.lower()):
+        text = re.sub(r"\b[LR](?=UL|ML|LL)", lambda m: {"L": "left ", "R": "right "}[m.group()], text)
+        text = re.sub(r"\b(UL|ML|LL)\b", lambda m: {"UL": "upper", "ML": "middle", "LL": "lower"}[m.group()], text)
+    zones = parse(text, laterality="viewer").zones
+    swapped = re.sub(r"(?i)\b(?:left|right)\b", lambda m: SWAP[m.group().lower()], text)
+    assert parse(swapped, laterality="viewer").zones == zones.mirror()
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "lower ",
+        "left ",
+        "left lower, ",
+        "lower, ",
+        "no ",
+        "no left lower opacity or ",
+        "both left ",
+        "no significant ",
+        "patchy opacity in the right lower zone. ",
+        "upper and ",
+        "\n",
+        "- ",
+        "word ",
+        "(",
+    ],
+)
+def test_work_grows_with_the_length_only(unit):
+    """Counts calls instead of seconds: four times the text makes at most six times the calls."""
+
+    def calls(times):
+        count = 0
+
+        def tally(_frame, event, _argument):
+            nonlocal count
+            count += event in {"call", "c_call"}
+
+        text = "left lung " + unit * times + "end"
+        previous = sys.getprofile()
+        sys.setprofile(tally)
+        try:
+            parse(text, laterality="viewer")
+        finally:
+            sys.setprofile(previous)
+        return count
+
+    assert calls(2000) < 6 * calls(500) + 1000
+
+
+def test_ten_thousand_words_are_read_to_the_end():
+    text = "The heart is of normal size. " * 1700 + "Opacity in the right lower zone."
+    assert zones_of(text) == "... ..1"
