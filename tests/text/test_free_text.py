@@ -52,6 +52,7 @@ REALISTIC = {
     "Mild opacity in the left upper lobe; otherwise the lungs are clear.": "1-- ---",
     "The right lung base and left apex show no abnormality.": "-.. ..-",
     "Neither base is consolidated.": "..- ..-",
+    "There is without significant interval change mild atelectasis of the left base.": "..1 ...",
     "Trachea is deviated to the right. Left lung white-out.": "111 ...",
     "Left-sided chest tube. Small right apical pneumothorax.": "... ...",
     "Consolidation is present in lower left lung field and upper right lung field": "..1 1..",

@@ -114,7 +114,7 @@ FUNCTION = VERBS | _words(
 """Words never listed as unused: they carry no content of their own."""
 
 _PHRASES = {
-    "neutral": r"no(?: significant| interval| substantial| appreciable| definite| major)* changes?|"
+    "neutral": r"(?:no|without)(?: any| significant| interval| substantial| appreciable| definite| major)* changes?|"
     r"not(?: significantly)? changed|"
     r"not (?:seen|present|visible|noted) (?:previously|before|on (?:the )?(?:prior|previous)\w*)|"
     r"(?:cannot|can not|not|could not)(?: be)?(?: entirely| completely)? (?:excluded?|ruled? out)|not only",
