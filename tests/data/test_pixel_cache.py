@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from textray.data import cache as cache_module
+from textray.data.base import Sample
+from textray.data.cache import PixelCache, cache_folder
+from textray.data.qata_cov19 import QaTaCOV19
+from textray.errors import DataError, DiskError, InputError, OutputError
+from textray.io.read import read, read_mask
+from textray.preprocess import Preprocess
+
+SIZE = Preprocess(size=(16, 13))
+
+
+@pytest.fixture
+def samples(qata: Path) -> list[Sample]:
+    return QaTaCOV19(qata).samples("val")
+
+
+def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> None:
+        raise AssertionError(f"{path} was decoded again")
+
+    monkeypatch.setattr(cache_module, "read", fail)
+
+
+@pytest.mark.parametrize("letterbox", [False, True])
+def test_holds_what_preprocess_gives(samples: list[Sample], tmp_path: Path, letterbox: bool) -> None:
+    way = Preprocess(size=(16, 13), letterbox=letterbox)
+    cache = PixelCache(samples, way, tmp_path / "c")
+    assert len(cache) == len(samples) == 10
+    for i, sample in enumerate(samples):
+        assert cache.image(i).dtype == np.float32
+        np.testing.assert_allclose(cache.image(i), way.resize(read(sample.image_path).pixels), atol=1 / 65535)
+        assert cache.mask(i).dtype == np.bool_
+        np.testing.assert_array_equal(cache.mask(i), way.resize_mask(read_mask(sample.mask_path)))
+
+
+def test_second_use_decodes_nothing(samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = PixelCache(samples, SIZE, tmp_path / "c")
+    no_decoding(monkeypatch)
+    again = PixelCache(samples, SIZE, tmp_path / "c")
+    np.testing.assert_array_equal(first.image(3), again.image(3))
+
+
+def test_touched_files_of_the_same_content_are_not_decoded_again(
+    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    PixelCache(samples, SIZE, tmp_path / "c")
+    os.utime(samples[0].image_path, ns=(1, 1))
+    no_decoding(monkeypatch)
+    PixelCache(samples, SIZE, tmp_path / "c")
+
+
+def test_changed_content_order_and_size_give_other_pixels(samples: list[Sample], tmp_path: Path) -> None:
+    before = PixelCache(samples, SIZE, tmp_path / "c")
+    swapped = PixelCache(samples[::-1], SIZE, tmp_path / "c")
+    np.testing.assert_array_equal(swapped.image(9), before.image(0))
+    status = samples[0].image_path.stat()
+    Image.fromarray(np.arange(480, dtype=np.uint16).reshape(24, 20).astype(np.uint8)).save(samples[0].image_path)
+    os.utime(samples[0].image_path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    after = PixelCache(samples, SIZE, tmp_path / "c")
+    np.testing.assert_allclose(after.image(0), SIZE.resize(read(samples[0].image_path).pixels), atol=1 / 65535)
+    assert np.abs(after.image(0) - before.image(0)).max() > 0.1
+    assert PixelCache(samples, Preprocess(size=(8, 8)), tmp_path / "c").image(0).shape == (8, 8)
+
+
+def test_normalisation_shares_the_cache(samples: list[Sample], tmp_path: Path) -> None:
+    other = Preprocess(size=(16, 13), normalise="zscore", channels=1)
+    assert PixelCache(samples, other, tmp_path / "c").path == PixelCache(samples, SIZE, tmp_path / "c").path
+
+
+def test_an_interrupted_build_leaves_nothing_and_is_not_used(
+    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples[5].image_path.write_bytes(samples[5].image_path.read_bytes()[:60])
+    with pytest.raises(InputError) as caught:
+        PixelCache(samples, SIZE, tmp_path / "c")
+    assert caught.value.code in {"E_TRUNCATED", "E_FORMAT"}
+    assert list((tmp_path / "c" / "pixels").iterdir()) == []
+
+
+def test_kill_in_the_middle_of_a_build(samples: list[Sample], tmp_path: Path) -> None:
+    code = """
+import os, signal, sys
+from textray.data import cache
+from textray.data.qata_cov19 import QaTaCOV19
+from textray.preprocess import Preprocess
+decode, seen = cache.read, []
+def read(path):
+    seen.append(path)
+    if len(seen) == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return decode(path)
+cache.read = read
+cache.PixelCache(QaTaCOV19(sys.argv[1]).samples("val"), Preprocess(size=(16, 13)), sys.argv[2])
+"""
+    root = samples[0].image_path.parents[2]
+    done = subprocess.run([sys.executable, "-c", code, str(root), str(tmp_path / "c")], check=False)
+    assert done.returncode == -9
+    assert [p.suffix for p in (tmp_path / "c" / "pixels").iterdir()] == [".part"]
+    cache = PixelCache(samples, SIZE, tmp_path / "c")
+    np.testing.assert_allclose(cache.image(9), SIZE.resize(read(samples[9].image_path).pixels), atol=1 / 65535)
+
+
+def test_leftovers_of_killed_builds_are_swept_after_a_day(samples: list[Sample], tmp_path: Path) -> None:
+    old, young = (tmp_path / "c" / "pixels" / f"{name}.part" for name in ("old", "young"))
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+    os.utime(old, (1, 1))
+    PixelCache(samples, SIZE, tmp_path / "c")
+    assert not old.exists()
+    assert young.exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_cache_is_built_again(samples: list[Sample], tmp_path: Path, damage: str) -> None:
+    path = PixelCache(samples, SIZE, tmp_path / "c").path / "masks.bits"
+    path.write_bytes(b"xx") if damage == "cut" else path.unlink()
+    again = PixelCache(samples, SIZE, tmp_path / "c")
+    np.testing.assert_array_equal(again.mask(2), SIZE.resize_mask(read_mask(samples[2].mask_path)))
+
+
+def test_two_processes_build_at_once(samples: list[Sample], tmp_path: Path) -> None:
+    code = """
+import sys
+from textray.data.cache import PixelCache
+from textray.data.qata_cov19 import QaTaCOV19
+from textray.preprocess import Preprocess
+sys.stdin.readline()
+cache = PixelCache(QaTaCOV19(sys.argv[1]).samples("val"), Preprocess(size=(16, 13)), sys.argv[2])
+print(float(cache.image(4).sum()), int(cache.mask(4).sum()))
+"""
+    command = [sys.executable, "-c", code, str(samples[0].image_path.parents[2]), str(tmp_path / "c")]
+    pair = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in pair:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    printed = [process.communicate(timeout=120)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0]
+    assert printed[0] == printed[1] != ""
+    assert not list((tmp_path / "c" / "pixels").glob("*.part"))
+
+
+def test_losing_the_race_takes_the_winners(
+    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside: list[PixelCache] = []
+
+    def read_late(path: Path) -> object:
+        monkeypatch.setattr(cache_module, "read", read)
+        inside.append(PixelCache(samples, SIZE, tmp_path / "c"))  # the other process, all of it, in between
+        return read(path)
+
+    monkeypatch.setattr(cache_module, "read", read_late)
+    mine = PixelCache(samples, SIZE, tmp_path / "c")
+    np.testing.assert_array_equal(mine.image(0), inside[0].image(0))
+    assert not list((tmp_path / "c" / "pixels").glob("*.part"))
+
+
+def test_full_disk_is_said_and_leaves_nothing(
+    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache_module.os, "fsync", full)
+    with pytest.raises(DiskError, match="TEXTRAY_CACHE") as caught:
+        PixelCache(samples, SIZE, tmp_path / "c")
+    assert caught.value.exit_code == 1
+    assert list((tmp_path / "c" / "pixels").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be(samples: list[Sample], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="TEXTRAY_CACHE"):
+        PixelCache(samples, SIZE, tmp_path / "file")
+
+
+def test_mask_of_another_size_is_refused(samples: list[Sample], tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((7, 7), np.uint8)).save(samples[1].mask_path)
+    with pytest.raises(DataError, match="differ in size"):
+        PixelCache(samples, SIZE, tmp_path / "c")
+
+
+def test_pickles_small_and_works_in_a_worker(samples: list[Sample], tmp_path: Path) -> None:
+    cache = PixelCache(samples, SIZE, tmp_path / "c")
+    packed = pickle.dumps(cache)
+    assert len(packed) < 1000
+    np.testing.assert_array_equal(pickle.loads(packed).image(1), cache.image(1))
+
+
+def test_no_samples(tmp_path: Path) -> None:
+    assert len(PixelCache([], SIZE, tmp_path / "c")) == 0
+
+
+def test_environment_names_the_folder(
+    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path / "elsewhere"))
+    assert cache_folder() == tmp_path / "elsewhere"
+    assert PixelCache(samples, SIZE).path.parent == tmp_path / "elsewhere" / "pixels"
+    assert "decoded 10 samples" in caplog.text

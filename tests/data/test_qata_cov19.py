@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from textray.data.base import draw_patients, fingerprint
+from textray.data.qata_cov19 import QaTaCOV19, patient_of
+from textray.errors import DataError, LayoutError, UsageError
+from textray.records import Laterality
+
+LEFT = (True, False, False, False, False, False)
+
+
+def table(root: Path, part: str = "train") -> Path:
+    return root / "prompt" / f"{part}.csv"
+
+
+def edit(root: Path, old: str, new: str) -> None:
+    text = table(root).read_bytes().decode()
+    assert old in text
+    table(root).write_bytes(text.replace(old, new, 1).encode())
+
+
+def ids(root: Path, split: str, **options: str) -> list[str]:
+    return [s.image_id for s in QaTaCOV19(root, **options).samples(split)]
+
+
+def test_first_four_fifths_of_the_rows_are_train_and_the_rest_val(qata: Path) -> None:
+    rows = [line.split(",")[0][len("mask_") : -len(".png")] for line in table(qata).read_text().splitlines()[1:]]
+    assert ids(qata, "train") == rows[:40]
+    assert ids(qata, "val") == rows[40:]
+    assert len(ids(qata, "test")) == 6
+
+
+def test_sample_tells_files_patient_and_zones_by_viewer(qata: Path) -> None:
+    sample = QaTaCOV19(qata).samples("val")[0]
+    assert sample.image_path == qata / "Train Set/Images" / f"{sample.image_id}.png"
+    assert sample.mask_path == qata / "Train Set/Ground-truths" / f"mask_{sample.image_id}.png"
+    assert sample.patient_id == "sub-S20000"
+    assert sample.report.zones.present == LEFT
+    assert sample.report.laterality is Laterality.VIEWER
+    assert sample.split == "val"
+
+
+def test_inner_and_fit_part_train_by_patients(qata: Path) -> None:
+    reader = QaTaCOV19(qata)
+    inner, fit, train = (reader.samples(s) for s in ("inner", "fit", "train"))
+    assert {s.image_id for s in inner} | {s.image_id for s in fit} == {s.image_id for s in train}
+    assert not {s.image_id for s in inner} & {s.image_id for s in fit}
+    assert not {s.patient_id for s in inner} & {s.patient_id for s in fit}
+    assert None not in {s.patient_id for s in inner}
+    assert len({s.patient_id for s in inner}) == 2  # 10 % of 18 patients
+    assert sum(s.patient_id is None for s in fit) == 5
+
+
+def test_root_may_be_the_parent(qata: Path) -> None:
+    assert ids(qata.parent, "val") == ids(qata, "val")
+
+
+def test_parts_not_asked_for_may_be_missing(qata: Path) -> None:
+    shutil.rmtree(qata / "Test Set")
+    table(qata, "test").unlink()
+    assert len(ids(qata, "train")) == 40
+    with pytest.raises(LayoutError, match=r'no images under "Test Set/Images".*2,113.*docs/datasets/qata_cov19.md'):
+        ids(qata, "test")
+
+
+def test_only_test_part_present(qata: Path) -> None:
+    shutil.rmtree(qata / "Train Set")
+    table(qata).unlink()
+    assert len(ids(qata, "test")) == 6
+    with pytest.raises(LayoutError, match="no images"):
+        ids(qata, "inner")
+
+
+def test_a_folder_that_is_not_the_data_set(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match='neither "Train Set" nor "Test Set"') as caught:
+        QaTaCOV19(tmp_path)
+    assert caught.value.exit_code == 2
+
+
+def test_missing_caption_table(qata: Path) -> None:
+    table(qata).unlink()
+    with pytest.raises(LayoutError, match=r"train\.csv"):
+        ids(qata, "train")
+
+
+def test_unknown_split_and_policy_list_the_valid_ones(qata: Path) -> None:
+    with pytest.raises(UsageError, match="inner"):
+        QaTaCOV19(qata).samples("dev")
+    with pytest.raises(UsageError, match="text-free"):
+        QaTaCOV19(qata, captions="guess")
+
+
+def test_a_patient_on_both_sides_is_refused_by_id(qata: Path) -> None:
+    for folder, prefix in (("Images", ""), ("Ground-truths", "mask_")):
+        base = qata / "Train Set" / folder
+        (base / f"{prefix}sub-S20000_ses-E0_run-1_bp-chest_vp-pa_cr.png").rename(
+            base / f"{prefix}sub-S10000_ses-E77_run-1_bp-chest_vp-pa_cr.png"
+        )
+    edit(qata, "sub-S20000_ses-E0_", "sub-S10000_ses-E77_")
+    with pytest.raises(DataError, match="sub-S10000"):
+        ids(qata, "fit")
+    result = QaTaCOV19(qata).check()
+    assert "E_PATIENT_LEAK" in {p.code for p in result.problems}
+    assert not result.ok
+
+
+@pytest.mark.parametrize("extension", [True, False])
+def test_keys_match_without_extension_and_whatever_their_case(qata: Path, extension: bool) -> None:
+    before = ids(qata, "train")
+    edit(qata, "mask_covid_1.png", "mask_COVID_1.PNG" if extension else "mask_covid_1")
+    assert ids(qata, "train") == before
+
+
+BROKEN = {
+    "blank": (
+        'mask_covid_2.png,"unilateral pulmonary infection, one infected area, lower right lung."',
+        "mask_covid_2.png,",
+    ),
+    "nan": (
+        'mask_covid_2.png,"unilateral pulmonary infection, one infected area, lower right lung."',
+        "mask_covid_2.png,NaN",
+    ),
+    "words": (
+        'mask_covid_2.png,"unilateral pulmonary infection, one infected area, lower right lung."',
+        "mask_covid_2.png,lung bad",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_caption_policy_for_unusable_captions(qata: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    edit(qata, *BROKEN[kind])
+    with pytest.raises(DataError, match="covid_2"):
+        ids(qata, "train")
+    assert "covid_2" not in ids(qata, "train", captions="skip")
+    assert "covid_2" in caplog.text
+    kept = {s.image_id: s.report for s in QaTaCOV19(qata, captions="text-free").samples("train")}
+    assert kept["covid_2"].text is None
+    assert not kept["covid_2"].zones
+    assert len(ids(qata, "val", captions="skip")) == 10
+
+
+def test_image_without_a_row_stays_with_its_patient(qata: Path) -> None:
+    name = "sub-S20001_ses-E2_run-1_bp-chest_vp-pa_cr"
+    lines = [line for line in table(qata).read_text().splitlines() if name not in line]
+    table(qata).write_text("\n".join(lines))
+    with pytest.raises(DataError, match=name):
+        ids(qata, "val")
+    assert name in ids(qata, "val", captions="text-free")
+    assert name not in ids(qata, "train", captions="text-free")
+    assert name not in ids(qata, "val", captions="skip")
+
+
+def test_row_without_an_image_is_listed_or_left_out(qata: Path) -> None:
+    with table(qata).open("a") as stream:
+        stream.write('mask_sub-S29999_ses-E1.png,"no infection."\n')
+    with pytest.raises(DataError, match="S29999"):
+        ids(qata, "val")
+    assert len(ids(qata, "train", captions="skip")) + len(ids(qata, "val", captions="skip")) == 50
+
+
+def test_a_mask_of_another_size_is_refused_not_resized(qata: Path) -> None:
+    from PIL import Image
+
+    path = qata / "Train Set/Ground-truths/mask_covid_3.png"
+    Image.open(path).resize((40, 48)).save(path)
+    with pytest.raises(DataError, match=r"mask_covid_3\.png is 48 x 40 pixels, its image 24 x 20"):
+        ids(qata, "train", captions="skip")
+
+
+def test_missing_mask_and_missing_image_are_refused(qata: Path) -> None:
+    (qata / "Train Set/Ground-truths/mask_covid_3.png").unlink()
+    (qata / "Train Set/Images/covid_4.png").unlink()
+    with pytest.raises(DataError, match=r"covid_3.*mask_covid_4|mask_covid_4.*covid_3"):
+        ids(qata, "train", captions="skip")
+
+
+def test_duplicate_rows_are_refused_with_both_places(qata: Path) -> None:
+    text = table(qata).read_text()
+    table(qata).write_text(text + text.splitlines()[1] + "\n")
+    with pytest.raises(DataError, match=r"row 52, mask_covid_1\.png: stands in row 2 already"):
+        ids(qata, "train", captions="skip")
+
+
+@pytest.mark.parametrize("twin", ["covid_1.jpg", "COVID_1.png"])
+def test_colliding_names_are_refused_with_both_paths(qata: Path, twin: str) -> None:
+    folder = qata / "Train Set/Images"
+    shutil.copy(folder / "covid_1.png", folder / twin)
+    if len(list(folder.iterdir())) == 50:
+        pytest.skip("this file system does not tell case")
+    with pytest.raises(DataError) as caught:
+        ids(qata, "train", captions="skip")
+    assert twin in str(caught.value)
+    assert "Images/covid_1.png" in str(caught.value)
+
+
+def test_hidden_files_and_other_kinds_are_ignored(qata: Path) -> None:
+    (qata / "Train Set/Images/._covid_1.png").write_bytes(b"x")
+    (qata / "Train Set/Images/Thumbs.db").write_bytes(b"x")
+    assert len(ids(qata, "train")) == 40
+
+
+def test_patients_are_drawn_alike_on_every_machine() -> None:
+    patients = [f"sub-S{i}" for i in range(100)]
+    drawn = draw_patients(reversed(patients), 0.1, 0)
+    assert drawn == draw_patients(patients * 2, 0.1, 0)
+    assert len(drawn) == 10
+    assert drawn != draw_patients(patients, 0.1, 1)
+    code = (
+        "from textray.data.base import draw_patients as d; print(sorted(d([f'sub-S{i}' for i in range(100)], 0.1, 0)))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.strip() == str(sorted(drawn))
+
+
+@pytest.mark.parametrize(
+    ("name", "patient"),
+    [("sub-S08047_ses-E18100_x", "sub-S08047"), ("sub-S1", "sub-S1"), ("covid_12", None), ("sub-X1_a", None)],
+)
+def test_patient_in_the_name(name: str, patient: str | None) -> None:
+    assert patient_of(name) == patient
+
+
+def test_real_counts_and_fingerprints(real_qata: Path) -> None:
+    reader = QaTaCOV19(real_qata.parent)
+    samples = {split: reader.samples(split) for split in ("train", "val", "inner", "fit")}
+    assert {split: len(found) for split, found in samples.items()} == {
+        "train": 5716, "val": 1429, "inner": 221, "fit": 5495,
+    }  # fmt: skip
+    patients = {split: {s.patient_id for s in found} - {None} for split, found in samples.items()}
+    assert {split: len(found) for split, found in patients.items()} == {
+        "train": 809, "val": 847, "inner": 81, "fit": 728,
+    }  # fmt: skip
+    assert sum(s.patient_id is None for s in samples["train"]) == 2951
+    assert all(s.patient_id for s in samples["val"])
+    published = json.loads(files("textray.data.splits").joinpath("qata_cov19.json").read_text())
+    for split in ("train", "val"):
+        assert reader.fingerprint(split) == published[split]["ids_sha256"]
+        assert len(samples[split]) == published[split]["rows"]
+    zones = [sum(s.report.zones.present[i] for s in samples["train"]) for i in range(6)]
+    assert zones == [2765, 3013, 4832, 2402, 2586, 4978]
+
+
+def test_published_table_in_another_order_is_cut_alike(real_qata: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "QaTa-COV19-v2"
+    (copy / "prompt").mkdir(parents=True)
+    (copy / "Train Set").symlink_to(real_qata / "Train Set")
+    head, *rows = (real_qata / "prompt/train.csv").read_text().splitlines()
+    (copy / "prompt/train.csv").write_text("\n".join([head, *reversed(rows)]))
+    assert ids(copy, "val") == ids(real_qata, "val")
+
+
+def test_fingerprint_does_not_depend_on_order() -> None:
+    assert fingerprint(["a", "b"]) == fingerprint(["b", "a"]) != fingerprint(["ab"])

@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from textray.augment import Augment, Preset, blur, can_flip, flip, warp
+from textray.data.phantom import draw
+from textray.errors import ShapeError, UsageError
+from textray.records import Laterality, Report, Zones, ZoneState
+from textray.text.report import parse_caption, sentence
+
+PRESETS = get_args(Preset)
+UPPER_LEFT = Zones.from_present([1, 0, 0, 0, 0, 0])
+
+
+def report(zones: Zones = UPPER_LEFT) -> Report:
+    return Report(zones=zones, text=sentence(zones))
+
+
+def film(zones: Zones = UPPER_LEFT, size: tuple[int, int] = (64, 56)) -> tuple[np.ndarray, np.ndarray, Report]:
+    pixels, mask, _ = draw(1, size, zones)
+    return pixels, mask, report(zones)
+
+
+def blob(size: tuple[int, int] = (80, 72)) -> tuple[np.ndarray, np.ndarray]:
+    """A bright ellipse on dark ground, off the centre both ways."""
+    down, across = np.mgrid[: size[0], : size[1]]
+    mask = ((down - 30) / 12) ** 2 + ((across - 28) / 8) ** 2 < 1
+    return np.where(mask, 0.9, 0.1).astype(np.float32), mask
+
+
+def dice(first: np.ndarray, second: np.ndarray) -> float:
+    return 2 * float((first & second).sum()) / float(first.sum() + second.sum())
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("size", [(64, 64), (33, 70)])
+def test_what_comes_back_is_still_a_sample(name: str, size: tuple[int, int]) -> None:
+    pixels, mask, words = film(size=size)
+    before = pixels.copy(), mask.copy()
+    pixels.flags.writeable = mask.flags.writeable = False
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        moved, lesion, after = Augment.preset(name)(pixels, mask, words, rng)
+        assert moved.shape == lesion.shape == size
+        assert moved.dtype == np.float32
+        assert lesion.dtype == np.bool_
+        assert 0 <= moved.min() <= moved.max() <= 1
+        assert np.isfinite(moved).all()
+        assert after.text == sentence(after.zones)
+    np.testing.assert_array_equal(pixels, before[0])
+    np.testing.assert_array_equal(mask, before[1])
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_same_state_same_change(name: str) -> None:
+    one, two = ([Augment.preset(name)(*film(), np.random.default_rng(s)) for s in range(8)] for _ in range(2))
+    for first, second in zip(one, two, strict=True):
+        np.testing.assert_array_equal(first[0], second[0])
+        np.testing.assert_array_equal(first[1], second[1])
+        assert first[2] == second[2]
+
+
+def test_none_changes_nothing() -> None:
+    pixels, mask, words = film()
+    same = Augment.preset("none")(pixels, mask, words, np.random.default_rng(0))
+    np.testing.assert_array_equal(same[0], pixels)
+    np.testing.assert_array_equal(same[1], mask)
+    assert same[2] is words
+
+
+def test_paper_zooms_one_sample_in_ten() -> None:
+    pixels, mask = blob((120, 110))
+    words = report()
+    rng = np.random.default_rng(0)
+    results = [Augment.preset("paper")(pixels, mask, words, rng) for _ in range(1000)]
+    changed = [r for r in results if not np.array_equal(r[0], pixels)]
+    assert 70 < len(changed) < 130
+    areas = [r[1].sum() / mask.sum() for r in changed]
+    assert 0.95**2 - 0.05 < min(areas) < 1.0
+    assert 1.3 < max(areas) < 1.2**2 + 0.05
+    assert all(r[2] is words for r in results)
+
+
+def test_flip_twice_is_identity() -> None:
+    for index in range(64):
+        pixels, mask, words = film(Zones.from_index(index), (20, 24))
+        back = flip(*flip(pixels, mask, words))
+        np.testing.assert_array_equal(back[0], pixels)
+        np.testing.assert_array_equal(back[1], mask)
+        assert back[2] == words
+
+
+def test_flip_moves_the_lesion_and_its_words_to_the_other_half() -> None:
+    pixels, mask, words = film()
+    assert mask[:, :28].any()
+    assert not mask[:, 28:].any()
+    moved, lesion, after = flip(pixels, mask, words)
+    assert lesion[:, 28:].any()
+    assert not lesion[:, :28].any()
+    np.testing.assert_array_equal(lesion[:, ::-1], mask)
+    np.testing.assert_array_equal(moved[:, ::-1], pixels)
+    assert after.text == "unilateral pulmonary infection, one infected area, upper right lung."
+    assert after.zones == parse_caption(after.text).zones == words.zones.mirror()
+
+
+def test_flips_in_the_strong_preset_take_the_words_along() -> None:
+    pixels, mask, words = film()
+    only = replace(Augment(), flip_p=0.5)
+    rng = np.random.default_rng(0)
+    flipped = 0
+    for _ in range(60):
+        _, lesion, after = only(pixels, mask, words, rng)
+        right = bool(lesion[:, 28:].any())
+        assert right == after.zones.present[3] == ("right" in str(after.text))
+        assert right != bool(lesion[:, :28].any())
+        flipped += right
+    assert 15 < flipped < 45
+    assert Augment.preset("strong").flip_p > 0
+
+
+@pytest.mark.parametrize("name", ["none", "paper", "light"])
+def test_no_other_preset_swaps_sides(name: str) -> None:
+    pixels, mask, words = film()
+    rng = np.random.default_rng(1)
+    for _ in range(60):
+        _, lesion, after = Augment.preset(name)(pixels, mask, words, rng)
+        assert after is words
+        assert lesion[:, :36].sum() >= lesion[:, 36:].sum()
+
+
+def test_strong_without_its_flip_never_swaps_or_turns_over() -> None:
+    rng = np.random.default_rng(2)
+    pixels, mask = blob()
+    words = report()
+    still = replace(Augment.preset("strong"), flip_p=0.0)
+    for _ in range(100):
+        _, lesion, after = still(pixels, mask, words, rng)
+        assert after is words
+        if lesion.any():
+            down, across = (axis.mean() for axis in np.nonzero(lesion))
+            assert across < 46
+            assert down < 54
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        Report(zones=UPPER_LEFT, text="left", laterality=Laterality.UNKNOWN),
+        Report(zones=Zones(), text="patchy shadow near the marker on the left"),
+        Report(zones=Zones((ZoneState.ABSENT,) * 3 + (ZoneState.UNMENTIONED,) * 3), text="left lung clear"),
+    ],
+)
+def test_words_that_cannot_be_swapped_are_not_flipped(words: Report) -> None:
+    pixels, mask, _ = film()
+    assert not can_flip(words)
+    same = Augment(flip_p=1.0)(pixels, mask, words, np.random.default_rng(0))
+    np.testing.assert_array_equal(same[0], pixels)
+    assert same[2] is words
+    with pytest.raises(UsageError, match="cannot be swapped"):
+        flip(pixels, mask, words)
+
+
+def test_flip_without_words_and_from_the_patients_side() -> None:
+    pixels, mask, _ = film()
+    assert flip(pixels, mask, Report(zones=Zones()))[2].text is None
+    assert flip(pixels, mask, report(Zones()))[2].text == "no infection."
+    patient = Report(zones=UPPER_LEFT, text="right upper lobe", laterality=Laterality.PATIENT, sides_from="tag")
+    after = flip(pixels, mask, patient)[2]
+    assert after.zones == UPPER_LEFT.mirror()
+    assert (after.text, after.laterality) == (sentence(UPPER_LEFT.mirror()), Laterality.VIEWER)
+
+
+@pytest.mark.parametrize("fill", ["black", "edge"])
+@pytest.mark.parametrize("bicubic", [False, True])
+def test_warp_moves_image_and_mask_alike(fill: str, bicubic: bool) -> None:
+    pixels, mask = blob()
+    rng = np.random.default_rng(3)
+    for _ in range(40):
+        angle, zoom, shift = rng.uniform(-0.2, 0.2), rng.uniform(0.9, 1.2), tuple(rng.uniform(-6, 6, 2))
+        moved, lesion = warp(pixels, mask, angle=angle, zoom=zoom, shift=shift, bicubic=bicubic, fill=fill)
+        assert dice(moved > 0.5, lesion) > 0.95
+        assert lesion.sum() == pytest.approx(mask.sum() * zoom**2, rel=0.05)
+
+
+def test_warp_shifts_whole_pixels_exactly_and_turns_clockwise() -> None:
+    pixels, mask = blob()
+    moved, lesion = warp(pixels, mask, angle=0.0, zoom=1.0, shift=(5, -3))
+    np.testing.assert_array_equal(moved[5:, :-3], pixels[:-5, 3:])
+    np.testing.assert_array_equal(lesion[5:, :-3], mask[:-5, 3:])
+    assert moved[:5].max() == 0
+    point = np.zeros((61, 61), np.bool_)
+    point[8:13, 28:33] = True  # straight above the centre
+    _, turned = warp(point.astype(np.float32), point, angle=np.deg2rad(30), zoom=1.0, shift=(0, 0))
+    down, across = (axis.mean() for axis in np.nonzero(turned))
+    assert (down, across) == pytest.approx((30 - 20 * np.cos(np.pi / 6), 30 + 20 * np.sin(np.pi / 6)), abs=0.6)
+
+
+def test_edges_are_repeated_or_black() -> None:
+    pixels, mask = np.full((30, 40), 0.5, np.float32), np.zeros((30, 40), np.bool_)
+    black, _ = warp(pixels, mask, angle=0.1, zoom=0.8, shift=(4, 0))
+    edge, _ = warp(pixels, mask, angle=0.1, zoom=0.8, shift=(4, 0), fill="edge")
+    assert black.min() == 0
+    np.testing.assert_allclose(edge, 0.5, atol=1e-6)
+
+
+def test_borders_are_dark_and_hold_no_lesion() -> None:
+    pixels, mask = np.full((50, 60), 0.5, np.float32), np.ones((50, 60), np.bool_)
+    rng = np.random.default_rng(0)
+    widths = set()
+    for _ in range(20):
+        moved, lesion, _ = Augment(border_p=1.0, border=0.2)(pixels, mask, report(), rng)
+        np.testing.assert_array_equal(moved > 0, lesion)
+        assert lesion[10:40, 12:48].all()
+        widths.add(int(lesion.sum()))
+    assert len(widths) > 10
+
+
+@pytest.mark.parametrize("setting", ["brightness", "contrast", "gamma", "window", "blur", "noise"])
+def test_intensity_leaves_the_geometry(setting: str) -> None:
+    pixels, mask, words = film()
+    change = {
+        "brightness": Augment(intensity_p=1.0, brightness=0.1),
+        "contrast": Augment(intensity_p=1.0, contrast=0.3),
+        "gamma": Augment(intensity_p=1.0, gamma=1.5),
+        "window": Augment(intensity_p=1.0, window=0.1),
+        "blur": Augment(blur_p=1.0, blur_pixels=1.5),
+        "noise": Augment(noise_p=1.0, noise=0.05),
+    }[setting]
+    moved, lesion, after = change(pixels, mask, words, np.random.default_rng(1))
+    assert np.abs(moved - pixels).max() > 0.005
+    assert np.corrcoef(moved.ravel(), pixels.ravel())[0, 1] > 0.95
+    np.testing.assert_array_equal(lesion, mask)
+    assert after is words
+
+
+def test_blur_keeps_the_mean_and_spreads_a_point() -> None:
+    point = np.zeros((31, 31), np.float32)
+    point[15, 15] = 1
+    spread = blur(point, 2.0)
+    assert spread.sum() == pytest.approx(1, abs=1e-5)
+    down, _ = np.mgrid[:31, :31]
+    assert np.sqrt((spread * (down - 15) ** 2).sum()) == pytest.approx(2.0, abs=0.1)
+    np.testing.assert_allclose(blur(np.full((9, 5), 0.3, np.float32), 4.0), 0.3, atol=1e-6)
+    np.testing.assert_array_equal(blur(point, 0.0), point)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("rotate_degrees", 90.0),
+        ("flip_p", 1.5),
+        ("scale", (1.2, 0.9)),
+        ("gamma", 0.5),
+        ("border", 0.6),
+        ("noise", -1.0),
+    ],
+)
+def test_settings_out_of_range_are_refused(setting: str, value: object) -> None:
+    with pytest.raises(UsageError, match=setting):
+        Augment(**{setting: value})
+
+
+def test_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="'strong'"):
+        Augment.preset("strogn")
+
+
+def test_shapes_must_agree() -> None:
+    pixels, mask, words = film()
+    with pytest.raises(ShapeError, match=r"\(h, w\)"):
+        Augment()(pixels, mask[:-1], words, np.random.default_rng(0))
