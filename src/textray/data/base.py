@@ -1,4 +1,4 @@
-"""What every data set reader gives: samples, and the result of a check. NumPy-free and torch-free."""
+"""What every data set reader gives: samples, and the result of a check. Free of torch."""
 
 from __future__ import annotations
 
