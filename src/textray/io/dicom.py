@@ -86,7 +86,7 @@ def _read(data: bytes, source: Path | None) -> Image:
             code="E_DECODER",
         )
     ds = dcmread(io.BytesIO(data), force=True)
-    _require_picture(ds)
+    _require_picture(ds, preamble=data[128:132] == b"DICM")
     tags = PixelTags.of(ds)
     syntax = _transfer_syntax(ds)
     pixels, window, notices = shown(ds, tags, syntax)
@@ -116,28 +116,34 @@ def _read(data: bytes, source: Path | None) -> Image:
     )
 
 
-def _require_picture(ds: Dataset) -> None:
+def _require_picture(ds: Dataset, *, preamble: bool) -> None:
     name = ""
     if uid := words(ds, "SOPClassUID"):
         name = UID(uid[0]).name
         name = "" if name == uid[0] else name  # a private class has no name
     if not name and not any(keyword in ds for keyword in ("SOPClassUID", "Modality", "Rows", "PixelData")):
-        raise InputError(
-            "this is not a picture that TextRay reads", came="bytes that only start like DICOM", expected="DICOM"
-        )
+        if not preamble:
+            came = "bytes that only start like DICOM"
+            raise InputError("this is not a picture that TextRay reads", came=came, expected="DICOM")
+        if len(ds) == 0:  # pydicom drops all elements where the last one, of compressed pixels, has no end
+            raise _ends_early(None)
     modality = known_word(ds, "Modality", _NO_PICTURES)
     if (name and "Image Storage" not in name) or modality:
         raise _no_picture(name or f"an object of modality {modality}")
     if "PixelData" not in ds or not value(ds, "PixelData"):
         if name or "Rows" in ds:
-            raise InputError(
-                "the DICOM file ends before its pixel data",
-                came=name or None,
-                expected="complete pixel data",
-                do="Fetch the file again.",
-                code="E_TRUNCATED",
-            )
+            raise _ends_early(name or None)
         raise _no_picture("an object without pixel data")
+
+
+def _ends_early(came: str | None) -> InputError:
+    return InputError(
+        "the DICOM file ends before its pixel data does",
+        came=came,
+        expected="complete pixel data",
+        do="Fetch the file again.",
+        code="E_TRUNCATED",
+    )
 
 
 def _no_picture(came: str) -> InputError:

@@ -102,7 +102,7 @@ def grey_from_equal_channels(levels: NDArray[Any], top: float) -> NDArray[np.flo
     Raises:
         InputError: ``E_COLOR`` where the channels differ by more than two levels of 255.
     """
-    spread = (levels.max(axis=2) - levels.min(axis=2)).max()
+    spread = int((levels.max(axis=2) - levels.min(axis=2)).max())
     if spread * 255 > _CHANNEL_TOLERANCE * top:
         raise InputError(
             "the picture is in colour",

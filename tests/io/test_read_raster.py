@@ -1,0 +1,302 @@
+"""PNG and JPEG: what is there is read with its true range; what is damaged or no film is refused by name."""
+
+import hashlib
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image as PILImage
+from PIL import ImageFile, ImageOps
+
+from textray.errors import InputError, TextRayError
+from textray.io.raster import upright
+from textray.io.read import detect, from_array, read
+
+
+def refused(path, code, **options):
+    with pytest.raises(InputError) as caught:
+        read(path, **options)
+    assert caught.value.code == code, str(caught.value)
+    assert caught.value.exit_code == 3
+    return str(caught.value)
+
+
+def eight(levels):
+    return np.rint(levels / levels.max() * 255).astype(np.uint8)
+
+
+def test_sixteen_bits_keep_their_true_range(levels, raster, put):
+    wide = (levels.astype(np.uint32) * 16).astype(np.uint16)
+    image = read(put(raster(wide)))
+    np.testing.assert_allclose(image.pixels, wide / 65535, atol=1e-6)
+    assert len(np.unique(image.pixels)) > 256
+    assert image.info["bits"] == 16
+    dim = read(put(raster(levels)))  # 12 bits in 16 stay dim, and whole
+    np.testing.assert_allclose(dim.pixels, levels / 65535, atol=1e-6)
+
+
+def test_grey_modes_agree(levels, raster, put):
+    grey = eight(levels)
+    expected = (grey / 255).astype(np.float32)
+    rgb = np.repeat(grey[..., None], 3, axis=2)
+    opaque = np.full((*grey.shape, 1), 255, np.uint8)
+    files = {
+        "L": raster(grey),
+        "RGB": raster(rgb),
+        "RGBA": raster(np.concatenate([rgb, opaque], axis=2)),
+        "LA": raster(np.concatenate([grey[..., None], opaque], axis=2)),
+    }
+    for name, data in files.items():
+        image = read(put(data))
+        np.testing.assert_array_equal(image.pixels, expected, err_msg=name)
+        assert image.pixels.dtype == np.float32
+        assert image.grid.shape == grey.shape
+        assert image.grid.spacing_mm is None
+
+
+def test_a_palette_is_looked_up_and_not_taken_for_levels(levels, put):
+    grey = eight(levels) // 64
+    picture = PILImage.fromarray(grey)
+    picture.putpalette([v for level in (10, 200, 90, 30) for v in (level,) * 3])
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    expected = np.array([10, 200, 90, 30])[grey] / 255
+    np.testing.assert_allclose(read(put(buffer.getvalue())).pixels, expected, atol=1e-6)
+
+
+def test_one_bit(levels, put, raster):
+    bits = levels > 2000
+    image = read(put(raster(bits)))
+    np.testing.assert_array_equal(image.pixels, bits)
+    assert image.info["bits"] == 1
+
+
+def test_jpeg_is_read_and_the_suffix_means_nothing(levels, raster, put):
+    grey = eight(levels)
+    data = raster(grey, "JPEG", quality=95)
+    image = read(put(data, "film.dcm"))
+    assert np.abs(image.pixels - grey / 255).max() < 0.1
+    assert image.info["format"] == "jpeg"
+    assert image.sha256 == hashlib.sha256(data).hexdigest()
+    colour_jpeg = raster(np.repeat(grey[..., None], 3, axis=2), "JPEG", quality=95)
+    assert np.abs(read(put(colour_jpeg, "x")).pixels - image.pixels).max() < 0.03
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_exif_orientation_is_applied_and_recorded(levels, put, orientation, kind):
+    picture = PILImage.fromarray(eight(levels))
+    exif = picture.getexif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
+    with PILImage.open(io.BytesIO(buffer.getvalue())) as stored:
+        expected = np.asarray(ImageOps.exif_transpose(stored)) / 255
+    image = read(put(buffer.getvalue()))
+    np.testing.assert_allclose(image.pixels, expected, atol=1e-6)
+    assert image.grid.shape == expected.shape
+    assert image.grid.transform == ("" if orientation == 1 else f"exif-{orientation}")
+    assert image.info["exif_orientation"] == orientation
+
+
+def test_an_unreadable_orientation_is_told(levels, put):
+    picture = PILImage.fromarray(eight(levels))
+    exif = picture.getexif()
+    exif[0x0112] = 17
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", exif=exif)
+    image = read(put(buffer.getvalue()))
+    assert [notice.code for notice in image.notices] == ["W_EXIF"]
+    assert image.grid.transform == ""
+
+
+def test_upright_keeps_colour_planes():
+    pixels = np.arange(24).reshape(2, 4, 3)
+    assert upright(pixels, 6).shape == (4, 2, 3)
+    np.testing.assert_array_equal(upright(pixels, 6), np.rot90(pixels, -1))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.95, 0.999])
+@pytest.mark.parametrize("lenient", [False, True])
+def test_a_truncated_file_is_refused_and_never_filled(kind, share, lenient, put, raster, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)  # another library may have switched it
+    noise = np.random.default_rng(0).integers(0, 255, (120, 100), np.uint8)
+    data = raster(noise, kind)
+    assert "cut off" in refused(put(data[: max(12, int(len(data) * share))]), "E_TRUNCATED")
+
+
+def test_a_flipped_bit_in_a_png_is_refused(levels, raster, put):
+    data = bytearray(raster(eight(levels)))
+    data[len(data) // 2] ^= 0x10
+    refused(put(bytes(data)), "E_TRUNCATED")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "an empty file"),
+        (b"patient was seen today\n", "text"),
+        (b"  <!DOCTYPE html><html><body>404</body></html>", "an HTML page"),
+        (b"<!-- gateway -->\n<html>", "an HTML page"),
+        (b"<?xml version='1.0'?><a/>", "an XML document"),
+        (b"%PDF-1.7\n", "a PDF document"),
+        (b"PK\x03\x04" + bytes(40), "a zip archive"),
+        (b"GIF89a" + bytes(40), "a GIF picture"),
+        (b"II*\x00" + bytes(40), "a TIFF picture"),
+        (b"BM" + bytes(200), "a BMP picture"),
+        (b"RIFF\x00\x00\x00\x00WEBP" + bytes(40), "a WebP picture"),
+        (b"\x1f\x8b" + bytes(40), "a gzip file"),
+        (bytes(344) + b"n+1\x00" + bytes(40), "a NIfTI volume"),
+        (bytes(range(1, 250)), "bytes of an unknown kind"),
+    ],
+)
+def test_a_wrong_type_is_refused_by_what_it_is(data, words, put):
+    assert words in refused(put(data, "film.png"), "E_FORMAT")
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_constant_picture_is_refused(value, dtype, raster, put):
+    level = value * (257 if dtype == np.uint16 else 1)
+    refused(put(raster(np.full((64, 64), level, dtype))), "E_CONSTANT")
+    with pytest.raises(InputError, match="constant"):
+        from_array(np.full((64, 64), level, dtype))
+
+
+def test_colour_is_refused_unless_asked_for(levels, raster, put):
+    rgb = np.stack([eight(levels), eight(levels)[::-1], eight(levels)], axis=2)
+    path = put(raster(rgb))
+    assert "colour" in refused(path, "E_COLOR")
+    image = read(path, color=True)
+    np.testing.assert_allclose(image.pixels, rgb / 255, atol=1e-6)
+    assert image.grid.shape == rgb.shape[:2]
+    grey = read(put(raster(eight(levels))), color=True)
+    assert grey.pixels.shape == rgb.shape
+
+
+def test_a_cmyk_jpeg_is_refused(levels, put):
+    buffer = io.BytesIO()
+    PILImage.fromarray(eight(levels)).convert("CMYK").save(buffer, "JPEG")
+    refused(put(buffer.getvalue()), "E_COLOR")
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_transparent_pixels_are_refused(levels, put, mode):
+    picture = PILImage.fromarray(eight(levels)).convert(mode)
+    picture.putpixel((3, 4), (9, 0) if mode == "LA" else (9, 9, 9, 0))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    assert "transparent" in refused(put(buffer.getvalue()), "E_COLOR")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_transparent_grey_level_is_refused(levels, raster, put, dtype):
+    picture = eight(levels).astype(dtype)
+    refused(put(raster(picture, transparency=int(picture[5, 5]))), "E_COLOR")
+
+
+def test_an_animation_is_refused(levels, put):
+    first, second = PILImage.fromarray(eight(levels)), PILImage.fromarray(255 - eight(levels))
+    buffer = io.BytesIO()
+    first.save(buffer, "PNG", save_all=True, append_images=[second])
+    refused(put(buffer.getvalue()), "E_MULTIFRAME")
+
+
+def png_of_declared_size(width, height):
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(60_000, 60_000), (12_000, 12_000), (8_193, 8_192), (1, 1), (15, 400), (20_000, 50)]
+)
+def test_sizes_that_no_film_has_are_refused_by_the_header(width, height, put):
+    refused(put(png_of_declared_size(width, height)), "E_SIZE")
+
+
+def test_what_is_no_file_is_refused_without_blocking(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", tmp_path / "absent.png", tmp_path / "a\0b"):
+        refused(path, "E_READ")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    refused(tmp_path / "loop", "E_READ")
+
+
+def test_an_array_is_read_as_the_file_of_it(levels, raster, put):
+    grey = eight(levels)
+    np.testing.assert_array_equal(from_array(grey).pixels, read(put(raster(grey))).pixels)
+    np.testing.assert_array_equal(from_array(levels).pixels, read(put(raster(levels))).pixels)
+    np.testing.assert_array_equal(from_array(np.repeat(grey[..., None], 3, 2)).pixels, from_array(grey).pixels)
+    real = (levels / 4095).astype(np.float64)
+    image = from_array(real, spacing_mm=(0.2, 0.3), orientation=("R", "F"))
+    np.testing.assert_allclose(image.pixels, real, atol=1e-7)
+    np.testing.assert_allclose(from_array(np.repeat(real[..., None], 3, 2)).pixels, real, atol=1e-4)
+    assert image.grid.pixel_area_mm2 == pytest.approx(0.06)
+    assert not image.grid.mirrored
+    assert image.sha256 != from_array(real[::-1]).sha256
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((64, 64, 4)),
+        np.linspace(0, 2, 4096).reshape(64, 64),
+        np.linspace(-1, 1, 4096).reshape(64, 64),
+        np.arange(4096).reshape(64, 64),
+        np.full((64, 64), np.nan),
+        np.where(np.eye(64) > 0, np.inf, 0.5),
+        np.random.default_rng(0).random((64, 64, 3)),
+        np.eye(8),
+        np.zeros((64, 64), complex),
+    ],
+)
+def test_arrays_that_are_no_film_are_refused(array):
+    with pytest.raises(InputError):
+        from_array(array)
+
+
+@pytest.mark.parametrize("spacing", [(0, 0), (0.1, -1), (float("nan"), 1)])
+def test_a_spacing_must_be_positive(spacing):
+    with pytest.raises(InputError, match="spacing"):
+        from_array(np.eye(32), spacing_mm=spacing)
+
+
+SEEDS = [b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", bytes(128) + b"DICM", b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100"]
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(start=st.sampled_from(SEEDS), rest=st.binary(max_size=400))
+def test_garbage_is_refused_by_name(start, rest, put):
+    with pytest.raises(TextRayError):
+        read(put(start + rest))
+
+
+@settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=st.sampled_from(["PNG", "JPEG"]), at=st.integers(0, 10_000), new=st.binary(min_size=1, max_size=8))
+def test_a_damaged_picture_is_read_or_refused(kind, at, new, levels, raster, put):
+    data = bytearray(raster(eight(levels), kind))
+    at %= len(data)
+    data[at : at + len(new)] = new
+    try:
+        image = read(put(bytes(data)))
+    except TextRayError:
+        return
+    assert np.isfinite(image.pixels).all()
+    assert image.pixels.min() >= 0
+    assert image.pixels.max() <= 1
+
+
+def test_detect_does_not_read_the_name():
+    assert detect(b"\xff\xd8\xff\xe0") == "jpeg"
+    assert detect(b"II*\x00" + bytes(124) + b"DICM") == "dicom"  # a preamble may hold anything
