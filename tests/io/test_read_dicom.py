@@ -548,3 +548,9 @@ def test_every_file_that_pydicom_tests_with_is_read_or_refused():
         "ExplVR_BigEndNoMeta.dcm": "W_NOT_IMAGE",
     }
     assert {name: verdicts[name] for name in expected} == expected
+
+
+def test_the_real_film_compressed_without_loss_is_the_same(real_film):
+    twin = read(real_film.with_name("RG1_J2KR.dcm"))
+    np.testing.assert_array_equal(twin.pixels, read(real_film).pixels)
+    assert "JPEG 2000" in twin.info["transfer_syntax"]
