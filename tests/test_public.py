@@ -1,0 +1,74 @@
+"""What `textray` exports, and what importing it costs."""
+
+import subprocess
+import sys
+
+import pytest
+
+import textray
+
+
+def test_the_exported_names_are_these():
+    assert textray.__all__ == [
+        "Bundle",
+        "Grid",
+        "Image",
+        "Laterality",
+        "Notice",
+        "Prediction",
+        "Predictor",
+        "Report",
+        "TextRayError",
+        "Zones",
+        "__version__",
+        "load",
+    ]
+    for name in textray.__all__:
+        assert getattr(textray, name) is not None
+    assert dir(textray) == sorted(textray.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'segment'"):
+        _ = textray.segment
+
+
+HEAVY = "torch", "lightning", "timm", "transformers", "monai", "onnxruntime", "pandas", "sklearn"
+
+
+@pytest.mark.parametrize(
+    ("module", "allowed"),
+    [
+        ("textray", ()),
+        ("textray.errors", ()),
+        ("textray.cli", ()),
+        ("textray.registry", ()),
+        ("textray.records", ()),
+        ("textray.io.read", ()),
+        ("textray.io.write", ()),
+        ("textray.text.report", ()),
+        ("textray.preprocess", ()),
+        ("textray.inference.bundle", ()),
+        ("textray.inference.batch", ("onnxruntime",)),
+    ],
+)
+def test_importing_loads_nothing_heavy(module, allowed):
+    code = f"import sys, {module}; print(*sorted(set({HEAVY!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert set(done.stdout.split()) <= set(allowed)
+
+
+def test_the_command_line_needs_no_numpy_to_start():
+    code = "import sys, textray.cli; print('numpy' in sys.modules, 'pydicom' in sys.modules, 'PIL' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["False", "False", "False"]
+
+
+def test_segmenting_from_python_loads_no_torch(tiny_bundle, tmp_path):
+    code = (
+        "import sys, numpy, textray\n"
+        f"prediction = textray.load({str(tiny_bundle)!r}).segment(numpy.eye(64, dtype='float32'), 'left base')\n"
+        f"prediction.save({str(tmp_path)!r})\n"
+        "assert isinstance(prediction, textray.Prediction)\n"
+        f"print(*sorted(set({HEAVY!r}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["onnxruntime"]
+    assert (tmp_path / "array.mask.png").is_file()
