@@ -49,7 +49,7 @@ def evaluate(
     ] = ["oracle", "none"],  # noqa: B006 -- typer copies it
     root: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("textray-evaluation"),
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("textray-out"),
     model: Annotated[str | None, typer.Option(help="Weights inside by name, or a bundle folder.")] = None,
     captions: Annotated[str, typer.Option(help="Missing captions: error, skip or text-free.")] = "error",
     limit: Annotated[int | None, typer.Option(help="Score only so many images, spread over the split.")] = None,
