@@ -38,7 +38,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from textray.errors import UsageError
 from textray.models.base import Network, Output
@@ -145,8 +144,10 @@ class ImageTextMatching(nn.Module):
             F_s^ITM ``(B, C, h, w)`` and T_s^ITM ``(B, L, D)`` (``None`` at the last stage).
         """
         height, width = image.shape[2:]
-        if height % 2 or width % 2:  # replicate the last row and column so that they take part
-            image = F.pad(image, (0, width % 2, 0, height % 2), mode="replicate")
+        if height % 2:  # replicate the last row and column so that they take part
+            image = torch.cat([image, image[:, :, -1:]], 2)
+        if width % 2:
+            image = torch.cat([image, image[:, :, :, -1:]], 3)
         reduced = self.reduce_image(image)  # (B, C, h/2, w/2)
         rows, columns = reduced.shape[2:]
         f = self.image.attend(self.image_norm(reduced.flatten(2).transpose(1, 2)))  # (B, h/2*w/2, C), F_s^sa

@@ -1,0 +1,245 @@
+"""Batches for training: the one data module, for every data set with masks.
+
+Decoded pixels come from the memory-mapped cache, augmentation and normalisation happen per sample. Everything random
+depends on seed, epoch and sample only, so a resumed training sees the very batches it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from textray.augment import Augment
+from textray.data.base import CaptionPolicy, Sample
+from textray.data.cache import PixelCache
+from textray.preprocess import Normalise, Preprocess
+from textray.records import Laterality, Report, Zones
+from textray.registry import dataset, load
+from textray.text.report import sentence
+
+Key = tuple[int, int]
+"""Epoch and index of a sample: together with the seed they fix everything random about it."""
+
+
+class Item(TypedDict):
+    """One sample as the network sees it."""
+
+    image: Tensor
+    mask: Tensor
+    text: str | None
+    image_id: str
+
+
+class Batch(TypedDict):
+    """What a task is given.
+
+    Attributes:
+        image: ``(B, C, H, W)`` float32, normalised.
+        mask: ``(B, 1, H, W)`` float32, {0, 1}.
+        text: ``B`` sentences; ``None`` is no report.
+        image_id: ``B`` names.
+    """
+
+    image: Tensor
+    mask: Tensor
+    text: list[str | None]
+    image_id: list[str]
+
+
+class SegmentationSet(Dataset[Item]):
+    """Samples with their pixels, changed and normalised.
+
+    Args:
+        samples: The samples.
+        preprocess: Size and normalisation.
+        augment: Changes to image, mask and report.
+        report_dropout: Share of samples that lose their report.
+        report_partial: Share of samples whose report names only some of its zones.
+        seed: Of everything random.
+        cache: Folder of the pixel cache, ``None`` for the user's.
+    """
+
+    def __init__(
+        self,
+        samples: list[Sample],
+        preprocess: Preprocess,
+        *,
+        augment: Augment,
+        report_dropout: float = 0.0,
+        report_partial: float = 0.0,
+        seed: int = 0,
+        cache: Path | None = None,
+    ) -> None:
+        self.samples, self.preprocess, self.augment = samples, preprocess, augment
+        self.report_dropout, self.report_partial, self.seed = report_dropout, report_partial, seed
+        self.pixels = PixelCache(samples, preprocess, folder=cache)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: Key) -> Item:
+        epoch, index = key
+        rng = np.random.default_rng((self.seed, epoch, index))
+        sample = self.samples[index]
+        pixels, mask, report = self.augment(self.pixels.image(index), self.pixels.mask(index), sample.report, rng)
+        return Item(
+            image=torch.from_numpy(self.preprocess.normalise_pixels(pixels)),
+            mask=torch.from_numpy(np.ascontiguousarray(mask, dtype=np.float32))[None],
+            text=self._words(report, rng),
+            image_id=sample.image_id,
+        )
+
+    def _words(self, report: Report, rng: np.random.Generator) -> str | None:
+        """The sentence that the network is given, or none."""
+        draw = rng.random()
+        if report.text is None or draw < self.report_dropout:
+            return None
+        named = np.flatnonzero(report.zones.present)
+        if draw < self.report_dropout + self.report_partial and len(named) > 1:
+            kept = rng.choice(named, size=rng.integers(1, len(named)), replace=False)
+            return sentence(Zones.from_present(zone in kept for zone in range(6)))
+        return sentence(report.zones) if report.laterality is Laterality.PATIENT else report.text
+
+
+class EpochSampler(Sampler[Key]):
+    """Keys of one epoch, in an order that seed and epoch fix.
+
+    Args:
+        length: Number of samples.
+        seed: Of the order.
+        shuffle: False keeps the data set's order and epoch 0, as a validation needs.
+    """
+
+    def __init__(self, length: int, *, seed: int, shuffle: bool) -> None:
+        self.length, self.seed, self.shuffle, self.epoch = length, seed, shuffle, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Key]:
+        if not self.shuffle:
+            return ((0, index) for index in range(self.length))
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        return ((self.epoch, int(index)) for index in order)
+
+
+def collate(items: list[Item]) -> Batch:
+    """Stack the items of a batch; images channels last, which convolutions on CPUs like."""
+    return Batch(
+        image=torch.stack([item["image"] for item in items]).contiguous(memory_format=torch.channels_last),
+        mask=torch.stack([item["mask"] for item in items]),
+        text=[item["text"] for item in items],
+        image_id=[item["image_id"] for item in items],
+    )
+
+
+class SegmentationData(LightningDataModule):
+    """Batches of a registered data set: learns from ``fit``, selects on ``inner``.
+
+    Args:
+        data: Registry name of the data set.
+        root: Its folder.
+        size: Height and width that the network reads.
+        normalise: Normalisation of `textray.preprocess.Preprocess`.
+        channels: Channels of the image.
+        letterbox: Keep the aspect ratio.
+        augment: Preset of `textray.augment.Augment`: ``none``, ``paper`` (random zoom), ``light``, ``strong``.
+        batch_size: Images of a training batch; the last, smaller one of an epoch is left out.
+        report_dropout: Share of training samples that lose their report (0 is the paper's).
+        report_partial: Share of training samples whose report names only some of its zones (0 is the paper's).
+        captions: What to do with images without a usable caption.
+        workers: Processes that prepare batches.
+        seed: Of order and augmentation.
+        cache: Folder of the pixel cache, ``None`` for the user's.
+        limit: Use only this many training samples, for a trial run.
+    """
+
+    def __init__(
+        self,
+        data: str = "qata_cov19",
+        root: str | None = None,
+        size: tuple[int, int] = (224, 224),
+        normalise: Normalise = "zscore",
+        channels: int = 3,
+        letterbox: bool = False,
+        augment: Literal["none", "paper", "light", "strong"] = "paper",
+        batch_size: int = 32,
+        report_dropout: float = 0.0,
+        report_partial: float = 0.0,
+        captions: CaptionPolicy = "error",
+        workers: int = 1,
+        seed: int = 0,
+        cache: str | None = None,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.row = dataset(data)
+        self.root, self.captions, self.limit = root, captions, limit
+        self.preprocess = Preprocess(size=size, normalise=normalise, channels=channels, letterbox=letterbox)
+        self.augment, self.augment_name = Augment.preset(augment), augment
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.report_dropout, self.report_partial = report_dropout, report_partial
+        self.cache = Path(cache) if cache is not None else None
+        self.sets: dict[str, SegmentationSet] = {}
+
+    def setup(self, stage: str) -> None:
+        """Read the samples and decode what is not in the cache yet."""
+        if self.sets:
+            return
+        reader = load(self.row.path)(self.root, captions=self.captions)
+        for split in ("fit", "inner"):
+            samples = reader.samples(split)[: self.limit]
+            learning = split == "fit"
+            self.sets[split] = SegmentationSet(
+                samples,
+                self.preprocess,
+                augment=self.augment if learning else Augment.preset("none"),
+                report_dropout=self.report_dropout if learning else 0.0,
+                report_partial=self.report_partial if learning else 0.0,
+                seed=self.seed,
+                cache=self.cache,
+            )
+
+    def train_dataloader(self) -> DataLoader[Item]:
+        """Batches to learn from."""
+        return self._loader("fit", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Item]:
+        """Batches to select with."""
+        return self._loader("inner", shuffle=False)
+
+    def _loader(self, split: str, *, shuffle: bool) -> DataLoader[Item]:
+        data = self.sets[split]
+        return DataLoader(
+            data,
+            batch_size=self.batch_size,
+            sampler=EpochSampler(len(data), seed=self.seed, shuffle=shuffle),
+            num_workers=self.workers,
+            collate_fn=collate,
+            drop_last=shuffle and len(data) >= self.batch_size,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the data: name, preprocessing, how it was changed, how many there were."""
+        return {
+            "name": self.row.name,
+            "laterality": self.row.laterality,
+            "preprocess": asdict(self.preprocess),
+            "augment": self.augment_name,
+            "report_dropout": self.report_dropout,
+            "report_partial": self.report_partial,
+            "seed": self.seed,
+            "images": {split: len(data) for split, data in self.sets.items()},
+        }

@@ -1,0 +1,146 @@
+"""`textray train`: LightningCLI with TextRay's defaults.
+
+``--config`` takes a path or the name of a recipe inside the package (``textray info --json`` lists them); several are
+merged in order, later ones win, and single values are set with ``--data.root DIR`` and the like.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from textray.data.module import SegmentationData
+from textray.errors import UsageError, unknown_name
+from textray.training.tasks import SegmentationTask
+
+logger = logging.getLogger(__name__)
+
+
+def recipes() -> dict[str, Path]:
+    """Recipes inside the package: name such as ``data/qata_cov19`` → file."""
+    folder = Path(str(files("textray") / "configs"))
+    return {str(p.relative_to(folder).with_suffix("")): p for p in sorted(folder.rglob("*.yaml"))}
+
+
+def find_recipe(name: str) -> str:
+    """Path of a configuration: a file as it is, otherwise a recipe by name.
+
+    Raises:
+        UsageError: If it is neither; lists the recipes and the nearest.
+    """
+    if Path(name).is_file():
+        return name
+    known = recipes()
+    key = name.removesuffix(".yaml")
+    if key not in known:
+        raise unknown_name("recipe", name, known)
+    return str(known[key])
+
+
+class TrainCLI(LightningCLI):
+    """Adds to LightningCLI what every training of TextRay has: checkpoints, logs, stopping on the inner split."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Declare the callbacks that can be configured, and link what must agree."""
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(EarlyStopping, "stopping")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "inner/dice_none" if self._reads_no_text else "inner/dice_oracle",
+                "checkpoint.mode": "max",
+                "checkpoint.save_last": True,
+                "checkpoint.save_top_k": 1,
+                "checkpoint.filename": "best",
+                "checkpoint.auto_insert_metric_name": False,
+                "checkpoint.enable_version_counter": False,
+                "stopping.monitor": "inner/loss",
+                "stopping.patience": 20,
+            }
+        )
+        parser.link_arguments("seed_everything", "data.seed")
+
+    _reads_no_text = False
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Newest checkpoint in a run's folder that can be read, or ``None``.
+
+    A file that a kill cut off is passed over with a warning; the one before it serves.
+    """
+    for path in sorted(folder.rglob("*.ckpt"), key=lambda p: p.stat().st_mtime, reverse=True):
+        try:
+            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # noqa: BLE001 -- whatever a half file makes torch say
+            logger.warning("W_CHECKPOINT: %s cannot be read (%s); trying the one before it", path, type(error).__name__)
+        else:
+            return path
+    return None
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run a training.
+
+    Args:
+        arguments: What follows ``textray train``: ``--config NAME_OR_FILE`` (repeatable), ``--out DIR`` (the run's
+            folder, default ``textray-runs/NAME``), ``--fresh`` (do not resume), and LightningCLI's own options.
+
+    Raises:
+        UsageError: If a configuration is unknown.
+    """
+    arguments = list(arguments)
+    fresh = "--fresh" in arguments
+    if fresh:
+        arguments.remove("--fresh")
+    out, rest, names = None, [], []
+    while arguments:
+        word = arguments.pop(0)
+        key, equals, value = word.partition("=")
+        if key in {"--config", "-c", "--out"}:
+            if not equals and not arguments:
+                raise UsageError(f"{key} needs a value")
+            value = value if equals else arguments.pop(0)
+            if key == "--out":
+                out = Path(value)
+            else:
+                names.append(value)
+                rest.append(f"--config={find_recipe(value)}")
+        else:
+            rest.append(word)
+    if not names and not {"--help", "-h", "--print_config"} & set(rest):
+        raise UsageError(
+            "a training needs a configuration", expected="--config with a file or one of " + ", ".join(recipes())
+        )
+    run = out or Path("textray-runs") / (Path(names[-1]).stem if names else "run")
+    checkpoint = None if fresh else last_checkpoint(run / "checkpoints")
+    torch.set_flush_denormal(True)  # denormal numbers slow a CPU down a hundredfold
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the vocabulary is used before workers fork
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # one worker is enough on two cores
+    cli = TrainCLI(
+        SegmentationTask,
+        SegmentationData,
+        run=False,
+        args=rest,
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={
+            "default_root_dir": str(run),
+            "logger": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": str(run), "name": "log"}},
+            "callbacks": [TQDMProgressBar(refresh_rate=10), LearningRateMonitor("epoch")],
+            "max_epochs": 100,
+            "log_every_n_steps": 1,
+        },
+    )
+    for callback in cli.trainer.callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            callback.dirpath = str(run / "checkpoints")
+    if checkpoint is not None:
+        logger.warning("Resuming from %s; --fresh starts again", checkpoint)
+    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint)
