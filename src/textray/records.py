@@ -115,7 +115,9 @@ class Image:
     def __post_init__(self) -> None:
         if self.pixels.ndim not in (2, 3) or self.pixels.shape[:2] != self.grid.shape:
             raise ShapeError(
-                "pixels and grid differ", came=self.pixels.shape, expected=f"{self.grid.shape} or {self.grid.shape}+(3,)"
+                "pixels and grid differ",
+                came=self.pixels.shape,
+                expected=f"{self.grid.shape} or {self.grid.shape}+(3,)",
             )
 
 

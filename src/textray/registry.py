@@ -54,6 +54,8 @@ class DatasetRow:
         card: File in ``docs/datasets``.
         splits: Names of the splits it offers.
         checkable: True where `textray data check` knows its layout.
+        terms: What weights trained on it may be used for.
+        limits: What a network that has seen only this data cannot know, one sentence each.
         on_disk: True where its reader is given a folder, false where the images are drawn.
     """
 
@@ -65,6 +67,8 @@ class DatasetRow:
     card: str
     splits: tuple[str, ...] = ("train", "val", "test")
     checkable: bool = True
+    terms: str = ""
+    limits: tuple[str, ...] = ()
     on_disk: bool = True
 
 
@@ -98,7 +102,8 @@ MODELS = {
             config="textray.models.mmi_unet:MMIUNetConfig",
             task="segmentation",
             reads=("image", "text"),
-            paper="Bui, Le, Choo: Visual-Textual Matching Attention for Lesion Segmentation in Chest Images, MICCAI 2024",
+            paper="Bui, Le, Choo: Visual-Textual Matching Attention for Lesion Segmentation in Chest Images, "
+            "MICCAI 2024",
             card="docs/models/mmi_unet.md",
         ),
         ModelRow(
@@ -124,6 +129,18 @@ DATASETS = {
             laterality="viewer",
             masks=True,
             card="docs/datasets/qata_cov19.md",
+            terms="Research use only. The weights were learnt from QaTa-COV19 (Qatar and Tampere Universities), whose "
+            "images come from BIMCV-COVID19+ and other public sets with terms of their own; the data set's licence was "
+            "not verified. No image or caption of it is contained in this folder.",
+            limits=(
+                "Trained on films of patients with COVID-19 pneumonia only, every one of them with lesions: the "
+                "network has never seen a healthy film, so a mask on a healthy film is likely.",
+                "Frontal films of adults only. Lateral films, CT slices, photos of films and children's films are "
+                "outside of what it has learnt; nothing stops it from drawing a mask on them.",
+                "The reports of the training set are captions that were written from the lesion masks: they say where "
+                "the lesions are, in image sides. A caption therefore holds part of the answer, and scores with it "
+                "(`oracle`) are not scores of a reader who writes a report without seeing the mask.",
+            ),
         ),
         DatasetRow(
             name="phantom",
@@ -132,6 +149,8 @@ DATASETS = {
             laterality="viewer",
             masks=True,
             card="docs/datasets/phantom.md",
+            terms="Apache-2.0. Learnt from synthetic pictures only: for tests, useless on real films.",
+            limits=("Trained on synthetic pictures: useless on real films.",),
             checkable=False,
             on_disk=False,
         ),

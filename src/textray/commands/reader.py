@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from textray.inference.batch import Row
     from textray.inference.plan import Plan
 
-DEMO_PACKAGE = "pydicom-data"
-DEMO_FILM = "RG1_UNCR.dcm"
 _OUT = Path("textray-out")
 
 
@@ -78,10 +76,16 @@ def segment(
 
 def demo(out: Out = _OUT, model: Model = None, threads: Threads = None) -> None:
     """Segment a real chest film that the package pydicom-data brings; needs no network."""
+    from textray.inference.inputs import DEMO_FILM, DEMO_PACKAGE, demo_film
     from textray.inference.outputs import paths, read_record, stem
     from textray.inference.plan import plan
 
-    film = _demo_film()
+    film = demo_film()
+    if film is None:
+        raise UsageError(
+            f"the demo needs the film {DEMO_FILM} of the Python package {DEMO_PACKAGE}, which is not installed",
+            do="Install it with: pip install 'textray[demo]'",
+        )
     note(f"Film: {shown(film)}")
     code = _run(plan([film], out, overwrite=True), model, threads, as_json=False)
     written = paths(out, stem(film.name))
@@ -231,19 +235,3 @@ def _zone_table(found: dict[str, Any]) -> list[str]:
         cells = (zones[f"{side} {level}"] for side in ("left", "right"))
         lines.append(f"{level:8}" + "".join(f"{cell[unit]:>14} {cell['share']:>6.1%}" for cell in cells))
     return lines
-
-
-def _demo_film() -> Path:
-    from importlib.metadata import PackageNotFoundError, distribution
-
-    try:
-        package = distribution(DEMO_PACKAGE)
-        for file in package.files or ():
-            if file.name == DEMO_FILM and (path := Path(str(file.locate()))).is_file():
-                return path
-    except PackageNotFoundError:
-        pass
-    raise UsageError(
-        f"the demo needs the film {DEMO_FILM} of the Python package {DEMO_PACKAGE}, which is not installed",
-        do="Install it with: pip install 'textray[demo]'",
-    )

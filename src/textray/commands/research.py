@@ -86,7 +86,12 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint of textray train.")],
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
     samples: Annotated[Path | None, typer.Option(help="Folder of images for the parity check.")] = None,
+    scores: Annotated[
+        list[Path] | None, typer.Option(help="summary.json of textray evaluate, for the model card; may be repeated.")
+    ] = None,
+    text_encoder: Annotated[Path | None, typer.Option(help="Folder of the frozen text encoder.")] = None,
 ) -> None:
     """Write a bundle from a checkpoint; fails unless ONNX and torch agree."""
-    registry.load("textray.export:export")(checkpoint, out, samples=samples)
+    run = registry.load("textray.export:export")
+    run(checkpoint, out, samples=samples, scores=scores or (), text_encoder_folder=text_encoder)
     note(f"Bundle: {shown(out)}")

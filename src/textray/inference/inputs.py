@@ -7,12 +7,15 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from textray.errors import OutputError, UsageError
 from textray.inference import outputs
 
 RUN_FILE = "run.json"
+DEMO_PACKAGE = "pydicom-data"
+DEMO_FILM = "RG1_UNCR.dcm"
 _MAGIC = set("*?[")
 
 
@@ -185,3 +188,13 @@ def _is_own(path: Path) -> bool:
 
 def _inside(path: Path, folder: Path) -> bool:
     return path.resolve().is_relative_to(folder)
+
+
+def demo_film() -> Path | None:
+    """Find the real chest film that the package `DEMO_PACKAGE` brings, ``None`` where it is not installed."""
+    try:
+        package = distribution(DEMO_PACKAGE)
+    except PackageNotFoundError:
+        return None
+    found = (Path(str(file.locate())) for file in package.files or () if file.name == DEMO_FILM)
+    return next((path for path in found if path.is_file()), None)

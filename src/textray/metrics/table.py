@@ -86,11 +86,12 @@ def summary_page(summary: Mapping[str, Any]) -> str:
     lines += _row(["no text given", *(str(n) for n in summary["images_without_text"].values())])
     lines += ["", "## Text modes", "", *(f"- `{mode}`: {words}" for mode, words in summary["text_modes"].items())]
     if summary.get("sides"):
-        lines += ["", *_side_lines(summary["sides"])]
+        lines += ["", *side_lines(summary["sides"])]
     return "\n".join(lines) + "\n"
 
 
-def _side_lines(sides: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def side_lines(sides: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Section on left-right sensitivity: what `textray.metrics.sides.side_summary` returned, as Markdown lines."""
     lines = ["## Left-right sensitivity", ""]
     lines += [*_row(["", *sides]), *_row(["---", *("---:" for _ in sides)])]
     lines += _row(["films", *(str(values["films"]) for values in sides.values())])

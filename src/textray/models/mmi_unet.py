@@ -149,10 +149,9 @@ class ImageTextMatching(nn.Module):
         if width % 2:
             image = torch.cat([image, image[:, :, :, -1:]], 3)
         reduced = self.reduce_image(image)  # (B, C, h/2, w/2)
-        rows, columns = reduced.shape[2:]
         f = self.image.attend(self.image_norm(reduced.flatten(2).transpose(1, 2)))  # (B, h/2*w/2, C), F_s^sa
         t = self.text.attend(self.text_norm(self.reduce_text(text)), text_mask)  # (B, L, C), T_s^sa
-        matched = self.image.match(f, t, text_mask).transpose(1, 2).unflatten(2, (rows, columns))
+        matched = self.image.match(f, t, text_mask).transpose(1, 2).reshape(reduced.shape)
         image_out = self.restore_image(matched)[:, :, :height, :width]  # (B, C, h, w)
         text_out = None if self.restore_text is None else self.restore_text(self.text.match(t, f))
         return image_out, text_out
@@ -183,13 +182,13 @@ class MMIUNet(Network):
     """MMI-UNet in its paper form.
 
     Args:
-        config: Sizes; the defaults are the paper's and hold 51,836,134 trainable parameters besides the no-report token.
+        config: Sizes; the defaults are the paper's: 51,836,134 trainable parameters besides the no-report token.
 
     Raises:
         UsageError: If the trunk is of a family that cannot be run stage by stage.
     """
 
-    def __init__(self, config: MMIUNetConfig = MMIUNetConfig()) -> None:  # noqa: B008 -- frozen
+    def __init__(self, config: MMIUNetConfig = MMIUNetConfig()) -> None:
         super().__init__(in_channels=config.in_channels, size_multiple=32, text_width=config.text_width)
         self.config = config
         self.trunk = ImageEncoder(config.trunk, in_channels=config.in_channels)

@@ -54,7 +54,8 @@ class MultiHeadAttention(nn.Module):
 
     def _split(self, tokens: Tensor) -> Tensor:
         """``(B, N, C)`` to ``(B, heads, N, C/heads)``."""
-        return tokens.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        batch, length, width = tokens.shape
+        return tokens.reshape(batch, length, self.heads, width // self.heads).transpose(1, 2)
 
 
 class FeedForward(nn.Module):

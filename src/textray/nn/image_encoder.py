@@ -76,17 +76,14 @@ def _cut(trunk: Any) -> tuple[list[nn.Module], tuple[int, ...]]:  # noqa: ANN401
         stages = [nn.Sequential(stem, trunk.layer1), trunk.layer2, trunk.layer3, trunk.layer4]
         return stages, tuple(info["num_chs"] for info in trunk.feature_info[-4:])
     # EfficientNet: several groups of blocks share a stride; a stage is all the groups up to the last of its stride.
-    groups: dict[int, list[nn.Module]] = {stride: [] for stride in STRIDES}
-    channels: dict[int, int] = {}
-    stride = 2  # of conv_stem
-    groups[4] += [trunk.conv_stem, trunk.bn1]
-    for group in trunk.blocks:
-        for module in group.modules():
-            if isinstance(module, nn.Conv2d) and module.stride[0] > 1:
-                stride *= module.stride[0]
-        groups[max(stride, 4)].append(group)
-        channels[max(stride, 4)] = [m for m in group.modules() if isinstance(m, nn.Conv2d)][-1].out_channels
-    return [nn.Sequential(*groups[s]) for s in STRIDES], tuple(channels[s] for s in STRIDES)
+    stages, start = [], [trunk.conv_stem, trunk.bn1]
+    ends = {info["reduction"]: info for info in trunk.feature_info}
+    first = 0
+    for stride in STRIDES:
+        last = int(ends[stride]["module"].rpartition(".")[2]) + 1  # such as "blocks.4"
+        stages.append(nn.Sequential(*start, *trunk.blocks[first:last]))
+        start, first = [], last
+    return stages, tuple(ends[stride]["num_chs"] for stride in STRIDES)
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -119,7 +116,9 @@ def load_trunk(encoder: ImageEncoder, state: dict[str, Tensor], *, source: str) 
     missing = [name for name in own if pairs.get(name) not in given]
     if missing:
         raise BundleError(
-            f"tensors of the trunk are missing in {source}", came=f"{len(given)} tensors", expected=", ".join(missing[:5])
+            f"tensors of the trunk are missing in {source}",
+            came=f"{len(given)} tensors",
+            expected=", ".join(missing[:5]),
         )
     for name, theirs in pairs.items():
         if own[name].shape != given[theirs].shape:
@@ -153,7 +152,9 @@ def read_trunk(source: str, trunk: str) -> dict[str, Tensor]:
     file = Path(source)
     if not file.is_file() or file.suffix != ".safetensors":
         raise BundleError(
-            "no trunk weights to read", came=file, expected="a .safetensors file with timm's tensors, package:NAME or hub"
+            "no trunk weights to read",
+            came=file,
+            expected="a .safetensors file with timm's tensors, package:NAME or hub",
         )
     return load_file(file)
 

@@ -1,8 +1,8 @@
 """Frozen text encoders: a sentence in, token features out, each distinct sentence encoded once.
 
 All of them are plain BERT trunks (`transformers.BertModel`), loaded from published files by a strict key map; no code
-from a hub is ever run. The trunk of CXR-BERT is a BERT-base under the prefix ``bert.``; its language-model and projection
-heads are left out, since segmentation reads the last hidden state only.
+from a hub is ever run. The trunk of CXR-BERT is a BERT-base under the prefix ``bert.``; its language-model and
+projection heads are left out, since segmentation reads the last hidden state only.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TextEncoder(nn.Module):
         max_tokens: Longest text in tokens, [CLS] and [SEP] included; longer ones are cut at the end.
     """
 
-    def __init__(self, trunk: nn.Module, tokenizer: BertWordPieceTokenizer, *, name: str, max_tokens: int = 24) -> None:
+    def __init__(self, trunk: BertModel, tokenizer: BertWordPieceTokenizer, *, name: str, max_tokens: int = 24) -> None:
         super().__init__()
         self.trunk, self.tokenizer, self.name, self.max_tokens = trunk, tokenizer, name, max_tokens
         self.width = int(trunk.config.hidden_size)

@@ -19,6 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from textray.data.module import SegmentationData
 from textray.errors import UsageError, unknown_name
+from textray.training.checkpoints import AtomicCheckpointIO, last_checkpoint
 from textray.training.tasks import SegmentationTask
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class TrainCLI(LightningCLI):
         parser.add_lightning_class_args(EarlyStopping, "stopping")
         parser.set_defaults(
             {
-                "checkpoint.monitor": "inner/dice_none" if self._reads_no_text else "inner/dice_oracle",
+                "checkpoint.monitor": "inner/dice_oracle",
                 "checkpoint.mode": "max",
                 "checkpoint.save_last": True,
                 "checkpoint.save_top_k": 1,
@@ -66,23 +67,6 @@ class TrainCLI(LightningCLI):
             }
         )
         parser.link_arguments("seed_everything", "data.seed")
-
-    _reads_no_text = False
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """Newest checkpoint in a run's folder that can be read, or ``None``.
-
-    A file that a kill cut off is passed over with a warning; the one before it serves.
-    """
-    for path in sorted(folder.rglob("*.ckpt"), key=lambda p: p.stat().st_mtime, reverse=True):
-        try:
-            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # noqa: BLE001 -- whatever a half file makes torch say
-            logger.warning("W_CHECKPOINT: %s cannot be read (%s); trying the one before it", path, type(error).__name__)
-        else:
-            return path
-    return None
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -132,13 +116,17 @@ def main(arguments: Sequence[str]) -> None:
         save_config_kwargs={"overwrite": True},
         trainer_defaults={
             "default_root_dir": str(run),
-            "logger": {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": str(run), "name": "log"}},
+            "logger": {
+                "class_path": "lightning.pytorch.loggers.CSVLogger",
+                "init_args": {"save_dir": str(run), "name": "log"},
+            },
             "callbacks": [TQDMProgressBar(refresh_rate=10), LearningRateMonitor("epoch")],
+            "plugins": [AtomicCheckpointIO()],
             "max_epochs": 100,
             "log_every_n_steps": 1,
         },
     )
-    for callback in cli.trainer.callbacks:
+    for callback in cli.trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
             callback.dirpath = str(run / "checkpoints")
     if checkpoint is not None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from textray.data.module import Batch
@@ -57,7 +58,9 @@ class SegmentationTask(LightningModule):
         self.weight_decay, self.warmup_epochs = weight_decay, warmup_epochs
         self.encoder_name, self.max_tokens = text_encoder, max_tokens
         if (text_encoder is None) != (network.text_width is None):
-            raise UsageError("network and text encoder must go together", came=f"{text_encoder=}, {network.text_width=}")
+            raise UsageError(
+                "network and text encoder must go together", came=f"{text_encoder=}, {network.text_width=}"
+            )
         encoder = None
         if text_encoder is not None:
             encoder = load_text_encoder(text_encoder, folder=text_encoder_folder, max_tokens=max_tokens)
@@ -126,7 +129,7 @@ class SegmentationTask(LightningModule):
             self.log("inner/dice_none", dice[1], prog_bar=True)
             self.log("inner/dice_mean", dice.mean())
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a warm-up and a cosine to the last step of the last epoch."""
         trunk = getattr(self.network, "trunk", None)
         inside = {id(p) for p in trunk.parameters()} if trunk is not None else set()
@@ -154,13 +157,14 @@ class SegmentationTask(LightningModule):
         """Write beside the tensors what an export needs to build the network again."""
         kind = type(self.network)
         names = [row.name for row in MODELS.values() if row.path == f"{kind.__module__}:{kind.__qualname__}"]
+        data = getattr(self.trainer, "datamodule", None)
         checkpoint["textray"] = {
             "version": version("textray"),
             "network": names[0] if names else None,
-            "config": asdict(self.network.config),
+            "config": asdict(cast(Any, self.network).config),
             "text_encoder": self.encoder_name,
             "max_tokens": self.max_tokens,
-            "data": self.trainer.datamodule.describe() if self.trainer.datamodule is not None else {},
+            "data": data.describe() if data is not None else {},
             "epoch": self.current_epoch + 1,
             "max_epochs": self.trainer.max_epochs,
         }

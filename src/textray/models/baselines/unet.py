@@ -12,6 +12,7 @@ a bottom of 512 channels, logits of one class.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -59,15 +60,13 @@ class UNet(Network):
         config: Sizes.
     """
 
-    def __init__(self, config: UNetConfig = UNetConfig()) -> None:  # noqa: B008 -- frozen
+    def __init__(self, config: UNetConfig = UNetConfig()) -> None:
         super().__init__(in_channels=config.in_channels, size_multiple=16, text_width=None)
         self.config = config
         w = config.width
         self.first = ConvNormAct(config.in_channels, w)
         widths = (w, 2 * w, 4 * w, 8 * w, 8 * w)
-        self.down = nn.ModuleList(
-            nn.Sequential(ConvNormAct(a, b), ConvNormAct(b, b)) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.down = nn.ModuleList(nn.Sequential(ConvNormAct(a, b), ConvNormAct(b, b)) for a, b in pairwise(widths))
         self.up = nn.ModuleList([UpBlock(8 * w, 4 * w), UpBlock(4 * w, 2 * w), UpBlock(2 * w, w), UpBlock(w, w)])
         self.head = nn.Conv2d(w, 1, 1)
 

@@ -1,0 +1,294 @@
+"""From a training's checkpoint to a bundle: `textray export`.
+
+The weights are rounded to half precision first and then written twice, as safetensors for torch and as the ONNX graph
+that the runtime uses, so both hold the same numbers. Before the bundle takes its place its graph must agree with torch
+on real pictures, through the same `textray.inference` code that a user runs.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from textray import registry
+from textray.data.phantom import draw
+from textray.errors import BundleError, OutputError, TextRayError, UsageError
+from textray.inference.bundle import Bundle, seal
+from textray.inference.card import card, licence
+from textray.inference.inputs import demo_film
+from textray.inference.runtime import Runtime
+from textray.inference.text_bank import BANK
+from textray.io.read import from_array, read
+from textray.models.base import Network, Output
+from textray.nn.text_encoder import load_text_encoder
+from textray.preprocess import Preprocess
+from textray.records import Image
+from textray.text.report import bank_sentences
+
+logger = logging.getLogger(__name__)
+
+PARITY = 1e-3
+"""Largest difference in probability that ONNX and torch may show on any pixel."""
+_ROWS = (None, 4, 36, 63)  # without text, one zone, two, all six
+_MOST_SAMPLES = 32
+_OPSET = 18
+
+
+def export(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    samples: str | Path | None = None,
+    scores: Sequence[str | Path] = (),
+    text_encoder_folder: str | Path | None = None,
+) -> Bundle:
+    """Write a bundle from a checkpoint.
+
+    Args:
+        checkpoint: A ``.ckpt`` file that `textray train` wrote.
+        out: Folder of the bundle; its name is the bundle's. An older bundle there is replaced at the end.
+        samples: Folder of pictures for the parity check, at most 32 of them; ``None`` takes phantoms and, where
+            pydicom-data is installed, its real chest film.
+        scores: ``summary.json`` files of `textray evaluate`, for the model card.
+        text_encoder_folder: Folder of the frozen text encoder, see `textray.nn.text_encoder.load_text_encoder`.
+
+    Raises:
+        UsageError: If the checkpoint is not TextRay's, or a file is missing.
+        OutputError: If ``out`` holds something that is no bundle.
+        BundleError: If ONNX and torch disagree; nothing is written then.
+    """
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "config.json").is_file())):
+        raise OutputError(
+            "the export folder holds something else", came=out, expected="a new, an empty or a bundle's folder"
+        )
+    facts, network = read_checkpoint(checkpoint)
+    parameters = sum(p.numel() for p in network.parameters())
+    summaries = [json.loads(Path(path).read_text(encoding="utf-8")) for path in scores]
+    preprocess = Preprocess.from_dict(facts["data"]["preprocess"])
+    pictures = _pictures(samples)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        folder = Path(scratch) / out.name
+        folder.mkdir()
+        bank = _write_bank(folder, facts, text_encoder_folder)
+        save_file({k: v.contiguous() for k, v in _halved(network).items()}, str(folder / "model.safetensors"))
+        write_graph(network, folder / "model.onnx", preprocess, None if bank is None else bank[0].shape[1:])
+        (folder / "preprocess.json").write_text(json.dumps(preprocess.to_dict(), indent=2) + "\n", encoding="utf-8")
+        terms = registry.dataset(facts["data"]["name"]).terms
+        (folder / "LICENSE").write_text(licence(out.name, terms), encoding="utf-8")
+        (folder / "README.md").write_text(card(out.name, facts, parameters, terms, summaries), encoding="utf-8")
+        provenance = {key: facts[key] for key in ("data", "max_tokens", "epoch", "max_epochs")}
+        bundle = seal(
+            folder,
+            name=out.name,
+            version=version("textray"),
+            model=facts["network"],
+            model_config=facts["config"],
+            threshold=0.5,
+            text_encoder=facts["text_encoder"],
+            provenance={**provenance, "textray": facts["version"], "terms": terms},
+        )
+        check_parity(bundle, network, bank, pictures)
+        for path in folder.iterdir():
+            path.chmod(0o644)  # safetensors writes files that only their owner can read
+        _swap(folder, out)
+    return Bundle.load(out)
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], Network]:
+    """Read a checkpoint of `textray train`: its facts, and its network in evaluation mode, rounded to half precision.
+
+    Only tensors and plain values are read; a file with anything else in it is refused.
+
+    Raises:
+        UsageError: If it is missing, cut off, or not a checkpoint of TextRay.
+    """
+    if not Path(path).is_file():
+        raise UsageError("no such checkpoint", came=path, expected="a .ckpt file of textray train")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        facts, tensors = dict(state["textray"]), state["state_dict"]
+    except Exception as error:  # torch raises many kinds for half files and for foreign ones
+        raise UsageError(
+            f"{Path(path).name} is not a readable checkpoint of textray train", came=type(error).__name__
+        ) from error
+    row = registry.model(str(facts["network"]))
+    network = build(row, facts["config"])
+    prefix = "network."
+    network.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    network.load_state_dict({key: value.to(network.state_dict()[key].dtype) for key, value in _halved(network).items()})
+    return facts, network.eval()
+
+
+def build(row: registry.ModelRow, config: Mapping[str, Any]) -> Network:
+    """Build a network with random weights from its row and the fields of its config, as JSON gives them.
+
+    Raises:
+        UsageError: If a field is unknown.
+    """
+    kind = registry.load(row.config)
+    known = {field.name for field in fields(kind)}
+    if set(config) - known:
+        raise UsageError(f"unknown fields for {row.name}", came=sorted(set(config) - known), expected=sorted(known))
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
+    network: Network = registry.load(row.path)(kind(**values))
+    return network
+
+
+def write_graph(network: Network, path: Path, preprocess: Preprocess, text: Sequence[int] | None) -> None:
+    """Write a network as an ONNX graph with a free batch size.
+
+    Args:
+        network: In evaluation mode.
+        path: The file.
+        preprocess: Size of the image.
+        text: Tokens L and width D of the text features, ``None`` for a network that reads none.
+    """
+    image = torch.zeros(2, preprocess.channels, *preprocess.size)
+    inputs: tuple[Tensor, ...] = (image,)
+    names = ["image"]
+    if text is not None:
+        inputs = (image, torch.zeros(2, *text), torch.ones(2, text[0]))
+        names += ["text_features", "text_mask"]
+    batch = torch.export.Dim("B", min=1, max=4096)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # remarks of the exporter about its own parts; parity is checked after
+        torch.onnx.export(
+            _Logits(network).eval(),
+            inputs,
+            str(path),
+            input_names=names,
+            output_names=["logits"],
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            opset_version=_OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+class _Logits(nn.Module):
+    """The part of a network's output that a graph carries."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None) -> Tensor:
+        output: Output = self.network(image, text_features, text_mask)
+        return output.logits
+
+
+def check_parity(
+    bundle: Bundle, network: Network, bank: tuple[Tensor, Tensor] | None, pictures: Sequence[Image]
+) -> float:
+    """Compare the bundle's graph with torch, picture by picture, with and without text.
+
+    Returns:
+        The largest difference in probability over all pixels.
+
+    Raises:
+        BundleError: If it exceeds `PARITY`.
+    """
+    runtime = Runtime(bundle)
+    worst = 0.0
+    for picture in pictures:
+        pixels = bundle.preprocess.apply(picture)[None]
+        for row in _ROWS if bank is not None else (None,):
+            features = np.zeros((1, bundle.tokens, bundle.width), np.float32)
+            mask = np.zeros((1, bundle.tokens), np.float32)
+            if row is not None and bank is not None:
+                features, mask = bank[0][row : row + 1].numpy(), bank[1][row : row + 1].numpy()
+            found = runtime.run(pixels, features, mask)["logits"]
+            with torch.inference_mode():
+                text = (torch.from_numpy(features), torch.from_numpy(mask)) if bank is not None else ()
+                wanted = network(torch.from_numpy(pixels), *text).logits.numpy()
+            worst = max(worst, float(np.abs(_sigmoid(found) - _sigmoid(wanted)).max()))
+    logger.info("parity over %d pictures: largest difference %.2e", len(pictures), worst)
+    if worst > PARITY:
+        raise BundleError(
+            "ONNX and torch disagree",
+            came=f"a difference of {worst:.2e} in probability over {len(pictures)} pictures",
+            expected=f"at most {PARITY:.0e}",
+            do="Try another version of torch or onnxruntime; the bundle was not written",
+        )
+    return worst
+
+
+def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    return 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -50, 50)))
+
+
+def _halved(network: Network) -> dict[str, Tensor]:
+    """Matrices and kernels in half precision; biases and statistics of norms stay as they are.
+
+    Statistics may be smaller or larger than half precision can tell, and they take no space.
+    """
+    return {k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in network.state_dict().items()}
+
+
+def _write_bank(
+    folder: Path, facts: Mapping[str, Any], encoder_folder: str | Path | None
+) -> tuple[Tensor, Tensor] | None:
+    """Encode the 64 zone sentences; return features ``(64, L, D)`` and mask ``(64, L)`` as the runtime reads them."""
+    if facts["text_encoder"] is None:
+        return None
+    encoder = load_text_encoder(facts["text_encoder"], folder=encoder_folder, max_tokens=facts["max_tokens"])
+    features, mask = encoder(bank_sentences())
+    longest = int(mask.sum(1).max())  # columns that are padding in every row carry nothing
+    features, mask = features[:, :longest].half(), mask[:, :longest]
+    save_file({"features": features.contiguous(), "mask": mask.to(torch.uint8).contiguous()}, str(folder / BANK))
+    return features.float(), mask.float()
+
+
+def _pictures(samples: str | Path | None) -> list[Image]:
+    """Pictures for the parity check."""
+    if samples is not None:
+        found = []
+        for path in sorted(p for p in Path(samples).rglob("*") if p.is_file())[: 4 * _MOST_SAMPLES]:
+            try:
+                found.append(read(path))
+            except TextRayError as error:
+                logger.warning("%s: %s is not used for the parity check", error.code, path.name)
+            if len(found) == _MOST_SAMPLES:
+                break
+        if not found:
+            raise UsageError(
+                "no pictures for the parity check", came=samples, expected="a folder with PNG, JPEG or DICOM"
+            )
+        return found
+    pictures = [from_array(draw(seed, (301, 255))[0]) for seed in range(3)]
+    film = demo_film()
+    return pictures if film is None else [*pictures, read(film)]
+
+
+def _swap(folder: Path, out: Path) -> None:
+    """Put a finished folder in place of an older one; a reader sees the one or the other."""
+    if not out.exists():
+        folder.rename(out)
+        return
+    old = folder.with_name(f"{folder.name}-old")
+    out.rename(old)
+    try:
+        folder.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
+    shutil.rmtree(old)
+    os.sync()

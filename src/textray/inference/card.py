@@ -1,0 +1,78 @@
+"""The model card and the terms that a bundle carries, written from what the training recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from textray import registry
+from textray.metrics.table import results_table, side_lines
+
+_LIMITS = (
+    "For research. Not a medical device; not for diagnosis, triage or treatment.",
+    "Wrong words move the mask: see the left-right sensitivity above, where it was measured.",
+    "Words act through the six zones only (left and right, upper, middle, lower). Size, number, kind and certainty of "
+    "findings in a text change nothing.",
+    "Probabilities are not calibrated.",
+)
+
+
+def card(
+    name: str, facts: Mapping[str, Any], parameters: int, terms: str, summaries: Sequence[Mapping[str, Any]]
+) -> str:
+    """Write the model card of a bundle.
+
+    Args:
+        name: Name of the bundle.
+        facts: What the checkpoint says of its training.
+        parameters: Number of the network's parameters.
+        terms: What the weights may be used for.
+        summaries: Results of `textray evaluate` on this network; may be empty.
+
+    Returns:
+        Markdown.
+    """
+    row = registry.model(facts["network"])
+    data = registry.dataset(facts["data"]["name"])
+    seen = facts["data"]
+    size = "×".join(str(n) for n in seen["preprocess"]["size"])
+    lines = [
+        f"# {name}",
+        "",
+        f"Weights of `{row.name}` ({row.paper}) for TextRay, {parameters:,} parameters.",
+        "",
+        "## What it was trained on",
+        "",
+        f"- Data: {data.title} (`{data.name}`), {seen['images'].get('fit', 0):,} images to learn from and "
+        f"{seen['images'].get('inner', 0):,} of other patients to select with. Card of the data: `{data.card}`.",
+        f"- Sides in its texts: {data.laterality}. Image: {size} px, normalisation "
+        f"`{seen['preprocess']['normalise']}`, augmentation `{seen['augment']}`.",
+        f"- Reports were withheld from {seen['report_dropout']:.0%} of the training samples and shortened for "
+        f"{seen['report_partial']:.0%}, so that the network works with a report, with a partial one and with none.",
+        f"- Text encoder: `{facts['text_encoder']}`, frozen; its features of the 64 zone sentences are in the bundle.",
+        f"- Epoch {facts['epoch']} of {facts['max_epochs']}, seed {seen['seed']}, TextRay {facts['version']}.",
+        "",
+        "## Configuration",
+        "",
+        *(f"- `{key}`: {value}" for key, value in facts["config"].items()),
+        "",
+        "## Scores",
+        "",
+    ]
+    if summaries:
+        lines += [results_table(summaries)]
+        for summary in summaries:
+            if summary.get("sides"):
+                lines += ["#" + line if line.startswith("#") else line for line in side_lines(summary["sides"])] + [""]
+    else:
+        lines += [
+            "Not measured. Run `textray evaluate` on this bundle and export again with `--scores summary.json`.",
+            "",
+        ]
+    lines += ["## Limits", "", *(f"- {limit}" for limit in (*_LIMITS, *data.limits)), "", "## Terms", "", terms]
+    return "\n".join(lines) + "\n"
+
+
+def licence(name: str, terms: str) -> str:
+    """Text of the bundle's LICENSE file."""
+    return f"The weights in this folder ({name}) have their own terms; TextRay's code is Apache-2.0.\n\n{terms}\n"
