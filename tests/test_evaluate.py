@@ -17,7 +17,8 @@ from textray.data.phantom import Phantom
 from textray.data.qata_cov19 import QaTaCOV19
 from textray.data.text_modes import TextMode, mode_texts, parse_modes
 from textray.errors import DataError, OutputError, UsageError
-from textray.evaluate import evaluate, git_state, score
+from textray.evaluate import evaluate, score
+from textray.provenance import git_state
 from textray.inference.bundle import Bundle, seal
 from textray.inference.cases import segment
 from textray.inference.predictor import Predictor

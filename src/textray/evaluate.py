@@ -11,7 +11,6 @@ import csv
 import io
 import logging
 import shlex
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from textray.metrics import intervals
 from textray.metrics.segmentation import SCORES, case_columns, check_protocol, empty_counts
 from textray.metrics.sides import SideCase, can_tell, side_summary
 from textray.metrics.table import summary_page
+from textray.provenance import git_state
 from textray.records import Zones
 
 log = logging.getLogger(__name__)
@@ -162,22 +162,6 @@ def score(
     write_json(out / "summary.json", summary)
     atomic_write(out / "summary.md", summary_page(summary).encode())
     return summary
-
-
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit of the checkout that TextRay runs from, and whether it is changed; ``None`` for an installed package."""
-
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=20
-        )
-        return done.stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # else a checkout around an installation would be named
-        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--", "."))}
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def _samples(data: str, root: Path | None, split: str, captions: str) -> list[Sample]:

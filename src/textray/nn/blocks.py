@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from textray.errors import UsageError
+
 
 def eca_kernel(channels: int) -> int:
     """Kernel width of efficient channel attention, ``|(log2 C + 1) / 2|`` to the next odd number.
@@ -23,12 +25,17 @@ class EfficientChannelAttention(nn.Module):
 
     Args:
         channels: Channels of the map.
-        kernel: Width of the convolution across channels; ``None`` takes `eca_kernel`.
+        kernel: Width of the convolution across channels, odd; ``None`` takes `eca_kernel`.
+
+    Raises:
+        UsageError: If the kernel is even: it would lose a channel.
     """
 
     def __init__(self, channels: int, *, kernel: int | None = None) -> None:
         super().__init__()
         width = eca_kernel(channels) if kernel is None else kernel
+        if width % 2 == 0:
+            raise UsageError("channel attention needs an odd kernel", came=width, do="Change eca_kernel")
         self.mix = nn.Conv1d(1, 1, width, padding=width // 2, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -11,15 +11,18 @@ import os
 import warnings
 from collections.abc import Sequence
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from textray.data.module import SegmentationData
 from textray.errors import UsageError, unknown_name
-from textray.training.checkpoints import AtomicCheckpointIO, last_checkpoint
+from textray.io.write import check_writable, write_json
+from textray.provenance import git_state, versions
+from textray.training.checkpoints import last_checkpoint
 from textray.training.tasks import SegmentationTask
 
 logger = logging.getLogger(__name__)
@@ -103,9 +106,14 @@ def main(arguments: Sequence[str]) -> None:
             "a training needs a configuration", expected="--config with a file or one of " + ", ".join(recipes())
         )
     run = out or Path("textray-runs") / (Path(names[-1]).stem if names else "run")
-    checkpoint = None if fresh else last_checkpoint(run / "checkpoints")
+    folder = run / "checkpoints"
+    if fresh and folder.exists():  # kept, but out of the way: a later run without --fresh must not go on from them
+        folder.rename(next(p for n in count(1) if not (p := run / f"checkpoints-{n}").exists()))
+    checkpoint = last_checkpoint(folder)
     torch.set_flush_denormal(True)  # denormal numbers slow a CPU down a hundredfold
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the vocabulary is used before workers fork
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # advertisements
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # these are what came after `train`
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # one worker is enough on two cores
     cli = TrainCLI(
         SegmentationTask,
@@ -116,19 +124,33 @@ def main(arguments: Sequence[str]) -> None:
         save_config_kwargs={"overwrite": True},
         trainer_defaults={
             "default_root_dir": str(run),
-            "logger": {
-                "class_path": "lightning.pytorch.loggers.CSVLogger",
-                "init_args": {"save_dir": str(run), "name": "log"},
-            },
-            "callbacks": [TQDMProgressBar(refresh_rate=10), LearningRateMonitor("epoch")],
-            "plugins": [AtomicCheckpointIO()],
+            "logger": [
+                {
+                    "class_path": "lightning.pytorch.loggers.CSVLogger",
+                    "init_args": {"save_dir": str(run), "name": "log"},
+                }
+            ],  # a list, so that --trainer.logger+=TensorBoardLogger adds to it
+            "callbacks": [LearningRateMonitor("epoch")],
+            "plugins": [{"class_path": "textray.training.checkpoints.AtomicCheckpointIO"}],
             "max_epochs": 100,
             "log_every_n_steps": 1,
         },
     )
     for callback in cli.trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
-            callback.dirpath = str(run / "checkpoints")
+            callback.dirpath = str(folder)
     if checkpoint is not None:
         logger.warning("Resuming from %s; --fresh starts again", checkpoint)
-    cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint)
+    facts = {"versions": versions(), "git": git_state(Path(__file__).parent.parent), "arguments": rest}
+    check_writable(run)
+    write_json(run / "run.json", facts | {"seed": cli.config.seed_everything, "resumed": checkpoint is not None})
+    try:
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint)
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        raise UsageError(
+            f"the checkpoint in {run} is of another network than the configuration",
+            came=str(error).splitlines()[1].strip()[:200],
+            do="Name another --out, or start again with --fresh",
+        ) from error

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -87,6 +88,12 @@ class SegmentationTask(LightningModule):
             return self.network(image).logits
         features, mask = encoder(texts)
         return self.network(image, features.to(image.device), mask.to(image.device)).logits
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed dropout from seed, epoch, batch and rank: a resumed training draws what it would have drawn."""
+        seed = getattr(getattr(self.trainer, "datamodule", None), "seed", 0)
+        drawn = np.random.SeedSequence((seed, self.current_epoch, batch_idx, self.global_rank)).generate_state(1)
+        torch.manual_seed(int(drawn[0]))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Loss of a batch."""

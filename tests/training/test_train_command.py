@@ -1,0 +1,240 @@
+"""`textray train` on the phantom: from a YAML to a checkpoint, stopped, resumed, exported and scored."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from textray.training.checkpoints import AtomicCheckpointIO, last_checkpoint  # noqa: E402
+
+RECIPE = """\
+seed_everything: 3
+trainer:
+  enable_progress_bar: false
+data:
+  data: phantom
+  size: [32, 64]
+  normalise: percentile
+  augment: light
+  batch_size: 4
+  limit: 8
+  workers: 0
+  report_dropout: 0.5
+  report_partial: 0.2
+model:
+  network:
+    class_path: textray.models.mmi_unet.MMIUNet
+    init_args:
+      config:
+        trunk: efficientnet_lite0
+        text_width: 32
+        decoder_channels: [8, 8, 8]
+  text_encoder: tiny
+  lr: 1.0e-3
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "tiny.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def start(recipe, out, epochs, *more):
+    """Command that trains in a process of its own, as a user's shell would."""
+    words = ["train", "--config", str(recipe), "--out", str(out), f"--trainer.max_epochs={epochs}", *more]
+    code = f"import sys; from textray.cli import main; sys.argv = ['textray', *{words!r}]; main()"
+    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=recipe.parent,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def train(recipe, out, epochs, *more):
+    run = start(recipe, out, epochs, *more)
+    words, _ = run.communicate(timeout=300)
+    return run.returncode, words
+
+
+def weights(out):
+    return torch.load(Path(out) / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def curve(out):
+    """Training loss by epoch over all parts of a run."""
+    losses = {}
+    for path in sorted(Path(out).glob("log/version_*/metrics.csv")):
+        rows = [line.split(",") for line in path.read_text().splitlines()]
+        at = {name: i for i, name in enumerate(rows[0])}
+        losses |= {int(r[at["epoch"]]): float(r[at["train/loss"]]) for r in rows[1:] if r[at["train/loss"]]}
+    return losses
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_as_if_nothing_had_happened(recipe, tmp_path):
+    code, words = train(recipe, tmp_path / "whole", 3)
+    assert code == 0, words
+    killed = tmp_path / "killed"
+    run = start(recipe, killed, 3)
+    deadline = time.monotonic() + 240
+    while not (killed / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    run.send_signal(signal.SIGKILL)
+    run.communicate(timeout=60)
+    done = torch.load(killed / "checkpoints" / "last.ckpt", weights_only=True)["textray"]["epoch"]
+    assert done < 3, "the training was over before it could be killed"
+    code, words = train(recipe, killed, 3)
+    assert code == 0, words
+    assert "Resuming from" in words
+    whole, resumed = weights(tmp_path / "whole"), weights(killed)
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        torch.testing.assert_close(resumed[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    assert curve(killed) == pytest.approx(
+        {k: v for k, v in curve(tmp_path / "whole").items() if k in curve(killed)}, rel=1e-4
+    )
+    assert not list(killed.rglob("*.part"))
+
+    # The same run, exported and scored through the commands.
+    from textray.evaluate import evaluate
+    from textray.export import export
+
+    bundle = export(killed / "checkpoints" / "best.ckpt", tmp_path / "bundle")
+    assert bundle.preprocess.size == (32, 64)
+    summary = evaluate(
+        data="phantom",
+        root=None,
+        split="val",
+        text_modes=["oracle", "none"],
+        out=tmp_path / "scores",
+        model=bundle.folder,
+    )
+    assert 0 <= summary["modes"]["oracle"]["dice_pooled"]["value"] <= 1
+    card = export(
+        killed / "checkpoints" / "best.ckpt", tmp_path / "bundle", scores=[tmp_path / "scores" / "summary.json"]
+    )
+    assert "dice_pooled" in (card.folder / "README.md").read_text()
+    facts = json.loads((killed / "run.json").read_text())
+    assert facts["seed"] == 3
+    assert facts["versions"]["torch"] == torch.__version__
+    assert (killed / "log" / "version_0" / "config.yaml").is_file()
+
+    # Another network cannot go on from these checkpoints, and says so.
+    other = tmp_path / "other.yaml"
+    other.write_text(RECIPE.replace("[8, 8, 8]", "[16, 8, 8]"))
+    code, words = train(other, killed, 4)
+    assert code == 2, words
+    assert "another network" in words
+    assert "--fresh" in words
+
+
+def test_unknown_recipe_names_the_nearest(cli):
+    result = cli("train", "--config", "mmi_unet_qatta")
+    assert result.code == 2
+    assert "mmi_unet_qata" in result.err
+
+
+def test_training_needs_a_configuration(cli):
+    result = cli("train")
+    assert result.code == 2
+    assert "--config" in result.err
+
+
+def test_a_text_encoder_of_another_width_is_refused(recipe, tmp_path, cli):
+    recipe.write_text(RECIPE.replace("text_width: 32", "text_width: 48"))
+    result = cli("train", "--config", str(recipe), "--out", str(tmp_path / "run"))
+    assert result.code == 2
+    assert "width 32" in result.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_last_checkpoint_passes_over_a_half_file(tmp_path, caplog):
+    whole, half = tmp_path / "best.ckpt", tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"epoch": 1, "weights": torch.zeros(3)}, whole)
+    half.write_bytes(whole.read_bytes()[:-40])
+    os.utime(whole, (1, 1))
+    assert last_checkpoint(tmp_path) == whole
+    assert "W_CHECKPOINT" in caplog.text
+    assert last_checkpoint(tmp_path / "nothing") is None
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        AtomicCheckpointIO().save_checkpoint({"epoch": 2}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_export_refuses_a_pickle_with_code(tmp_path, cli):
+    import pickle
+
+    class Loud:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    path = tmp_path / "evil.ckpt"
+    path.write_bytes(pickle.dumps(Loud()))
+    result = cli("export", str(path), "--out", str(tmp_path / "bundle"))
+    assert result.code == 2
+    assert "checkpoint" in result.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["evil.ckpt"]
+
+
+def test_export_fails_where_the_graph_disagrees(tmp_path, monkeypatch, recipe):
+    from textray import export as module
+    from textray.errors import BundleError
+    from textray.models.base import Network
+    from textray.models.baselines.unet import UNet, UNetConfig
+    from textray.preprocess import Preprocess
+
+    facts = {
+        "version": "0", "network": "unet", "config": {"in_channels": 3, "width": 4}, "text_encoder": None,
+        "max_tokens": 24,
+        "data": {
+            "name": "phantom", "preprocess": Preprocess(size=(32, 32)).to_dict(), "images": {}, "augment": "none",
+            "report_dropout": 0.0, "report_partial": 0.0, "seed": 0,
+        },
+        "epoch": 1, "max_epochs": 1,
+    }  # fmt: skip
+    network = UNet(UNetConfig(width=4))
+    state = {f"network.{k}": v for k, v in network.state_dict().items()}
+    path = tmp_path / "unet.ckpt"
+    torch.save({"textray": facts, "state_dict": state}, path)
+    assert module.export(path, tmp_path / "good").text_encoder is None
+
+    write = module.write_graph
+
+    def other(network: Network, *rest: object) -> None:
+        with torch.no_grad():
+            network.head.bias += 3.0
+        write(network, *rest)
+        with torch.no_grad():
+            network.head.bias -= 3.0
+
+    monkeypatch.setattr(module, "write_graph", other)
+    with pytest.raises(BundleError, match="disagree"):
+        module.export(path, tmp_path / "bad")
+    assert not (tmp_path / "bad").exists()
+    assert np.isfinite(torch.cat([v.flatten() for v in state.values() if v.is_floating_point()]).numpy()).all()
