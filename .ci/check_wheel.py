@@ -1,0 +1,31 @@
+"""Fail unless a wheel holds the package data that a user needs. Run: python .ci/check_wheel.py WHEEL."""
+
+import sys
+import zipfile
+from pathlib import Path
+
+WEIGHTS = "textray/weights/mmi_unet_lite/"
+BUNDLE = (
+    "config.json",
+    "model.onnx",
+    "model.safetensors",
+    "text_bank.safetensors",
+    "preprocess.json",
+    "README.md",
+    "LICENSE",
+)
+MOST_MEGABYTES = 90  # the weights inside may take 60
+
+root = Path(__file__).resolve().parent.parent / "src"
+data = [*(root / "textray" / "configs").rglob("*.yaml"), *(root / "textray" / "data" / "splits").glob("*.json")]
+expected = {p.relative_to(root).as_posix() for p in data} | {"textray/py.typed"} | {WEIGHTS + name for name in BUNDLE}
+
+wheel = Path(sys.argv[1])
+with zipfile.ZipFile(wheel) as archive:
+    names = archive.namelist()
+missing = sorted(expected - set(names))
+foreign = sorted(n for n in names if not n.startswith(("textray/", "textray-")) or n.endswith((".pyc", ".ckpt")))
+megabytes = wheel.stat().st_size / 1e6
+if missing or foreign or megabytes > MOST_MEGABYTES:
+    sys.exit(f"{wheel.name}: missing {missing}, foreign {foreign}, {megabytes:.1f} MB of at most {MOST_MEGABYTES}")
+sys.stdout.write(f"{wheel.name}: {len(names)} files, {megabytes:.1f} MB\n")
