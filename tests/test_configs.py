@@ -1,0 +1,122 @@
+"""Every committed recipe: parsed as `textray train` parses it, and free of what is the default anyway."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+
+pytest.importorskip("lightning")
+from textray.training import cli as training
+
+RECIPES = sorted(training.recipes())
+NETWORKS = {"mmi_unet": "textray.models.mmi_unet.MMIUNet", "unet": "textray.models.baselines.unet.UNet"}
+NAMING = ("data.data", "model.network.class_path")
+"""Keys that say what a recipe is about; they may repeat a default."""
+
+
+class Parsed(Exception):  # noqa: N818 -- carries a result, not a failure
+    """The configuration, before anything of it is built."""
+
+
+class ParseOnly(training.TrainCLI):
+    def instantiate_classes(self):
+        raise Parsed(self.parser.dump(self.config, skip_none=False))
+
+
+@pytest.fixture
+def parse(monkeypatch, tmp_path):
+    """What `textray train` would build from these arguments: ``parse(*arguments) -> dict``."""
+    monkeypatch.setattr(training, "TrainCLI", ParseOnly)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["textray"])
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls what jsonargparse 4.4x renamed
+
+    def run(*arguments):
+        with pytest.raises(Parsed) as found:
+            training.main(list(arguments))
+        return yaml.safe_load(found.value.args[0])
+
+    return run
+
+
+def leaves(tree, prefix=""):
+    """Dotted key and value of everything that is set."""
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from leaves(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def read(name):
+    return yaml.safe_load(training.recipes()[name].read_text(encoding="utf-8"))
+
+
+def alone(name):
+    """Arguments that make a whole training of a recipe that may be a part of one."""
+    network = [] if "network" in (read(name).get("model") or {}) else ["--config", "model/mmi_unet"]
+    return ["--config", name, *network]
+
+
+def test_the_recipes_are_found():
+    folder = Path(training.__file__).parent.parent / "configs"
+    assert {folder / f"{name}.yaml" for name in RECIPES} == set(folder.rglob("*.yaml"))
+    assert "mmi_unet_qata" in RECIPES
+    assert "mmi_unet_lite" in RECIPES
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_is_parsed_and_means_what_it_says(name, parse):
+    found = dict(leaves(parse(*alone(name))))
+    for key, value in leaves(read(name)):
+        assert found[key] == value, key
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_holds_only_what_differs_from_the_defaults(name, parse, tmp_path):
+    recipe = read(name)
+    network = recipe.get("model", {}).get("network", {}).get("class_path", NETWORKS["mmi_unet"])
+    bare = tmp_path / "bare.yaml"
+    bare.write_text(yaml.safe_dump({"model": {"network": {"class_path": network}}}))
+    defaults = dict(leaves(parse("--config", str(bare))))
+    repeated = [key for key, value in leaves(recipe) if key not in NAMING and defaults[key] == value]
+    assert not repeated, f"{name} repeats defaults"
+
+
+def test_later_recipes_and_options_win(parse):
+    found = parse(
+        "--config", "mmi_unet_lite", "--config", "data/phantom", "--trainer.max_epochs", "2", "--model.lr=5e-4"
+    )
+    assert found["data"]["data"] == "phantom"
+    assert found["data"]["size"] == [64, 64]
+    assert found["data"]["report_dropout"] == read("mmi_unet_lite")["data"]["report_dropout"]
+    assert found["trainer"]["max_epochs"] == 2
+    assert found["model"]["lr"] == 5e-4
+    assert found["model"]["network"]["init_args"]["config"]["skip"] == "sum"
+
+
+def test_the_paper_recipe_is_the_networks_default(parse):
+    from textray.models.mmi_unet import MMIUNetConfig
+
+    config = parse("--config", "mmi_unet_qata")["model"]["network"]["init_args"]["config"]
+    assert config == dataclasses.asdict(MMIUNetConfig(trunk_weights="hub"))
+
+
+@pytest.mark.parametrize("name", [n for n in RECIPES if "network" in (read(n).get("model") or {})])
+def test_a_recipe_stops_and_selects_on_what_its_network_logs(name, parse):
+    found = parse("--config", name)
+    reads_text = found["model"]["text_encoder"] is not None
+    logged = {"inner/loss", "inner/dice_none"} | ({"inner/dice_oracle", "inner/dice_mean"} if reads_text else set())
+    assert found["checkpoint"]["monitor"] in logged
+    assert found["stopping"]["monitor"] in logged
+
+
+def test_tensorboard_joins_the_csv_log(parse):
+    found = parse(
+        "--config", "mmi_unet_lite", "--trainer.logger+=TensorBoardLogger", "--trainer.logger.save_dir=textray-runs/tb"
+    )
+    kinds = [row["class_path"].rpartition(".")[2] for row in found["trainer"]["logger"]]
+    assert kinds == ["CSVLogger", "TensorBoardLogger"]

@@ -1,0 +1,233 @@
+"""What the pages promise: commands that exist, Python that runs, links that lead somewhere."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from textray import registry
+from textray.cli import app
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "src" / "textray" / "weights").rglob("*.md")]
+)
+NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+DEMO = "python3 -m venv .venv && .venv/bin/pip install '.[demo]' && .venv/bin/textray demo"
+TESTS = "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/pytest"
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(page, *languages):
+    """Contents of the page's fenced blocks of these languages."""
+    return [code for language, code in FENCE.findall(page.read_text(encoding="utf-8")) if language in languages]
+
+
+def lines(code):
+    """Lines of a shell block, continued ones joined."""
+    return [line.strip() for line in code.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+def commands(page):
+    """Arguments of every `textray` command in blocks, and of those named in the text."""
+    shown = [line.removeprefix("$ ") for code in blocks(page, "bash", "console") for line in lines(code)]
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    named = [code.replace("\n", " ") for code in re.findall(r"`(textray [^`]+)`", text)]
+    parts = [part.strip() for line in shown for part in line.split(" && ")]
+    split = [
+        [shlex.split(part, comments=True)[1:] for part in found if re.match(r"(\S*/)?textray( |$)", part)]
+        for found in (parts, named)
+    ]
+    return split[0], split[1]
+
+
+def headings(page):
+    """Anchors of a page's headings, as code hosts make them."""
+    found = re.findall(r"^#+ (.+)$", FENCE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", re.sub(r"[`*]", "", title)).strip().lower().replace(" ", "-") for title in found}
+
+
+def test_the_readme_holds_the_two_commands_and_ci_runs_the_second():
+    readme = [line for code in blocks(ROOT / "README.md", "bash") for line in lines(code)]
+    assert readme[:2] == [DEMO, TESTS]
+    assert TESTS in (ROOT / ".ci" / "run").read_text().splitlines()
+    assert TESTS in (ROOT / "CONTRIBUTING.md").read_text().splitlines()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a bash script")
+@pytest.mark.parametrize("broken", ["python3", "pip", "pytest", "ruff"])
+def test_ci_fails_where_a_step_fails(broken, tmp_path):
+    """The script runs in an empty folder with commands that only note their names, one of which fails."""
+    (tmp_path / ".ci").mkdir()
+    script = tmp_path / ".ci" / "run"
+    script.write_bytes((ROOT / ".ci" / "run").read_bytes())
+    tools, inside = tmp_path / "tools", tmp_path / ".venv" / "bin"
+    for name, folder in {"python3": tools, "pip": inside, "pytest": inside, "ruff": inside, "mypy": inside}.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"#!/bin/sh\necho {name} >> '{tmp_path}/called'\nexit {int(name == broken)}\n")
+        (folder / name).chmod(0o755)
+    path = os.pathsep.join([str(tools), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", str(script)], env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode != 0
+    assert (tmp_path / "called").read_text().split()[-1] == broken
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="executable bits")
+def test_ci_can_be_run():
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_lead_somewhere(name):
+    page = ROOT / name
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.exists(), f"{name} links to {target}"
+        assert there.is_relative_to(ROOT), f"{name} links out of the repository: {target}"
+        if anchor:
+            assert anchor in headings(there), f"{name} links to {target}"
+
+
+@pytest.mark.parametrize("row", [*registry.MODELS.values(), *registry.DATASETS.values()], ids=lambda row: row.name)
+def test_every_registry_row_has_its_card_and_the_index_names_it(row):
+    card = ROOT / row.card
+    assert f"`{row.name}`" in card.read_text(encoding="utf-8")
+    assert f"({Path(row.card).relative_to('docs').as_posix()})" in (ROOT / "docs" / "index.md").read_text()
+
+
+def test_every_page_is_reached_from_the_index():
+    index = (ROOT / "docs" / "index.md").read_text()
+    pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")} - {"index.md"}
+    assert {page for page in pages if f"({page})" not in index} == set()
+
+
+def resolve(words):
+    """Command of the application that these words call, and its arguments."""
+    command, words = typer.main.get_command(app), list(words)
+    while hasattr(command, "commands") and words and not words[0].startswith("-"):
+        name = words.pop(0)
+        assert name in command.commands, f"no command {name!r}"
+        command = command.commands[name]
+    return command, words
+
+
+WITH_COMMANDS = [name for name, page in zip(NAMES, PAGES, strict=True) if any(commands(page))]
+
+
+@pytest.mark.parametrize("name", WITH_COMMANDS)
+def test_commands_exist_with_their_options(name, monkeypatch):
+    shown, named = commands(ROOT / name)
+    for words in [*shown, *named]:
+        command, rest = resolve(words)
+        if command.name == "train":
+            parse_training(rest, monkeypatch)
+            continue
+        options = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        unknown = [word for word in rest if word.startswith("-") and word.partition("=")[0] not in options]
+        assert not unknown, f"textray {shlex.join(words)}"
+        if words in shown and not hasattr(command, "commands") and "--help" not in rest:
+            with command.make_context(command.name, rest):  # parses, and does not run
+                pass
+
+
+def parse_training(words, monkeypatch):
+    """What `textray train` does up to building anything; a word that it does not know ends in SystemExit(2)."""
+    pytest.importorskip("lightning")
+    from textray.training import cli as training
+
+    class Parsed(Exception):  # noqa: N818 -- no failure
+        pass
+
+    def stop(self):
+        raise Parsed
+
+    monkeypatch.setattr(training.TrainCLI, "instantiate_classes", stop)
+    monkeypatch.setattr("sys.argv", ["textray"])
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    if not words or words == ["--config", "..."]:
+        return  # named in passing
+    with pytest.raises((Parsed, SystemExit)) as found:
+        training.main([word for word in words if word != "..."])
+    assert not getattr(found.value, "code", None), shlex.join(words)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/how-to/python.md"])
+def test_python_runs(name, tiny_bundle, film, tmp_path, monkeypatch):
+    from textray.inference import bundle
+
+    monkeypatch.setattr(bundle, "WEIGHTS_FOLDER", tiny_bundle.parent)
+    monkeypatch.setattr(bundle, "DEFAULT_WEIGHTS", tiny_bundle.name)
+    monkeypatch.chdir(tmp_path)
+    film(tmp_path / "chest.dcm")
+    names = {}
+    codes = blocks(ROOT / name, "python")
+    assert codes
+    for code in codes:
+        exec(compile(code, name, "exec"), names)
+    assert (tmp_path / "out" / "chest.mask.png").is_file()
+
+
+def test_the_readmes_python_is_ten_lines_at_most():
+    (code,) = blocks(ROOT / "README.md", "python")
+    assert len(lines(code)) <= 10
+
+
+def test_the_picture_is_drawn_by_its_script(tiny_bundle, tmp_path):
+    from PIL import Image
+
+    out = tmp_path / "picture.png"
+    words = [sys.executable, str(ROOT / "docs" / "make_picture.py"), "--model", str(tiny_bundle), "--out", str(out)]
+    subprocess.run(words, check=True, timeout=120)
+    with Image.open(out) as picture:
+        assert picture.size == (4 * 320 + 3 * 8, 350)
+
+
+MACHINES = (r"/work/", r"/home/", r"/root/", r"/tmp/", r"\.library", r"site-packages")
+UNFINISHED = (r"\bTODO\b", r"\bFIXME\b", r"\bTBD\b")
+BOASTS = (r"world-class", r"state-of-the-art", r"\bsimply\b", r"\beasily\b", r"seamless")
+
+
+@pytest.mark.parametrize("name", [*NAMES, ".ci/run", "CITATION.cff", "pyproject.toml"])
+def test_no_page_names_a_machine_or_boasts(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert [word for word in (*MACHINES, *UNFINISHED, *BOASTS) if re.search(word, text, re.IGNORECASE)] == []
+
+
+def test_one_version_everywhere():
+    import tomllib
+
+    import textray
+
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert version == textray.__version__
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert version in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_package_that_is_installed_is_in_third_party():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    rows = [*project["dependencies"], *(row for extra in project["optional-dependencies"].values() for row in extra)]
+    packages = {re.match(r"[\w-]+", row)[0] for row in rows} - {"textray"}
+    page = (ROOT / "THIRD_PARTY.md").read_text()
+    assert {name for name in packages if not re.search(rf"\b{re.escape(name)}\b", page)} == set()
+
+
+def test_the_base_and_the_demo_bring_no_torch():
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    rows = [*project["dependencies"], *project["optional-dependencies"]["demo"]]
+    assert not [row for row in rows if re.match(r"torch|lightning|timm|transformers|monai", row)]
