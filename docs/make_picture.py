@@ -56,11 +56,11 @@ def compose(parts: list[tuple[str, NDArray[np.uint8]]]) -> PILImage.Image:
         left = index * (SIZE + GAP)
         sheet.paste(PILImage.fromarray(picture), (left, 0))
         pen.text((left, SIZE + 7), caption, fill=INK, font=font)
-    left = SIZE - 190
+    left = SIZE - 212
     for word, colour in LEGEND:
         pen.rectangle((left, SIZE + 11, left + 11, SIZE + 22), fill=colour, outline=INK)
         pen.text((left + 16, SIZE + 7), word, fill=INK, font=font)
-        left += 66
+        left += 72
     return sheet
 
 
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--model", help="weights inside by name, or a bundle folder")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("picture.png"))
     arguments = parser.parse_args()
-    compose(panels(arguments.model, arguments.seed)).quantize(128).save(arguments.out, optimize=True)
+    compose(panels(arguments.model, arguments.seed)).save(arguments.out, optimize=True)
 
 
 if __name__ == "__main__":
