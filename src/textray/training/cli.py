@@ -60,7 +60,6 @@ class TrainCLI(LightningCLI):
             {
                 "checkpoint.monitor": "inner/dice_oracle",
                 "checkpoint.mode": "max",
-                "checkpoint.save_last": True,
                 "checkpoint.save_top_k": 1,
                 "checkpoint.filename": "best",
                 "checkpoint.auto_insert_metric_name": False,
@@ -115,6 +114,10 @@ def main(arguments: Sequence[str]) -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # advertisements
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # these are what came after `train`
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # one worker is enough on two cores
+    # Lightning's own save_last waits until the monitored score improves; a resume must not.
+    every_epoch = ModelCheckpoint(
+        dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+    )
     cli = TrainCLI(
         SegmentationTask,
         SegmentationData,
@@ -127,10 +130,10 @@ def main(arguments: Sequence[str]) -> None:
             "logger": [
                 {
                     "class_path": "lightning.pytorch.loggers.CSVLogger",
-                    "init_args": {"save_dir": str(run), "name": "log"},
+                    "init_args": {"save_dir": str(run), "name": "log", "flush_logs_every_n_steps": 1},
                 }
             ],  # a list, so that --trainer.logger+=TensorBoardLogger adds to it
-            "callbacks": [LearningRateMonitor("epoch")],
+            "callbacks": [LearningRateMonitor("epoch"), every_epoch],
             "plugins": [{"class_path": "textray.training.checkpoints.AtomicCheckpointIO"}],
             "max_epochs": 100,
             "log_every_n_steps": 1,
