@@ -1,0 +1,95 @@
+"""Attention, feed-forward and convolutional blocks beside torch's and MONAI's own."""
+
+import warnings
+
+import pytest
+import torch
+
+from textray.errors import UsageError
+from textray.nn.attention import FeedForward, MultiHeadAttention, heads_for
+from textray.nn.blocks import ConvNormAct, EfficientChannelAttention, SubpixelHead
+
+
+@pytest.mark.parametrize(
+    ("width", "heads"),
+    [(96, 8), (768, 8), (24, 8), (40, 8), (12, 6), (20, 5), (10, 5), (9, 3), (7, 7), (11, 1), (1, 1)],
+)
+def test_heads_are_the_largest_divisor_up_to_eight(width, heads):
+    assert heads_for(width) == heads
+
+
+def test_heads_up_to_another_limit():
+    assert heads_for(96, 4) == 4
+    assert heads_for(320, 6) == 5
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["all tokens", "padding"])
+def test_attention_is_torchs(masked):
+    torch.manual_seed(0)
+    ours, theirs = MultiHeadAttention(12, 3), torch.nn.MultiheadAttention(12, 3, batch_first=True)
+    parts = (ours.query, ours.key, ours.value)
+    with torch.no_grad():
+        for part in (*parts, ours.output):
+            part.bias.normal_()
+        theirs.in_proj_weight.copy_(torch.cat([p.weight for p in parts]))
+        theirs.in_proj_bias.copy_(torch.cat([p.bias for p in parts]))
+        theirs.out_proj.load_state_dict(ours.output.state_dict())
+    query, memory = torch.randn(2, 4, 12), torch.randn(2, 5, 12)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 1, 0, 0]]).bool() if masked else None
+    wanted = theirs(query, memory, memory, key_padding_mask=None if mask is None else ~mask, need_weights=False)[0]
+    torch.testing.assert_close(ours(query, memory, mask), wanted)
+
+
+def test_attention_drops_in_training_only():
+    torch.manual_seed(0)
+    attention, tokens = MultiHeadAttention(8, 2, dropout=0.5), torch.randn(1, 6, 8)
+    assert not torch.equal(attention(tokens, tokens), attention(tokens, tokens))
+    attention.eval()
+    assert torch.equal(attention(tokens, tokens), attention(tokens, tokens))
+
+
+def test_linear_layers_start_as_the_specification_says():
+    torch.manual_seed(0)
+    attention, feed = MultiHeadAttention(256, 8), FeedForward(256, 128)
+    for layer in (attention.output, feed.expand, feed.reduce):
+        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    for layer in (attention.query, attention.key, attention.value):  # Xavier, uniform within sqrt(6 / (in + out))
+        bound = (6 / 512) ** 0.5
+        assert 0.95 * bound < layer.weight.abs().max().item() <= bound
+    biases = [p for m in (attention, feed) for n, p in m.named_parameters() if n.endswith("bias")]
+    assert len(biases) == 6
+    assert not any(b.any() for b in biases)
+
+
+def test_even_kernel_of_channel_attention_is_refused():
+    with pytest.raises(UsageError, match=r"odd kernel.*Got 4.*eca_kernel"):
+        EfficientChannelAttention(8, kernel=4)
+
+
+def test_channel_attention_of_zero_weights_halves():
+    module, features = EfficientChannelAttention(8), torch.randn(2, 8, 3, 4)
+    torch.nn.init.zeros_(module.mix.weight)
+    torch.testing.assert_close(module(features), features / 2)
+
+
+def test_conv_block_keeps_the_size_and_has_a_bias():
+    block = ConvNormAct(3, 5)
+    assert block[0].bias is not None
+    found = block(torch.randn(2, 3, 6, 7))
+    assert found.shape == (2, 5, 6, 7)
+    assert found.min() == 0
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_head_is_monais_subpixel_upsampling(factor):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside MONAI's own imports
+        blocks = pytest.importorskip("monai.networks.blocks")
+    torch.manual_seed(0)
+    head = SubpixelHead(16, factor=factor)
+    theirs = blocks.SubpixelUpsample(2, 16, 4, scale_factor=factor)
+    theirs.conv_block.load_state_dict(head.expand.state_dict())
+    features = torch.randn(2, 16, 3, 5)
+    found = head(features)
+    assert found.shape == (2, 1, 3 * factor, 5 * factor)
+    torch.testing.assert_close(found, head.read(theirs(features)))

