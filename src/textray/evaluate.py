@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textray import __version__, registry
-from textray.data.base import Sample, fingerprint
+from textray.data.base import Sample, check_split, fingerprint, open_reader
 from textray.data.text_modes import MEANINGS, TextMode, mode_texts, parse_modes
 from textray.errors import UsageError
 from textray.inference.bundle import Bundle
@@ -165,14 +165,9 @@ def score(
 
 
 def _samples(data: str, root: Path | None, split: str, captions: str) -> list[Sample]:
-    row = registry.dataset(data)
-    if root is None and row.on_disk:
-        raise UsageError(
-            f"data set {data} is read from a folder, and none was given", do=f"Add --root; see {row.card}."
-        )
-    samples: list[Sample] = registry.load(row.path)(root, captions=captions).samples(split)
+    samples = open_reader(data, root, captions=captions).samples(check_split(split))
     if not samples:
-        raise UsageError(f"split {split} of {data} holds no image", do=f"See {row.card}.")
+        raise UsageError(f"split {split} of {data} holds no image", do=f"See {registry.dataset(data).card}.")
     return samples
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar, cast
 
-from textray.errors import DataError, UsageError
+from textray import registry
+from textray.errors import DataError, InputError, UsageError
 from textray.records import Report
 
 Split = Literal["train", "val", "test", "inner", "fit"]
@@ -21,6 +22,7 @@ CAPTION_POLICIES: tuple[CaptionPolicy, ...] = ("error", "skip", "text-free")
 """What to do with an image whose caption is missing, blank or not understood."""
 
 _SHOWN = 10
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,27 @@ class Reader(Protocol):
     def check(self) -> CheckResult:
         """Everything that is wrong with the copy on disk."""
         ...
+
+
+def open_reader(name: str, root: str | Path | None, *, captions: str = "error") -> Reader:
+    """Open a registered data set.
+
+    Args:
+        name: Registry name.
+        root: Its folder; ``None`` for one that is drawn, such as ``phantom``.
+        captions: What to do with an image without a usable caption.
+
+    Raises:
+        UsageError: If a name is unknown, or a folder is needed and none was given.
+        LayoutError: If the folder is not laid out as the card says.
+    """
+    row = registry.dataset(name)
+    if root is None and row.on_disk:
+        raise UsageError(
+            f"data set {name} is read from a folder, and none was given",
+            do=f"Add --root (textray train: --data.root); see {row.card}.",
+        )
+    return cast(Reader, registry.load(row.path)(root, captions=captions))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +165,20 @@ def check_captions(policy: str) -> CaptionPolicy:
         if policy == known:
             return known
     raise UsageError(f"unknown caption policy {policy!r}", expected="one of " + ", ".join(CAPTION_POLICIES))
+
+
+def naming(path: Path, read: Callable[[Path], T]) -> T:
+    """Read a file of a data set; a refusal names the file, which readers leave to whoever lists files.
+
+    Raises:
+        InputError: What ``read`` raised, with the file's name before its words.
+    """
+    try:
+        return read(path)
+    except InputError as error:
+        raise type(error)(
+            f"{path.name}: {error.what}", came=error.came, expected=error.expected, do=error.do, code=error.code
+        ) from error
 
 
 def name_some(ids: Sequence[str]) -> str:

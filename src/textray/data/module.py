@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from textray.augment import Augment
-from textray.data.base import CaptionPolicy, Sample
+from textray.data.base import CaptionPolicy, Sample, Split, open_reader
 from textray.data.cache import PixelCache
 from textray.preprocess import Normalise, Preprocess
 from textray.records import Laterality, Report, Zones
-from textray.registry import dataset, load
+from textray.registry import dataset
 from textray.text.report import sentence
 
 Key = tuple[int, int]
@@ -163,7 +163,7 @@ class SegmentationData(LightningDataModule):
         workers: Processes that prepare batches.
         seed: Of order and augmentation.
         cache: Folder of the pixel cache, ``None`` for the user's.
-        limit: Use only this many training samples, for a trial run.
+        limit: Use only this many samples of each split, for a trial run.
     """
 
     def __init__(
@@ -198,8 +198,9 @@ class SegmentationData(LightningDataModule):
         """Read the samples and decode what is not in the cache yet."""
         if self.sets:
             return
-        reader = load(self.row.path)(self.root, captions=self.captions)
-        for split in ("fit", "inner"):
+        reader = open_reader(self.row.name, self.root, captions=self.captions)
+        splits: tuple[Split, ...] = ("fit", "inner")
+        for split in splits:
             samples = reader.samples(split)[: self.limit]
             learning = split == "fit"
             self.sets[split] = SegmentationSet(
