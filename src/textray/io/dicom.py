@@ -193,6 +193,10 @@ def _orientation(ds: Dataset) -> tuple[tuple[str, str] | None, tuple[Notice, ...
         text = "The film's rows run neither to the patient's left nor right, so left and right have no place on it."
         remedy = "Use a frontal film, or words by viewer's side."
         return orientation, (Notice(code="W_SIDES_UNDEFINED", text=text, remedy=remedy),)
+    if orientation[1][0] != "F":
+        text = "The picture's columns do not run to the patient's feet, so its top is not where upper zones lie."
+        remedy = "Turn the film upright; words for upper, middle and lower mean the picture's own heights."
+        return orientation, (Notice(code="W_NOT_UPRIGHT", text=text, remedy=remedy),)
     return orientation, ()
 
 
