@@ -116,7 +116,8 @@ class Predictor:
         seconds = {"read": time.perf_counter() - start}
         report = parse(text, laterality=side, grid=image.grid, strict=strict_text)
         row = self.bank_row(report)
-        notices = [*image.notices, *report.notices, *self._notices(report)]
+        told = {notice.code for notice in report.notices}  # the parser says what the reader's mean for these words
+        notices = [*(n for n in image.notices if n.code not in told), *report.notices, *self._notices(report)]
 
         start = time.perf_counter()
         pixels = self.preprocess.apply(image)[None]
