@@ -3,12 +3,13 @@
 import json
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from textray import registry
-from textray.commands import reader
 from textray.errors import UsageError
+from textray.inference import inputs
 
 
 def test_report_shows_both_conventions(cli):
@@ -65,8 +66,17 @@ def test_demo_segments_the_installed_film(cli, tiny_bundle, tmp_path):
     assert "left half" in result.out
 
 
+def test_demo_tells_of_its_own_result_where_the_name_is_taken(cli, film, tiny_bundle, tmp_path):
+    pytest.importorskip("data_store", reason="pydicom-data is not installed")
+    film(tmp_path / "RG1_UNCR.png")
+    assert cli("segment", tmp_path / "RG1_UNCR.png", "--out", tmp_path / "out", "--model", tiny_bundle).code == 0
+    result = cli("demo", "--out", tmp_path / "out", "--model", tiny_bundle)
+    shown = [line.split()[-1] for line in result.out.splitlines() if line.startswith("record:")]
+    assert json.loads(Path(shown[0]).read_bytes())["input"]["path"].endswith("RG1_UNCR.dcm")
+
+
 def test_demo_without_the_film_names_the_extra(cli, monkeypatch):
-    monkeypatch.setattr(reader, "DEMO_PACKAGE", "no-such-package-of-films")
+    monkeypatch.setattr(inputs, "DEMO_PACKAGE", "no-such-package-of-films")
     result = cli("demo")
     assert result.code == 2
     assert "pip install 'textray[demo]'" in result.err
@@ -94,10 +104,14 @@ def test_train_hands_every_argument_on(cli, monkeypatch):
 def test_export_hands_paths_on(cli, monkeypatch, tmp_path):
     seen = []
     stand_in = types.ModuleType("textray.export")
-    stand_in.export = lambda checkpoint, out, samples=None: seen.append((checkpoint, out, samples))
+    stand_in.export = lambda *args, **options: seen.append((args, options))
     monkeypatch.setitem(sys.modules, "textray.export", stand_in)
-    assert cli("export", tmp_path / "a.ckpt", "--out", tmp_path / "b").code == 0
-    assert seen == [(tmp_path / "a.ckpt", tmp_path / "b", None)]
+    checkpoint, out, folder = (tmp_path / name for name in ("a.ckpt", "b", "films"))
+    assert cli("export", checkpoint, "--out", out).code == 0
+    assert cli("export", checkpoint, "--out", out, "--samples", folder, "--scores", "s.json").code == 0
+    nothing = {"samples": None, "scores": (), "text_encoder_folder": None}
+    assert seen[0] == ((checkpoint, out), nothing)
+    assert seen[1] == ((checkpoint, out), {**nothing, "samples": folder, "scores": [Path("s.json")]})
 
 
 def test_evaluate_prints_the_summary(cli, monkeypatch, tmp_path):

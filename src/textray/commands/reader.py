@@ -71,13 +71,14 @@ def segment(
         note(f"warning {notice.code}: {printable(notice.text)} {notice.remedy}".rstrip())
     for side in todo.sides:
         note(_CONVENTION[side])
-    raise typer.Exit(_run(todo, model, threads, as_json=as_json))
+    code, _ = _run(todo, model, threads, as_json=as_json)
+    raise typer.Exit(code)
 
 
 def demo(out: Out = _OUT, model: Model = None, threads: Threads = None) -> None:
     """Segment a real chest film that the package pydicom-data brings; needs no network."""
     from textray.inference.inputs import DEMO_FILM, DEMO_PACKAGE, demo_film
-    from textray.inference.outputs import paths, read_record, stem
+    from textray.inference.outputs import read_record
     from textray.inference.plan import plan
 
     film = demo_film()
@@ -87,9 +88,9 @@ def demo(out: Out = _OUT, model: Model = None, threads: Threads = None) -> None:
             do="Install it with: pip install 'textray[demo]'",
         )
     note(f"Film: {shown(film)}")
-    code = _run(plan([film], out, overwrite=True), model, threads, as_json=False)
-    written = paths(out, stem(film.name))
-    found = read_record(written["record"]) if code == 0 else None
+    code, rows = _run(plan([film], out, overwrite=True), model, threads, as_json=False)
+    written = rows[-1].outputs if code == 0 else {}
+    found = read_record(written["record"]) if written else None
     if found is not None:
         for kind, path in written.items():
             say(f"{kind + ':':9}{shown(path)}")
@@ -146,8 +147,8 @@ _CONVENTION: dict[str, str] = {
 }
 
 
-def _run(todo: Plan, model: str | None, threads: int | None, *, as_json: bool) -> int:
-    """Work through a plan with a progress bar; returns the exit code."""
+def _run(todo: Plan, model: str | None, threads: int | None, *, as_json: bool) -> tuple[int, list[Row]]:
+    """Work through a plan with a progress bar; returns the exit code and what became of each input."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -187,14 +188,14 @@ def _run(todo: Plan, model: str | None, threads: int | None, *, as_json: bool) -
             code = batch.run(on_row)
     except KeyboardInterrupt:
         note("Interrupted. The same command goes on where this one stopped.")
-        return 130
+        return 130, batch.rows
     counts = batch.counts
     if as_json:
         say_json({"type": "run", "exit_code": code, "counts": counts, "run": shown(todo.out / RUN_FILE)})
     words = {"done": "done", "finished": "finished by an earlier run", "skipped": "skipped", "failed": "failed"}
     told_counts = ", ".join(f"{counts[status]} {word}" for status, word in words.items() if counts[status])
     note(f"{told_counts or 'nothing to do'}. Summary: {shown(todo.out / RUN_FILE)}")
-    return code
+    return code, batch.rows
 
 
 def _tell(
