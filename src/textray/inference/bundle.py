@@ -60,7 +60,7 @@ class Bundle:
         tokens: Tokens L of a row of the bank, 0 without one.
         width: Width D of a token feature, 0 without one.
         zone_rows: Heights, as shares of the image, that split upper, middle and lower zones of pixels.
-        provenance: Data, recipe, commit and whatever else the exporter noted.
+        provenance: Data, epoch, terms and whatever else the exporter noted.
         files: Size and SHA-256 of each file but the config.
         sha256: Hash of the config file, and thereby of the whole bundle.
     """
@@ -203,7 +203,7 @@ def seal(
         model_config: Fields of its config dataclass, JSON values.
         threshold: Probability from which a pixel is lesion, in (0, 1).
         text_encoder: Registry name of the encoder of the bank, ``None`` where the network reads no text.
-        provenance: Data, recipe, commit, licence; JSON values.
+        provenance: Data, epoch, terms, or whatever else is known; JSON values.
         zone_rows: Heights that split the zones of pixels.
 
     Raises:
