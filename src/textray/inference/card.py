@@ -10,10 +10,12 @@ from textray.metrics.table import results_table, side_lines
 
 _LIMITS = (
     "For research. Not a medical device; not for diagnosis, triage or treatment.",
+    "Probabilities are not calibrated.",
+)
+_TEXT_LIMITS = (
     "Wrong words move the mask: see the left-right sensitivity above, where it was measured.",
     "Words act through the six zones only (left and right, upper, middle, lower). Size, number, kind and certainty of "
     "findings in a text change nothing.",
-    "Probabilities are not calibrated.",
 )
 
 
@@ -47,9 +49,7 @@ def card(
         f"{seen['images'].get('inner', 0):,} of other patients to select with. Card of the data: `{data.card}`.",
         f"- Sides in its texts: {data.laterality}. Image: {size} px, normalisation "
         f"`{seen['preprocess']['normalise']}`, augmentation `{seen['augment']}`.",
-        f"- Reports were withheld from {seen['report_dropout']:.0%} of the training samples and shortened for "
-        f"{seen['report_partial']:.0%}, so that the network works with a report, with a partial one and with none.",
-        f"- Text encoder: `{facts['text_encoder']}`, frozen; its features of the 64 zone sentences are in the bundle.",
+        *_text_lines(facts),
         f"- Epoch {facts['epoch']} of {facts['max_epochs']}, seed {seen['seed']}, TextRay {facts['version']}.",
         "",
         "## Configuration",
@@ -69,8 +69,24 @@ def card(
             "Not measured. Run `textray evaluate` on this bundle and export again with `--scores summary.json`.",
             "",
         ]
-    lines += ["## Limits", "", *(f"- {limit}" for limit in (*_LIMITS, *data.limits)), "", "## Terms", "", terms]
+    limits = (*_LIMITS, *(_TEXT_LIMITS if facts["text_encoder"] else ()), *data.limits)
+    lines += ["## Limits", "", *(f"- {limit}" for limit in limits), "", "## Terms", "", terms]
     return "\n".join(lines) + "\n"
+
+
+def _text_lines(facts: Mapping[str, Any]) -> list[str]:
+    """How the network came to read text, if it reads any."""
+    if facts["text_encoder"] is None:
+        return ["- Reads no text."]
+    seen = facts["data"]
+    use = "so the network works with a report and with none"
+    if not seen["report_dropout"]:
+        use = "so the network knows no film without a report: what it does without one was not learnt"
+    return [
+        f"- Reports were withheld from {seen['report_dropout']:.0%} of the training samples and shortened for "
+        f"{seen['report_partial']:.0%}, {use}.",
+        f"- Text encoder: `{facts['text_encoder']}`, frozen; its features of the 64 zone sentences are in the bundle.",
+    ]
 
 
 def licence(name: str, terms: str) -> str:

@@ -1,0 +1,48 @@
+"""The model card says what is true of the very network."""
+
+import pytest
+
+from textray.inference.card import card
+
+
+def facts(*, text_encoder="tiny", dropout=0.4):
+    return {
+        "network": "mmi_unet" if text_encoder else "unet",
+        "config": {"width": 64},
+        "text_encoder": text_encoder,
+        "epoch": 3,
+        "max_epochs": 16,
+        "version": "0.1.0",
+        "data": {
+            "name": "qata_cov19",
+            "preprocess": {"size": (160, 192), "normalise": "percentile"},
+            "augment": "light",
+            "report_dropout": dropout,
+            "report_partial": 0.1,
+            "seed": 0,
+            "images": {"fit": 5495, "inner": 221},
+        },
+    }
+
+
+def test_a_network_that_reads_text_tells_how_it_learnt_to():
+    text = card("weights", facts(), 1234567, "Research use only.", [])
+    for part in ("1,234,567 parameters", "5,495 images", "221", "160×192 px", "withheld from 40%", "shortened for 10%"):
+        assert part in text
+    assert "with a report and with none" in text
+    assert "written from the lesion masks" in text  # what the captions of the data are
+    assert "Not measured" in text
+    assert text.rstrip().endswith("Research use only.")
+
+
+def test_a_network_that_always_had_a_report_says_so():
+    text = card("weights", facts(dropout=0.0), 1, "", [])
+    assert "without one was not learnt" in text
+    assert "and with none" not in text
+
+
+@pytest.mark.parametrize("word", ["Text encoder", "withheld", "Wrong words"])
+def test_a_network_that_reads_no_text_says_nothing_of_words(word):
+    text = card("weights", facts(text_encoder=None), 1, "", [])
+    assert "Reads no text." in text
+    assert word not in text
