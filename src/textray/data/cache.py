@@ -23,7 +23,7 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from textray.data.base import Sample
+from textray.data.base import Sample, naming
 from textray.errors import DataError, DiskError, OutputError
 from textray.io.read import read, read_mask
 from textray.preprocess import Preprocess
@@ -167,7 +167,7 @@ class PixelCache:
 
 
 def _append(sample: Sample, preprocess: Preprocess, pixels: BinaryIO, masks: BinaryIO) -> None:
-    image, mask = read(sample.image_path), read_mask(sample.mask_path)
+    image, mask = naming(sample.image_path, read), naming(sample.mask_path, read_mask)
     if image.pixels.ndim != 2:
         raise DataError(
             f"{sample.image_path.name} is in colour", expected="grey images, which the cache holds", code="E_COLOR"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +24,7 @@ from textray.inference.inputs import RUN_FILE, Item
 from textray.inference.plan import Plan
 from textray.inference.predictor import Predictor
 from textray.inference.texts import Words
-from textray.io.write import check_writable
+from textray.io.write import check_writable, is_own_picture
 from textray.records import Laterality
 
 log = logging.getLogger(__name__)
@@ -187,7 +188,7 @@ class Batch:
         start = time.perf_counter()
         written = outputs.paths(folder, name)
         found = None if self.plan.overwrite else outputs.read_record(written["record"])
-        if found is None or not all(path.is_file() for path in written.values()):
+        if found is None or not all(path.is_file() for path in (*written.values(), item.path)):
             return None
         used = record.settings(self.predictor.bundle, laterality=self._side(words), strict_text=self.plan.strict_text)
         try:
@@ -201,13 +202,13 @@ class Batch:
 
     def _free_name(self, folder: Path, item: Item) -> str:
         """The item's name, marked where an earlier run gave it to another input or a foreign file has it."""
-        place = outputs.paths(folder, item.name)["record"]
-        if not place.exists():
-            return item.name
+        places = outputs.paths(folder, item.name)
+        marked = f"{item.name}-{outputs.mark(item.path)}"
+        place = places.pop("record")
+        if not place.exists():  # pictures of a killed run may be overwritten, a user's own may not
+            return marked if any(path.exists() and not is_own_picture(path) for path in places.values()) else item.name
         found = outputs.read_record(place)
-        if found is not None and found.get("input", {}).get("path") == record.plain_path(item.path):
-            return item.name
-        return f"{item.name}-{outputs.mark(item.path)}"
+        return item.name if found and _same_file(found.get("input", {}).get("path"), item.path) else marked
 
     def _once(self, warning: Mapping[str, str]) -> Mapping[str, str]:
         """The same warning of many pictures is one object, so that long runs stay small."""
@@ -264,7 +265,15 @@ def _is_no_picture(path: Path, code: str) -> bool:
     return code == NOT_IMAGE or (code == "E_FORMAT" and path.suffix.lower() not in outputs.IMAGE_SUFFIXES)
 
 
+def _same_file(recorded: object, path: Path) -> bool:
+    """True where a record's path, as given to an earlier run, leads to the same file as ``path``."""
+    if recorded == record.plain_path(path):
+        return True
+    return isinstance(recorded, str) and os.path.realpath(recorded) == os.path.realpath(path)
+
+
 def _remove(folder: Path, name: str) -> None:
+    """Remove an earlier result of a file that is now refused; its name is none that a user's own files have."""
     try:
         outputs.remove(folder, name)
     except OSError as error:

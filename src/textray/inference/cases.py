@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from textray.data.base import Sample
+from textray.data.base import Sample, naming
 from textray.errors import DataError
 from textray.inference.record import zone_areas
 from textray.io.read import read, read_mask
@@ -79,12 +79,13 @@ def segment(
 
     Raises:
         DataError: If an image and its mask have different sizes.
+        InputError: If a file is refused; the message names it.
     """
     cases: dict[str, dict[int, Case]] = {name: {} for name in texts}
     for start in range(0, len(samples), BATCH):
         indices = range(start, min(start + BATCH, len(samples)))
-        images = [read(samples[i].image_path) for i in indices]
-        truths = [read_mask(samples[i].mask_path) for i in indices]
+        images = [naming(samples[i].image_path, read) for i in indices]
+        truths = [naming(samples[i].mask_path, read_mask) for i in indices]
         for i, image, truth in zip(indices, images, truths, strict=True):
             if truth.shape != image.grid.shape:
                 raise DataError(

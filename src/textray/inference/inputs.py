@@ -12,6 +12,7 @@ from pathlib import Path
 
 from textray.errors import OutputError, UsageError
 from textray.inference import outputs
+from textray.io.write import is_own_picture
 
 RUN_FILE = "run.json"
 DEMO_PACKAGE = "pydicom-data"
@@ -63,7 +64,7 @@ def collect(inputs: Sequence[str | Path], out: Path) -> tuple[list[Item], list[L
         UsageError: If an input does not exist or holds no file.
         OutputError: If results in ``out`` would overwrite an input.
     """
-    if not inputs:
+    if not inputs or not all(os.fspath(given) for given in inputs):  # "" would be the folder one stands in
         raise UsageError("no input was given", expected="files, folders or patterns")
     out_place = out.resolve()
     items: list[Item] = []
@@ -81,7 +82,7 @@ def collect(inputs: Sequence[str | Path], out: Path) -> tuple[list[Item], list[L
             folder = path.parent.relative_to(base)
             folder = Path() if ".." in folder.parts else folder
             name = outputs.stem(path.name)
-            if str(folder / name).casefold() in taken or (folder == Path() and name == Path(RUN_FILE).stem):
+            if str(folder / name).casefold() in taken or (folder == Path() and name.casefold() == Path(RUN_FILE).stem):
                 name = f"{name}-{outputs.mark(path)}"
             taken.add(str(folder / name).casefold())
             items.append(Item(path=path, folder=folder, name=name, named=named))
@@ -178,11 +179,11 @@ def _unfit(path: Path) -> LeftOut | None:
 
 
 def _is_own(path: Path) -> bool:
-    """True for a mask or overlay beside its record, and for the record."""
+    """True for a mask or overlay of this tool, and for its record."""
     for suffix in outputs.SUFFIXES.values():
         if path.name.endswith(suffix):
             record = path.with_name(path.name.removesuffix(suffix) + outputs.SUFFIXES["record"])
-            return outputs.read_record(record) is not None
+            return outputs.read_record(record) is not None or is_own_picture(path)
     return False
 
 

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import platform
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any
 
 from textray.errors import DiskError, OutputError, TextRayError
 from textray.inference.record import SCHEMA
-from textray.io.write import check_writable, write_json, write_mask, write_overlay
+from textray.io.write import check_writable, node, write_json, write_mask, write_overlay
 from textray.records import Prediction
 
 SUFFIXES = {"mask": ".mask.png", "overlay": ".overlay.png", "record": ".json"}
@@ -129,7 +128,7 @@ def write_summary(path: Path, values: object) -> None:
 @contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
     try:
-        stage = Path(tempfile.mkdtemp(prefix=f"{_STAGE}-{_node()}-{os.getpid()}-", dir=folder))
+        stage = Path(tempfile.mkdtemp(prefix=f"{_STAGE}-{node()}-{os.getpid()}-", dir=folder))
         try:
             yield stage
         finally:
@@ -149,14 +148,14 @@ def write_failure(folder: Path, error: OSError) -> TextRayError:
 
 def clean(folder: Path) -> None:
     """Remove what killed runs on this machine left half-written in ``folder``."""
-    for stage in folder.glob(f"{_STAGE}-{_node()}-*"):
-        process = stage.name.removeprefix(f"{_STAGE}-{_node()}-").split("-")[0]
-        if process.isdecimal() and not _alive(int(process)):
-            shutil.rmtree(stage, ignore_errors=True)
-
-
-def _node() -> str:
-    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+    for left in folder.glob(f".textray-*-{node()}-*"):
+        process = left.name.split(f"-{node()}-", 1)[1].split("-")[0]
+        if not process.isdecimal() or _alive(int(process)):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _alive(process: int) -> bool:

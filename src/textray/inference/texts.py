@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import os
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,6 +75,13 @@ class TextTable:
                 )
             rows: dict[str, Words] = {}
             for values in lines:
+                if any(cell.strip() for cell in values[len(names) :]):
+                    raise UsageError(
+                        f"{path} line {lines.line_num} has more columns than the first line",
+                        came=len(values),
+                        expected=len(names),
+                        do=f"Put texts that hold a {delimiter!r} in double quotes",
+                    )
                 _add(rows, path, lines.line_num, dict(zip(names, values, strict=False)))
         except csv.Error as error:
             raise UsageError(
@@ -92,14 +101,18 @@ class TextTable:
         Raises:
             UsageError: If a row fits several pictures.
         """
-        by_name: dict[str, list[int]] = {}
-        for i, path in enumerate(paths):
-            for name in {plain_path(path), path.as_posix(), path.name, outputs.stem(path.name)}:
-                by_name.setdefault(name, []).append(i)
+        whole = [os.path.abspath(path) for path in paths]  # noqa: PTH100 -- links keep the names they were given
+        places = _index((i, (plain_path(p), p.as_posix(), whole[i])) for i, p in enumerate(paths))
+        names = _index((i, (plain_path(p.name), p.name)) for i, p in enumerate(paths))
+        stems = _index((i, (outputs.stem(p.name),)) for i, p in enumerate(paths))
         found: dict[int, Words] = {}
         unknown = []
         for name, words in self.rows.items():
-            hits = by_name.get(name) or by_name.get(str(Path(name))) or _by_tail(name, paths, by_name)
+            key = _normal(name)
+            tidy = str(Path(key))
+            hits = (
+                places.get(key) or places.get(tidy) or _by_tail(tidy, paths, names) or names.get(key) or stems.get(key)
+            )
             if not hits:
                 unknown.append(name)
                 continue
@@ -115,9 +128,24 @@ class TextTable:
         return found, unknown
 
 
-def _by_tail(name: str, paths: Sequence[Path], by_name: dict[str, list[int]]) -> list[int]:
+def _index(named: Iterable[tuple[int, Iterable[str]]]) -> dict[str, list[int]]:
+    """Positions by name; the same letters composed in another way, as macOS stores them, are the same name."""
+    found: dict[str, list[int]] = {}
+    for i, names in named:
+        for name in {_normal(name) for name in names}:
+            found.setdefault(name, []).append(i)
+    return found
+
+
+def _normal(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _by_tail(name: str, paths: Sequence[Path], names: dict[str, list[int]]) -> list[int]:
     tail = Path(name).parts
-    return [i for i in by_name.get(tail[-1], []) if paths[i].parts[-len(tail) :] == tail] if len(tail) > 1 else []
+    if len(tail) < 2:
+        return []
+    return [i for i in names.get(tail[-1], []) if Path(_normal(str(paths[i]))).parts[-len(tail) :] == tail]
 
 
 def _add(rows: dict[str, Words], path: Path, line: int, values: dict[str, str]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import os
+import platform
 import re
 import secrets
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
+from PIL.PngImagePlugin import PngInfo
 
 from textray.errors import DiskError, OutputError, ShapeError, TextRayError
 
@@ -25,6 +28,7 @@ FALSE_POSITIVE: Colour = (30, 200, 60)
 
 _TINT = 0.3  # share of the colour inside an outline; the film must stay readable below it
 _PIXELS_PER_OUTLINE = 500  # one pixel of outline for each so many pixels of the longer side
+_SOFTWARE = ("Software", "TextRay")  # text chunk of every picture; right behind the header
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
@@ -38,7 +42,7 @@ def atomic_write(path: str | Path, data: bytes) -> None:
         OutputError: If the folder cannot be written to.
     """
     path = Path(path)
-    temporary = path.parent / f".textray-{secrets.token_hex(8)}.tmp"  # short: the name itself may have 255 bytes
+    temporary = _temporary(path.parent)  # a short name: that of the file may itself have 255 bytes
     try:
         try:
             _write_through(temporary, data)
@@ -62,7 +66,7 @@ def check_writable(folder: str | Path) -> Path:
         DiskError: If the disk is full.
     """
     folder = Path(folder)
-    probe = folder / f".textray-{secrets.token_hex(8)}.tmp"
+    probe = _temporary(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -72,6 +76,11 @@ def check_writable(folder: str | Path) -> Path:
     except OSError as error:
         raise _explain(error, folder) from error
     return folder
+
+
+def node() -> str:
+    """Eight hexadecimal digits that tell this machine from others which write into the same folder."""
+    return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def write_json(path: str | Path, obj: object) -> None:
@@ -105,6 +114,16 @@ def write_overlay(
     """Write what `render_overlay` draws as a PNG on the native grid."""
     # Film noise hardly compresses: level 3 is three times faster than 6 for a few percent of size.
     _write_png(path, render_overlay(pixels, mask, truth), compress_level=3)
+
+
+def is_own_picture(path: str | Path) -> bool:
+    """True for a mask or an overlay that `write_mask` or `write_overlay` wrote, whatever it is called."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(256)
+    except OSError:
+        return False
+    return head.startswith(b"\x89PNG") and b"\0".join(word.encode() for word in _SOFTWARE) in head
 
 
 def render_overlay(
@@ -154,9 +173,15 @@ def outline(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
 
 
 def _write_png(path: str | Path, picture: NDArray[np.uint8], *, compress_level: int) -> None:
-    buffer = io.BytesIO()
-    PILImage.fromarray(picture).save(buffer, format="PNG", compress_level=compress_level)
+    buffer, told = io.BytesIO(), PngInfo()
+    told.add_text(*_SOFTWARE)
+    PILImage.fromarray(picture).save(buffer, format="PNG", compress_level=compress_level, pnginfo=told)
     atomic_write(path, buffer.getvalue())
+
+
+def _temporary(folder: Path) -> Path:
+    """A name that tells the process, so that a later run knows what a killed one left."""
+    return folder / f".textray-file-{node()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
 def _write_through(path: Path, data: bytes) -> None:

@@ -1,0 +1,471 @@
+"""Runs that go wrong, through `textray segment`: full disks, kills, damaged weights, files of others, odd names."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+
+from textray.inference import outputs
+from textray.inference.predictor import Predictor
+
+RESULT = ["a.json", "a.mask.png", "a.overlay.png"]
+
+
+@pytest.fixture
+def run(cli, tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return lambda *args: cli("segment", *args, "--model", tiny_bundle, "--threads", "1")
+
+
+def record(path):
+    return json.loads(Path(path).read_bytes())
+
+
+def names(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def start(cwd, bundle, *args, before=""):
+    """Start the command in a process of its own, as a shell does; ``before`` runs ahead of it."""
+    code = f"import sys\n{before}\nfrom textray.cli import main\nmain(sys.argv[1:])"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "segment", *map(str, args), "--model", str(bundle), "--threads", "1"],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+# ---- E01: a full disk
+
+FULL_DISK = """
+import errno, os
+from pathlib import Path
+import textray.io.write
+real, room = os.fsync, [{room}]
+def fsync(handle):
+    room[0] -= 1
+    if room[0] < 0:
+        raise OSError(errno.{error}, os.strerror(errno.{error}))
+    real(handle)
+os.fsync = fsync
+"""
+
+
+@pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT", "EIO"])
+@pytest.mark.parametrize("room", [0, 4, 5, 8])
+def test_e01_a_first_run_on_a_full_disk_leaves_nothing_half_written(film, tmp_path, tiny_bundle, error, room):
+    for name in "ab":
+        film(tmp_path / f"{name}.png")
+    process = start(
+        tmp_path, tiny_bundle, "a.png", "b.png", "--out", "out", before=FULL_DISK.format(room=room, error=error)
+    )
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert "error E_DISK" in err
+    assert "Traceback" not in err
+    found = [name for name in names(tmp_path / "out") if name != "run.json"]
+    assert found in ([], RESULT)  # whole results only
+    assert not list((tmp_path / "out").glob(".textray-*"))
+    for name in found:
+        if name.endswith(".png"):
+            with PILImage.open(tmp_path / "out" / name) as picture:
+                picture.load()
+    if (tmp_path / "out/run.json").exists():
+        assert record(tmp_path / "out/run.json")["status"] != "done"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX")
+@pytest.mark.parametrize("limit", [0, 2500])
+def test_e01_a_file_size_limit_on_a_first_run_leaves_nothing_half_written(film, tmp_path, tiny_bundle, limit):
+    film(tmp_path / "a.png", shape=(200, 160))
+    before = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
+    process = start(tmp_path, tiny_bundle, "a.png", "--out", "out", before=before)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert "error E_DISK" in err
+    assert [name for name in names(tmp_path / "out") if name != "run.json"] == []
+    assert not list((tmp_path / "out").glob(".textray-*"))
+
+
+# ---- E02: an output folder that cannot be written to
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a file system that not even root may write to")
+def test_e02_a_read_only_place_fails_before_inference(run, film, tmp_path, monkeypatch):
+    film(tmp_path / "a.png")
+    monkeypatch.setattr(Predictor, "segment", lambda *_: pytest.fail("inference was started"))
+    result = run("a.png", "--out", "/proc/self/textray-out")
+    assert result.code == 2
+    assert "error E_OUTPUT: " in result.err
+    assert result.out == ""
+    assert names(tmp_path) == ["a.png"]
+
+
+# ---- E04: kill -9
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+@pytest.mark.parametrize("seed", range(3))
+def test_e04_a_kill_at_any_moment_leaves_whole_results_and_the_rest_is_done_later(
+    run, film, tmp_path, tiny_bundle, seed
+):
+    count = 40
+    for i in range(count):
+        film(tmp_path / f"in/{i % 3}/{i:02}.png", shape=(200, 160), seed=i)
+    out = tmp_path / "out"
+    process = start(tmp_path, tiny_bundle, "in", "--out", "out")
+    try:
+        deadline = time.monotonic() + 60
+        while not (out / "0").exists() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(random.Random(seed).uniform(0, 0.3))
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=60)
+    finished = {path.relative_to(out).as_posix() for path in out.rglob("[0-9][0-9].json")}
+    for name in finished:
+        base = str(out / name).removesuffix(".json")
+        assert record(base + ".json")["grid"]["height"] == 200
+        for kind in ("mask", "overlay"):
+            with PILImage.open(f"{base}.{kind}.png") as picture:
+                picture.load()
+                assert picture.size == (160, 200)
+    stamps = {name: (out / name).stat().st_mtime_ns for name in finished}
+
+    assert run("in", "--out", "out").code == 0
+    counts = record(out / "run.json")["counts"]
+    assert counts == {"done": count - len(finished), "finished": len(finished), "skipped": 0, "failed": 0}
+    assert {name: (out / name).stat().st_mtime_ns for name in finished} == stamps
+    assert len(names(out)) == 3 * count + 1
+    assert not list(out.rglob(".textray-*"))
+
+
+def test_e04_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(run, film, tmp_path):
+    film(tmp_path / "a.png")
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    out = tmp_path / "out"
+    out.mkdir()
+    from textray.io.write import node
+
+    left = [f".textray-file-{node()}-{gone.pid}-00.tmp", f".textray-stage-{node()}-{gone.pid}-x"]
+    (out / left[0]).write_bytes(b"half")
+    (out / left[1]).mkdir()
+    alive = out / f".textray-file-{node()}-{os.getpid()}-00.tmp"
+    alive.write_bytes(b"being written")
+    assert run("a.png", "--out", "out").code == 0
+    assert names(out) == sorted([alive.name, *RESULT, "run.json"])
+    assert not (out / left[1]).exists()
+
+
+# ---- E10: damaged weights
+
+
+def damage_cut(folder, name):
+    raw = (folder / name).read_bytes()
+    (folder / name).write_bytes(raw[: len(raw) // 2])
+
+
+def damage_flip(folder, name):
+    raw = bytearray((folder / name).read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (folder / name).write_bytes(raw)
+
+
+def damage_longer(folder, name):
+    with (folder / name).open("ab") as file:
+        file.write(b"\0")
+
+
+def damage_empty(folder, name):
+    (folder / name).write_bytes(b"")
+
+
+def damage_missing(folder, name):
+    (folder / name).unlink()
+
+
+FILES = ("model.onnx", "model.safetensors", "text_bank.safetensors", "preprocess.json", "README.md", "config.json")
+DAMAGES = (damage_cut, damage_flip, damage_longer, damage_empty, damage_missing)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    # The config holds the hashes of the others, and nothing holds its own: a changed word of it is another bundle.
+    [(name, damage) for name in FILES for damage in DAMAGES if (name, damage) != ("config.json", damage_flip)],
+)
+def test_e10_damaged_weights_are_refused_before_anything_is_written(
+    cli, film, tiny_bundle, tmp_path, monkeypatch, name, damage
+):
+    monkeypatch.chdir(tmp_path)
+    film(tmp_path / "a.png")
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    damage(tmp_path / "bundle", name)
+    before = names(tmp_path / "bundle")
+    result = cli("segment", "a.png", "--model", "bundle", "--json")
+    assert result.code == 2
+    assert "error E_BUNDLE: " in result.err
+    assert "Traceback" not in result.err
+    assert result.out == ""
+    assert name in result.err
+    assert names(tmp_path / "bundle") == before
+    assert not (tmp_path / "textray-out").exists() or names(tmp_path / "textray-out") == []
+
+
+def test_e10_a_half_copied_bundle_names_what_it_lacks(cli, film, tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    film(tmp_path / "a.png")
+    (tmp_path / "half").mkdir()
+    shutil.copy(tiny_bundle / "config.json", tmp_path / "half")
+    shutil.copy(tiny_bundle / "README.md", tmp_path / "half")
+    result = cli("segment", "a.png", "--model", "half")
+    assert result.code == 2
+    assert "error E_BUNDLE: bundle half lacks " in result.err
+    (tmp_path / "empty").mkdir()
+    result = cli("segment", "a.png", "--model", "empty")
+    assert result.code == 2
+    assert "error E_BUNDLE: empty holds no bundle" in result.err
+
+
+def test_e10_damaged_weights_leave_earlier_results_as_they_were(cli, film, tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    film(tmp_path / "a.png")
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    assert cli("segment", "a.png", "--model", "bundle").code == 0
+    before = {name: (tmp_path / "textray-out" / name).read_bytes() for name in names(tmp_path / "textray-out")}
+    damage_cut(tmp_path / "bundle", "model.onnx")
+    assert cli("segment", "a.png", "--model", "bundle", "--overwrite").code == 2
+    assert {name: (tmp_path / "textray-out" / name).read_bytes() for name in before} == before
+
+
+# ---- E17: an earlier result, and a run that fails
+
+
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-20], lambda raw: b"", lambda raw: b"<html></html>"])
+@pytest.mark.parametrize("spelling", ["a.png", "./a.png", "../{}/a.png", "{}/a.png"])
+def test_e17_the_old_result_is_gone_however_the_file_is_named(run, film, tmp_path, damage, spelling):
+    film(tmp_path / "a.png")
+    assert run("a.png").code == 0
+    (tmp_path / "a.png").write_bytes(damage((tmp_path / "a.png").read_bytes()))
+    given = spelling.format(tmp_path.name) if spelling.startswith("..") else spelling.format(tmp_path)
+    assert run(given).code == 3
+    assert names(tmp_path / "textray-out") == ["run.json"]
+
+
+def test_e17_a_file_that_has_gone_takes_its_result_along(run, film, tmp_path):
+    film(tmp_path / "in/a.png")
+    assert run("in/a.png", "--out", "out").code == 0
+    (tmp_path / "in/a.png").unlink()
+    (tmp_path / "in/a.png").symlink_to(tmp_path / "nothing")
+    result = run("in/a.png", "--out", "out")
+    assert result.code == 3
+    assert "error E_READ: in/a.png" in result.err
+    assert names(tmp_path / "out") == ["run.json"]
+
+
+def test_e17_another_files_result_stays(run, film, tmp_path):
+    film(tmp_path / "one/a.png")
+    assert run("one/a.png").code == 0
+    before = (tmp_path / "textray-out/a.mask.png").read_bytes()
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two/a.png").write_bytes(b"")
+    assert run("two/a.png").code == 3
+    assert (tmp_path / "textray-out/a.mask.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["good", "bad"])
+def test_pictures_of_the_user_are_neither_overwritten_nor_removed(run, film, tmp_path, content):
+    film(tmp_path / "a.png")
+    if content == "bad":
+        (tmp_path / "a.png").write_bytes(b"")
+    truth = film(tmp_path / "out/a.mask.png", spot=(0.8, 0.8)).read_bytes()
+    for _ in range(2):
+        assert run("a.png", "--out", "out").code == (0 if content == "good" else 3)
+        assert (tmp_path / "out/a.mask.png").read_bytes() == truth
+    assert len(names(tmp_path / "out")) == (5 if content == "good" else 2)
+
+
+def test_masks_of_this_tool_are_not_taken_for_films(run, film, tmp_path):
+    film(tmp_path / "in/a.png")
+    assert run("in", "--out", "out").code == 0
+    shutil.copy(tmp_path / "out/a.mask.png", tmp_path / "in/copied.mask.png")
+    shutil.copy(tmp_path / "out/a.overlay.png", tmp_path / "in/copied.overlay.png")
+    result = run("in", "--out", "again")
+    assert result.code == 0
+    assert result.err.count("skipped W_OWN_RESULT") == 2
+    assert record(tmp_path / "again/run.json")["counts"]["done"] == 1
+
+
+# ---- names and places
+
+
+@pytest.mark.parametrize("given", [("",), ("a.png", ""), ("file:///etc/hostname",), ("https://example.org/a.png",)])
+def test_what_names_no_file_is_a_usage_error(run, film, tmp_path, given):
+    film(tmp_path / "a.png")
+    result = run(*given)
+    assert result.code == 2
+    assert "error E_USAGE: " in result.err
+    assert names(tmp_path) == ["a.png"]
+
+
+def test_one_stem_with_three_endings_gives_three_results(run, film, tmp_path):
+    for i, name in enumerate(["a.png", "a.PNG", "a", "a.b.png"]):
+        film(tmp_path / "in" / name, seed=i)
+    assert run("in").code == 0
+    assert record("textray-out/run.json")["counts"]["done"] == 4
+    rows = record("textray-out/run.json")["items"]
+    assert len({row["outputs"]["mask"].casefold() for row in rows}) == 4
+    for row in rows:
+        assert record(row["outputs"]["record"])["input"]["path"] == row["input"]
+    assert "4 finished" in run("in").err
+
+
+def test_a_name_with_a_leading_dash_works_behind_two_dashes_and_in_a_path(
+    cli, film, tiny_bundle, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    film(tmp_path / "-rf.png")
+    assert cli("segment", "--model", tiny_bundle, "--", "-rf.png").code == 0
+    assert cli("segment", "--model", tiny_bundle, "./-rf.png").code == 0
+    assert [name for name in names(tmp_path / "textray-out") if name.startswith("-")] == []
+    assert record("textray-out/run.json")["counts"]["finished"] == 1
+
+
+def test_results_inside_the_input_folder_are_not_read_again(run, film, tmp_path):
+    film(tmp_path / "in/a.png")
+    for _ in range(2):
+        assert run("in", "--out", "in/results").code == 0
+        assert record("in/results/run.json")["inputs"] == 1
+    assert run("in", "--out", "in/other").code == 0
+    assert record("in/other/run.json")["counts"]["done"] == 1
+    refused = run("in", "--out", "in")
+    assert refused.code == 2
+    assert "error E_OUTPUT: " in refused.err
+
+
+def test_relative_and_absolute_paths_are_one_file(run, film, tmp_path):
+    film(tmp_path / "in/a.png")
+    assert run("in/a.png").code == 0
+    for given in (tmp_path / "in/a.png", "in/../in/a.png", tmp_path / "in"):
+        assert "1 finished" in run(given).err
+    assert names(tmp_path / "textray-out") == [*RESULT, "run.json"]
+
+
+@pytest.mark.parametrize("composed", [True, False])
+def test_names_in_other_letters_work_and_match_their_row(run, film, tmp_path, composed):
+    form = "NFC" if composed else "NFD"
+    other = "NFD" if composed else "NFC"
+    name = unicodedata.normalize(form, "Thorax-Übersicht é 胸.png")
+    film(tmp_path / "in" / name)
+    (tmp_path / "texts.csv").write_text(f"image,text\n{unicodedata.normalize(other, name)},left base\n")
+    result = run("in", "--texts", "texts.csv", "--json")
+    assert result.code == 0
+    assert "W_UNKNOWN_IMAGE" not in result.err
+    assert result.rows[0]["input"] == f"in/{name}"
+    assert result.rows[0]["text_mode"] == "given"
+
+
+@pytest.mark.parametrize("row", ["a.png", "a", "in/a.png", "./in/a.png", "{}/in/a.png"])
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_row_finds_its_film_by_path_or_name(run, film, tmp_path, row, absolute):
+    film(tmp_path / "in/a.png")
+    film(tmp_path / "in/b.png")
+    (tmp_path / "texts.csv").write_text(f"image,text\n{row.format(tmp_path)},left base\n")
+    result = run(tmp_path / "in" if absolute else "in", "--texts", "texts.csv", "--json")
+    assert result.code == 0
+    assert "W_UNKNOWN_IMAGE" not in result.err
+    assert {Path(r["input"]).name: r["text_mode"] for r in result.rows[:2]} == {"a.png": "given", "b.png": "none"}
+
+
+def test_a_row_means_the_path_as_given_before_any_file_of_that_name(run, film, tmp_path):
+    film(tmp_path / "a.png")
+    film(tmp_path / "sub/a.png")
+    (tmp_path / "texts.csv").write_text("image,text\na.png,left base\nsub/a.png,right apex\n")
+    assert run("a.png", "sub", "--texts", "texts.csv", "--json").code == 0
+    rows = {row["input"]: record(row["outputs"]["record"])["text"] for row in record("textray-out/run.json")["items"]}
+    assert rows["a.png"]["given"] == "left base"
+    assert rows["sub/a.png"]["given"] == "right apex"
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (("in",), 3),
+        (("in", "--text", "left base"), 3),
+        (("in/a.png", "--text", "Hello World"), 0),
+        (("in/missing.png",), 2),
+        (("in", "--out", "file"), 2),
+    ],
+)
+def test_with_json_the_standard_output_holds_json_only(run, film, tmp_path, args, code):
+    film(tmp_path / "in/a.png")
+    (tmp_path / "in/b.png").write_bytes(b"")
+    (tmp_path / "file").write_text("")
+    result = run(*args, "--json")
+    assert result.code == code
+    for line in result.out.splitlines():
+        assert json.loads(line)["type"] in {"result", "run"}
+    if result.code == 2:
+        assert result.out == ""
+        assert "error E_" in result.err
+
+
+def test_the_summary_tells_of_the_run_and_not_of_persons(run, film, tmp_path):
+    film(tmp_path / "in/a.png")
+    (tmp_path / "in/notes.txt").write_text("x")
+    (tmp_path / "in/b.png").write_bytes(b"")
+    assert run("in", "--text", "Jane Planted has an opacity in the left base", "--strict-text").code == 3
+    found = record("textray-out/run.json")
+    assert found["status"] == "done"
+    assert found["inputs"] == 3
+    assert found["counts"] == {"done": 1, "finished": 0, "skipped": 1, "failed": 1}
+    assert found["model"]["name"] == "tiny"
+    assert len(found["model"]["sha256"]) == 64
+    assert found["settings"]["laterality"] == "patient"
+    assert found["settings"]["strict_text"] is True
+    assert {row["input"]: row["code"] for row in found["items"]} == {
+        "in/a.png": "", "in/b.png": "E_FORMAT", "in/notes.txt": "W_NOT_IMAGE",
+    }  # fmt: skip
+    assert "Planted" not in Path("textray-out/run.json").read_text()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes are POSIX")
+def test_a_file_that_became_a_pipe_is_refused_without_a_hang(film, tmp_path, tiny_bundle):
+    film(tmp_path / "a.png")
+    first = start(tmp_path, tiny_bundle, "a.png", "--out", "out")
+    first.communicate(timeout=120)
+    assert first.returncode == 0
+    (tmp_path / "a.png").unlink()
+    os.mkfifo(tmp_path / "a.png")
+    second = start(tmp_path, tiny_bundle, "a.png", "--out", "out")
+    try:
+        _, err = second.communicate(timeout=60)
+    finally:
+        second.kill()
+    assert second.returncode == 3
+    assert "error E_READ: a.png" in err
+    assert names(tmp_path / "out") == ["run.json"]
+
+
+def test_a_mask_is_the_same_whatever_the_batch(run, film, tmp_path):
+    for i in range(3):
+        film(tmp_path / f"in/{i}.png", seed=i, spot=(0.2 + 0.2 * i, 0.3))
+    assert run("in").code == 0
+    for i in range(3):
+        assert run(f"in/{i}.png", "--out", f"alone{i}").code == 0
+        with PILImage.open(f"textray-out/{i}.mask.png") as one, PILImage.open(f"alone{i}/{i}.mask.png") as two:
+            np.testing.assert_array_equal(np.asarray(one), np.asarray(two))
+    assert outputs.SUFFIXES["mask"] == ".mask.png"
