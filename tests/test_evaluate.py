@@ -18,12 +18,12 @@ from textray.data.qata_cov19 import QaTaCOV19
 from textray.data.text_modes import TextMode, mode_texts, parse_modes
 from textray.errors import DataError, OutputError, UsageError
 from textray.evaluate import evaluate, score
-from textray.provenance import git_state
 from textray.inference.bundle import Bundle, seal
 from textray.inference.cases import segment
 from textray.inference.predictor import Predictor
 from textray.io.read import read_mask
 from textray.preprocess import Preprocess
+from textray.provenance import git_state
 from textray.records import Report, Zones
 
 SIDE = 32

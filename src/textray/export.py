@@ -93,7 +93,7 @@ def export(
         terms = registry.dataset(facts["data"]["name"]).terms
         (folder / "LICENSE").write_text(licence(out.name, terms), encoding="utf-8")
         (folder / "README.md").write_text(card(out.name, facts, parameters, terms, summaries), encoding="utf-8")
-        provenance = {key: facts[key] for key in ("data", "max_tokens", "epoch", "max_epochs")}
+        provenance = {key: facts[key] for key in ("data", "max_tokens", "epoch", "max_epochs", "recipe", "git")}
         bundle = seal(
             folder,
             name=out.name,
@@ -128,6 +128,9 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], Network]:
         raise UsageError(
             f"{Path(path).name} is not a readable checkpoint of textray train", came=type(error).__name__
         ) from error
+    run = Path(path).parent.parent / "run.json"  # what `textray train` wrote beside its checkpoints
+    known = json.loads(run.read_text(encoding="utf-8")) if run.is_file() else {}
+    facts |= {"recipe": known.get("recipe"), "git": known.get("git")}
     row = registry.model(str(facts["network"]))
     network = build(row, facts["config"])
     prefix = "network."

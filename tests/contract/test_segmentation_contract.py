@@ -40,6 +40,17 @@ BUILDS = {
         },
     ),
     "mmi_unet-resnet": Build(row="mmi_unet", config={"trunk": "resnet18", "text_width": TEXT_WIDTH, "ffn_width": 16}),
+    "mmi_unet-options": Build(
+        row="mmi_unet",
+        config={
+            "trunk": "resnet18",
+            "text_width": TEXT_WIDTH,
+            "ffn_width": 16,
+            "skip": "sum",
+            "positions": "sine",
+            "zone_head": True,
+        },
+    ),
     "mmi_unet-convnext": Build(row="mmi_unet", config={"trunk": "convnext_atto", "text_width": TEXT_WIDTH}),
     "unet": Build(row="unet", config={"width": 4}),
 }
@@ -197,7 +208,8 @@ class TestSegmentationContract:
         optimizer = torch.optim.SGD(trainable.values(), lr=1e-2)
         for _ in range(2):  # ResNet's residual branches start at zero: what is inside them learns from the second step
             optimizer.zero_grad()
-            network(*given).logits.square().mean().backward()
+            scores = [score for score in network(*given) if score is not None]
+            sum(score.square().mean() for score in scores).backward()
             assert [n for n, p in trainable.items() if p.grad is None or not torch.isfinite(p.grad).all()] == []
             optimizer.step()
         # A key's bias shifts all scores of a row alike and a bias before a batch norm is subtracted again: those are

@@ -7,13 +7,14 @@ depends on seed, epoch and sample only, so a resumed training sees the very batc
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -25,6 +26,7 @@ from textray.records import Laterality, Report, Zones
 from textray.registry import dataset
 from textray.text.report import sentence
 
+NO_INFECTION = sentence(Zones())
 Key = tuple[int, int]
 """Epoch and index of a sample: together with the seed they fix everything random about it."""
 
@@ -34,6 +36,7 @@ class Item(TypedDict):
 
     image: Tensor
     mask: Tensor
+    zones: Tensor
     text: str | None
     image_id: str
 
@@ -44,12 +47,14 @@ class Batch(TypedDict):
     Attributes:
         image: ``(B, C, H, W)`` float32, normalised.
         mask: ``(B, 1, H, W)`` float32, {0, 1}.
+        zones: ``(B, 6)`` float32, {0, 1}: the zones of the whole report, whatever ``text`` still says of them.
         text: ``B`` sentences; ``None`` is no report.
         image_id: ``B`` names.
     """
 
     image: Tensor
     mask: Tensor
+    zones: Tensor
     text: list[str | None]
     image_id: list[str]
 
@@ -63,6 +68,8 @@ class SegmentationSet(Dataset[Item]):
         augment: Changes to image, mask and report.
         report_dropout: Share of samples that lose their report.
         report_partial: Share of samples whose report names only some of its zones.
+        report_one_side: Share of samples with lesions on both sides that are told of one side only, and are to find
+            only what lies in that half of the image: the words decide, not the pixels alone.
         seed: Of everything random.
         cache: Folder of the pixel cache, ``None`` for the user's.
     """
@@ -75,9 +82,11 @@ class SegmentationSet(Dataset[Item]):
         augment: Augment,
         report_dropout: float = 0.0,
         report_partial: float = 0.0,
+        report_one_side: float = 0.0,
         seed: int = 0,
         cache: Path | None = None,
     ) -> None:
+        self.report_one_side = report_one_side
         self.samples, self.preprocess, self.augment = samples, preprocess, augment
         self.report_dropout, self.report_partial, self.seed = report_dropout, report_partial, seed
         self.pixels = PixelCache(samples, preprocess, folder=cache)
@@ -89,24 +98,57 @@ class SegmentationSet(Dataset[Item]):
         epoch, index = key
         rng = np.random.default_rng((self.seed, epoch, index))
         sample = self.samples[index]
-        pixels, mask, report = self.augment(self.pixels.image(index), self.pixels.mask(index), sample.report, rng)
+        mask, report, certain = self.pixels.mask(index), sample.report, False
+        own = np.random.default_rng((self.seed, epoch, index, 1))  # its own, so that it changes no other draw
+        if (
+            own.random() < self.report_one_side
+            and (told := one_side(mask, report, left=own.random() < 0.5)) is not None
+        ):
+            (mask, report), certain = told, True  # without its words the cut mask would be a lie
+        pixels, mask, report = self.augment(self.pixels.image(index), mask, report, rng)
         return Item(
             image=torch.from_numpy(self.preprocess.normalise_pixels(pixels)),
             mask=torch.from_numpy(np.ascontiguousarray(mask, dtype=np.float32))[None],
-            text=self._words(report, rng),
+            zones=torch.tensor(report.zones.present, dtype=torch.float32),
+            text=report.text if certain else self._words(report, rng),
             image_id=sample.image_id,
         )
 
     def _words(self, report: Report, rng: np.random.Generator) -> str | None:
         """The sentence that the network is given, or none."""
         draw = rng.random()
-        if report.text is None or draw < self.report_dropout:
-            return None
+        if report.text in {None, NO_INFECTION} or draw < self.report_dropout:
+            return None  # "no infection." is no report to a segmenter, in training as in use
         named = np.flatnonzero(report.zones.present)
         if draw < self.report_dropout + self.report_partial and len(named) > 1:
             kept = rng.choice(named, size=rng.integers(1, len(named)), replace=False)
             return sentence(Zones.from_present(zone in kept for zone in range(6)))
         return sentence(report.zones) if report.laterality is Laterality.PATIENT else report.text
+
+
+def one_side(mask: NDArray[np.bool_], report: Report, *, left: bool) -> tuple[NDArray[np.bool_], Report] | None:
+    """Withhold one side of a report, and with it that half of the mask.
+
+    Args:
+        mask: ``(H, W)`` bool, as read (not turned or shifted yet).
+        report: What is said of it.
+        left: Keep the viewer's left side, else the right.
+
+    Returns:
+        Mask and report of the kept side, or ``None`` where the report does not name both sides, its sides are not
+        known, or the kept half of the mask is empty.
+    """
+    present = report.zones.present
+    if report.laterality is Laterality.UNKNOWN or not (any(present[:3]) and any(present[3:])):
+        return None
+    kept = mask.copy()
+    middle = mask.shape[1] // 2
+    kept[:, middle:] &= not left
+    kept[:, :middle] &= left
+    if not kept.any():
+        return None
+    zones = Zones.from_present((*present[:3], 0, 0, 0) if left else (0, 0, 0, *present[3:]))
+    return kept, replace(report.with_zones(zones), text=sentence(zones))
 
 
 class EpochSampler(Sampler[Key]):
@@ -140,6 +182,7 @@ def collate(items: list[Item]) -> Batch:
     return Batch(
         image=torch.stack([item["image"] for item in items]).contiguous(memory_format=torch.channels_last),
         mask=torch.stack([item["mask"] for item in items]),
+        zones=torch.stack([item["zones"] for item in items]),
         text=[item["text"] for item in items],
         image_id=[item["image_id"] for item in items],
     )
@@ -159,6 +202,8 @@ class SegmentationData(LightningDataModule):
         batch_size: Images of a training batch; the last, smaller one of an epoch is left out.
         report_dropout: Share of training samples that lose their report (0 is the paper's).
         report_partial: Share of training samples whose report names only some of its zones (0 is the paper's).
+        report_one_side: Share of training samples that are told of one side only, see `SegmentationSet` (0 is the
+            paper's).
         captions: What to do with images without a usable caption.
         workers: Processes that prepare batches.
         seed: Of order and augmentation.
@@ -178,6 +223,7 @@ class SegmentationData(LightningDataModule):
         batch_size: int = 32,
         report_dropout: float = 0.0,
         report_partial: float = 0.0,
+        report_one_side: float = 0.0,
         captions: CaptionPolicy = "error",
         workers: int = 1,
         seed: int = 0,
@@ -191,6 +237,7 @@ class SegmentationData(LightningDataModule):
         self.augment, self.augment_name = Augment.preset(augment), augment
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.report_dropout, self.report_partial = report_dropout, report_partial
+        self.report_one_side = report_one_side
         self.cache = Path(cache) if cache is not None else None
         self.sets: dict[str, SegmentationSet] = {}
 
@@ -209,6 +256,7 @@ class SegmentationData(LightningDataModule):
                 augment=self.augment if learning else Augment.preset("none"),
                 report_dropout=self.report_dropout if learning else 0.0,
                 report_partial=self.report_partial if learning else 0.0,
+                report_one_side=self.report_one_side if learning else 0.0,
                 seed=self.seed,
                 cache=self.cache,
             )
@@ -241,6 +289,7 @@ class SegmentationData(LightningDataModule):
             "augment": self.augment_name,
             "report_dropout": self.report_dropout,
             "report_partial": self.report_partial,
+            "report_one_side": self.report_one_side,
             "seed": self.seed,
             "images": {split: len(data) for split, data in self.sets.items()},
         }

@@ -62,7 +62,8 @@ class Bundle:
         zone_rows: Heights, as shares of the image, that split upper, middle and lower zones of pixels.
         provenance: Data, epoch, terms and whatever else the exporter noted.
         files: Size and SHA-256 of each file but the config.
-        sha256: Hash of the config file, and thereby of the whole bundle.
+        sha256: Hash of what decides a result: graph, text bank, preprocessing, threshold, zone split. The card and the
+            licence are not in it, so scores measured before they were written down in the card are still its own.
     """
 
     folder: Path
@@ -102,7 +103,7 @@ class Bundle:
                 do="Use the TextRay version that wrote it, or export the checkpoint again with: textray export",
             )
         try:
-            bundle = _from_config(folder, config, hashlib.sha256(raw).hexdigest())
+            bundle = _from_config(folder, config)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise BundleError(
                 f"{CONFIG} of bundle {folder.name} is not laid out as expected",
@@ -239,7 +240,13 @@ def seal(
     return Bundle.load(folder)
 
 
-def _from_config(folder: Path, config: dict[str, Any], sha256: str) -> Bundle:
+def _identity(config: Mapping[str, Any]) -> str:
+    files = {name: entry["sha256"] for name, entry in config["files"].items() if name not in {"README.md", "LICENSE"}}
+    decides = {"files": files, **{key: config[key] for key in ("input", "text", "threshold", "zones")}}
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _from_config(folder: Path, config: dict[str, Any]) -> Bundle:
     if set(config) != _KEYS:
         missing, more = sorted(_KEYS - set(config)), sorted(set(config) - _KEYS)
         raise BundleError(f"{CONFIG} of bundle {folder.name} has other keys", came=f"missing {missing}, unknown {more}")
@@ -289,5 +296,5 @@ def _from_config(folder: Path, config: dict[str, Any], sha256: str) -> Bundle:
         zone_rows=(rows[0], rows[1]),
         provenance=dict(config["provenance"]),
         files={name: dict(entry) for name, entry in files.items()},
-        sha256=sha256,
+        sha256=_identity(config),
     )

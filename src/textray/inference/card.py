@@ -50,6 +50,7 @@ def card(
         f"- Sides in its texts: {data.laterality}. Image: {size} px, normalisation "
         f"`{seen['preprocess']['normalise']}`, augmentation `{seen['augment']}`.",
         *_text_lines(facts),
+        *_origin(facts),
         f"- Epoch {facts['epoch']} of {facts['max_epochs']}, seed {seen['seed']}, TextRay {facts['version']}.",
         "",
         "## Configuration",
@@ -74,6 +75,18 @@ def card(
     return "\n".join(lines) + "\n"
 
 
+def _origin(facts: Mapping[str, Any]) -> list[str]:
+    """Recipe and commit of the training, where the run recorded them."""
+    lines = []
+    if facts.get("recipe"):
+        words = " ".join(f"--config {name}" for name in facts["recipe"])
+        lines.append(f"- Recipe: `textray train {words} --data.root DIR`.")
+    if facts.get("git"):
+        changed = ", with local changes" if facts["git"]["changed"] else ""
+        lines.append(f"- Code of the training: commit `{facts['git']['commit'][:12]}`{changed}.")
+    return lines
+
+
 def _text_lines(facts: Mapping[str, Any]) -> list[str]:
     """How the network came to read text, if it reads any."""
     if facts["text_encoder"] is None:
@@ -82,9 +95,18 @@ def _text_lines(facts: Mapping[str, Any]) -> list[str]:
     use = "so the network works with a report and with none"
     if not seen["report_dropout"]:
         use = "so the network knows no film without a report: what it does without one was not learnt"
+    sided = seen.get("report_one_side", 0)
     return [
         f"- Reports were withheld from {seen['report_dropout']:.0%} of the training samples and shortened for "
         f"{seen['report_partial']:.0%}, {use}.",
+        *(
+            [
+                f"- {sided:.0%} of the films with lesions on both sides were told of one side only, and were to be "
+                "segmented in that half only, so that the words decide."
+            ]
+            if sided
+            else []
+        ),
         f"- Text encoder: `{facts['text_encoder']}`, frozen; its features of the 64 zone sentences are in the bundle.",
     ]
 

@@ -23,7 +23,8 @@ its own recursion of T). Shapes in the paper's configuration, 224 x 224, ConvNeX
 Differences from the paper: where the paper is silent (heads, FFN width, dropout, activation, kernel of ECA, operator of
 the head) the values are those of the specification; the sigmoid is left to the caller; without a report a learned token
 stands in for it; odd maps are padded by replication before the 2 x 2 reduction and cropped after; the text tail of the
-last ITM is left out, since nothing reads it; ``skip: sum`` (not the default) hands F + F^ITM to the decoder.
+last ITM is left out, since nothing reads it. Three options, off by default, go past the paper: ``skip: sum`` hands
+F + F^ITM to the decoder, ``positions: sine`` tells image tokens their place, ``zone_head`` adds an auxiliary task.
 
 Differences from the authors' released code, which departs from their paper: keys and values of the cross-attention are
 self-attended; each residual counts once (stage s+1 reads F + F^ITM, text enters as T + T^ITM); padding tokens are never
@@ -41,7 +42,7 @@ from torch import Tensor, nn
 
 from textray.errors import UsageError
 from textray.models.base import Network, Output
-from textray.nn.attention import FeedForward, MultiHeadAttention, heads_for
+from textray.nn.attention import FeedForward, MultiHeadAttention, heads_for, sine_positions
 from textray.nn.blocks import ConvNormAct, EfficientChannelAttention, SubpixelHead
 from textray.nn.image_encoder import ImageEncoder, load_trunk, read_trunk
 
@@ -62,6 +63,9 @@ class MMIUNetConfig:
         eca_kernel: Kernel of the channel attention; ``None`` takes ECA-Net's rule (5, 5, 3 here).
         decoder_channels: Channels of decoder levels 1, 2, 3; ``None`` takes the trunk's.
         skip: What the decoder reads of a stage: ``itm`` (the paper) F^ITM, ``sum`` F + F^ITM.
+        positions: ``none`` (the paper): image tokens know their place only from the trunk's padding; ``sine``: fixed
+            two-dimensional sines are added to them before they attend, so that words of place can find places.
+        zone_head: Also tell the six zones from the last stage's output, for an auxiliary loss; not in the paper.
     """
 
     trunk: str = "convnext_tiny.fb_in22k"
@@ -74,6 +78,8 @@ class MMIUNetConfig:
     eca_kernel: int | None = None
     decoder_channels: tuple[int, int, int] | None = None
     skip: Literal["itm", "sum"] = "itm"
+    positions: Literal["none", "sine"] = "none"
+    zone_head: bool = False
 
 
 class MatchingBranch(nn.Module):
@@ -115,6 +121,7 @@ class ImageTextMatching(nn.Module):
 
     def __init__(self, channels: int, config: MMIUNetConfig, *, last: bool) -> None:
         super().__init__()
+        self.positions = config.positions
         self.reduce_image = nn.Conv2d(channels, channels, 2, stride=2, bias=False)
         self.reduce_text = nn.Linear(config.text_width, channels)
         self.image_norm = nn.LayerNorm(channels)
@@ -149,7 +156,10 @@ class ImageTextMatching(nn.Module):
         if width % 2:
             image = torch.cat([image, image[:, :, :, -1:]], 3)
         reduced = self.reduce_image(image)  # (B, C, h/2, w/2)
-        f = self.image.attend(self.image_norm(reduced.flatten(2).transpose(1, 2)))  # (B, h/2*w/2, C), F_s^sa
+        tokens = self.image_norm(reduced.flatten(2).transpose(1, 2))  # (B, h/2*w/2, C), F_s^c
+        if self.positions == "sine":
+            tokens = tokens + sine_positions(reduced)
+        f = self.image.attend(tokens)  # F_s^sa
         t = self.text.attend(self.text_norm(self.reduce_text(text)), text_mask)  # (B, L, C), T_s^sa
         matched = self.image.match(f, t, text_mask).transpose(1, 2).reshape(reduced.shape)
         image_out = self.restore_image(matched)[:, :, :height, :width]  # (B, C, h, w)
@@ -201,6 +211,7 @@ class MMIUNet(Network):
             DecoderLevel(widths[s + 1], channels[s], widths[s], eca_kernel=config.eca_kernel) for s in range(3)
         )
         self.head = SubpixelHead(widths[0], factor=4)
+        self.zone_head = nn.Linear(channels[3], 6) if config.zone_head else None
 
     def load_pretrained(self) -> None:
         """Read the trunk's pretrained tensors, if the configuration names any; a training calls this once."""
@@ -217,7 +228,7 @@ class MMIUNet(Network):
             text_mask: ``(B, L)``, non-zero at real tokens; a row of zeros means no report.
 
         Returns:
-            Logits ``(B, 1, H, W)``.
+            Logits ``(B, 1, H, W)`` and, with a zone head, zone logits ``(B, 6)``.
 
         Raises:
             ShapeError: If a shape does not fit.
@@ -236,4 +247,5 @@ class MMIUNet(Network):
         decoded = skips[3]  # D_4
         for level in (2, 1, 0):
             decoded = self.decoder[level](decoded, skips[level])
-        return Output(self.head(decoded))
+        zones = None if self.zone_head is None else self.zone_head(skips[3].mean((2, 3)))
+        return Output(self.head(decoded), zone_logits=zones)

@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from textray.errors import ShapeError
 
 
 def heads_for(width: int, most: int = 8) -> int:
     """Return the largest number of heads up to ``most`` that divides ``width``."""
     return next(heads for heads in range(most, 0, -1) if width % heads == 0)
+
+
+def sine_positions(features: Tensor) -> Tensor:
+    """Fixed sines of the place of each pixel of a map, one half of the channels for rows and one for columns.
+
+    Sines and cosines of Vaswani et al., NeurIPS 2017, section 3.5, in each direction, over the place as a share of the
+    map's height and width times 32, so that a place has the same code at every resolution.
+
+    Args:
+        features: ``(B, C, h, w)``, for its size; C a multiple of 4.
+
+    Returns:
+        ``(1, h * w, C)``, values in [-1, 1].
+
+    Raises:
+        ShapeError: If C is no multiple of 4.
+    """
+    channels, height, width = features.shape[1:]
+    if channels % 4:
+        raise ShapeError("positions need a multiple of 4 channels", came=channels, expected="4, 8, 12, ...")
+    quarter = channels // 4
+    rates = torch.exp(torch.arange(quarter, device=features.device) * (-math.log(100.0) / quarter))  # (C/4,)
+    codes = []
+    for length in (height, width):
+        place = (torch.arange(length, device=features.device) + 0.5) / length * 32
+        angle = place[:, None] * rates  # (length, C/4)
+        codes.append(torch.cat([angle.sin(), angle.cos()], 1))  # (length, C/2)
+    rows = codes[0][:, None].expand(height, width, -1)
+    columns = codes[1][None].expand(height, width, -1)
+    return torch.cat([rows, columns], 2).reshape(1, height * width, channels).to(features.dtype)
 
 
 class MultiHeadAttention(nn.Module):

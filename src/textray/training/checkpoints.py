@@ -32,15 +32,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Newest checkpoint in a run's folder that can be read, or ``None``.
+    """Checkpoint to go on from: ``last.ckpt``, which is written at each epoch's end, or ``None``.
 
-    A file that a dying disk cut off is passed over with a warning; the one before it serves.
+    A file that a dying disk cut off is passed over with a warning; then the newest of the others serves.
     """
-    for path in sorted(folder.rglob("*.ckpt"), key=lambda p: p.stat().st_mtime, reverse=True):
+    found = sorted(folder.glob("*.ckpt"), key=lambda p: (p.name == "last.ckpt", p.stat().st_mtime), reverse=True)
+    for path in found:
         try:
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except Exception as error:  # whatever a half file makes torch say
-            logger.warning("W_CHECKPOINT: %s cannot be read (%s); trying the one before it", path, type(error).__name__)
+            logger.warning("W_CHECKPOINT: %s cannot be read (%s); trying another", path, type(error).__name__)
         else:
             return path
     return None

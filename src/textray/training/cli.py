@@ -1,7 +1,7 @@
 """`textray train`: LightningCLI with TextRay's defaults.
 
-``--config`` takes a path or the name of a recipe inside the package (``textray info --json`` lists them); several are
-merged in order, later ones win, and single values are set with ``--data.root DIR`` and the like.
+``--config`` takes a path or the name of a recipe inside the package (an unknown name lists them); several are merged in
+order, later ones win, and single values are set with ``--data.root DIR`` and the like.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
 
 from textray.data.module import SegmentationData
 from textray.errors import UsageError, unknown_name
@@ -58,7 +60,7 @@ class TrainCLI(LightningCLI):
         parser.add_lightning_class_args(EarlyStopping, "stopping")
         parser.set_defaults(
             {
-                "checkpoint.monitor": "inner/dice_oracle",
+                "checkpoint.monitor": "inner/dice",
                 "checkpoint.mode": "max",
                 "checkpoint.save_top_k": 1,
                 "checkpoint.filename": "best",
@@ -71,28 +73,40 @@ class TrainCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed")
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Run a training.
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What the words after ``textray train`` ask for.
 
-    Args:
-        arguments: What follows ``textray train``: ``--config NAME_OR_FILE`` (repeatable), ``--out DIR`` (the run's
-            folder, default ``textray-runs/NAME``), ``--fresh`` (do not resume), and LightningCLI's own options.
+    Attributes:
+        recipes: Names or files given with ``--config``, in order.
+        out: Folder of the run.
+        fresh: True where it must not resume.
+        rest: Words for LightningCLI, with each recipe's path.
+    """
+
+    recipes: tuple[str, ...]
+    out: Path
+    fresh: bool
+    rest: tuple[str, ...]
+
+
+def read_order(arguments: Sequence[str]) -> Order:
+    """Tell TextRay's own options from LightningCLI's.
 
     Raises:
-        UsageError: If a configuration is unknown.
+        UsageError: If no configuration is named, one is unknown, or an option lacks its value.
     """
-    arguments = list(arguments)
-    fresh = "--fresh" in arguments
-    if fresh:
-        arguments.remove("--fresh")
-    out, rest, names = None, [], []
-    while arguments:
-        word = arguments.pop(0)
+    words = list(arguments)
+    out, rest, names, fresh = None, [], [], False
+    while words:
+        word = words.pop(0)
         key, equals, value = word.partition("=")
-        if key in {"--config", "-c", "--out"}:
-            if not equals and not arguments:
+        if word == "--fresh":
+            fresh = True
+        elif key in {"--config", "-c", "--out"}:
+            if not equals and not words:
                 raise UsageError(f"{key} needs a value")
-            value = value if equals else arguments.pop(0)
+            value = value if equals else words.pop(0)
             if key == "--out":
                 out = Path(value)
             else:
@@ -105,10 +119,21 @@ def main(arguments: Sequence[str]) -> None:
             "a training needs a configuration", expected="--config with a file or one of " + ", ".join(recipes())
         )
     run = out or Path("textray-runs") / (Path(names[-1]).stem if names else "run")
-    folder = run / "checkpoints"
-    if fresh and folder.exists():  # kept, but out of the way: a later run without --fresh must not go on from them
-        folder.rename(next(p for n in count(1) if not (p := run / f"checkpoints-{n}").exists()))
-    checkpoint = last_checkpoint(folder)
+    return Order(recipes=tuple(names), out=run, fresh=fresh, rest=tuple(rest))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run a training.
+
+    Args:
+        arguments: What follows ``textray train``: ``--config NAME_OR_FILE`` (repeatable), ``--out DIR`` (the run's
+            folder, default ``textray-runs/NAME``), ``--fresh`` (do not resume), and LightningCLI's own options.
+
+    Raises:
+        UsageError: If a configuration is unknown, or the run's folder holds checkpoints of another network.
+    """
+    order = read_order(arguments)
+    run, folder = order.out, order.out / "checkpoints"
     torch.set_flush_denormal(True)  # denormal numbers slow a CPU down a hundredfold
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the vocabulary is used before workers fork
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # advertisements
@@ -122,31 +147,40 @@ def main(arguments: Sequence[str]) -> None:
         SegmentationTask,
         SegmentationData,
         run=False,
-        args=rest,
+        args=list(order.rest),
+        parser_kwargs={"prog": "textray train"},
         seed_everything_default=0,
         save_config_kwargs={"overwrite": True},
         trainer_defaults={
             "default_root_dir": str(run),
-            "logger": [
-                {
-                    "class_path": "lightning.pytorch.loggers.CSVLogger",
-                    "init_args": {"save_dir": str(run), "name": "log", "flush_logs_every_n_steps": 1},
-                }
-            ],  # a list, so that --trainer.logger+=TensorBoardLogger adds to it
+            "logger": [],  # a list, so that --trainer.logger+=TensorBoardLogger adds to it
             "callbacks": [LearningRateMonitor("epoch"), every_epoch],
             "plugins": [{"class_path": "textray.training.checkpoints.AtomicCheckpointIO"}],
             "max_epochs": 100,
             "log_every_n_steps": 1,
         },
     )
+    table = CSVLogger(run, name="log", flush_logs_every_n_steps=1)  # always, whatever else is asked for
+    cli.trainer.loggers = [table, *(other for other in cli.trainer.loggers if not isinstance(other, CSVLogger))]
     for callback in cli.trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
             callback.dirpath = str(folder)
+    if order.fresh and folder.exists():  # kept, but out of the way: a later run must not go on from them
+        folder.rename(next(p for n in count(1) if not (p := run / f"checkpoints-{n}").exists()))
+    checkpoint = last_checkpoint(folder)
     if checkpoint is not None:
         logger.warning("Resuming from %s; --fresh starts again", checkpoint)
-    facts = {"versions": versions(), "git": git_state(Path(__file__).parent.parent), "arguments": rest}
     check_writable(run)
-    write_json(run / "run.json", facts | {"seed": cli.config.seed_everything, "resumed": checkpoint is not None})
+    known = recipes()
+    facts = {
+        "recipe": [name if name.removesuffix(".yaml") in known else Path(name).name for name in order.recipes],
+        "arguments": order.rest,
+        "seed": cli.config.seed_everything,
+        "resumed": checkpoint is not None,
+        "git": git_state(Path(__file__).parent.parent),
+        "versions": versions(),
+    }
+    write_json(run / "run.json", facts)
     try:
         cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint)
     except RuntimeError as error:

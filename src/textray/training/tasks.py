@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -12,20 +14,49 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.nn import functional as F
 
 from textray.data.module import Batch
 from textray.errors import UsageError
-from textray.models.base import Network
+from textray.models.base import Network, Output
 from textray.nn.text_encoder import load_text_encoder
 from textray.registry import MODELS
 from textray.training.losses import DiceCELoss
+
+logger = logging.getLogger(__name__)
+
+
+def start_from(network: Network, path: Path) -> None:
+    """Copy the tensors of an earlier training's network.
+
+    Args:
+        network: Changed in place; what the checkpoint lacks keeps its random start.
+        path: Checkpoint of `textray train`.
+
+    Raises:
+        UsageError: If there is no such file, or it holds tensors that the network lacks or shapes otherwise.
+    """
+    if not path.is_file():
+        raise UsageError(
+            "no checkpoint to start from", came=path, do="Run the training before it, or set model.initial"
+        )
+    prefix = "network."
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    given = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    own = network.state_dict()
+    wrong = sorted(name for name in given if name not in own or own[name].shape != given[name].shape)
+    if wrong:
+        raise UsageError(f"{path.name} is of another network", came=", ".join(wrong[:5]), expected="its own tensors")
+    missing, _ = network.load_state_dict(given, strict=False)
+    logger.info("starting from %s; at random: %s", path, ", ".join(missing) or "nothing")
 
 
 class SegmentationTask(LightningModule):
     """Trains a network on images, masks and reports.
 
     Logs ``train/loss`` and, on the inner split, ``inner/loss`` and the pooled Dice with the data set's own reports
-    (``inner/dice_oracle``) and without any (``inner/dice_none``), at the network's size.
+    (``inner/dice_oracle``) and without any (``inner/dice_none``), at the network's size; ``inner/dice`` is the former,
+    or the latter for a network that reads no report.
 
     Args:
         network: The network, built by its configuration.
@@ -38,6 +69,8 @@ class SegmentationTask(LightningModule):
         trunk_lr_scale: The trunk learns at this multiple of the rates (1 is the paper's).
         weight_decay: AdamW's, every parameter in one group.
         warmup_epochs: Linear warm-up, in epochs (0 is the paper's).
+        zone_weight: Weight of a binary cross-entropy on the zones of the report, for a network with a zone head.
+        initial: Checkpoint of an earlier training to start from; parts that it lacks start at random.
     """
 
     def __init__(
@@ -52,11 +85,14 @@ class SegmentationTask(LightningModule):
         trunk_lr_scale: float = 1.0,
         weight_decay: float = 0.01,
         warmup_epochs: float = 0.0,
+        zone_weight: float = 0.0,
+        initial: str | None = None,
     ) -> None:
         super().__init__()
         self.network, self.loss = network, DiceCELoss(loss)
         self.lr, self.lr_final, self.trunk_lr_scale = lr, lr_final, trunk_lr_scale
         self.weight_decay, self.warmup_epochs = weight_decay, warmup_epochs
+        self.zone_weight, self.initial = zone_weight, initial
         self.encoder_name, self.max_tokens = text_encoder, max_tokens
         if (text_encoder is None) != (network.text_width is None):
             raise UsageError(
@@ -71,23 +107,29 @@ class SegmentationTask(LightningModule):
                     came=f"width {encoder.width}",
                     expected=f"text_width {network.text_width} of the network's config",
                 )
+        if zone_weight and not getattr(cast(Any, network).config, "zone_head", False):
+            raise UsageError("a zone weight needs a network with a zone head", do="Set zone_head: true in its config")
         # In a list so that the frozen encoder is no sub-module: it is neither trained nor written to checkpoints.
         self._encoder = [encoder]
         self._counts = torch.zeros(2, 3, dtype=torch.float64)
 
     def setup(self, stage: str) -> None:
         """Read pretrained tensors before a first training, not before a resumed one."""
+        if stage != "fit" or self.trainer.ckpt_path is not None:
+            return
         load = getattr(self.network, "load_pretrained", None)
-        if stage == "fit" and load is not None and self.trainer.ckpt_path is None:
+        if self.initial is not None:
+            start_from(self.network, Path(self.initial))
+        elif load is not None:
             load()
 
-    def forward(self, image: Tensor, texts: list[str | None]) -> Tensor:
-        """Logits ``(B, 1, H, W)`` of images ``(B, C, H, W)`` with their reports (``None``: no report)."""
+    def forward(self, image: Tensor, texts: list[str | None]) -> Output:
+        """Scores of images ``(B, C, H, W)`` with their reports (``None``: no report)."""
         encoder = self._encoder[0]
         if encoder is None:
-            return self.network(image).logits
+            return cast(Output, self.network(image))
         features, mask = encoder(texts)
-        return self.network(image, features.to(image.device), mask.to(image.device)).logits
+        return cast(Output, self.network(image, features.to(image.device), mask.to(image.device)))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout from seed, epoch, batch and rank: a resumed training draws what it would have drawn."""
@@ -97,7 +139,12 @@ class SegmentationTask(LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Loss of a batch."""
-        loss = self.loss(self(batch["image"], batch["text"]), batch["mask"])
+        output = self(batch["image"], batch["text"])
+        loss = self.loss(output.logits, batch["mask"])
+        if self.zone_weight:
+            zones = F.binary_cross_entropy_with_logits(output.zone_logits, batch["zones"])
+            self.log("train/zones", zones, on_step=False, on_epoch=True, batch_size=len(batch["image_id"]))
+            loss = loss + self.zone_weight * zones
         if not torch.isfinite(loss):
             raise UsageError(
                 f"the loss is {loss.item()} in epoch {self.current_epoch}, batch {index}",
@@ -118,7 +165,7 @@ class SegmentationTask(LightningModule):
         if self._encoder[0] is not None:
             reports.append([None] * len(batch["text"]))
         for row, texts in enumerate(reports):
-            logits = self(batch["image"], texts)
+            logits = self(batch["image"], texts).logits
             found = logits > 0
             hit, claimed, real = (found & truth).sum(), found.sum(), truth.sum()
             self._counts[row] += torch.stack([hit, claimed, real]).double().cpu()
@@ -129,6 +176,7 @@ class SegmentationTask(LightningModule):
         """Log pooled Dice, 2TP / (2TP + FP + FN) over all pixels of the split."""
         hit, claimed, real = self._counts.float().unbind(1)
         dice = 2 * hit / (claimed + real).clamp(min=1)
+        self.log("inner/dice", dice[0])  # what the network is for: with reports where it reads them
         if self._encoder[0] is None:
             self.log("inner/dice_none", dice[0], prog_bar=True)
         else:

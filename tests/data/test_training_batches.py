@@ -1,0 +1,144 @@
+"""What a training is fed: batches of the phantom, drawn from seed, epoch and sample."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+import torch
+
+from textray.augment import Augment
+from textray.data.base import open_reader
+from textray.data.module import NO_INFECTION, EpochSampler, SegmentationData, SegmentationSet, collate, one_side
+from textray.preprocess import Preprocess
+from textray.records import Laterality, Report, Zones
+from textray.text.report import parse_caption, sentence
+
+BOTH = Zones.from_present([1, 0, 1, 0, 1, 0])
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TEXTRAY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield open_reader("phantom", None, captions="error").samples("train")
+
+
+@pytest.fixture
+def make(samples, tmp_path):
+    def build(**shares):
+        preset = shares.pop("augment", "none")
+        return SegmentationSet(
+            samples, Preprocess(size=(64, 64)), augment=Augment.preset(preset), seed=5, cache=tmp_path, **shares
+        )
+
+    return build
+
+
+def texts(data):
+    return [data[0, index]["text"] for index in range(len(data))]
+
+
+def test_a_batch_has_the_documented_shapes(make):
+    data = make(augment="strong")
+    batch = collate([data[0, index] for index in range(3)])
+    assert batch["image"].shape == (3, 3, 64, 64)
+    assert batch["image"].dtype == torch.float32
+    assert batch["mask"].shape == (3, 1, 64, 64)
+    assert set(batch["mask"].unique().tolist()) <= {0.0, 1.0}
+    assert batch["zones"].shape == (3, 6)
+    assert len(batch["text"]) == len(batch["image_id"]) == 3
+
+
+def test_the_same_key_gives_the_same_sample_and_another_epoch_another(make):
+    data = make(augment="strong")
+    again = make(augment="strong")
+    assert torch.equal(data[2, 1]["image"], again[2, 1]["image"])
+    assert not torch.equal(data[2, 1]["image"], data[3, 1]["image"])
+
+
+def test_reports_are_withheld_shortened_or_whole(make, samples):
+    assert texts(make()) == [sample.report.text for sample in samples]
+    assert texts(make(report_dropout=1.0)) == [None] * len(samples)
+    for sample, text in zip(samples, texts(make(report_partial=1.0)), strict=True):
+        told, whole = parse_caption(text).zones.present, sample.report.zones.present
+        assert all(w or not t for t, w in zip(told, whole, strict=True))
+        assert sum(told) < sum(whole) or sum(whole) == 1
+
+
+def test_words_flip_with_the_picture(make, samples):
+    data = make()
+    data.augment = Augment(flip_p=1.0)
+    for index, sample in enumerate(samples[:6]):
+        item = data[0, index]
+        assert parse_caption(item["text"]).zones == sample.report.zones.mirror()
+        straight = make()[0, index]
+        assert torch.equal(item["mask"], straight["mask"].flip(2))
+        assert item["zones"].tolist() == [float(z) for z in sample.report.zones.mirror().present]
+
+
+def test_one_side_is_withheld_from_words_and_mask_together(make, samples):
+    whole, data = make(), make(report_one_side=1.0, report_dropout=1.0)
+    cut = 0
+    for index, sample in enumerate(samples):
+        item, straight, present = data[0, index], whole[0, index], sample.report.zones.present
+        if any(present[:3]) and any(present[3:]):
+            zones = parse_caption(item["text"]).zones  # told in spite of the dropout: the mask needs the words
+            left = any(zones.present[:3])
+            assert zones.present == ((*present[:3], *[False] * 3) if left else (*[False] * 3, *present[3:]))
+            half = slice(0, 32) if left else slice(32, 64)
+            assert torch.equal(item["mask"][..., half], straight["mask"][..., half])
+            assert item["mask"].sum() == straight["mask"][..., half].sum() > 0
+            assert item["zones"].tolist() == [float(z) for z in zones.present]
+            cut += 1
+        else:
+            assert item["text"] is None
+            assert torch.equal(item["mask"], straight["mask"])
+    assert cut > 3
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        Report(zones=Zones.from_present([1, 1, 0, 0, 0, 0]), text="left"),
+        Report(zones=BOTH, text="both", laterality=Laterality.UNKNOWN),
+    ],
+)
+def test_one_side_needs_two_known_ones(report):
+    assert one_side(np.ones((4, 4), bool), report, left=True) is None
+
+
+def test_one_side_needs_lesions_in_that_half():
+    mask = np.zeros((4, 4), bool)
+    mask[:, 3] = True
+    assert one_side(mask, Report(zones=BOTH, text=sentence(BOTH)), left=True) is None
+    kept, told = one_side(mask, Report(zones=BOTH, text=sentence(BOTH)), left=False)
+    assert np.array_equal(kept, mask)
+    assert told.zones == Zones.from_present([0, 0, 0, 0, 1, 0])
+
+
+def test_no_infection_is_no_report(make):
+    data = make()
+    assert data._words(parse_caption(NO_INFECTION), np.random.default_rng(0)) is None
+
+
+def test_the_order_of_an_epoch_depends_on_seed_and_epoch_only():
+    first, second = EpochSampler(9, seed=1, shuffle=True), EpochSampler(9, seed=1, shuffle=True)
+    second.set_epoch(1)
+    orders = [[index for _, index in sampler] for sampler in (first, first, second)]
+    assert orders[0] == orders[1] != orders[2]
+    assert sorted(orders[2]) == list(range(9))
+    assert {epoch for epoch, _ in second} == {1}
+    assert list(EpochSampler(3, seed=1, shuffle=False)) == [(0, 0), (0, 1), (0, 2)]
+
+
+def test_learning_and_selecting_share_no_image(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path))
+    data = SegmentationData(data="phantom", size=(64, 64), augment="light", report_dropout=1.0, workers=0, batch_size=4)
+    data.setup("fit")
+    fit, inner = ({sample.image_id for sample in data.sets[name].samples} for name in ("fit", "inner"))
+    assert fit
+    assert inner
+    assert not fit & inner
+    selecting = next(iter(data.val_dataloader()))
+    assert None not in selecting["text"]  # selection sees whole reports whatever training withholds
+    assert data.describe()["images"] == {"fit": len(fit), "inner": len(inner)}
