@@ -23,6 +23,8 @@ SIDES = ("left", "right")
 LEVELS = ("upper", "middle", "lower")
 ZONE_NAMES = tuple(f"{side} {level}" for side in SIDES for level in LEVELS)
 """Order of the six zones everywhere: left upper, middle, lower, right upper, middle, lower; viewer's sides."""
+ZONE_ROWS = (0.375, 0.55)
+"""Zones of pixels: image halves, and heights split at these shares of the image."""
 
 
 class Laterality(StrEnum):

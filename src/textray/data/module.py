@@ -22,7 +22,7 @@ from textray.augment import Augment
 from textray.data.base import CaptionPolicy, Sample, Split, open_reader
 from textray.data.cache import PixelCache
 from textray.preprocess import Normalise, Preprocess
-from textray.records import Laterality, Report, Zones
+from textray.records import ZONE_ROWS, Laterality, Report, Zones
 from textray.registry import dataset
 from textray.text.report import sentence
 
@@ -68,8 +68,8 @@ class SegmentationSet(Dataset[Item]):
         augment: Changes to image, mask and report.
         report_dropout: Share of samples that lose their report.
         report_partial: Share of samples whose report names only some of its zones.
-        report_one_side: Share of samples with lesions on both sides that are told of one side only, and are to find
-            only what lies in that half of the image: the words decide, not the pixels alone.
+        report_withheld: Share of samples, of those with two zones or more, that are told of some of their zones only,
+            and are to find only what lies there: the words decide, not the pixels alone. See `withhold`.
         seed: Of everything random.
         cache: Folder of the pixel cache, ``None`` for the user's.
     """
@@ -82,11 +82,11 @@ class SegmentationSet(Dataset[Item]):
         augment: Augment,
         report_dropout: float = 0.0,
         report_partial: float = 0.0,
-        report_one_side: float = 0.0,
+        report_withheld: float = 0.0,
         seed: int = 0,
         cache: Path | None = None,
     ) -> None:
-        self.report_one_side = report_one_side
+        self.report_withheld = report_withheld
         self.samples, self.preprocess, self.augment = samples, preprocess, augment
         self.report_dropout, self.report_partial, self.seed = report_dropout, report_partial, seed
         self.pixels = PixelCache(samples, preprocess, folder=cache)
@@ -100,10 +100,8 @@ class SegmentationSet(Dataset[Item]):
         sample = self.samples[index]
         mask, report, certain = self.pixels.mask(index), sample.report, False
         own = np.random.default_rng((self.seed, epoch, index, 1))  # its own, so that it changes no other draw
-        if (
-            own.random() < self.report_one_side
-            and (told := one_side(mask, report, left=own.random() < 0.5)) is not None
-        ):
+        told = withhold(mask, report, own) if own.random() < self.report_withheld else None
+        if told is not None:
             (mask, report), certain = told, True  # without its words the cut mask would be a lie
         pixels, mask, report = self.augment(self.pixels.image(index), mask, report, rng)
         return Item(
@@ -126,28 +124,41 @@ class SegmentationSet(Dataset[Item]):
         return sentence(report.zones) if report.laterality is Laterality.PATIENT else report.text
 
 
-def one_side(mask: NDArray[np.bool_], report: Report, *, left: bool) -> tuple[NDArray[np.bool_], Report] | None:
-    """Withhold one side of a report, and with it that half of the mask.
+def withhold(
+    mask: NDArray[np.bool_], report: Report, rng: np.random.Generator
+) -> tuple[NDArray[np.bool_], Report] | None:
+    """Withhold some of a report's zones, and with them what lies there of the mask.
+
+    One time in two a whole side is withheld, else any of the zones; zones of pixels are image halves and heights split
+    at `textray.records.ZONE_ROWS`. What lies in zones that the report never named stays.
 
     Args:
         mask: ``(H, W)`` bool, as read (not turned or shifted yet).
         report: What is said of it.
-        left: Keep the viewer's left side, else the right.
+        rng: Draws what is withheld.
 
     Returns:
-        Mask and report of the kept side, or ``None`` where the report does not name both sides, its sides are not
-        known, or the kept half of the mask is empty.
+        Mask and report of what is left, or ``None`` where the report names one zone at most, its sides are not known,
+        or nothing of the mask would be left.
     """
-    present = report.zones.present
-    if report.laterality is Laterality.UNKNOWN or not (any(present[:3]) and any(present[3:])):
+    named = [zone for zone, present in enumerate(report.zones.present) if present]
+    if report.laterality is Laterality.UNKNOWN or len(named) < 2:
         return None
+    sides = {zone // 3 for zone in named}
+    if len(sides) == 2 and rng.random() < 0.5:
+        side = rng.integers(2)
+        gone = [zone for zone in named if zone // 3 == side]
+    else:
+        gone = list(rng.choice(named, size=rng.integers(1, len(named)), replace=False))
     kept = mask.copy()
-    middle = mask.shape[1] // 2
-    kept[:, middle:] &= not left
-    kept[:, :middle] &= left
+    rows = (0, *(round(row * mask.shape[0]) for row in ZONE_ROWS), mask.shape[0])
+    columns = (0, mask.shape[1] // 2, mask.shape[1])
+    for zone in gone:
+        side, level = divmod(int(zone), 3)
+        kept[rows[level] : rows[level + 1], columns[side] : columns[side + 1]] = False
     if not kept.any():
         return None
-    zones = Zones.from_present((*present[:3], 0, 0, 0) if left else (0, 0, 0, *present[3:]))
+    zones = Zones.from_present(zone in named and zone not in gone for zone in range(6))
     return kept, replace(report.with_zones(zones), text=sentence(zones))
 
 
@@ -202,8 +213,8 @@ class SegmentationData(LightningDataModule):
         batch_size: Images of a training batch; the last, smaller one of an epoch is left out.
         report_dropout: Share of training samples that lose their report (0 is the paper's).
         report_partial: Share of training samples whose report names only some of its zones (0 is the paper's).
-        report_one_side: Share of training samples that are told of one side only, see `SegmentationSet` (0 is the
-            paper's).
+        report_withheld: Share of training samples that lose some zones from report and mask together, see `withhold`
+            (0 is the paper's).
         captions: What to do with images without a usable caption.
         workers: Processes that prepare batches.
         seed: Of order and augmentation.
@@ -223,7 +234,7 @@ class SegmentationData(LightningDataModule):
         batch_size: int = 32,
         report_dropout: float = 0.0,
         report_partial: float = 0.0,
-        report_one_side: float = 0.0,
+        report_withheld: float = 0.0,
         captions: CaptionPolicy = "error",
         workers: int = 1,
         seed: int = 0,
@@ -237,7 +248,7 @@ class SegmentationData(LightningDataModule):
         self.augment, self.augment_name = Augment.preset(augment), augment
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.report_dropout, self.report_partial = report_dropout, report_partial
-        self.report_one_side = report_one_side
+        self.report_withheld = report_withheld
         self.cache = Path(cache) if cache is not None else None
         self.sets: dict[str, SegmentationSet] = {}
 
@@ -256,7 +267,7 @@ class SegmentationData(LightningDataModule):
                 augment=self.augment if learning else Augment.preset("none"),
                 report_dropout=self.report_dropout if learning else 0.0,
                 report_partial=self.report_partial if learning else 0.0,
-                report_one_side=self.report_one_side if learning else 0.0,
+                report_withheld=self.report_withheld if learning else 0.0,
                 seed=self.seed,
                 cache=self.cache,
             )
@@ -289,7 +300,7 @@ class SegmentationData(LightningDataModule):
             "augment": self.augment_name,
             "report_dropout": self.report_dropout,
             "report_partial": self.report_partial,
-            "report_one_side": self.report_one_side,
+            "report_withheld": self.report_withheld,
             "seed": self.seed,
             "images": {split: len(data) for split, data in self.sets.items()},
         }

@@ -26,6 +26,7 @@ from textray.errors import BundleError, OutputError, unknown_name
 from textray.inference.bundle_files import CONFIG, compare, digest, expected_files, parse_json, read_file
 from textray.inference.text_bank import BANK, BANK_ROWS, MOST_TOKENS, MOST_WIDTH, TextBank, parse_bank
 from textray.preprocess import Preprocess
+from textray.records import ZONE_ROWS
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,6 @@ WEIGHTS_FOLDER = Path(__file__).resolve().parent.parent / "weights"
 FORMAT = 1
 """Version of the layout below; a bundle of another one is refused."""
 
-ZONE_ROWS = (0.375, 0.55)
 ZONE_COLUMNS = (0.5,)
 
 _KEYS = {

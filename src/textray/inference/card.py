@@ -95,16 +95,16 @@ def _text_lines(facts: Mapping[str, Any]) -> list[str]:
     use = "so the network works with a report and with none"
     if not seen["report_dropout"]:
         use = "so the network knows no film without a report: what it does without one was not learnt"
-    sided = seen.get("report_one_side", 0)
+    withheld = seen.get("report_withheld", 0)
     return [
         f"- Reports were withheld from {seen['report_dropout']:.0%} of the training samples and shortened for "
         f"{seen['report_partial']:.0%}, {use}.",
         *(
             [
-                f"- {sided:.0%} of the films with lesions on both sides were told of one side only, and were to be "
-                "segmented in that half only, so that the words decide."
+                f"- From {withheld:.0%} of the films with two zones or more some zones were withheld, in the report and in "
+                "the mask to be found alike, so that the words decide."
             ]
-            if sided
+            if withheld
             else []
         ),
         f"- Text encoder: `{facts['text_encoder']}`, frozen; its features of the 64 zone sentences are in the bundle.",
