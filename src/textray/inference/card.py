@@ -101,8 +101,8 @@ def _text_lines(facts: Mapping[str, Any]) -> list[str]:
         f"{seen['report_partial']:.0%}, {use}.",
         *(
             [
-                f"- From {withheld:.0%} of the films with two zones or more some zones were withheld, in the report and in "
-                "the mask to be found alike, so that the words decide."
+                f"- From {withheld:.0%} of the films with two zones or more some zones were withheld, in the report "
+                "and in the mask to be found alike, so that the words decide."
             ]
             if withheld
             else []
