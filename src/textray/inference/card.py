@@ -97,8 +97,9 @@ def _text_lines(facts: Mapping[str, Any]) -> list[str]:
         use = "so the network knows no film without a report: what it does without one was not learnt"
     withheld = seen.get("report_withheld", 0)
     return [
-        f"- Reports were withheld from {seen['report_dropout']:.0%} of the training samples and shortened for "
-        f"{seen['report_partial']:.0%}, {use}.",
+        f"- Reports were withheld from {seen['report_dropout']:.0%} of the training samples"
+        + (f" and shortened for {seen['report_partial']:.0%}" if seen["report_partial"] else "")
+        + f", {use}.",
         *(
             [
                 f"- From {withheld:.0%} of the films with two zones or more some zones were withheld, in the report "
