@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(recipe, tmp_path):
     assert "dice_pooled" in (card.folder / "README.md").read_text()
     facts = json.loads((killed / "run.json").read_text())
     assert facts["seed"] == 3
-    assert facts["versions"]["torch"] == torch.__version__
+    assert facts["versions"]["torch"] == version("torch")
     assert (killed / "log" / "version_0" / "config.yaml").is_file()
 
     # A second stage starts from the first one's weights, with a part that it lacks.

@@ -136,6 +136,7 @@ def main(arguments: Sequence[str]) -> None:
     run, folder = order.out, order.out / "checkpoints"
     torch.set_flush_denormal(True)  # denormal numbers slow a CPU down a hundredfold
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the vocabulary is used before workers fork
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning still calls what has been renamed
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # advertisements
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # these are what came after `train`
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")  # one worker is enough on two cores
