@@ -146,8 +146,8 @@ def withhold(
         return None
     sides = {zone // 3 for zone in named}
     if len(sides) == 2 and rng.random() < 0.5:
-        side = rng.integers(2)
-        gone = [zone for zone in named if zone // 3 == side]
+        withheld = rng.integers(2)
+        gone = [zone for zone in named if zone // 3 == withheld]
     else:
         gone = list(rng.choice(named, size=rng.integers(1, len(named)), replace=False))
     kept = mask.copy()
