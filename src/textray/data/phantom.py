@@ -23,15 +23,13 @@ from textray.data.base import CheckResult, Sample
 from textray.data.cache import cache_folder
 from textray.data.qata_cov19 import NAME, QaTaCOV19
 from textray.errors import UsageError
-from textray.records import Zones
+from textray.records import ZONE_ROWS, Zones
 from textray.text.report import sentence
 
 Field = NDArray[np.float32]
 Floats = NDArray[np.floating[Any]]
 
-ZONE_ROWS = (0.0, 0.375, 0.55, 1.0)
-"""Heights, as shares of the image, between which the upper, middle and lower zones lie."""
-
+_LEVELS = (0.0, *ZONE_ROWS, 1.0)  # heights between which the upper, middle and lower zones lie
 _EXTENT = ((0.17, 0.365), (0.385, 0.54), (0.56, 0.76))  # heights that a lesion's centre may have, by level
 _SMALLEST = 16
 _DRAWING = 1  # part of the folder's name: films drawn by other code do not stand in for these
@@ -289,7 +287,7 @@ def _lesions(chest: _Chest, zones: Zones, rng: np.random.Generator) -> tuple[Fie
             continue
         side, level = divmod(zone, 3)
         half = chest.across < 0.5 if side == 0 else chest.across >= 0.5
-        rows = (chest.down >= ZONE_ROWS[level]) & (chest.down < ZONE_ROWS[level + 1])
+        rows = (chest.down >= _LEVELS[level]) & (chest.down < _LEVELS[level + 1])
         place = half & rows & (chest.lungs[side] > 0.5)
         x = 0.5 + (1 if side else -1) * rng.uniform(0.15, 0.25)
         y = rng.uniform(*_EXTENT[level])
@@ -298,7 +296,7 @@ def _lesions(chest: _Chest, zones: Zones, rng: np.random.Generator) -> tuple[Fie
             at_x, at_y = x + rng.normal(0, 0.035), y + rng.normal(0, 0.022)
             blob += _spot(chest, at_x, at_y, rng.uniform(0.035, 0.07), rng.uniform(0.03, 0.055))
         blob *= chest.lungs[side]
-        low, high = ZONE_ROWS[level], ZONE_ROWS[level + 1]
+        low, high = _LEVELS[level], _LEVELS[level + 1]
         blob *= _edge(chest.down - low - 0.012, 0.005) * _edge(high - 0.012 - chest.down, 0.005)
         dense = (blob > 0.42) & place
         if not dense.any():  # few pixels, or a blob at the very edge: its densest place in the zone is the lesion
