@@ -115,6 +115,7 @@ def build_bundle(folder, *, name="tiny", reads_text=True, threshold=0.5, size=TI
         name=name,
         version="0",
         model="mmi_unet" if reads_text else "unet",
+        form="paper",
         model_config={},
         threshold=threshold,
         text_encoder="tiny" if reads_text else None,

@@ -92,6 +92,7 @@ def make_bundle(folder, *, reads_text=True):
         name="painter",
         version="1",
         model="mmi_unet" if reads_text else "unet",
+        form="paper",
         model_config={},
         threshold=0.5,
         text_encoder="tiny" if reads_text else None,

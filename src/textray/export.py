@@ -14,7 +14,6 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from textray import registry
+from textray.building import build
 from textray.data.phantom import draw
 from textray.errors import BundleError, OutputError, TextRayError, UsageError
 from textray.inference.bundle import Bundle, seal
@@ -99,6 +99,7 @@ def export(
             name=out.name,
             version=version("textray"),
             model=facts["network"],
+            form=facts["form"],
             model_config=facts["config"],
             threshold=0.5,
             text_encoder=facts["text_encoder"],
@@ -131,27 +132,12 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], Network]:
     run = Path(path).parent.parent / "run.json"  # what `textray train` wrote beside its checkpoints
     known = json.loads(run.read_text(encoding="utf-8")) if run.is_file() else {}
     facts |= {"recipe": known.get("recipe"), "git": known.get("git")}
-    row = registry.model(str(facts["network"]))
-    network = build(row, facts["config"])
+    form = registry.model(str(facts["network"])).form(facts["form"])
+    network = build(form, facts["config"])
     prefix = "network."
     network.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
     network.load_state_dict({key: value.to(network.state_dict()[key].dtype) for key, value in _halved(network).items()})
     return facts, network.eval()
-
-
-def build(row: registry.ModelRow, config: Mapping[str, Any]) -> Network:
-    """Build a network with random weights from its row and the fields of its config, as JSON gives them.
-
-    Raises:
-        UsageError: If a field is unknown.
-    """
-    kind = registry.load(row.config)
-    known = {field.name for field in fields(kind)}
-    if set(config) - known:
-        raise UsageError(f"unknown fields for {row.name}", came=sorted(set(config) - known), expected=sorted(known))
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
-    network: Network = registry.load(row.path)(kind(**values))
-    return network
 
 
 def write_graph(network: Network, path: Path, preprocess: Preprocess, text: Sequence[int] | None) -> None:

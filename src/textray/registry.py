@@ -11,6 +11,32 @@ from typing import Any, Literal
 
 from textray.errors import UsageError, unknown_name
 
+Form = Literal["paper", "released"]
+"""``paper``: what the paper says, corrected where it must be. ``released``: what the authors' code computes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormRow:
+    """One form of a network.
+
+    Attributes:
+        name: The form.
+        path: ``module:Class`` of the network.
+        config: ``module:Class`` of its frozen config dataclass.
+        needs_text: False where it also runs without a report.
+        size_multiple: Height and width must be multiples of this many pixels.
+        size: The one height and width that it runs at, ``None`` where any multiple will do.
+        tokens: The one number of text tokens that it takes, ``None`` where any will do.
+    """
+
+    name: Form = "paper"
+    path: str
+    config: str
+    needs_text: bool = False
+    size_multiple: int = 32
+    size: tuple[int, int] | None = None
+    tokens: int | None = None
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRow:
@@ -18,27 +44,30 @@ class ModelRow:
 
     Attributes:
         name: Registry name.
-        path: ``module:Class`` of the network.
-        config: ``module:Class`` of its frozen config dataclass.
         task: What it does.
         reads: Inputs it can use.
-        needs_text: False where it also runs without a report.
-        size_multiple: Height and width must be multiples of this many pixels.
         paper: Where its equations stand.
         card: File in ``docs/models``.
-        forms: The forms it can be built in.
+        forms: The forms it can be built in, the default one first.
     """
 
     name: str
-    path: str
-    config: str
     task: Literal["segmentation", "grounding"]
     reads: tuple[str, ...]
     paper: str
     card: str
-    needs_text: bool = False
-    size_multiple: int = 32
-    forms: tuple[str, ...] = ("paper",)
+    forms: tuple[FormRow, ...]
+
+    def form(self, name: str = "paper") -> FormRow:
+        """The row of a form.
+
+        Raises:
+            UsageError: If the network has no such form.
+        """
+        for row in self.forms:
+            if row.name == name:
+                return row
+        raise unknown_name(f"form of {self.name}", name, [row.name for row in self.forms])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,23 +127,26 @@ MODELS = {
     for row in (
         ModelRow(
             name="mmi_unet",
-            path="textray.models.mmi_unet:MMIUNet",
-            config="textray.models.mmi_unet:MMIUNetConfig",
             task="segmentation",
             reads=("image", "text"),
             paper="Bui, Le, Choo: Visual-Textual Matching Attention for Lesion Segmentation in Chest Images, "
             "MICCAI 2024",
             card="docs/models/mmi_unet.md",
+            forms=(FormRow(path="textray.models.mmi_unet:MMIUNet", config="textray.models.mmi_unet:MMIUNetConfig"),),
         ),
         ModelRow(
             name="unet",
-            path="textray.models.baselines.unet:UNet",
-            config="textray.models.baselines.unet:UNetConfig",
             task="segmentation",
             reads=("image",),
             paper="Ronneberger, Fischer, Brox: U-Net, MICCAI 2015",
             card="docs/models/unet.md",
-            size_multiple=16,
+            forms=(
+                FormRow(
+                    path="textray.models.baselines.unet:UNet",
+                    config="textray.models.baselines.unet:UNetConfig",
+                    size_multiple=16,
+                ),
+            ),
         ),
     )
 }
@@ -191,6 +223,16 @@ def model(name: str) -> ModelRow:
     if name not in MODELS:
         raise unknown_name("model", name, MODELS)
     return MODELS[name]
+
+
+def form_of(network: type) -> tuple[str, Form] | None:
+    """Registry name and form of a network's class; ``None`` for a class that has no row."""
+    path = f"{network.__module__}:{network.__qualname__}"
+    for row in MODELS.values():
+        for form in row.forms:
+            if form.path == path:
+                return row.name, form.name
+    return None
 
 
 def dataset(name: str) -> DatasetRow:

@@ -27,6 +27,11 @@ class Build:
 
     row: str
     config: dict[str, Any]
+    form: str = "paper"
+
+    @property
+    def facts(self):
+        return registry.model(self.row).form(self.form)
 
 
 BUILDS = {
@@ -58,8 +63,7 @@ BUILDS = {
 
 def make(build, seed=0):
     torch.manual_seed(seed)
-    row = registry.model(build.row)
-    return registry.load(row.path)(registry.load(row.config)(**build.config))
+    return registry.load(build.facts.path)(registry.load(build.facts.config)(**build.config))
 
 
 @pytest.fixture(scope="module", params=BUILDS, ids=str)
@@ -103,18 +107,19 @@ def text_builds():
 
 
 def test_every_row_is_tried():
-    assert {b.row for b in BUILDS.values()} == {r.name for r in registry.MODELS.values() if r.task == "segmentation"}
+    rows = [row for row in registry.MODELS.values() if row.task == "segmentation"]
+    assert {(b.row, b.form) for b in BUILDS.values()} == {(row.name, form.name) for row in rows for form in row.forms}
 
 
 class TestSegmentationContract:
     def test_row_states_facts(self, build, shared):
         row = registry.model(build.row)
-        assert shared.size_multiple == row.size_multiple
+        assert shared.size_multiple == build.facts.size_multiple
         assert (shared.text_width is not None) == ("text" in row.reads)
         assert (ROOT / row.card).is_file()
 
     def test_config_is_one_frozen_dataclass_with_defaults(self, build):
-        config = registry.load(registry.model(build.row).config)
+        config = registry.load(build.facts.config)
         assert is_dataclass(config)
         made = config(**build.config)
         with pytest.raises(FrozenInstanceError):
@@ -140,7 +145,7 @@ class TestSegmentationContract:
         assert logits.max() > 1
 
     def test_smallest_size_and_one_image(self, build, shared):
-        side = registry.model(build.row).size_multiple
+        side = build.facts.size_multiple
         with torch.no_grad():
             logits = shared(*inputs(build, *batch(rows=1, size=(side, side)))).logits
         assert logits.shape == (1, 1, side, side)
@@ -161,7 +166,7 @@ class TestSegmentationContract:
 
     def test_runs_without_text_unless_it_needs_it(self, build, shared):
         image = batch()[0]
-        if registry.model(build.row).needs_text:
+        if build.facts.needs_text:
             with pytest.raises(ShapeError):
                 shared(image)
         else:

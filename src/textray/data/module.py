@@ -7,22 +7,22 @@ depends on seed, epoch and sample only, so a resumed training sees the very batc
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from textray.augment import Augment
 from textray.data.base import CaptionPolicy, Sample, Split, open_reader
 from textray.data.cache import PixelCache
+from textray.data.withhold import withhold
 from textray.preprocess import Normalise, Preprocess
-from textray.records import ZONE_ROWS, Laterality, Report, Zones
+from textray.records import Laterality, Report, Zones
 from textray.registry import dataset
 from textray.text.report import sentence
 
@@ -69,7 +69,8 @@ class SegmentationSet(Dataset[Item]):
         report_dropout: Share of samples that lose their report.
         report_partial: Share of samples whose report names only some of its zones.
         report_withheld: Share of samples, of those with two zones or more, that are told of some of their zones only,
-            and are to find only what lies there: the words decide, not the pixels alone. See `withhold`.
+            and are to find only what lies there: the words decide, not the pixels alone. See
+            `textray.data.withhold`.
         seed: Of everything random.
         cache: Folder of the pixel cache, ``None`` for the user's.
     """
@@ -124,44 +125,6 @@ class SegmentationSet(Dataset[Item]):
         return sentence(report.zones) if report.laterality is Laterality.PATIENT else report.text
 
 
-def withhold(
-    mask: NDArray[np.bool_], report: Report, rng: np.random.Generator
-) -> tuple[NDArray[np.bool_], Report] | None:
-    """Withhold some of a report's zones, and with them what lies there of the mask.
-
-    One time in two a whole side is withheld, else any of the zones; zones of pixels are image halves and heights split
-    at `textray.records.ZONE_ROWS`. What lies in zones that the report never named stays.
-
-    Args:
-        mask: ``(H, W)`` bool, as read (not turned or shifted yet).
-        report: What is said of it.
-        rng: Draws what is withheld.
-
-    Returns:
-        Mask and report of what is left, or ``None`` where the report names one zone at most, its sides are not known,
-        or nothing of the mask would be left.
-    """
-    named = [zone for zone, present in enumerate(report.zones.present) if present]
-    if report.laterality is Laterality.UNKNOWN or len(named) < 2:
-        return None
-    sides = {zone // 3 for zone in named}
-    if len(sides) == 2 and rng.random() < 0.5:
-        withheld = rng.integers(2)
-        gone = [zone for zone in named if zone // 3 == withheld]
-    else:
-        gone = list(rng.choice(named, size=rng.integers(1, len(named)), replace=False))
-    kept = mask.copy()
-    rows = (0, *(round(row * mask.shape[0]) for row in ZONE_ROWS), mask.shape[0])
-    columns = (0, mask.shape[1] // 2, mask.shape[1])
-    for zone in gone:
-        side, level = divmod(int(zone), 3)
-        kept[rows[level] : rows[level + 1], columns[side] : columns[side + 1]] = False
-    if not kept.any():
-        return None
-    zones = Zones.from_present(zone in named and zone not in gone for zone in range(6))
-    return kept, replace(report.with_zones(zones), text=sentence(zones))
-
-
 class EpochSampler(Sampler[Key]):
     """Keys of one epoch, in an order that seed and epoch fix.
 
@@ -213,7 +176,8 @@ class SegmentationData(LightningDataModule):
         batch_size: Images of a training batch; the last, smaller one of an epoch is left out.
         report_dropout: Share of training samples that lose their report (0 is the paper's).
         report_partial: Share of training samples whose report names only some of its zones (0 is the paper's).
-        report_withheld: Share of training samples that lose some zones from report and mask together, see `withhold`
+        report_withheld: Share of training samples that lose some zones from report and mask together, see
+            `textray.data.withhold`
             (0 is the paper's).
         captions: What to do with images without a usable caption.
         workers: Processes that prepare batches.

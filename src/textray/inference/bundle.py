@@ -53,6 +53,7 @@ class Bundle:
         name: Its own name.
         version: Version of the weights.
         model: Registry name of the network.
+        form: Which form of it.
         model_config: Fields of the network's config dataclass.
         preprocess: From a picture to the network's input and back.
         threshold: Probability from which a pixel is lesion.
@@ -70,6 +71,7 @@ class Bundle:
     name: str
     version: str
     model: str
+    form: str
     model_config: dict[str, Any]
     preprocess: Preprocess
     threshold: float
@@ -140,6 +142,7 @@ class Bundle:
             "name": self.name,
             "version": self.version,
             "model": self.model,
+            "form": self.form,
             "sha256": self.sha256,
             "bytes": self.size_bytes,
             "size": list(self.preprocess.size),
@@ -188,6 +191,7 @@ def seal(
     name: str,
     version: str,
     model: str,
+    form: str,
     model_config: Mapping[str, Any],
     threshold: float,
     text_encoder: str | None,
@@ -201,6 +205,7 @@ def seal(
         name: Name of the bundle.
         version: Version of the weights.
         model: Registry name of the network.
+        form: Which form of it.
         model_config: Fields of its config dataclass, JSON values.
         threshold: Probability from which a pixel is lesion, in (0, 1).
         text_encoder: Registry name of the encoder of the bank, ``None`` where the network reads no text.
@@ -225,7 +230,7 @@ def seal(
         "format": FORMAT,
         "name": name,
         "version": version,
-        "model": {"name": model, "config": dict(model_config)},
+        "model": {"name": model, "form": form, "config": dict(model_config)},
         "input": {"height": preprocess.size[0], "width": preprocess.size[1], "channels": preprocess.channels},
         "text": text,
         "zones": {"rows": list(zone_rows), "columns": list(ZONE_COLUMNS)},
@@ -287,6 +292,7 @@ def _from_config(folder: Path, config: dict[str, Any]) -> Bundle:
         name=str(config["name"]),
         version=str(config["version"]),
         model=str(config["model"]["name"]),
+        form=str(config["model"]["form"]),
         model_config=dict(config["model"]["config"]),
         preprocess=preprocess,
         threshold=threshold,

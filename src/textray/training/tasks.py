@@ -20,7 +20,7 @@ from textray.data.module import Batch
 from textray.errors import UsageError
 from textray.models.base import Network, Output
 from textray.nn.text_encoder import load_text_encoder
-from textray.registry import MODELS
+from textray.registry import form_of
 from textray.training.losses import DiceCELoss
 
 logger = logging.getLogger(__name__)
@@ -210,12 +210,12 @@ class SegmentationTask(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write beside the tensors what an export needs to build the network again."""
-        kind = type(self.network)
-        names = [row.name for row in MODELS.values() if row.path == f"{kind.__module__}:{kind.__qualname__}"]
+        name, form = form_of(type(self.network)) or (None, None)
         data = getattr(self.trainer, "datamodule", None)
         checkpoint["textray"] = {
             "version": version("textray"),
-            "network": names[0] if names else None,
+            "network": name,
+            "form": form,
             "config": asdict(cast(Any, self.network).config),
             "text_encoder": self.encoder_name,
             "max_tokens": self.max_tokens,

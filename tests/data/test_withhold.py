@@ -1,0 +1,84 @@
+"""Zones withheld from report and mask together."""
+
+import numpy as np
+import pytest
+
+from textray.data.withhold import REACH, withhold
+from textray.records import Laterality, Report, Zones
+from textray.text.report import sentence
+
+SIZE = 100
+BOTH = Zones.from_present([1, 1, 1, 0, 1, 1])
+
+
+def report_of(zones, laterality=Laterality.VIEWER):
+    return Report(zones=zones, text=sentence(zones), laterality=laterality)
+
+
+def both_lungs():
+    """One lesion on each side; the left one reaches from 10 to 90 and over the middle line, the right one 35 to 85."""
+    mask = np.zeros((SIZE, SIZE), bool)
+    mask[10:90, 10:40] = True
+    mask[50:55, 40:52] = True
+    mask[35:85, 60:90] = True
+    return mask
+
+
+def draws(mask, report, count=60):
+    return [withhold(mask, report, np.random.default_rng(seed)) for seed in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_is_left_lies_where_the_report_still_reaches(seed):
+    mask = both_lungs()
+    kept, told = withhold(mask, report_of(BOTH), np.random.default_rng(seed))
+    assert told.text == sentence(told.zones)
+    assert told.zones != BOTH
+    assert (kept <= mask).all()
+    for side, columns in enumerate((slice(0, 52), slice(52, SIZE))):  # the left lesion is the left side's, all of it
+        before, now = (z.present[side * 3 : side * 3 + 3] for z in (BOTH, told.zones))
+        assert all(b or not n for b, n in zip(before, now, strict=True))
+        reached = np.zeros(SIZE, bool)
+        for level, (top, end) in enumerate(REACH):
+            if now[level]:
+                reached[round(top * SIZE) : round(end * SIZE)] = True
+        if now == before:
+            reached[:] = True
+        expected = mask[:, columns] & reached[:, None]
+        assert np.array_equal(kept[:, columns], expected)
+
+
+def test_sides_and_heights_are_both_withheld():
+    told = [found[1].zones.present for found in draws(both_lungs(), report_of(BOTH))]
+    one_side = [not any(z[:3]) or not any(z[3:]) for z in told]
+    assert 20 < sum(one_side) < 55
+    assert any(any(z[:3]) and any(z[3:]) for z in told)
+    assert {(1, 1, 1, 0, 0, 0), (0, 0, 0, 0, 1, 1)} <= {tuple(int(x) for x in z) for z in told}
+
+
+def test_a_lesion_on_a_side_that_was_never_named_stays():
+    mask = both_lungs()
+    for kept, told in draws(mask, report_of(Zones.from_present([1, 0, 1, 0, 0, 0]))):
+        assert not any(told.zones.present[3:])
+        assert np.array_equal(kept[:, 52:], mask[:, 52:])
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        report_of(Zones.from_present([0, 1, 0, 0, 0, 0])),
+        report_of(BOTH, Laterality.UNKNOWN),
+    ],
+)
+def test_two_zones_of_known_sides_are_needed(report):
+    assert withhold(both_lungs(), report, np.random.default_rng(0)) is None
+
+
+def test_something_is_left_to_find():
+    mask = np.zeros((SIZE, SIZE), bool)
+    mask[90:, 5] = True  # left lower only
+    found = draws(mask, report_of(BOTH))
+    assert None in found
+    for kept, told in (f for f in found if f is not None):
+        assert np.array_equal(kept, mask)
+        assert told.zones.present[2]
