@@ -40,6 +40,36 @@ def test_attention_is_torchs(masked):
     torch.testing.assert_close(ours(query, memory, mask), wanted)
 
 
+def test_values_may_differ_from_keys():
+    torch.manual_seed(0)
+    ours, theirs = MultiHeadAttention(12, 3), torch.nn.MultiheadAttention(12, 3, batch_first=True)
+    with torch.no_grad():
+        theirs.in_proj_weight.copy_(torch.cat([p.weight for p in (ours.query, ours.key, ours.value)]))
+        theirs.out_proj.load_state_dict(ours.output.state_dict())
+    query, keys, values = torch.randn(2, 4, 12), torch.randn(2, 5, 12), torch.randn(2, 5, 12)
+    found = ours(query, keys, value=values)
+    torch.testing.assert_close(found, theirs(query, keys, values, need_weights=False)[0])
+    assert not torch.allclose(found, ours(query, keys))
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["all tokens", "padding"])
+def test_weights_are_those_of_forward(masked):
+    torch.manual_seed(0)
+    attention = MultiHeadAttention(12, 3, dropout=0.5).eval()
+    query, memory = torch.randn(2, 4, 12), torch.randn(2, 5, 12)
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 1, 0, 0]]).bool() if masked else None
+    weights = attention.weights(query, memory, mask)
+    assert weights.shape == (2, 3, 4, 5)
+    torch.testing.assert_close(weights.sum(3), torch.ones(2, 3, 4))
+    if masked:
+        assert not weights[1, :, :, [1, 3, 4]].any()
+    values = attention.value(memory).reshape(2, 5, 3, 4)  # heads of width 4
+    mixed = torch.einsum("bhnm,bmhd->bnhd", weights, values).flatten(2)
+    torch.testing.assert_close(attention.output(mixed), attention(query, memory, mask))
+    attention.train()
+    assert torch.equal(attention.weights(query, memory, mask), weights)  # whatever dropout would do
+
+
 def test_attention_drops_in_training_only():
     torch.manual_seed(0)
     attention, tokens = MultiHeadAttention(8, 2, dropout=0.5), torch.randn(1, 6, 8)

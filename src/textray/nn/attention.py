@@ -70,22 +70,43 @@ class MultiHeadAttention(nn.Module):
         nn.init.normal_(self.output.weight, std=0.02)
         nn.init.zeros_(self.output.bias)
 
-    def forward(self, query: Tensor, memory: Tensor, memory_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, query: Tensor, memory: Tensor, memory_mask: Tensor | None = None, *, value: Tensor | None = None
+    ) -> Tensor:
         """Let ``query`` look at ``memory``.
 
         Args:
             query: ``(B, N, C)``.
-            memory: ``(B, M, C)``, keys and values alike.
+            memory: ``(B, M, C)``, the keys and, without ``value``, the values.
             memory_mask: ``(B, M)`` bool, true where a token may be attended; ``None`` for all.
+            value: ``(B, M, C)``, values where they differ from the keys, as when only keys carry their positions.
 
         Returns:
             ``(B, N, C)``.
         """
-        q, k, v = self._split(self.query(query)), self._split(self.key(memory)), self._split(self.value(memory))
+        q, k = self._split(self.query(query)), self._split(self.key(memory))
+        v = self._split(self.value(memory if value is None else value))
         mask = None if memory_mask is None else memory_mask[:, None, None, :]  # (B, 1, 1, M)
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)  # (B, heads, N, C/heads)
         return self.output(mixed.transpose(1, 2).flatten(2))  # (B, N, C)
+
+    def weights(self, query: Tensor, memory: Tensor, memory_mask: Tensor | None = None) -> Tensor:
+        """How much each query looks at each token of ``memory``, before any dropout.
+
+        Args:
+            query: ``(B, N, C)``.
+            memory: ``(B, M, C)``, the keys.
+            memory_mask: ``(B, M)`` bool, true where a token may be attended; ``None`` for all.
+
+        Returns:
+            ``(B, heads, N, M)`` in [0, 1]; sums to one over M, zero at tokens that may not be attended.
+        """
+        q, k = self._split(self.query(query)), self._split(self.key(memory))
+        scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])  # (B, heads, N, M)
+        if memory_mask is not None:
+            scores = scores.masked_fill(~memory_mask[:, None, None, :], -math.inf)
+        return scores.softmax(3)
 
     def _split(self, tokens: Tensor) -> Tensor:
         """``(B, N, C)`` to ``(B, heads, N, C/heads)``."""
