@@ -33,11 +33,14 @@ def picture(pixels):
 
 
 @settings(deadline=None, max_examples=40)
-@given(height=SIDES, width=SIDES, h=SIDES, w=SIDES, letterbox=st.booleans())
-def test_a_mask_returns_to_its_place(height, width, h, w, letterbox):
+@given(
+    height=SIDES, width=SIDES, h=SIDES, w=SIDES, letterbox=st.booleans(), transpose=st.booleans(), cubic=st.booleans()
+)
+def test_a_mask_returns_to_its_place(height, width, h, w, letterbox, transpose, cubic):
     mask = ellipse(height, width)
     grid = Grid(height=height, width=width)
-    preprocess = Preprocess(size=(h, w), letterbox=letterbox)
+    interpolation = "bicubic" if cubic else "bilinear"
+    preprocess = Preprocess(size=(h, w), letterbox=letterbox, transpose=transpose, interpolation=interpolation)
     back = preprocess.restore(preprocess.resize(mask.astype(np.float32)), grid)
     assert back.shape == (height, width)
     assert back.dtype == np.float32
@@ -62,14 +65,55 @@ def test_the_same_size_is_exact_both_ways(height, width, letterbox, seed):
 
 
 @settings(deadline=None, max_examples=20)
-@given(height=SIDES, width=SIDES, letterbox=st.booleans())
-def test_mask_and_pixels_are_resized_alike(height, width, letterbox):
+@given(height=SIDES, width=SIDES, letterbox=st.booleans(), transpose=st.booleans())
+def test_mask_and_pixels_are_resized_alike(height, width, letterbox, transpose):
     mask = ellipse(height, width)
-    preprocess = Preprocess(size=(96, 64), letterbox=letterbox)
+    preprocess = Preprocess(size=(96, 64), letterbox=letterbox, transpose=transpose)
     small = preprocess.resize_mask(mask)
     assert small.dtype == np.bool_
     by_pixels = preprocess.resize(mask.astype(np.float32))
     assert np.abs(np.subtract(centroid(small), centroid(by_pixels))).max() < 1
+
+
+def test_transposed_input_has_rows_for_columns_and_comes_back():
+    pixels = np.zeros((90, 60), np.float32)
+    pixels[10:20, 40:55] = 1  # viewer's upper right
+    preprocess = Preprocess(size=(60, 90), transpose=True)
+    np.testing.assert_array_equal(preprocess.resize(pixels), pixels.T)
+    np.testing.assert_array_equal(preprocess.resize_mask(pixels > 0.5), pixels.T > 0.5)
+    np.testing.assert_array_equal(preprocess.restore(pixels.T, Grid(height=90, width=60)), pixels)
+    square = Preprocess(size=(48, 48), transpose=True, normalise="zscore")
+    row, column = centroid(square.apply(picture(pixels))[0] > 0)
+    assert row > 32  # the viewer's right is at the bottom of what the network sees
+    assert column < 16
+
+
+@settings(deadline=None, max_examples=25)
+@given(height=st.integers(1, 90), width=st.integers(1, 90), h=st.integers(1, 70), w=st.integers(1, 70))
+def test_bicubic_is_torchs(height, width, h, w):
+    torch = pytest.importorskip("torch")
+    pixels = np.random.default_rng(height * width).random((height, width), dtype=np.float32)
+    ours = Preprocess(size=(h, w), interpolation="bicubic").resize(pixels)
+    theirs = torch.nn.functional.interpolate(
+        torch.from_numpy(pixels)[None, None], size=(h, w), mode="bicubic", align_corners=False, antialias=False
+    )
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, theirs[0, 0].numpy(), atol=2e-5)
+    assert ours.min() >= -0.4454
+    assert ours.max() <= 1.4454
+
+
+def test_the_released_convention_is_what_monai_and_torch_compute():
+    torch = pytest.importorskip("torch")
+    pixels = np.random.default_rng(7).random((300, 251), dtype=np.float32)
+    way = Preprocess(size=(224, 224), normalise="zscore", transpose=True, interpolation="bicubic")
+    width_first = torch.from_numpy(np.ascontiguousarray(pixels.T))[None, None]
+    resized = torch.nn.functional.interpolate(width_first, size=(224, 224), mode="bicubic", align_corners=False)[0]
+    expected = ((resized - resized.mean()) / resized.std(correction=0)).numpy()
+    found = way.apply(picture(pixels))
+    assert found.shape == (3, 224, 224)
+    for channel in found:
+        np.testing.assert_allclose(channel, expected[0], atol=2e-4)
 
 
 def test_letterbox_keeps_the_aspect_ratio_and_pads_with_black():
@@ -151,7 +195,9 @@ def test_restore_stays_in_range_and_refuses_another_size():
 
 
 def test_settings_survive_json_and_are_read_strictly():
-    preprocess = Preprocess(size=(224, 192), normalise="zscore", channels=1, letterbox=True)
+    preprocess = Preprocess(
+        size=(224, 192), normalise="zscore", channels=1, letterbox=True, transpose=True, interpolation="bicubic"
+    )
     stored = json.loads(json.dumps(preprocess.to_dict()))
     assert Preprocess.from_dict(stored) == preprocess
     for bad in (
@@ -160,6 +206,9 @@ def test_settings_survive_json_and_are_read_strictly():
         {**stored, "size": [224]},
         {**stored, "size": "224"},
         {**stored, "letterbox": 1},
+        {**stored, "transpose": 0},
+        {**stored, "interpolation": "nearest"},
+        {key: value for key, value in stored.items() if key != "transpose"},
     ):
         with pytest.raises(BundleError, match="preprocess"):
             Preprocess.from_dict(bad)
@@ -171,6 +220,7 @@ def test_settings_survive_json_and_are_read_strictly():
         {"size": (0, 8)},
         {"size": (8, 8), "normalise": "minmax"},
         {"size": (8, 8), "channels": 2},
+        {"size": (8, 8), "interpolation": "lanczos"},
         {"size": (8, 8), "normalise": "imagenet", "channels": 1},
     ],
 )

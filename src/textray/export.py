@@ -47,6 +47,7 @@ PARITY = 1e-3
 _ROWS = (None, 4, 36, 63)  # without text, one zone, two, all six
 _MOST_SAMPLES = 32
 _OPSET = 18
+_EARLIER_PREPROCESS = {"transpose": False, "interpolation": "bilinear"}  # checkpoints of before these were settings
 
 
 def export(
@@ -80,7 +81,7 @@ def export(
     facts, network = read_checkpoint(checkpoint)
     parameters = sum(p.numel() for p in network.parameters())
     summaries = [json.loads(Path(path).read_text(encoding="utf-8")) for path in scores]
-    preprocess = Preprocess.from_dict(facts["data"]["preprocess"])
+    preprocess = Preprocess.from_dict({**_EARLIER_PREPROCESS, **facts["data"]["preprocess"]})
     pictures = _pictures(samples)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
@@ -187,7 +188,7 @@ class _Logits(nn.Module):
 def check_parity(
     bundle: Bundle, network: Network, bank: tuple[Tensor, Tensor] | None, pictures: Sequence[Image]
 ) -> float:
-    """Compare the bundle's graph with torch, picture by picture, with and without text.
+    """Compare the bundle's graph with torch, picture by picture, with text and, if it can do without, without.
 
     Returns:
         The largest difference in probability over all pixels.
@@ -196,10 +197,11 @@ def check_parity(
         BundleError: If it exceeds `PARITY`.
     """
     runtime = Runtime(bundle)
+    rows = (None,) if bank is None else tuple(row for row in _ROWS if row is not None or not bundle.needs_text)
     worst = 0.0
     for picture in pictures:
         pixels = bundle.preprocess.apply(picture)[None]
-        for row in _ROWS if bank is not None else (None,):
+        for row in rows:
             features = np.zeros((1, bundle.tokens, bundle.width), np.float32)
             mask = np.zeros((1, bundle.tokens), np.float32)
             if row is not None and bank is not None:

@@ -18,11 +18,13 @@ from textray.errors import BundleError, ShapeError, UsageError
 from textray.records import Grid, Image
 
 Normalise = Literal["percentile", "zscore", "unit", "imagenet"]
+Interpolation = Literal["bilinear", "bicubic"]
 
 PERCENTILES = (0.5, 99.5)
 """Grey levels that ``percentile`` maps to -2 and 2; what lies outside is clipped."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_CUBIC = -0.75  # slope of the cubic kernel at distance 1, as torch has it (Pillow's and OpenCV's differ)
 _FLAT = 1e-6  # below this contrast a picture is flat, and dividing by it would only raise rounding noise
 
 
@@ -38,12 +40,18 @@ class Preprocess:
         channels: 1, or 3 where a grey picture is repeated.
         letterbox: Keep the aspect ratio and pad with black, centred, instead of stretching to ``size``. The padding
             counts in the statistics of ``normalise``, in training and in use alike.
+        transpose: Swap rows and columns on the way in, and back on the way out. Networks of the authors' released
+            codes were trained so, since their reader gives the width first. ``size`` is that of the swapped picture.
+        interpolation: ``bilinear``, with antialiasing where it shrinks; or ``bicubic`` without antialiasing, as torch
+            computes it, which may overshoot [0, 1]. Masks are nearest neighbour and maps come back bilinear always.
     """
 
     size: tuple[int, int]
     normalise: Normalise = "percentile"
     channels: int = 3
     letterbox: bool = False
+    transpose: bool = False
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
         sizes_ok = len(self.size) == 2 and all(isinstance(n, int) and n > 0 for n in self.size)
@@ -53,13 +61,21 @@ class Preprocess:
             raise UsageError(
                 "unknown normalisation", came=repr(self.normalise), expected=", ".join(get_args(Normalise))
             )
+        if self.interpolation not in get_args(Interpolation):
+            raise UsageError(
+                "unknown interpolation", came=repr(self.interpolation), expected=", ".join(get_args(Interpolation))
+            )
         if self.channels not in (1, 3):
             raise UsageError("number of channels is wrong", came=self.channels, expected="1 or 3")
         if self.normalise == "imagenet" and self.channels != 3:
             raise UsageError("imagenet normalisation is defined for three channels", came=self.channels, expected=3)
 
     def box(self, shape: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Rectangle of the network's input that a picture of ``shape`` fills: top, left, height, width."""
+        """Rectangle of the network's input that a picture of ``shape`` fills: top, left, height, width.
+
+        With ``transpose`` the rectangle lies in the swapped picture, ``shape`` is the file's own all the same.
+        """
+        shape = shape[::-1] if self.transpose else shape
         if not self.letterbox:
             return 0, 0, *self.size
         scale = min(self.size[0] / shape[0], self.size[1] / shape[1])
@@ -68,19 +84,23 @@ class Preprocess:
         return (self.size[0] - height) // 2, (self.size[1] - width) // 2, height, width
 
     def resize(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bring pixels to ``size``: bilinear, with antialiasing where it shrinks.
+        """Bring pixels to ``size``, rows and columns swapped where ``transpose`` says so.
 
         Args:
             pixels: ``(H, W)`` float32 in [0, 1], or ``(H, W, 3)``.
 
         Returns:
-            ``(h, w)`` float32 in [0, 1], or ``(h, w, 3)``.
+            ``(h, w)`` float32, or ``(h, w, 3)``: in [0, 1] if bilinear, in [-0.45, 1.45] if bicubic.
         """
         if pixels.ndim == 3:
             return np.stack([self.resize(pixels[..., c]) for c in range(pixels.shape[2])], axis=-1)
         _two_axes(pixels, "pixels")
         top, left, height, width = self.box((pixels.shape[0], pixels.shape[1]))
-        content = np.clip(_bilinear(pixels, (height, width)), 0.0, 1.0)
+        pixels = pixels.T if self.transpose else pixels
+        if self.interpolation == "bicubic":
+            content = _bicubic(pixels, (height, width))
+        else:
+            content = np.clip(_bilinear(pixels, (height, width)), 0.0, 1.0)
         if (height, width) == self.size:
             return content
         frame = np.zeros(self.size, np.float32)
@@ -88,10 +108,10 @@ class Preprocess:
         return frame
 
     def resize_mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Bring a mask ``(H, W)`` bool to ``size`` by nearest neighbour; padding is false."""
+        """Bring a mask ``(H, W)`` bool to ``size`` by nearest neighbour, swapped as pixels are; padding is false."""
         _two_axes(mask, "mask")
         top, left, height, width = self.box((mask.shape[0], mask.shape[1]))
-        picture = PILImage.fromarray(mask.astype(np.uint8))
+        picture = PILImage.fromarray(np.ascontiguousarray(mask.T if self.transpose else mask, dtype=np.uint8))
         frame = np.zeros(self.size, np.bool_)
         content = picture.resize((width, height), PILImage.Resampling.NEAREST)
         frame[top : top + height, left : left + width] = np.asarray(content) > 0
@@ -137,7 +157,7 @@ class Preprocess:
         """Bring a map of the network back to the grid of the file it was computed for.
 
         Args:
-            values: ``(h, w)`` float32, such as probabilities; any range.
+            values: ``(h, w)`` float32, such as probabilities; any range; swapped if the network's input was.
             grid: Where the file's pixels lie.
 
         Returns:
@@ -147,6 +167,7 @@ class Preprocess:
             raise ShapeError("map does not have the network's size", came=values.shape, expected=self.size)
         top, left, height, width = self.box(grid.shape)
         content = values[top : top + height, left : left + width]
+        content = content.T if self.transpose else content
         return np.clip(_bilinear(content, grid.shape), content.min(), content.max())
 
     def to_dict(self) -> dict[str, Any]:
@@ -156,6 +177,8 @@ class Preprocess:
             "normalise": self.normalise,
             "channels": self.channels,
             "letterbox": self.letterbox,
+            "transpose": self.transpose,
+            "interpolation": self.interpolation,
         }
 
     @classmethod
@@ -165,12 +188,15 @@ class Preprocess:
         Raises:
             BundleError: If a key is missing, unknown, or holds a wrong value.
         """
-        keys = ("size", "normalise", "channels", "letterbox")
+        keys = ("size", "normalise", "channels", "letterbox", "transpose", "interpolation")
         if set(values) != set(keys):
             raise BundleError("preprocess settings have other keys", came=sorted(values), expected=", ".join(keys))
-        if not isinstance(values["size"], list | tuple) or not isinstance(values["letterbox"], bool):
+        switches = ("letterbox", "transpose")
+        if not isinstance(values["size"], list | tuple) or not all(isinstance(values[k], bool) for k in switches):
             raise BundleError(
-                "preprocess settings are wrong", came=dict(values), expected="a size [h, w] and letterbox true or false"
+                "preprocess settings are wrong",
+                came=dict(values),
+                expected="a size [h, w], letterbox and transpose true or false",
             )
         try:
             return cls(
@@ -178,6 +204,8 @@ class Preprocess:
                 normalise=values["normalise"],
                 channels=values["channels"],
                 letterbox=values["letterbox"],
+                transpose=values["transpose"],
+                interpolation=values["interpolation"],
             )
         except UsageError as error:
             raise BundleError(f"preprocess settings are wrong: {error}") from error
@@ -186,6 +214,29 @@ class Preprocess:
 def _bilinear(values: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
     picture = PILImage.fromarray(np.ascontiguousarray(values, dtype=np.float32))
     return np.array(picture.resize((shape[1], shape[0]), PILImage.Resampling.BILINEAR), dtype=np.float32)
+
+
+def _bicubic(values: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Resize ``(H, W)`` to ``shape`` by cubic convolution, half-pixel centres, edges repeated, no antialiasing."""
+    if values.shape == shape:
+        return np.array(values, np.float32)
+    rows = _cubic_taps(values.shape[0], shape[0])
+    columns = _cubic_taps(values.shape[1], shape[1])
+    across = sum(weight * values[:, place] for place, weight in zip(*columns, strict=True))
+    down = sum(weight[:, None] * np.asarray(across)[place] for place, weight in zip(*rows, strict=True))
+    return np.asarray(down, np.float32)
+
+
+def _cubic_taps(length: int, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Places and weights, ``(4, wanted)`` each, of the four neighbours that each resized pixel is made of."""
+    # single precision, like torch: on large films its rounding of the centres can be seen
+    centre = (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) * np.float32(length / wanted) - np.float32(0.5)
+    first = np.floor(centre)
+    t = centre - first
+    near = [((_CUBIC + 2) * x - (_CUBIC + 3)) * x * x + 1 for x in (t, 1 - t)]
+    far = [((_CUBIC * x - 5 * _CUBIC) * x + 8 * _CUBIC) * x - 4 * _CUBIC for x in (t + 1, 2 - t)]
+    places = np.clip(first.astype(np.int64) + np.arange(-1, 3)[:, None], 0, length - 1)
+    return places, np.stack([far[0], *near, far[1]]).astype(np.float32)
 
 
 def _two_axes(values: NDArray[Any], name: str) -> None:

@@ -21,6 +21,12 @@ from textray.io.read import read, read_mask
 from textray.preprocess import Preprocess
 
 SIZE = Preprocess(size=(16, 13))
+WAYS = [
+    SIZE,
+    Preprocess(size=(16, 13), letterbox=True),
+    Preprocess(size=(16, 13), transpose=True),
+    Preprocess(size=(16, 13), interpolation="bicubic"),
+]
 
 
 @pytest.fixture
@@ -35,14 +41,14 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_module, "read", fail)
 
 
-@pytest.mark.parametrize("letterbox", [False, True])
-def test_holds_what_preprocess_gives(samples: list[Sample], tmp_path: Path, letterbox: bool) -> None:
-    way = Preprocess(size=(16, 13), letterbox=letterbox)
+@pytest.mark.parametrize("way", WAYS)
+def test_holds_what_preprocess_gives(samples: list[Sample], tmp_path: Path, way: Preprocess) -> None:
     cache = PixelCache(samples, way, tmp_path / "c")
     assert len(cache) == len(samples) == 10
     for i, sample in enumerate(samples):
         assert cache.image(i).dtype == np.float32
-        np.testing.assert_allclose(cache.image(i), way.resize(read(sample.image_path).pixels), atol=1 / 65535)
+        resized = np.clip(way.resize(read(sample.image_path).pixels), 0, 1)
+        np.testing.assert_allclose(cache.image(i), resized, atol=1 / 65535)
         assert cache.mask(i).dtype == np.bool_
         np.testing.assert_array_equal(cache.mask(i), way.resize_mask(read_mask(sample.mask_path)))
 
@@ -74,6 +80,10 @@ def test_changed_content_order_and_size_give_other_pixels(samples: list[Sample],
     np.testing.assert_allclose(after.image(0), SIZE.resize(read(samples[0].image_path).pixels), atol=1 / 65535)
     assert np.abs(after.image(0) - before.image(0)).max() > 0.1
     assert PixelCache(samples, Preprocess(size=(8, 8)), tmp_path / "c").image(0).shape == (8, 8)
+
+
+def test_ways_of_resizing_do_not_share_a_cache(samples: list[Sample], tmp_path: Path) -> None:
+    assert len({PixelCache(samples, way, tmp_path / "c").path for way in WAYS}) == len(WAYS)
 
 
 def test_normalisation_shares_the_cache(samples: list[Sample], tmp_path: Path) -> None:

@@ -98,7 +98,10 @@ class PixelCache:
         self._open()
 
     def image(self, index: int) -> NDArray[np.float32]:
-        """Pixels of a sample: ``(h, w)`` float32 in [0, 1], equal to ``preprocess.resize`` to within 1/65535."""
+        """Pixels of a sample: ``(h, w)`` float32 in [0, 1], equal to ``preprocess.resize`` to within 1/65535.
+
+        What bicubic interpolation overshoots is clipped here, as `textray.augment` would do next.
+        """
         pixels: NDArray[np.float32] = self._pixels[index].astype(np.float32) * np.float32(1 / _FULL)
         return pixels
 
@@ -179,14 +182,15 @@ def _append(sample: Sample, preprocess: Preprocess, pixels: BinaryIO, masks: Bin
             expected="one pixel grid; nothing is resized silently",
             do='Find all such masks with "textray data check".',
         )
-    resized = np.rint(preprocess.resize(image.pixels) * _FULL).astype("<u2")
+    resized = np.rint(np.clip(preprocess.resize(image.pixels), 0.0, 1.0) * _FULL).astype("<u2")
     pixels.write(resized.tobytes())
     masks.write(np.packbits(preprocess.resize_mask(mask)).tobytes())
 
 
 def _settings_digest(preprocess: Preprocess) -> str:
-    """Hash of all that turns a file's bytes into cached pixels: size, letterbox, the code that reads and resizes."""
-    digest = hashlib.sha256(f"{_FORMAT} {preprocess.size} {preprocess.letterbox}".encode())
+    """Hash of all that turns a file's bytes into cached pixels: way of resizing, and the code of it."""
+    way = (preprocess.size, preprocess.letterbox, preprocess.transpose, preprocess.interpolation)
+    digest = hashlib.sha256(f"{_FORMAT} {way}".encode())
     for name in _CODE:
         digest.update(files("textray").joinpath(name).read_bytes())
     return digest.hexdigest()

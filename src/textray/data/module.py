@@ -18,10 +18,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from textray.augment import Augment
-from textray.data.base import CaptionPolicy, Sample, Split, open_reader
+from textray.data.base import CaptionPolicy, Sample, Split, fingerprint, open_reader
 from textray.data.cache import PixelCache
+from textray.data.fractions import keep_share
 from textray.data.withhold import withhold
-from textray.preprocess import Normalise, Preprocess
+from textray.errors import UsageError
+from textray.preprocess import Interpolation, Normalise, Preprocess
 from textray.records import Laterality, Report, Zones
 from textray.registry import dataset
 from textray.text.report import sentence
@@ -172,6 +174,9 @@ class SegmentationData(LightningDataModule):
         normalise: Normalisation of `textray.preprocess.Preprocess`.
         channels: Channels of the image.
         letterbox: Keep the aspect ratio.
+        transpose: Swap rows and columns, as the authors' released codes do; not with flips or withheld zones, which
+            must know where left is.
+        interpolation: How images are resized, see `textray.preprocess.Preprocess`.
         augment: Preset of `textray.augment.Augment`: ``none``, ``paper`` (random zoom), ``light``, ``strong``.
         batch_size: Images of a training batch; the last, smaller one of an epoch is left out.
         report_dropout: Share of training samples that lose their report (0 is the paper's).
@@ -180,6 +185,11 @@ class SegmentationData(LightningDataModule):
             `textray.data.withhold`
             (0 is the paper's).
         captions: What to do with images without a usable caption.
+        split_by: How the data set is cut where it offers more than one way (``slice`` or ``volume`` for CT);
+            ``None`` takes its first.
+        train_fraction: Share of the images of ``fit`` to learn from, whole patients at a time; see
+            `textray.data.fractions`. ``inner`` stays whole.
+        fraction_seed: Chooses the patients of that share; smaller shares of one seed lie in larger ones.
         workers: Processes that prepare batches.
         seed: Of order and augmentation.
         cache: Folder of the pixel cache, ``None`` for the user's.
@@ -194,12 +204,17 @@ class SegmentationData(LightningDataModule):
         normalise: Normalise = "zscore",
         channels: int = 3,
         letterbox: bool = False,
+        transpose: bool = False,
+        interpolation: Interpolation = "bilinear",
         augment: Literal["none", "paper", "light", "strong"] = "paper",
         batch_size: int = 32,
         report_dropout: float = 0.0,
         report_partial: float = 0.0,
         report_withheld: float = 0.0,
         captions: CaptionPolicy = "error",
+        split_by: Literal["slice", "volume"] | None = None,
+        train_fraction: float = 1.0,
+        fraction_seed: int = 0,
         workers: int = 1,
         seed: int = 0,
         cache: str | None = None,
@@ -207,9 +222,23 @@ class SegmentationData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.row = dataset(data)
-        self.root, self.captions, self.limit = root, captions, limit
-        self.preprocess = Preprocess(size=size, normalise=normalise, channels=channels, letterbox=letterbox)
+        self.root, self.captions, self.split_by, self.limit = root, captions, split_by, limit
+        self.train_fraction, self.fraction_seed = train_fraction, fraction_seed
+        self.preprocess = Preprocess(
+            size=size,
+            normalise=normalise,
+            channels=channels,
+            letterbox=letterbox,
+            transpose=transpose,
+            interpolation=interpolation,
+        )
         self.augment, self.augment_name = Augment.preset(augment), augment
+        if transpose and (self.augment.flip_p or report_withheld):
+            raise UsageError(
+                "transposed images have left and right in their rows",
+                came=f"augment {augment}, report_withheld {report_withheld}",
+                expected="an augmentation without flips, and report_withheld 0",
+            )
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.report_dropout, self.report_partial = report_dropout, report_partial
         self.report_withheld = report_withheld
@@ -220,11 +249,13 @@ class SegmentationData(LightningDataModule):
         """Read the samples and decode what is not in the cache yet."""
         if self.sets:
             return
-        reader = open_reader(self.row.name, self.root, captions=self.captions)
+        reader = open_reader(self.row.name, self.root, captions=self.captions, split_by=self.split_by)
         splits: tuple[Split, ...] = ("fit", "inner")
         for split in splits:
-            samples = reader.samples(split)[: self.limit]
-            learning = split == "fit"
+            learning, samples = split == "fit", reader.samples(split)
+            if learning:
+                samples = keep_share(samples, self.train_fraction, seed=self.fraction_seed)
+            samples = samples[: self.limit]
             self.sets[split] = SegmentationSet(
                 samples,
                 self.preprocess,
@@ -266,5 +297,10 @@ class SegmentationData(LightningDataModule):
             "report_partial": self.report_partial,
             "report_withheld": self.report_withheld,
             "seed": self.seed,
+            "split_by": self.split_by or next(iter(self.row.protocols), None),
+            "train_fraction": self.train_fraction,
+            "fraction_seed": self.fraction_seed,
             "images": {split: len(data) for split, data in self.sets.items()},
+            "groups": {split: len({s.group for s in data.samples}) for split, data in self.sets.items()},
+            "ids_sha256": {split: fingerprint(s.image_id for s in data.samples) for split, data in self.sets.items()},
         }

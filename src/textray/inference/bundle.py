@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from textray import registry
 from textray.errors import BundleError, OutputError, unknown_name
 from textray.inference.bundle_files import CONFIG, compare, digest, expected_files, parse_json, read_file
 from textray.inference.text_bank import BANK, BANK_ROWS, MOST_TOKENS, MOST_WIDTH, TextBank, parse_bank
@@ -120,6 +121,12 @@ class Bundle:
         """Size of all files but the config."""
         return sum(int(entry["bytes"]) for entry in self.files.values())
 
+    @property
+    def needs_text(self) -> bool:
+        """True where the network cannot work without a text, as the registry says of its form."""
+        row = registry.MODELS.get(self.model)
+        return row is not None and any(form.needs_text for form in row.forms if form.name == self.form)
+
     def read(self, name: str) -> bytes:
         """Bytes of one of the bundle's files, verified again while they are read."""
         data = read_file(self.folder, name)
@@ -143,6 +150,7 @@ class Bundle:
             "version": self.version,
             "model": self.model,
             "form": self.form,
+            "needs_text": self.needs_text,
             "sha256": self.sha256,
             "bytes": self.size_bytes,
             "size": list(self.preprocess.size),
