@@ -82,6 +82,7 @@ class DatasetRow:
         masks: True where it carries lesion masks.
         card: File in ``docs/datasets``.
         splits: Names of the splits it offers.
+        protocols: Ways in which it can be cut into them, the default one first; empty where there is one only.
         checkable: True where `textray data check` knows its layout.
         terms: What weights trained on it may be used for.
         limits: What a network that has seen only this data cannot know, one sentence each.
@@ -95,6 +96,7 @@ class DatasetRow:
     masks: bool
     card: str
     splits: tuple[str, ...] = ("train", "val", "test")
+    protocols: tuple[str, ...] = ()
     checkable: bool = True
     terms: str = ""
     limits: tuple[str, ...] = ()

@@ -63,16 +63,17 @@ class Reader(Protocol):
         ...
 
 
-def open_reader(name: str, root: str | Path | None, *, captions: str = "error") -> Reader:
+def open_reader(name: str, root: str | Path | None, *, captions: str = "error", split_by: str | None = None) -> Reader:
     """Open a registered data set.
 
     Args:
         name: Registry name.
         root: Its folder; ``None`` for one that is drawn, such as ``phantom``.
         captions: What to do with an image without a usable caption.
+        split_by: One of the row's protocols; ``None`` takes its first, or the only cut there is.
 
     Raises:
-        UsageError: If a name is unknown, or a folder is needed and none was given.
+        UsageError: If a name is unknown, a folder is needed and none was given, or the data set is not cut that way.
         LayoutError: If the folder is not laid out as the card says.
     """
     row = registry.dataset(name)
@@ -81,7 +82,15 @@ def open_reader(name: str, root: str | Path | None, *, captions: str = "error") 
             f"data set {name} is read from a folder, and none was given",
             do=f"Add --root (textray train: --data.root); see {row.card}.",
         )
-    return cast(Reader, registry.load(row.path)(root, captions=captions))
+    if split_by is None:
+        return cast(Reader, registry.load(row.path)(root, captions=captions))
+    if split_by not in row.protocols:
+        raise UsageError(
+            f"data set {name} cannot be cut by {split_by!r}",
+            expected="one of " + ", ".join(row.protocols) if row.protocols else "no such option: it has one cut only",
+            do=f"See {row.card}.",
+        )
+    return cast(Reader, registry.load(row.path)(root, captions=captions, split_by=split_by))
 
 
 @dataclass(frozen=True, kw_only=True)
