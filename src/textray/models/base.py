@@ -33,12 +33,21 @@ class Network(nn.Module):
         in_channels: Channels of the image.
         size_multiple: Height and width must be multiples of this.
         text_width: Width D of the text features, ``None`` for a network that reads no text.
+        needs_text: True for a network that cannot run without a report; it has no learned token.
+
+    Attributes:
+        dead: Prefixes of the parameters that no output depends on. A network has some only where published weights do.
     """
 
-    def __init__(self, *, in_channels: int, size_multiple: int, text_width: int | None) -> None:
+    dead: tuple[str, ...] = ()
+
+    def __init__(
+        self, *, in_channels: int, size_multiple: int, text_width: int | None, needs_text: bool = False
+    ) -> None:
         super().__init__()
         self.in_channels, self.size_multiple, self.text_width = in_channels, size_multiple, text_width
-        if text_width is not None:
+        self.needs_text = needs_text
+        if text_width is not None and not needs_text:
             self.no_report = nn.Parameter(torch.randn(text_width) * 0.02)
 
     def check_image(self, image: Tensor) -> None:
@@ -68,11 +77,30 @@ class Network(nn.Module):
             Features ``(B, L, D)`` and a bool mask ``(B, L)`` with at least one true token a row.
 
         Raises:
-            ShapeError: If the shapes do not fit each other or the configured width.
+            ShapeError: If the shapes do not fit each other or the configured width or length.
         """
         if features is None:
             batch = image.shape[0]
             return self.no_report.expand(batch, 1, -1), torch.ones(batch, 1, dtype=torch.bool, device=image.device)
+        real = self.check_text(image, features, mask)
+        silent = ~real.any(1, keepdim=True)  # (B, 1)
+        first = torch.arange(real.shape[1], device=real.device)[None] == 0  # (1, L)
+        return torch.where(silent[..., None], self.no_report, features), real | (silent & first)
+
+    def check_text(self, image: Tensor, features: Tensor, mask: Tensor | None) -> Tensor:
+        """Tell real tokens from padding, and refuse a text of a shape that the network cannot read.
+
+        Args:
+            image: ``(B, C, H, W)``, for the batch size.
+            features: ``(B, L, D)``.
+            mask: ``(B, L)``, non-zero at real tokens; ``None``: all are real.
+
+        Returns:
+            A bool mask ``(B, L)``, true at real tokens; a row without any means no text.
+
+        Raises:
+            ShapeError: If the shapes do not fit each other or the configured width or length.
+        """
         if features.ndim != 3 or features.shape[0] != image.shape[0] or features.shape[2] != self.text_width:
             raise ShapeError(
                 "text features do not fit",
@@ -80,11 +108,15 @@ class Network(nn.Module):
                 expected=f"({image.shape[0]}, L, {self.text_width})",
                 do="Encode the text with the encoder the network was configured for",
             )
+        if self.most_tokens is not None and features.shape[1] > self.most_tokens:
+            raise ShapeError(
+                f"the text is too long for {type(self).__name__}",
+                came=f"{features.shape[1]} tokens",
+                expected=f"at most {self.most_tokens}, padding included",
+                do="Encode it with max_tokens no larger, or build the network for longer texts",
+            )
         if mask is None:
-            return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+            return torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
         if mask.shape != features.shape[:2]:
             raise ShapeError("text mask does not fit", came=tuple(mask.shape), expected=tuple(features.shape[:2]))
-        real = mask > 0  # (B, L)
-        silent = ~real.any(1, keepdim=True)  # (B, 1)
-        first = torch.arange(real.shape[1], device=real.device)[None] == 0  # (1, L)
-        return torch.where(silent[..., None], self.no_report, features), real | (silent & first)
+        return mask > 0
