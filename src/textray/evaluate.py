@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from textray import __version__, registry
 from textray.data.base import Sample, check_split, fingerprint, open_reader
 from textray.data.text_modes import MEANINGS, TextMode, mode_texts, parse_modes
-from textray.errors import UsageError
+from textray.errors import DataError, UsageError
 from textray.inference.bundle import Bundle
 from textray.inference.cases import Case, Segmenter, Texts, segment
 from textray.inference.predictor import Predictor
@@ -80,7 +80,7 @@ def evaluate(
 
     Raises:
         UsageError: If a name or number is wrong, or the model cannot work in a mode; nothing was segmented then.
-        DataError: If an image and its mask have different sizes.
+        DataError: If an image and its mask have different sizes, or the model needs a text that an image lacks.
         OutputError: If ``out`` cannot be written to.
     """
     modes = parse_modes(text_modes)
@@ -91,7 +91,16 @@ def evaluate(
             came=", ".join([*modes, *(["sides"] if sides else [])]),
             expected="text mode none only",
         )
+    if bundle.needs_text and TextMode.NONE in modes:
+        raise UsageError(
+            f"model {bundle.name} needs a text: {bundle.model} in its {bundle.form} form cannot work without",
+            came=", ".join(modes),
+            expected="text modes without none",
+            do="Name them, such as --text-mode oracle --text-mode shuffled",
+        )
     samples = _limited(_samples(data, root, split, captions), limit)
+    if bundle.needs_text:
+        _require_texts(samples, bundle.name)
     check_writable(out)
     predictor = Predictor(bundle, threads=threads)
     summary: dict[str, Any] = {
@@ -169,6 +178,18 @@ def _samples(data: str, root: Path | None, split: str, captions: str) -> list[Sa
     if not samples:
         raise UsageError(f"split {split} of {data} holds no image", do=f"See {registry.dataset(data).card}.")
     return samples
+
+
+def _require_texts(samples: Sequence[Sample], model: str) -> None:
+    without = [sample.image_id for sample in samples if not sample.report.zones]
+    if without:
+        raise DataError(
+            f"model {model} needs a text for each image, and {len(without)} of {len(samples)} have none",
+            came=", ".join(without[:3]),
+            expected="captions that name zones",
+            do="Leave images without a caption out with --captions skip, or take a model that works without",
+            code="E_NO_TEXT",
+        )
 
 
 def _limited(samples: list[Sample], limit: int | None) -> list[Sample]:

@@ -18,6 +18,7 @@ from textray.inference.runtime import Runtime
 from textray.io.read import from_array, read
 from textray.preprocess import Preprocess
 from textray.records import Image, Laterality, Notice, Prediction, Report
+from textray.text.cleaning import is_blank
 from textray.text.report import parse
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,10 @@ class Predictor:
 
         Raises:
             ShapeError: If the numbers of pictures and rows differ, or a row is outside the bank.
+            InputError: If a picture has no text and the network needs one.
         """
+        if None in rows:
+            self._require_text("no text")
         if len(rows) != len(pixels):
             raise ShapeError("pictures and texts differ in number", came=len(rows), expected=len(pixels))
         features = np.zeros((len(rows), self.bundle.tokens, self.bundle.width), np.float32)
@@ -108,7 +112,8 @@ class Predictor:
             Mask and probability on the picture's own grid, and the record of how they came about.
 
         Raises:
-            InputError: If the picture or, with ``strict_text``, the text is refused.
+            InputError: If the picture or, with ``strict_text``, the text is refused; or if the network needs a text
+                and this one names no zone.
         """
         side = as_laterality(laterality)
         start = time.perf_counter()
@@ -116,6 +121,8 @@ class Predictor:
         seconds = {"read": time.perf_counter() - start}
         report = parse(text, laterality=side, grid=image.grid, strict=strict_text)
         row = self.bank_row(report)
+        if row is None:
+            self._require_text("no text" if text is None or is_blank(text) else "words that name no zone with lesions")
         told = {notice.code for notice in report.notices}  # the parser says what the reader's mean for these words
         notices = [*(n for n in image.notices if n.code not in told), *report.notices, *self._notices(report)]
 
@@ -148,6 +155,16 @@ class Predictor:
             ),
             saver=outputs.save,
         )
+
+    def _require_text(self, came: str) -> None:
+        if self.bundle.needs_text:
+            raise InputError(
+                f"{self.bundle.name} cannot work without a report",
+                came=came,
+                expected="words that name at least one zone with lesions",
+                do="Give --text or --texts, or name a model with --model that also works without",
+                code="E_NO_TEXT",
+            )
 
     def _notices(self, report: Report) -> list[Notice]:
         if report.zones and self._bank is None:
