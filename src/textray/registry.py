@@ -27,6 +27,7 @@ class FormRow:
         size_multiple: Height and width must be multiples of this many pixels.
         size: The one height and width that it runs at, ``None`` where any multiple will do.
         tokens: The one number of text tokens that it takes, ``None`` where any will do.
+        most_tokens: The most text tokens that it takes in its default configuration, ``None`` where any will do.
     """
 
     name: Form = "paper"
@@ -36,6 +37,7 @@ class FormRow:
     size_multiple: int = 32
     size: tuple[int, int] | None = None
     tokens: int | None = None
+    most_tokens: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +137,36 @@ MODELS = {
             "MICCAI 2024",
             card="docs/models/mmi_unet.md",
             forms=(FormRow(path="textray.models.mmi_unet:MMIUNet", config="textray.models.mmi_unet:MMIUNetConfig"),),
+        ),
+        ModelRow(
+            name="mmi_unet_gd",
+            task="segmentation",
+            reads=("image", "text"),
+            paper="Bui, Le, Choo: Visual-Textual Matching Attention for Lesion Segmentation in Chest Images, "
+            "MICCAI 2024, Table 2",
+            card="docs/models/mmi_unet_gd.md",
+            forms=(
+                FormRow(
+                    path="textray.models.mmi_unet_gd:MMIUNetGD",
+                    config="textray.models.mmi_unet_gd:MMIUNetGDConfig",
+                    most_tokens=24,
+                ),
+            ),
+        ),
+        ModelRow(
+            name="guide_decoder",
+            task="segmentation",
+            reads=("image", "text"),
+            paper="Zhong, Xu, Liang, Chen, Ji: Ariadne's Thread: Using Text Prompts to Improve Segmentation of "
+            "Infected Areas from Chest X-ray Images, MICCAI 2023",
+            card="docs/models/guide_decoder.md",
+            forms=(
+                FormRow(
+                    path="textray.models.guide_decoder:GuideDecoder",
+                    config="textray.models.guide_decoder:GuideDecoderConfig",
+                    most_tokens=24,
+                ),
+            ),
         ),
         ModelRow(
             name="unet",

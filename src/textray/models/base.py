@@ -34,6 +34,8 @@ class Network(nn.Module):
         size_multiple: Height and width must be multiples of this.
         text_width: Width D of the text features, ``None`` for a network that reads no text.
         needs_text: True for a network that cannot run without a report; it has no learned token.
+        most_tokens: Longest text in tokens, padding included; ``None`` where any length will do.
+        no_report: False for a network that runs without a report by other means than the learned token.
 
     Attributes:
         dead: Prefixes of the parameters that no output depends on. A network has some only where published weights do.
@@ -42,12 +44,19 @@ class Network(nn.Module):
     dead: tuple[str, ...] = ()
 
     def __init__(
-        self, *, in_channels: int, size_multiple: int, text_width: int | None, needs_text: bool = False
+        self,
+        *,
+        in_channels: int,
+        size_multiple: int,
+        text_width: int | None,
+        needs_text: bool = False,
+        most_tokens: int | None = None,
+        no_report: bool = True,
     ) -> None:
         super().__init__()
         self.in_channels, self.size_multiple, self.text_width = in_channels, size_multiple, text_width
-        self.needs_text = needs_text
-        if text_width is not None and not needs_text:
+        self.needs_text, self.most_tokens = needs_text, most_tokens
+        if text_width is not None and no_report and not needs_text:
             self.no_report = nn.Parameter(torch.randn(text_width) * 0.02)
 
     def check_image(self, image: Tensor) -> None:

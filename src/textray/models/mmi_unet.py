@@ -40,7 +40,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from textray.errors import UsageError
 from textray.models.base import Network, Output
 from textray.nn.attention import FeedForward, MultiHeadAttention, heads_for, sine_positions
 from textray.nn.blocks import ConvNormAct, EfficientChannelAttention, SubpixelHead
@@ -48,8 +47,8 @@ from textray.nn.image_encoder import ImageEncoder, load_trunk, read_trunk
 
 
 @dataclass(frozen=True, kw_only=True)
-class MMIUNetConfig:
-    """Sizes of an MMI-UNet; the defaults are the paper's configuration.
+class MatchingConfig:
+    """Sizes of an encoder that matches image and report; the defaults are the paper's configuration.
 
     Attributes:
         trunk: timm's name of the image trunk, with its tag.
@@ -60,7 +59,6 @@ class MMIUNetConfig:
         most_heads: Heads of an attention are the largest divisor of its width up to this.
         ffn_width: Hidden width of the feed-forward layers, the same at every stage.
         dropout: Dropout of attention and feed-forward layers.
-        eca_kernel: Kernel of the channel attention; ``None`` takes ECA-Net's rule (5, 5, 3 here).
         decoder_channels: Channels of decoder levels 1, 2, 3; ``None`` takes the trunk's.
         skip: What the decoder reads of a stage: ``itm`` (the paper) F^ITM, ``sum`` F + F^ITM.
         positions: ``none`` (the paper): image tokens know their place only from the trunk's padding; ``sine``: fixed
@@ -75,11 +73,21 @@ class MMIUNetConfig:
     most_heads: int = 8
     ffn_width: int = 128
     dropout: float = 0.1
-    eca_kernel: int | None = None
     decoder_channels: tuple[int, int, int] | None = None
     skip: Literal["itm", "sum"] = "itm"
     positions: Literal["none", "sine"] = "none"
     zone_head: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MMIUNetConfig(MatchingConfig):
+    """Sizes of an MMI-UNet: those of its encoder (`MatchingConfig`), and its decoder's own.
+
+    Attributes:
+        eca_kernel: Kernel of the channel attention; ``None`` takes ECA-Net's rule (5, 5, 3 here).
+    """
+
+    eca_kernel: int | None = None
 
 
 class MatchingBranch(nn.Module):
@@ -90,7 +98,7 @@ class MatchingBranch(nn.Module):
         config: Heads, feed-forward width and dropout.
     """
 
-    def __init__(self, width: int, config: MMIUNetConfig) -> None:
+    def __init__(self, width: int, config: MatchingConfig) -> None:
         super().__init__()
         heads = heads_for(width, config.most_heads)
         self.self_attention = MultiHeadAttention(width, heads, dropout=config.dropout)
@@ -119,7 +127,7 @@ class ImageTextMatching(nn.Module):
         last: True for the coarsest stage, whose text output nothing reads: only the text's self-attention is built.
     """
 
-    def __init__(self, channels: int, config: MMIUNetConfig, *, last: bool) -> None:
+    def __init__(self, channels: int, config: MatchingConfig, *, last: bool) -> None:
         super().__init__()
         self.positions = config.positions
         self.reduce_image = nn.Conv2d(channels, channels, 2, stride=2, bias=False)
@@ -188,30 +196,26 @@ class DecoderLevel(nn.Module):
         return self.mix(torch.cat([self.attention(skip), self.upsample(deeper)], 1))
 
 
-class MMIUNet(Network):
-    """MMI-UNet in its paper form.
+class MatchingNetwork(Network):
+    """The encoder of Fig. 1 (a), which MMI-UNet and its variants share: a trunk with an ITM module after each stage.
 
     Args:
-        config: Sizes; the defaults are the paper's: 51,836,134 trainable parameters besides the no-report token.
+        config: Sizes.
+        most_tokens: Longest text in tokens, ``None`` where any length will do.
 
     Raises:
         UsageError: If the trunk is of a family that cannot be run stage by stage.
     """
 
-    def __init__(self, config: MMIUNetConfig = MMIUNetConfig()) -> None:
-        super().__init__(in_channels=config.in_channels, size_multiple=32, text_width=config.text_width)
+    def __init__(self, config: MatchingConfig, *, most_tokens: int | None = None) -> None:
+        super().__init__(
+            in_channels=config.in_channels, size_multiple=32, text_width=config.text_width, most_tokens=most_tokens
+        )
         self.config = config
         self.trunk = ImageEncoder(config.trunk, in_channels=config.in_channels)
-        channels = self.trunk.channels
-        widths = (*(config.decoder_channels or channels[:3]), channels[3])
-        if widths[0] % 4:
-            raise UsageError("the head needs a multiple of 4 channels", came=widths[0], do="Change decoder_channels")
-        self.matching = nn.ModuleList(ImageTextMatching(c, config, last=s == 3) for s, c in enumerate(channels))
-        self.decoder = nn.ModuleList(
-            DecoderLevel(widths[s + 1], channels[s], widths[s], eca_kernel=config.eca_kernel) for s in range(3)
+        self.matching = nn.ModuleList(
+            ImageTextMatching(c, config, last=s == 3) for s, c in enumerate(self.trunk.channels)
         )
-        self.head = SubpixelHead(widths[0], factor=4)
-        self.zone_head = nn.Linear(channels[3], 6) if config.zone_head else None
 
     def load_pretrained(self) -> None:
         """Read the trunk's pretrained tensors, if the configuration names any; a training calls this once."""
@@ -219,16 +223,16 @@ class MMIUNet(Network):
             state = read_trunk(self.config.trunk_weights, self.config.trunk)
             load_trunk(self.trunk, state, source=self.config.trunk_weights)
 
-    def forward(self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None) -> Output:
-        """Segment images, steered by their reports where there are any.
+    def encode(self, image: Tensor, text_features: Tensor | None, text_mask: Tensor | None) -> list[Tensor]:
+        """Run the trunk, matching each stage's map with the report.
 
         Args:
-            image: ``(B, C, H, W)`` float, normalised; H and W multiples of 32.
-            text_features: T, ``(B, L, D)`` token features of the frozen encoder, or ``None``.
+            image: ``(B, C, H, W)``.
+            text_features: T, ``(B, L, D)``, or ``None``: the no-report token stands in.
             text_mask: ``(B, L)``, non-zero at real tokens; a row of zeros means no report.
 
         Returns:
-            Logits ``(B, 1, H, W)`` and, with a zone head, zone logits ``(B, 6)``.
+            What the decoder reads of stages 1 to 4: F_s^ITM or, with ``skip: sum``, F_s + F_s^ITM.
 
         Raises:
             ShapeError: If a shape does not fit.
@@ -244,6 +248,44 @@ class MMIUNet(Network):
             skips.append(matched if self.config.skip == "itm" else features)
             if text is not None:
                 recursed = report + text
+        return skips
+
+
+class MMIUNet(MatchingNetwork):
+    """MMI-UNet in its paper form.
+
+    Args:
+        config: Sizes; the defaults are the paper's: 51,836,134 trainable parameters besides the no-report token.
+
+    Raises:
+        UsageError: If the trunk is of a family that cannot be run stage by stage, or a size is impossible.
+    """
+
+    def __init__(self, config: MMIUNetConfig = MMIUNetConfig()) -> None:
+        super().__init__(config)
+        channels = self.trunk.channels
+        widths = (*(config.decoder_channels or channels[:3]), channels[3])
+        self.decoder = nn.ModuleList(
+            DecoderLevel(widths[s + 1], channels[s], widths[s], eca_kernel=config.eca_kernel) for s in range(3)
+        )
+        self.head = SubpixelHead(widths[0], factor=4)
+        self.zone_head = nn.Linear(channels[3], 6) if config.zone_head else None
+
+    def forward(self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None) -> Output:
+        """Segment images, steered by their reports where there are any.
+
+        Args:
+            image: ``(B, C, H, W)`` float, normalised; H and W multiples of 32.
+            text_features: T, ``(B, L, D)`` token features of the frozen encoder, or ``None``.
+            text_mask: ``(B, L)``, non-zero at real tokens; a row of zeros means no report.
+
+        Returns:
+            Logits ``(B, 1, H, W)`` and, with a zone head, zone logits ``(B, 6)``.
+
+        Raises:
+            ShapeError: If a shape does not fit.
+        """
+        skips = self.encode(image, text_features, text_mask)
         decoded = skips[3]  # D_4
         for level in (2, 1, 0):
             decoded = self.decoder[level](decoded, skips[level])

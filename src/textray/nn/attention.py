@@ -46,6 +46,26 @@ def sine_positions(features: Tensor) -> Tensor:
     return torch.cat([rows, columns], 2).reshape(1, height * width, channels).to(features.dtype)
 
 
+def raster_sines(tokens: Tensor) -> Tensor:
+    """Fixed sines of the place of each token in its row of tokens.
+
+    Vaswani et al., NeurIPS 2017, section 3.5: channel 2i of token p is ``sin(p * 10000^(-2i / C))``, channel 2i + 1 the
+    cosine. Computed anew at each length, so there is nothing to learn and no longest length.
+
+    Args:
+        tokens: ``(B, N, C)``, for its size.
+
+    Returns:
+        ``(N, C)``, values in [-1, 1].
+    """
+    length, width = tokens.shape[1:]
+    exact = torch.promote_types(tokens.dtype, torch.float32)  # half precision cannot count to 3,136 tokens
+    place = torch.arange(length, dtype=exact, device=tokens.device)
+    even = torch.arange(0, width, 2, dtype=exact, device=tokens.device)
+    angle = place[:, None] * torch.exp(even * (-math.log(10_000.0) / width))  # (N, ceil(C / 2))
+    return torch.stack([angle.sin(), angle.cos()], 2).flatten(1)[:, :width].to(tokens.dtype)
+
+
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention with several heads (Vaswani et al., NeurIPS 2017, Eq. 1).
 

@@ -65,10 +65,15 @@ class SubpixelHead(nn.Module):
     Args:
         channels: Channels in; a multiple of 4.
         factor: How many times larger the output is.
+
+    Raises:
+        UsageError: If the channels cannot be divided by 4.
     """
 
     def __init__(self, channels: int, *, factor: int = 4) -> None:
         super().__init__()
+        if channels % 4:
+            raise UsageError("the head needs a multiple of 4 channels", came=channels, do="Change decoder_channels")
         inner = channels // 4
         self.factor = factor
         self.expand = nn.Conv2d(channels, inner * factor**2, 3, padding=1)
