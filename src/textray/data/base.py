@@ -217,6 +217,32 @@ def refuse_shared_patients(first: Iterable[str | None], second: Iterable[str | N
         )
 
 
+CAPTION_CODES = ("E_CAPTION_MISSING", "E_CAPTION_BLANK", "E_CAPTION_EXTRA", "E_CAPTION_WORDS")
+"""Problems that a caption policy other than ``error`` lets pass."""
+
+
+def refuse(problems: Sequence[Problem], name: str, root: Path) -> None:
+    """Refuse a data set that has problems; does nothing where there are none.
+
+    Args:
+        problems: Those that count.
+        name: Registry name of the data set.
+        root: Its folder.
+
+    Raises:
+        DataError: If there is one; it counts them by code and names the first.
+    """
+    if problems:
+        codes = ", ".join(f"{code} ({n})" for code, n in Counter(p.code for p in problems).items())
+        raise DataError(
+            f"{len(problems)} problems in the data under {root}: {codes}",
+            came=name_some([f"{p.path} {p.message}" for p in problems]),
+            expected="images, masks and captions that pair up",
+            do=f'Run "textray data check {name} ROOT" for the whole list'
+            + ("; captions: skip or text-free lets some of it pass" if problems[0].code in CAPTION_CODES else ""),
+        )
+
+
 def fingerprint(names: Iterable[str]) -> str:
     """SHA-256 of a set of names, whatever order they come in."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()

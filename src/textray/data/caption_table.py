@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from textray.errors import DataError, LayoutError, UsageError
+from textray.data.base import Problem
+from textray.errors import DataError, InputError, LayoutError, UsageError
+from textray.records import Report
+from textray.text.report import parse_caption
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +63,34 @@ def read_captions(path: Path) -> list[CaptionRow]:
             raise DataError(f"row {line} of {path.name} names no image", do="Fill in or remove the row.")
         rows.append(CaptionRow(key=name, text=None if caption.lower() in _BLANK else caption, line=line))
     return rows
+
+
+def read_report(
+    row: CaptionRow, where: str, parsed: dict[str, Report | InputError]
+) -> tuple[Report | None, Problem | None]:
+    """The report of a row by the grammar of captions, or the problem that keeps it from being one.
+
+    Args:
+        row: The row.
+        where: Path of its table, for the message.
+        parsed: What is known of texts already; it is added to, since few sentences make up a whole data set.
+    """
+    if row.text is None:
+        return None, row_problem("E_CAPTION_BLANK", where, row, "has a blank caption")
+    if row.text not in parsed:
+        try:
+            parsed[row.text] = parse_caption(row.text)
+        except InputError as error:
+            parsed[row.text] = error
+    report = parsed[row.text]
+    if isinstance(report, InputError):
+        return None, row_problem("E_CAPTION_WORDS", where, row, "has a caption that the grammar does not know")
+    return report, None
+
+
+def row_problem(code: str, where: str, row: CaptionRow, message: str) -> Problem:
+    """A problem of a row of the table ``where``."""
+    return Problem(code=code, path=where, message=f"row {row.line}, {row.key}: {message}")
 
 
 def _column(path: Path, header: list[str], names: tuple[str, ...]) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import struct
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,12 +35,14 @@ class MaskFacts:
         odd_share: Share of pixels that are neither background nor full foreground.
         foreground: Share of lesion pixels, by the rule of `textray.io.read.inspect_mask`.
         border: Share of lesion pixels among the outermost ones.
+        centre: Mean place of the lesion pixels, down and across, as shares of height and width; ``None`` without any.
     """
 
     mode: str
     odd_share: float
     foreground: float
     border: float
+    centre: tuple[float, float] | None
 
 
 class Folder:
@@ -138,7 +142,15 @@ def inspect_mask(path: Path) -> MaskFacts:
     with PILImage.open(path) as picture:  # the header only
         mode = picture.mode
     border = np.concatenate([file.mask[0], file.mask[-1], file.mask[:, 0], file.mask[:, -1]])
-    return MaskFacts(mode=mode, odd_share=file.odd_share, foreground=file.foreground_share, border=float(border.mean()))
+    rows, columns = np.nonzero(file.mask)
+    height, width = file.mask.shape
+    return MaskFacts(
+        mode=mode,
+        odd_share=file.odd_share,
+        foreground=file.foreground_share,
+        border=float(border.mean()),
+        centre=(float((rows.mean() + 0.5) / height), float((columns.mean() + 0.5) / width)) if len(rows) else None,
+    )
 
 
 def size_problem(image: Path, mask: Path, root: Path) -> Problem | None:
@@ -156,6 +168,74 @@ def size_problem(image: Path, mask: Path, root: Path) -> Problem | None:
         message=f"is {of_mask[0]} x {of_mask[1]} pixels, its image {of_image[0]} x {of_image[1]} (height x width); "
         "nothing is resized silently",
     )
+
+
+def check_pixels(
+    pairs: Iterable[tuple[Path, Path]],
+    root: Path,
+    part: str,
+    counts: dict[str, int | float | str],
+    problems: list[Problem],
+) -> dict[Path, MaskFacts]:
+    """Look at headers of images and all pixels of masks.
+
+    Args:
+        pairs: Image and mask of each.
+        root: What paths in messages are relative to.
+        part: What is looked at, the first word of each count.
+        counts: Sizes, empty and full masks and the mean lesion share are added.
+        problems: What is wrong is added.
+
+    Returns:
+        What each readable mask holds, by its path.
+    """
+    sizes: Counter[str] = Counter()
+    found: dict[Path, MaskFacts] = {}
+    for image, mask in pairs:
+        for path in (image, mask):
+            relative = str(path.relative_to(root))
+            try:
+                if path == image:
+                    height, width = header_size(path)
+                    sizes[f"{height} x {width}"] += 1
+                    if not is_whole(path):
+                        problems.append(Problem(code="E_TRUNCATED", path=relative, message="ends too early"))
+                    continue
+                facts = inspect_mask(path)
+                problem = size_problem(image, path, root)
+            except InputError as error:
+                problems.append(Problem(code=error.code, path=relative, message=error.what))
+                break
+            problems += [problem] if problem else []
+            problems += mask_problems(facts, relative)
+            found[mask] = facts
+    shares = [facts.foreground for facts in found.values()]
+    counts[f"{part} sizes"] = ", ".join(f"{size}: {n}" for size, n in sizes.most_common(5)) or "none"
+    counts[f"{part} empty masks"] = sum(share == 0 for share in shares)
+    counts[f"{part} full masks"] = sum(share == 1 for share in shares)
+    counts[f"{part} mean lesion share"] = round(float(np.mean(shares)), 4) if shares else 0.0
+    return found
+
+
+def colour_problems(images: Iterable[Path], root: Path) -> list[Problem]:
+    """Decode the images that are not stored grey: equal channels are fine, coloured ones are a problem.
+
+    Args:
+        images: The files; those that are no picture are left to `check_pixels`.
+        root: What paths in messages are relative to.
+    """
+    problems = []
+    for path in images:
+        try:
+            with PILImage.open(path) as picture:
+                grey = picture.mode in ("1", "L") or picture.mode.startswith("I")
+            if not grey:
+                read_module.read(path)
+        except InputError as error:
+            problems.append(Problem(code=error.code, path=str(path.relative_to(root)), message=error.what))
+        except (OSError, SyntaxError, ValueError):
+            continue  # no picture at all: the look at the headers has said so
+    return problems
 
 
 def mask_problems(facts: MaskFacts, path: str) -> list[Problem]:

@@ -8,14 +8,12 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections import Counter
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
-
 from textray.data.base import (
+    CAPTION_CODES,
     CheckResult,
     Problem,
     Sample,
@@ -24,14 +22,13 @@ from textray.data.base import (
     check_split,
     draw_patients,
     fingerprint,
-    name_some,
+    refuse,
     refuse_shared_patients,
 )
-from textray.data.caption_table import CaptionRow, read_captions
-from textray.data.pairs import Folder, bare_name, header_size, inspect_mask, is_whole, mask_problems, size_problem
+from textray.data.caption_table import read_captions, read_report, row_problem
+from textray.data.pairs import Folder, bare_name, check_pixels, size_problem
 from textray.errors import DataError, InputError, LayoutError
 from textray.records import Notice, Report, Zones
-from textray.text.report import parse_caption
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +37,6 @@ INNER_SHARE = 0.1
 """Share of the train split's `sub-*` patients that selects (stopping, checkpoint, thresholds)."""
 
 _PARTS = {"train": ("Train Set", 7145), "test": ("Test Set", 2113)}
-_CAPTION_CODES = ("E_CAPTION_MISSING", "E_CAPTION_BLANK", "E_CAPTION_EXTRA", "E_CAPTION_WORDS")
 _HELP = 'See docs/datasets/qata_cov19.md or run "textray data check qata_cov19 ROOT".'
 
 
@@ -143,7 +139,7 @@ class QaTaCOV19:
                 of_split = [e for e in survey.entries if part == "test" or e.in_val == (split == "val")]
                 patients[split] = {e.patient for e in of_split} - {None}
                 counts[f"split {split}"] = f"{len(of_split)} images, {len(patients[split])} known patients"
-            self._check_pixels(part, survey, counts, problems)
+            check_pixels(((e.image, e.mask) for e in survey.entries), self.root, part, counts, problems)
         if not patients:
             raise LayoutError(
                 f'neither "Train Set" nor "Test Set" in {self.root}', expected=f"the folders of {NAME}", do=_HELP
@@ -155,34 +151,6 @@ class QaTaCOV19:
                 problems.append(Problem(code="E_PATIENT_LEAK", path="prompt", message=str(error)))
         return CheckResult(name="qata_cov19", root=self.root, counts=counts, problems=tuple(problems))
 
-    def _check_pixels(
-        self, part: str, survey: _Survey, counts: dict[str, int | float | str], problems: list[Problem]
-    ) -> None:
-        sizes: Counter[str] = Counter()
-        shares: list[float] = []
-        for entry in survey.entries:
-            for path in (entry.image, entry.mask):
-                relative = str(path.relative_to(self.root))
-                try:
-                    if path == entry.image:
-                        height, width = header_size(path)
-                        sizes[f"{height} x {width}"] += 1
-                        if not is_whole(path):
-                            problems.append(Problem(code="E_TRUNCATED", path=relative, message="ends too early"))
-                        continue
-                    facts = inspect_mask(path)
-                    problem = size_problem(entry.image, path, self.root)
-                except InputError as error:
-                    problems.append(Problem(code=error.code, path=relative, message=error.what))
-                    break
-                problems += [problem] if problem else []
-                problems += mask_problems(facts, relative)
-                shares.append(facts.foreground)
-        counts[f"{part} sizes"] = ", ".join(f"{size}: {n}" for size, n in sizes.most_common(5)) or "none"
-        counts[f"{part} empty masks"] = sum(share == 0 for share in shares)
-        counts[f"{part} full masks"] = sum(share == 1 for share in shares)
-        counts[f"{part} mean lesion share"] = round(float(np.mean(shares)), 4) if shares else 0.0
-
     def _entries(self, part: str) -> list[_Entry]:
         survey = self._survey(part)
         folder, expected = _PARTS[part]
@@ -192,13 +160,13 @@ class QaTaCOV19:
                 expected=f"{NAME} ({expected:,})",
                 do=_HELP,
             )
-        tolerated = () if self.captions == "error" else _CAPTION_CODES
+        tolerated = () if self.captions == "error" else CAPTION_CODES
         if part not in self._checked:
             problems = list(survey.problems)
             for entry in survey.entries:
                 problem = size_problem(entry.image, entry.mask, self.root)
                 problems += [problem] if problem else []
-            _refuse([p for p in problems if p.fatal and p.code not in tolerated], self.root)
+            refuse([p for p in problems if p.fatal and p.code not in tolerated], "qata_cov19", self.root)
             for problem in survey.problems:
                 if problem.code in tolerated:
                     log.warning("%s: %s (captions=%s)", problem.path, problem.message, self.captions)
@@ -272,12 +240,12 @@ def _survey(root: Path, part: str) -> _Survey:
         row, found = rows[index], images.find(keys[index])
         if found is None:
             if masks.find(keys[index]) is None:
-                problems.append(_problem("E_CAPTION_EXTRA", where, row, "has neither image nor mask"))
+                problems.append(row_problem("E_CAPTION_EXTRA", where, row, "has neither image nor mask"))
         elif found in lines:
-            problems.append(_problem("E_DUPLICATE_ID", where, row, f"stands in row {lines[found]} already"))
+            problems.append(row_problem("E_DUPLICATE_ID", where, row, f"stands in row {lines[found]} already"))
         else:
             lines[found] = row.line
-            report, problem = _read_report(row, where, parsed)
+            report, problem = read_report(row, where, parsed)
             problems += [problem] if problem else []
             reports[found] = report, place >= val_from
     val_patients = {patient_of(name) for name, (_, in_val) in reports.items() if in_val} - {None}
@@ -303,39 +271,7 @@ def _survey(root: Path, part: str) -> _Survey:
     )
 
 
-def _read_report(
-    row: CaptionRow, where: str, parsed: dict[str, Report | InputError]
-) -> tuple[Report | None, Problem | None]:
-    if row.text is None:
-        return None, _problem("E_CAPTION_BLANK", where, row, "has a blank caption")
-    if row.text not in parsed:  # 63 sentences make up the whole set
-        try:
-            parsed[row.text] = parse_caption(row.text)
-        except InputError as error:
-            parsed[row.text] = error
-    report = parsed[row.text]
-    if isinstance(report, InputError):
-        return None, _problem("E_CAPTION_WORDS", where, row, "has a caption that the grammar does not know")
-    return report, None
-
-
-def _problem(code: str, where: str, row: CaptionRow, message: str) -> Problem:
-    return Problem(code=code, path=where, message=f"row {row.line}, {row.key}: {message}")
-
-
 def _published() -> dict[str, str]:
     text = files("textray.data.splits").joinpath("qata_cov19.json").read_text(encoding="utf-8")
     table: dict[str, str] = json.loads(text)
     return table
-
-
-def _refuse(problems: list[Problem], root: Path) -> None:
-    if problems:
-        codes = ", ".join(f"{code} ({n})" for code, n in Counter(p.code for p in problems).items())
-        raise DataError(
-            f"{len(problems)} problems in the data under {root}: {codes}",
-            came=name_some([f"{p.path} {p.message}" for p in problems]),
-            expected="images, masks and captions that pair up",
-            do='Run "textray data check qata_cov19 ROOT" for the whole list'
-            + ("; captions: skip or text-free lets some of it pass" if problems[0].code in _CAPTION_CODES else ""),
-        )
