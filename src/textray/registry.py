@@ -136,7 +136,16 @@ MODELS = {
             paper="Bui, Le, Choo: Visual-Textual Matching Attention for Lesion Segmentation in Chest Images, "
             "MICCAI 2024",
             card="docs/models/mmi_unet.md",
-            forms=(FormRow(path="textray.models.mmi_unet:MMIUNet", config="textray.models.mmi_unet:MMIUNetConfig"),),
+            forms=(
+                FormRow(path="textray.models.mmi_unet:MMIUNet", config="textray.models.mmi_unet:MMIUNetConfig"),
+                FormRow(
+                    name="released",
+                    path="textray.models.released.mmi_unet:ReleasedMMIUNet",
+                    config="textray.models.released.mmi_unet:ReleasedMMIUNetConfig",
+                    needs_text=True,
+                    size=(224, 224),
+                ),
+            ),
         ),
         ModelRow(
             name="mmi_unet_gd",
@@ -150,6 +159,14 @@ MODELS = {
                     path="textray.models.mmi_unet_gd:MMIUNetGD",
                     config="textray.models.mmi_unet_gd:MMIUNetGDConfig",
                     most_tokens=24,
+                ),
+                FormRow(
+                    name="released",
+                    path="textray.models.released.mmi_unet_gd:ReleasedMMIUNetGD",
+                    config="textray.models.released.mmi_unet_gd:ReleasedMMIUNetGDConfig",
+                    needs_text=True,
+                    size=(224, 224),
+                    tokens=24,
                 ),
             ),
         ),
@@ -165,6 +182,14 @@ MODELS = {
                     path="textray.models.guide_decoder:GuideDecoder",
                     config="textray.models.guide_decoder:GuideDecoderConfig",
                     most_tokens=24,
+                ),
+                FormRow(
+                    name="released",
+                    path="textray.models.released.guide_decoder:ReleasedGuideDecoder",
+                    config="textray.models.released.guide_decoder:ReleasedGuideDecoderConfig",
+                    needs_text=True,
+                    size=(224, 224),
+                    tokens=24,
                 ),
             ),
         ),
