@@ -12,7 +12,7 @@ import typer
 
 from textray import __version__, registry
 from textray.commands.console import say, say_json
-from textray.errors import TextRayError, unknown_name
+from textray.errors import TextRayError, UsageError, unknown_name
 
 
 def info(
@@ -20,9 +20,20 @@ def info(
         str | None, typer.Argument(help="Model, data set, text encoder, weights, or bundle folder.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on the standard output.")] = False,
+    form: Annotated[str | None, typer.Option(help="Form of a model: paper or released.")] = None,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Also its parameters and multiplications (needs torch).")
+    ] = False,
+    paper_convention: Annotated[
+        bool, typer.Option("--paper-convention", help="Also count them as the papers' tables do; implies --cost.")
+    ] = False,
 ) -> None:
     """Show versions, installed extras, models, data sets and weights; or one of them by name."""
-    values = _everything() if name is None else _one(name)
+    if name is None and (form is not None or cost or paper_convention):
+        raise UsageError("--form, --cost and --paper-convention tell of one network", do="Name a model or weights")
+    values = _everything() if name is None else _one(name, form)
+    if name is not None and (cost or paper_convention):
+        values["cost"] = _cost(name, values["kind"], form, paper_convention)
     if as_json:
         say_json(values)
         return
@@ -45,16 +56,19 @@ def _everything() -> dict[str, Any]:
     }
 
 
-def _one(name: str) -> dict[str, Any]:
+def _one(name: str, form: str | None) -> dict[str, Any]:
     from textray.inference.bundle import Bundle, inside
 
+    if form is not None and name not in registry.MODELS:
+        raise UsageError("only a model is asked for by its form", came=name, expected=", ".join(registry.MODELS))
     for kind, rows in (
         ("model", registry.MODELS),
         ("dataset", registry.DATASETS),
         ("text_encoder", registry.TEXT_ENCODERS),
     ):
         if name in rows:
-            return {"kind": kind, **asdict(rows[name])}
+            found = {"kind": kind, **asdict(rows[name])}
+            return found if form is None else {**found, "form": asdict(registry.model(name).form(form))}
     if name in inside() or Path(name).is_dir():
         bundle = Bundle.load(name)
         return {
@@ -68,6 +82,20 @@ def _one(name: str) -> dict[str, Any]:
     raise unknown_name(
         "name", name, [*registry.MODELS, *registry.DATASETS, *registry.TEXT_ENCODERS, *inside(), "a bundle folder"]
     )
+
+
+def _cost(name: str, kind: str, form: str | None, paper_convention: bool) -> dict[str, Any]:
+    """What a network costs; loads torch."""
+    from textray.inference.bundle import Bundle
+
+    if kind == "model":
+        by_name = registry.load("textray.cost:cost_of_model")
+        found = by_name(name, form or registry.model(name).forms[0].name, paper_convention=paper_convention)
+    elif kind == "weights":
+        found = registry.load("textray.cost:cost_of_bundle")(Bundle.load(name), paper_convention=paper_convention)
+    else:
+        raise UsageError(f"a {kind.replace('_', ' ')} has no cost", came=name, do="Name a model or weights")
+    return {key: value for key, value in asdict(found).items() if key != "paper_convention" or value is not None}
 
 
 def _weights(name: str) -> dict[str, Any]:
@@ -104,7 +132,8 @@ def _extras() -> dict[str, dict[str, Any]]:
 
 def _lines(values: dict[str, Any]) -> list[str]:
     if "extras" not in values:
-        return [f"{key}: {value}" for key, value in values.items()]
+        lines = [f"{key}: {value}" for key, value in values.items() if key != "cost"]
+        return lines + (_cost_lines(values["cost"]) if "cost" in values else [])
     lines = [f"textray {values['textray']}, Python {values['python']}, {values['system']}", "", "extras:"]
     for extra, state in values["extras"].items():
         lines.append(f"  {extra:20}" + ("installed" if state["installed"] else "lacks " + ", ".join(state["missing"])))
@@ -121,3 +150,32 @@ def _lines(values: dict[str, Any]) -> list[str]:
     if not values["weights"]:
         lines.append("  none")
     return lines
+
+
+def _cost_lines(cost: dict[str, Any]) -> list[str]:
+    """Each figure with the convention it was counted by."""
+    height, width = cost["size"]
+    read = f", {cost['tokens']} text tokens" if cost["text_encoder"] else ""
+    lines = [f"cost of one image {cost['channels']} x {height} x {width}{read}:"]
+    lines += [f"  {key:26}{_figure(cost[key]):>13}  {how}" for key, how in cost["convention"].items()]
+    if "paper_convention" in cost:
+        paper = cost["paper_convention"]
+        how = paper["convention"]
+        lines += [
+            "by the convention of the papers' tables:",
+            f"  {'parameters':26}{paper['parameters'] / 1e6:11.1f} M  {how['parameters']}"
+            + _printed(paper["printed_millions"], "M"),
+            f"  {'operations':26}{paper['gflops']:11.3f} G  {how['gflops']}" + _printed(paper["printed_gflops"], "G"),
+            f"  {how['comparable']}",
+        ]
+    return lines
+
+
+def _printed(value: float | None, unit: str) -> str:
+    return "" if value is None else f"; the table prints {value} {unit}"
+
+
+def _figure(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.2f} G"
