@@ -57,6 +57,31 @@ BUILDS = {
         },
     ),
     "mmi_unet-convnext": Build(row="mmi_unet", config={"trunk": "convnext_atto", "text_width": TEXT_WIDTH}),
+    "mmi_unet_gd-efficientnet": Build(
+        row="mmi_unet_gd",
+        config={
+            "trunk": "efficientnet_lite0",
+            "text_width": TEXT_WIDTH,
+            "decoder_channels": (8, 12, 16),
+            "tokens": 12,
+            "mixed_tokens": (6, 4, 3),
+            "skip": "sum",
+            "positions": "sine",
+            "zone_head": True,
+        },
+    ),
+    "mmi_unet_gd-convnext": Build(row="mmi_unet_gd", config={"trunk": "convnext_atto", "text_width": TEXT_WIDTH}),
+    "guide_decoder-efficientnet": Build(
+        row="guide_decoder",
+        config={
+            "trunk": "efficientnet_lite0",
+            "text_width": TEXT_WIDTH,
+            "decoder_channels": (8, 12, 16),
+            "tokens": 12,
+            "mixed_tokens": (6, 4, 3),
+        },
+    ),
+    "guide_decoder-resnet": Build(row="guide_decoder", config={"trunk": "resnet18", "text_width": TEXT_WIDTH}),
     "unet": Build(row="unet", config={"width": 4}),
 }
 
@@ -98,6 +123,13 @@ def batch(seed=0, rows=2, size=(64, 96)):
     return image, features, mask
 
 
+def padded(features, mask, tokens):
+    """The same texts with padding up to a number of tokens."""
+    more = tokens - TOKENS
+    assert more > 0
+    return torch.nn.functional.pad(features, (0, 0, 0, more)), torch.nn.functional.pad(mask, (0, more))
+
+
 def inputs(build, image, features, mask):
     return (image, features, mask) if reads_text(build) else (image,)
 
@@ -116,6 +148,7 @@ class TestSegmentationContract:
         row = registry.model(build.row)
         assert shared.size_multiple == build.facts.size_multiple
         assert (shared.text_width is not None) == ("text" in row.reads)
+        assert shared.most_tokens == build.config.get("tokens", build.facts.most_tokens)
         assert (ROOT / row.card).is_file()
 
     def test_config_is_one_frozen_dataclass_with_defaults(self, build):
@@ -289,11 +322,22 @@ class TestReportContract:
 
     def test_more_padding_changes_nothing(self, network):
         image, features, mask = batch()
+        room = TOKENS + 35 if network.most_tokens is None else network.most_tokens
         with torch.no_grad():
             short = network(image, features, mask).logits
-            wide = torch.nn.functional.pad(features, (0, 0, 0, 35)), torch.nn.functional.pad(mask, (0, 35))
-            long = network(image, *wide).logits
+            long = network(image, *padded(features, mask, room)).logits
         torch.testing.assert_close(short, long, rtol=1e-4, atol=1e-5)
+
+    def test_a_text_without_room_is_refused(self, network):
+        image, features, mask = batch()
+        most = network.most_tokens
+        if most is None:
+            with torch.no_grad():
+                assert network(image, *padded(features, mask, 200)).logits.shape == (2, 1, 64, 96)
+            return
+        with pytest.raises(ShapeError, match=f"too long.*Got {most + 1} tokens.*at most {most}") as refused:
+            network(image, *padded(features, mask, most + 1))
+        assert "max_tokens" in str(refused.value)
 
     def test_a_row_without_text_is_the_text_free_call(self, network):
         image, features, mask = batch(rows=3)
