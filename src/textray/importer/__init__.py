@@ -1,0 +1,1 @@
+"""From a published checkpoint to a bundle: the one place that reads pickle, in a process of its own."""
