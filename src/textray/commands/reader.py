@@ -70,7 +70,7 @@ def segment(
     for notice in todo.notices:
         note(f"warning {notice.code}: {printable(notice.text)} {notice.remedy}".rstrip())
     for side in todo.sides:
-        note(_CONVENTION[side])
+        note(CONVENTION[side])
     code, _ = _run(todo, model, threads, as_json=as_json)
     raise typer.Exit(code)
 
@@ -126,7 +126,7 @@ def report(
             }
         )
         return
-    say(_CONVENTION[laterality.value])
+    say(CONVENTION[laterality.value])
     say("zones by image side (viewer's left and right):")
     for name, state in zip(ZONE_NAMES, found.zones.states, strict=True):
         say(f"  {name:14}{state}")
@@ -139,7 +139,7 @@ def report(
         note(f"warning {notice.code}: {printable(notice.text)} {notice.remedy}".rstrip())
 
 
-_CONVENTION: dict[str, str] = {
+CONVENTION: dict[str, str] = {
     "patient": "Left and right in the words are the patient's (on the usual film the patient's left is the viewer's "
     "right); --laterality viewer changes that.",
     "viewer": "Left and right in the words are the viewer's, as in the picture.",

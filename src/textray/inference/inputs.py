@@ -179,7 +179,9 @@ def _unfit(path: Path) -> LeftOut | None:
 
 
 def _is_own(path: Path) -> bool:
-    """True for a mask or overlay of this tool, and for its record."""
+    """True for a mask, an overlay or an explanation of this tool, and for its record."""
+    if path.name.endswith(outputs.EXPLAINED_SUFFIXES):
+        return is_own_picture(path)
     for suffix in outputs.SUFFIXES.values():
         if path.name.endswith(suffix):
             record = path.with_name(path.name.removesuffix(suffix) + outputs.SUFFIXES["record"])

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from textray.records import Prediction
 
 SUFFIXES = {"mask": ".mask.png", "overlay": ".overlay.png", "record": ".json"}
 """What is appended to a result's name, by kind. The record comes last: where it is, the result is complete."""
+EXPLAINED_SUFFIXES = (".attention.png", ".words.png", ".zones.png")
+"""What ends the names of the pictures that `textray explain` draws."""
 IMAGE_SUFFIXES = (
     ".png",
     ".jpg",
@@ -107,15 +109,31 @@ def write(prediction: Prediction, folder: Path, name: str) -> dict[str, Path]:
     """
     final = paths(folder, name)
     outputs = {kind: path.name for kind, path in final.items()}
-    with _staged(folder) as stage:
-        staged = {kind: stage / path.name for kind, path in final.items()}
-        write_mask(staged["mask"], prediction.mask)
-        write_overlay(staged["overlay"], prediction.image.pixels, prediction.mask)
-        write_json(staged["record"], {**prediction.record, "outputs": outputs})
-        final["record"].unlink(missing_ok=True)
-        for kind, path in final.items():
-            staged[kind].replace(path)
+    write_together(
+        final,
+        {
+            "mask": lambda path: write_mask(path, prediction.mask),
+            "overlay": lambda path: write_overlay(path, prediction.image.pixels, prediction.mask),
+            "record": lambda path: write_json(path, {**prediction.record, "outputs": outputs}),
+        },
+    )
     return final
+
+
+def write_together(final: Mapping[str, Path], writers: Mapping[str, Callable[[Path], None]]) -> None:
+    """Write files of one folder that is there, all of them or none, in the order of ``final``; raises as `save` does.
+
+    Args:
+        final: Where each file shall be. The last makes the result complete; an earlier one of its name goes first.
+        writers: For each of them what writes it under a path that it is given.
+    """
+    places = list(final.values())
+    with _staged(places[0].parent) as stage:
+        for kind, path in final.items():
+            writers[kind](stage / path.name)
+        places[-1].unlink(missing_ok=True)
+        for path in places:
+            (stage / path.name).replace(path)
 
 
 def write_summary(path: Path, values: object) -> None:

@@ -116,8 +116,13 @@ def write_overlay(
     _write_png(path, render_overlay(pixels, mask, truth), compress_level=3)
 
 
+def write_picture(path: str | Path, picture: NDArray[np.uint8]) -> None:
+    """Write a drawn page ``(H, W, 3)`` uint8 as a PNG."""
+    _write_png(path, picture, compress_level=6)
+
+
 def is_own_picture(path: str | Path) -> bool:
-    """True for a mask or an overlay that `write_mask` or `write_overlay` wrote, whatever it is called."""
+    """True for a mask, an overlay or a page that this module wrote, whatever it is called."""
     try:
         with Path(path).open("rb") as file:
             head = file.read(256)

@@ -1,0 +1,180 @@
+"""`textray explain`: what the network did with a film and its words."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from textray.commands.console import note, printable, say, say_json, shown
+from textray.commands.reader import CONVENTION, AsJson, Model, Out, Side, Threads, Whose
+from textray.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from textray.explain.explanation import Explainer
+    from textray.inference.batch import Row
+    from textray.inference.bundle import Bundle
+
+_OUT = Path("textray-out")
+
+app = typer.Typer(help="Show what the network did with a film and its words.", no_args_is_help=True)
+
+
+class Columns(StrEnum):
+    """Which tokens get a column of their own."""
+
+    PLACES = "places"
+    ALL = "all"
+
+
+Inputs = Annotated[list[str], typer.Argument(help="Images (DICOM, PNG, JPEG), folders or patterns.")]
+Words = Annotated[str, typer.Option(help="Report, or any words that name places.")]
+Encoder = Annotated[
+    Path | None, typer.Option(help="Folder of the frozen text encoder, where it is not installed as a package.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Work again on what is finished.")]
+
+
+@app.command("attention")
+def attention(
+    inputs: Inputs,
+    text: Words,
+    laterality: Whose = Side.PATIENT,
+    columns: Annotated[
+        Columns, typer.Option(help="Draw the words of place and the most attended others, or all.")
+    ] = Columns.PLACES,
+    model: Model = None,
+    text_encoder: Encoder = None,
+    out: Out = _OUT,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show where on the film each word is looked at, level by level; writes a picture and a record."""
+    from textray import registry
+
+    def make(bundle: Bundle) -> Explainer:
+        kind = registry.load("textray.explain.levels:AttentionExplainer")
+        made: Explainer = kind(bundle, columns=columns.value, text_encoder=text_encoder)
+        return made
+
+    _run(inputs, text, laterality, make, model=model, out=out, threads=threads, overwrite=overwrite, as_json=as_json)
+
+
+@app.command("words")
+def words(
+    inputs: Inputs,
+    text: Words,
+    laterality: Whose = Side.PATIENT,
+    model: Model = None,
+    text_encoder: Encoder = None,
+    out: Out = _OUT,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what each word weighs, by attention and by leaving it out; writes a picture and a record."""
+    from textray import registry
+
+    def make(bundle: Bundle) -> Explainer:
+        kind = registry.load("textray.explain.words:WordsExplainer")
+        made: Explainer = kind(bundle, text_encoder=text_encoder, threads=threads)
+        return made
+
+    _run(inputs, text, laterality, make, model=model, out=out, threads=threads, overwrite=overwrite, as_json=as_json)
+
+
+@app.command("zones")
+def zones(
+    inputs: Inputs,
+    text: Annotated[str | None, typer.Option(help="Report, or any words that name places.")] = None,
+    laterality: Whose = Side.PATIENT,
+    strict_text: Annotated[bool, typer.Option("--strict-text", help="Refuse words that name no zone.")] = False,
+    model: Model = None,
+    out: Out = _OUT,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what the mask would be if the words named other zones; writes a picture and a record. Needs no torch."""
+
+    def make(_: Bundle) -> Explainer:
+        from textray.explain.zones import ZonesExplainer
+
+        return ZonesExplainer()
+
+    _run(
+        inputs,
+        text,
+        laterality,
+        make,
+        model=model,
+        out=out,
+        threads=threads,
+        overwrite=overwrite,
+        as_json=as_json,
+        strict_text=strict_text,
+    )
+
+
+def _run(
+    inputs: list[str],
+    text: str | None,
+    laterality: Side,
+    make: Callable[[Bundle], Explainer],
+    *,
+    model: str | None,
+    out: Path,
+    threads: int | None,
+    overwrite: bool,
+    as_json: bool,
+    strict_text: bool = False,
+) -> None:
+    """Plan, explain and tell; the convention of left and right is told in any case."""
+    import textray
+    from textray.explain.run import explain_all
+    from textray.explain.subject import SIDES, needs_words
+    from textray.inference.bundle import Bundle
+    from textray.inference.plan import plan
+    from textray.records import Laterality
+
+    bundle = Bundle.load(model)
+    needs_words(bundle)
+    todo = plan(
+        inputs, out, text=text, laterality=Laterality(laterality.value), strict_text=strict_text, overwrite=overwrite
+    )
+    explainer = make(bundle)
+    for side in todo.sides:
+        note(CONVENTION[side])
+    note(SIDES)
+    told: set[tuple[str, str]] = set()
+    rows = explain_all(textray.load(model, threads=threads), todo, explainer, lambda row: _tell(row, told, as_json))
+    failed = sum(row.status == "failed" for row in rows)
+    if as_json:
+        counts = {status: sum(row.status == status for row in rows) for status in _STATUSES}
+        code = InputError.exit_code if failed else 0
+        say_json({"type": "run", "kind": explainer.kind, "exit_code": code, "counts": counts})
+    raise typer.Exit(InputError.exit_code if failed else 0)
+
+
+_STATUSES = ("done", "finished", "skipped", "failed")
+
+
+def _tell(row: Row, told: set[tuple[str, str]], as_json: bool) -> None:
+    path = shown(row.path)
+    if as_json:
+        say_json({"type": "result", **row.to_dict()})
+    if row.status in ("failed", "skipped"):
+        note(f"{'error' if row.status == 'failed' else 'skipped'} {row.code}: {path}: {printable(row.reason)}")
+        return
+    for warning in row.warnings:
+        if (warning["code"], warning["text"]) not in told:
+            told.add((warning["code"], warning["text"]))
+            note(f"warning {warning['code']}: {path}: {printable(warning['text'])} {warning['remedy']}".rstrip())
+    if not as_json:
+        earlier = " (finished by an earlier run)" if row.status == "finished" else ""
+        say(f"{path}{earlier} -> {shown(row.outputs['picture'])}, {shown(row.outputs['record'])}")

@@ -1,0 +1,179 @@
+"""Drawing of pages: films as thumbnails, heat maps over them, colour scales, wrapped text. Pillow only."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image as PILImage
+from PIL import ImageDraw, ImageFont
+
+Colour = tuple[int, int, int]
+Picture = NDArray[np.uint8]
+"""``(H, W, 3)`` uint8, RGB."""
+INK: Colour = (30, 30, 30)
+FAINT: Colour = (120, 120, 120)
+PAPER: Colour = (255, 255, 255)
+
+_RAMP: tuple[tuple[float, Colour], ...] = (
+    (0.0, (25, 25, 80)),
+    (0.25, (90, 35, 140)),
+    (0.5, (200, 55, 100)),
+    (0.75, (250, 150, 45)),
+    (1.0, (255, 250, 170)),
+)
+"""From low to high; its brightness rises all along, so it also reads in grey."""
+_DIM = 0.75  # a bright film would wash out the dark colours
+_HIDES = (0.3, 0.85)  # share of the colour over the film at the lowest and at the highest value
+
+
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own scalable font; no font is looked for on the machine."""
+    return ImageFont.load_default(size)
+
+
+def text_width(text: str, size: int) -> int:
+    """Width of a line in pixels."""
+    return int(np.ceil(font(size).getlength(text)))
+
+
+def wrap(text: str, size: int, width: int) -> list[str]:
+    """Break a text into lines of at most ``width`` pixels; a longer word stays whole on a line of its own."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer, size) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def ramp(values: ArrayLike) -> Picture:
+    """Colours of values in [0, 1], with an axis of three behind those of ``values``."""
+    given = np.clip(np.asarray(values, np.float64), 0, 1)
+    places = [place for place, _ in _RAMP]
+    planes = [np.interp(given, places, [colour[c] for _, colour in _RAMP]) for c in range(3)]
+    return np.rint(np.stack(planes, axis=-1)).astype(np.uint8)
+
+
+def fit(shape: tuple[int, int], most: int) -> tuple[int, int]:
+    """Height and width of a picture whose longer side is made ``most`` pixels long."""
+    scale = most / max(shape)
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
+
+
+def thumbnail(pixels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """A film for the eye: stretched between its 0.5th and 99.5th percentile and resized.
+
+    Args:
+        pixels: ``(H, W)`` float32 in [0, 1], or ``(H, W, 3)``.
+        size: Height and width.
+
+    Returns:
+        ``(h, w, 3)`` float32 in [0, 255].
+    """
+    low, high = np.percentile(pixels, (0.5, 99.5))
+    stretched = np.clip((pixels - low) / max(float(high - low), 1e-6), 0, 1) * 255
+    picture = PILImage.fromarray(np.rint(stretched).astype(np.uint8))
+    small = np.asarray(picture.resize((size[1], size[0]), PILImage.Resampling.LANCZOS), np.float32)
+    return np.array(np.broadcast_to(small[..., None] if small.ndim == 2 else small, (*size, 3)))
+
+
+def shrink(picture: Picture, size: tuple[int, int]) -> Picture:
+    """A picture in another size, height and width."""
+    resized = PILImage.fromarray(picture).resize((size[1], size[0]), PILImage.Resampling.LANCZOS)
+    return np.asarray(resized, np.uint8)
+
+
+def heat(film: NDArray[np.float32], values: NDArray[np.float32]) -> Picture:
+    """Lay a heat map over a film; the film shows through, most where the values are low.
+
+    Args:
+        film: ``(h, w, 3)`` float32 in [0, 255].
+        values: ``(h, w)`` float32 in [0, 1].
+    """
+    share = (_HIDES[0] + (_HIDES[1] - _HIDES[0]) * np.clip(values, 0, 1))[..., None]
+    return np.asarray(np.rint(film * _DIM * (1 - share) + ramp(values) * share), np.uint8)
+
+
+class Page:
+    """A white page to draw on.
+
+    Args:
+        width: In pixels.
+        height: In pixels.
+    """
+
+    def __init__(self, width: int, height: int) -> None:
+        self._sheet = PILImage.new("RGB", (width, height), PAPER)
+        self._pen = ImageDraw.Draw(self._sheet)
+        self.width, self.height = width, height
+
+    @property
+    def picture(self) -> Picture:
+        """What was drawn."""
+        return np.array(self._sheet)
+
+    def text(
+        self,
+        left: int,
+        top: int,
+        text: str,
+        size: int = 14,
+        *,
+        colour: Colour = INK,
+        anchor: Literal["l", "m", "r"] = "l",
+    ) -> None:
+        """Write one line; ``left`` is its left end, middle or right end, as ``anchor`` says, and ``top`` its top."""
+        self._pen.text((left, top), text, fill=colour, font=font(size), anchor=f"{anchor}a")
+
+    def lines(self, left: int, top: int, lines: list[str], size: int = 14, *, colour: Colour = INK) -> int:
+        """Write lines below each other; returns where the next would begin."""
+        for line in lines:
+            self.text(left, top, line, size, colour=colour)
+            top += line_height(size)
+        return top
+
+    def paste(self, left: int, top: int, picture: Picture) -> None:
+        """Put a picture down."""
+        self._sheet.paste(PILImage.fromarray(picture), (left, top))
+
+    def box(self, left: int, top: int, width: int, height: int, colour: Colour) -> None:
+        """Fill a rectangle; one without width is left out."""
+        if width > 0 and height > 0:
+            self._pen.rectangle((left, top, left + width - 1, top + height - 1), fill=colour)
+
+    def rule(self, points: list[tuple[int, int]], colour: Colour = FAINT) -> None:
+        """Draw a line through points ``(x, y)``."""
+        self._pen.line(points, fill=colour, width=1)
+
+    def scale(self, left: int, top: int, height: int, low: float, high: float, mark: tuple[float, str] | None) -> None:
+        """Draw a standing colour scale with the numbers at its ends.
+
+        Args:
+            left: Its left edge.
+            top: Its upper edge.
+            height: Its height.
+            low: Value of the lowest colour.
+            high: Value of the highest colour.
+            mark: A value between them, and what it is called.
+        """
+        strip = ramp(np.linspace(1, 0, height))[:, None]
+        self.paste(left, top, np.ascontiguousarray(np.broadcast_to(strip, (height, 14, 3))))
+        right = left + 18
+        self.text(right, top - 2, f"{high:.3f}", 12)
+        self.text(right, top + height - 13, f"{low:.3f}", 12)
+        if mark is not None and high > low:
+            at = top + round((high - mark[0]) / (high - low) * (height - 1))
+            if top <= at < top + height:
+                self.rule([(left - 3, at), (left + 16, at)], INK)
+                self.text(right, min(max(at - 7, top + 13), top + height - 29), mark[1], 12)
+
+
+def line_height(size: int) -> int:
+    """Distance from one line to the next."""
+    return round(size * 1.35)

@@ -1,0 +1,222 @@
+"""`textray explain zones`: the same film told of other zones, one zone more or less at a time.
+
+Each case is a run of the bundle's own graph; nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textray.explain import subject
+from textray.explain.explanation import Explanation
+from textray.explain.page import FAINT, Page, Picture, fit, line_height, thumbnail, wrap
+from textray.inference.predictor import Predictor
+from textray.inference.record import zone_areas
+from textray.io.write import render_overlay
+from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Prediction, Zones
+
+MEANING = (
+    "Each panel is a run of the network on the same film, told of other zones: differences between panels are caused "
+    "by the words. Words that are not true of the film are an experiment, not a second opinion."
+)
+_LEGEND = (
+    "White lines: the zones of the picture. Below each panel: lesion in each zone as a share of the picture, and p, "
+    "the mean probability in that zone."
+)
+_PANEL, _GAP, _MARGIN, _COLUMNS = 270, 18, 16, 3
+_LINE: tuple[int, int, int] = (235, 235, 235)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Told:
+    """One run.
+
+    Attributes:
+        name: ``given``, ``none``, ``mirrored``, ``with left upper``, ``without left upper``, ...
+        zones: What the network was told; no zone is no text.
+        probability: ``(h, w)`` float32 at the network's size.
+        mask: ``(H, W)`` bool on the film's grid.
+        mean: Mean probability in each of the six zones of the picture, by name.
+    """
+
+    name: str
+    zones: Zones
+    probability: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    mean: dict[str, float]
+
+
+class ZonesExplainer:
+    """Explains what each zone that is named does to the mask."""
+
+    kind = "zones"
+    needs_words = False
+
+    def __init__(self) -> None:
+        self.settings: dict[str, Any] = {}
+
+    def explain(self, predictor: Predictor, prediction: Prediction) -> Explanation:
+        """Segment one film again and again, told of other zones each time."""
+        given = Zones() if prediction.report is None else prediction.report.zones
+        cases = [(name, zones) for name, zones in counterfactuals(given) if zones or not predictor.bundle.needs_text]
+        pixels = predictor.preprocess.apply(prediction.image)[None]
+        runs = [self._run(predictor, prediction, pixels, name, zones) for name, zones in cases]
+        base = runs[0]
+        told = [self._values(run, base, predictor, prediction) for run in runs]
+        values = {
+            "given": subject.describe_zones(given, prediction.grid),
+            "compared_with": base.name,
+            "zone_rows": list(predictor.bundle.zone_rows),
+            "cases": told,
+            "meaning": MEANING,
+        }
+        return Explanation(values=values, picture=_draw(runs, told, predictor, prediction))
+
+    @staticmethod
+    def _run(
+        predictor: Predictor, prediction: Prediction, pixels: NDArray[np.float32], name: str, zones: Zones
+    ) -> Told:
+        small = predictor.predict_batch(pixels, [zones.index if zones else None])[0]
+        restored = predictor.preprocess.restore(small, prediction.grid)
+        mean = zone_means(restored, prediction.grid, predictor.bundle.zone_rows)
+        return Told(name=name, zones=zones, probability=small, mask=restored >= predictor.threshold, mean=mean)
+
+    @staticmethod
+    def _values(run: Told, base: Told, predictor: Predictor, prediction: Prediction) -> dict[str, Any]:
+        areas = zone_areas(run.mask, prediction.grid, predictor.bundle.zone_rows)
+        whole = prediction.grid.height * prediction.grid.width
+        return {
+            "name": run.name,
+            "told": subject.describe_zones(run.zones, prediction.grid),
+            "lesion_share": round(float(run.mask.mean()), 6),
+            "dice_with_compared": round(subject.dice(run.mask, base.mask), 6),
+            "zones": {
+                name: {
+                    **areas[name],
+                    "share_of_picture": round(areas[name]["pixels"] / whole, 6),
+                    "mean_probability": round(run.mean[name], 6),
+                    "mean_probability_change": round(run.mean[name] - base.mean[name], 6),
+                }
+                for name in ZONE_NAMES
+            },
+        }
+
+
+def counterfactuals(given: Zones) -> Iterator[tuple[str, Zones]]:
+    """What to tell the network of: the given zones first, then nothing, the mirrored ones, each zone more or less.
+
+    Args:
+        given: Zones by image side; none for a film without words, to which each single zone is added.
+
+    Yields:
+        Name and zones; what would repeat an earlier run is left out.
+    """
+    present = given.present
+    told = {given.index}
+    if given:
+        yield "given", Zones.from_present(present)
+    yield "none", Zones()
+    told.add(0)
+    mirrored = given.mirror()
+    if mirrored.index not in told:
+        told.add(mirrored.index)
+        yield "mirrored", Zones.from_present(mirrored.present)
+    for i, name in enumerate(ZONE_NAMES):
+        other = Zones.from_present([p != (i == k) for k, p in enumerate(present)])
+        if other.index not in told:
+            told.add(other.index)
+            yield f"{'without' if present[i] else 'with'} {name}", other
+
+
+def zone_means(values: NDArray[np.float32], grid: Grid, rows: tuple[float, float]) -> dict[str, float]:
+    """Mean of a map ``(H, W)`` in each of the six zones of the picture, NaN-free: an empty zone counts as 0."""
+    level = np.searchsorted(rows, (np.arange(grid.height) + 0.5) / grid.height, side="right")
+    right = (np.arange(grid.width) + 0.5) / grid.width >= 0.5
+    means = {}
+    for side, columns in zip(SIDES, (~right, right), strict=True):
+        for i, name in enumerate(LEVELS):
+            part = values[np.ix_(level == i, columns)]
+            means[f"{side} {name}"] = float(part.mean()) if part.size else 0.0
+    return means
+
+
+def _draw(runs: list[Told], cases: list[dict[str, Any]], predictor: Predictor, prediction: Prediction) -> Picture:
+    height, width = fit(prediction.grid.shape, _PANEL)
+    cell = max(width, _PANEL)
+    page_width = 2 * _MARGIN + _COLUMNS * cell + (_COLUMNS - 1) * _GAP
+    header = [("The same film, told of other zones", 18)]
+    notes = (subject.convention(prediction)["text"], MEANING, _LEGEND)
+    header += [(line, 12) for note in notes for line in wrap(note, 12, page_width - 2 * _MARGIN)]
+    titles = [_title(run, prediction, cell) for run in runs]
+    above = max(len(title) for title in titles) * line_height(13) + 22
+    below = 5 * line_height(12) + 8
+    rows = -(-len(runs) // _COLUMNS)
+    top = _MARGIN + sum(line_height(size) for _, size in header) + 10
+    page = Page(page_width, top + rows * (above + height + below + _GAP))
+    y = _MARGIN
+    for line, size in header:
+        page.text(_MARGIN, y, line, size)
+        y += line_height(size)
+    for i, (run, case) in enumerate(zip(runs, cases, strict=True)):
+        x, y = _MARGIN + i % _COLUMNS * (cell + _GAP), top + i // _COLUMNS * (above + height + below + _GAP)
+        page.text(x, y, _NAMES.get(run.name, run.name + " (viewer's)"), 15)
+        page.lines(x, y + 22, titles[i], 13)
+        _film(page, x, y + above, run, predictor, prediction, (height, width))
+        _table(page, x, y + above + height + 4, case)
+    return page.picture
+
+
+_NAMES = {"given": "as given", "none": "told nothing", "mirrored": "left and right swapped"}
+
+
+def _title(run: Told, prediction: Prediction, width: int) -> list[str]:
+    """What the network is told, in the words of both conventions, short enough for a panel."""
+    if not run.zones:
+        return ["no text"]
+    lines = wrap(f"viewer's {_short(run.zones)}", 13, width)
+    if subject.patient_words(run.zones, prediction.grid) is None:
+        return [*lines, "patient's sides unknown"]
+    swap = prediction.grid.mirrored and prediction.grid.sides_from != "undefined"
+    return [*lines, *wrap(f"patient's {_short(run.zones.mirror() if swap else run.zones)}", 13, width)]
+
+
+def _short(zones: Zones) -> str:
+    """Such as "left upper, lower; right lower"."""
+    parts = []
+    for side, states in zip(SIDES, (zones.present[:3], zones.present[3:]), strict=True):
+        levels = [name for name, present in zip(LEVELS, states, strict=True) if present]
+        if levels:
+            parts.append(f"{side} {', '.join(levels)}")
+    return "; ".join(parts)
+
+
+def _film(
+    page: Page, left: int, top: int, run: Told, predictor: Predictor, prediction: Prediction, size: tuple[int, int]
+) -> None:
+    height, width = size
+    small = predictor.preprocess.restore(run.probability, Grid(height=height, width=width)) >= predictor.threshold
+    film = thumbnail(prediction.image.pixels, size).mean(2) / 255
+    page.paste(left, top, render_overlay(np.asarray(film, np.float32), small))
+    for share in predictor.bundle.zone_rows:
+        page.rule([(left, top + round(share * height)), (left + width - 1, top + round(share * height))], _LINE)
+    page.rule([(left + width // 2, top), (left + width // 2, top + height - 1)], _LINE)
+
+
+def _table(page: Page, left: int, top: int, case: dict[str, Any]) -> None:
+    """Area and mean probability of each zone of the picture below its panel."""
+    zones = case["zones"]
+    page.text(left, top, f"lesion {case['lesion_share']:.1%}, Dice with first {case['dice_with_compared']:.2f}", 12)
+    y = top + line_height(12)
+    page.text(left + 50, y, "viewer's left", 12, colour=FAINT)
+    page.text(left + 160, y, "viewer's right", 12, colour=FAINT)
+    for name in LEVELS:
+        y += line_height(12)
+        page.text(left, y, name, 12, colour=FAINT)
+        for x, side in ((50, "left"), (160, "right")):
+            one = zones[f"{side} {name}"]
+            page.text(left + x, y, f"{one['share_of_picture']:.1%}, p {one['mean_probability']:.2f}", 12)
