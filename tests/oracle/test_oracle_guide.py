@@ -1,0 +1,214 @@
+"""The levels of GuideDecoder again, in NumPy and slowly, beside the modules.
+
+Everything in double precision, so that agreement to 1e-9 leaves no room for another formula.
+"""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from textray.nn.attention import raster_sines
+from textray.nn.decoder import GuidedDecoder, GuidedUpBlock, GuideLayer, TokenMixer
+
+WIDTH, TOKENS, MIXED = 10, 7, 4
+
+
+def numbers(module):
+    """Tensors of a module by name, as NumPy."""
+    return {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
+
+
+def randomised(module, seed=3):
+    """Make every parameter and statistic of a module matter."""
+    generator = torch.Generator().manual_seed(seed)
+    module.double().eval()
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            if tensor.is_floating_point():
+                noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+                tensor.copy_(noise.abs() + 0.5 if name.endswith("running_var") else 0.4 * noise)
+    return module
+
+
+# --- one image's arithmetic; tokens are rows -------------------------------------------------------------------------
+
+
+def linear(x, p, name):
+    return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
+
+
+def layer_norm(x, p, name):
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * p[f"{name}.weight"] + p[f"{name}.bias"]
+
+
+def gelu(x):
+    return np.array([v * 0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x.ravel()]).reshape(x.shape)
+
+
+def leaky(x):
+    return np.where(x > 0, x, 0.01 * x)
+
+
+def sines(length, width):
+    """PE[p, 2i] = sin(p e^(-2i ln(10000) / C)), PE[p, 2i + 1] = cos of the same."""
+    out = np.zeros((length, width))
+    for p in range(length):
+        for c in range(width):
+            angle = p * math.exp(-2 * (c // 2) * math.log(10000) / width)
+            out[p, c] = math.cos(angle) if c % 2 else math.sin(angle)
+    return out
+
+
+def attention(query, key, value, heads, p, name):
+    """Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V, head by head, place by place."""
+    q, k, v = (linear(x, p, f"{name}.{part}") for x, part in ((query, "query"), (key, "key"), (value, "value")))
+    width = q.shape[1] // heads
+    out = np.zeros_like(q)
+    for head in range(heads):
+        own = slice(head * width, (head + 1) * width)
+        for i in range(len(q)):
+            weights = np.exp([q[i, own] @ k[j, own] / math.sqrt(width) for j in range(len(k))])
+            out[i, own] = (weights / weights.sum()) @ v[:, own]
+    return linear(out, p, f"{name}.output")
+
+
+def mixed(text, real, p, name=""):
+    """LeakyReLU(W(GELU(M T + b))) with T zero at padding and at slots that the text does not reach."""
+    m, b = p[f"{name}mix.weight"], p[f"{name}mix.bias"]
+    slots = np.zeros((m.shape[1], text.shape[1]))
+    for token in range(len(text)):
+        if real[token]:
+            slots[token] = text[token]
+    return leaky(linear(gelu(m @ slots + b[:, None]), p, f"{name}project"))
+
+
+def guide(image, text, real, p, heads):
+    """Map of one image ``(C, h, w)``, guided; the map itself where no token is real."""
+    if not real.any():
+        return image
+    x = image.reshape(len(image), -1).T  # row by row
+    t, places = mixed(text, real, p, "text."), sines(image[0].size, len(image))
+    u = layer_norm(x, p, "self_norm")
+    x = x + layer_norm(attention(u + places, u + places, u, 1, p, "self_attention"), p, "self_output_norm")
+    w = layer_norm(x, p, "cross_norm")
+    crossed = attention(w + places, t + sines(*t.shape), t, heads, p, "cross_attention")
+    x = x + p["scale"] * layer_norm(crossed, p, "cross_output_norm")
+    return x.T.reshape(image.shape)
+
+
+def transposed_2x2(x, kernel):
+    """Stride 2, ``(C, h, w)`` with ``(C, O, 2, 2)`` to ``(O, 2h, 2w)``."""
+    out = np.zeros((kernel.shape[1], 2 * x.shape[1], 2 * x.shape[2]))
+    for i in range(x.shape[1]):
+        for j in range(x.shape[2]):
+            out[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2] = np.tensordot(x[:, i, j], kernel, 1)
+    return out
+
+
+def conv_3x3(x, kernel):
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
+    out = np.zeros((len(kernel), *x.shape[1:]))
+    for i in range(x.shape[1]):
+        for j in range(x.shape[2]):
+            out[:, i, j] = np.tensordot(kernel, padded[:, i : i + 3, j : j + 3], 3)
+    return out
+
+
+def batch_norm(x, p, name):
+    mean, var, weight, bias = (
+        p[f"{name}.{key}"][:, None, None] for key in ("running_mean", "running_var", "weight", "bias")
+    )
+    return (x - mean) / np.sqrt(var + 1e-5) * weight + bias
+
+
+def up(deeper, skip, p, name=""):
+    x = np.concatenate([transposed_2x2(deeper, p[f"{name}upsample.weight"]), skip])
+    for conv, norm in ((0, 1), (3, 4)):
+        x = leaky(batch_norm(conv_3x3(x, p[f"{name}mix.{conv}.weight"]), p, f"{name}mix.{norm}"))
+    return x
+
+
+# --- beside the modules ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def texts():
+    """Five tokens of seven slots: one text fills all five, one has two tokens, one has none."""
+    text = np.random.default_rng(5).normal(size=(3, 5, WIDTH))
+    real = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]], bool)
+    return text, real
+
+
+@pytest.mark.parametrize(("length", "width"), [(1, 4), (9, 10), (784, 6), (5, 7)])
+def test_sines(length, width):
+    found = raster_sines(torch.zeros(2, length, width, dtype=torch.float64)).numpy()
+    np.testing.assert_allclose(found, sines(length, width), atol=1e-9)
+
+
+def test_sines_in_half_precision_are_rounded_last():
+    found = raster_sines(torch.zeros(1, 3136, 8, dtype=torch.bfloat16))
+    assert found.dtype == torch.bfloat16
+    np.testing.assert_allclose(found.float().numpy(), sines(3136, 8), atol=5e-3)
+
+
+def test_token_mixer(texts):
+    module = randomised(TokenMixer(TOKENS, MIXED, text_width=WIDTH, width=8))
+    text, real = texts
+    with torch.no_grad():
+        found = module(torch.from_numpy(text), torch.from_numpy(real)).numpy()
+    for row in range(3):
+        np.testing.assert_allclose(found[row], mixed(text[row], real[row], numbers(module)), atol=1e-9)
+
+
+@pytest.mark.parametrize(("channels", "heads"), [(12, 4), (9, 3)], ids=["4 heads", "3 heads"])
+@pytest.mark.parametrize("size", [(2, 4), (3, 5), (1, 1)], ids=str)
+def test_guide_layer(channels, heads, size, texts):
+    module = randomised(GuideLayer(channels, tokens=TOKENS, mixed=MIXED, text_width=WIDTH, scale=0.5))
+    assert module.cross_attention.heads == heads
+    assert module.self_attention.heads == 1
+    image, (text, real) = np.random.default_rng(0).normal(size=(3, channels, *size)), texts
+    with torch.no_grad():
+        found = module(torch.from_numpy(image), torch.from_numpy(text), torch.from_numpy(real)).numpy()
+    for row in range(3):
+        np.testing.assert_allclose(
+            found[row], guide(image[row], text[row], real[row], numbers(module), heads), atol=1e-9
+        )
+    assert np.abs(found[0] - image[0]).max() > 0.1
+
+
+def test_up_block():
+    module = randomised(GuidedUpBlock(6, 8, 4))
+    rng = np.random.default_rng(2)
+    deeper, skip = rng.normal(size=(2, 6, 2, 3)), rng.normal(size=(2, 8, 4, 6))
+    with torch.no_grad():
+        found = module(torch.from_numpy(deeper), torch.from_numpy(skip)).numpy()
+    for row in range(2):
+        np.testing.assert_allclose(found[row], up(deeper[row], skip[row], numbers(module)), atol=1e-9)
+    assert found.min() < 0 < found.max()  # both sides of the leaky ReLU
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["text", "text-free"])
+def test_decoder(told, texts):
+    """Guide before up, coarse to fine, each level with its own number of mixed tokens."""
+    decoder = GuidedDecoder(
+        (4, 6, 8, 12), (4, 8, 6), text_width=WIDTH, tokens=TOKENS, mixed_tokens=(5, 3, 2), scale=1.0
+    )
+    module = randomised(decoder)
+    rng = np.random.default_rng(4)
+    maps = [rng.normal(size=(3, c, 16 // 2**s, 8 // 2**s)) for s, c in enumerate((4, 6, 8, 12))]
+    text, real = texts
+    given = (torch.from_numpy(text), torch.from_numpy(real)) if told else None
+    with torch.no_grad():
+        found = module([torch.from_numpy(m) for m in maps], given).numpy()
+    p = numbers(module)
+    assert [p[f"guides.{s}.text.mix.bias"].size for s in (2, 1, 0)] == [5, 3, 2]
+    for row in range(3):
+        x = maps[3][row]
+        for s, heads in ((2, 4), (1, 3), (0, 4)):
+            own = {k.removeprefix(f"guides.{s}."): v for k, v in p.items() if k.startswith(f"guides.{s}.")}
+            x = guide(x, text[row], real[row] & told, own, heads)
+            x = up(x, maps[s][row], p, f"ups.{s}.")
+        np.testing.assert_allclose(found[row], x, atol=1e-9)
