@@ -1,0 +1,243 @@
+"""Pages of a reproduced table: ``table.md`` for the eye, ``table.csv`` with one line for each training."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from textray import __version__, registry
+from textray.metrics.segmentation import check_protocol
+from textray.reproduce.compare import compare, mean_and_range
+from textray.reproduce.plan import Budget, Row, Table
+from textray.reproduce.printed import PrintedRow, Protocol
+from textray.reproduce.runner import Entry, State
+
+SCORES = ("dice_pooled", "iou_pooled", "dice_per_image", "iou_per_image")
+_HEAD = (
+    "row", "text", "state", *(f"`{name}`" for name in SCORES), "trainable", "GMACs", "training", "scoring",
+    "printed DSC / IoU", "printed protocol",
+)  # fmt: skip
+_FIELDS = (
+    "row", "label", "data", "split", "state", "reason", "seed", "text_mode", "fraction", "model", "form",
+    "images_fit", "images_scored", "size", "steps", "epochs", "best_epoch",
+    *(f"{name}{part}" for name in SCORES for part in ("", "_low", "_high")),
+    "trainable", "gmacs", "train_seconds", "evaluate_seconds",
+    "printed_label", "printed_dice_percent", "printed_iou_percent", "printed_gap_points", "printed_protocol",
+    "printed_parameters_millions", "printed_flops_g", "settings", "commit", "command",
+)  # fmt: skip
+_NOTES = (
+    "A row is trained, exported and scored with the command of its line in `table.csv`. What the paper trained longer, "
+    "larger and on its own split is printed beside it, to show which way of averaging it can be compared with, not to "
+    "be compared with digit by digit.",
+    "`dice_pooled` and `iou_pooled` count every pixel of the split once and obey J = D / (2 − D); `dice_per_image` and "
+    "`iou_per_image` are means over images. A printed pair is **pooled** where it obeys J = D / (2 − D) within the "
+    "rounding of its digits, **per image** where J lies above, which only a mean over images can do, **unclear** where "
+    "it lies above by more than rounding and by less than half a point, **impossible** where it lies below. Rows of "
+    "different protocols cannot be compared with each other.",
+    "Text `oracle`: trained and scored with the data set's captions, which were written from the masks and tell where "
+    "the lesions are. Text `none`: trained and scored without a word.",
+    "The checkpoint is selected on the inner part of the training set only, by pooled Dice in the row's own text mode.",
+)
+
+
+def markdown(table: Table, budget: Budget, entries: Sequence[Entry], *, seeds: int, command: str) -> str:
+    """The whole ``table.md``.
+
+    Args:
+        table: The table.
+        budget: Its budget.
+        entries: What became of its rows.
+        seeds: How many seeds were asked for.
+        command: The command line, folders by placeholders.
+
+    Raises:
+        TextRayError: If a Dice and an IoU of ours cannot belong to the same masks.
+    """
+    lines = [f"# {table.title}", ""]
+    for data in table.data:
+        lines += _section(table, data, [entry for entry in entries if entry.data == data])
+    lines += ["## How it was made", "", f"- Command: `{command}`", f"- Budget `{budget.name}`: {budget.words}"]
+    lines += [f"- {line}" for line in _provenance(entries, seeds)]
+    lines += ["", "## How to read it", "", *(f"- {note}" for note in _NOTES)]
+    return "\n".join(lines) + "\n"
+
+
+def command_line(name: str, roots: Sequence[str], budget: str, seeds: int, rows: Sequence[str]) -> str:
+    """The command of a run; folders by placeholders, since a path may name persons."""
+    words = ["textray", "reproduce", name, *(w for root in roots for w in ("--root", f"{root}=DIR"))]
+    words += ["--budget", budget, "--seeds", str(seeds), *(word for row in rows for word in ("--rows", row))]
+    return shlex.join([*words, "--out", "OUT"])
+
+
+def csv_table(table: Table, entries: Sequence[Entry]) -> str:
+    """The whole ``table.csv``: one line for each training, and one for each row that has none."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, _FIELDS, lineterminator="\n", restval="")
+    writer.writeheader()
+    for entry in entries:
+        writer.writerow(_csv_row(table, entry))
+    return text.getvalue()
+
+
+def _section(table: Table, data: str, entries: Sequence[Entry]) -> list[str]:
+    title = registry.dataset(data).title if data in registry.DATASETS else data
+    done = [entry for entry in entries if entry.result is not None]
+    lines = [f"## {title}", ""]
+    if done:
+        first = done[0].result or {}
+        lines += [
+            f"Scored on `{first['split']}`: {first['images'][first['split']]} images of {first['patients']} patients, "
+            "each on its own grid. In percent: mean over seeds, and the lowest and highest seed.",
+            "",
+        ]
+    lines += _markdown_row(_HEAD) + _markdown_row(["---"] * 3 + ["---:"] * (len(_HEAD) - 4) + ["---"])
+    for row in table.rows:
+        lines += _markdown_row(_cells(row, table.printed_row(row), data, [e for e in entries if e.row is row]))
+    if done:
+        lines += ["", f"### Each seed: {title}", "", "In percent, with the 95 % interval over patients.", ""]
+        lines += _markdown_row(["row", "text", "seed", "training images", "steps", *(f"`{name}`" for name in SCORES)])
+        lines += _markdown_row(["---"] * 2 + ["---:"] * 7)
+        lines += [line for entry in done for line in _seed_line(entry)]
+        lines += _answers(table, data, entries, title)
+    return [*lines, ""]
+
+
+def _cells(row: Row, printed: PrintedRow | None, data: str, entries: Sequence[Entry]) -> list[str]:
+    results = [entry.result for entry in entries if entry.result is not None]
+    for result in results:
+        check_protocol({name: result["scores"][name]["value"] for name in SCORES})
+    cells = [row.label, row.mode if row.exists else "–", _state(entries)]
+    for name in SCORES:
+        mean, low, high = mean_and_range([100 * result["scores"][name]["value"] for result in results])
+        spread = f" ({low:.2f}–{high:.2f})" if len(results) > 1 else ""
+        cells.append(f"{mean:.2f}{spread}" if results else "–")
+    if results:
+        cells += [f"{results[0]['trainable']:,}", f"{results[0]['gmacs']:.2f}"]
+        for key in ("train_seconds", "evaluate_seconds"):
+            cells.append(f"{mean_and_range([result[key] for result in results])[0]:.0f} s")
+    else:
+        cells += ["–"] * 4
+    scores = printed.scores.get(data) if printed is not None else None
+    if scores is None:
+        return [*cells, "–", "–"]
+    protocol = str(scores.protocol)
+    if scores.protocol is not Protocol.POOLED:
+        protocol += f" (J is {scores.gap:+.2f} from D/(2−D))"
+    return [*cells, f"{scores.dice:.2f} / {scores.iou:.2f}", protocol]
+
+
+def _state(entries: Sequence[Entry]) -> str:
+    """What became of a row, over its seeds."""
+    words = []
+    for state in State:
+        found = [entry for entry in entries if entry.state is state]
+        if not found:
+            continue
+        seeds = [entry.seed for entry in found if entry.seed is not None]
+        some = f" (seed {', '.join(map(str, seeds))})" if seeds and len(found) < len(entries) else ""
+        reasons = dict.fromkeys(entry.reason for entry in found if entry.reason)
+        words.append(f"{state}{some}" + "".join(f": {reason}" for reason in reasons))
+    return "; ".join(words).replace("|", "\\|")
+
+
+def _seed_line(entry: Entry) -> list[str]:
+    result = entry.result or {}
+    cells = [entry.row.label, entry.row.mode, str(entry.seed), f"{result['images']['fit']:,}", f"{result['steps']:,}"]
+    for name in SCORES:
+        score = result["scores"][name]
+        cells.append(f"{100 * score['value']:.2f} [{100 * score['low']:.2f}, {100 * score['high']:.2f}]")
+    return _markdown_row(cells)
+
+
+def _answers(table: Table, data: str, entries: Sequence[Entry], title: str) -> list[str]:
+    if not table.comparisons:
+        return []
+    lines = ["", f"### Questions: {title}", ""]
+    lines += [
+        "Differences in points of Dice with the 95 % interval over patients, both rows on the same draws, all seeds"
+    ]
+    lines += ["together. Better or worse is said only where the interval leaves 0 out and every seed agrees.", ""]
+    lines += _markdown_row(["question", "`dice_pooled`", "answer", "`dice_per_image`", "answer", "each seed (pooled)"])
+    lines += _markdown_row(["---", "---:", "---", "---:", "---", "---:"])
+    for comparison in table.comparisons:
+        answer = compare(comparison, entries, data)
+        cells = [comparison.question]
+        for name in ("dice_pooled", "dice_per_image"):
+            found = answer.differences.get(name)
+            shown = f"{100 * found.value:+.2f} [{100 * found.low:+.2f}, {100 * found.high:+.2f}]" if found else "–"
+            cells += [shown, str(answer.verdict(name))]
+        lines += _markdown_row([*cells, ", ".join(f"{100 * d:+.2f}" for d in answer.by_seed.get("dice_pooled", ()))])
+    return lines
+
+
+def _provenance(entries: Sequence[Entry], seeds: int) -> list[str]:
+    results = [entry.result for entry in entries if entry.result is not None]
+    lines = [f"Seeds: {', '.join(map(str, range(seeds)))}; a seed also chooses the patients of a share of the data."]
+    if not results:
+        return [*lines, f"TextRay {__version__}; no row is measured yet."]
+    steps = sorted({result["steps"] for result in results})
+    lines.append(f"Optimiser steps of a row: {_span(steps)}; input {_span(sorted({_size(r) for r in results}))} px.")
+    for data in dict.fromkeys(result["data"] for result in results):
+        first = next(result for result in results if result["data"] == data)
+        rows = [result for result in results if result["data"] == data]
+        learnt = _span(sorted({result["images"]["fit"] for result in rows}))
+        lines.append(
+            f"{data}: learnt from `fit` ({learnt} images), selected on `inner` ({first['images']['inner']} images), "
+            f"scored on `{first['split']}`, ids `{first['ids_sha256'][:12]}`."
+        )
+    commits = dict.fromkeys(_commit(result) for result in results)
+    lines.append(f"Code: TextRay {__version__}, {', '.join(commits)}.")
+    packages = {f"{name} {number}" for result in results for name, number in result["versions"].items()}
+    lines.append(f"Versions: {', '.join(sorted(packages))}.")
+    lines.append(f"Intervals: {results[0]['estimator']}.")
+    minutes = sum(result["train_seconds"] + result["evaluate_seconds"] for result in results) / 60
+    lines.append(f"Time: {minutes:.0f} minutes for {len(results)} trainings and their scores.")
+    return lines
+
+
+def _csv_row(table: Table, entry: Entry) -> dict[str, Any]:
+    row, result = entry.row, entry.result
+    values: dict[str, Any] = {
+        "row": row.name, "label": row.label, "data": entry.data, "state": str(entry.state), "reason": entry.reason,
+        "seed": "" if entry.seed is None else entry.seed, "text_mode": row.mode if row.exists else "",
+        "fraction": row.fraction, "model": row.model, "form": row.form,
+    }  # fmt: skip
+    printed = table.printed_row(row)
+    if printed is not None:
+        scores = printed.scores.get(entry.data)
+        values |= {"printed_label": printed.label, "printed_parameters_millions": printed.parameters,
+                   "printed_flops_g": printed.flops}  # fmt: skip
+        if scores is not None:
+            values |= {"printed_dice_percent": f"{scores.dice:.2f}", "printed_iou_percent": f"{scores.iou:.2f}",
+                       "printed_gap_points": f"{scores.gap:.2f}", "printed_protocol": str(scores.protocol)}  # fmt: skip
+    if result is None:
+        return values
+    kept = ("split", "steps", "epochs", "best_epoch", "trainable", "gmacs", "train_seconds", "evaluate_seconds",
+            "settings", "command")  # fmt: skip
+    values |= {key: result[key] for key in kept}
+    values |= {"images_fit": result["images"]["fit"], "images_scored": result["images"][result["split"]]}
+    values |= {"size": _size(result), "commit": _commit(result)}
+    for name in SCORES:
+        score = result["scores"][name]
+        values |= {name: score["value"], f"{name}_low": score["low"], f"{name}_high": score["high"]}
+    return values
+
+
+def _commit(result: Any) -> str:  # noqa: ANN401 -- JSON
+    git = result["git"]
+    return f"commit {git['commit'][:12]}{' with local changes' if git['changed'] else ''}" if git else "no commit"
+
+
+def _size(result: Any) -> str:  # noqa: ANN401 -- JSON
+    return "×".join(map(str, result["size"]))
+
+
+def _span(values: Sequence[Any]) -> str:
+    return ", ".join(f"{value:,}" if isinstance(value, int) else str(value) for value in values)
+
+
+def _markdown_row(cells: Sequence[str]) -> list[str]:
+    return ["| " + " | ".join(cells) + " |"]

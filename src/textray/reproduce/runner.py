@@ -1,0 +1,282 @@
+"""Runs the rows of a table: train, export, evaluate, write ``result.json``; goes on past rows that fail.
+
+A row's folder is named by the hash of its settings. Where its ``result.json`` is, the row is done; where its
+checkpoints are, its training goes on from the last whole epoch; anything else starts again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from textray import registry
+from textray.cost import cost_of_bundle
+from textray.errors import TextRayError, UsageError, unknown_name
+from textray.evaluate import evaluate
+from textray.export import export
+from textray.io.write import write_json
+from textray.provenance import git_state, versions
+from textray.reproduce.clock import read_clock
+from textray.reproduce.plan import Budget, Job, Row, Source, Table, merged, open_source, plan_job
+from textray.training import cli as training
+
+logger = logging.getLogger(__name__)
+
+RESULT, FAILURE = "result.json", "failure.json"
+_UNHASHED = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
+             "--trainer.callbacks+=textray.reproduce.clock.EpochClock")  # fmt: skip
+
+
+class State(StrEnum):
+    """What became of a row on a data set, for one seed."""
+
+    DONE = "done"
+    FAILED = "failed"
+    NOT_RUN = "not run"
+    NOT_THERE = "not there yet"
+    NO_ROOT = "no --root given"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A row on a data set, for one seed.
+
+    Attributes:
+        row: The row.
+        data: Registry name of the data set.
+        seed: The seed, ``None`` where no seed can be run.
+        state: What became of it.
+        reason: Why it is not done.
+        result: What ``result.json`` holds, where it is done.
+        folder: Its folder.
+    """
+
+    row: Row
+    data: str
+    seed: int | None
+    state: State
+    reason: str = ""
+    result: Mapping[str, Any] | None = None
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How rows are run; nothing here changes a result.
+
+    Attributes:
+        out: Folder of the results.
+        threads: Threads of the networks; ``None`` leaves the choice to torch and onnxruntime.
+        keep_checkpoints: Keep the checkpoints of finished rows.
+        text_encoder: Folder of the frozen text encoder.
+        tell: Called with each line of progress.
+    """
+
+    out: Path
+    threads: int | None = None
+    keep_checkpoints: bool = False
+    text_encoder: Path | None = None
+    tell: Callable[[str], None]
+
+
+def run_table(
+    table: Table,
+    budget: Budget,
+    *,
+    roots: Mapping[str, Path],
+    seeds: Sequence[int],
+    rows: Sequence[str],
+    options: Options,
+) -> list[Entry]:
+    """Run what is not done yet; every row of the table has an entry for every data set.
+
+    Args:
+        table: The table.
+        budget: Its budget.
+        roots: Registry name of a data set → its folder.
+        seeds: Seeds of the trainings.
+        rows: Names of the rows to run; empty is all. The others are listed as they are.
+        options: How to run.
+
+    Raises:
+        UsageError: If a name is wrong, or a data set that was asked for cannot be read; nothing was trained then.
+    """
+    known = [row.name for row in table.rows]
+    for name in rows:
+        if name not in known:
+            raise unknown_name("row", name, known)
+    for name in roots:
+        if name not in table.data:
+            raise UsageError(f"{table.name} has no data set {name}", expected="one of " + ", ".join(table.data))
+    sources = {name: open_source(name, roots.get(name)) for name in table.data if _readable(name, roots)}
+    if not sources:
+        raise UsageError(f"{table.name} has no data to train on", do=f"Add --root {table.data[0]}=DIR.")
+    plan: list[Entry | Job] = []
+    for data in table.data:
+        for row in table.rows:
+            plan += _planned(row, data, sources.get(data), seeds, budget)
+    wanted = [job for job in plan if isinstance(job, Job) and (not rows or job.row.name in rows)]
+    done = [job for job in wanted if read_result(options.out, job) is not None]
+    options.tell(f"{table.name}: {len(wanted)} trainings, {len(done)} of them done")
+    open_jobs = [job for job in wanted if job not in done]
+    failures: dict[str, str] = {}
+    spent, steps = 0.0, 0
+    for number, job in enumerate(open_jobs, start=1):
+        started = time.perf_counter()
+        name = f"{number} of {len(open_jobs)}: {job.row.label}, {job.data}, text {job.row.mode}, seed {job.seed}"
+        options.tell(f"{name} ...")
+        try:
+            run_job(job, options)
+            words = "done"
+        except Exception as error:  # one row must not end the others, whatever its network or its data raise
+            logger.debug("row %s failed", job.folder, exc_info=True)
+            code = error.code if isinstance(error, TextRayError) else type(error).__name__
+            failures[job.folder] = f"{code}: {' '.join(str(error).split())[:300]}"
+            write_json(_home(options.out, job) / FAILURE, {"reason": failures[job.folder]})
+            words = f"failed ({failures[job.folder]})"
+        seconds = time.perf_counter() - started
+        if words == "done":
+            spent, steps = spent + seconds, steps + job.steps
+        left = sum(other.steps for other in open_jobs[number:])
+        rest = f"; about {spent / steps * left / 60:.0f} minutes remain" if steps and left else ""
+        options.tell(f"{name}: {words} after {seconds / 60:.1f} minutes{rest}")
+    return [entry if isinstance(entry, Entry) else _entry(entry, options.out) for entry in plan]
+
+
+def run_job(job: Job, options: Options) -> Mapping[str, Any]:
+    """Train, export and evaluate one row; gives what ``result.json`` holds.
+
+    Raises:
+        TextRayError: If any of the three refuses.
+    """
+    home = _home(options.out, job)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / FAILURE).unlink(missing_ok=True)
+    write_json(home / "settings.json", dict(job.settings))
+    words = [word for recipe in job.recipes for word in ("--config", recipe)]
+    words += job.arguments
+    run = home / "run"
+    if not (home / "trained.json").is_file():
+        _train([*words, *_folders(job, options), *_UNHASHED, "--out", str(run)], options.threads)
+        write_json(home / "trained.json", read_clock(run))
+    clock = json.loads((home / "trained.json").read_text(encoding="utf-8"))
+    bundle = export(run / "checkpoints" / "best.ckpt", home / "bundle", text_encoder_folder=options.text_encoder)
+    data = merged(job.recipes).get("data", {})
+    summary = evaluate(
+        data=job.data,
+        root=job.root,
+        split=job.split,
+        text_modes=[job.row.mode],
+        out=home / "scores",
+        model=bundle.folder,
+        captions=data.get("captions", "error"),
+        threads=options.threads,
+        limit=data.get("limit"),
+    )
+    cost = cost_of_bundle(bundle)
+    result = {
+        "settings": job.hash,
+        "model": job.row.model,
+        "form": job.row.form,
+        "data": job.data,
+        "split": job.split,
+        "ids_sha256": summary["data"]["ids_sha256"],
+        "text_mode": job.row.mode,
+        "fraction": job.row.fraction,
+        "seed": job.seed,
+        "images": bundle.provenance["data"]["images"] | {job.split: summary["images"]},
+        "patients": summary["patients"],
+        "size": summary["size"],
+        "scores": summary["modes"][job.row.mode],
+        "estimator": summary["estimator"],
+        "trainable": cost.trainable,
+        "gmacs": cost.gmacs,
+        "epochs": len(clock["seconds"]),
+        "best_epoch": bundle.provenance["epoch"],
+        "steps": clock["steps"],
+        "train_seconds": round(sum(clock["seconds"].values()), 1),
+        "evaluate_seconds": summary["seconds"],
+        "command": " ".join(["textray train", *words]),
+        "git": git_state(Path(registry.__file__).parent),
+        "versions": versions(),
+    }
+    write_json(home / RESULT, result)
+    if not options.keep_checkpoints:
+        shutil.rmtree(run / "checkpoints", ignore_errors=True)
+    return result
+
+
+def read_result(out: Path, job: Job) -> Mapping[str, Any] | None:
+    """Result of a finished row, ``None`` where it is not finished."""
+    found = _read(_home(out, job) / RESULT)
+    return found if found and found.get("settings") == job.hash else None
+
+
+def _train(words: Sequence[str], threads: int | None) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        training.main(words)
+    except SystemExit as stop:
+        if stop.code == 2:  # what a parser of arguments says to a wrong one
+            raise UsageError("the settings of the training are refused", came=" ".join(words)) from stop
+        raise KeyboardInterrupt from stop  # Lightning's way to say so
+
+
+def _folders(job: Job, options: Options) -> list[str]:
+    """Arguments that name folders of this machine."""
+    words = [] if job.root is None else [f"--data.root={job.root}"]
+    if options.text_encoder is not None and job.row.reads_text:
+        words.append(f"--model.text_encoder_folder={options.text_encoder}")
+    return words
+
+
+def _planned(row: Row, data: str, source: Source | None, seeds: Sequence[int], budget: Budget) -> list[Entry | Job]:
+    """The trainings of a row on a data set, or the reason why there is none."""
+    reason, state = "", State.NOT_THERE
+    if not row.exists:
+        reason = f"no network {row.model}" + (f" in form {row.form}" if row.form != "paper" else "")
+    elif row.model not in budget.networks:
+        reason = f"no recipe for budget {budget.name}"
+    elif data not in registry.DATASETS:
+        reason = f"no reader of {data}"
+    elif source is None:
+        state = State.NO_ROOT
+    else:
+        return [plan_job(row, source, seed, budget) for seed in seeds]
+    return [Entry(row=row, data=data, seed=None, state=state, reason=reason)]
+
+
+def _entry(job: Job, out: Path) -> Entry:
+    """What a training has come to, now or in an earlier run."""
+    home = _home(out, job)
+    result = read_result(out, job)
+    failure = _read(home / FAILURE)
+    state = State.DONE if result else State.FAILED if failure else State.NOT_RUN
+    reason = "" if result or not failure else str(failure.get("reason", ""))
+    return Entry(row=job.row, data=job.data, seed=job.seed, state=state, reason=reason, result=result, folder=home)
+
+
+def _readable(name: str, roots: Mapping[str, Path]) -> bool:
+    return name in registry.DATASETS and (name in roots or not registry.dataset(name).on_disk)
+
+
+def _home(out: Path, job: Job) -> Path:
+    return out / "rows" / job.folder
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
