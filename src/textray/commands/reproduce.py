@@ -29,6 +29,13 @@ def reproduce(
         bool, typer.Option("--keep-checkpoints", help="Keep the checkpoints of finished rows.")
     ] = False,
     text_encoder: Annotated[Path | None, typer.Option(help="Folder of the frozen text encoder.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LABEL=BUNDLE", help="Figures: a method; with @none at its end it is told nothing."),
+    ] = None,
+    cases: Annotated[list[str] | None, typer.Option(metavar="ID", help="Figures: an image; may be repeated.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Figures: how many images to draw, where none is named.")] = 4,
+    split: Annotated[str, typer.Option(help="Figures: the split of the images.")] = "val",
 ) -> None:
     """Train and measure a paper's table or figure again; goes on where it was cut off."""
     from textray.reproduce.catalogue import Order, read_roots, reproduction
@@ -44,6 +51,10 @@ def reproduce(
         threads=threads,
         keep_checkpoints=keep_checkpoints,
         text_encoder=text_encoder,
+        models=tuple(model or ()),
+        cases=tuple(cases or ()),
+        count=count,
+        split=split,
         tell=lambda line: note(printable(line)),
     )
     raise typer.Exit(run(order))

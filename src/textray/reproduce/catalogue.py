@@ -13,6 +13,8 @@ REPRODUCTIONS = {
     "mmi-unet-table1": "textray.reproduce.tables:run",
     "mmi-unet-table2": "textray.reproduce.tables:run",
     "mmi-unet-table3": "textray.reproduce.tables:run",
+    "mmi-unet-fig2": "textray.reproduce.figures:run",
+    "mmi-unet-fig3": "textray.reproduce.figures:run",
 }
 """Name → ``module:function``; the function takes an `Order` and gives an exit code."""
 
@@ -35,6 +37,10 @@ class Order:
         threads: Threads of the networks; ``None`` leaves the choice to torch and onnxruntime.
         keep_checkpoints: Keep the checkpoints of finished rows beside their bundles.
         text_encoder: Folder of the frozen text encoder, for one that is in no package.
+        models: Methods of a figure, LABEL=BUNDLE each; empty is the weights inside with and without captions.
+        cases: Ids of the images of a figure; empty draws them.
+        count: How many images a figure draws.
+        split: Split that a figure's images are of.
         tell: Called with each line of progress.
     """
 
@@ -47,6 +53,10 @@ class Order:
     threads: int | None = None
     keep_checkpoints: bool = False
     text_encoder: Path | None = None
+    models: Sequence[str] = ()
+    cases: Sequence[str] = ()
+    count: int = 4
+    split: str = "val"
     tell: Callable[[str], None] = silent
 
 
