@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from textray import __version__
-from textray.commands import explain, info, reader, reproduce, research
+from textray.commands import explain, importing, info, reader, reproduce, research
 from textray.commands.console import note, printable, say
 from textray.errors import TextRayError
 
@@ -38,6 +38,7 @@ app.command(
 )(research.train)
 app.command("evaluate")(research.evaluate)
 app.command("export")(research.export)
+app.command("import")(importing.import_)
 app.command("reproduce")(reproduce.reproduce)
 app.add_typer(explain.app, name="explain")
 

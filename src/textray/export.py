@@ -74,21 +74,18 @@ def export(
         BundleError: If ONNX and torch disagree; nothing is written then.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "config.json").is_file())):
-        raise OutputError(
-            "the export folder holds something else", came=out, expected="a new, an empty or a bundle's folder"
-        )
+    check_out(out)
     facts, network = read_checkpoint(checkpoint)
     parameters = sum(p.numel() for p in network.parameters())
     summaries = [json.loads(Path(path).read_text(encoding="utf-8")) for path in scores]
     preprocess = Preprocess.from_dict({**_EARLIER_PREPROCESS, **facts["data"]["preprocess"]})
-    pictures = _pictures(samples)
+    pictures = parity_pictures(samples)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         folder = Path(scratch) / out.name
         folder.mkdir()
         bank = _write_bank(folder, facts, text_encoder_folder)
-        save_file({k: v.contiguous() for k, v in _halved(network).items()}, str(folder / "model.safetensors"))
+        save_file({k: v.contiguous() for k, v in halved(network).items()}, str(folder / "model.safetensors"))
         write_graph(network, folder / "model.onnx", preprocess, None if bank is None else bank[0].shape[1:])
         (folder / "preprocess.json").write_text(json.dumps(preprocess.to_dict(), indent=2) + "\n", encoding="utf-8")
         terms = registry.dataset(facts["data"]["name"]).terms
@@ -109,8 +106,20 @@ def export(
         check_parity(bundle, network, bank, pictures)
         for path in folder.iterdir():
             path.chmod(0o644)  # safetensors writes files that only their owner can read
-        _swap(folder, out)
+        swap(folder, out)
     return Bundle.load(out)
+
+
+def check_out(out: Path) -> None:
+    """Refuse a folder that a bundle must not replace.
+
+    Raises:
+        OutputError: If ``out`` holds something that is no bundle.
+    """
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "config.json").is_file())):
+        raise OutputError(
+            "the export folder holds something else", came=out, expected="a new, an empty or a bundle's folder"
+        )
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], Network]:
@@ -137,7 +146,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], Network]:
     network = build(form, facts["config"])
     prefix = "network."
     network.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-    network.load_state_dict({key: value.to(network.state_dict()[key].dtype) for key, value in _halved(network).items()})
+    network.load_state_dict({key: value.to(network.state_dict()[key].dtype) for key, value in halved(network).items()})
     return facts, network.eval()
 
 
@@ -226,7 +235,7 @@ def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -50, 50)))
 
 
-def _halved(network: Network) -> dict[str, Tensor]:
+def halved(network: Network) -> dict[str, Tensor]:
     """Matrices and kernels in half precision; biases and statistics of norms stay as they are.
 
     Statistics may be smaller or larger than half precision can tell, and they take no space.
@@ -242,14 +251,20 @@ def _write_bank(
         return None
     encoder = load_text_encoder(facts["text_encoder"], folder=encoder_folder, max_tokens=facts["max_tokens"])
     features, mask = encoder(bank_sentences())
-    longest = int(mask.sum(1).max())  # columns that are padding in every row carry nothing
+    form = registry.model(facts["network"]).form(facts["form"])
+    # Columns that are padding in every row carry nothing, and stay only where the network knows one length.
+    longest = int(mask.sum(1).max()) if form.tokens is None else form.tokens
     features, mask = features[:, :longest].half(), mask[:, :longest]
     save_file({"features": features.contiguous(), "mask": mask.to(torch.uint8).contiguous()}, str(folder / BANK))
     return features.float(), mask.float()
 
 
-def _pictures(samples: str | Path | None) -> list[Image]:
-    """Pictures for the parity check."""
+def parity_pictures(samples: str | Path | None) -> list[Image]:
+    """Pictures for the parity check: those of a folder, or phantoms and, where it is installed, a real film.
+
+    Raises:
+        UsageError: If the folder holds none.
+    """
     if samples is not None:
         found = []
         for path in sorted(p for p in Path(samples).rglob("*") if p.is_file())[: 4 * _MOST_SAMPLES]:
@@ -269,7 +284,7 @@ def _pictures(samples: str | Path | None) -> list[Image]:
     return pictures if film is None else [*pictures, read(film)]
 
 
-def _swap(folder: Path, out: Path) -> None:
+def swap(folder: Path, out: Path) -> None:
     """Put a finished folder in place of an older one; a reader sees the one or the other."""
     if not out.exists():
         folder.rename(out)

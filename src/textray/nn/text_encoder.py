@@ -61,6 +61,24 @@ class TextEncoder(nn.Module):
             self._known[text] = self.trunk(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0]
         return self._known[text]
 
+    @torch.no_grad()
+    def encode_padded(self, texts: Sequence[str]) -> Tensor:
+        """Features of all positions, padding as the trunk gives it under its attention mask.
+
+        Networks that attend padding read these; the others read `forward`, where padding is zero.
+
+        Args:
+            texts: ``B`` sentences.
+
+        Returns:
+            ``(B, max_tokens, D)`` float32.
+        """
+        padding = self.tokenizer.token_to_id("[PAD]") or 0
+        rows = [self.tokens(text) for text in texts]
+        ids = torch.tensor([row + [padding] * (self.max_tokens - len(row)) for row in rows])
+        real = torch.tensor([[1] * len(row) + [0] * (self.max_tokens - len(row)) for row in rows])
+        return self.trunk(input_ids=ids, attention_mask=real).last_hidden_state
+
     def forward(self, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
         """Encode a batch; ``None`` is no text.
 
@@ -98,23 +116,49 @@ def load_text_encoder(name: str, *, folder: str | Path | None = None, max_tokens
     if row.hub is None:
         return _tiny(max_tokens)
     place = Path(folder) if folder is not None else _find(row)
-    for file in ("config.json", "vocab.txt", "model.safetensors"):
-        if not (place / file).is_file():
-            raise BundleError(
-                f"the text encoder's folder has no {file}",
-                came=place,
-                expected="config.json, vocab.txt and model.safetensors (pickled .bin weights are not read)",
-                do="Download the published folder, or save its weights as safetensors",
-            )
-    config = BertConfig(**_bert_fields(json.loads((place / "config.json").read_text(encoding="utf-8"))))
-    trunk = BertModel(config, add_pooling_layer=False)
+    _require(place, "config.json", "vocab.txt", "model.safetensors")
     try:
         tensors = load_file(place / "model.safetensors")
     except SafetensorError as error:
         raise BundleError("the text encoder's weights cannot be read", came=str(error)) from error
-    load_trunk(trunk, tensors, prefix=row.keys)
+    return assemble(name, place, tensors, max_tokens=max_tokens)
+
+
+def assemble(name: str, folder: str | Path, tensors: dict[str, Tensor], *, max_tokens: int = 24) -> TextEncoder:
+    """Build a frozen text encoder from tensors that were read elsewhere.
+
+    Args:
+        name: Registry name.
+        folder: Folder with ``config.json`` and ``vocab.txt`` as published.
+        tensors: Those of the encoder, by their published names.
+        max_tokens: Longest text in tokens.
+
+    Raises:
+        UsageError: If the name is unknown.
+        BundleError: If the folder lacks a file, or the tensors are not the trunk's exactly.
+    """
+    place = Path(folder)
+    _require(place, "config.json", "vocab.txt")
+    try:
+        published = json.loads((place / "config.json").read_text(encoding="utf-8"))
+        config = BertConfig(**_bert_fields(published))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise BundleError("the text encoder's config.json is not a BERT's", came=type(error).__name__) from error
+    trunk = BertModel(config, add_pooling_layer=False)
+    load_trunk(trunk, tensors, prefix=text_encoder(name).keys)
     tokenizer = BertWordPieceTokenizer(str(place / "vocab.txt"), lowercase=True)
     return TextEncoder(trunk, tokenizer, name=name, max_tokens=max_tokens)
+
+
+def _require(place: Path, *names: str) -> None:
+    for file in names:
+        if not (place / file).is_file():
+            raise BundleError(
+                f"the text encoder's folder has no {file}",
+                came=place,
+                expected=" and ".join(names) + " (pickled .bin weights are not read)",
+                do="Download the published folder, or save its weights as safetensors",
+            )
 
 
 def load_trunk(trunk: nn.Module, tensors: dict[str, Tensor], *, prefix: str) -> None:

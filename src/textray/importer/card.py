@@ -1,0 +1,66 @@
+"""The model card of an imported bundle: where its weights come from, and what is not known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from textray import registry
+
+TERMS = (
+    "The weights were published by the authors of the network, not by TextRay, and are theirs: the terms are those "
+    "under which they published the checkpoint. Which images they were learnt from, and under which terms those may be "
+    "used, the checkpoint does not say. Research use at most."
+)
+
+
+def card(name: str, report: Mapping[str, Any], parameters: int) -> str:
+    """Write the card.
+
+    Args:
+        name: Name of the bundle.
+        report: What `textray.importer.convert.import_checkpoint` reports, ``mapped`` as a number.
+        parameters: Number of the network's parameters.
+
+    Returns:
+        Markdown.
+    """
+    row, file = registry.model(report["model"]), report["file"]
+    facts = ", ".join(f"{key} {value}" for key, value in report["facts"].items()) or "nothing"
+    dropped, skipped = len(report["dropped"]), len(report["skipped"])
+    lines = [
+        f"# {name}",
+        "",
+        f"Weights of `{row.name}` in its {report['form']} form ({row.paper}), as their authors published them, brought "
+        f"to TextRay by `textray import`. {parameters:,} parameters.",
+        "",
+        "## Where they come from",
+        "",
+        f"- File `{file['name']}`, {file['bytes']:,} bytes, SHA-256 `{file['sha256']}`.",
+        f"- The file says of itself: {facts}.",
+        f"- {report['mapped']} tensors were taken, {dropped} have no use here (heads of the language model, tables "
+        f"that are computed), {skipped} kinds of foreign objects were skipped unread.",
+        f"- The text encoder's weights come from the {report['text_encoder']}; its features of the 64 zone sentences "
+        "are in the bundle, 24 tokens each, padding included.",
+        "- Matrices and kernels are rounded to half precision.",
+        "",
+        "## How it is used",
+        "",
+        "- Films are resized to 224 × 224 with rows and columns swapped, as in training; masks come back upright.",
+        "- It cannot work without a report that names at least one zone.",
+        "",
+        "## Scores",
+        "",
+        "Not measured here. Run `textray evaluate --text-mode oracle` on this bundle.",
+        "",
+        "## Limits",
+        "",
+        "- For research. Not a medical device; not for diagnosis, triage or treatment.",
+        "- Probabilities are not calibrated.",
+        "- What it was trained on is not known to TextRay; if on QaTa-COV19 or MosMedData+, it has seen only COVID-19.",
+        "",
+        "## Terms",
+        "",
+        TERMS,
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,214 @@
+"""From a published checkpoint to a bundle: `textray import`.
+
+The child process has read the tensors; here each one finds its place by the table of `textray.models.released.keys`, or
+the file is refused. From there on a bundle is made as `textray export` makes one, by the same functions.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from textray import registry
+from textray.building import build
+from textray.errors import BundleError, InputError, UsageError
+from textray.export import check_out, check_parity, halved, parity_pictures, swap, write_graph
+from textray.importer.card import TERMS, card
+from textray.importer.checkpoint import Published, read_published
+from textray.inference.bundle import Bundle, seal
+from textray.inference.card import licence
+from textray.inference.text_bank import BANK
+from textray.models.base import Network
+from textray.models.released.keys import own_name, published, text_encoder_prefix
+from textray.nn.text_encoder import HEADS, TextEncoder, assemble, load_text_encoder
+from textray.preprocess import Preprocess
+from textray.text.report import bank_sentences
+
+logger = logging.getLogger(__name__)
+
+FORM = "released"
+TEXT_ENCODER = "cxr_bert"
+TOKENS = 24
+"""Tokens of every text, padding included, which these networks attend."""
+CONVENTION = Preprocess(
+    size=(224, 224), normalise="zscore", channels=3, letterbox=False, transpose=True, interpolation="bicubic"
+)
+"""How the authors' codes bring a film to the network: width first, cubic, each film by its own mean and deviation."""
+_SHOWN = 5
+
+
+def import_checkpoint(
+    name: str, file: str | Path, out: str | Path, *, text_encoder_folder: str | Path | None
+) -> dict[str, Any]:
+    """Write a bundle from a checkpoint that the authors of a network published.
+
+    Args:
+        name: Registry name of the network.
+        file: The checkpoint, as PyTorch Lightning wrote it.
+        out: Folder of the bundle; its name is the bundle's. An older bundle there is replaced at the end.
+        text_encoder_folder: Folder with ``vocab.txt`` and ``config.json`` of the frozen text encoder. Its weights are
+            taken from the checkpoint, or, if they are not there, from ``model.safetensors`` in this folder.
+
+    Returns:
+        The report: ``model``, ``form``, ``file``, ``facts``, ``mapped`` (our name by the published one),
+        ``text_encoder`` (where its weights came from), ``dropped`` (tensors that have no use), ``skipped`` (objects
+        that were not read), and ``bundle`` (what `Bundle.describe` says).
+
+    Raises:
+        UsageError: If a name is wrong, a file is missing, or there is no vocabulary.
+        OutputError: If ``out`` holds something that is no bundle.
+        InputError: If the checkpoint is none, or not one of this network.
+        BundleError: If the text encoder's folder does not fit, or ONNX and torch disagree; nothing is written then.
+    """
+    out = Path(out)
+    row = registry.model(name).form(FORM)
+    published(name)  # a name without a published checkpoint is refused before anything is read
+    if text_encoder_folder is None:
+        raise UsageError(
+            "the checkpoint carries no vocabulary: it holds the text encoder's weights, but not the list of its words",
+            expected="--text-encoder DIR, a folder with vocab.txt and config.json of CXR-BERT",
+            do=f"Download these two files of {registry.text_encoder(TEXT_ENCODER).hub}, and name their folder",
+        )
+    check_out(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        read = Path(scratch) / "read"
+        read.mkdir()
+        source = read_published(file, read)
+        tensors, mapped = _sort(name, source)
+        network = build(row, {})
+        _fill(network, tensors, mapped)
+        encoder, dropped = _encoder(name, tensors, Path(text_encoder_folder))
+        report = {
+            "model": name,
+            "form": FORM,
+            "file": {"name": Path(file).name, "bytes": source.nbytes, "sha256": source.sha256},
+            "facts": source.facts,
+            "text_encoder": "checkpoint" if _has_encoder(name, tensors) else "folder",
+            "dropped": sorted([*dropped, *(k for k, own in mapped.items() if own is None), *source.other]),
+            "skipped": list(source.skipped),
+        }
+        folder = Path(scratch) / out.name
+        folder.mkdir()
+        _write(folder, network, encoder, report | {"mapped": sum(own is not None for own in mapped.values())})
+        swap(folder, out)
+    mapping = {theirs: own for theirs, own in mapped.items() if own is not None}
+    return {**report, "mapped": mapping, "bundle": Bundle.load(out).describe()}
+
+
+def _sort(name: str, source: Published) -> tuple[dict[str, Tensor], dict[str, str | None]]:
+    """All tensors by published names, and our name of each of the network's (``None`` for those to drop).
+
+    Raises:
+        InputError: If one is missing, unknown or of another shape.
+    """
+    wanted, prefix = published(name), text_encoder_prefix(name)
+    tensors: dict[str, Tensor] = {}
+    try:
+        with safe_open(source.tensors, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 -- no mapping
+                tensors[key] = file.get_tensor(key)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise InputError("the checkpoint's tensors cannot be read", came=type(error).__name__) from error
+    given = {key: tuple(value.shape) for key, value in tensors.items() if not key.startswith(prefix)}
+    missing = [key for key in wanted if key not in given]
+    unknown = [key for key in given if key not in wanted]
+    shapes = [f"{k} {given[k]} for {shape}" for k, shape in wanted.items() if k in given and given[k] != shape]
+    if missing or unknown or shapes:
+        told = [
+            f"{len(keys)} {kind}: {', '.join(keys[:_SHOWN])}{', ...' if len(keys) > _SHOWN else ''}"
+            for kind, keys in (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
+            if keys
+        ]
+        raise InputError(
+            f"the checkpoint is not one of {name}",
+            came="; ".join(told),
+            expected=f"the {len(wanted)} tensors of the published network, and its text encoder's under {prefix}",
+            do="Name the network that the checkpoint was trained as",
+            code="E_KEYS",
+        )
+    for key in wanted:
+        value = tensors[key].half() if tensors[key].ndim > 1 else tensors[key]
+        if not torch.isfinite(value).all():
+            raise InputError(
+                "the checkpoint has numbers that are not finite, or too large for half precision",
+                came=key,
+                expected="weights of a network that works",
+                code="E_KEYS",
+            )
+    return tensors, {key: own_name(name, key) for key in wanted}
+
+
+def _fill(network: Network, tensors: Mapping[str, Tensor], mapped: Mapping[str, str | None]) -> None:
+    """Copy the network's tensors, rounded as the bundle stores them."""
+    network.load_state_dict({own: tensors[theirs] for theirs, own in mapped.items() if own is not None})
+    network.load_state_dict({key: value.to(network.state_dict()[key].dtype) for key, value in halved(network).items()})
+    network.eval()
+
+
+def _has_encoder(name: str, tensors: Mapping[str, Tensor]) -> bool:
+    return any(key.startswith(text_encoder_prefix(name)) for key in tensors)
+
+
+def _encoder(name: str, tensors: Mapping[str, Tensor], folder: Path) -> tuple[TextEncoder, list[str]]:
+    """The frozen text encoder of a checkpoint, and the names of its tensors that have no use.
+
+    Raises:
+        BundleError: If the folder does not fit the checkpoint.
+    """
+    if not _has_encoder(name, tensors):
+        return load_text_encoder(TEXT_ENCODER, folder=folder, max_tokens=TOKENS), []
+    prefix = text_encoder_prefix(name)
+    own = {key.removeprefix(prefix): value.float() for key, value in tensors.items() if key.startswith(prefix)}
+    try:
+        encoder = assemble(TEXT_ENCODER, folder, own, max_tokens=TOKENS)
+    except BundleError as error:
+        raise BundleError(
+            f"the checkpoint's text encoder and the folder's config.json do not fit: {error.what}",
+            came=error.came,
+            expected=error.expected,
+            do="Name the folder of the text encoder that the network was trained with",
+        ) from error
+    return encoder, [prefix + key for key in own if key.startswith(HEADS) or key.endswith("position_ids")]
+
+
+def _write(folder: Path, network: Network, encoder: TextEncoder, report: Mapping[str, Any]) -> None:
+    """Write all files of the bundle and compare its graph with torch.
+
+    Raises:
+        BundleError: If they disagree.
+    """
+    # Padding is attended, so it stays as the encoder gives it, and every position counts as a token.
+    features = encoder.encode_padded(bank_sentences()).half()
+    mask = torch.ones(features.shape[:2], dtype=torch.uint8)
+    save_file({"features": features.contiguous(), "mask": mask}, str(folder / BANK))
+    save_file({k: v.contiguous() for k, v in halved(network).items()}, str(folder / "model.safetensors"))
+    write_graph(network, folder / "model.onnx", CONVENTION, features.shape[1:])
+    (folder / "preprocess.json").write_text(json.dumps(CONVENTION.to_dict(), indent=2) + "\n", encoding="utf-8")
+    parameters = sum(p.numel() for p in network.parameters())
+    (folder / "README.md").write_text(card(folder.name, report, parameters), encoding="utf-8")
+    (folder / "LICENSE").write_text(licence(folder.name, TERMS), encoding="utf-8")
+    bundle = seal(
+        folder,
+        name=folder.name,
+        version=version("textray"),
+        model=str(report["model"]),
+        form=FORM,
+        model_config={},
+        threshold=0.5,
+        text_encoder=TEXT_ENCODER,
+        provenance={"imported": dict(report), "textray": version("textray"), "terms": TERMS},
+    )
+    check_parity(bundle, network, (features.float(), mask.float()), parity_pictures(None))
+    for path in folder.iterdir():
+        path.chmod(0o644)  # safetensors writes files that only their owner can read
