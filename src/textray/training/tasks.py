@@ -55,8 +55,8 @@ class SegmentationTask(LightningModule):
     """Trains a network on images, masks and reports.
 
     Logs ``train/loss`` and, on the inner split, ``inner/loss`` and the pooled Dice with the data set's own reports
-    (``inner/dice_oracle``) and without any (``inner/dice_none``), at the network's size; ``inner/dice`` is the former,
-    or the latter for a network that reads no report.
+    (``inner/dice_oracle``) and without any (``inner/dice_none``; not for a network that needs a text), at the network's
+    size; ``inner/dice`` is the former, or the latter for a network that reads no report.
 
     Args:
         network: The network, built by its configuration.
@@ -162,7 +162,7 @@ class SegmentationTask(LightningModule):
         """Count pixels with reports and without."""
         truth = batch["mask"] > 0.5
         reports: list[list[str | None]] = [batch["text"]]
-        if self._encoder[0] is not None:
+        if self._encoder[0] is not None and not self.network.needs_text:
             reports.append([None] * len(batch["text"]))
         for row, texts in enumerate(reports):
             logits = self(batch["image"], texts).logits
@@ -181,8 +181,9 @@ class SegmentationTask(LightningModule):
             self.log("inner/dice_none", dice[0], prog_bar=True)
         else:
             self.log("inner/dice_oracle", dice[0], prog_bar=True)
-            self.log("inner/dice_none", dice[1], prog_bar=True)
-            self.log("inner/dice_mean", dice.mean())
+            if not self.network.needs_text:
+                self.log("inner/dice_none", dice[1], prog_bar=True)
+                self.log("inner/dice_mean", dice.mean())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with a warm-up and a cosine to the last step of the last epoch."""
