@@ -44,6 +44,7 @@ class Cost:
     """Size of a network and cost of one image, each figure by the convention of the same name.
 
     Attributes:
+        form: Form of the network.
         trainable: Parameters that a training changes, without the no-report token.
         live: Those of them that get a gradient in one step with a report.
         total: All parameters, with the no-report token and the frozen text encoder.
@@ -63,6 +64,7 @@ class Cost:
         paper_convention: The papers' columns, ``None`` where they were not asked for.
     """
 
+    form: str
     trainable: int
     live: int
     total: int
@@ -143,6 +145,7 @@ def _measure(
         whole = trunk if masked is None else masked
         paper = columns(model, None if own else row.name, network, inputs, whole, encoder_name, ids)
     return Cost(
+        form=row.name,
         trainable=sum(sizes[name] for name in trainable),
         live=sum(sizes[name] for name in live),
         total=sum(sizes.values()) + beside,

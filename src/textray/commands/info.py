@@ -156,7 +156,7 @@ def _cost_lines(cost: dict[str, Any]) -> list[str]:
     """Each figure with the convention it was counted by."""
     height, width = cost["size"]
     read = f", {cost['tokens']} text tokens" if cost["text_encoder"] else ""
-    lines = [f"cost of one image {cost['channels']} x {height} x {width}{read}:"]
+    lines = [f"cost of the {cost['form']} form, one image {cost['channels']} x {height} x {width}{read}:"]
     lines += [f"  {key:26}{_figure(cost[key]):>13}  {how}" for key, how in cost["convention"].items()]
     if "paper_convention" in cost:
         paper = cost["paper_convention"]

@@ -1,0 +1,290 @@
+"""What `textray info NAME --cost` tells: against counts by hand, and against what is known of whole networks."""
+
+import json
+import math
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from textray import registry
+from textray.cost import cost_of_bundle, cost_of_model, encoder_skeleton, live_names
+from textray.errors import UsageError
+from textray.inference.bundle import Bundle, inside
+from textray.layer_counts import PRINTED, count_layers
+from textray.models.base import Network, Output
+from textray.nn.attention import MultiHeadAttention
+from textray.nn.blocks import SubpixelHead
+
+ROOT = Path(__file__).resolve().parent.parent
+CXR_BERT = 109_629_498
+
+# Trainable, live, GMAC, GFLOPs by the papers' convention.
+FULL_SIZE = {
+    ("mmi_unet", "paper"): (51_836_134, 51_836_134, 8.061, None),
+    ("mmi_unet", "released"): (56_174_682, 49_472_217, 8.060, 22.086),
+    ("mmi_unet_gd", "paper"): (60_827_265, 60_827_265, 9.690, None),
+    ("mmi_unet_gd", "released"): (65_755_649, 56_214_177, 9.688, 23.700),
+    ("guide_decoder", "paper"): (42_176_545, 42_176_545, 8.859, None),
+    ("guide_decoder", "released"): (43_951_393, 42_176_545, 8.859, 22.359),
+    ("unet", "paper"): (14_751_873, 14_751_873, 22.646, 50.370),
+}
+QUICK = {("mmi_unet", "released"), ("unet", "paper")}
+
+
+def sized(name, form):
+    marks = () if (name, form) in QUICK else pytest.mark.slow
+    return pytest.param(name, form, id=f"{name}-{form}", marks=marks)
+
+
+@pytest.mark.parametrize(("name", "form"), [sized(*key) for key in FULL_SIZE])
+def test_figures_of_whole_networks(name, form):
+    trainable, live, gmacs, gflops = FULL_SIZE[name, form]
+    cost = cost_of_model(name, form, paper_convention=True)
+    assert (cost.trainable, cost.live) == (trainable, live)
+    assert cost.total == trainable + cost.no_report_token + (CXR_BERT if cost.text_encoder else 0)
+    assert round(cost.gmacs, 3) == gmacs
+    if cost.text_encoder:
+        assert (cost.text_encoder, cost.tokens) == ("cxr_bert", 24)
+        assert (round(cost.gmacs_text, 2), round(cost.gmacs_text_with_mlm_head, 2)) == (2.05, 2.63)
+    else:
+        assert (cost.gmacs_text, cost.gmacs_text_with_mlm_head, cost.tokens) == (None, None, 0)
+    told, row = cost.paper_convention, PRINTED[name]
+    if gflops is None:
+        assert (told.printed_millions, told.printed_gflops) == (None, None)
+        assert f"of the {row.form} form" in told.convention["comparable"]
+    else:
+        assert round(told.gflops, 3) == gflops
+        assert round(told.parameters / 1e6, 1) == told.printed_millions == row.millions
+        assert row.gflops is None or 0 <= told.gflops - row.gflops + 0.05 < 0.15  # some are cut off, some rounded
+    figures = set(cost.convention)
+    assert {"trainable", "live", "total", "gmacs", "gmacs_text"} <= figures
+    assert ("gmacs_needed" in figures) == (cost.gmacs_needed is not None)
+
+
+def test_every_row_has_known_figures():
+    rows = [row for row in registry.MODELS.values() if row.name in PRINTED]
+    assert {(row.name, form.name) for row in rows for form in row.forms} == set(FULL_SIZE)
+
+
+def test_what_a_released_form_computes_for_nothing():
+    cost = cost_of_model("mmi_unet", "released")
+    # Stage 4's text branch: attentions' projections and products, feed-forward, restored width; 24 and 9 tokens.
+    width, text, image = 768, 24, 9
+    projections = 6 * text * width**2 + 2 * image * width**2
+    products = 2 * width * (text * text + text * image)
+    rest = text * (2 * width * 128 + width * width)
+    assert cost.gmacs - cost.gmacs_needed == pytest.approx((projections + products + rest) / 1e9, rel=1e-9)
+
+
+def test_dead_parameters_are_those_that_a_released_form_names():
+    with torch.device("meta"):
+        network = registry.load(registry.model("guide_decoder").form("released").path)().eval()
+        live = live_names(network, [torch.empty(1, 3, 224, 224), torch.empty(1, 24, 768)])
+    silent = {name for name, _ in network.named_parameters()} - live
+    assert silent == {name for name, _ in network.named_parameters() if name.startswith(network.dead)}
+    assert silent
+
+
+class Half(Network):
+    """Two convolutions, of which one is not read."""
+
+    def __init__(self):
+        super().__init__(in_channels=3, size_multiple=1, text_width=None)
+        self.read, self.unread = nn.Conv2d(3, 1, 3, padding=1), nn.Conv2d(3, 1, 1)
+
+    def forward(self, image, text_features=None, text_mask=None):
+        self.unread(image)
+        return Output(self.read(image))
+
+
+def test_a_parameter_that_runs_but_is_not_read_is_not_live():
+    network = Half()
+    assert live_names(network, [torch.zeros(1, 3, 4, 4)]) == {"read.weight", "read.bias"}
+    assert all(p.grad is None for p in network.parameters())
+
+
+def test_published_size_of_cxr_bert():
+    with torch.device("meta"):
+        encoder = encoder_skeleton("cxr_bert")
+    count = sum(p.numel() for p in encoder.parameters())
+    assert count == CXR_BERT
+    heads = 768 * 768 + 3 * 768 + 30_522 + 768 * 128 + 128 + 2 * 128 + 128 * 128 + 128  # the decoder is tied
+    assert sum(p.numel() for p in encoder["trunk"].parameters()) == count - heads
+
+
+@pytest.mark.parametrize("name", [row for row in registry.TEXT_ENCODERS if row != "cxr_bert"])
+def test_other_encoders_are_trunks_of_their_width(name):
+    with torch.device("meta"):
+        encoder = encoder_skeleton(name)
+    assert list(encoder) == ["trunk"]
+    assert encoder["trunk"].config.hidden_size == registry.text_encoder(name).width
+    assert {p.device.type for p in encoder.parameters()} == {"meta"}
+
+
+class Named(nn.LayerNorm):
+    """A norm of a class of its own."""
+
+
+class Upper(nn.Module):
+    """A known layer inside a module without a rule."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.never = nn.Linear(4, 5), nn.Linear(7, 7)
+
+    def forward(self, x):
+        return self.inner(self.inner(x)[..., :4])
+
+
+LAYERS = {
+    "conv": (nn.Conv2d(6, 8, 3, padding=1), (1, 6, 10, 12), 8 * 120 * 6 * 9, 8 * 6 * 9 + 8),
+    "grouped conv": (nn.Conv2d(6, 6, 7, padding=3, groups=6), (1, 6, 10, 12), 6 * 120 * 49, 6 * 49 + 6),
+    "conv of tokens": (nn.Conv1d(24, 9, 1), (1, 24, 16), 9 * 16 * 24, 9 * 24 + 9),
+    "transposed conv, four times": (
+        nn.ConvTranspose2d(6, 4, 2, stride=2), (1, 6, 5, 5), 4 * (25 * 6 * 4 * 4), 6 * 4 * 4 + 4,
+    ),
+    "linear": (nn.Linear(6, 5), (2, 3, 6), 6 * 5 * 6, 35),
+    "batch norm": (nn.BatchNorm2d(6).eval(), (2, 6, 5, 5), 4 * 300, 12),
+    "norm without weights": (nn.BatchNorm2d(6, affine=False).eval(), (2, 6, 5, 5), 2 * 300, 0),
+    "layer norm": (nn.LayerNorm(6), (1, 3, 6), 4 * 18, 12),
+    "norm of its own class": (Named(6), (1, 3, 6), 0, 0),
+    "average pool": (nn.AvgPool2d(4, stride=1), (1, 2, 7, 7), 2 * 16, 0),
+    "adaptive pool": (nn.AdaptiveAvgPool2d(2), (1, 3, 8, 8), 12 * 17, 0),
+    "upsampling": (nn.Upsample(scale_factor=2, mode="bilinear"), (1, 3, 4, 4), 11 * 192, 0),
+    "softmax": (nn.Softmax(dim=-1), (2, 5, 7), 10 * 20, 0),
+    "max pool": (nn.MaxPool2d(2), (1, 2, 4, 4), 0, 0),
+    "relu": (nn.ReLU(), (1, 2, 4, 4), 0, 0),
+    "twice run, once counted as parameters": (Upper(), (1, 3, 4), 2 * 3 * 5 * 4, 25),
+    "pooling of the head": (
+        SubpixelHead(8, factor=4), (1, 8, 3, 3), 32 * 9 * 8 * 9 + 2 * 144 + 144 * 2, 32 * 72 + 32 + 3,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_rules_of_the_papers_counter(layer):
+    module, shape, macs, parameters = LAYERS[layer]
+    assert count_layers(module, torch.zeros(shape)) == (macs, parameters)
+    assert not any(part._forward_hooks for part in module.modules())
+
+
+def test_the_papers_counter_passes_over_attention():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.ours, self.torchs = MultiHeadAttention(8, 2), nn.MultiheadAttention(8, 2, batch_first=True)
+            self.after = nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.after(self.torchs(self.ours(x, x), x, x)[0])
+
+    assert count_layers(Both(), torch.zeros(1, 5, 8)) == (5 * 8 * 3, 27)
+
+
+@pytest.mark.parametrize(
+    ("heads", "build"), [(2, MultiHeadAttention), (4, nn.MultiheadAttention)], ids=["own", "torch"]
+)
+def test_attention_counts_in_full(heads, build):
+    """Four projections and two products, whatever kernel would run them."""
+    from textray.cost import _gmacs
+
+    class Attend(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = build(8, heads) if build is MultiHeadAttention else build(8, heads, batch_first=True)
+
+        def forward(self, x):
+            return self.layer(x, x) if build is MultiHeadAttention else self.layer(x, x, x, need_weights=False)
+
+    with torch.device("meta"):
+        counted = _gmacs(Attend().eval(), torch.empty(1, 5, 8)) * 1e9
+    assert counted == 4 * 5 * 64 + 2 * 25 * 8
+
+
+def test_a_bundle_is_measured_as_it_is():
+    if "mmi_unet_lite" not in inside():
+        pytest.skip("no weights inside this checkout")
+    bundle = Bundle.load("mmi_unet_lite")
+    cost = cost_of_bundle(bundle, paper_convention=True)
+    assert (cost.size, cost.tokens, cost.text_encoder) == (bundle.preprocess.size, bundle.tokens, bundle.text_encoder)
+    raw = bundle.read("model.safetensors")
+    header = json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])
+    kept = {k: v for k, v in header.items() if not re.search(r"__metadata__|running_|num_batches", k)}
+    stored = sum(math.prod(v["shape"]) for v in kept.values())
+    assert stored == cost.trainable + cost.no_report_token
+    assert cost.live == cost.trainable
+    assert cost.gmacs < 1
+    assert cost.gmacs_text_with_mlm_head is None
+    assert cost.paper_convention.printed_gflops is None  # the table has no such network
+
+
+def test_info_tells_the_cost_with_its_conventions(cli):
+    (row,) = cli("info", "unet", "--cost", "--json").rows
+    cost = row["cost"]
+    assert cost["trainable"] == cost["live"] == cost["total"] == 14_751_873
+    assert cost["gmacs"] == pytest.approx(22.645833728)
+    assert cost["gmacs_text"] is None
+    assert (cost["size"], cost["tokens"], cost["form"]) == ([224, 224], 0, "paper")
+    assert "paper_convention" not in cost
+    text = cli("info", "unet", "--paper-convention").out
+    for key, how in cost["convention"].items():
+        assert re.search(rf"^  {key} .*{re.escape(how)}$", text, re.MULTILINE)
+    assert re.search(r"^  parameters +14\.8 M .*the table prints 14\.8 M$", text, re.MULTILINE)
+    assert re.search(r"^  operations +50\.370 G .*the table prints 50\.3 G$", text, re.MULTILINE)
+    assert "not comparable across their rows" in text
+
+
+def test_info_tells_of_one_form(cli):
+    (row,) = cli("info", "mmi_unet", "--form", "released", "--json").rows
+    assert (row["form"]["name"], row["form"]["size"]) == ("released", [224, 224])
+    assert "cost" not in row
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("--cost",), "Name a model or weights"),
+        (("--form", "released"), "Name a model or weights"),
+        (("phantom", "--cost"), "a dataset has no cost"),
+        (("minilm", "--cost"), "a text encoder has no cost"),
+        (("unet", "--cost", "--form", "released"), "unknown form of unet 'released'"),
+        (("unet", "--form", "releasd"), "unknown form of unet 'releasd'"),
+        (("minilm", "--form", "paper"), "only a model is asked for by its form"),
+        (("mmi_unett", "--cost"), "Did you mean 'mmi_unet'"),
+    ],
+    ids=" ".join,
+)
+def test_info_refuses_what_has_no_cost(cli, args, told):
+    result = cli("info", *args)
+    assert result.code == 2
+    assert told in result.err
+
+
+def test_a_network_without_a_printed_row_has_no_convention(monkeypatch):
+    monkeypatch.delitem(PRINTED, "unet")
+    with pytest.raises(UsageError, match="no convention of the papers is known for unet"):
+        cost_of_model("unet", paper_convention=True)
+
+
+def test_without_torch_the_extra_is_named():
+    code = "import sys; sys.modules['torch'] = None; from textray.cli import main; main(sys.argv[1:])"
+    for args, exit_code in ((("info", "unet"), 0), (("info", "unet", "--cost"), 2)):
+        done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=False)
+        assert done.returncode == exit_code, done.stderr
+    assert "pip install 'textray[train]'" in done.stderr
+
+
+@pytest.mark.slow
+def test_the_page_shows_the_figures():
+    page = (ROOT / "docs" / "how-to" / "cost.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| ([\d.]+) \|", page, re.MULTILINE)
+    assert {(name, form) for name, form, *_ in rows} == set(FULL_SIZE)
+    for name, form, *figures in rows:
+        cost = cost_of_model(name, form)
+        assert figures == [f"{cost.trainable:,}", f"{cost.live:,}", f"{cost.total:,}", f"{cost.gmacs:.2f}"]
