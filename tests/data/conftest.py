@@ -1,7 +1,9 @@
-"""A small copy of QaTa-COV19 v2 in the official layout, made without any code of the reader."""
+"""Small copies of QaTa-COV19 v2 and MosMedData+ in their published layouts, made without any code of the readers."""
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -54,3 +56,75 @@ def real_qata() -> Path:
     if not REAL.is_dir():
         pytest.skip("no ../shared/data/QaTa-COV19-v2 beside the repository")
     return REAL
+
+
+PARTS = ("Train", "Val", "Test")
+KAGGLE_TABLES = ("Train_text_MosMedData+ 1.xlsx", "Val_text_MosMedData+ 1.xlsx", "Test_text_MosMedData+.xlsx")
+
+
+def mosmed_slices() -> list[tuple[str, str, str]]:
+    """Name, part and caption of 50 slices: 40, 5 and 5, neighbours of one volume in several parts as published."""
+    names = [f"Morozov_study_{v:04d}_{z}" for v in range(1, 7) for z in range(20, 24)]
+    names += [f"Jun_coronacases_case{v}_{z}" for v in range(1, 5) for z in range(100, 103)]
+    names += [f"Jun_radiopaedia_{v}_85902_{v}_case1{v}_{z}" for v in range(1, 4) for z in range(7, 10)]
+    names += [f"bjorke_{n}" for n in range(5)]
+    return [(n, {8: "Val", 9: "Test"}.get(i % 10, "Train"), (LEFT, RIGHT)[i % 2]) for i, n in enumerate(names)]
+
+
+def write_slice(image: Path, mask: Path, name: str, caption: str) -> None:
+    """Lesion in the half and at the height that the caption names; sizes, channels and levels as they vary."""
+    size = (40, 36) if name.startswith("Jun") else (32, 32)
+    pixels = np.random.default_rng(len(name)).integers(0, 256, size, dtype=np.uint8)
+    levels = np.zeros(size, np.uint8)
+    left, upper = caption == LEFT, caption == LEFT
+    levels[4 : 10 if upper else 11, 3:9] = 255
+    levels = levels if upper else levels[::-1]
+    levels = levels if left else levels[:, ::-1]
+    if name.startswith("Jun_radiopaedia"):
+        pixels, levels = pixels[::-1], levels[::-1]
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    if name.startswith("Jun_coronacases"):
+        levels = np.stack([levels * 0, levels, levels * 0], axis=-1)
+    if name.startswith("bjorke"):
+        levels = np.where(levels == 255, np.uint8(255), np.uint8(100))  # a rim below one half
+    image.parent.mkdir(parents=True, exist_ok=True)
+    mask.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(image)
+    Image.fromarray(np.ascontiguousarray(levels)).save(mask)
+
+
+def write_sheet(path: Path, rows: list[tuple[str, str]], header: tuple[str, str] = ("Image", "Description")) -> None:
+    if path.suffix == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows([header, *rows])
+        return
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in [header, *rows]:
+        book.active.append(row)
+    book.save(path)
+
+
+@pytest.fixture
+def mosmed(tmp_path: Path) -> Callable[[str], Path]:
+    """``mosmed(layout) -> root`` writes the 50 slices in the layout ``kaggle``, ``lvit`` or ``csv``."""
+
+    def write(layout: str) -> Path:
+        root = tmp_path / layout
+        rows: dict[str, list[tuple[str, str]]] = {part: [] for part in PARTS}
+        for name, part, caption in mosmed_slices():
+            images, masks, prefix = {
+                "kaggle": ("frames", "masks", ""),
+                "lvit": (f"{part}_Folder/img", f"{part}_Folder/labelcol", ""),
+                "csv": (f"{part}/Images", f"{part}/GTs", "mask_"),
+            }[layout]
+            write_slice(root / images / f"{name}.png", root / masks / f"{prefix}{name}.png", name, caption)
+            rows[part].append((f"{prefix}{name}.png", caption))
+        for part, kaggle in zip(PARTS, KAGGLE_TABLES, strict=True):
+            table = {"kaggle": kaggle, "lvit": f"{part}_Folder/{part}_text.xlsx", "csv": f"prompt/{part.lower()}.csv"}
+            path = root / table[layout]
+            path.parent.mkdir(exist_ok=True)
+            write_sheet(path, rows[part])
+        return root
+
+    return write

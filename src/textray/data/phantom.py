@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +20,11 @@ from PIL import Image as PILImage
 from textray.augment import blur
 from textray.data.base import CheckResult, Sample
 from textray.data.cache import cache_folder
+from textray.data.phantom_shapes import Field, cloud, edge
 from textray.data.qata_cov19 import NAME, QaTaCOV19
 from textray.errors import UsageError
 from textray.records import ZONE_ROWS, Zones
 from textray.text.report import sentence
-
-Field = NDArray[np.float32]
-Floats = NDArray[np.floating[Any]]
 
 _LEVELS = (0.0, *ZONE_ROWS, 1.0)  # heights between which the upper, middle and lower zones lie
 _EXTENT = ((0.17, 0.365), (0.385, 0.54), (0.56, 0.76))  # heights that a lesion's centre may have, by level
@@ -169,20 +166,8 @@ class Phantom:
         return [f"sub-S{80000 + index // 3}_ses-E{index}_run-1_bp-chest_vp-ap_cr" for index in range(count)]
 
 
-def _edge(distance: Floats, softness: float) -> Field:
-    """A soft step: 1 where ``distance`` is well above 0, 0 well below."""
-    return np.asarray(1 / (1 + np.exp(-np.clip(distance / softness, -30, 30))), np.float32)
-
-
 def _spot(chest: _Chest, x: float, y: float, wide: float, high: float) -> Field:
     return np.asarray(np.exp(-(((chest.across - x) / wide) ** 2) - ((chest.down - y) / high) ** 2), np.float32)
-
-
-def _cloud(size: tuple[int, int], cells: int, rng: np.random.Generator) -> Field:
-    """Smooth noise about 0, its features a ``cells``-th of the image."""
-    coarse = rng.standard_normal((cells, cells)).astype(np.float32)
-    picture = PILImage.fromarray(coarse).resize((size[1], size[0]), PILImage.Resampling.BICUBIC)
-    return np.asarray(picture, np.float32)
 
 
 def _lungs(across: Field, down: Field, rng: np.random.Generator) -> tuple[Field, Field]:
@@ -196,9 +181,9 @@ def _lungs(across: Field, down: Field, rng: np.random.Generator) -> tuple[Field,
         wall = 0.10 + (outer - 0.10) * np.sin(np.pi / 2 * np.clip(along * 1.15, 0, 1)) ** 0.62
         hilum = 0.062 + 0.02 * np.exp(-(((down - 0.17) / 0.08) ** 2))
         dome = floor - 0.055 + 0.9 * np.clip(side - 0.2, 0, None) ** 2 * 4 + 0.5 * np.clip(0.2 - side, 0, None) ** 2
-        inside = _edge(wall - side, 0.008) * _edge(side - hilum, 0.009)
+        inside = edge(wall - side, 0.008) * edge(side - hilum, 0.009)
         apex = top + 2.2 * (side - 0.19) ** 2
-        lungs.append(inside * _edge(down - apex, 0.008) * _edge(dome - down, 0.006))
+        lungs.append(inside * edge(down - apex, 0.008) * edge(dome - down, 0.006))
     return lungs[0], lungs[1]
 
 
@@ -208,33 +193,33 @@ def _film(chest: _Chest, rng: np.random.Generator) -> Field:
     size = (across.shape[0], across.shape[1])
     lung = np.maximum(*chest.lungs)
 
-    neck = 0.13 + 0.36 * _edge(down - 0.085 - 0.16 * np.clip(side - 0.1, 0, None), 0.02)
-    body = _edge(np.minimum(neck, 0.475 + 0.03 * np.sin(down * 3)) - side, 0.008)
-    film = body * (0.60 + 0.06 * down + 0.02 * _cloud(size, 5, rng))
-    film = film + body * 0.08 * _edge(0.16 - down + 0.5 * np.clip(side - 0.2, 0, None), 0.03)  # shoulders
+    neck = 0.13 + 0.36 * edge(down - 0.085 - 0.16 * np.clip(side - 0.1, 0, None), 0.02)
+    body = edge(np.minimum(neck, 0.475 + 0.03 * np.sin(down * 3)) - side, 0.008)
+    film = body * (0.60 + 0.06 * down + 0.02 * cloud(size, 5, rng))
+    film = film + body * 0.08 * edge(0.16 - down + 0.5 * np.clip(side - 0.2, 0, None), 0.03)  # shoulders
 
     depth = 0.40 + 0.06 * rng.uniform(-1, 1)
     vessels = sum(_spot(chest, x, 0.45, 0.055, 0.10) for x in (0.405, 0.605)) * 0.15
-    texture = 0.016 * _cloud(size, 40, rng) + 0.020 * _cloud(size, 14, rng)
+    texture = 0.016 * cloud(size, 40, rng) + 0.020 * cloud(size, 14, rng)
     streaks = _vessels(chest, rng)
     air = 0.15 + 0.12 * down * down + vessels + texture + streaks
     film = film * (1 - lung) + lung * (film * (1 - depth) * 0.25 + air)
 
     film = film + body * 0.06 * _ribs(chest, rng) * (0.35 + 0.9 * lung)
-    middle = _edge(0.052 + 0.02 * _edge(down - 0.3, 0.05) - np.abs(across - 0.505), 0.014) * _edge(0.97 - down, 0.02)
+    middle = edge(0.052 + 0.02 * edge(down - 0.3, 0.05) - np.abs(across - 0.505), 0.014) * edge(0.97 - down, 0.02)
     film = film + 0.07 * middle * body
-    film = film + 0.022 * middle * np.sin(down * 2 * np.pi * 21) * _edge(0.036 - np.abs(across - 0.5), 0.008)  # spine
-    film = film - 0.10 * _edge(0.016 - np.abs(across - 0.5), 0.005) * _edge(0.33 - down, 0.02) * body  # windpipe
-    heart = _edge(1 - ((across - 0.565) / 0.152) ** 2 - ((down - 0.665 - 0.25 * (across - 0.565)) / 0.155) ** 2, 0.06)
-    knob = _edge(1 - ((across - 0.558) / 0.042) ** 2 - ((down - 0.325) / 0.045) ** 2, 0.15)
+    film = film + 0.022 * middle * np.sin(down * 2 * np.pi * 21) * edge(0.036 - np.abs(across - 0.5), 0.008)  # spine
+    film = film - 0.10 * edge(0.016 - np.abs(across - 0.5), 0.005) * edge(0.33 - down, 0.02) * body  # windpipe
+    heart = edge(1 - ((across - 0.565) / 0.152) ** 2 - ((down - 0.665 - 0.25 * (across - 0.565)) / 0.155) ** 2, 0.06)
+    knob = edge(1 - ((across - 0.558) / 0.042) ** 2 - ((down - 0.325) / 0.045) ** 2, 0.15)
     shade = np.maximum(heart, np.maximum(0.8 * knob, 0.75 * _spot(chest, 0.45, 0.68, 0.055, 0.14)))
     film = film + (0.74 - film) * shade * 0.82 * body
     film = film + 0.11 * _clavicles(chest, rng) * body
-    belly = _edge(down - 0.80, 0.015) * (1 - lung) * body
+    belly = edge(down - 0.80, 0.015) * (1 - lung) * body
     film = (
         film
         + 0.05 * belly
-        - 0.22 * belly * _edge(1 - ((across - 0.66) / 0.07) ** 2 - ((down - 0.855) / 0.035) ** 2, 0.2)
+        - 0.22 * belly * edge(1 - ((across - 0.66) / 0.07) ** 2 - ((down - 0.855) / 0.035) ** 2, 0.2)
     )
     return np.asarray(0.025 + film, np.float32)
 
@@ -260,9 +245,9 @@ def _ribs(chest: _Chest, rng: np.random.Generator) -> Field:
     for rib in range(9):
         behind = start + 0.083 * rib - 0.035 + 0.10 * np.sin(np.clip(side / 0.42, 0, 1) * np.pi * 0.75) ** 1.5
         behind = behind + 0.32 * np.clip(side - 0.24, 0, None) ** 1.3
-        ribs += _edge(0.0125 - np.abs(chest.down - behind), 0.003) * _edge(side - 0.04, 0.01)
+        ribs += edge(0.0125 - np.abs(chest.down - behind), 0.003) * edge(side - 0.04, 0.01)
         front = start + 0.02 + 0.083 * rib + 0.42 * (0.40 - side)
-        ribs += 0.45 * _edge(0.015 - np.abs(chest.down - front), 0.005) * _edge(side - 0.17, 0.03)
+        ribs += 0.45 * edge(0.015 - np.abs(chest.down - front), 0.005) * edge(side - 0.17, 0.03)
     return np.asarray(np.clip(ribs, 0, 1.3), np.float32)
 
 
@@ -271,8 +256,8 @@ def _clavicles(chest: _Chest, rng: np.random.Generator) -> Field:
     for sign in (-1, 1):
         side = (chest.across - 0.5) * sign
         line = 0.205 + rng.uniform(-0.01, 0.01) - 0.24 * side + 0.018 * np.sin(side * 18)
-        bone = _edge(0.0135 - np.abs(chest.down - line), 0.003)
-        bones += bone * _edge(side - 0.045, 0.008) * _edge(0.37 - side, 0.01)
+        bone = edge(0.0135 - np.abs(chest.down - line), 0.003)
+        bones += bone * edge(side - 0.045, 0.008) * edge(0.37 - side, 0.01)
     return bones
 
 
@@ -281,7 +266,7 @@ def _lesions(chest: _Chest, zones: Zones, rng: np.random.Generator) -> tuple[Fie
     shape = (chest.across.shape[0], chest.across.shape[1])
     opacity = np.zeros(shape, np.float32)
     mask = np.zeros(shape, np.bool_)
-    mottle = np.clip(1 + 0.22 * _cloud(shape, 28, rng), 0.5, 1.3)
+    mottle = np.clip(1 + 0.22 * cloud(shape, 28, rng), 0.5, 1.3)
     for zone, present in enumerate(zones.present):
         if not present:
             continue
@@ -297,7 +282,7 @@ def _lesions(chest: _Chest, zones: Zones, rng: np.random.Generator) -> tuple[Fie
             blob += _spot(chest, at_x, at_y, rng.uniform(0.035, 0.07), rng.uniform(0.03, 0.055))
         blob *= chest.lungs[side]
         low, high = _LEVELS[level], _LEVELS[level + 1]
-        blob *= _edge(chest.down - low - 0.012, 0.005) * _edge(high - 0.012 - chest.down, 0.005)
+        blob *= edge(chest.down - low - 0.012, 0.005) * edge(high - 0.012 - chest.down, 0.005)
         dense = (blob > 0.42) & place
         if not dense.any():  # few pixels, or a blob at the very edge: its densest place in the zone is the lesion
             best = np.where(place if place.any() else half & rows, blob + 1e-6, 0.0)

@@ -1,0 +1,241 @@
+"""MosMedData+: CT slices of COVID-19 from four sources, lesion masks and captions that name infected zones.
+
+It is published cut by slice, so that slices of one volume lie in train and test; a cut by volume stands beside it.
+Nobody has said whose left and right its captions mean: they are kept as written. Layouts, counts, sources and terms:
+docs/datasets/mosmed_plus.md.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from textray.data.base import (
+    CAPTION_CODES,
+    CheckResult,
+    Problem,
+    Sample,
+    check_captions,
+    check_split,
+    draw_patients,
+    fingerprint,
+    refuse,
+)
+from textray.data.mosmed_layouts import PARTS, PartName, find_layout
+from textray.data.mosmed_survey import Entry, Survey, cut_volumes, source_of, survey
+from textray.data.pairs import MaskFacts, check_pixels, colour_problems, size_problem
+from textray.errors import LayoutError, unknown_name
+from textray.records import Laterality, Notice, Report, Zones
+
+log = logging.getLogger(__name__)
+
+Protocol = Literal["slice", "volume"]
+"""``slice``: the parts as their tables name them. ``volume``: all slices of a volume in one part."""
+
+PUBLISHED: dict[PartName, int] = {"train": 2183, "val": 273, "test": 273}
+INNER_SHARE = 0.1
+"""Share of the volumes of `train` that selects (stopping, checkpoint, thresholds)."""
+_SIDES = Notice(
+    code="W_SIDES_UNKNOWN",
+    text="Nobody has said whose left and right the captions of this data set mean; they are kept as written.",
+    remedy="Do not flip the images, and do not mix the words with those of other data sets.",
+)
+_NO_CAPTION = Notice(code="W_NO_ZONE", text="the data set has no usable caption for this image")
+_UPSIDE_DOWN = "jun_radiopaedia"
+
+
+class MosMedPlus:
+    """Reader of MosMedData+ in its three published layouts.
+
+    Args:
+        root: The folder that holds the pictures, or the one it lies in.
+        captions: What to do about a slice whose caption is missing, blank or not understood, and about rows without a
+            slice: refuse (``"error"``), leave it out (``"skip"``), or keep the slice without a report
+            (``"text-free"``). A slice that no table names belongs to no part and is left out by the latter two.
+        split_by: ``"slice"`` for the published parts, ``"volume"`` for a cut of our own: a tenth of each source's
+            volumes is `test`, a tenth `val`; slices of no known volume are `train`.
+        seed: Chooses the volumes of `inner`, and of the cut by volume.
+    """
+
+    name = "mosmed_plus"
+
+    def __init__(
+        self, root: str | Path, *, captions: str = "error", split_by: Protocol = "slice", seed: int = 0
+    ) -> None:
+        if split_by not in get_args(Protocol):
+            raise unknown_name("way to cut the data", split_by, get_args(Protocol))
+        self.layout = find_layout(Path(root))
+        self.root, self.seed = self.layout.root, seed
+        self.captions, self.split_by = check_captions(captions), split_by
+        self._survey: Survey | None = None
+        self._trusted = False
+
+    def samples(self, split: str) -> list[Sample]:
+        """Samples of a split, in the order of the caption tables.
+
+        Raises:
+            UsageError: If there is no such split.
+            LayoutError: If the part it lies in is missing; a cut by volume needs all three.
+            DataError: If files do not pair up, names collide, a slice stands in two parts, a mask has another size
+                than its image, or a caption is refused.
+        """
+        wanted = check_split(split)
+        part: PartName = wanted if wanted in ("val", "test") else "train"
+        present = {found.name for found in self.layout.parts}
+        missing = (set(PARTS) if self.split_by == "volume" else {part}) - present
+        if missing:
+            raise LayoutError(
+                f"no {' and '.join(sorted(missing))} part under {self.root}",
+                came=f"{', '.join(sorted(present))} in the {self.layout.name} layout",
+                expected="all three parts, to cut them by volume" if self.split_by == "volume" else f"the {part} part",
+            )
+        entries = self._trusted_entries()
+        of_part = [entry for entry, to in _cut(entries, self.split_by, self.seed) if to == part]
+        if wanted in ("inner", "fit"):
+            inner = draw_patients((e.volume for e in of_part if e.volume), INNER_SHARE, self.seed)
+            of_part = [e for e in of_part if (e.volume in inner) == (wanted == "inner")]
+        kept = (e for e in of_part if e.report is not None or self.captions == "text-free")
+        return [
+            Sample(
+                image_id=e.image_id,
+                image_path=e.image,
+                mask_path=e.mask,
+                report=_report(e.report),
+                patient_id=e.volume,
+                split=wanted,
+            )
+            for e in kept
+        ]
+
+    def fingerprint(self, split: str) -> str:
+        """SHA-256 of the image ids of a split."""
+        return fingerprint(sample.image_id for sample in self.samples(split))
+
+    def check(self) -> CheckResult:
+        """Look at every file: all pixels of masks, headers of images (colour ones decoded), all rows of the tables.
+
+        Tells both cuts with the hash of their ids, volumes with slices in several parts, and for each source where
+        the lesions lie and on which side of the image the words put them.
+        """
+        found = self._surveyed()
+        problems = list(found.problems)
+        counts: dict[str, int | float | str] = {"root": str(self.root), "layout": self.layout.name}
+        counts["images"], counts["masks"] = found.images, found.masks
+        for name in PARTS:
+            rows = found.rows.get(name)
+            counts[f"{name} captions"] = (
+                "not present" if rows is None else f"{rows} (published: {PUBLISHED[name]})"
+            )  # a part that is not asked for may be missing
+            if rows not in (None, PUBLISHED[name]):
+                message = f"has {rows} rows for {name}; published are {PUBLISHED[name]}"
+                problems.append(Problem(code="W_COUNT", path=self._table(name), message=message))
+        for protocol in get_args(Protocol):
+            if protocol == "volume" and len(found.rows) < len(PARTS):
+                counts["cut by volume"] = "needs all three parts"
+                continue
+            parted = _cut(found.entries, protocol, self.seed)
+            for name in PARTS:
+                counts[f"cut by {protocol}, {name}"] = _describe([e for e, to in parted if to == name])
+        problems += _leaks(found.entries, counts, self.layout.name)
+        pairs = [(entry.image, entry.mask) for entry in found.entries]
+        facts = check_pixels(pairs, self.root, "slices", counts, problems)
+        problems += colour_problems((image for image, _ in pairs), self.root)
+        _tell_sources(found.entries, facts, counts)
+        return CheckResult(name=self.name, root=self.root, counts=counts, problems=tuple(problems))
+
+    def _table(self, name: PartName) -> str:
+        return next(str(p.table.relative_to(self.root)) for p in self.layout.parts if p.name == name)
+
+    def _surveyed(self) -> Survey:
+        if self._survey is None:
+            self._survey = survey(self.layout)
+        return self._survey
+
+    def _trusted_entries(self) -> tuple[Entry, ...]:
+        """All entries, once nothing is wrong with them that the caption policy does not let pass."""
+        found = self._surveyed()
+        if not self._trusted:
+            tolerated = () if self.captions == "error" else CAPTION_CODES
+            sizes = (size_problem(entry.image, entry.mask, self.root) for entry in found.entries)
+            problems = [*found.problems, *(problem for problem in sizes if problem is not None)]
+            refuse([p for p in problems if p.fatal and p.code not in tolerated], self.name, self.root)
+            for problem in found.problems:
+                if problem.code in tolerated:
+                    log.warning("%s: %s (captions=%s)", problem.path, problem.message, self.captions)
+            log.warning("%s: %s", self.name, _SIDES.text)
+            self._trusted = True
+        return found.entries
+
+
+def _cut(entries: Iterable[Entry], protocol: Protocol, seed: int) -> list[tuple[Entry, PartName]]:
+    """Entries and the part of each; those of no known volume are train, since they may share a patient."""
+    entries = list(entries)
+    if protocol == "slice":
+        return [(entry, entry.part) for entry in entries]
+    cut = cut_volumes((e.volume for e in entries if e.volume), seed)
+    return [(entry, cut[entry.volume] if entry.volume else "train") for entry in entries]
+
+
+def _report(report: Report | None) -> Report:
+    if report is None:
+        return Report(zones=Zones(), laterality=Laterality.UNKNOWN, notices=(_NO_CAPTION,))
+    return replace(report, laterality=Laterality.UNKNOWN, notices=(*report.notices, _SIDES))
+
+
+def _describe(entries: list[Entry]) -> str:
+    volumes = {entry.volume for entry in entries} - {None}
+    without = sum(entry.volume is None for entry in entries)
+    ids = fingerprint(entry.image_id for entry in entries)[:12]
+    return f"{len(entries)} slices of {len(volumes)} volumes, {without} of no known volume, ids {ids}"
+
+
+def _leaks(entries: Iterable[Entry], counts: dict[str, int | float | str], layout: str) -> list[Problem]:
+    """Volumes with slices in several published parts: known of the data, so a warning, but never to be overlooked."""
+    parts: dict[str, set[PartName]] = {}
+    for entry in entries:
+        if entry.volume:
+            parts.setdefault(entry.volume, set()).add(entry.part)
+    leaking = {volume for volume, found in parts.items() if len(found) > 1}
+    counts["volumes in several parts of the cut by slice"] = f"{len(leaking)} of {len(parts)}"
+    for name in ("val", "test"):
+        held = [e for e in entries if e.part == name]
+        seen = sum(e.volume is not None and "train" in parts[e.volume] for e in held)
+        counts[f"{name} slices whose volume is in train"] = f"{seen} of {len(held)}"
+    if not leaking:
+        return []
+    message = (
+        f"{len(leaking)} of {len(parts)} volumes have slices in several parts, so scores of the cut by slice are "
+        "partly scores of memory; --split-by volume cuts by volume"
+    )
+    return [Problem(code="W_VOLUME_LEAK", path=f"({layout} layout)", message=message)]
+
+
+def _tell_sources(entries: Iterable[Entry], facts: dict[Path, MaskFacts], counts: dict[str, int | float | str]) -> None:
+    """For each source: how much there is of it, how high lesions lie, and whether words and image agree on the side."""
+    by_source: dict[str, list[Entry]] = {}
+    for entry in entries:
+        by_source.setdefault(source_of(entry.image_id), []).append(entry)
+    for source, found in sorted(by_source.items()):
+        centres = {e.image_id: f.centre for e in found if (f := facts.get(e.mask)) and f.centre}
+        heights = [centre[0] for centre in centres.values()]
+        agreeing: Counter[str] = Counter()
+        for entry in found:
+            present = entry.report.zones.present if entry.report else ()
+            centre = centres.get(entry.image_id)
+            if centre and any(present[:3]) != any(present[3:]):  # the caption names one side only
+                side = "left" if any(present[:3]) else "right"
+                agreeing[side] += 1
+                agreeing[f"{side} in left half"] += centre[1] < 0.5
+        words = [f"{len(found)} slices"]
+        words += [f"mean lesion height {sum(heights) / len(heights):.2f}"] if heights else []
+        words += [
+            f"{agreeing[f'{side} in left half']} of {agreeing[side]} named {side} only lie in the image's left half"
+            for side in ("left", "right")
+            if agreeing[side]
+        ]
+        words += ["published upside down, read as stored"] if source == _UPSIDE_DOWN else []
+        counts[f"source {source}"] = "; ".join(words)
