@@ -55,6 +55,7 @@ def evaluate(
     out: Path,
     model: str | Path | None = None,
     captions: str = "error",
+    split_by: str | None = None,
     threads: int | None = None,
     limit: int | None = None,
     sides: bool = False,
@@ -70,6 +71,7 @@ def evaluate(
         out: Folder of the results.
         model: Name of weights inside the package, or a bundle folder; ``None`` for the default weights.
         captions: Caption policy of the reader (``error``, ``skip``, ``text-free``).
+        split_by: How the data set is cut (``slice`` or ``volume`` for CT); ``None`` takes its first way.
         threads: Threads of the network; ``None`` is one for each processor.
         limit: Score only so many images, spread evenly over the split.
         sides: Also measure left-right sensitivity (``sides.csv`` and ``sides`` in the summary).
@@ -98,7 +100,7 @@ def evaluate(
             expected="text modes without none",
             do="Name them, such as --text-mode oracle --text-mode shuffled",
         )
-    samples = _limited(_samples(data, root, split, captions), limit)
+    samples = _limited(_samples(data, root, split, captions, split_by), limit)
     if bundle.needs_text:
         _require_texts(samples, bundle.name)
     check_writable(out)
@@ -106,11 +108,18 @@ def evaluate(
     summary: dict[str, Any] = {
         "textray": __version__,
         "model": bundle.describe(),
-        "data": {"name": data, "split": split, "ids_sha256": fingerprint(s.image_id for s in samples), "limit": limit},
+        "data": {
+            "name": data,
+            "split": split,
+            "split_by": split_by or next(iter(registry.dataset(data).protocols), None),
+            "laterality": registry.dataset(data).laterality,
+            "ids_sha256": fingerprint(s.image_id for s in samples),
+            "limit": limit,
+        },
         "size": list(bundle.preprocess.size),
         "threshold": bundle.threshold,
         "grid": "native",
-        "command": _command(model, data, root, split, modes, captions, limit, sides),
+        "command": _command(model, data, root, split, modes, captions, split_by, limit, sides),
         "git": git_state(Path(__file__).parent),
     }
     zone_rows = bundle.zone_rows
@@ -173,8 +182,8 @@ def score(
     return summary
 
 
-def _samples(data: str, root: Path | None, split: str, captions: str) -> list[Sample]:
-    samples = open_reader(data, root, captions=captions).samples(check_split(split))
+def _samples(data: str, root: Path | None, split: str, captions: str, split_by: str | None) -> list[Sample]:
+    samples = open_reader(data, root, captions=captions, split_by=split_by).samples(check_split(split))
     if not samples:
         raise UsageError(f"split {split} of {data} holds no image", do=f"See {registry.dataset(data).card}.")
     return samples
@@ -207,6 +216,7 @@ def _command(
     split: str,
     modes: Sequence[TextMode],
     captions: str,
+    split_by: str | None,
     limit: int | None,
     sides: bool,
 ) -> str:
@@ -216,6 +226,7 @@ def _command(
     words += ["--split", split, *(word for mode in modes for word in ("--text-mode", mode))]
     words += [] if model is None else ["--model", Path(model).name]
     words += [] if captions == "error" else ["--captions", captions]
+    words += [] if split_by is None else ["--split-by", split_by]
     words += [] if limit is None else ["--limit", str(limit)]
     words += ["--sides"] if sides else []
     return shlex.join([*words, "--out", "OUT"])

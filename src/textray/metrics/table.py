@@ -14,6 +14,10 @@ _MODE_WARNING = (
     "A caption (`oracle`) holds the position of the very lesions to be found, so a score without its text mode means "
     "nothing."
 )
+_SIDES_UNKNOWN = (
+    "`W_SIDES_UNKNOWN`: nobody has said whose left and right the captions of this data set mean; they were used as "
+    "written."
+)
 _SIDES = {
     "share_true_pooled": "named area, true text",
     "share_mirrored_pooled": "named area, mirrored text",
@@ -56,7 +60,8 @@ def results_table(summaries: Sequence[Mapping[str, Any]], scores: Sequence[str] 
     for summary in summaries:
         for mode, values in summary["modes"].items():
             check_protocol({n: math.nan if v["value"] is None else v["value"] for n, v in values.items()})
-            data = f"{summary['data']['name']} {summary['data']['split']}"
+            cut = summary["data"].get("split_by")
+            data = f"{summary['data']['name']} {summary['data']['split']}{f' (cut by {cut})' if cut else ''}"
             lines += _row(
                 [summary["model"]["name"], data, mode, str(summary["images"]), *(cell(values.get(n)) for n in scores)]
             )
@@ -84,6 +89,8 @@ def summary_page(summary: Mapping[str, Any]) -> str:
     for kind, words in (("truth", "empty truth"), ("prediction", "empty prediction"), ("both", "both empty")):
         lines += _row([words, *(str(counts[kind]) for counts in summary["empty"].values())])
     lines += _row(["no text given", *(str(n) for n in summary["images_without_text"].values())])
+    if summary["data"].get("laterality") == "unknown":
+        lines += ["", _SIDES_UNKNOWN]
     lines += ["", "## Text modes", "", *(f"- `{mode}`: {words}" for mode, words in summary["text_modes"].items())]
     if summary.get("sides"):
         lines += ["", *side_lines(summary["sides"])]
