@@ -1,0 +1,88 @@
+"""Counterfactuals: which runs, their sides, and the numbers of each zone, on a graph whose answer follows the zones."""
+
+import numpy as np
+import pytest
+
+from textray.explain.run import explain_all
+from textray.explain.zones import ZonesExplainer, counterfactuals, zone_means
+from textray.inference.bundle import Bundle
+from textray.inference.plan import plan
+from textray.inference.predictor import Predictor
+from textray.io.read import from_array
+from textray.records import ZONE_NAMES, Grid, Laterality, Zones
+
+LEFT_LOWER = Zones.from_present([0, 0, 1, 0, 0, 0])
+
+
+def explain(folder, text, laterality="patient", orientation=None):
+    predictor = Predictor(Bundle.load(folder), threads=1)
+    pixels = np.random.default_rng(0).random((80, 60), dtype=np.float32) * 0.1
+    image = from_array(pixels, orientation=orientation)
+    return ZonesExplainer().explain(predictor, predictor.segment(image, text, laterality)).values
+
+
+def shares(case):
+    return {name: zone["share_of_picture"] for name, zone in case["zones"].items() if zone["share_of_picture"] > 0.02}
+
+
+def test_each_zone_comes_and_goes_once():
+    told = dict(counterfactuals(LEFT_LOWER))
+    assert list(told)[:3] == ["given", "none", "mirrored"]
+    assert told["mirrored"].present == (0, 0, 0, 0, 0, 1)
+    assert list(told)[3:] == [f"with {name}" for name in ZONE_NAMES if name != "left lower"]
+    assert len({zones.index for zones in told.values()}) == len(told)
+    both = dict(counterfactuals(Zones.from_present([0, 0, 1, 0, 0, 1])))
+    assert "mirrored" not in both  # it would say the same
+    assert both["without right lower"].present == (0, 0, 1, 0, 0, 0)
+    alone = dict(counterfactuals(Zones()))
+    assert list(alone) == ["none", *(f"with {name}" for name in ZONE_NAMES)]
+
+
+def test_patients_words_move_the_mask_to_the_other_side_of_the_picture(tiny_bundle):
+    found = explain(tiny_bundle, "left base")
+    cases = {case["name"]: case for case in found["cases"]}
+    assert found["given"]["present"] == ["right lower"]
+    assert "lower right lung" in found["given"]["viewer"]
+    assert "lower left lung" in found["given"]["patient"]
+    assert set(shares(cases["given"])) == {"right lower"}
+    assert set(shares(cases["mirrored"])) == {"left lower"}
+    assert set(shares(cases["with left upper"])) == {"left upper", "right lower"}
+    assert shares(cases["given"])["right lower"] == pytest.approx(0.225, abs=0.04)
+    assert cases["given"]["dice_with_compared"] == 1
+    assert cases["mirrored"]["dice_with_compared"] < 0.01
+    zone = cases["mirrored"]["zones"]["right lower"]
+    assert zone["mean_probability_change"] < -0.4
+
+
+def test_viewers_words_and_a_film_turned_round(tiny_bundle):
+    assert explain(tiny_bundle, "left base", "viewer")["given"]["present"] == ["left lower"]
+    turned = explain(tiny_bundle, "left base", orientation=("R", "F"))["given"]
+    assert turned["present"] == ["left lower"]
+    assert turned["viewer"] == turned["patient"]
+    lateral = explain(tiny_bundle, "bibasal opacity", orientation=("A", "F"))
+    assert lateral["cases"][1]["told"]["patient"] is None
+
+
+def test_without_words_each_zone_is_told_alone(tiny_bundle):
+    found = explain(tiny_bundle, None)
+    assert found["compared_with"] == "none"
+    assert [case["told"]["bank_row"] for case in found["cases"]] == [None, 1, 2, 4, 8, 16, 32]
+
+
+def test_a_network_that_needs_words_is_never_told_nothing(tiny_bundle, monkeypatch):
+    monkeypatch.setattr(Bundle, "needs_text", property(lambda _: True))
+    assert "none" not in {case["name"] for case in explain(tiny_bundle, "left base")["cases"]}
+
+
+def test_zone_means_keep_sides():
+    values = np.zeros((20, 10), np.float32)
+    values[:5, 5:] = 1
+    means = zone_means(values, Grid(height=20, width=10), (0.25, 0.5))
+    assert means == {name: float(name == "right upper") for name in ZONE_NAMES}
+
+
+def test_pages_grow_with_their_film(tiny_bundle, film, tmp_path):
+    predictor = Predictor(Bundle.load(tiny_bundle), threads=1)
+    for name, shape in {"flat": (30, 300), "tall": (300, 30)}.items():
+        todo = plan([film(tmp_path / f"{name}.png", shape=shape)], tmp_path / "out", laterality=Laterality.VIEWER)
+        assert [row.status for row in explain_all(predictor, todo, ZonesExplainer())] == ["done"]
