@@ -1,8 +1,8 @@
 """Figures 2 and 3 of the MMI-UNet paper (Bui, Le, Choo, MICCAI 2024): cases × methods, with each case's caption.
 
-Both figures show films beside their ground truth and the masks of several methods: yellow is found, red is missed, green
-is wrong. Figure 2 is of QaTa-COV19, Figure 3 of MosMedData+. Which images the paper shows, it does not say; here they are
-named by id or drawn by a seed, never by their scores.
+Both figures show films beside their ground truth and the masks of several methods: yellow is found, red is missed,
+green is wrong. Figure 2 is of QaTa-COV19, Figure 3 of MosMedData+. Which images the paper shows, it does not say; here
+they are named by id or drawn by a seed, never by their scores.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
