@@ -139,8 +139,10 @@ def text_builds():
 
 
 def test_every_row_is_tried():
+    """Released forms, which know one size and need a text, are tried in `test_released_contract`."""
     rows = [row for row in registry.MODELS.values() if row.task == "segmentation"]
-    assert {(b.row, b.form) for b in BUILDS.values()} == {(row.name, form.name) for row in rows for form in row.forms}
+    wanted = {(row.name, form.name) for row in rows for form in row.forms if form.name != "released"}
+    assert {(b.row, b.form) for b in BUILDS.values()} == wanted
 
 
 class TestSegmentationContract:
