@@ -7,7 +7,7 @@ from PIL import Image as PILImage
 
 import textray
 from textray.errors import InputError, ShapeError, UsageError
-from textray.inference.bundle import Bundle
+from textray.inference.bundle import Bundle, seal
 from textray.inference.predictor import Predictor
 from textray.inference.record import zone_areas
 from textray.inference.runtime import Runtime, default_threads
@@ -39,6 +39,28 @@ def test_the_mask_lies_on_the_pictures_own_grid(predictor, grey):
     assert prediction.mask[20, 15]
     assert not prediction.mask[80, 60]
     np.testing.assert_array_equal(prediction.mask, prediction.probability >= 0.5)
+
+
+@pytest.mark.parametrize("spot", [(0.2, 0.75), (0.8, 0.3)])
+def test_a_network_that_sees_films_transposed_marks_the_same_place(make_bundle, tmp_path, spot):
+    """The tiny network marks what is bright, wherever it is; swapped on the way in, the mask must come back upright."""
+    rows, columns = np.mgrid[:120, :80]
+    bright = np.exp(-((rows - 120 * spot[0]) ** 2 + (columns - 80 * spot[1]) ** 2) / 100).astype(np.float32)
+    masks = []
+    for transpose in (False, True):
+        folder = tmp_path / f"transpose-{transpose}"
+        bundle = make_bundle(folder)
+        way = bundle.preprocess.to_dict() | {"transpose": transpose}
+        (folder / "preprocess.json").write_text(json.dumps(way))
+        seal(
+            folder, name="tiny", version="0", model="mmi_unet", form="paper", model_config={}, threshold=0.5,
+            text_encoder="tiny", provenance={},
+        )  # fmt: skip
+        masks.append(textray.load(folder, threads=1).segment(bright).mask)
+    upright, swapped = masks
+    assert 50 < upright.sum() < 2000
+    assert upright[int(120 * spot[0]), int(80 * spot[1])]
+    np.testing.assert_array_equal(upright, swapped)
 
 
 def test_patient_and_viewer_words_steer_to_opposite_halves(predictor, grey):
