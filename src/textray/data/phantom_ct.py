@@ -95,6 +95,7 @@ class PhantomCT:
         base = cache_folder() / "phantom" if root is None else Path(root)
         self.root = base / f"phantom-ct-{_DRAWING}-{n}-{size[0]}x{size[1]}-{seed}"
         self.captions = captions
+        self._kept: MosMedPlus | None = None
 
     def samples(self, split: str) -> list[Sample]:
         """Samples of a split, as `MosMedPlus.samples` gives them."""
@@ -127,6 +128,8 @@ class PhantomCT:
         return root
 
     def _reader(self) -> MosMedPlus:
+        if self._kept is not None:
+            return self._kept
         if not self.root.exists():
             self.root.parent.mkdir(parents=True, exist_ok=True)
             part = Path(tempfile.mkdtemp(dir=self.root.parent, suffix=".part"))
@@ -138,7 +141,8 @@ class PhantomCT:
                     raise
             finally:
                 shutil.rmtree(part, ignore_errors=True)
-        return MosMedPlus(self.root, captions=self.captions, split_by=self.split_by, seed=self.seed)
+        self._kept = MosMedPlus(self.root, captions=self.captions, split_by=self.split_by, seed=self.seed)
+        return self._kept
 
 
 def _oval(across: Field, down: Field, centre: tuple[float, float], radii: tuple[float, float], soft: float) -> Field:
