@@ -6,6 +6,7 @@ import re
 import struct
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,11 @@ FULL_SIZE = {
 QUICK = {("mmi_unet", "released"), ("unet", "paper")}
 
 
+@cache
+def measured(name, form):
+    return cost_of_model(name, form, paper_convention=True)
+
+
 def sized(name, form):
     marks = () if (name, form) in QUICK else pytest.mark.slow
     return pytest.param(name, form, id=f"{name}-{form}", marks=marks)
@@ -45,7 +51,7 @@ def sized(name, form):
 @pytest.mark.parametrize(("name", "form"), [sized(*key) for key in FULL_SIZE])
 def test_figures_of_whole_networks(name, form):
     trainable, live, gmacs, gflops = FULL_SIZE[name, form]
-    cost = cost_of_model(name, form, paper_convention=True)
+    cost = measured(name, form)
     assert (cost.trainable, cost.live) == (trainable, live)
     assert cost.total == trainable + cost.no_report_token + (CXR_BERT if cost.text_encoder else 0)
     assert round(cost.gmacs, 3) == gmacs
@@ -73,7 +79,7 @@ def test_every_row_has_known_figures():
 
 
 def test_what_a_released_form_computes_for_nothing():
-    cost = cost_of_model("mmi_unet", "released")
+    cost = measured("mmi_unet", "released")
     # Stage 4's text branch: attentions' projections and products, feed-forward, restored width; 24 and 9 tokens.
     width, text, image = 768, 24, 9
     projections = 6 * text * width**2 + 2 * image * width**2
@@ -286,5 +292,5 @@ def test_the_page_shows_the_figures():
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([\d,]+) \| ([\d,]+) \| ([\d,]+) \| ([\d.]+) \|", page, re.MULTILINE)
     assert {(name, form) for name, form, *_ in rows} == set(FULL_SIZE)
     for name, form, *figures in rows:
-        cost = cost_of_model(name, form)
+        cost = measured(name, form)
         assert figures == [f"{cost.trainable:,}", f"{cost.live:,}", f"{cost.total:,}", f"{cost.gmacs:.2f}"]
