@@ -161,15 +161,18 @@ def run_job(job: Job, options: Options) -> Mapping[str, Any]:
     home = _home(options.out, job)
     home.mkdir(parents=True, exist_ok=True)
     (home / FAILURE).unlink(missing_ok=True)
+    for half in home.glob(".bundle-*"):  # what a kill left of an export
+        shutil.rmtree(half)
     write_json(home / "settings.json", dict(job.settings))
     words = [word for recipe in job.recipes for word in ("--config", recipe)]
     words += job.arguments
     run = home / "run"
-    if not (home / "trained.json").is_file():
+    best = run / "checkpoints" / "best.ckpt"
+    if not (home / "trained.json").is_file() or not best.is_file():
         _train([*words, *_folders(job, options), *_UNHASHED, "--out", str(run)], options.threads)
         write_json(home / "trained.json", read_clock(run))
     clock = json.loads((home / "trained.json").read_text(encoding="utf-8"))
-    bundle = export(run / "checkpoints" / "best.ckpt", home / "bundle", text_encoder_folder=options.text_encoder)
+    bundle = export(best, home / "bundle", text_encoder_folder=options.text_encoder)
     data = merged(job.recipes).get("data", {})
     summary = evaluate(
         data=job.data,
