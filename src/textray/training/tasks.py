@@ -62,7 +62,7 @@ class SegmentationTask(LightningModule):
         network: The network, built by its configuration.
         text_encoder: Registry name of the frozen text encoder; ``None`` for a network that reads no text.
         text_encoder_folder: Folder of its weights, see `textray.nn.text_encoder.load_text_encoder`.
-        max_tokens: Longest report in tokens.
+        max_tokens: Longest report in tokens; no more than the network takes.
         loss: ``dice_ce`` (the paper's) or ``dice_only`` (what the released code computes).
         lr: Learning rate after the warm-up.
         lr_final: Learning rate at the last step of the last epoch.
@@ -98,6 +98,13 @@ class SegmentationTask(LightningModule):
             raise UsageError(
                 "network and text encoder must go together", came=f"{text_encoder=}, {network.text_width=}"
             )
+        if network.most_tokens is not None and max_tokens > network.most_tokens:
+            raise UsageError(
+                "reports may be longer than the network can read",
+                came=f"max_tokens {max_tokens}",
+                expected=f"at most {network.most_tokens}",
+                do="Lower model.max_tokens, or raise tokens in the network's config",
+            )
         encoder = None
         if text_encoder is not None:
             encoder = load_text_encoder(text_encoder, folder=text_encoder_folder, max_tokens=max_tokens)
@@ -128,7 +135,7 @@ class SegmentationTask(LightningModule):
         encoder = self._encoder[0]
         if encoder is None:
             return cast(Output, self.network(image))
-        features, mask = encoder(texts)
+        features, mask = encoder(texts, attend_padding=self.network.needs_text)
         return cast(Output, self.network(image, features.to(image.device), mask.to(image.device)))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
