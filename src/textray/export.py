@@ -250,10 +250,9 @@ def _write_bank(
     if facts["text_encoder"] is None:
         return None
     encoder = load_text_encoder(facts["text_encoder"], folder=encoder_folder, max_tokens=facts["max_tokens"])
-    features, mask = encoder(bank_sentences())
     form = registry.model(facts["network"]).form(facts["form"])
-    # Columns that are padding in every row carry nothing, and stay only where the network knows one length.
-    longest = int(mask.sum(1).max()) if form.tokens is None else form.tokens
+    features, mask = encoder(bank_sentences(), attend_padding=form.needs_text)  # as in training
+    longest = int(mask.sum(1).max())  # columns that are padding in every row carry nothing, unless they are attended
     features, mask = features[:, :longest].half(), mask[:, :longest]
     save_file({"features": features.contiguous(), "mask": mask.to(torch.uint8).contiguous()}, str(folder / BANK))
     return features.float(), mask.float()

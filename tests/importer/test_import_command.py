@@ -227,7 +227,9 @@ def test_names_files_and_folders_are_checked_first(cli, tmp_path, encoder_folder
 
 def test_padding_is_encoded_as_the_trunk_gives_it(encoder_folder, encoder_state):
     encoder = assemble("cxr_bert", encoder_folder, encoder_state, max_tokens=24)
-    padded = encoder.encode_padded([TEXT, "no infection."])
+    padded, attended = encoder([TEXT, None, "no infection."], attend_padding=True)
+    assert attended.tolist() == [[True] * 24, [False] * 24, [True] * 24]
+    padded = padded[[0, 2]]
     zeroed, real = encoder([TEXT, "no infection."])
     assert padded.shape == (2, 24, 768)
     torch.testing.assert_close(padded[real], zeroed[real], atol=1e-4, rtol=1e-4)

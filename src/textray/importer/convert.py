@@ -189,9 +189,9 @@ def _write(folder: Path, network: Network, encoder: TextEncoder, report: Mapping
         BundleError: If they disagree.
     """
     # Padding is attended, so it stays as the encoder gives it, and every position counts as a token.
-    features = encoder.encode_padded(bank_sentences()).half()
-    mask = torch.ones(features.shape[:2], dtype=torch.uint8)
-    save_file({"features": features.contiguous(), "mask": mask}, str(folder / BANK))
+    features, mask = encoder(bank_sentences(), attend_padding=True)
+    features = features.half()
+    save_file({"features": features.contiguous(), "mask": mask.to(torch.uint8)}, str(folder / BANK))
     save_file({k: v.contiguous() for k, v in halved(network).items()}, str(folder / "model.safetensors"))
     write_graph(network, folder / "model.onnx", CONVENTION, features.shape[1:])
     (folder / "preprocess.json").write_text(json.dumps(CONVENTION.to_dict(), indent=2) + "\n", encoding="utf-8")

@@ -43,6 +43,7 @@ class TextEncoder(nn.Module):
         self.requires_grad_(False)
         self.eval()
         self._known: dict[str, Tensor] = {}
+        self._padded: dict[str, Tensor] = {}
 
     def train(self, mode: bool = True) -> TextEncoder:
         """Stay in evaluation mode whatever is asked: dropout would make the features random."""
@@ -62,38 +63,36 @@ class TextEncoder(nn.Module):
         return self._known[text]
 
     @torch.no_grad()
-    def encode_padded(self, texts: Sequence[str]) -> Tensor:
+    def encode_padded(self, text: str) -> Tensor:
         """Features of all positions, padding as the trunk gives it under its attention mask.
 
-        Networks that attend padding read these; the others read `forward`, where padding is zero.
-
-        Args:
-            texts: ``B`` sentences.
-
-        Returns:
-            ``(B, max_tokens, D)`` float32.
+        ``(max_tokens, D)`` float32; computed once per distinct text.
         """
-        padding = self.tokenizer.token_to_id("[PAD]") or 0
-        rows = [self.tokens(text) for text in texts]
-        ids = torch.tensor([row + [padding] * (self.max_tokens - len(row)) for row in rows])
-        real = torch.tensor([[1] * len(row) + [0] * (self.max_tokens - len(row)) for row in rows])
-        return self.trunk(input_ids=ids, attention_mask=real).last_hidden_state
+        if text not in self._padded:
+            found = self.tokens(text)
+            padding = [self.tokenizer.token_to_id("[PAD]") or 0] * (self.max_tokens - len(found))
+            real = torch.tensor([[1] * len(found) + [0] * len(padding)])
+            ids = torch.tensor([found + padding])
+            self._padded[text] = self.trunk(input_ids=ids, attention_mask=real).last_hidden_state[0]
+        return self._padded[text]
 
-    def forward(self, texts: Sequence[str | None]) -> tuple[Tensor, Tensor]:
+    def forward(self, texts: Sequence[str | None], *, attend_padding: bool = False) -> tuple[Tensor, Tensor]:
         """Encode a batch; ``None`` is no text.
 
         Args:
             texts: ``B`` sentences or ``None``.
+            attend_padding: For networks that read padding as the authors' released codes do: its features are those
+                that the trunk gives, and the mask is true there.
 
         Returns:
-            Features ``(B, max_tokens, D)``, zero at padding, and a bool mask ``(B, max_tokens)``; the row of a
-            ``None`` is false throughout.
+            Features ``(B, max_tokens, D)``, zero at padding unless it is attended, and a bool mask
+            ``(B, max_tokens)``; the row of a ``None`` is false throughout.
         """
         features = torch.zeros(len(texts), self.max_tokens, self.width)
         mask = torch.zeros(len(texts), self.max_tokens, dtype=torch.bool)
         for row, text in enumerate(texts):
             if text is not None:
-                encoded = self.encode(text)
+                encoded = self.encode_padded(text) if attend_padding else self.encode(text)
                 features[row, : len(encoded)] = encoded
                 mask[row, : len(encoded)] = True
         return features, mask
