@@ -10,10 +10,7 @@ from textray.augment import Augment
 from textray.data.base import open_reader
 from textray.data.module import NO_INFECTION, EpochSampler, SegmentationData, SegmentationSet, collate
 from textray.preprocess import Preprocess
-from textray.records import Zones
 from textray.text.report import parse_caption
-
-BOTH = Zones.from_present([1, 0, 1, 0, 1, 0])
 
 
 @pytest.fixture(scope="module")
