@@ -137,8 +137,8 @@ def _header(tokens: Tokens, prediction: Prediction, width: int, *, slots: bool) 
             lines += [(line, 14) for line in wrap(f"{name}: {words}", 14, width)]
     notes = [
         subject.convention(prediction)["text"],
-        "Mean over heads; one colour scale for the words of a row; even: what each would get if all got the same. "
-        + MEANING,
+        "Mean over heads; one colour scale for the words of a row (the sum of the others has its own); even: what each "
+        "would get if all got the same. " + MEANING,
     ]
     return lines + [(line, 12) for note in [*notes, *([SLOTS] if slots else [])] for line in wrap(note, 12, width)]
 
