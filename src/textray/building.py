@@ -12,9 +12,10 @@ from textray import registry
 from textray.errors import BundleError, UsageError
 from textray.inference.bundle import Bundle
 from textray.models.base import Network
+from textray.rows import FormRow
 
 
-def build(row: registry.FormRow, config: Mapping[str, Any]) -> Network:
+def build(row: FormRow, config: Mapping[str, Any]) -> Network:
     """Build a network with random weights from its row and the fields of its config, as JSON gives them.
 
     Raises:

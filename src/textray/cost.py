@@ -22,6 +22,7 @@ from textray.inference.bundle import Bundle
 from textray.layer_counts import PaperColumns, columns, compute_unread
 from textray.models.base import Network
 from textray.nn.text_encoder import load_text_encoder
+from textray.rows import FormRow
 
 SIZE = (224, 224)
 """Height and width of the image where a network takes any."""
@@ -114,7 +115,7 @@ def cost_of_bundle(bundle: Bundle, *, paper_convention: bool = False) -> Cost:
 
 def _measure(
     model: str,
-    row: registry.FormRow,
+    row: FormRow,
     config: Mapping[str, Any],
     size: tuple[int, int],
     tokens: int,

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from textray.errors import BundleError, UsageError
-from textray.registry import TextEncoderRow, text_encoder
+from textray.registry import text_encoder
+from textray.rows import TextEncoderRow
 
 HEADS = ("cls.", "cls_projection_head.", "pooler.", "bert.pooler.")
 """Prefixes of published tensors that no trunk needs."""

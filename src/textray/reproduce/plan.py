@@ -19,6 +19,7 @@ from textray import __version__, registry
 from textray.data.base import Split, fingerprint, open_reader
 from textray.errors import LayoutError
 from textray.reproduce.printed import PrintedRow
+from textray.rows import Form
 from textray.training.cli import find_recipe
 
 
@@ -40,7 +41,7 @@ class Row:
     name: str
     label: str
     model: str
-    form: registry.Form = "paper"
+    form: Form = "paper"
     text: Literal["oracle", "none"] = "oracle"
     fraction: float = 1.0
     printed: str = ""
