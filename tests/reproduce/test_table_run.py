@@ -11,8 +11,10 @@ from textray.reproduce import runner
 from textray.reproduce.catalogue import Order
 from textray.reproduce.clock import EpochClock, read_clock
 from textray.reproduce.lock import locked
+from textray.reproduce.page import SCORES, markdown
 from textray.reproduce.plan import Budget, Comparison, Row, Table, open_source, plan_job
 from textray.reproduce.printed import PrintedRow, Scores
+from textray.reproduce.runner import Entry
 from textray.reproduce.tables import BUDGETS, TABLES, make
 
 # A training in this process says what a user sees on the standard error; pytest would make errors of it.
@@ -228,6 +230,32 @@ def test_part_of_the_data_is_seen_more_often_up_to_a_cap():
     assert {full.epochs_of(f) for f in (1.0, 0.15)} == {100}
     job = plan_job(Row(name="x", label="x", model="mmi_unet", fraction=0.15), open_source("phantom", None), 3, small)
     assert {"--data.train_fraction=0.15", "--data.fraction_seed=3", "--seed_everything=3"} <= set(job.arguments)
+
+
+def test_another_form_is_not_trained_as_the_papers(recipes, order):
+    order, _ = order
+    released = Row(name="released", label="MMI-UNet, released", model="mmi_unet", form="released")
+    assert released.exists
+    (entry,) = runner.run_table(
+        table(released), recipes(), roots={}, seeds=[0], rows=(), options=runner.Options(out=order.out, tell=order.tell)
+    )
+    assert (entry.state, entry.seed) == (runner.State.NOT_THERE, None)
+    assert entry.reason == "no recipe for budget trial in form released"
+
+
+def test_slices_of_one_volume_on_both_sides_are_told():
+    score = {"value": 0.5, "low": 0.5, "high": 0.5}
+    scores = {name: score | ({"value": 1 / 3} if name.startswith("iou") else {}) for name in SCORES}
+    result = {
+        "split": "test", "images": {"fit": 8, "inner": 2, "test": 9}, "patients": 9, "scores": scores, "trainable": 1,
+        "gmacs": 1.0, "train_seconds": 1.0, "evaluate_seconds": 1.0, "steps": 2, "size": [32, 32], "ids_sha256": "0",
+        "git": None, "versions": {}, "estimator": "none",
+    }  # fmt: skip
+    for data, told in (("phantom_ct", True), ("phantom", False)):
+        entry = Entry(row=PLAIN, data=data, seed=0, state=runner.State.DONE, result=result | {"data": data})
+        page = markdown(table(PLAIN, data=(data,)), BUDGETS["small"], [entry], seeds=1, command="")
+        assert ("Cut by slice, as published" in page) == told
+        assert "`skip: sum`" in page, "options past the paper stand on the page"
 
 
 def test_every_printed_row_has_one_of_ours():

@@ -42,6 +42,11 @@ _NOTES = (
     "The checkpoint is selected on the inner part of the training set only, by pooled Dice in the row's own text mode.",
 )
 
+_BY_SLICE = (
+    "Cut by slice, as published: slices of one volume lie in training and in what is scored, so these scores are "
+    "partly scores of memory, and intervals over volumes do not tell how a new volume would fare."
+)
+
 
 def markdown(table: Table, budget: Budget, entries: Sequence[Entry], *, seeds: int, command: str) -> str:
     """The whole ``table.md``.
@@ -93,6 +98,8 @@ def _section(table: Table, data: str, entries: Sequence[Entry]) -> list[str]:
             "each on its own grid. In percent: mean over seeds, and the lowest and highest seed.",
             "",
         ]
+        if registry.dataset(data).protocols[:1] == ("slice",):
+            lines += [_BY_SLICE, ""]
     lines += _markdown_row(_HEAD) + _markdown_row(["---"] * 3 + ["---:"] * (len(_HEAD) - 4) + ["---"])
     for row in table.rows:
         lines += _markdown_row(_cells(row, table.printed_row(row), data, [e for e in entries if e.row is row]))

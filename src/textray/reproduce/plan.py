@@ -1,7 +1,7 @@
 """What a table is: rows × data sets × seeds, each a training with settings of its own; nothing is trained here.
 
 One protocol holds for every row of a table: the same recipe, size, augmentation, text encoder and budget of optimiser
-steps. Settings hash alike only if the trainings are the same, so tables share the rows that they have in common.
+steps. Rows of equal settings are one training, so tables share the rows that they have in common.
 """
 
 from __future__ import annotations

@@ -248,8 +248,8 @@ def _planned(row: Row, data: str, source: Source | None, seeds: Sequence[int], b
     reason, state = "", State.NOT_THERE
     if not row.exists:
         reason = f"no network {row.model}" + (f" in form {row.form}" if row.form != "paper" else "")
-    elif row.model not in budget.networks:
-        reason = f"no recipe for budget {budget.name}"
+    elif row.model not in budget.networks or row.form != "paper":  # a budget's recipes are of paper forms
+        reason = f"no recipe for budget {budget.name}" + (f" in form {row.form}" if row.form != "paper" else "")
     elif data not in registry.DATASETS:
         reason = f"no reader of {data}"
     elif source is None:
