@@ -59,7 +59,7 @@ MODELS = {
             name="guide_decoder",
             task="segmentation",
             reads=("image", "text"),
-            paper="Zhong, Xu, Liang, Chen, Ji: Ariadne's Thread: Using Text Prompts to Improve Segmentation of "
+            paper="Zhong, Xu, Liang, Chen, Wu: Ariadne's Thread: Using Text Prompts to Improve Segmentation of "
             "Infected Areas from Chest X-ray Images, MICCAI 2023",
             card="docs/models/guide_decoder.md",
             forms=(

@@ -1,6 +1,6 @@
 r"""GuideDecoder: a report guides the decoder.
 
-Source: Zhong, Xu, Liang, Chen, Ji: Ariadne's Thread: Using Text Prompts to Improve Segmentation of Infected Areas from
+Source: Zhong, Xu, Liang, Chen, Wu: Ariadne's Thread: Using Text Prompts to Improve Segmentation of Infected Areas from
 Chest X-ray Images, MICCAI 2023 (LanGuideMedSeg). The baseline of MMI-UNet (MICCAI 2024) and the decoder of SGSeg.
 
 The idea: image and text are encoded apart. Each decoder level first lets the places of its map look at each other and
