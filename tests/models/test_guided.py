@@ -85,7 +85,7 @@ class TestPaperConfiguration:
 
     @pytest.mark.parametrize(("given", "scale"), [("guide_decoder", 1.421), ("mmi_unet_gd", 0.01)])
     def test_initial_scale(self, given, scale):
-        for settings, wanted in (({}, scale), ({"scale": 0.25}, 0.25)):
+        for settings, wanted in (({}, scale), ({"scale": 0.25}, 0.25), ({"scale": 1}, 1.0)):
             guides = small(given, **settings).decoder.guides
             assert [g.scale.item() for g in guides] == pytest.approx([wanted] * 3)
             assert all(g.scale.requires_grad for g in guides)

@@ -75,7 +75,7 @@ class GuideLayer(nn.Module):
         self.cross_norm = nn.LayerNorm(width)
         self.cross_attention = MultiHeadAttention(width, heads_for(width, 4))
         self.cross_output_norm = nn.LayerNorm(width)
-        self.scale = nn.Parameter(torch.tensor(scale))
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
 
     def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
         """Guide a map.

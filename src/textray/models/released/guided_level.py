@@ -53,7 +53,7 @@ class GuideLayer(nn.Module):
         self.cross_in_norm = nn.LayerNorm(channels)
         self.cross_attention = nn.MultiheadAttention(channels, 4, batch_first=True)
         self.cross_out_norm = nn.LayerNorm(channels)
-        self.scale = nn.Parameter(torch.tensor(scale))
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
         self.register_buffer("image_positions", raster_sines(side * side, channels), persistent=False)
         self.register_buffer("text_positions", raster_sines(slots, channels), persistent=False)
 
