@@ -267,7 +267,7 @@ def test_the_door_knows_the_cuts(mosmed: Fake, tmp_path: Path) -> None:
         MosMedPlus(root, split_by="patient")  # type: ignore[arg-type]
 
 
-def test_training_reads_words_as_written_and_flips_nothing(mosmed: Fake, tmp_path: Path) -> None:
+def test_training_reads_the_sides_as_written_and_flips_nothing(mosmed: Fake, tmp_path: Path) -> None:
     module = pytest.importorskip("textray.data.module")
     data = module.SegmentationData(
         data="mosmed_plus", root=str(mosmed("kaggle")), size=(32, 32), augment="strong", report_withheld=1.0,

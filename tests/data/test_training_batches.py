@@ -8,7 +8,7 @@ import torch
 
 from textray.augment import Augment
 from textray.data.base import open_reader
-from textray.data.module import NO_INFECTION, EpochSampler, SegmentationData, SegmentationSet, collate
+from textray.data.module import EpochSampler, SegmentationData, SegmentationSet, collate
 from textray.preprocess import Preprocess
 from textray.text.report import parse_caption
 
@@ -92,7 +92,15 @@ def test_zones_are_withheld_from_words_and_mask_together(make, samples):
 
 def test_no_infection_is_no_report(make):
     data = make()
-    assert data._words(parse_caption(NO_INFECTION), np.random.default_rng(0)) is None
+    for words in ("no infection.", "No infection"):
+        assert data._words(parse_caption(words), np.random.default_rng(0)) is None
+
+
+def test_irregular_captions_are_told_in_the_words_of_use(make):
+    """A bundle knows one sentence for each set of zones, so a training must not learn from others."""
+    irregular = parse_caption("Unilateral pulmonary infection, one infected area, all left lung")
+    told = make()._words(irregular, np.random.default_rng(0))
+    assert told == "unilateral pulmonary infection, three infected areas, upper middle lower left lung."
 
 
 def test_the_order_of_an_epoch_depends_on_seed_and_epoch_only():

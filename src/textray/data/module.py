@@ -24,11 +24,10 @@ from textray.data.fractions import keep_share
 from textray.data.withhold import withhold
 from textray.errors import UsageError
 from textray.preprocess import Interpolation, Normalise, Preprocess
-from textray.records import Laterality, Report, Zones
+from textray.records import Report, Zones
 from textray.registry import dataset
 from textray.text.report import sentence
 
-NO_INFECTION = sentence(Zones())
 Key = tuple[int, int]
 """Epoch and index of a sample: together with the seed they fix everything random about it."""
 
@@ -116,15 +115,15 @@ class SegmentationSet(Dataset[Item]):
         )
 
     def _words(self, report: Report, rng: np.random.Generator) -> str | None:
-        """The sentence that the network is given, or none."""
+        """The sentence that the network is given, or none: that of the zones, as in use, whatever the caption's wording."""
         draw = rng.random()
-        if report.text in {None, NO_INFECTION} or draw < self.report_dropout:
+        if not report.zones or draw < self.report_dropout:
             return None  # "no infection." is no report to a segmenter, in training as in use
         named = np.flatnonzero(report.zones.present)
         if draw < self.report_dropout + self.report_partial and len(named) > 1:
             kept = rng.choice(named, size=rng.integers(1, len(named)), replace=False)
             return sentence(Zones.from_present(zone in kept for zone in range(6)))
-        return sentence(report.zones) if report.laterality is Laterality.PATIENT else report.text
+        return sentence(report.zones)
 
 
 class EpochSampler(Sampler[Key]):
