@@ -115,7 +115,7 @@ class SegmentationSet(Dataset[Item]):
         )
 
     def _words(self, report: Report, rng: np.random.Generator) -> str | None:
-        """The sentence that the network is given, or none: that of the zones, as in use, whatever the caption's wording."""
+        """The sentence that the network is given, or none: the one of its zones, as in use, whatever a caption says."""
         draw = rng.random()
         if not report.zones or draw < self.report_dropout:
             return None  # "no infection." is no report to a segmenter, in training as in use
