@@ -1,8 +1,11 @@
 """Checkpoints from elsewhere are read without running anything in them, and refused where they are none."""
 
+import contextlib
+import io
 import os
 import pickle
 import struct
+import subprocess
 import sys
 import types
 import zipfile
@@ -15,9 +18,9 @@ pytest.importorskip("torch")
 import torch
 from safetensors.numpy import load_file
 
-from textray.errors import InputError, UsageError
+from textray.errors import DiskError, InputError, UsageError
 from textray.importer import checkpoint as parent
-from textray.importer import child
+from textray.importer import child, inert
 from textray.importer.checkpoint import read_published
 
 
@@ -280,3 +283,100 @@ def test_a_child_that_dies_is_an_answer(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(parent.sys, "executable", "/bin/false")
     with pytest.raises(InputError, match="without an answer"):
         read_published(save(tmp_path / "a.ckpt"), folder)
+
+
+def test_a_file_that_cannot_be_read_is_a_matter_of_usage(folder, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    save(tmp_path / "a.ckpt")
+    monkeypatch.setattr(parent.Path, "open", refuse)
+    with pytest.raises(UsageError, match=r"a\.ckpt cannot be read\. Got Permission denied"):
+        read_published(tmp_path / "a.ckpt", folder)
+
+
+def test_a_full_disk_is_not_taken_for_a_bad_file(folder, tmp_path):
+    """A folder in place of the file to write stands for a disk that fails."""
+    (folder / child.TENSORS).mkdir()
+    with pytest.raises(DiskError, match="its tensors not written") as caught:
+        read_published(save(tmp_path / "a.ckpt"), folder)
+    assert caught.value.code == "E_DISK"
+
+
+def test_thousands_of_foreign_names_do_not_fill_the_report(folder, tmp_path):
+    save(tmp_path / "a.ckpt")
+    names = b"".join(b"cmodule\nname%d\n0" % i for i in range(5000))
+    rewrite(tmp_path / "a.ckpt", lambda name, data: data[:2] + names + data[2:] if name.endswith("data.pkl") else data)
+    found = check(folder, tmp_path / "a.ckpt")
+    assert len(found.skipped) == 201
+    assert "..." in found.skipped
+
+
+def test_facts_that_would_break_a_line_are_left_out(folder, tmp_path):
+    torch.save({"epoch": 3, "pytorch-lightning_version": "1.9\n# mine", "state_dict": tensors()}, tmp_path / "a.ckpt")
+    assert read_published(tmp_path / "a.ckpt", folder).facts == {"epoch": 3}
+
+
+WALL = """
+import sys
+from textray.importer import child, inert
+child._build_wall(sys.argv[1])
+open(sys.argv[1] + "/inside", "w").close()
+print("wrote inside", flush=True)
+{act}
+print("went on", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        "import os; os.system('true')",
+        "import subprocess; subprocess.run(['true'])",
+        "import socket; socket.socket()",
+        "import pickle; pickle.loads(b'cbuiltins\\nlen\\n.')",
+        "open(sys.argv[1] + '/../outside', 'w')",
+        "import os; os.open(sys.argv[1] + '/../outside', os.O_WRONLY | os.O_CREAT)",
+        "import os; os.remove(__file__)",
+        "import os; os.rename(__file__, __file__ + '2')",
+        "import shutil; shutil.rmtree(sys.argv[1])",
+    ],
+)
+def test_the_second_wall_ends_the_process(folder, tmp_path, act):
+    """What the unpickler never does would end the process if it did."""
+    (tmp_path / "act.py").write_text(WALL.format(act=act))
+    done = subprocess.run([sys.executable, tmp_path / "act.py", folder], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (70, "wrote inside\n", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["act.py", "child"]
+
+
+def test_reading_is_allowed_by_the_second_wall(folder, tmp_path):
+    (tmp_path / "act.py").write_text(WALL.format(act="open(__file__).close(); import colorsys"))
+    done = subprocess.run([sys.executable, tmp_path / "act.py", folder], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "wrote inside\nwent on\n")
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        # the class of ordered dictionaries, and of placeholders, given attributes
+        b"ccollections\nOrderedDict\n}X\x06\x00\x00\x00updateNsb.",
+        b"cos\nsystem\n}X\x0c\x00\x00\x00__setstate__Nsb.",
+        # the function that rebuilds tensors, given another class
+        b"ctorch._utils\n_rebuild_tensor_v2\nN}X\x09\x00\x00\x00__class__cos\nsystem\ns\x86b.",
+        # a type of storage given another size of its elements
+        b"ctorch\nFloatStorage\nN}X\x08\x00\x00\x00itemsizeK\x01s\x86b.",
+        # names by attribute, by extension, by copyreg
+        b"\x80\x04\x8c\x08builtins\x8c\x0dobject.__dir__\x93.",
+        b"\x82\x01.",
+        b"ccopyreg\n_reconstructor\n(cos\nsystem\ncbuiltins\nobject\nNtR.",
+    ],
+)
+def test_no_program_changes_the_reader(program):
+    with contextlib.suppress(InputError):
+        inert.load(io.BytesIO(program), set())
+    view = inert.load(io.BytesIO(b"ctorch\nSize\n(K\x02K\x03\x86tR."), set())
+    assert view == (2, 3)
+    assert isinstance(inert._ALLOWED["torch._utils", "_rebuild_tensor_v2"], inert._Rebuild)
+    assert inert._ALLOWED["torch", "FloatStorage"] == ("F32", 4)
+    assert inert.Mapping.update is dict.update

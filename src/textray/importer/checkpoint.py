@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from textray.errors import InputError, UsageError
+from textray.errors import DiskError, InputError, UsageError
 from textray.importer.child import MOST_SECONDS, TENSORS, TOLD
 
 LARGEST = 2**34
@@ -48,12 +48,17 @@ def read_published(path: str | Path, folder: Path, *, seconds: float = MOST_SECO
         seconds: Time after which the child is ended.
 
     Raises:
-        UsageError: If there is no such file.
+        UsageError: If there is no such file, or it cannot be read.
         InputError: If it is no checkpoint, or refused for what it does or claims.
+        DiskError: If the disk fails or is full.
     """
     path = Path(path)
     if not path.is_file():
         raise UsageError("no such checkpoint", came=path, expected="a checkpoint file as its authors published it")
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise UsageError(f"{path.name} cannot be read", came=error.strerror) from error
     if path.stat().st_size > LARGEST:
         raise InputError(
             "the checkpoint is too large", came=path.stat().st_size, expected=f"<= {LARGEST} bytes", code="E_SIZE"
@@ -74,6 +79,10 @@ def read_published(path: str | Path, folder: Path, *, seconds: float = MOST_SECO
             f"{path.name} could not be read in time", came=f"{seconds:.0f} s", expected="seconds", code="E_SIZE"
         ) from error
     told = _told(folder / TOLD, path.name, done.returncode)
+    if "refused" in told and told["refused"]["code"] == "E_DISK":
+        raise DiskError(
+            f"{path.name} could not be read to the end, or its tensors not written", came=told["refused"]["came"]
+        )
     if "refused" in told:
         raise InputError(
             f"{path.name}: {told['refused']['what']}",

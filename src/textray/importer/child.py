@@ -1,8 +1,9 @@
 """The process that reads a checkpoint: ``python -m textray.importer.child FILE FOLDER``.
 
 It writes the tensors of ``state_dict`` to ``FOLDER/tensors.safetensors`` and what it says to ``FOLDER/told.json``.
-Its memory, time and files are limited, and an audit hook ends it where anything tries to start a program or to reach
-the network: a second wall behind `textray.importer.inert`, which never gives a pickle anything to run.
+Its memory, time and files are limited, and an audit hook ends it where anything tries to start a program, to reach the
+network, or to change a file outside of that folder: a second wall behind `textray.importer.inert`, which never gives a
+pickle anything to run.
 """
 
 from __future__ import annotations
@@ -32,7 +33,13 @@ _MOST_GROWTH = 4  # tensors may share bytes in the file, not here; tied weights 
 _MOST_TENSORS = 100_000
 _LONGEST_NAME = 512
 _FACTS = ("epoch", "global_step", "pytorch-lightning_version")
-_FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.startfile", "subprocess.", "socket.")
+# "pickle.find_class" is raised where a pickle's name is truly looked up, which the inert unpickler never does.
+_FORBIDDEN = (
+    "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.startfile", "subprocess.", "socket.", "pty.",
+    "pickle.find_class", "ctypes.", "os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink", "os.truncate",
+    "os.chmod", "os.chown", "os.kill", "shutil.",
+)  # fmt: skip
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _NUMPY = {"F32": "f4", "F64": "f8", "F16": "f2", "BF16": "u2", "I64": "i8", "I32": "i4", "I16": "i2"}
 
 
@@ -76,7 +83,7 @@ def _read(file: IO[bytes], folder: Path) -> dict[str, Any]:
 def _fact(value: object) -> int | str | None:
     if type(value) is int and 0 <= value < 2**53:
         return value
-    return value[:50] if type(value) is str else None
+    return value[:50] if type(value) is str and value[:50].isprintable() else None
 
 
 def _write(container: Container, tensors: dict[str, TensorView], path: Path) -> None:
@@ -124,15 +131,26 @@ def _limit() -> None:
             resource.setrlimit(kind, (wanted, wanted))
 
 
-def _forbid(event: str, _: tuple[object, ...]) -> None:
-    if event.startswith(_FORBIDDEN):
-        os._exit(70)
+def _build_wall(folder: str) -> None:
+    """End this process where it does what no reading of a checkpoint does."""
+    sys.dont_write_bytecode = True  # a module imported late must not count as writing
+    inside = Path(os.path.abspath(folder))  # noqa: PTH100 -- links keep their names
+
+    def forbid(event: str, args: tuple[Any, ...]) -> None:
+        if event.startswith(_FORBIDDEN) or (event == "open" and args[2] & _WRITES and not _below(args[0], inside)):
+            os._exit(70)
+
+    sys.addaudithook(forbid)
+
+
+def _below(path: object, folder: Path) -> bool:
+    return isinstance(path, str) and Path(os.path.abspath(path)).parent == folder  # noqa: PTH100 -- as above
 
 
 def main(source: str, folder: str) -> int:
     """Read ``source`` into ``folder``; returns the exit code, 0 or 3."""
     _limit()
-    sys.addaudithook(_forbid)
+    _build_wall(folder)
     try:
         told, code = read(Path(source), Path(folder)), 0
     except InputError as error:
@@ -142,6 +160,10 @@ def main(source: str, folder: str) -> int:
         code = error.exit_code
     except MemoryError:
         told, code = {"refused": {"code": "E_SIZE", "what": "the checkpoint needs too much memory", "came": None}}, 3
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            (Path(folder) / TENSORS).write_bytes(b"")  # on a full disk the answer needs its place
+        told, code = {"refused": {"code": "E_DISK", "what": "reading failed", "came": error.strerror}}, 1
     (Path(folder) / TOLD).write_text(json.dumps(told), encoding="utf-8")
     return code
 

@@ -7,7 +7,7 @@ import struct
 import zipfile
 from typing import IO, Protocol
 
-from textray.importer.inert import Storage, load, refuse
+from textray.importer.inert import Storage, TensorView, load, refuse
 
 _LARGEST_PICKLE = 2**27
 _ZIP = b"PK\x03\x04"
@@ -115,8 +115,6 @@ class OldContainer:
 
 def _places(file: IO[bytes], start: int, keys: list[str], big: bool, root: object) -> dict[str, tuple[int, int]]:
     """First byte and number of elements of each storage; sizes of elements come from the tensors that name it."""
-    from textray.importer.inert import TensorView
-
     sizes: dict[str, int] = {}
     todo, seen = [root], set()
     while todo:

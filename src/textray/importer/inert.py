@@ -15,6 +15,7 @@ from textray.errors import InputError
 
 _MOST_AXES = 8
 _LONGEST_NAME = 200
+_MOST_NAMES = 200  # a checkpoint has some dozens; millions of them would fill memory and the bundle's config
 
 KINDS = {
     "FloatStorage": ("F32", 4),
@@ -139,8 +140,17 @@ class Mapping(dict[Any, Any]):
         pass
 
 
-class _Rebuild:
-    """Stands for torch's functions that put a tensor together; has no place for attributes."""
+class _Fixed:
+    """Base of what all pickles share: one that sets an attribute of it, its class among them, is refused."""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        refuse("the checkpoint's pickle changes a function of torch", name[:_LONGEST_NAME])
+
+
+class _Rebuild(_Fixed):
+    """Stands for torch's functions that put a tensor together."""
 
     __slots__ = ()
 
@@ -158,7 +168,7 @@ class _Rebuild:
         return view
 
 
-class _Parameter:
+class _Parameter(_Fixed):
     """Stands for torch's function that makes a parameter of a tensor: the tensor itself."""
 
     __slots__ = ()
@@ -193,7 +203,7 @@ class InertUnpickler(pickle.Unpickler):
 
     Args:
         file: Where it stands.
-        skipped: Names of everything that was not read are added here.
+        skipped: Names of everything that was not read are added here; after 200 of them only dots.
     """
 
     def __init__(self, file: IO[bytes], skipped: set[str]) -> None:
@@ -204,7 +214,7 @@ class InertUnpickler(pickle.Unpickler):
         """What stands for a name: an entry of the table, or a new inert class."""
         if (module, name) in _ALLOWED:
             return _ALLOWED[module, name]
-        self._skipped.add(f"{module}.{name}"[:_LONGEST_NAME])
+        self._skipped.add(f"{module}.{name}"[:_LONGEST_NAME] if len(self._skipped) < _MOST_NAMES else "...")
         return type("Placeholder", (Placeholder,), {"__slots__": ()})
 
     def persistent_load(self, pid: object) -> Storage:
