@@ -13,7 +13,8 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from textray.building import build
 from textray.data.phantom import draw
 from textray.errors import BundleError, OutputError, TextRayError, UsageError
 from textray.inference.bundle import Bundle, seal
+from textray.inference.bundle_files import CONFIG, LARGEST, parse_json, read_file
 from textray.inference.card import card, licence
 from textray.inference.inputs import demo_film
 from textray.inference.runtime import Runtime
@@ -114,12 +116,27 @@ def check_out(out: Path) -> None:
     """Refuse a folder that a bundle must not replace.
 
     Raises:
-        OutputError: If ``out`` holds something that is no bundle.
+        OutputError: If ``out`` holds something that is no bundle, or more than one.
     """
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / "config.json").is_file())):
+    if not out.exists():
+        return
+    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    others = [name for name in names if name not in LARGEST]
+    # A language model's folder has a config.json and a README.md too, so these names alone prove nothing.
+    if not out.is_dir() or others or (names and not _is_config(out / CONFIG)):
         raise OutputError(
-            "the export folder holds something else", came=out, expected="a new, an empty or a bundle's folder"
+            "the export folder holds something else",
+            came=f"{out} with {', '.join(others[:3])}" if others else out,
+            expected="a new, an empty or a bundle's folder",
         )
+
+
+def _is_config(path: Path) -> bool:
+    """True for the config of a bundle, of whichever format version."""
+    try:
+        return {"format", "model", "files"} <= parse_json(read_file(path.parent, path.name), path.name).keys()
+    except BundleError:
+        return False
 
 
 def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], Network]:
@@ -166,7 +183,7 @@ def write_graph(network: Network, path: Path, preprocess: Preprocess, text: Sequ
         inputs = (image, torch.zeros(2, *text), torch.ones(2, text[0]))
         names += ["text_features", "text_mask"]
     batch = torch.export.Dim("B", min=1, max=4096)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _silent("onnxscript"):
         warnings.simplefilter("ignore")  # remarks of the exporter about its own parts; parity is checked after
         torch.onnx.export(
             _Logits(network).eval(),
@@ -180,6 +197,18 @@ def write_graph(network: Network, path: Path, preprocess: Preprocess, text: Sequ
             external_data=False,
             verbose=False,
         )
+
+
+@contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Let a library's logger tell errors only: it would warn a user of what no user can change."""
+    log = logging.getLogger(name)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 class _Logits(nn.Module):
