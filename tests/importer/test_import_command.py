@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -14,14 +15,14 @@ from torch.nn import functional as F
 import textray
 from textray.building import load_network
 from textray.data.phantom import Phantom
-from textray.errors import InputError
+from textray.errors import BundleError, InputError
 from textray.importer import convert
 from textray.importer.checkpoint import Published
 from textray.inference.bundle import Bundle
 from textray.inference.inputs import demo_film
 from textray.io.read import from_array, read
 from textray.models.released.keys import own_name, published, text_encoder_prefix
-from textray.nn.text_encoder import assemble
+from textray.nn.text_encoder import assemble, load_text_encoder
 from textray.text.report import bank_sentences
 
 TEXT = "bilateral pulmonary infection, two infected areas, upper left lung and lower right lung."
@@ -223,6 +224,95 @@ def test_names_files_and_folders_are_checked_first(cli, tmp_path, encoder_folder
     assert refused.code == 2
     assert "error E_OUTPUT" in refused.err
     assert (tmp_path / "o/mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["vocab.txt", "config.json"])
+def test_a_folder_that_lacks_a_file_is_refused_before_the_checkpoint_is_read(cli, tmp_path, encoder_folder, name):
+    (tmp_path / "a.ckpt").write_bytes(b"no checkpoint at all")
+    shutil.copytree(encoder_folder, tmp_path / "bert")
+    (tmp_path / "bert" / name).unlink()
+    refused = cli(
+        "import", "mmi_unet", tmp_path / "a.ckpt", "--out", tmp_path / "o", "--text-encoder", tmp_path / "bert"
+    )
+    assert refused.code == 2
+    assert "error E_BUNDLE" in refused.err
+    assert f"has no {name}" in refused.err
+
+
+def test_the_text_encoders_folder_is_not_taken_for_an_old_bundle(cli, tmp_path, encoder_folder):
+    (tmp_path / "a.ckpt").write_bytes(b"PK")
+    shutil.copytree(encoder_folder, tmp_path / "bert")
+    (tmp_path / "only").mkdir()
+    shutil.copy(encoder_folder / "config.json", tmp_path / "only")
+    words = ("import", "mmi_unet", tmp_path / "a.ckpt", "--text-encoder", tmp_path / "bert", "--out")
+    for out in ("bert", "only"):
+        refused = cli(*words, tmp_path / out)
+        assert refused.code == 2
+        assert "error E_OUTPUT" in refused.err
+    assert left(tmp_path / "bert") == ["config.json", "vocab.txt"]
+    assert left(tmp_path / "only") == ["config.json"]
+
+
+def test_a_checkpoint_of_another_published_network_is_told_its_name(tmp_path):
+    given = {key: torch.zeros(shape) for key, shape in published("guide_decoder").items()}
+    with pytest.raises(InputError, match="It is a guide_decoder: name that"):
+        convert._sort("mmi_unet", fake(tmp_path, given))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda text: text.replace("[CLS]\n", ""), r"no vocabulary"),
+        (lambda text: text.replace("[UNK]\n", ""), r"none of \[UNK\]"),
+        (lambda text: "", r"no vocabulary"),
+        (lambda text: text + "more\n", r"more words than its config"),
+    ],
+)
+def test_a_wrong_vocabulary_is_refused(tmp_path, encoder_folder, encoder_state, change, told):
+    shutil.copytree(encoder_folder, tmp_path / "bert")
+    (tmp_path / "bert/vocab.txt").write_text(change((encoder_folder / "vocab.txt").read_text()))
+    with pytest.raises(BundleError, match=told):
+        assemble("cxr_bert", tmp_path / "bert", encoder_state, max_tokens=24)
+
+
+def test_a_vocabulary_of_other_bytes_is_refused(tmp_path, encoder_folder, encoder_state):
+    shutil.copytree(encoder_folder, tmp_path / "bert")
+    (tmp_path / "bert/vocab.txt").write_bytes(b"\x80\x02\xff\xfe" * 20)
+    with pytest.raises(BundleError, match="no vocabulary"):
+        assemble("cxr_bert", tmp_path / "bert", encoder_state, max_tokens=24)
+
+
+def test_a_vocabulary_that_is_cut_off_is_refused(tmp_path, encoder_folder, encoder_state):
+    shutil.copytree(encoder_folder, tmp_path / "bert")
+    whole = (encoder_folder / "vocab.txt").read_text().splitlines()
+    (tmp_path / "bert/vocab.txt").write_text("\n".join(whole[:-8]))
+    encoder = assemble("cxr_bert", tmp_path / "bert", encoder_state, max_tokens=24)
+    with pytest.raises(BundleError, match=r"lacks words of 6\d of the 64 zone sentences"):
+        convert._check_encoder(encoder)
+
+
+def test_an_encoder_of_another_width_is_refused():
+    with pytest.raises(BundleError, match=r"another width.*Got 32.*Expected 768"):
+        convert._check_encoder(load_text_encoder("tiny"))
+
+
+def test_a_vocabulary_of_general_english_is_told(encoder_folder, encoder_state):
+    encoder = assemble("cxr_bert", encoder_folder, encoder_state, max_tokens=24)
+    assert [notice["code"] for notice in convert._notices(encoder)] == ["W_VOCABULARY"]
+    encoder.tokenizer.add_tokens(["pneumothorax"])
+    assert convert._notices(encoder) == []
+
+
+def test_an_encoder_that_reads_too_few_tokens_is_refused(encoder_folder, encoder_state):
+    with pytest.raises(BundleError, match=r"too few tokens.*Got 32"):
+        assemble("cxr_bert", encoder_folder, encoder_state, max_tokens=33)
+
+
+def test_two_names_of_one_tensor_are_refused(encoder_folder, encoder_state):
+    name = "embeddings.word_embeddings.weight"
+    double = encoder_state | {name: encoder_state[f"bert.{name}"] + 1}
+    with pytest.raises(BundleError, match="are the same one"):
+        assemble("cxr_bert", encoder_folder, double, max_tokens=24)
 
 
 def test_padding_is_encoded_as_the_trunk_gives_it(encoder_folder, encoder_state):

@@ -35,4 +35,6 @@ def import_(
         for kind in ("dropped", "skipped"):
             more = ", ..." if len(report[kind]) > _SHOWN else ""
             say(f"{kind}: {len(report[kind])} {printable(', '.join(report[kind][:_SHOWN]))}{more}".rstrip())
+    for notice in report["notices"]:
+        note(f"warning {notice['code']}: {notice['text']} {notice['remedy']}")
     note(f"Bundle: {shown(out)}")

@@ -30,7 +30,7 @@ from textray.inference.card import licence
 from textray.inference.text_bank import BANK
 from textray.models.base import Network
 from textray.models.released.keys import own_name, published, text_encoder_prefix
-from textray.nn.text_encoder import HEADS, TextEncoder, assemble, load_text_encoder
+from textray.nn.text_encoder import HEADS, TextEncoder, assemble, load_text_encoder, require_files
 from textray.preprocess import Preprocess
 from textray.text.report import bank_sentences
 
@@ -44,6 +44,8 @@ CONVENTION = Preprocess(
     size=(224, 224), normalise="zscore", channels=3, letterbox=False, transpose=True, interpolation="bicubic"
 )
 """How the authors' codes bring a film to the network: width first, cubic, each film by its own mean and deviation."""
+_OWN_WORD = "pneumothorax"
+"""A word that CXR-BERT knows whole, and BERTs of general English only in pieces."""
 _SHOWN = 5
 
 
@@ -62,7 +64,7 @@ def import_checkpoint(
     Returns:
         The report: ``model``, ``form``, ``file``, ``facts``, ``mapped`` (our name by the published one),
         ``text_encoder`` (where its weights came from), ``dropped`` (tensors that have no use), ``skipped`` (objects
-        that were not read), and ``bundle`` (what `Bundle.describe` says).
+        that were not read), ``notices``, and ``bundle`` (what `Bundle.describe` says).
 
     Raises:
         UsageError: If a name is wrong, a file is missing, or there is no vocabulary.
@@ -79,6 +81,7 @@ def import_checkpoint(
             expected="--text-encoder DIR, a folder with vocab.txt and config.json of CXR-BERT",
             do=f"Download these two files of {registry.text_encoder(TEXT_ENCODER).hub}, and name their folder",
         )
+    require_files(Path(text_encoder_folder), "config.json", "vocab.txt")
     check_out(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
@@ -89,6 +92,7 @@ def import_checkpoint(
         network = build(row, {})
         _fill(network, tensors, mapped)
         encoder, dropped = _encoder(name, tensors, Path(text_encoder_folder))
+        _check_encoder(encoder)
         report = {
             "model": name,
             "form": FORM,
@@ -97,6 +101,7 @@ def import_checkpoint(
             "text_encoder": "checkpoint" if _has_encoder(name, tensors) else "folder",
             "dropped": sorted([*dropped, *(k for k, own in mapped.items() if own is None), *source.other]),
             "skipped": list(source.skipped),
+            "notices": _notices(encoder),
         }
         folder = Path(scratch) / out.name
         folder.mkdir()
@@ -134,7 +139,7 @@ def _sort(name: str, source: Published) -> tuple[dict[str, Tensor], dict[str, st
             f"the checkpoint is not one of {name}",
             came="; ".join(told),
             expected=f"the {len(wanted)} tensors of the published network, and its text encoder's under {prefix}",
-            do="Name the network that the checkpoint was trained as",
+            do=_advice(given),
             code="E_KEYS",
         )
     for key in wanted:
@@ -147,6 +152,15 @@ def _sort(name: str, source: Published) -> tuple[dict[str, Tensor], dict[str, st
                 code="E_KEYS",
             )
     return tensors, {key: own_name(name, key) for key in wanted}
+
+
+def _advice(given: Mapping[str, tuple[int, ...]]) -> str:
+    fits = [
+        row
+        for row in registry.MODELS
+        if any(f.name == FORM for f in registry.MODELS[row].forms) and given == published(row)
+    ]
+    return f"It is a {fits[0]}: name that" if fits else "Name the network that the checkpoint was trained as"
 
 
 def _fill(network: Network, tensors: Mapping[str, Tensor], mapped: Mapping[str, str | None]) -> None:
@@ -174,12 +188,48 @@ def _encoder(name: str, tensors: Mapping[str, Tensor], folder: Path) -> tuple[Te
         encoder = assemble(TEXT_ENCODER, folder, own, max_tokens=TOKENS)
     except BundleError as error:
         raise BundleError(
-            f"the checkpoint's text encoder and the folder's config.json do not fit: {error.what}",
+            f"the checkpoint's text encoder and the folder named do not fit: {error.what}",
             came=error.came,
             expected=error.expected,
             do="Name the folder of the text encoder that the network was trained with",
         ) from error
     return encoder, [prefix + key for key in own if key.startswith(HEADS) or key.endswith("position_ids")]
+
+
+def _check_encoder(encoder: TextEncoder) -> None:
+    """Refuse an encoder that cannot read the zone sentences as the network learnt them.
+
+    Raises:
+        BundleError: If its features are too narrow or too wide, or a sentence has words that it does not know.
+    """
+    width = registry.text_encoder(TEXT_ENCODER).width
+    if encoder.width != width:
+        raise BundleError(
+            "the text encoder has another width than the network reads", came=encoder.width, expected=width
+        )
+    unknown = encoder.tokenizer.token_to_id("[UNK]")
+    strange = [sentence for sentence in bank_sentences() if unknown in encoder.tokens(sentence)]
+    if strange:
+        raise BundleError(
+            f"the text encoder's vocab.txt lacks words of {len(strange)} of the {len(bank_sentences())} zone sentences",
+            came=strange[0],
+            expected="the whole vocab.txt of CXR-BERT",
+            do="Download it again",
+        )
+
+
+def _notices(encoder: TextEncoder) -> list[dict[str, str]]:
+    """What is strange, but may be meant: another BERT's vocabulary has the same size and would give wrong masks."""
+    if encoder.tokenizer.token_to_id(_OWN_WORD) is not None:
+        return []
+    return [
+        {
+            "code": "W_VOCABULARY",
+            "text": f"vocab.txt does not hold the word {_OWN_WORD}, which CXR-BERT's does; with another vocabulary the "
+            "network reads other words than it learnt.",
+            "remedy": f"Take vocab.txt of {registry.text_encoder(TEXT_ENCODER).hub}.",
+        }
+    ]
 
 
 def _write(folder: Path, network: Network, encoder: TextEncoder, report: Mapping[str, Any]) -> None:

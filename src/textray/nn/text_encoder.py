@@ -25,6 +25,7 @@ from textray.rows import TextEncoderRow
 
 HEADS = ("cls.", "cls_projection_head.", "pooler.", "bert.pooler.")
 """Prefixes of published tensors that no trunk needs."""
+_MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 
 
 class TextEncoder(nn.Module):
@@ -116,7 +117,7 @@ def load_text_encoder(name: str, *, folder: str | Path | None = None, max_tokens
     if row.hub is None:
         return _tiny(max_tokens)
     place = Path(folder) if folder is not None else _find(row)
-    _require(place, "config.json", "vocab.txt", "model.safetensors")
+    require_files(place, "config.json", "vocab.txt", "model.safetensors")
     try:
         tensors = load_file(place / "model.safetensors")
     except SafetensorError as error:
@@ -138,19 +139,59 @@ def assemble(name: str, folder: str | Path, tensors: dict[str, Tensor], *, max_t
         BundleError: If the folder lacks a file, or the tensors are not the trunk's exactly.
     """
     place = Path(folder)
-    _require(place, "config.json", "vocab.txt")
+    require_files(place, "config.json", "vocab.txt")
     try:
         published = json.loads((place / "config.json").read_text(encoding="utf-8"))
         config = BertConfig(**_bert_fields(published))
-    except (ValueError, TypeError, AttributeError) as error:
+        trunk = BertModel(config, add_pooling_layer=False)
+    except (ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
         raise BundleError("the text encoder's config.json is not a BERT's", came=type(error).__name__) from error
-    trunk = BertModel(config, add_pooling_layer=False)
+    if config.max_position_embeddings < max_tokens:
+        raise BundleError(
+            "the text encoder reads too few tokens",
+            came=config.max_position_embeddings,
+            expected=f"max_position_embeddings of {max_tokens} or more in config.json",
+        )
+    tokenizer = _vocabulary(place / "vocab.txt", config.vocab_size)
     load_trunk(trunk, tensors, prefix=text_encoder(name).keys)
-    tokenizer = BertWordPieceTokenizer(str(place / "vocab.txt"), lowercase=True)
     return TextEncoder(trunk, tokenizer, name=name, max_tokens=max_tokens)
 
 
-def _require(place: Path, *names: str) -> None:
+def _vocabulary(path: Path, rows: int) -> BertWordPieceTokenizer:
+    """Read a WordPiece vocabulary whose words all have a row in the trunk's table.
+
+    Raises:
+        BundleError: If it is none, or has more words than the table rows.
+    """
+    expected = f"a WordPiece vocabulary, one word a line, with {', '.join(_MARKS)}"
+    try:
+        tokenizer = BertWordPieceTokenizer(str(path), lowercase=True)
+    except Exception as error:  # the library raises Exception itself for bytes that are no text
+        raise BundleError(
+            "the text encoder's vocab.txt is no vocabulary", came=str(error), expected=expected
+        ) from error
+    missing = [mark for mark in _MARKS if tokenizer.token_to_id(mark) is None]
+    if missing:
+        raise BundleError(
+            "the text encoder's vocab.txt is no vocabulary", came=f"none of {', '.join(missing)}", expected=expected
+        )
+    words = tokenizer.get_vocab_size()
+    if words > rows:
+        raise BundleError(
+            "the text encoder's vocab.txt has more words than its config.json says",
+            came=words,
+            expected=f"at most {rows}",
+            do="Take both files from the same published folder",
+        )
+    return tokenizer
+
+
+def require_files(place: Path, *names: str) -> None:
+    """Refuse a text encoder's folder that lacks a file.
+
+    Raises:
+        BundleError: If it does.
+    """
     for file in names:
         if not (place / file).is_file():
             raise BundleError(
@@ -170,12 +211,15 @@ def load_trunk(trunk: nn.Module, tensors: dict[str, Tensor], *, prefix: str) -> 
     Raises:
         BundleError: If a tensor of the trunk is missing, unknown or of another shape.
     """
-    mapped = {}
+    mapped: dict[str, Tensor] = {}
     for key, value in tensors.items():
         if key.startswith(HEADS) or key.endswith("position_ids"):
             continue
         own = key.removeprefix(prefix).replace("LayerNorm.gamma", "LayerNorm.weight")
-        mapped[own.replace("LayerNorm.beta", "LayerNorm.bias")] = value
+        own = own.replace("LayerNorm.beta", "LayerNorm.bias")
+        if own in mapped:
+            raise BundleError("two of the published tensors are the same one of this trunk", came=own)
+        mapped[own] = value
     wanted = {k: v for k, v in trunk.state_dict().items() if not k.endswith("position_ids")}
     missing, unknown = sorted(wanted.keys() - mapped.keys()), sorted(mapped.keys() - wanted.keys())
     wrong = sorted(k for k in wanted.keys() & mapped.keys() if wanted[k].shape != mapped[k].shape)
