@@ -78,7 +78,9 @@ def test_levels_below_one_half_are_background(mosmed: Fake) -> None:
 
 
 def test_volumes_of_the_published_names() -> None:
-    assert volume_of("Jun_radiopaedia_10_85902_3_case12_107") == "jun_radiopaedia_10_85902_3_case12"
+    for name in ("Jun_radiopaedia_10_85902_3_case12_107", "Jun_radiopaedia_10_85902_1_case11_9"):
+        assert volume_of(name) == "jun_radiopaedia_10", "two series of one patient"
+    assert volume_of("Jun_radiopaedia_4_85506_1_case19_107") == "jun_radiopaedia_4"
     assert volume_of("Jun_coronacases_case1_128") == "jun_coronacases_case1"
     assert volume_of("Morozov_study_0255_24") == "morozov_study_0255"
     assert volume_of("bjorke_8") is None

@@ -124,3 +124,12 @@ def test_learning_and_selecting_share_no_image(tmp_path, monkeypatch):
     selecting = next(iter(data.val_dataloader()))
     assert None not in selecting["text"]  # selection sees whole reports whatever training withholds
     assert data.describe()["images"] == {"fit": len(fit), "inner": len(inner)}
+
+
+def test_zones_are_withheld_less_and_less_where_so_configured(make, samples):
+    data = make(report_withheld=(1.0, 0.0), epochs=3)
+    told = [[data[epoch, index]["text"] for index in range(len(samples))] for epoch in range(3)]
+    assert told[2] == [sample.report.text for sample in samples]
+    changed = [sum(a != b for a, b in zip(texts, told[2], strict=True)) for texts in told]
+    assert changed[0] > changed[1] > 0
+    assert [data._withheld(epoch) for epoch in (0, 1, 2, 9)] == [1.0, 0.5, 0.0, 0.0]

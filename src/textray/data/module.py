@@ -71,7 +71,8 @@ class SegmentationSet(Dataset[Item]):
         report_partial: Share of samples whose report names only some of its zones.
         report_withheld: Share of samples, of those with two zones or more, that are told of some of their zones only,
             and are to find only what lies there: the words decide, not the pixels alone. See
-            `textray.data.withhold`.
+            `textray.data.withhold`. A pair is the share in the first and in the last of ``epochs``, linear between.
+        epochs: Epochs of the training.
         seed: Of everything random.
         cache: Folder of the pixel cache, ``None`` for the user's.
     """
@@ -84,11 +85,13 @@ class SegmentationSet(Dataset[Item]):
         augment: Augment,
         report_dropout: float = 0.0,
         report_partial: float = 0.0,
-        report_withheld: float = 0.0,
+        report_withheld: float | tuple[float, float] = 0.0,
+        epochs: int = 1,
         seed: int = 0,
         cache: Path | None = None,
     ) -> None:
-        self.report_withheld = report_withheld
+        pair = report_withheld if isinstance(report_withheld, tuple) else (report_withheld, report_withheld)
+        self.report_withheld, self.epochs = pair, epochs
         self.samples, self.preprocess, self.augment = samples, preprocess, augment
         self.report_dropout, self.report_partial, self.seed = report_dropout, report_partial, seed
         self.pixels = PixelCache(samples, preprocess, folder=cache)
@@ -102,7 +105,7 @@ class SegmentationSet(Dataset[Item]):
         sample = self.samples[index]
         mask, report, certain = self.pixels.mask(index), sample.report, False
         own = np.random.default_rng((self.seed, epoch, index, 1))  # its own, so that it changes no other draw
-        told = withhold(mask, report, own) if own.random() < self.report_withheld else None
+        told = withhold(mask, report, own) if own.random() < self._withheld(epoch) else None
         if told is not None:
             (mask, report), certain = told, True  # without its words the cut mask would be a lie
         pixels, mask, report = self.augment(self.pixels.image(index), mask, report, rng)
@@ -113,6 +116,11 @@ class SegmentationSet(Dataset[Item]):
             text=report.text if certain else self._words(report, rng),
             image_id=sample.image_id,
         )
+
+    def _withheld(self, epoch: int) -> float:
+        """Share of samples from which zones are withheld in an epoch."""
+        first, last = self.report_withheld
+        return first + (last - first) * min(epoch / max(self.epochs - 1, 1), 1.0)
 
     def _words(self, report: Report, rng: np.random.Generator) -> str | None:
         """The sentence that the network is given, or none: the one of its zones, as in use, whatever a caption says."""
@@ -181,8 +189,8 @@ class SegmentationData(LightningDataModule):
         report_dropout: Share of training samples that lose their report (0 is the paper's).
         report_partial: Share of training samples whose report names only some of its zones (0 is the paper's).
         report_withheld: Share of training samples that lose some zones from report and mask together, see
-            `textray.data.withhold`
-            (0 is the paper's).
+            `textray.data.withhold` (0 is the paper's).
+        report_withheld_last: That share in the last epoch, linear between; ``None`` keeps it the same throughout.
         captions: What to do with images without a usable caption.
         split_by: How the data set is cut where it offers more than one way (``slice`` or ``volume`` for CT);
             ``None`` takes its first.
@@ -210,6 +218,7 @@ class SegmentationData(LightningDataModule):
         report_dropout: float = 0.0,
         report_partial: float = 0.0,
         report_withheld: float = 0.0,
+        report_withheld_last: float | None = None,
         captions: CaptionPolicy = "error",
         split_by: Literal["slice", "volume"] | None = None,
         train_fraction: float = 1.0,
@@ -232,7 +241,7 @@ class SegmentationData(LightningDataModule):
             interpolation=interpolation,
         )
         self.augment, self.augment_name = Augment.preset(augment), augment
-        if transpose and (self.augment.flip_p or report_withheld):
+        if transpose and (self.augment.flip_p or report_withheld or report_withheld_last):
             raise UsageError(
                 "transposed images have left and right in their rows",
                 came=f"augment {augment}, report_withheld {report_withheld}",
@@ -241,6 +250,7 @@ class SegmentationData(LightningDataModule):
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.report_dropout, self.report_partial = report_dropout, report_partial
         self.report_withheld = report_withheld
+        self.report_withheld_last = report_withheld if report_withheld_last is None else report_withheld_last
         self.cache = Path(cache) if cache is not None else None
         self.sets: dict[str, SegmentationSet] = {}
 
@@ -261,7 +271,8 @@ class SegmentationData(LightningDataModule):
                 augment=self.augment if learning else Augment.preset("none"),
                 report_dropout=self.report_dropout if learning else 0.0,
                 report_partial=self.report_partial if learning else 0.0,
-                report_withheld=self.report_withheld if learning else 0.0,
+                report_withheld=(self.report_withheld, self.report_withheld_last) if learning else 0.0,
+                epochs=(self.trainer.max_epochs if self.trainer is not None else None) or 1,
                 seed=self.seed,
                 cache=self.cache,
             )
@@ -295,6 +306,7 @@ class SegmentationData(LightningDataModule):
             "report_dropout": self.report_dropout,
             "report_partial": self.report_partial,
             "report_withheld": self.report_withheld,
+            "report_withheld_last": self.report_withheld_last,
             "seed": self.seed,
             "split_by": self.split_by or next(iter(self.row.protocols), None),
             "train_fraction": self.train_fraction,

@@ -126,9 +126,11 @@ def volume_of(image_id: str) -> str | None:
     """The volume of a slice: all up to and with the number of the case or study, in lower case.
 
     ``Jun_coronacases_case1_128`` is of ``jun_coronacases_case1``, ``Morozov_study_0255_24`` of ``morozov_study_0255``;
-    ``bjorke_8`` tells none.
+    ``bjorke_8`` tells none. Radiopaedia has several series of some patients, such as 10_85902_1 and 10_85902_3: the
+    first number is the patient's, and all of its series count as one volume, ``jun_radiopaedia_10``.
     """
-    found = re.fullmatch(r"(.*(?:case|study)_?\d+)_\d+", image_id.casefold())
+    name = image_id.casefold()
+    found = re.fullmatch(r"(jun_radiopaedia_\d+)_.*", name) or re.fullmatch(r"(.*(?:case|study)_?\d+)_\d+", name)
     return found[1] if found else None
 
 

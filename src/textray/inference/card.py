@@ -96,13 +96,15 @@ def _text_lines(facts: Mapping[str, Any]) -> list[str]:
     if not seen["report_dropout"]:
         use = "so the network knows no film without a report: what it does without one was not learnt"
     withheld = seen.get("report_withheld", 0)
+    last = seen.get("report_withheld_last", withheld)
+    share = f"{withheld:.0%}" + (f" (falling to {last:.0%} in the last epoch)" if last != withheld else "")
     return [
         f"- Reports were withheld from {seen['report_dropout']:.0%} of the training samples"
         + (f" and shortened for {seen['report_partial']:.0%}" if seen["report_partial"] else "")
         + f", {use}.",
         *(
             [
-                f"- From {withheld:.0%} of the films with two zones or more some zones were withheld, in the report "
+                f"- From {share} of the films with two zones or more some zones were withheld, in the report "
                 "and in the mask to be found alike, so that the words decide."
             ]
             if withheld
