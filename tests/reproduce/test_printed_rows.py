@@ -1,5 +1,8 @@
 """The printed rows, and what their digits tell of how they were made."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from textray.reproduce.printed import (
@@ -11,6 +14,7 @@ from textray.reproduce.printed import (
 )
 
 ROWS = {row.label: row for row in MMI_UNET_TABLE_1}
+PAPER = Path(__file__).parents[3] / "shared" / "papers" / "mmi-unet.txt"
 POOLED = {"GuideDecoder", "MMI-UNet"}
 
 
@@ -60,3 +64,32 @@ def test_the_tables_agree_where_they_print_the_same_row():
         assert other.scores == ROWS["MMI-UNet"].scores
     assert MMI_UNET_TABLE_3[0].scores == ROWS["nnUNet"].scores
     assert (ROWS["MMI-UNet"].parameters, ROWS["MMI-UNet"].flops) == (56.2, 22.1)
+
+
+def test_sizes_are_those_that_info_compares_with():
+    printed = pytest.importorskip("textray.layer_counts").PRINTED
+    ours = {"mmi_unet": "MMI-UNet", "guide_decoder": "GuideDecoder", "unet": "UNet"}
+    for name, label in ours.items():
+        assert (printed[name].millions, printed[name].gflops) == (ROWS[label].parameters, ROWS[label].flops)
+    assert printed["mmi_unet_gd"].millions == MMI_UNET_TABLE_2[0].parameters
+    assert {*ours, "mmi_unet_gd"} == set(printed)
+
+
+def numbers(row):
+    sizes = [value for value in (row.parameters, row.flops) if value is not None]
+    return sizes + [v for data in ("qata_cov19", "mosmed_plus") for v in (row.scores[data].dice, row.scores[data].iou)]
+
+
+def test_columns_add_up_to_those_of_the_paper():
+    sums = [round(sum(column), 2) for column in zip(*map(numbers, MMI_UNET_TABLE_1), strict=True)]
+    assert sums == [919.7, 1337.6, 1296.79, 1150.15, 1140.36, 932.44]
+
+
+def test_every_digit_is_the_papers():
+    if not PAPER.is_file():
+        pytest.skip("the paper's text is not on this machine")
+    lines = [re.sub(r"<[^>]+>", "", line).split("\t") for line in PAPER.read_text(encoding="utf-8").splitlines()]
+    found = [(cells[0], [float(c) for c in cells if re.fullmatch(r"[\d.]+", c)]) for cells in lines]
+    printed = [(re.sub(r" \[\d+\]", "", label), values) for label, values in found if len(values) > 3]
+    ours = [(row.label, numbers(row)) for row in (*MMI_UNET_TABLE_1, *MMI_UNET_TABLE_2, *MMI_UNET_TABLE_3)]
+    assert ours == printed
