@@ -43,7 +43,7 @@ Rule = Callable[[nn.Module, Tensor, Tensor], int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrintedRow:
+class PrintedSize:
     """A row of the papers' size and cost columns.
 
     Attributes:
@@ -60,10 +60,10 @@ class PrintedRow:
 
 
 PRINTED = {
-    "mmi_unet": PrintedRow(parameters="trainable", form="released", millions=56.2, gflops=22.1),
-    "mmi_unet_gd": PrintedRow(parameters="trainable", form="released", millions=65.8, gflops=None),
-    "guide_decoder": PrintedRow(parameters="trainable", form="released", millions=44.0, gflops=22.4),
-    "unet": PrintedRow(parameters="seen", form="paper", millions=14.8, gflops=50.3),
+    "mmi_unet": PrintedSize(parameters="trainable", form="released", millions=56.2, gflops=22.1),
+    "mmi_unet_gd": PrintedSize(parameters="trainable", form="released", millions=65.8, gflops=None),
+    "guide_decoder": PrintedSize(parameters="trainable", form="released", millions=44.0, gflops=22.4),
+    "unet": PrintedSize(parameters="seen", form="paper", millions=14.8, gflops=50.3),
 }
 """Rows whose convention is known, by registry name."""
 
@@ -251,7 +251,7 @@ RULES: dict[type[nn.Module], Rule] = {
 """What is counted of a layer, by its exact class: a subclass counts nothing."""
 
 
-def _conventions(row: PrintedRow, form: str | None, encoder: str | None) -> dict[str, str]:
+def _conventions(row: PrintedSize, form: str | None, encoder: str | None) -> dict[str, str]:
     parameters = {
         "trainable": "parameters with a gradient, those that no step reaches included, the frozen text encoder not",
         "seen": "parameters of the layers that the layer counter saw run",
