@@ -39,8 +39,9 @@ _NOTES = (
     "different protocols cannot be compared with each other.",
     "Text `oracle`: trained and scored with the data set's captions, which were written from the masks and tell where "
     "the lesions are. Text `none`: trained and scored without a word.",
-    "`trainable` leaves out the learned no-report token and the frozen text encoder; GMACs are 10⁹ multiply-accumulates "
-    "of one image at the input size, counted by torch, without the text encoder. The papers' own columns count otherwise.",
+    "`trainable` leaves out the learned no-report token and the frozen text encoder. GMACs are 10⁹ "
+    "multiply-accumulates of one image at the input size, counted by torch, without the text encoder. The papers' "
+    "columns count otherwise.",
     "The checkpoint is selected on the inner part of the training set only, by pooled Dice in the row's own text mode.",
 )
 
