@@ -106,6 +106,15 @@ def test_every_registry_row_has_its_card_and_the_index_names_it(row):
     assert f"({Path(row.card).relative_to('docs').as_posix()})" in (ROOT / "docs" / "index.md").read_text()
 
 
+def test_the_page_of_layers_tells_those_that_are_held():
+    import tomllib
+
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (held,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    (told,) = [block for block in blocks(ROOT / "docs" / "flow.md", "text") if block.lstrip().startswith("cli →")]
+    assert [layer.split() for layer in told.split("→")] == [layer.replace("textray.", "").split() for layer in held]
+
+
 def test_every_page_is_reached_from_the_index():
     index = (ROOT / "docs" / "index.md").read_text()
     pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")} - {"index.md"}
