@@ -116,8 +116,10 @@ def check_out(out: Path) -> None:
     """Refuse a folder that a bundle must not replace.
 
     Raises:
-        OutputError: If ``out`` holds something that is no bundle, or more than one.
+        OutputError: If ``out`` holds something that is no bundle, or more than one, or its name gives the bundle none.
     """
+    if out.name in {"", ".."}:
+        raise OutputError("the export folder gives the bundle no name", came=out, expected="a folder such as my-bundle")
     if not out.exists():
         return
     names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []

@@ -253,6 +253,17 @@ def test_the_text_encoders_folder_is_not_taken_for_an_old_bundle(cli, tmp_path, 
     assert left(tmp_path / "only") == ["config.json"]
 
 
+@pytest.mark.parametrize("out", [".", "..", "new/.."])
+def test_a_folder_without_a_name_of_its_own_is_refused(cli, tmp_path, encoder_folder, monkeypatch, out):
+    (tmp_path / "deep/empty").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "deep/empty")
+    refused = cli("import", "mmi_unet", tmp_path / "a.ckpt", "--out", out, "--text-encoder", encoder_folder)
+    assert refused.code == 2
+    assert "error E_OUTPUT" in refused.err
+    assert "no name" in refused.err
+    assert left(tmp_path) == ["deep"]
+
+
 def test_a_checkpoint_of_another_published_network_is_told_its_name(tmp_path):
     given = {key: torch.zeros(shape) for key, shape in published("guide_decoder").items()}
     with pytest.raises(InputError, match="It is a guide_decoder: name that"):
