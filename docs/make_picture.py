@@ -2,7 +2,7 @@
 
 Run: python docs/make_picture.py [--seed N] [--model NAME_OR_FOLDER] [--out FILE]
 
-Four panels of one synthetic film with lesions in both lower zones: the film; segmented without a report; told of the
+Four panels of one synthetic film with lesions in both middle zones: the film; segmented without a report; told of the
 viewer's left lung only; told of the viewer's right lung only. Yellow is found, red is missed, green is wrong.
 """
 
@@ -24,11 +24,11 @@ from textray.io.write import FALSE_NEGATIVE, FALSE_POSITIVE, TRUE_POSITIVE, rend
 SIZE = 320
 GAP = 8
 CAPTION = 30
-ZONES = textray.Zones.from_present([0, 0, 1, 0, 0, 1])
+ZONES = textray.Zones.from_present([0, 1, 0, 0, 1, 0])
 PANELS = (
     ("no report", None),
-    ("told: left lower lung", "left lower lung"),
-    ("told: right lower lung", "right lower lung"),
+    ("told: left middle lung", "left middle lung"),
+    ("told: right middle lung", "right middle lung"),
 )
 """Caption and words of each segmented panel; the words mean the viewer's sides, as one looks at the picture."""
 LEGEND = (("found", TRUE_POSITIVE), ("missed", FALSE_NEGATIVE), ("wrong", FALSE_POSITIVE))
@@ -67,7 +67,7 @@ def compose(parts: list[tuple[str, NDArray[np.uint8]]]) -> PILImage.Image:
 def main() -> None:
     """Parse the arguments and write the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=1, help="of the film")
+    parser.add_argument("--seed", type=int, default=19, help="of the film")
     parser.add_argument("--model", help="weights inside by name, or a bundle folder")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("picture.png"))
     arguments = parser.parse_args()

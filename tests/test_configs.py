@@ -15,8 +15,6 @@ NETWORKS = {"mmi_unet": "textray.models.mmi_unet.MMIUNet", "unet": "textray.mode
 NAMING = ("data.data", "model.network.class_path")
 """Keys that say what a recipe is about; they may repeat a default."""
 
-BEHIND = {"mmi_unet_lite_steered": "mmi_unet_lite"}
-"""Recipes that are merged behind another one, never used alone."""
 
 
 class Parsed(Exception):  # noqa: N818 -- carries a result, not a failure
@@ -81,11 +79,6 @@ def test_a_recipe_is_parsed_and_means_what_it_says(name, parse):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_holds_only_what_differs_from_the_defaults(name, parse, tmp_path):
     recipe = read(name)
-    if name in BEHIND:  # merged behind another recipe, so that is what its values must differ from
-        before = dict(leaves(parse("--config", BEHIND[name])))
-        repeated = [key for key, value in leaves(recipe) if key not in NAMING and before.get(key) == value]
-        assert not repeated, f"{name} repeats {BEHIND[name]}"
-        return
     network = recipe.get("model", {}).get("network", {}).get("class_path", NETWORKS["mmi_unet"])
     bare = tmp_path / "bare.yaml"
     bare.write_text(yaml.safe_dump({"model": {"network": {"class_path": network}}}))
