@@ -132,7 +132,9 @@ def fake(tmp_path, tensors):
     from safetensors.torch import save_file
 
     save_file({key: value.contiguous() for key, value in tensors.items()}, tmp_path / "t.safetensors")
-    return Published(tensors=tmp_path / "t.safetensors", skipped=(), other=(), facts={}, sha256="", nbytes=0)
+    return Published(
+        name="a.ckpt", tensors=tmp_path / "t.safetensors", skipped=(), other=(), facts={}, sha256="", nbytes=0
+    )
 
 
 @pytest.fixture
@@ -224,6 +226,37 @@ def test_names_files_and_folders_are_checked_first(cli, tmp_path, encoder_folder
     assert refused.code == 2
     assert "error E_OUTPUT" in refused.err
     assert (tmp_path / "o/mine.txt").read_text() == "mine"
+
+
+def test_what_was_mapped_dropped_and_skipped_is_said(cli, tmp_path, monkeypatch):
+    notice = {"code": "W_VOCABULARY", "text": "Strange.", "remedy": "Look."}
+    report = {
+        "mapped": {"model.a": "a", "model.b": "b"},
+        "text_encoder": "checkpoint",
+        "dropped": [],
+        "skipped": [f"name{i}\x1b[2J" for i in range(9)],
+        "notices": [notice],
+    }
+    asked = []
+
+    def run(*args, **options):
+        asked.append((args, options))
+        return report
+
+    monkeypatch.setattr(convert, "import_checkpoint", run)
+    words = ("import", "mmi_unet", tmp_path / "a.ckpt", "--out", tmp_path / "o", "--text-encoder", tmp_path)
+    told = cli(*words)
+    assert told.code == 0
+    assert asked == [(("mmi_unet", tmp_path / "a.ckpt", tmp_path / "o"), {"text_encoder_folder": tmp_path})]
+    lines = told.out.splitlines()
+    assert lines[0] == "mapped:  2 tensors of the network, text encoder from the checkpoint"
+    assert lines[1] == "dropped: 0"
+    assert lines[2].startswith("skipped: 9 name0\\x1b[2J, ")
+    assert lines[2].endswith("name7\\x1b[2J, ...")
+    assert told.err.splitlines() == ["warning W_VOCABULARY: Strange. Look.", f"Bundle: {tmp_path / 'o'}"]
+    as_json = cli(*words, "--json")
+    assert json.loads(as_json.out) == report
+    assert as_json.err == told.err
 
 
 @pytest.mark.parametrize("name", ["vocab.txt", "config.json"])

@@ -312,6 +312,15 @@ def test_thousands_of_foreign_names_do_not_fill_the_report(folder, tmp_path):
     assert "..." in found.skipped
 
 
+def test_the_name_of_the_file_cannot_break_a_line_of_the_card(folder, tmp_path):
+    odd = os.fsdecode(b"a\n# mine \xff.ckpt")
+    try:
+        save(tmp_path / "a.ckpt").rename(tmp_path / odd)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    assert read_published(tmp_path / odd, folder).name == "a?# mine ?.ckpt"
+
+
 def test_facts_that_would_break_a_line_are_left_out(folder, tmp_path):
     torch.save({"epoch": 3, "pytorch-lightning_version": "1.9\n# mine", "state_dict": tensors()}, tmp_path / "a.ckpt")
     assert read_published(tmp_path / "a.ckpt", folder).facts == {"epoch": 3}

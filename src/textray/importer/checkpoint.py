@@ -23,6 +23,7 @@ class Published:
     """What was read of a checkpoint.
 
     Attributes:
+        name: The file's, on one line and valid Unicode whatever the file is called.
         tensors: Safetensors file with the tensors of its ``state_dict``, by their published names.
         skipped: Names of classes and functions in it that were neither imported nor run.
         other: Entries of its ``state_dict`` that are no tensors.
@@ -31,6 +32,7 @@ class Published:
         nbytes: Of the file.
     """
 
+    name: str
     tensors: Path
     skipped: tuple[str, ...]
     other: tuple[str, ...]
@@ -94,6 +96,7 @@ def read_published(path: str | Path, folder: Path, *, seconds: float = MOST_SECO
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Published(
+        name="".join(c if c.isprintable() else "?" for c in path.name),
         tensors=folder / TENSORS,
         skipped=tuple(told["skipped"]),
         other=tuple(told["other"]),

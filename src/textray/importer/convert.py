@@ -96,7 +96,7 @@ def import_checkpoint(
         report = {
             "model": name,
             "form": FORM,
-            "file": {"name": Path(file).name, "bytes": source.nbytes, "sha256": source.sha256},
+            "file": {"name": source.name, "bytes": source.nbytes, "sha256": source.sha256},
             "facts": source.facts,
             "text_encoder": "checkpoint" if _has_encoder(name, tensors) else "folder",
             "dropped": sorted([*dropped, *(k for k, own in mapped.items() if own is None), *source.other]),
