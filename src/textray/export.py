@@ -154,6 +154,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], Network]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         facts, tensors = dict(state["textray"]), state["state_dict"]
+        name, form, config = str(facts["network"]), str(facts["form"]), facts["config"]
     except Exception as error:  # torch raises many kinds for half files and for foreign ones
         raise UsageError(
             f"{Path(path).name} is not a readable checkpoint of textray train", came=type(error).__name__
@@ -161,8 +162,7 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], Network]:
     run = Path(path).parent.parent / "run.json"  # what `textray train` wrote beside its checkpoints
     known = json.loads(run.read_text(encoding="utf-8")) if run.is_file() else {}
     facts |= {"recipe": known.get("recipe"), "git": known.get("git")}
-    form = registry.model(str(facts["network"])).form(facts["form"])
-    network = build(form, facts["config"])
+    network = build(registry.model(name).form(form), config)
     prefix = "network."
     network.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
     network.load_state_dict({key: value.to(network.state_dict()[key].dtype) for key, value in halved(network).items()})

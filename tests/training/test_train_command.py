@@ -221,14 +221,14 @@ def test_export_refuses_a_pickle_with_code(tmp_path, cli):
 
 def test_export_fails_where_the_graph_disagrees(tmp_path, monkeypatch, recipe):
     from textray import export as module
-    from textray.errors import BundleError
+    from textray.errors import BundleError, UsageError
     from textray.models.base import Network
     from textray.models.baselines.unet import UNet, UNetConfig
     from textray.preprocess import Preprocess
 
     facts = {
-        "version": "0", "network": "unet", "config": {"in_channels": 3, "width": 4}, "text_encoder": None,
-        "max_tokens": 24,
+        "version": "0", "network": "unet", "form": "paper", "config": {"in_channels": 3, "width": 4},
+        "text_encoder": None, "max_tokens": 24,
         "data": {
             "name": "phantom", "preprocess": Preprocess(size=(32, 32)).to_dict(), "images": {}, "augment": "none",
             "report_dropout": 0.0, "report_partial": 0.0, "seed": 0,
@@ -240,6 +240,10 @@ def test_export_fails_where_the_graph_disagrees(tmp_path, monkeypatch, recipe):
     path = tmp_path / "unet.ckpt"
     torch.save({"textray": facts, "state_dict": state}, path)
     assert module.export(path, tmp_path / "good").text_encoder is None
+    without = tmp_path / "old.ckpt"  # of a version that did not know forms
+    torch.save({"textray": {k: v for k, v in facts.items() if k != "form"}, "state_dict": state}, without)
+    with pytest.raises(UsageError, match=r"old\.ckpt is not a readable checkpoint of textray train"):
+        module.export(without, tmp_path / "good")
 
     write = module.write_graph
 
