@@ -16,7 +16,6 @@ NAMING = ("data.data", "model.network.class_path")
 """Keys that say what a recipe is about; they may repeat a default."""
 
 
-
 class Parsed(Exception):  # noqa: N818 -- carries a result, not a failure
     """The configuration, before anything of it is built."""
 
