@@ -59,6 +59,15 @@ class Network(nn.Module):
         if text_width is not None and no_report and not needs_text:
             self.no_report = nn.Parameter(torch.randn(text_width) * 0.02)
 
+    def load_pretrained(self) -> None:
+        """Read the trunk's pretrained tensors, where there is a trunk and its configuration names any.
+
+        A training calls this once, before its first epoch; a checkpoint or bundle holds its own tensors.
+        """
+        trunk = getattr(self, "trunk", None)
+        if trunk is not None:
+            trunk.load_pretrained()
+
     def check_image(self, image: Tensor) -> None:
         """Refuse an image of a shape that the network cannot run on.
 

@@ -35,7 +35,7 @@ from torch import Tensor
 from textray.models.base import Network, Output
 from textray.nn.blocks import SubpixelHead
 from textray.nn.decoder import GuidedDecoder
-from textray.nn.image_encoder import ImageEncoder, load_trunk, read_trunk
+from textray.nn.image_encoder import ImageEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class GuideDecoder(Network):
             no_report=False,
         )
         self.config = config
-        self.trunk = ImageEncoder(config.trunk, in_channels=config.in_channels)
+        self.trunk = ImageEncoder(config.trunk, in_channels=config.in_channels, weights=config.trunk_weights)
         self.decoder = GuidedDecoder(
             self.trunk.channels,
             config.decoder_channels,
@@ -94,12 +94,6 @@ class GuideDecoder(Network):
             scale=config.scale,
         )
         self.head = SubpixelHead(self.decoder.channels, factor=4)
-
-    def load_pretrained(self) -> None:
-        """Read the trunk's pretrained tensors, if the configuration names any; a training calls this once."""
-        if self.config.trunk_weights is not None:
-            state = read_trunk(self.config.trunk_weights, self.config.trunk)
-            load_trunk(self.trunk, state, source=self.config.trunk_weights)
 
     def forward(self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None) -> Output:
         """Segment images, guided by their reports where there are any.

@@ -43,7 +43,7 @@ from torch import Tensor, nn
 from textray.models.base import Network, Output
 from textray.nn.attention import FeedForward, MultiHeadAttention, heads_for, sine_positions
 from textray.nn.blocks import ConvNormAct, EfficientChannelAttention, SubpixelHead
-from textray.nn.image_encoder import ImageEncoder, load_trunk, read_trunk
+from textray.nn.image_encoder import ImageEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,16 +212,10 @@ class MatchingNetwork(Network):
             in_channels=config.in_channels, size_multiple=32, text_width=config.text_width, most_tokens=most_tokens
         )
         self.config = config
-        self.trunk = ImageEncoder(config.trunk, in_channels=config.in_channels)
+        self.trunk = ImageEncoder(config.trunk, in_channels=config.in_channels, weights=config.trunk_weights)
         self.matching = nn.ModuleList(
             ImageTextMatching(c, config, last=s == 3) for s, c in enumerate(self.trunk.channels)
         )
-
-    def load_pretrained(self) -> None:
-        """Read the trunk's pretrained tensors, if the configuration names any; a training calls this once."""
-        if self.config.trunk_weights is not None:
-            state = read_trunk(self.config.trunk_weights, self.config.trunk)
-            load_trunk(self.trunk, state, source=self.config.trunk_weights)
 
     def encode(self, image: Tensor, text_features: Tensor | None, text_mask: Tensor | None) -> list[Tensor]:
         """Run the trunk, matching each stage's map with the report.

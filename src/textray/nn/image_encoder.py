@@ -26,6 +26,7 @@ class ImageEncoder(nn.Module):
     Args:
         name: timm's name with its tag, such as ``convnext_tiny.fb_in22k``; the tag decides which weights are meant.
         in_channels: Channels of the image.
+        weights: Where its pretrained tensors come from (see `read_trunk`); ``None`` for random ones.
 
     Attributes:
         channels: Channels after each stage.
@@ -34,8 +35,9 @@ class ImageEncoder(nn.Module):
         UsageError: If the trunk is of another family.
     """
 
-    def __init__(self, name: str, *, in_channels: int = 3) -> None:
+    def __init__(self, name: str, *, in_channels: int = 3, weights: str | None = None) -> None:
         super().__init__()
+        self.name, self.weights = name, weights
         architecture = name.partition(".")[0]
         if not timm.is_model(architecture) or _family(architecture) is None:
             raise UsageError(
@@ -49,6 +51,11 @@ class ImageEncoder(nn.Module):
         stages, self.channels = _cut(trunk)
         self.stages = nn.ModuleList(stages)
         self.timm_names = {own: theirs[id(tensor)] for own, tensor in _tensors(self)}
+
+    def load_pretrained(self) -> None:
+        """Read the pretrained tensors, if any are named."""
+        if self.weights is not None:
+            load_trunk(self, read_trunk(self.weights, self.name), source=self.weights)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Run all stages without change between: ``(B, C, H, W)`` to four maps at strides 4, 8, 16, 32."""

@@ -124,11 +124,10 @@ class SegmentationTask(LightningModule):
         """Read pretrained tensors before a first training, not before a resumed one."""
         if stage != "fit" or self.trainer.ckpt_path is not None:
             return
-        load = getattr(self.network, "load_pretrained", None)
         if self.initial is not None:
             start_from(self.network, Path(self.initial))
-        elif load is not None:
-            load()
+        else:
+            self.network.load_pretrained()
 
     def forward(self, image: Tensor, texts: list[str | None]) -> Output:
         """Scores of images ``(B, C, H, W)`` with their reports (``None``: no report)."""

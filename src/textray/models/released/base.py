@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from textray.errors import ShapeError
 from textray.models.base import Network
-from textray.nn.image_encoder import ImageEncoder, load_trunk, read_trunk
+from textray.nn.image_encoder import ImageEncoder
 
 SIZE = (224, 224)
 """Height and width that the released codes run at."""
@@ -41,18 +41,12 @@ class ReleasedNetwork(Network):
 
     def __init__(self, config: ReleasedConfig, *, tokens: int | None = None) -> None:
         super().__init__(in_channels=3, size_multiple=32, text_width=config.text_width, needs_text=True)
-        self._start, self.tokens = config, tokens
-        self.trunk = ImageEncoder(config.trunk)
+        self.tokens = tokens
+        self.trunk = ImageEncoder(config.trunk, weights=config.trunk_weights)
         width = config.text_width
         # Published checkpoints carry these, and count them, but nothing reads what they say.
         self.final_norm = nn.LayerNorm(self.trunk.channels[3])
         self.text_head = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width))
-
-    def load_pretrained(self) -> None:
-        """Read the trunk's pretrained tensors, if the configuration names any; a training calls this once."""
-        if self._start.trunk_weights is not None:
-            state = read_trunk(self._start.trunk_weights, self._start.trunk)
-            load_trunk(self.trunk, state, source=self._start.trunk_weights)
 
     def check_image(self, image: Tensor) -> None:
         """Refuse any image but ``(B, 3, 224, 224)``.

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from textray.models.base import Output
 from textray.models.released.base import ReleasedConfig, ReleasedNetwork
-from textray.models.released.guided_level import TOKENS, guided_levels
+from textray.models.released.guided_level import TOKENS, GuidedLevels
 from textray.nn.blocks import SubpixelHead
 
 
@@ -53,7 +53,7 @@ class ReleasedGuideDecoder(ReleasedNetwork):
         self.config = config
         channels = self.trunk.channels
         self.image_head = nn.Linear(channels[3], config.text_width)
-        self.decoder = guided_levels(channels, text_width=config.text_width, scale=config.scale)
+        self.decoder = GuidedLevels(channels, text_width=config.text_width, scale=config.scale)
         self.head = SubpixelHead(channels[0], factor=4)
 
     def forward(self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None) -> Output:
@@ -72,8 +72,4 @@ class ReleasedGuideDecoder(ReleasedNetwork):
         """
         self.check_image(image)
         report, _ = self.read_text(image, text_features, text_mask)
-        skips = self.trunk(image)
-        decoded = skips[3]
-        for level in (2, 1, 0):
-            decoded = self.decoder[level](decoded, skips[level], report)
-        return Output(self.head(decoded))
+        return Output(self.head(self.decoder(self.trunk(image), report)))

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from textray.nn.attention import raster_sines
+from textray.nn.decoder import GuidedUpBlock
+
 TOKENS = 24
 """Text tokens that the levels mix: neither more nor fewer."""
-
-
-def raster_sines(length: int, channels: int) -> Tensor:
-    """Sines of a token's place in the raster (Vaswani et al., NeurIPS 2017, section 3.5).
-
-    PE[p, 2i] = sin(p exp(-2i ln(10000) / C)), PE[p, 2i + 1] = cos of the same.
-
-    Args:
-        length: Tokens N.
-        channels: Channels C, even.
-
-    Returns:
-        ``(1, N, C)``, values in [-1, 1].
-    """
-    rates = torch.exp(torch.arange(0, channels, 2) * (-math.log(10000.0) / channels))  # (C/2,)
-    angles = torch.arange(length)[:, None] * rates  # (N, C/2)
-    return torch.stack([angles.sin(), angles.cos()], 2).reshape(1, length, channels)
 
 
 class GuideLayer(nn.Module):
@@ -54,8 +40,8 @@ class GuideLayer(nn.Module):
         self.cross_attention = nn.MultiheadAttention(channels, 4, batch_first=True)
         self.cross_out_norm = nn.LayerNorm(channels)
         self.scale = nn.Parameter(torch.tensor(float(scale)))
-        self.register_buffer("image_positions", raster_sines(side * side, channels), persistent=False)
-        self.register_buffer("text_positions", raster_sines(slots, channels), persistent=False)
+        self.register_buffer("image_positions", raster_sines(torch.empty(1, side * side, channels)), persistent=False)
+        self.register_buffer("text_positions", raster_sines(torch.empty(1, slots, channels)), persistent=False)
 
     def forward(self, x: Tensor, text: Tensor) -> Tensor:
         """``(B, C, h, w)`` and ``(B, 24, D)`` to ``(B, C, h, w)``."""
@@ -69,29 +55,6 @@ class GuideLayer(nn.Module):
         told = self.cross_attention(placed, slots + self.text_positions, slots, need_weights=False)[0]
         tokens = tokens + self.scale * self.cross_out_norm(told)
         return tokens.transpose(1, 2).reshape(x.shape)
-
-
-class UpBlock(nn.Module):
-    """Doubles a map and mixes it with a skip: ConvT, [up; skip], twice Conv 3x3, BatchNorm, LeakyReLU; no biases.
-
-    Args:
-        deeper: Channels of the deeper level.
-        channels: Channels of the skip, and out.
-    """
-
-    def __init__(self, deeper: int, channels: int) -> None:
-        super().__init__()
-        self.upsample = nn.ConvTranspose2d(deeper, channels, 2, stride=2, bias=False)
-        self.conv1 = nn.Conv2d(2 * channels, channels, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(channels)
-
-    def forward(self, deeper: Tensor, skip: Tensor) -> Tensor:
-        """``(B, deeper, h, w)`` and ``(B, C, 2h, 2w)`` to ``(B, C, 2h, 2w)``."""
-        mixed = torch.cat([self.upsample(deeper), skip], 1)
-        mixed = F.leaky_relu(self.norm1(self.conv1(mixed)))
-        return F.leaky_relu(self.norm2(self.conv2(mixed)))
 
 
 class GuidedLevel(nn.Module):
@@ -109,22 +72,31 @@ class GuidedLevel(nn.Module):
     def __init__(self, deeper: int, channels: int, *, side: int, slots: int, text_width: int, scale: float) -> None:
         super().__init__()
         self.guide = GuideLayer(deeper, side=side, slots=slots, text_width=text_width, scale=scale)
-        self.up = UpBlock(deeper, channels)
+        self.up = GuidedUpBlock(deeper, channels, channels)
 
     def forward(self, deeper: Tensor, skip: Tensor, text: Tensor) -> Tensor:
         """``(B, deeper, h, w)``, ``(B, C, 2h, 2w)`` and ``(B, 24, D)`` to ``(B, C, 2h, 2w)``."""
         return self.up(self.guide(deeper, text), skip)
 
 
-def guided_levels(channels: tuple[int, ...], *, text_width: int, scale: float) -> nn.ModuleList:
-    """Build the three levels for maps at 1/8, 1/16 and 1/32 of 224 x 224, finest first.
+class GuidedLevels(nn.ModuleList):
+    """The three levels for maps at 1/8, 1/16 and 1/32 of 224 x 224, finest first.
 
     Args:
         channels: Channels of the trunk's four stages.
         text_width: Width D of the text.
         scale: Initial value of each level's scale.
     """
-    return nn.ModuleList(
-        GuidedLevel(channels[s + 1], channels[s], side=side, slots=slots, text_width=text_width, scale=scale)
-        for s, (side, slots) in enumerate(((28, 9), (14, 12), (7, TOKENS)))
-    )
+
+    def __init__(self, channels: tuple[int, ...], *, text_width: int, scale: float) -> None:
+        super().__init__(
+            GuidedLevel(channels[s + 1], channels[s], side=side, slots=slots, text_width=text_width, scale=scale)
+            for s, (side, slots) in enumerate(((28, 9), (14, 12), (7, TOKENS)))
+        )
+
+    def forward(self, maps: Sequence[Tensor], text: Tensor) -> Tensor:
+        """Decode four maps, finest first, with a text ``(B, 24, D)``: ``(B, C, 56, 56)``."""
+        decoded = maps[3]
+        for level in (2, 1, 0):
+            decoded = self[level](decoded, maps[level], text)
+        return decoded

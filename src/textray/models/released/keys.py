@@ -206,10 +206,10 @@ def _guided_levels() -> Iterator[_Row]:
         yield from _under(f"{theirs}.guide_layer.", f"decoder.{level}.guide.", guide)
         block, up = f"{theirs}.decoder.conv_block", f"decoder.{level}.up"
         yield f"{theirs}.decoder.transp_conv.conv.weight", f"{up}.upsample.weight", (deeper, c, 2, 2)
-        yield f"{block}.conv1.conv.weight", f"{up}.conv1.weight", (c, 2 * c, 3, 3)
-        yield f"{block}.conv2.conv.weight", f"{up}.conv2.weight", (c, c, 3, 3)
-        yield from _batch_norm(f"{block}.norm1", f"{up}.norm1", c)
-        yield from _batch_norm(f"{block}.norm2", f"{up}.norm2", c)
+        yield f"{block}.conv1.conv.weight", f"{up}.mix.0.weight", (c, 2 * c, 3, 3)
+        yield f"{block}.conv2.conv.weight", f"{up}.mix.3.weight", (c, c, 3, 3)
+        yield from _batch_norm(f"{block}.norm1", f"{up}.mix.1", c)
+        yield from _batch_norm(f"{block}.norm2", f"{up}.mix.4", c)
 
 
 def _head() -> Iterator[_Row]:

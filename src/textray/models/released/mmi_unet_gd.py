@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from textray.models.base import Output
 from textray.models.released.base import ReleasedConfig, ReleasedNetwork
 from textray.models.released.fusion import FusionBlock
-from textray.models.released.guided_level import TOKENS, guided_levels
+from textray.models.released.guided_level import TOKENS, GuidedLevels
 from textray.nn.blocks import SubpixelHead
 
 
@@ -58,7 +58,7 @@ class ReleasedMMIUNetGD(ReleasedNetwork):
         self.fusion = nn.ModuleList(
             FusionBlock(c, config.text_width, dropout=config.dropout, odd=s == 3) for s, c in enumerate(channels)
         )
-        self.decoder = guided_levels(channels, text_width=config.text_width, scale=config.scale)
+        self.decoder = GuidedLevels(channels, text_width=config.text_width, scale=config.scale)
         self.head = SubpixelHead(channels[0], factor=4)
 
     def forward(self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None) -> Output:
@@ -79,7 +79,4 @@ class ReleasedMMIUNetGD(ReleasedNetwork):
         report, _ = self.read_text(image, text_features, text_mask)
         maps = self.trunk(image)
         fused = [block(f, report, text_out=False)[0] for block, f in zip(self.fusion, maps, strict=True)]
-        decoded = fused[3]
-        for level in (2, 1, 0):
-            decoded = self.decoder[level](decoded, fused[level], report)
-        return Output(self.head(decoded))
+        return Output(self.head(self.decoder(fused, report)))
