@@ -13,8 +13,9 @@ import logging
 import os
 import secrets
 import shutil
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -43,6 +44,27 @@ def cache_folder() -> Path:
     """Where caches lie: ``$TEXTRAY_CACHE``, else the user's cache folder."""
     given = os.environ.get(ENVIRONMENT)
     return Path(given) if given else platformdirs.user_cache_path("textray")
+
+
+def write_once(folder: Path, write: Callable[[Path], object]) -> None:
+    """Make a folder that is not there yet, whole or not at all; another process may do so at the same time.
+
+    Args:
+        folder: Where it shall be.
+        write: Fills the folder that it is given; what it writes must not depend on who calls it.
+    """
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=folder.parent, suffix=".part"))
+    try:
+        write(part / folder.name)
+        (part / folder.name).rename(folder)
+    except OSError:
+        if not folder.exists():  # otherwise another process was first, with the same files
+            raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 class PixelCache:

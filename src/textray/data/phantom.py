@@ -7,8 +7,6 @@ Zones are those of pixels: image halves, and heights split at 0.375 and 0.55 of 
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +17,14 @@ from PIL import Image as PILImage
 
 from textray.augment import blur
 from textray.data.base import CheckResult, Sample
-from textray.data.cache import cache_folder
-from textray.data.phantom_shapes import Field, cloud, edge
+from textray.data.cache import cache_folder, write_once
+from textray.data.phantom_shapes import LEVELS, Field, cloud, edge, places
 from textray.data.qata_cov19 import NAME, QaTaCOV19
 from textray.errors import UsageError
-from textray.records import ZONE_ROWS, Zones
+from textray.records import Zones
 from textray.text.report import sentence
 
-_LEVELS = (0.0, *ZONE_ROWS, 1.0)  # heights between which the upper, middle and lower zones lie
 _EXTENT = ((0.17, 0.365), (0.385, 0.54), (0.56, 0.76))  # heights that a lesion's centre may have, by level
-_SMALLEST = 16
 _DRAWING = 1  # part of the folder's name: films drawn by other code do not stand in for these
 
 
@@ -58,16 +54,10 @@ def draw(
     Raises:
         UsageError: If the size is too small.
     """
-    height, width = size
-    if min(size) < _SMALLEST:
-        raise UsageError(
-            "the phantom is too small", came=f"{height} x {width}", expected=f"at least {_SMALLEST} pixels"
-        )
+    across, down = places(size)
     rng = np.random.default_rng(seed)
     if zones is None:
         zones = Zones.from_index(int(rng.integers(1, 64)))
-    down = np.repeat(((np.arange(height) + 0.5) / height).astype(np.float32)[:, None], width, axis=1)
-    across = np.repeat(((np.arange(width) + 0.5) / width).astype(np.float32)[None], height, axis=0)
     chest = _Chest(across=across, down=down, lungs=_lungs(across, down, rng))
     film = _film(chest, rng)
     opacity, mask = _lesions(chest, zones, rng)
@@ -137,17 +127,7 @@ class Phantom:
         return root
 
     def _reader(self) -> QaTaCOV19:
-        if not self.root.exists():
-            self.root.parent.mkdir(parents=True, exist_ok=True)
-            part = Path(tempfile.mkdtemp(dir=self.root.parent, suffix=".part"))
-            try:
-                self.write(part)
-                part.rename(self.root)
-            except OSError:
-                if not self.root.exists():  # otherwise another process was first, with the same films
-                    raise
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
+        write_once(self.root, self.write)
         return QaTaCOV19(self.root, captions=self.captions, seed=self.seed)
 
     def _seed_of(self, part: str, index: int) -> int:
@@ -272,7 +252,7 @@ def _lesions(chest: _Chest, zones: Zones, rng: np.random.Generator) -> tuple[Fie
             continue
         side, level = divmod(zone, 3)
         half = chest.across < 0.5 if side == 0 else chest.across >= 0.5
-        rows = (chest.down >= _LEVELS[level]) & (chest.down < _LEVELS[level + 1])
+        rows = (chest.down >= LEVELS[level]) & (chest.down < LEVELS[level + 1])
         place = half & rows & (chest.lungs[side] > 0.5)
         x = 0.5 + (1 if side else -1) * rng.uniform(0.15, 0.25)
         y = rng.uniform(*_EXTENT[level])
@@ -281,7 +261,7 @@ def _lesions(chest: _Chest, zones: Zones, rng: np.random.Generator) -> tuple[Fie
             at_x, at_y = x + rng.normal(0, 0.035), y + rng.normal(0, 0.022)
             blob += _spot(chest, at_x, at_y, rng.uniform(0.035, 0.07), rng.uniform(0.03, 0.055))
         blob *= chest.lungs[side]
-        low, high = _LEVELS[level], _LEVELS[level + 1]
+        low, high = LEVELS[level], LEVELS[level + 1]
         blob *= edge(chest.down - low - 0.012, 0.005) * edge(high - 0.012 - chest.down, 0.005)
         dense = (blob > 0.42) & place
         if not dense.any():  # few pixels, or a blob at the very edge: its densest place in the zone is the lesion

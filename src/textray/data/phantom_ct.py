@@ -7,8 +7,6 @@ split at 0.375 and 0.55. No slice is "upper" or "lower" as a whole here.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +15,14 @@ from PIL import Image as PILImage
 
 from textray.augment import blur
 from textray.data.base import CheckResult, Sample
-from textray.data.cache import cache_folder
+from textray.data.cache import cache_folder, write_once
 from textray.data.mosmed_plus import MosMedPlus, Protocol
-from textray.data.phantom_shapes import Field, cloud, edge
+from textray.data.phantom_shapes import LEVELS, Field, cloud, edge, places
 from textray.errors import UsageError
-from textray.records import ZONE_ROWS, Zones
+from textray.records import Zones
 from textray.text.report import sentence
 
-_LEVELS = (0.0, *ZONE_ROWS, 1.0)  # heights between which the upper, middle and lower zones lie
-_PLACES = ((0.29, 0.34), (0.43, 0.50), (0.58, 0.65))  # heights that a lesion's centre may have, by level
-_SMALLEST = 16
+_HEIGHTS = ((0.29, 0.34), (0.43, 0.50), (0.58, 0.65))  # heights that a lesion's centre may have, by level
 _DRAWING = 1  # part of the folder's name: slices drawn by other code do not stand in for these
 _SOURCES = ("Morozov_study_{:04d}", "Jun_coronacases_case{}", "Jun_radiopaedia_{}_case1")
 
@@ -48,14 +44,10 @@ def draw_slice(
     Raises:
         UsageError: If the size is too small.
     """
-    height, width = size
-    if min(size) < _SMALLEST:
-        raise UsageError("the slice is too small", came=f"{height} x {width}", expected=f"at least {_SMALLEST} pixels")
+    across, down = places(size)
     rng = np.random.default_rng((seed, 1))  # other than those of the films of the same seed
     if zones is None:
         zones = Zones.from_index(int(rng.integers(1, 64)))
-    down = np.repeat(((np.arange(height) + 0.5) / height).astype(np.float32)[:, None], width, axis=1)
-    across = np.repeat(((np.arange(width) + 0.5) / width).astype(np.float32)[None], height, axis=0)
     lungs = _lungs(across, down, rng)
     picture = _body(across, down, lungs, rng)
     opacity, mask = _lesions(across, down, lungs, zones, rng)
@@ -130,17 +122,7 @@ class PhantomCT:
     def _reader(self) -> MosMedPlus:
         if self._kept is not None:
             return self._kept
-        if not self.root.exists():
-            self.root.parent.mkdir(parents=True, exist_ok=True)
-            part = Path(tempfile.mkdtemp(dir=self.root.parent, suffix=".part"))
-            try:
-                self.write(part / "slices")
-                (part / "slices").rename(self.root)
-            except OSError:
-                if not self.root.exists():  # otherwise another process was first, with the same slices
-                    raise
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
+        write_once(self.root, self.write)
         self._kept = MosMedPlus(self.root, captions=self.captions, split_by=self.split_by, seed=self.seed)
         return self._kept
 
@@ -196,9 +178,9 @@ def _lesions(
         if not present:
             continue
         side, level = divmod(zone, 3)
-        low, high = _LEVELS[level], _LEVELS[level + 1]
+        low, high = LEVELS[level], LEVELS[level + 1]
         place = ((across < 0.5) if side == 0 else (across >= 0.5)) & (down >= low) & (down < high)
-        at = 0.5 + (1 if side else -1) * rng.uniform(0.22, 0.30), rng.uniform(*_PLACES[level])
+        at = 0.5 + (1 if side else -1) * rng.uniform(0.22, 0.30), rng.uniform(*_HEIGHTS[level])
         blob = np.zeros(size, np.float32)
         for _ in range(rng.integers(2, 5)):
             centre = at[0] + rng.normal(0, 0.025), at[1] + rng.normal(0, 0.02)

@@ -8,8 +8,31 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
+from textray.errors import UsageError
+from textray.records import ZONE_ROWS
+
 Field = NDArray[np.float32]
 Floats = NDArray[np.floating[Any]]
+
+
+SMALLEST = 16
+"""Shortest side that a phantom can have, in pixels."""
+LEVELS = (0.0, *ZONE_ROWS, 1.0)
+"""Heights between which the upper, middle and lower zones of pixels lie, as shares of the image's height."""
+
+
+def places(size: tuple[int, int]) -> tuple[Field, Field]:
+    """Where each pixel lies: across and down, each ``(H, W)`` in (0, 1).
+
+    Raises:
+        UsageError: If a side is shorter than `SMALLEST`.
+    """
+    height, width = size
+    if min(size) < SMALLEST:
+        raise UsageError("the phantom is too small", came=f"{height} x {width}", expected=f"at least {SMALLEST} pixels")
+    down = np.repeat(((np.arange(height) + 0.5) / height).astype(np.float32)[:, None], width, axis=1)
+    across = np.repeat(((np.arange(width) + 0.5) / width).astype(np.float32)[None], height, axis=0)
+    return across, down
 
 
 def edge(distance: Floats, softness: float) -> Field:
