@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from textray import __version__
 from textray.errors import DiskError, InputError, OutputError, TextRayError
 from textray.explain import subject
 from textray.explain.explanation import Explainer
 from textray.inference import outputs, record
-from textray.inference.batch import NOT_IMAGE, Row, Status
+from textray.inference.batch import NOT_IMAGE, Row, done_row, failed_row, is_no_picture, same_file
 from textray.inference.inputs import Item
 from textray.inference.plan import Plan
 from textray.inference.predictor import Predictor
@@ -27,7 +23,7 @@ from textray.io.write import check_writable, is_own_picture, write_json, write_p
 log = logging.getLogger(__name__)
 
 SCHEMA = "textray.explain/1"
-_LARGEST_RECORD = 2**27
+_LARGEST_RECORD = 2**27  # it holds the maps of every token
 
 
 def explain_all(
@@ -63,16 +59,16 @@ def explain_all(
             raise  # every further file would fail alike
         except TextRayError as error:
             _remove(plan.out / item.folder, item, explainer.kind)
-            row = Row(path=item.path, status="failed", code=error.code, reason=str(error))
-            if not item.named and (error.code == NOT_IMAGE or _is_no_picture(item.path, error)):
-                row = Row(path=item.path, status="skipped", code=NOT_IMAGE, reason=str(error))
+            row = failed_row(item, error.code, str(error), start)
+            if not item.named and isinstance(error, InputError) and is_no_picture(item.path, error.code):
+                row = replace(row, status="skipped", code=NOT_IMAGE)
         except Exception as error:  # one file must not end the run
             log.debug("unexpected failure", exc_info=True)
             _remove(plan.out / item.folder, item, explainer.kind)
             # The class only: the text of a foreign exception may quote the file, and with it a patient.
             reason = f"unexpected {type(error).__name__}. Report this with the file."
-            row = Row(path=item.path, status="failed", code="E_INTERNAL", reason=reason)
-        rows.append(_timed(row, start))
+            row = failed_row(item, "E_INTERNAL", reason, start)
+        rows.append(row)
         if on_row is not None:
             on_row(rows[-1])
     return rows
@@ -83,18 +79,8 @@ def paths(folder: Path, name: str, kind: str) -> dict[str, Path]:
     return {"picture": folder / f"{name}.{kind}.png", "record": folder / f"{name}.{kind}.json"}
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
-    """An explanation's record that this tool wrote, ``None`` where there is none or the file is something else."""
-    try:
-        if path.stat().st_size > _LARGEST_RECORD:
-            return None
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return values if isinstance(values, dict) and values.get("schema") == SCHEMA else None
-
-
 def _explain(predictor: Predictor, plan: Plan, explainer: Explainer, item: Item, words: Words) -> Row:
+    start = time.perf_counter()
     folder = plan.out / item.folder
     name = _free_name(folder, item, explainer.kind)
     places = paths(folder, name, explainer.kind)
@@ -102,11 +88,11 @@ def _explain(predictor: Predictor, plan: Plan, explainer: Explainer, item: Item,
     strict = plan.strict_text or explainer.needs_words
     used = record.settings(predictor.bundle, laterality=side, strict_text=strict)
     used = {**used, "explain": {"kind": explainer.kind, **explainer.settings}}
-    found = None if plan.overwrite else read_record(places["record"])
+    found = None if plan.overwrite else outputs.read_record(places["record"], SCHEMA, largest=_LARGEST_RECORD)
     if found is not None and places["picture"].is_file():
-        sha256 = _hash(item.path)
+        sha256 = record.file_sha256(item.path)
         if sha256 is not None and found.get("key") == record.key(sha256, predictor.bundle, words.text, used):
-            return _row(item, "finished", found, places)
+            return done_row(item, "finished", found, places, start)
     prediction = predictor.segment(item.path, words.text, side, strict)
     explanation = explainer.explain(predictor, prediction)
     values = {
@@ -130,31 +116,15 @@ def _explain(predictor: Predictor, plan: Plan, explainer: Explainer, item: Item,
             "record": lambda path: write_json(path, values),
         },
     )
-    return _row(item, "done", values, places)
-
-
-def _row(item: Item, status: Status, found: dict[str, Any], places: dict[str, Path]) -> Row:
-    return Row(
-        path=item.path,
-        status=status,
-        outputs=places,
-        share=found["lesion"]["share"],
-        text_mode=found["text"]["mode"],
-        warnings=tuple(found["warnings"]),
-    )
-
-
-def _timed(row: Row, start: float) -> Row:
-    return replace(row, seconds=time.perf_counter() - start)
+    return done_row(item, "done", values, places, start)
 
 
 def _free_name(folder: Path, item: Item, kind: str) -> str:
     """The item's name, marked where an explanation of another input or a foreign file has it."""
     places = paths(folder, item.name, kind)
-    found = read_record(places["record"])
+    found = outputs.read_record(places["record"], SCHEMA, largest=_LARGEST_RECORD)
     if found is not None:
-        earlier = found.get("input", {}).get("path")
-        same = isinstance(earlier, str) and os.path.realpath(earlier) == os.path.realpath(item.path)
+        same = same_file(found.get("input", {}).get("path"), item.path)
         return item.name if same else f"{item.name}-{outputs.mark(item.path)}"
     foreign = places["record"].exists() or (places["picture"].exists() and not is_own_picture(places["picture"]))
     return f"{item.name}-{outputs.mark(item.path)}" if foreign else item.name
@@ -168,17 +138,3 @@ def _remove(folder: Path, item: Item, kind: str) -> None:
             path.unlink(missing_ok=True)
     except OSError as error:
         raise outputs.write_failure(folder, error) from error
-
-
-def _is_no_picture(path: Path, error: TextRayError) -> bool:
-    return (
-        isinstance(error, InputError) and error.code == "E_FORMAT" and path.suffix.lower() not in outputs.IMAGE_SUFFIXES
-    )
-
-
-def _hash(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None  # reading it will say why

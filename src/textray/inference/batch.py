@@ -6,7 +6,6 @@ second run skips exactly what is finished, and ``run.json`` is a summary, never 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
@@ -155,21 +154,21 @@ class Batch:
                 row = self._finished(folder, name, item, words) or self._segment(folder, name, item, words)
             except (DiskError, OutputError) as error:
                 # Every further file would fail alike; the earlier result of this one, if any, is whole and stays.
-                self.rows.append(_failed(item, error.code, str(error), start))
+                self.rows.append(failed_row(item, error.code, str(error), start))
                 raise
             except InputError as error:
                 _remove(folder, name)
-                row = _failed(item, error.code, str(error), start)
-                if not item.named and _is_no_picture(item.path, error.code):
+                row = failed_row(item, error.code, str(error), start)
+                if not item.named and is_no_picture(item.path, error.code):
                     row = replace(row, status="skipped", code=NOT_IMAGE)
             except TextRayError as error:
                 _remove(folder, name)
-                row = _failed(item, error.code, str(error), start)
+                row = failed_row(item, error.code, str(error), start)
             except Exception as error:  # one file must not end the run
                 log.debug("unexpected failure", exc_info=True)
                 _remove(folder, name)
                 # The class only: the text of a foreign exception may quote the file, and with it a patient.
-                row = _failed(
+                row = failed_row(
                     item, "E_INTERNAL", f"unexpected {type(error).__name__}. Report this with the file.", start
                 )
             yield row
@@ -182,7 +181,7 @@ class Batch:
             outputs.clean(folder)
             self._cleaned.add(folder)
         written = outputs.write(prediction, folder, name)
-        return _row(item, "done", prediction.record, written, start)
+        return done_row(item, "done", prediction.record, written, start)
 
     def _finished(self, folder: Path, name: str, item: Item, words: Words) -> Row | None:
         start = time.perf_counter()
@@ -191,14 +190,10 @@ class Batch:
         if found is None or not all(path.is_file() for path in (*written.values(), item.path)):
             return None
         used = record.settings(self.predictor.bundle, laterality=self._side(words), strict_text=self.plan.strict_text)
-        try:
-            with item.path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:
-            return None  # reading it will say why
-        if found.get("key") != record.key(sha256, self.predictor.bundle, words.text, used):
+        sha256 = record.file_sha256(item.path)
+        if sha256 is None or found.get("key") != record.key(sha256, self.predictor.bundle, words.text, used):
             return None
-        return _row(item, "finished", found, written, start)
+        return done_row(item, "finished", found, written, start)
 
     def _free_name(self, folder: Path, item: Item) -> str:
         """The item's name, marked where an earlier run gave it to another input or a foreign file has it."""
@@ -208,7 +203,7 @@ class Batch:
         if not place.exists():  # pictures of a killed run may be overwritten, a user's own may not
             return marked if any(path.exists() and not is_own_picture(path) for path in places.values()) else item.name
         found = outputs.read_record(place)
-        return item.name if found and _same_file(found.get("input", {}).get("path"), item.path) else marked
+        return item.name if found and same_file(found.get("input", {}).get("path"), item.path) else marked
 
     def _once(self, warning: Mapping[str, str]) -> Mapping[str, str]:
         """The same warning of many pictures is one object, so that long runs stay small."""
@@ -244,7 +239,8 @@ class Batch:
         self._next_refresh = now + max(_REFRESH_SECONDS, _REFRESH_SHARE * (now - start))
 
 
-def _row(item: Item, status: Status, found: dict[str, Any], written: dict[str, Path], start: float) -> Row:
+def done_row(item: Item, status: Status, found: dict[str, Any], written: dict[str, Path], start: float) -> Row:
+    """Row of an input whose result is there, with what its record says."""
     return Row(
         path=item.path,
         status=status,
@@ -256,16 +252,17 @@ def _row(item: Item, status: Status, found: dict[str, Any], written: dict[str, P
     )
 
 
-def _failed(item: Item, code: str, reason: str, start: float) -> Row:
+def failed_row(item: Item, code: str, reason: str, start: float) -> Row:
+    """Row of an input that was refused."""
     return Row(path=item.path, status="failed", code=code, reason=reason, seconds=time.perf_counter() - start)
 
 
-def _is_no_picture(path: Path, code: str) -> bool:
+def is_no_picture(path: Path, code: str) -> bool:
     """True for what lies in a folder beside pictures: DICOM objects without pixels, tables, notes."""
     return code == NOT_IMAGE or (code == "E_FORMAT" and path.suffix.lower() not in outputs.IMAGE_SUFFIXES)
 
 
-def _same_file(recorded: object, path: Path) -> bool:
+def same_file(recorded: object, path: Path) -> bool:
     """True where a record's path, as given to an earlier run, leads to the same file as ``path``."""
     if recorded == record.plain_path(path):
         return True

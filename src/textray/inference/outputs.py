@@ -70,15 +70,15 @@ def paths(folder: Path, name: str) -> dict[str, Path]:
     return {kind: folder / f"{name}{suffix}" for kind, suffix in SUFFIXES.items()}
 
 
-def read_record(path: Path) -> dict[str, Any] | None:
-    """A record that this tool wrote, ``None`` where there is none or the file is something else."""
+def read_record(path: Path, schema: str = SCHEMA, *, largest: int = _LARGEST_RECORD) -> dict[str, Any] | None:
+    """A record of a schema that this tool wrote, ``None`` where there is none, or something else, or a larger file."""
     try:
-        if path.stat().st_size > _LARGEST_RECORD:
+        if path.stat().st_size > largest:
             return None
         values = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
-    return values if isinstance(values, dict) and values.get("schema") == SCHEMA else None
+    return values if isinstance(values, dict) and values.get("schema") == schema else None
 
 
 def remove(folder: Path, name: str) -> None:

@@ -45,6 +45,15 @@ def key(input_sha256: str, bundle: Bundle, text: str | None, settings: Mapping[s
     return digest({"input": input_sha256, "bundle": bundle.sha256, "text": text, "settings": dict(settings)})
 
 
+def file_sha256(path: Path) -> str | None:
+    """SHA-256 of a file's bytes, ``None`` where it cannot be read: who reads it will say why."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
 def plain_text(text: str) -> str:
     """The same text where it is valid Unicode; lone surrogates (from odd file names and clipboards) are escaped."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
