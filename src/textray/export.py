@@ -49,7 +49,6 @@ PARITY = 1e-3
 _ROWS = (None, 4, 36, 63)  # without text, one zone, two, all six
 _MOST_SAMPLES = 32
 _OPSET = 18
-_EARLIER_PREPROCESS = {"transpose": False, "interpolation": "bilinear"}  # checkpoints of before these were settings
 
 
 def export(
@@ -80,7 +79,7 @@ def export(
     facts, network = read_checkpoint(checkpoint)
     parameters = sum(p.numel() for p in network.parameters())
     summaries = [json.loads(Path(path).read_text(encoding="utf-8")) for path in scores]
-    preprocess = Preprocess.from_dict({**_EARLIER_PREPROCESS, **facts["data"]["preprocess"]})
+    preprocess = Preprocess.from_dict(facts["data"]["preprocess"])
     pictures = parity_pictures(samples)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
