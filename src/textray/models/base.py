@@ -17,7 +17,7 @@ class Output(NamedTuple):
         logits: ``(B, 1, H, W)``, any range; a sigmoid makes them lesion probabilities.
         zone_logits: ``(B, 6)``, one per zone by image side.
         similarity: ``(B, K, h, w)``, phrase against patch.
-        attention: One map per level, ``(B, L, h, w)``.
+        attention: One map per level, ``(B, L, h, w)``; of a self-guided network one, ``(B, 1, h, w)``, of its locator.
     """
 
     logits: Tensor
@@ -37,10 +37,17 @@ class Network(nn.Module):
         most_tokens: Longest text in tokens, padding included; ``None`` where any length will do.
         no_report: False for a network that runs without a report by other means than the learned token.
 
+    Which report an image gets is said by its row of ``text_mask``: 1 at real tokens, and their text is read; zeros, no
+    text is given, and the network writes its own report where it can, else goes without; -1, there is none and none is
+    to be written. What is not above zero is no token, so a network that writes no reports knows no difference between
+    the last two.
+
     Attributes:
+        tells_zones: True for a network whose output has zone logits.
         dead: Prefixes of the parameters that no output depends on. A network has some only where published weights do.
     """
 
+    tells_zones: bool = False
     dead: tuple[str, ...] = ()
 
     def __init__(
@@ -89,7 +96,7 @@ class Network(nn.Module):
         Args:
             image: ``(B, C, H, W)``, for the batch size.
             features: ``(B, L, D)`` or ``None``: no image has text.
-            mask: ``(B, L)``, non-zero at real tokens; ``None``: all are real. A row of zeros means no text.
+            mask: ``(B, L)``, above zero at real tokens; ``None``: all are real. A row without any means no text.
 
         Returns:
             Features ``(B, L, D)`` and a bool mask ``(B, L)`` with at least one true token a row.
@@ -111,7 +118,7 @@ class Network(nn.Module):
         Args:
             image: ``(B, C, H, W)``, for the batch size.
             features: ``(B, L, D)``.
-            mask: ``(B, L)``, non-zero at real tokens; ``None``: all are real.
+            mask: ``(B, L)``, above zero at real tokens; ``None``: all are real.
 
         Returns:
             A bool mask ``(B, L)``, true at real tokens; a row without any means no text.

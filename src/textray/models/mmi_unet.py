@@ -211,7 +211,7 @@ class MatchingNetwork(Network):
         super().__init__(
             in_channels=config.in_channels, size_multiple=32, text_width=config.text_width, most_tokens=most_tokens
         )
-        self.config = config
+        self.config, self.tells_zones = config, config.zone_head
         self.trunk = ImageEncoder(config.trunk, in_channels=config.in_channels, weights=config.trunk_weights)
         self.matching = nn.ModuleList(
             ImageTextMatching(c, config, last=s == 3) for s, c in enumerate(self.trunk.channels)

@@ -1,0 +1,237 @@
+r"""Networks that write their own report where none is given: a locator tells zones, a segmenter reads a report.
+
+What every such network shares, whatever its locator and its segmenter are::
+
+    z, A   = locator(image)                                    zone logits (B, 6), attention map (B, 1, h, w) or none
+    row    = sum over zones of 2^zone where sigmoid(z) >= threshold
+    report = the given one; or bank[row]; or none, where row = 0 or no report may be written
+    logits = segmenter(image, report)
+
+The sentences stand in a table, the bank: row i holds the token features of the sentence of ``Zones.from_index(i)``.
+Nothing but a look-up joins the halves, so that one graph runs with a report and without.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from textray.errors import ShapeError, UsageError
+from textray.models.base import Network, Output
+
+ROWS = 64
+"""Sentences of a bank: one for each set of the six zones."""
+ZONES = 6
+
+
+class Locator(nn.Module):
+    """Base of what tells zones from an image.
+
+    Args:
+        trunk: Image trunk, which learns at the trunk's rate.
+        size_multiple: Height and width must be multiples of this.
+    """
+
+    def __init__(self, trunk: nn.Module, *, size_multiple: int) -> None:
+        super().__init__()
+        self.trunk, self.size_multiple = trunk, size_multiple
+
+    def load_pretrained(self) -> None:
+        """Read the pretrained tensors that the configuration names, if any."""
+        raise NotImplementedError
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Tell the zones.
+
+        Args:
+            image: ``(B, C, H, W)``.
+
+        Returns:
+            Zone logits ``(B, 6)`` in the order of `textray.records.Zones`, and a map ``(B, 1, h, w)`` of where they
+            come from, at least 0 and with sum 1 for each image; ``None`` from a locator that has none.
+        """
+        raise NotImplementedError
+
+
+class SelfGuided(Network):
+    """A segmenter that reads the given report, or else the sentence of the zones that a locator finds.
+
+    A row of ``text_mask`` says which report an image gets:
+
+    * 1 at any token: the given one, as it is;
+    * zeros: its own. Where no zone reaches its threshold it is none, never "no infection.": a network that has found
+      nothing goes on as the segmenter does without a report;
+    * -1: none, and none is written.
+
+    Args:
+        locator: Tells zones.
+        segmenter: Reads image and report.
+        tokens: Most tokens L of a report, padding included; the bank's length.
+        zone_tokens: Give the segmenter six more tokens beside its own sentence, one for each zone:
+            ``p present + (1 - p) absent``, p the zone's probability and both vectors learned. Not in the paper.
+        guide_gradient: Let the loss of the mask reach the locator through those probabilities.
+
+    Attributes:
+        bank_features: ``(64, L, D)``, token features of the sentences; see `set_bank`.
+        bank_mask: ``(64, L)`` bool, true at real tokens. All false until `set_bank`: no report is written then.
+        thresholds: ``(6,)``, probability from which on a zone is written; see `set_thresholds`.
+
+    Raises:
+        UsageError: If the segmenter cannot read that many tokens, or cannot do without a report.
+    """
+
+    tells_zones = True
+    bank_features: Tensor
+    bank_mask: Tensor
+    thresholds: Tensor
+
+    def __init__(
+        self, locator: Locator, segmenter: Network, *, tokens: int, zone_tokens: bool, guide_gradient: bool
+    ) -> None:
+        width = segmenter.text_width
+        if width is None or segmenter.needs_text:
+            raise UsageError("a self-guided network needs a segmenter that runs with a report and without")
+        super().__init__(
+            in_channels=segmenter.in_channels,
+            size_multiple=math.lcm(segmenter.size_multiple, locator.size_multiple),
+            text_width=width,
+            most_tokens=tokens,
+            no_report=False,
+        )
+        read = tokens + (ZONES if zone_tokens else 0)
+        if tokens < 1 or (segmenter.most_tokens is not None and read > segmenter.most_tokens):
+            raise UsageError(
+                "the segmenter cannot read a report of that length",
+                came=f"{tokens} tokens" + (f" and {ZONES} of the zones" if zone_tokens else ""),
+                expected=f"1 to {segmenter.most_tokens} in all",
+                do="Raise tokens of the segmenter's config, or lower tokens",
+            )
+        if guide_gradient and not zone_tokens:
+            raise UsageError(
+                "guide_gradient needs zone_tokens: a sentence is chosen by thresholds, which pass no gradient on",
+                do="Set zone_tokens: true",
+            )
+        self.locator, self.segmenter = locator, segmenter
+        self.tokens, self.zone_tokens, self.guide_gradient = tokens, zone_tokens, guide_gradient
+        self.register_buffer("bank_features", torch.zeros(ROWS, tokens, width))
+        self.register_buffer("bank_mask", torch.zeros(ROWS, tokens, dtype=torch.bool))
+        self.register_buffer("thresholds", torch.full((ZONES,), 0.5))
+        if zone_tokens:
+            self.zone_present = nn.Parameter(torch.randn(ZONES, width) * 0.02)
+            self.zone_absent = nn.Parameter(torch.randn(ZONES, width) * 0.02)
+
+    @property
+    def trunk(self) -> nn.ModuleList:
+        """Both image trunks, the locator's and the segmenter's."""
+        return nn.ModuleList(part for half in (self.locator, self.segmenter) if (part := getattr(half, "trunk", None)))
+
+    def load_pretrained(self) -> None:
+        """Read the pretrained tensors of both halves."""
+        self.locator.load_pretrained()
+        self.segmenter.load_pretrained()
+
+    def set_bank(self, features: Tensor, mask: Tensor) -> None:
+        """Fill the table of sentences.
+
+        Args:
+            features: ``(64, l, D)``, l at most ``tokens``; row i encodes the sentence of ``Zones.from_index(i)``.
+            mask: ``(64, l)``, above zero at real tokens.
+
+        Raises:
+            ShapeError: If they are of other shapes.
+        """
+        rows, length, width = self.bank_features.shape
+        fits = features.ndim == 3 and features.shape[0] == rows and features.shape[2] == width
+        if not fits or features.shape[1] > length or mask.shape != features.shape[:2]:
+            raise ShapeError(
+                "the bank of sentences does not fit",
+                came=f"features {tuple(features.shape)}, mask {tuple(mask.shape)}",
+                expected=f"({rows}, l, {width}) and ({rows}, l) with l at most {length}",
+                do="Encode bank_sentences() with the encoder and max_tokens of the network",
+            )
+        short = length - features.shape[1]
+        with torch.no_grad():
+            self.bank_features.copy_(F.pad(features, (0, 0, 0, short)))
+            self.bank_mask.copy_(F.pad(mask > 0, (0, short)))
+
+    def set_thresholds(self, values: Tensor) -> None:
+        """Say from which probability on each zone is written: ``(6,)``, values 0 to 1.
+
+        Raises:
+            ShapeError: If they are not six.
+            UsageError: If one is no probability.
+        """
+        if values.shape != (ZONES,):
+            raise ShapeError("zone thresholds do not fit", came=tuple(values.shape), expected=(ZONES,))
+        if not bool(((values >= 0) & (values <= 1)).all()):
+            raise UsageError("zone thresholds are probabilities", came=values.tolist(), expected="values of 0 to 1")
+        with torch.no_grad():
+            self.thresholds.copy_(values)
+
+    def write(self, zone_logits: Tensor) -> Tensor:
+        """Choose sentences: ``(B, 6)`` to rows of the bank ``(B,)`` int64; 0 where no zone reaches its threshold."""
+        places = 2 ** torch.arange(ZONES, device=zone_logits.device)  # as `Zones.index` counts
+        return ((torch.sigmoid(zone_logits) >= self.thresholds) * places).sum(1)
+
+    def report(
+        self, zone_logits: Tensor, text_features: Tensor | None, text_mask: Tensor | None, image: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Put together what the segmenter reads of each image.
+
+        Args:
+            zone_logits: ``(B, 6)``.
+            text_features: Given reports, ``(B, l, D)``; ``None``: there are none, write all.
+            text_mask: ``(B, l)``, see the class.
+            image: ``(B, C, H, W)``, for the batch size.
+
+        Returns:
+            Features ``(B, L, D)`` and mask ``(B, L)`` bool, with zone tokens ``L + 6``; a row of false is no report.
+
+        Raises:
+            ShapeError: If the given reports do not fit.
+        """
+        row = self.write(zone_logits)  # (B,)
+        own = row > 0
+        features, mask = self.bank_features[row], self.bank_mask[row]  # (B, L, D), (B, L)
+        if text_features is not None:
+            real = self.check_text(image, text_features, text_mask)  # (B, l)
+            short = self.tokens - real.shape[1]
+            given = real.any(1)
+            own = own & ~given
+            if text_mask is not None:
+                own = own & ~(text_mask < 0).any(1)
+            features = torch.where(given[:, None, None], F.pad(text_features, (0, 0, 0, short)), features)
+            mask = torch.where(given[:, None], F.pad(real, (0, short)), mask & own[:, None])
+        else:
+            mask = mask & own[:, None]
+        if self.zone_tokens:
+            own = own & mask.any(1)  # an empty bank writes nothing
+            found = torch.sigmoid(zone_logits if self.guide_gradient else zone_logits.detach())[..., None]  # (B, 6, 1)
+            zones = found * self.zone_present + (1 - found) * self.zone_absent  # (B, 6, D)
+            features = torch.cat([features, zones], 1)
+            mask = torch.cat([mask, own[:, None].expand(-1, ZONES)], 1)
+        return features, mask
+
+    def forward(self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None) -> Output:
+        """Segment images with their reports, or with such as it writes itself; the locator runs once.
+
+        Args:
+            image: ``(B, C, H, W)`` float, normalised; H and W multiples of ``size_multiple``.
+            text_features: T, ``(B, l, D)`` token features of the frozen encoder, or ``None``: no image has a report,
+                and each gets its own.
+            text_mask: ``(B, l)``: 1 at real tokens; a row of zeros: write a report; a row of -1: go without.
+
+        Returns:
+            Logits ``(B, 1, H, W)``, zone logits ``(B, 6)`` and, where the locator has one, its map ``(B, 1, h, w)``.
+
+        Raises:
+            ShapeError: If a shape does not fit.
+        """
+        self.check_image(image)
+        zone_logits, attention = self.locator(image)
+        features, mask = self.report(zone_logits, text_features, text_mask, image)
+        logits = self.segmenter(image, features, mask).logits
+        return Output(logits, zone_logits, attention=None if attention is None else (attention,))
