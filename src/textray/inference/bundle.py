@@ -17,14 +17,16 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from textray import registry
 from textray.errors import BundleError, OutputError, unknown_name
+from textray.inference import own_report
 from textray.inference.bundle_files import CONFIG, compare, digest, expected_files, parse_json, read_file
+from textray.inference.own_report import TextFree
 from textray.inference.text_bank import BANK, BANK_ROWS, MOST_TOKENS, MOST_WIDTH, TextBank, parse_bank
 from textray.preprocess import Preprocess
 from textray.records import ZONE_ROWS
@@ -62,6 +64,9 @@ class Bundle:
         tokens: Tokens L of a row of the bank, 0 without one.
         width: Width D of a token feature, 0 without one.
         zone_rows: Heights, as shares of the image, that split upper, middle and lower zones of pixels.
+        zone_thresholds: Probability from which the network writes a zone into its own report, six of them in the order
+            of `textray.records.ZONE_NAMES`; ``None`` where it writes none.
+        text_free: What a run without a text does; always ``none`` where the network writes no report.
         provenance: Data, epoch, terms and whatever else the exporter noted.
         files: Size and SHA-256 of each file but the config.
         sha256: Hash of what decides a result: graph, text bank, preprocessing, threshold, zone split. The card and the
@@ -80,6 +85,8 @@ class Bundle:
     tokens: int
     width: int
     zone_rows: tuple[float, float]
+    zone_thresholds: tuple[float, ...] | None
+    text_free: TextFree
     provenance: dict[str, Any]
     files: dict[str, dict[str, Any]]
     sha256: str
@@ -127,6 +134,11 @@ class Bundle:
         row = registry.MODELS.get(self.model)
         return row is not None and any(form.needs_text for form in row.forms if form.name == self.form)
 
+    @property
+    def writes_report(self) -> bool:
+        """True where the network can write a report of its own."""
+        return self.zone_thresholds is not None
+
     def read(self, name: str) -> bytes:
         """Bytes of one of the bundle's files, verified again while they are read."""
         data = read_file(self.folder, name)
@@ -156,6 +168,8 @@ class Bundle:
             "size": list(self.preprocess.size),
             "text_encoder": self.text_encoder,
             "threshold": self.threshold,
+            "writes_report": self.writes_report,
+            "text_free": self.text_free,
         }
 
 
@@ -205,6 +219,8 @@ def seal(
     text_encoder: str | None,
     provenance: Mapping[str, Any],
     zone_rows: tuple[float, float] = ZONE_ROWS,
+    zone_thresholds: Sequence[float] | None = None,
+    text_free: TextFree | None = None,
 ) -> Bundle:
     """Write the config of a bundle whose other files are in place, and load it as a user would.
 
@@ -219,6 +235,8 @@ def seal(
         text_encoder: Registry name of the encoder of the bank, ``None`` where the network reads no text.
         provenance: Data, epoch, terms, or whatever else is known; JSON values.
         zone_rows: Heights that split the zones of pixels.
+        zone_thresholds: Probabilities from which the network writes a zone, six; ``None`` where it writes no report.
+        text_free: What a run without a text does; ``None`` is ``generated`` where the network writes a report.
 
     Raises:
         BundleError: If a file is missing or does not fit the others.
@@ -230,10 +248,16 @@ def seal(
     for file in expected_files(text_encoder):
         size, sha256 = digest(folder, file)
         files[file] = {"bytes": size, "sha256": sha256}
-    text = None
+    text: dict[str, Any] | None = None
     if text_encoder is not None:
         bank = parse_bank(read_file(folder, BANK))
         text = {"encoder": text_encoder, "tokens": bank.features.shape[1], "width": bank.features.shape[2]}
+    zones: dict[str, Any] = {"rows": list(zone_rows), "columns": list(ZONE_COLUMNS)}
+    # Only where they say something: the hash of a bundle that writes no report stays what it was before there were any.
+    if zone_thresholds is not None:
+        zones["thresholds"] = list(zone_thresholds)
+    if text is not None and text_free is not None:
+        text["free"] = text_free
     config = {
         "format": FORMAT,
         "name": name,
@@ -241,7 +265,7 @@ def seal(
         "model": {"name": model, "form": form, "config": dict(model_config)},
         "input": {"height": preprocess.size[0], "width": preprocess.size[1], "channels": preprocess.channels},
         "text": text,
-        "zones": {"rows": list(zone_rows), "columns": list(ZONE_COLUMNS)},
+        "zones": zones,
         "threshold": threshold,
         "provenance": dict(provenance),
         "files": files,
@@ -295,6 +319,7 @@ def _from_config(folder: Path, config: dict[str, Any]) -> Bundle:
             came=f"{tokens} tokens, width {width}",
             expected=f"at most {MOST_TOKENS} and {MOST_WIDTH}",
         )
+    zone_thresholds, text_free = own_report.announced(config["zones"], text)
     return Bundle(
         folder=folder,
         name=str(config["name"]),
@@ -308,6 +333,8 @@ def _from_config(folder: Path, config: dict[str, Any]) -> Bundle:
         tokens=tokens,
         width=width,
         zone_rows=(rows[0], rows[1]),
+        zone_thresholds=zone_thresholds,
+        text_free=text_free,
         provenance=dict(config["provenance"]),
         files={name: dict(entry) for name, entry in files.items()},
         sha256=_identity(config),

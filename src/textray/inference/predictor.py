@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +25,36 @@ from textray.text.report import parse
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Inference:
+    """What a network said of a batch of preprocessed pictures.
+
+    Attributes:
+        probability: Of lesion, ``(B, h, w)`` float32 in [0, 1], at the network's size.
+        zone_probability: Of a lesion in each zone by image side, ``(B, 6)`` float32 in [0, 1], whatever text was given;
+            ``None`` where the network does not tell.
+        attention: Where the network looked to tell the zones, ``(B, 1, h', w')`` float32, not negative, of its own
+            size;
+            ``None`` where it does not tell.
+    """
+
+    probability: NDArray[np.float32]
+    zone_probability: NDArray[np.float32] | None = None
+    attention: NDArray[np.float32] | None = None
+
+
 class Predictor:
     """A loaded bundle that segments pictures; `textray.load` returns one.
 
     Args:
         bundle: A verified bundle.
         threads: Threads of the network; ``None`` is the number of processors.
+
+    Attributes:
+        SILENT: In place of a row of the text bank: no report, and none is to be written.
     """
+
+    SILENT: ClassVar[int] = -1
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         self.bundle = bundle
@@ -60,20 +84,26 @@ class Predictor:
         return report.zones.index if self._bank is not None and report.zones else None
 
     def predict_batch(self, pixels: NDArray[np.float32], rows: Sequence[int | None]) -> NDArray[np.float32]:
-        """Probability maps of preprocessed pictures.
-
-        Args:
-            pixels: ``(B, C, h, w)`` float32, each as `Preprocess.apply` gives it.
-            rows: For each picture a row 0..63 of the text bank, or ``None`` for no text; B of them.
+        """Probability maps of preprocessed pictures; what `infer` gives, without the rest.
 
         Returns:
             ``(B, h, w)`` float32 in [0, 1], at the network's size; `Preprocess.restore` brings one to its grid.
+        """
+        return self.infer(pixels, rows).probability
+
+    def infer(self, pixels: NDArray[np.float32], rows: Sequence[int | None]) -> Inference:
+        """Run the network on preprocessed pictures.
+
+        Args:
+            pixels: ``(B, C, h, w)`` float32, each as `Preprocess.apply` gives it.
+            rows: For each picture a row 0..63 of the text bank; ``None`` for no text, where the network writes its own
+                report if the bundle says so (`Bundle.text_free`); or `SILENT` for no report at all. B of them.
 
         Raises:
             ShapeError: If the numbers of pictures and rows differ, or a row is outside the bank.
             InputError: If a picture has no text and the network needs one.
         """
-        if None in rows:
+        if None in rows or self.SILENT in rows:
             self._require_text("no text")
         if len(rows) != len(pixels):
             raise ShapeError("pictures and texts differ in number", came=len(rows), expected=len(pixels))
@@ -81,17 +111,22 @@ class Predictor:
         mask = np.zeros((len(rows), self.bundle.tokens), np.float32)
         if self._bank is not None:
             for i, row in enumerate(rows):
-                if row is None:
+                if row is None or row == self.SILENT:
+                    # Only a network that can write a report has to be told not to.
+                    if self.bundle.writes_report and (row is not None or self.bundle.text_free == "none"):
+                        mask[i] = -1
                     continue
                 if not 0 <= row < len(self._bank.mask):
                     raise ShapeError(
                         "row is outside the text bank", came=row, expected=f"0..{len(self._bank.mask) - 1}"
                     )
                 features[i], mask[i] = self._bank.features[row], self._bank.mask[row]
-        logits = self._runtime.run(pixels, features, mask)["logits"][:, 0]
-        # exp(-|x|) cannot overflow, whatever the network says
-        small = np.exp(-np.abs(logits))
-        return np.where(logits >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
+        found = self._runtime.run(pixels, features, mask)
+        return Inference(
+            probability=_sigmoid(found["logits"][:, 0]),
+            zone_probability=_sigmoid(found["zone_logits"]) if "zone_logits" in found else None,
+            attention=found.get("attention"),
+        )
 
     def segment(
         self,
@@ -188,6 +223,12 @@ def as_laterality(word: Laterality | str) -> Laterality:
         return Laterality(word)
     except ValueError as error:
         raise unknown_name("laterality", str(word), [side.value for side in Laterality]) from error
+
+
+def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities of raw scores."""
+    small = np.exp(-np.abs(logits))  # exp(-|x|) cannot overflow, whatever the network says
+    return np.where(logits >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
 
 
 def _as_image(picture: str | Path | NDArray[Any] | Image) -> Image:

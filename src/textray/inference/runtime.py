@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from textray.errors import BundleError, ShapeError, TextRayError, UsageError
 from textray.inference.bundle import Bundle
+from textray.records import ZONE_NAMES
 
 log = logging.getLogger(__name__)
 
 MOST_THREADS = 16
 """Threads used at most where none are asked for; a small network gains nothing from more."""
 INPUTS = ("image", "text_features", "text_mask")
+OUTPUTS = ("logits", "zone_logits", "attention")
 
 
 def default_threads() -> int:
@@ -47,11 +49,18 @@ class Runtime:
         self._session = _session(bundle, self.threads)
         self._inputs = tuple(item.name for item in self._session.get_inputs())
         self._outputs = tuple(item.name for item in self._session.get_outputs())
-        if not set(self._inputs) <= set(INPUTS) or "image" not in self._inputs or "logits" not in self._outputs:
+        known = set(self._inputs) <= set(INPUTS) and set(self._outputs) <= set(OUTPUTS)
+        if not known or "image" not in self._inputs or "logits" not in self._outputs:
             raise BundleError(
                 "model.onnx has another signature",
                 came=f"{self._inputs} to {self._outputs}",
-                expected=f"{INPUTS} to logits and, optionally, zone_logits",
+                expected=f"{INPUTS} to logits and, optionally, zone_logits and attention",
+            )
+        if bundle.writes_report and "zone_logits" not in self._outputs:
+            raise BundleError(
+                "the bundle has thresholds of zones, but its graph tells none",
+                came=self._outputs,
+                expected="an output zone_logits",
             )
         if bundle.text_encoder is not None and set(self._inputs) != set(INPUTS):
             raise BundleError(
@@ -66,10 +75,12 @@ class Runtime:
         Args:
             image: ``(B, C, h, w)`` float32, preprocessed.
             text_features: ``(B, L, D)`` float32; ignored by a network that reads no text.
-            text_mask: ``(B, L)`` float32 of 0 and 1; an all-zero row means no text.
+            text_mask: ``(B, L)`` float32, 1 at tokens. A row of zeros: no text; the network writes its own report
+                where it can. A row of -1: no report, and none is to be written.
 
         Returns:
-            ``logits`` ``(B, 1, h, w)`` float32 and, where the network has them, ``zone_logits`` ``(B, 6)``.
+            ``logits`` ``(B, 1, h, w)`` float32 and, where the network has them, ``zone_logits`` ``(B, 6)`` and
+            ``attention`` ``(B, 1, h', w')``, not negative, of its own size.
 
         Raises:
             ShapeError: If an array has another shape than the bundle's config says.
@@ -90,13 +101,19 @@ class Runtime:
         except Exception as error:  # onnxruntime raises classes of its compiled module only
             raise TextRayError("the network failed", came=str(error)[:300], do="Report this with the file.") from error
         outputs = {name: np.asarray(value, np.float32) for name, value in zip(self._outputs, found, strict=True)}
-        if outputs["logits"].shape != (batch, 1, *bundle.preprocess.size):
-            raise ShapeError(
-                "logits have another shape", came=outputs["logits"].shape, expected=(batch, 1, *bundle.preprocess.size)
-            )
-        if not np.isfinite(outputs["logits"]).all():
-            raise TextRayError("the network gave scores that are not finite", do="Report this with the file.")
+        self._check(outputs, batch)
         return outputs
+
+    def _check(self, outputs: dict[str, NDArray[np.float32]], batch: int) -> None:
+        """Refuse outputs of other shapes than expected, and what is not finite: a bundle is data from elsewhere."""
+        wanted = {"logits": (batch, 1, *self.bundle.preprocess.size), "zone_logits": (batch, len(ZONE_NAMES))}
+        for name, values in outputs.items():
+            # the locator may look at a map of any size
+            expected = wanted[name] if name in wanted else (batch, 1, *values.shape[2:])
+            if values.shape != expected or values.size == 0 or (name == "attention" and values.ndim != 4):
+                raise ShapeError(f"{name} have another shape", came=values.shape, expected=expected)
+            if not np.isfinite(values).all() or (name == "attention" and (values < 0).any()):
+                raise TextRayError("the network gave scores that are not finite", do="Report this with the file.")
 
 
 def _session(bundle: Bundle, threads: int) -> Any:  # noqa: ANN401 -- onnxruntime ships no types
