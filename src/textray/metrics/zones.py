@@ -1,0 +1,134 @@
+"""Zones that a report names against those of the caption: accuracy, precision, recall and F1, by zone and over all.
+
+``macro`` is the mean of the zones, ``micro`` counts every zone of every image once, ``exact_match`` is the share of the
+images where all six zones are right.
+
+Where something cannot be counted: a zone that neither the captions nor the reports ever name has no precision, recall
+or F1 and is left out of the macro mean; a zone that only one of them names has 0 for what would be 0 / 0. Both kinds
+are listed in the summary (``never_named``, ``never_written``). A bootstrap draw goes by the same rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from textray.errors import ShapeError
+from textray.metrics.intervals import bootstrap
+from textray.metrics.segmentation import Floats, Statistic
+from textray.records import ZONE_NAMES, Zones
+
+SCORES = ("accuracy", "precision", "recall", "f1")
+"""Scores that each zone has."""
+OVERALL = ("macro", "micro")
+"""Ways over all zones."""
+
+_ZONES = len(ZONE_NAMES)
+_EXACT, _ONE = 4 * _ZONES, 4 * _ZONES + 1
+
+
+def zone_columns(written: Sequence[Zones], named: Sequence[Zones]) -> Floats:
+    """Columns whose sums over images give every score.
+
+    Args:
+        written: Zones of ``N`` reports.
+        named: Zones of the ``N`` captions.
+
+    Returns:
+        ``(N, 26)`` float64 of 0 and 1: tp of the six zones, fp, fn, tn, then 1 where all six are right, and 1.
+
+    Raises:
+        ShapeError: If the two differ in length.
+    """
+    if len(written) != len(named):
+        raise ShapeError("one caption for each report", came=(len(written), len(named)), expected="N and N")
+    ours = np.array([zones.present for zones in written], dtype=np.bool_).reshape(-1, _ZONES)
+    theirs = np.array([zones.present for zones in named], dtype=np.bool_).reshape(-1, _ZONES)
+    right = (ours == theirs).all(axis=1, keepdims=True)
+    parts = [ours & theirs, ours & ~theirs, ~ours & theirs, ~ours & ~theirs, right, np.ones_like(right)]
+    return np.concatenate(parts, axis=1).astype(np.float64)
+
+
+def zone_summary(written: Sequence[Zones], named: Sequence[Zones], groups: Sequence[str]) -> dict[str, Any]:
+    """All scores of zones with intervals by patient.
+
+    Args:
+        written: Zones of ``N`` reports.
+        named: Zones of the ``N`` captions.
+        groups: ``N`` labels; images with the same label are drawn together.
+
+    Returns:
+        ``images``; ``accuracy``, ``precision``, ``recall``, ``f1``, each by zone, ``macro`` and ``micro`` as
+        ``{value, low, high}``; ``exact_match``; ``never_named`` and ``never_written``, lists of zones.
+
+    Raises:
+        ShapeError: If the three differ in length.
+        UsageError: If there is no image.
+    """
+    columns = zone_columns(written, named)
+    statistics: dict[str, Statistic] = {"exact_match": _exact_match}
+    for score in SCORES:
+        statistics |= {f"{score} {zone}": _of_zone(score, i) for i, zone in enumerate(ZONE_NAMES)}
+        statistics |= {f"{score} macro": _macro(score), f"{score} micro": _micro(score)}
+    found = {name: interval.to_dict() for name, interval in bootstrap(columns, groups, statistics).items()}
+    by_score = {score: {of: found[f"{score} {of}"] for of in (*ZONE_NAMES, *OVERALL)} for score in SCORES}
+    tp, fp, fn, _ = _counts(columns.sum(axis=0))
+    return {
+        "images": len(columns),
+        **by_score,
+        "exact_match": found["exact_match"],
+        "never_named": [zone for zone, count in zip(ZONE_NAMES, tp + fn, strict=True) if not count],
+        "never_written": [zone for zone, count in zip(ZONE_NAMES, tp + fp, strict=True) if not count],
+    }
+
+
+def _counts(totals: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """True positive, false positive, false negative, true negative, each ``(..., 6)``."""
+    tp, fp, fn, tn = (totals[..., k * _ZONES : (k + 1) * _ZONES] for k in range(4))
+    return tp, fp, fn, tn
+
+
+def _rate(score: str, tp: Floats, fp: Floats, fn: Floats, tn: Floats) -> Floats:
+    """One of `SCORES` from counts of any shape; NaN where it is not defined."""
+    hits, of = {
+        "accuracy": (tp + tn, tp + fp + fn + tn),
+        "precision": (tp, tp + fp),
+        "recall": (tp, tp + fn),
+        "f1": (2 * tp, 2 * tp + fp + fn),
+    }[score]
+    rate = np.where(of > 0, hits / np.where(of > 0, of, 1.0), 0.0)
+    return rate if score == "accuracy" else np.where(tp + fp + fn > 0, rate, np.nan)
+
+
+def _of_zone(score: str, zone: int) -> Statistic:
+    def statistic(totals: Floats) -> Floats:
+        tp, fp, fn, tn = (counts[..., zone] for counts in _counts(totals))
+        return _rate(score, tp, fp, fn, tn)
+
+    return statistic
+
+
+def _macro(score: str) -> Statistic:
+    def statistic(totals: Floats) -> Floats:
+        rates = _rate(score, *_counts(totals))
+        known = ~np.isnan(rates)
+        zones = known.sum(axis=-1)
+        total = np.where(known, rates, 0.0).sum(axis=-1)
+        return np.where(zones > 0, total / np.maximum(zones, 1), np.nan)
+
+    return statistic
+
+
+def _micro(score: str) -> Statistic:
+    def statistic(totals: Floats) -> Floats:
+        tp, fp, fn, tn = (counts.sum(axis=-1) for counts in _counts(totals))
+        return _rate(score, tp, fp, fn, tn)
+
+    return statistic
+
+
+def _exact_match(totals: Floats) -> Floats:
+    share: Floats = totals[..., _EXACT] / totals[..., _ONE]
+    return share
