@@ -20,7 +20,7 @@ from textray.errors import DataError, OutputError, UsageError
 from textray.evaluate import evaluate, score
 from textray.inference.bundle import Bundle, seal
 from textray.inference.cases import segment
-from textray.inference.predictor import Predictor
+from textray.inference.predictor import Inference, Predictor
 from textray.io.read import read_mask
 from textray.preprocess import Preprocess
 from textray.provenance import git_state
@@ -243,9 +243,9 @@ def test_limit_spreads_over_the_split(bundle, root, tmp_path):
 
 
 @pytest.mark.parametrize("modes", [("generated",), ("oracle", "generated")])
-def test_generated_is_refused_before_anything_is_done(modes, tmp_path):
+def test_generated_is_refused_before_anything_is_done(modes, bundle, tmp_path):
     with pytest.raises(UsageError, match="this model has no report generator") as caught:
-        run(tmp_path / "no bundle", tmp_path / "no data", tmp_path / "out", modes=modes)
+        run(bundle, tmp_path / "no data", tmp_path / "out", modes=modes)
     assert caught.value.exit_code == 2
     assert not (tmp_path / "out").exists()
 
@@ -344,12 +344,12 @@ class Constant:
     def __init__(self, value, fails_at=None):
         self.value, self.fails_at, self.batches = value, fails_at, 0
 
-    def predict_batch(self, pixels, rows):
+    def infer(self, pixels, rows):
         assert len(rows) == len(pixels)
         if self.batches == self.fails_at:
             raise RuntimeError("stopped")
         self.batches += 1
-        return np.full((len(pixels), SIDE, SIDE), self.value, np.float32)
+        return Inference(probability=np.full((len(pixels), SIDE, SIDE), self.value, np.float32))
 
 
 def test_the_threshold_itself_is_lesion(root):

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import logging
 import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +23,26 @@ from numpy.typing import NDArray
 
 from textray import __version__, registry
 from textray.data.base import Sample, check_split, fingerprint, open_reader
-from textray.data.text_modes import MEANINGS, TextMode, mode_texts, parse_modes
+from textray.data.text_modes import MEANINGS, TextMode, mode_texts, parse_modes, refuse_generated
 from textray.errors import DataError, UsageError
 from textray.inference.bundle import Bundle
 from textray.inference.cases import Case, Segmenter, Texts, segment
 from textray.inference.predictor import Predictor
 from textray.io.write import atomic_write, check_writable, write_json
 from textray.metrics import intervals
+from textray.metrics.reports import report_summary
 from textray.metrics.segmentation import SCORES, case_columns, check_protocol, empty_counts
 from textray.metrics.sides import SideCase, can_tell, side_summary
-from textray.metrics.table import summary_page
+from textray.metrics.table import HEADLINE, summary_page
+from textray.metrics.text import TextScorer
 from textray.provenance import git_state
 from textray.records import Zones
 
 log = logging.getLogger(__name__)
 
 _MIRRORED = "mirrored"
+_RANK = (TextMode.ORACLE, TextMode.GENERATED, TextMode.NONE, TextMode.SHUFFLED)
+"""Of two modes, the one that stands first here has the other subtracted from it."""
 _CASE_FIELDS = (
     "image", "patient", "mode", "zones", "tp", "fp", "fn", "tn", "dice", "iou", "truth_empty", "prediction_empty",
 )  # fmt: skip
@@ -87,6 +93,8 @@ def evaluate(
     """
     modes = parse_modes(text_modes)
     bundle = Bundle.load(model)
+    if TextMode.GENERATED in modes and not bundle.writes_report:
+        raise refuse_generated()
     if bundle.text_encoder is None and (sides or set(modes) != {TextMode.NONE}):
         raise UsageError(
             f"model {bundle.name} reads no text",
@@ -104,7 +112,9 @@ def evaluate(
     if bundle.needs_text:
         _require_texts(samples, bundle.name)
     check_writable(out)
-    predictor = Predictor(bundle, threads=threads)
+    # What a user's run without a text does is not the question here: each mode says itself whether a report is written.
+    asked = replace(bundle, text_free="generated") if bundle.writes_report else bundle
+    predictor = Predictor(asked, threads=threads)
     summary: dict[str, Any] = {
         "textray": __version__,
         "model": bundle.describe(),
@@ -122,8 +132,17 @@ def evaluate(
         "command": _command(model, data, root, split, modes, captions, split_by, limit, sides),
         "git": git_state(Path(__file__).parent),
     }
-    zone_rows = bundle.zone_rows
-    return score(predictor, samples, modes, out, summary, zone_rows=zone_rows, sides=sides, progress=progress)
+    return score(
+        predictor,
+        samples,
+        modes,
+        out,
+        summary,
+        zone_rows=bundle.zone_rows,
+        zone_thresholds=bundle.zone_thresholds,
+        sides=sides,
+        progress=progress,
+    )
 
 
 def score(
@@ -134,6 +153,7 @@ def score(
     facts: Mapping[str, Any],
     *,
     zone_rows: tuple[float, float],
+    zone_thresholds: Sequence[float] | None = None,
     sides: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -142,20 +162,22 @@ def score(
     Args:
         segmenter: The network.
         samples: What to segment.
-        modes: Text modes, without ``generated``.
+        modes: Text modes; ``generated`` for a network that writes its own report only.
         out: Folder of the results, writable.
         facts: What the summary says of model, data and run.
         zone_rows: Heights that split the zones of pixels.
+        zone_thresholds: Probabilities from which the network writes a zone; ``None`` where it writes no report.
         sides: Also measure left-right sensitivity.
         progress: Called with the number of images done and of all.
     """
     started = time.perf_counter()
+    scorer = TextScorer() if TextMode.GENERATED in modes else None  # asks for its packages before the long part
     texts: dict[str, Texts] = {mode: mode_texts(samples, mode, seed=intervals.SEED) for mode in modes}
     if sides:
         telling = {i: s.report.zones for i, s in enumerate(samples) if can_tell(s.report.zones)}
         texts.setdefault(TextMode.ORACLE, telling)
         texts[_MIRRORED] = {i: zones.mirror() for i, zones in telling.items()}
-    cases = segment(segmenter, samples, texts, zone_rows=zone_rows, progress=progress)
+    cases = segment(segmenter, samples, texts, zone_rows=zone_rows, zone_thresholds=zone_thresholds, progress=progress)
     by_mode = {mode: list(cases[mode].values()) for mode in modes}
     atomic_write(out / "cases.csv", _table(_CASE_FIELDS, (r for m, c in by_mode.items() for r in _case_rows(m, c))))
     known = {s.patient_id for s in samples if s.patient_id is not None}
@@ -170,7 +192,10 @@ def score(
         "modes": {str(mode): _scores(found) for mode, found in by_mode.items()},
         "images_without_text": {str(m): sum(not case.zones for case in found) for m, found in by_mode.items()},
         "empty": {str(mode): empty_counts(_counts_of(found)) for mode, found in by_mode.items()},
+        "paired": _paired(by_mode),
     }
+    if scorer is not None:
+        summary["report"] = _own_report(by_mode[TextMode.GENERATED], scorer)
     if sides:
         films = {i: _side_case(cases[TextMode.ORACLE][i], case) for i, case in cases[_MIRRORED].items()}
         rows = (_side_row(samples[i], film) for i, film in films.items())
@@ -242,8 +267,26 @@ def _scores(cases: Sequence[Case]) -> dict[str, dict[str, float | None]]:
     return {name: interval.to_dict() for name, interval in found.items()}
 
 
+def _paired(by_mode: Mapping[TextMode, Sequence[Case]]) -> dict[str, dict[str, dict[str, float | None]]]:
+    """For each two modes the differences of the main scores, such as ``generated - none``, on the same draws."""
+    statistics = {name: SCORES[name] for name in HEADLINE}
+    differences = {}
+    for high, low in itertools.combinations(sorted(by_mode, key=_RANK.index), 2):
+        columns = [case_columns(_counts_of(by_mode[mode])) for mode in (low, high)]
+        groups = [case.sample.group for case in by_mode[high]]
+        found = intervals.paired_difference(columns[0], columns[1], groups, statistics)
+        differences[f"{high} - {low}"] = {name: interval.to_dict() for name, interval in found.items()}
+    return differences
+
+
+def _own_report(cases: Sequence[Case], scorer: TextScorer) -> dict[str, Any]:
+    captions = [case.sample.report for case in cases]
+    groups = [case.sample.group for case in cases]
+    return report_summary([case.zones for case in cases], captions, _counts_of(cases), groups, scorer)
+
+
 def _bits(zones: Zones | None) -> str:
-    """The zones told to the network, such as ``101000``; empty without text."""
+    """The zones told to the network, or written by it, such as ``101000``; empty without text."""
     return "".join("1" if present else "0" for present in zones.present) if zones else ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
+from typing import Literal
 
 import numpy as np
 
@@ -21,10 +22,14 @@ class TextMode(StrEnum):
     GENERATED = "generated"
 
 
+Told = Zones | Literal["own"] | None
+"""What a network is told about an image: zones; ``None``, no text; ``own``, that it is to write its own report."""
+
 MEANINGS = {
     TextMode.ORACLE: "the data set's own caption, which tells where the lesions are",
     TextMode.NONE: "no text at all",
     TextMode.SHUFFLED: "the caption of another image of the split, naming other zones (seeded)",
+    TextMode.GENERATED: "the report that the model writes itself from the image; no text where it finds nothing",
 }
 
 
@@ -32,7 +37,7 @@ def parse_modes(names: Iterable[str]) -> tuple[TextMode, ...]:
     """Text modes by name, each once, in the order given.
 
     Raises:
-        UsageError: If a name is unknown, none is given, or a mode asks for a report generator.
+        UsageError: If a name is unknown or none is given.
     """
     modes = []
     for name in dict.fromkeys(names):
@@ -41,16 +46,19 @@ def parse_modes(names: Iterable[str]) -> tuple[TextMode, ...]:
         modes.append(TextMode(name))
     if not modes:
         raise UsageError("no text mode given", expected="one or more of " + ", ".join(TextMode))
-    if TextMode.GENERATED in modes:
-        raise UsageError(
-            "text mode 'generated' needs a model that writes its own report, and this model has no report generator",
-            expected=", ".join(MEANINGS),
-            do="Leave --text-mode generated out; 'none' scores the model without text.",
-        )
     return tuple(modes)
 
 
-def mode_texts(samples: Sequence[Sample], mode: TextMode, *, seed: int) -> dict[int, Zones | None]:
+def refuse_generated() -> UsageError:
+    """The error for a model that is asked for a report of its own and writes none."""
+    return UsageError(
+        "text mode 'generated' needs a model that writes its own report, and this model has no report generator",
+        expected=", ".join(mode for mode in TextMode if mode is not TextMode.GENERATED),
+        do="Leave --text-mode generated out; 'none' scores the model without text.",
+    )
+
+
+def mode_texts(samples: Sequence[Sample], mode: TextMode, *, seed: int) -> dict[int, Told]:
     """What the network is told about each sample in a mode.
 
     Shuffled: each sample gets the caption of another sample that names other zones, drawn evenly from all such samples.
@@ -59,16 +67,18 @@ def mode_texts(samples: Sequence[Sample], mode: TextMode, *, seed: int) -> dict[
     Raises:
         UsageError: If captions are to be shuffled and all name the same zones, or none.
     """
-    own = {i: sample.report.zones if sample.report.zones else None for i, sample in enumerate(samples)}
     if mode is TextMode.NONE:
-        return dict.fromkeys(own)
+        return dict.fromkeys(range(len(samples)))
+    if mode is TextMode.GENERATED:
+        return dict.fromkeys(range(len(samples)), "own")
+    own = {i: sample.report.zones if sample.report.zones else None for i, sample in enumerate(samples)}
     if mode is TextMode.ORACLE:
-        return own
+        return dict(own)
     order = sorted(own, key=lambda i: samples[i].image_id)
     captions = {zones.index for zones in own.values() if zones}
     donors_of = {index: [i for i in order if (z := own[i]) and z.index != index] for index in (0, *captions)}
     rng = np.random.default_rng(seed)
-    drawn: dict[int, Zones | None] = {}
+    drawn: dict[int, Told] = {}
     for i in order:
         mine = own[i]
         others = donors_of[mine.index if mine else 0]

@@ -10,7 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textray.data.base import Sample, naming
-from textray.errors import DataError
+from textray.data.text_modes import Told
+from textray.errors import DataError, UsageError
+from textray.inference.own_report import written
+from textray.inference.predictor import Inference, Predictor
 from textray.inference.record import zone_areas
 from textray.io.read import read, read_mask
 from textray.metrics.segmentation import Counts, count
@@ -20,9 +23,9 @@ from textray.records import Zones
 BATCH = 8
 """Images in one run of the network."""
 
-Texts = Mapping[int, Zones | None]
-"""What the network is told about each sample, by its index; ``None`` or no zone in it is no text. Samples that are left
-out are not segmented."""
+Texts = Mapping[int, Told]
+"""What the network is told about each sample, by its index; ``None`` or no zone in it is no text, and none is written
+then. Samples that are left out are not segmented."""
 
 
 class Segmenter(Protocol):
@@ -38,8 +41,8 @@ class Segmenter(Protocol):
         """Probability from which a pixel is lesion."""
         ...
 
-    def predict_batch(self, pixels: NDArray[np.float32], rows: Sequence[int | None]) -> NDArray[np.float32]:
-        """Probabilities ``(B, h, w)`` of preprocessed ``(B, C, h, w)``, each told a row of the text bank or nothing."""
+    def infer(self, pixels: NDArray[np.float32], rows: Sequence[int | None]) -> Inference:
+        """Run on preprocessed ``(B, C, h, w)``, each told a row of the bank, nothing (``None``) or to be silent."""
         ...
 
 
@@ -49,7 +52,8 @@ class Case:
 
     Attributes:
         sample: The image.
-        zones: What the network was told, ``None`` without text.
+        zones: What the network was told or, where it was to write its own report, what it wrote; ``None`` where it
+            worked without text.
         counts: Pixels on the image's own grid.
         areas: Predicted pixels in each of the six zones.
     """
@@ -66,6 +70,7 @@ def segment(
     texts: Mapping[str, Texts],
     *,
     zone_rows: tuple[float, float],
+    zone_thresholds: Sequence[float] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, dict[int, Case]]:
     """Segment and count: for each name of ``texts`` the cases by index of the sample.
@@ -75,9 +80,12 @@ def segment(
         samples: What to read.
         texts: By name, what the network is told; each image is read and preprocessed once for all of them.
         zone_rows: Heights, as shares of the image, that split the zones of pixels.
+        zone_thresholds: Probabilities from which the network writes the six zones into a report of its own; ``None``
+            where it writes none.
         progress: Called with the number of images done and of all.
 
     Raises:
+        UsageError: If the network is to write its own report and tells no zones.
         DataError: If an image and its mask have different sizes.
         InputError: If a file is refused; the message names it.
     """
@@ -96,17 +104,32 @@ def segment(
             here = [k for k, i in enumerate(indices) if i in told]
             if not here:
                 continue
-            rows = [zones.index if (zones := told[start + k]) else None for k in here]
-            maps = segmenter.predict_batch(pixels[here], rows)
-            for k, values in zip(here, maps, strict=True):
+            found = segmenter.infer(pixels[here], [_row(told[start + k]) for k in here])
+            for position, k in enumerate(here):
+                text = told[start + k]
                 grid = images[k].grid
-                mask = segmenter.preprocess.restore(values, grid) >= segmenter.threshold
+                mask = segmenter.preprocess.restore(found.probability[position], grid) >= segmenter.threshold
                 cases[name][start + k] = Case(
                     sample=samples[start + k],
-                    zones=told[start + k],
+                    zones=_own_zones(found, position, zone_thresholds) if text == "own" else text,
                     counts=count(mask, truths[k]),
                     areas=tuple(int(area["pixels"]) for area in zone_areas(mask, grid, zone_rows).values()),
                 )
         if progress is not None:
             progress(indices[-1] + 1, len(samples))
     return cases
+
+
+def _row(told: Told) -> int | None:
+    """What `Segmenter.infer` takes for a text."""
+    if isinstance(told, Zones) and told:
+        return told.index
+    return None if told == "own" else Predictor.SILENT
+
+
+def _own_zones(found: Inference, position: int, thresholds: Sequence[float] | None) -> Zones | None:
+    """The zones that the network wrote into its own report of one image; ``None`` where it found nothing to write."""
+    if found.zone_probability is None or thresholds is None:
+        raise UsageError("the network is to write its own report, and it tells no zones", do="Give it texts.")
+    zones = written(found.zone_probability[position], thresholds)
+    return zones if zones else None

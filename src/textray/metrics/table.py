@@ -70,7 +70,7 @@ def results_table(summaries: Sequence[Mapping[str, Any]], scores: Sequence[str] 
 
 
 def summary_page(summary: Mapping[str, Any]) -> str:
-    """The whole ``summary.md`` of one evaluation: headline table, all scores, empty masks, left-right sensitivity."""
+    """The whole ``summary.md`` of an evaluation: headline table, all scores, and what else was measured."""
     modes = summary["modes"]
     lines = ["# Evaluation", "", results_table([summary])]
     lines += ["## All scores", "", *_row(["score", *modes]), *_row(["---", *("---:" for _ in modes)])]
@@ -92,9 +92,52 @@ def summary_page(summary: Mapping[str, Any]) -> str:
     if summary["data"].get("laterality") == "unknown":
         lines += ["", _SIDES_UNKNOWN]
     lines += ["", "## Text modes", "", *(f"- `{mode}`: {words}" for mode, words in summary["text_modes"].items())]
+    if summary.get("report"):
+        lines += ["", *report_lines(summary["report"])]
+    if summary.get("paired"):
+        lines += ["", *paired_lines(summary["paired"])]
     if summary.get("sides"):
         lines += ["", *side_lines(summary["sides"])]
     return "\n".join(lines) + "\n"
+
+
+def report_lines(report: Mapping[str, Any]) -> list[str]:
+    """Section on the reports that the model wrote itself: the summary's ``report``, as Markdown lines."""
+    used = report["used"]
+    lines = [
+        "## Own reports",
+        "",
+        f"A sentence was written and used on {used['images']} images: {cell(used['share'])}.",
+    ]
+    lines += ["On the others the model found no zone to name, and worked without text."]
+    if report["scores_where_used"]:
+        lines += ["", *_row(["score", "images with a sentence alone"]), *_row(["---", "---:"])]
+        lines += [line for n, score in report["scores_where_used"].items() for line in _row([f"`{n}`", cell(score)])]
+    zones, text = report["zones"], report["text"]
+    if zones is None:
+        return [*lines, "", "No image has a caption to compare the reports with."]
+    lines += ["", f"Zones of the report against those of the caption, {zones['images']} images"]
+    lines += [f"({report['images_without_caption']} without a caption that names or denies a zone are left out):", ""]
+    rates = ("accuracy", "precision", "recall", "f1")
+    lines += [*_row(["zone", *rates]), *_row(["---", *("---:" for _ in rates)])]
+    for of in zones["accuracy"]:
+        lines += _row([of, *(cell(zones[rate][of]) for rate in rates)])
+    lines += ["", f"All six zones right: {cell(zones['exact_match'])}."]
+    for kind, words in (("never_named", "named by no caption"), ("never_written", "written into no report")):
+        lines += [f"Zones {words}: {', '.join(zones[kind])}."] if zones[kind] else []
+    lines += ["", *_row(["words of the report against those of the caption", ""]), *_row(["---", "---:"])]
+    for name, score in text["scores"].items():
+        lines += _row([f"`{name}`", cell(score)])
+    return [*lines, "", *(f"- `{name}`: {words}" for name, words in text["signatures"].items())]
+
+
+def paired_lines(paired: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Section on differences between text modes: the summary's ``paired``, as Markdown lines."""
+    lines = ["## Differences of text modes", ""]
+    lines += [*_row(["", *(f"`{name}`" for name in HEADLINE)]), *_row(["---", *("---:" for _ in HEADLINE)])]
+    for pair, scores in paired.items():
+        lines += _row([pair, *(cell(scores.get(name)) for name in HEADLINE)])
+    return [*lines, "", "First mode minus second on the same images, with the same draws of patients for both."]
 
 
 def side_lines(sides: Mapping[str, Mapping[str, Any]]) -> list[str]:
