@@ -1,7 +1,8 @@
 """`textray train`: LightningCLI with TextRay's defaults.
 
 ``--config`` takes a path or the name of a recipe inside the package (an unknown name lists them); several are merged in
-order, later ones win, and single values are set with ``--data.root DIR`` and the like.
+order, later ones win, and single values are set with ``--data.root DIR`` and the like. What is trained for is a value
+like any other, ``task``, but it says which values there are, so it is read before the rest.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
+import yaml
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
@@ -25,9 +28,14 @@ from textray.errors import UsageError, unknown_name
 from textray.io.write import check_writable, write_json
 from textray.provenance import git_state, versions
 from textray.training.checkpoints import last_checkpoint
+from textray.training.pretrain import ContrastiveTask
+from textray.training.task import Task
 from textray.training.tasks import SegmentationTask
 
 logger = logging.getLogger(__name__)
+
+TaskName = Literal["segmentation", "contrastive"]
+TASKS: dict[TaskName, type[Task]] = {"segmentation": SegmentationTask, "contrastive": ContrastiveTask}
 
 
 def recipes() -> dict[str, Path]:
@@ -56,6 +64,7 @@ class TrainCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Declare the callbacks that can be configured, and link what must agree."""
+        parser.add_argument("--task", type=TaskName, default="segmentation", help="What is trained for.")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "stopping")
         parser.set_defaults(
@@ -81,12 +90,14 @@ class Order:
         recipes: Names or files given with ``--config``, in order.
         out: Folder of the run.
         fresh: True where it must not resume.
+        task: What is trained for.
         rest: Words for LightningCLI, with each recipe's path.
     """
 
     recipes: tuple[str, ...]
     out: Path
     fresh: bool
+    task: TaskName
     rest: tuple[str, ...]
 
 
@@ -97,7 +108,7 @@ def read_order(arguments: Sequence[str]) -> Order:
         UsageError: If no configuration is named, one is unknown, or an option lacks its value.
     """
     words = list(arguments)
-    out, rest, names, fresh = None, [], [], False
+    out, rest, names, fresh, task = None, [], [], False, "segmentation"
     while words:
         word = words.pop(0)
         key, equals, value = word.partition("=")
@@ -111,15 +122,32 @@ def read_order(arguments: Sequence[str]) -> Order:
                 out = Path(value)
             else:
                 names.append(value)
-                rest.append(f"--config={find_recipe(value)}")
+                path = find_recipe(value)
+                task = _task_of(path) or task
+                rest.append(f"--config={path}")
+        elif key == "--task" and (equals or words):
+            task = value if equals else words.pop(0)
+            rest.append(f"--task={task}")
         else:
             rest.append(word)
     if not names and not {"--help", "-h", "--print_config"} & set(rest):
         raise UsageError(
             "a training needs a configuration", expected="--config with a file or one of " + ", ".join(recipes())
         )
+    if task not in TASKS:
+        raise unknown_name("task", task, get_args(TaskName))
     run = out or Path("textray-runs") / (Path(names[-1]).stem if names else "run")
-    return Order(recipes=tuple(names), out=run, fresh=fresh, rest=tuple(rest))
+    return Order(recipes=tuple(names), out=run, fresh=fresh, task=task, rest=tuple(rest))
+
+
+def _task_of(path: str) -> str | None:
+    """What a configuration trains for, if it says so; a file that is no YAML is left to the parser to refuse."""
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return None
+    task = found.get("task") if isinstance(found, dict) else None
+    return None if task is None else str(task)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -145,7 +173,7 @@ def main(arguments: Sequence[str]) -> None:
         dirpath=folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
     cli = TrainCLI(
-        SegmentationTask,
+        TASKS[order.task],
         SegmentationData,
         run=False,
         args=list(order.rest),

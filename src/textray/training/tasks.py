@@ -1,62 +1,39 @@
-"""Lightning modules that are given a network."""
+"""The Lightning module that trains a segmentation network, and what a self-guided one needs beside."""
 
 from __future__ import annotations
 
-import logging
-import math
-from dataclasses import asdict
-from importlib.metadata import version
-from pathlib import Path
+from itertools import islice
 from typing import Any, Literal, cast
 
-import numpy as np
 import torch
-from lightning import LightningModule
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
 from textray.data.module import Batch
 from textray.errors import UsageError
 from textray.models.base import Network, Output
-from textray.nn.text_encoder import load_text_encoder
-from textray.registry import form_of
+from textray.models.self_guided import SelfGuided
+from textray.text.report import bank_sentences
 from textray.training.losses import DiceCELoss
+from textray.training.scores import PixelCounts, Route, ZoneTable
+from textray.training.task import Task
+from textray.training.thresholds import choose_thresholds
 
-logger = logging.getLogger(__name__)
-
-
-def start_from(network: Network, path: Path) -> None:
-    """Copy the tensors of an earlier training's network.
-
-    Args:
-        network: Changed in place; what the checkpoint lacks keeps its random start.
-        path: Checkpoint of `textray train`.
-
-    Raises:
-        UsageError: If there is no such file, or it holds tensors that the network lacks or shapes otherwise.
-    """
-    if not path.is_file():
-        raise UsageError(
-            "no checkpoint to start from", came=path, do="Run the training before it, or set model.initial"
-        )
-    prefix = "network."
-    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    given = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    own = network.state_dict()
-    wrong = sorted(name for name in given if name not in own or own[name].shape != given[name].shape)
-    if wrong:
-        raise UsageError(f"{path.name} is of another network", came=", ".join(wrong[:5]), expected="its own tensors")
-    missing, _ = network.load_state_dict(given, strict=False)
-    logger.info("starting from %s; at random: %s", path, ", ".join(missing) or "nothing")
+_SAME_BANK = 1e-3
+"""Two banks of the same encoder differ by rounding only; those of two encoders by whole units."""
 
 
-class SegmentationTask(LightningModule):
+class SegmentationTask(Task):
     """Trains a network on images, masks and reports.
 
     Logs ``train/loss`` and, on the inner split, ``inner/loss`` and the pooled Dice with the data set's own reports
     (``inner/dice_oracle``) and without any (``inner/dice_none``; not for a network that needs a text), at the network's
     size; ``inner/dice`` is the former, or the latter for a network that reads no report.
+
+    A network that writes its own reports (`textray.models.self_guided.SelfGuided`) is judged by those:
+    ``inner/dice_generated``, ``inner/dice`` and ``inner/loss`` are with the reports it writes. ``inner/zones_f1`` is
+    the macro F1 of its zones, ``inner/sentence_share`` the share of images that get a sentence. Before each validation
+    its thresholds are chosen on the same split, so that a checkpoint holds those that its score was measured with.
 
     Args:
         network: The network, built by its configuration.
@@ -69,8 +46,15 @@ class SegmentationTask(LightningModule):
         trunk_lr_scale: The trunk learns at this multiple of the rates (1 is the paper's).
         weight_decay: AdamW's, every parameter in one group.
         warmup_epochs: Linear warm-up, in epochs (0 is the paper's).
-        zone_weight: Weight of a binary cross-entropy on the zones of the report, for a network with a zone head.
-        initial: Checkpoint of an earlier training to start from; parts that it lacks start at random.
+        zone_weight: Weight of a binary cross-entropy, mean over the zones, on the zones of the report, for a network
+            that tells zones (1 in SGSeg's paper).
+        self_guided: Share of the training samples without a report that are given the one the network writes; the rest
+            go without any. How many come without is ``data.report_dropout``: at 0, as in the paper, the segmenter
+            always learns with the true report.
+        segment: False trains the locator of a self-guided network alone, by the zones; the segmenter is not run.
+        initial: What to start from: ``CHECKPOINT`` of an earlier training (parts that it lacks start at random), or a
+            list of ``PART=CHECKPOINT``, such as ``segmenter=mmi.ckpt``; see `textray.training.initial.begin`.
+        freeze: Parts of the network that do not learn, such as ``locator`` or ``segmenter``.
     """
 
     def __init__(
@@ -86,147 +70,180 @@ class SegmentationTask(LightningModule):
         weight_decay: float = 0.01,
         warmup_epochs: float = 0.0,
         zone_weight: float = 0.0,
-        initial: str | None = None,
+        self_guided: float = 0.0,
+        segment: bool = True,
+        initial: str | list[str] | None = None,
+        freeze: tuple[str, ...] = (),
     ) -> None:
-        super().__init__()
-        self.network, self.loss = network, DiceCELoss(loss)
-        self.lr, self.lr_final, self.trunk_lr_scale = lr, lr_final, trunk_lr_scale
-        self.weight_decay, self.warmup_epochs = weight_decay, warmup_epochs
-        self.zone_weight, self.initial = zone_weight, initial
-        self.encoder_name, self.max_tokens = text_encoder, max_tokens
         if (text_encoder is None) != (network.text_width is None):
             raise UsageError(
                 "network and text encoder must go together", came=f"{text_encoder=}, {network.text_width=}"
             )
-        if network.most_tokens is not None and max_tokens > network.most_tokens:
+        super().__init__(
+            network,
+            text_encoder=text_encoder,
+            text_encoder_folder=text_encoder_folder,
+            max_tokens=max_tokens,
+            lr=lr,
+            lr_final=lr_final,
+            trunk_lr_scale=trunk_lr_scale,
+            weight_decay=weight_decay,
+            warmup_epochs=warmup_epochs,
+            initial=initial,
+            freeze=freeze,
+        )
+        encoder = self.encoder
+        if encoder is not None and encoder.width != network.text_width:
             raise UsageError(
-                "reports may be longer than the network can read",
-                came=f"max_tokens {max_tokens}",
-                expected=f"at most {network.most_tokens}",
-                do="Lower model.max_tokens, or raise tokens in the network's config",
+                f"the text encoder {text_encoder!r} does not fit the network",
+                came=f"width {encoder.width}",
+                expected=f"text_width {network.text_width} of the network's config",
             )
-        encoder = None
-        if text_encoder is not None:
-            encoder = load_text_encoder(text_encoder, folder=text_encoder_folder, max_tokens=max_tokens)
-            if encoder.width != network.text_width:
-                raise UsageError(
-                    f"the text encoder {text_encoder!r} does not fit the network",
-                    came=f"width {encoder.width}",
-                    expected=f"text_width {network.text_width} of the network's config",
-                )
-        if zone_weight and not getattr(cast(Any, network).config, "zone_head", False):
-            raise UsageError("a zone weight needs a network with a zone head", do="Set zone_head: true in its config")
-        # In a list so that the frozen encoder is no sub-module: it is neither trained nor written to checkpoints.
-        self._encoder = [encoder]
-        self._counts = torch.zeros(2, 3, dtype=torch.float64)
+        if zone_weight and not network.tells_zones:
+            raise UsageError(
+                "a zone weight needs a network that tells zones",
+                came=type(network).__name__,
+                do="Set zone_head: true in its config, or take one that writes reports, such as sgseg",
+            )
+        # The same object under a type that says what it can do; in a list, so that it is no sub-module twice.
+        self._guided = [network] if isinstance(network, SelfGuided) else []
+        if (self_guided or not segment) and not self._guided:
+            raise UsageError(
+                "self_guided and segment: false are for networks that write their own reports",
+                came=type(network).__name__,
+                expected="a network such as sgseg",
+            )
+        if not 0 <= self_guided <= 1:
+            raise UsageError("self_guided is a share", came=self_guided, expected="0 to 1")
+        self.loss, self.zone_weight = DiceCELoss(loss), zone_weight
+        self.self_guided, self.segment = self_guided, segment
+        self._pixels, self._zones = PixelCounts(self.routes), ZoneTable()
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        """The reports that a validation gives the network; the first is the one that it is for."""
+        if self.encoder is None:
+            return ("none",)
+        if self._guided:
+            return ("generated", "oracle", "none")
+        return ("oracle",) if self.network.needs_text else ("oracle", "none")
 
     def setup(self, stage: str) -> None:
-        """Read pretrained tensors before a first training, not before a resumed one."""
-        if stage != "fit" or self.trainer.ckpt_path is not None:
-            return
-        if self.initial is not None:
-            start_from(self.network, Path(self.initial))
-        else:
-            self.network.load_pretrained()
+        """Read the tensors to start from, and fill the bank of sentences of a network that writes reports.
 
-    def forward(self, image: Tensor, texts: list[str | None]) -> Output:
-        """Scores of images ``(B, C, H, W)`` with their reports (``None``: no report)."""
-        encoder = self._encoder[0]
+        Raises:
+            UsageError: If the tensors came with a bank of another text encoder.
+        """
+        super().setup(stage)
+        for network in self._guided:
+            given = network.bank_features.clone() if bool(network.bank_mask.any()) else None
+            encoder = cast(Any, self.encoder)
+            features, mask = encoder(bank_sentences(), attend_padding=network.needs_text)
+            network.set_bank(features.to(network.bank_features.device), mask)
+            if given is not None:
+                self._compare_banks(given)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with sentences of another text encoder.
+
+        Raises:
+            UsageError: If the checkpoint's bank of sentences is not the one of this training.
+        """
+        given = checkpoint["state_dict"].get("network.bank_features")
+        if self._guided and given is not None:
+            self._compare_banks(given)
+
+    def _compare_banks(self, given: Tensor) -> None:
+        own = self._guided[0].bank_features
+        if given.shape != own.shape or (given.to(own) - own).abs().max() > _SAME_BANK:
+            raise UsageError(
+                "the checkpoint's sentences were encoded by another text encoder",
+                expected=f"{self.encoder_name} with max_tokens {self.max_tokens}",
+                do="Name the text encoder that it was trained with",
+            )
+
+    def forward(self, image: Tensor, texts: list[str | None], silent: Tensor | None = None) -> Output:
+        """Run the network.
+
+        Args:
+            image: ``(B, C, H, W)``.
+            texts: ``B`` reports; ``None``: there is none.
+            silent: ``(B,)`` bool: where there is no report, a self-guided network goes without instead of writing its
+                own. Other networks go without anyway.
+        """
+        encoder = self.encoder
         if encoder is None:
             return cast(Output, self.network(image))
         features, mask = encoder(texts, attend_padding=self.network.needs_text)
+        if self._guided:
+            mask = mask.to(features.dtype)
+            if silent is not None:
+                mask[silent.cpu() & ~mask.any(1)] = -1
         return cast(Output, self.network(image, features.to(image.device), mask.to(image.device)))
-
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed dropout from seed, epoch, batch and rank: a resumed training draws what it would have drawn."""
-        seed = getattr(getattr(self.trainer, "datamodule", None), "seed", 0)
-        drawn = np.random.SeedSequence((seed, self.current_epoch, batch_idx, self.global_rank)).generate_state(1)
-        torch.manual_seed(int(drawn[0]))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Loss of a batch."""
-        output = self(batch["image"], batch["text"])
-        loss = self.loss(output.logits, batch["mask"])
-        if self.zone_weight:
-            zones = F.binary_cross_entropy_with_logits(output.zone_logits, batch["zones"])
-            self.log("train/zones", zones, on_step=False, on_epoch=True, batch_size=len(batch["image_id"]))
-            loss = loss + self.zone_weight * zones
-        if not torch.isfinite(loss):
-            raise UsageError(
-                f"the loss is {loss.item()} in epoch {self.current_epoch}, batch {index}",
-                came=f"images {batch['image_id']}",
-                do="Lower the learning rate, or look at these images",
-            )
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch["image_id"]))
+        count = len(batch["image_id"])
+        if self.segment:
+            # From the generator that on_train_batch_start has seeded; drawn whatever the batch holds.
+            silent = torch.rand(count) >= self.self_guided if self._guided else None
+            output = self(batch["image"], batch["text"], silent)
+            loss = self.loss(output.logits, batch["mask"])
+            if self.zone_weight:
+                zones = F.binary_cross_entropy_with_logits(output.zone_logits, batch["zones"])
+                self.log("train/zones", zones, on_step=False, on_epoch=True, batch_size=count)
+                loss = loss + self.zone_weight * zones
+        else:
+            loss = F.binary_cross_entropy_with_logits(self._guided[0].locator(batch["image"])[0], batch["zones"])
+        self.check_loss(loss, batch, index)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=count)
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """Start counting pixels."""
-        self._counts = torch.zeros(2, 3, dtype=torch.float64)
+        """Start counting; choose the thresholds of a network that writes reports, by a pass of its locator alone."""
+        self._pixels, self._zones = PixelCounts(self.routes), ZoneTable()
+        if not self._guided or self.trainer.sanity_checking:
+            return
+        network, table = self._guided[0], ZoneTable()
+        batches = self.trainer.num_val_batches[0]  # as many as the validation will see
+        for batch in islice(cast(Any, self.trainer).datamodule.val_dataloader(), int(batches)):
+            table.add(network.locator(batch["image"].to(self.device))[0], batch["zones"])
+        chosen = choose_thresholds(*table.columns())
+        network.set_thresholds(torch.tensor(chosen, device=network.thresholds.device))
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Count pixels with reports and without."""
+        """Count pixels under each route, and zones."""
+        count = len(batch["image_id"])
+        if not self.segment:
+            zone_logits = self._guided[0].locator(batch["image"])[0]
+            self._zones.add(zone_logits, batch["zones"])
+            self.log("inner/loss", F.binary_cross_entropy_with_logits(zone_logits, batch["zones"]), batch_size=count)
+            return
         truth = batch["mask"] > 0.5
-        reports: list[list[str | None]] = [batch["text"]]
-        if self._encoder[0] is not None and not self.network.needs_text:
-            reports.append([None] * len(batch["text"]))
-        for row, texts in enumerate(reports):
-            logits = self(batch["image"], texts).logits
-            found = logits > 0
-            hit, claimed, real = (found & truth).sum(), found.sum(), truth.sum()
-            self._counts[row] += torch.stack([hit, claimed, real]).double().cpu()
+        nothing: list[str | None] = [None] * count
+        for row, route in enumerate(self.routes):
+            silent = torch.ones(count, dtype=torch.bool) if route == "none" else None
+            output = self(batch["image"], batch["text"] if route == "oracle" else nothing, silent)
+            self._pixels.add(route, output.logits, truth)
             if row == 0:
-                self.log("inner/loss", self.loss(logits, batch["mask"]), batch_size=len(truth))
+                self.log("inner/loss", self.loss(output.logits, batch["mask"]), batch_size=count)
+                if self._guided:
+                    self._zones.add(output.zone_logits, batch["zones"])
 
     def on_validation_epoch_end(self) -> None:
-        """Log pooled Dice, 2TP / (2TP + FP + FN) over all pixels of the split."""
-        hit, claimed, real = self._counts.float().unbind(1)
-        dice = 2 * hit / (claimed + real).clamp(min=1)
-        self.log("inner/dice", dice[0])  # what the network is for: with reports where it reads them
-        if self._encoder[0] is None:
-            self.log("inner/dice_none", dice[0], prog_bar=True)
-        else:
-            self.log("inner/dice_oracle", dice[0], prog_bar=True)
-            if not self.network.needs_text:
-                self.log("inner/dice_none", dice[1], prog_bar=True)
-                self.log("inner/dice_mean", dice.mean())
+        """Log pooled Dice by route, and how well zones are told."""
+        for network in self._guided:
+            self.log("inner/zones_f1", self._zones.macro_f1(network.thresholds), prog_bar=True)
+            self.log("inner/sentence_share", self._zones.sentence_share(network.thresholds))
+        if not self.segment:
+            return
+        dice = self._pixels.dice()
+        self.log("inner/dice", dice[self.routes[0]])  # what the network is for
+        for route, value in dice.items():
+            self.log(f"inner/dice_{route}", value, prog_bar=True)
+        if len(dice) > 1:
+            self.log("inner/dice_mean", torch.stack(list(dice.values())).mean())
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with a warm-up and a cosine to the last step of the last epoch."""
-        trunk = getattr(self.network, "trunk", None)
-        inside = {id(p) for p in trunk.parameters()} if trunk is not None else set()
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in parameters if id(p) not in inside], "lr": self.lr},
-            {"params": [p for p in parameters if id(p) in inside], "lr": self.lr * self.trunk_lr_scale},
-        ]
-        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.lr, weight_decay=self.weight_decay)
-        total = max(int(self.trainer.estimated_stepping_batches), 1)
-        epochs = self.trainer.max_epochs or 1
-        warmup = round(total * self.warmup_epochs / epochs)
-        floor = self.lr_final / self.lr
-
-        def scale(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            progress = min((step - warmup) / max(total - warmup, 1), 1.0)
-            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write beside the tensors what an export needs to build the network again."""
-        name, form = form_of(type(self.network)) or (None, None)
-        data = getattr(self.trainer, "datamodule", None)
-        checkpoint["textray"] = {
-            "version": version("textray"),
-            "network": name,
-            "form": form,
-            "config": asdict(cast(Any, self.network).config),
-            "text_encoder": self.encoder_name,
-            "max_tokens": self.max_tokens,
-            "data": data.describe() if data is not None else {},
-            "epoch": self.current_epoch + 1,
-            "max_epochs": self.trainer.max_epochs,
-        }
+    def learning(self) -> list[torch.nn.Parameter]:
+        """Every parameter; without segmentation the locator's only."""
+        return super().learning() if self.segment else list(self._guided[0].locator.parameters())

@@ -1,0 +1,159 @@
+"""What every training of a network shares: its start, its optimiser, its chances, and what a checkpoint keeps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from textray.data.module import Batch
+from textray.errors import UsageError
+from textray.models.base import Network
+from textray.nn.text_encoder import TextEncoder, load_text_encoder
+from textray.registry import form_of
+from textray.training.initial import begin, find_part
+
+
+class Task(LightningModule):
+    """Trains a network with a frozen text encoder beside it.
+
+    Args:
+        network: The network, built by its configuration.
+        text_encoder: Registry name of the frozen text encoder; ``None`` for a network that reads no text.
+        text_encoder_folder: Folder of its weights, see `textray.nn.text_encoder.load_text_encoder`.
+        max_tokens: Longest report in tokens; no more than the network takes.
+        lr: Learning rate after the warm-up.
+        lr_final: Learning rate at the last step of the last epoch.
+        trunk_lr_scale: Trunks learn at this multiple of the rates.
+        weight_decay: AdamW's, every parameter in one group.
+        warmup_epochs: Linear warm-up, in epochs.
+        initial: What to start from, see `textray.training.initial.begin`.
+        freeze: Parts of the network that do not learn, such as ``locator``; their norms keep their statistics.
+
+    Raises:
+        UsageError: If the network has no such part, or reads fewer tokens.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        text_encoder: str | None,
+        text_encoder_folder: str | None,
+        max_tokens: int,
+        lr: float,
+        lr_final: float,
+        trunk_lr_scale: float,
+        weight_decay: float,
+        warmup_epochs: float,
+        initial: str | Sequence[str] | None,
+        freeze: Sequence[str],
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.lr, self.lr_final, self.trunk_lr_scale = lr, lr_final, trunk_lr_scale
+        self.weight_decay, self.warmup_epochs = weight_decay, warmup_epochs
+        self.initial, self.frozen = initial, tuple(freeze)
+        self.encoder_name, self.max_tokens = text_encoder, max_tokens
+        if network.most_tokens is not None and max_tokens > network.most_tokens:
+            raise UsageError(
+                "reports may be longer than the network can read",
+                came=f"max_tokens {max_tokens}",
+                expected=f"at most {network.most_tokens}",
+                do="Lower model.max_tokens, or raise tokens in the network's config",
+            )
+        encoder = None
+        if text_encoder is not None:
+            encoder = load_text_encoder(text_encoder, folder=text_encoder_folder, max_tokens=max_tokens)
+        # In a list so that the frozen encoder is no sub-module: it is neither trained nor written to checkpoints.
+        self._encoder = [encoder]
+        for part in self.frozen:
+            find_part(network, part).requires_grad_(False)
+        if not any(p.requires_grad for p in network.parameters()):
+            raise UsageError("everything of the network is frozen", came=", ".join(freeze), do="Shorten model.freeze")
+
+    @property
+    def encoder(self) -> TextEncoder | None:
+        """The frozen text encoder."""
+        return self._encoder[0]
+
+    def setup(self, stage: str) -> None:
+        """Read the tensors to start from before a first training, not before a resumed one."""
+        if stage == "fit" and self.trainer.ckpt_path is None:
+            begin(self.network, self.initial)
+
+    def on_train_epoch_start(self) -> None:
+        """Let frozen parts compute as in use: no dropout, and norms that keep their statistics."""
+        for part in self.frozen:
+            find_part(self.network, part).eval()
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed dropout from seed, epoch, batch and rank: a resumed training draws what it would have drawn."""
+        seed = getattr(getattr(self.trainer, "datamodule", None), "seed", 0)
+        drawn = np.random.SeedSequence((seed, self.current_epoch, batch_idx, self.global_rank)).generate_state(1)
+        torch.manual_seed(int(drawn[0]))
+
+    def check_loss(self, loss: Tensor, batch: Batch, index: int) -> None:
+        """Stop a training that has come apart.
+
+        Raises:
+            UsageError: If the loss is no finite number; names epoch, batch and images.
+        """
+        if not torch.isfinite(loss):
+            raise UsageError(
+                f"the loss is {loss.item()} in epoch {self.current_epoch}, batch {index}",
+                came=f"images {batch['image_id']}",
+                do="Lower the learning rate, or look at these images",
+            )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW with a warm-up and a cosine to the last step of the last epoch."""
+        trunk = getattr(self.network, "trunk", None)
+        inside = {id(p) for p in trunk.parameters()} if trunk is not None else set()
+        parameters = [p for p in self.learning() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if id(p) not in inside], "lr": self.lr},
+            {"params": [p for p in parameters if id(p) in inside], "lr": self.lr * self.trunk_lr_scale},
+        ]
+        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.lr, weight_decay=self.weight_decay)
+        total = max(int(self.trainer.estimated_stepping_batches), 1)
+        epochs = self.trainer.max_epochs or 1
+        warmup = round(total * self.warmup_epochs / epochs)
+        floor = self.lr_final / self.lr
+
+        def scale(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            progress = min((step - warmup) / max(total - warmup, 1), 1.0)
+            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def learning(self) -> list[torch.nn.Parameter]:
+        """Parameters that the loss can reach."""
+        return list(self.network.parameters())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write beside the tensors what an export needs to build the network again."""
+        name, form = form_of(type(self.network)) or (None, None)
+        data = getattr(self.trainer, "datamodule", None)
+        checkpoint["textray"] = {
+            "version": version("textray"),
+            "network": name,
+            "form": form,
+            "config": asdict(cast(Any, self.network).config),
+            "text_encoder": self.encoder_name,
+            "max_tokens": self.max_tokens,
+            "data": data.describe() if data is not None else {},
+            "epoch": self.current_epoch + 1,
+            "max_epochs": self.trainer.max_epochs,
+        }

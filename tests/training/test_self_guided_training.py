@@ -1,0 +1,311 @@
+"""Training of a network that writes its own reports: which it sees, what selects, what starts it, what is kept."""
+
+import warnings
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("lightning")
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from textray.data.module import SegmentationData
+from textray.errors import UsageError
+from textray.models.base import Network, Output
+from textray.models.baselines.unet import UNet, UNetConfig
+from textray.models.self_guided import Locator, SelfGuided
+from textray.training.initial import begin
+from textray.training.tasks import SegmentationTask
+
+TOKENS = 16
+
+
+@dataclass(frozen=True)
+class NoConfig:
+    pass
+
+
+class Spots(Locator):
+    """Six numbers from the mean of a convolution."""
+
+    def __init__(self):
+        super().__init__(size_multiple=4)
+        self.trunk = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.BatchNorm2d(4))
+        self.head, self.images = nn.Linear(4, 6), 0
+
+    def load_pretrained(self):
+        nn.init.constant_(self.trunk[0].bias, 7.0)
+
+    def forward(self, image):
+        self.images += len(image)
+        return self.head(self.trunk(image).mean((2, 3))), None
+
+
+class Shift(Network):
+    """A convolution, moved up or down by the mean of the report's tokens."""
+
+    def __init__(self):
+        super().__init__(in_channels=3, size_multiple=4, text_width=32, most_tokens=TOKENS)
+        self.config = NoConfig()
+        self.trunk, self.read = nn.Conv2d(3, 1, 3, padding=1), nn.Linear(32, 1)
+        self.masks = []
+
+    def load_pretrained(self):
+        nn.init.constant_(self.trunk.bias, 7.0)
+
+    def forward(self, image, text_features=None, text_mask=None):
+        self.masks.append(text_mask.clone())
+        features, mask = self.read_text(image, text_features, text_mask)
+        mean = (features * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        return Output(self.trunk(image) + self.read(mean)[..., None, None])
+
+
+class Guided(SelfGuided):
+    def __init__(self):
+        super().__init__(Spots(), Shift(), tokens=TOKENS, zone_tokens=False, guide_gradient=False)
+        self.config = NoConfig()
+        self.given = []
+
+    def forward(self, image, text_features=None, text_mask=None):
+        self.given.append((self.training, text_features, text_mask))
+        return super().forward(image, text_features, text_mask)
+
+
+def task(network=None, **settings):
+    torch.manual_seed(0)
+    settings = {"text_encoder": "tiny", "max_tokens": TOKENS, "lr": 1e-2, "zone_weight": 1.0} | settings
+    return SegmentationTask(network or Guided(), **settings)
+
+
+def data(tmp_path, **settings):
+    settings = {"size": (32, 32), "batch_size": 4, "workers": 0, "limit": 8} | settings
+    return SegmentationData("phantom", cache=str(tmp_path / "cache"), **settings)
+
+
+def fit(module, tmp_path, epochs=1, folder="run", resume=None, more=(), **settings):
+    """Train; return trainer and the folder of ``best.ckpt`` and ``last.ckpt``."""
+    out = tmp_path / folder
+    best = ModelCheckpoint(
+        dirpath=out, filename="best", monitor="inner/dice" if module.segment else "inner/zones_f1", mode="max"
+    )
+    last = ModelCheckpoint(dirpath=out, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice on workers
+        trainer = Trainer(
+            max_epochs=epochs, logger=False, callbacks=[best, last, *more], enable_progress_bar=False,
+            enable_model_summary=False, accelerator="cpu", log_every_n_steps=1,
+        )  # fmt: skip
+        trainer.fit(module, datamodule=data(tmp_path, **settings), ckpt_path=resume)
+    return trainer, out
+
+
+def saved(path):
+    state = torch.load(path, weights_only=True)["state_dict"]
+    return {name.removeprefix("network."): value for name, value in state.items()}
+
+
+def rows(module, share, seed=0):
+    """Rows of text_mask that a training step gives the network for 40 images, every other one with a report."""
+    module.self_guided = share
+    torch.manual_seed(seed)
+    texts = ["left upper lung", None] * 20
+    batch = {
+        "image": torch.zeros(40, 3, 8, 8), "mask": torch.zeros(40, 1, 8, 8), "zones": torch.zeros(40, 6),
+        "text": texts, "image_id": list("x" * 40),
+    }  # fmt: skip
+    module.log = lambda *_, **__: None
+    module.training_step(batch, 0)
+    mask = module.network.given[-1][2]
+    assert (mask[::2] > 0).any(1).all()  # a given report is read as it is, whatever the share
+    assert (mask[::2] >= 0).all()
+    assert (mask[1::2] == mask[1::2, :1]).all()
+    return mask[1::2, 0]
+
+
+def test_samples_without_a_report_are_given_their_own_or_none():
+    module = task()
+    assert (rows(module, 0.0) == -1).all()
+    assert (rows(module, 1.0) == 0).all()
+    some = rows(module, 0.5)
+    assert 3 < (some == 0).sum() < 17
+    assert torch.equal(rows(module, 0.5), some)  # the seed of the batch decides, and nothing before it
+    assert not torch.equal(rows(module, 0.5, seed=1), some)
+
+
+def test_one_pass_of_the_locator_for_each_image_in_training():
+    module = task(self_guided=0.5)
+    rows(module, 0.5)
+    assert module.network.locator.images == 40
+
+
+def test_the_score_that_selects_is_of_validation_with_generated_reports(tmp_path):
+    module = task()
+    network = module.network
+
+    class Spy(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            logged.update(trainer.logged_metrics)
+
+    logged = {}
+    steps = []
+    validate = module.validation_step
+    module.validation_step = lambda batch, batch_idx: (steps.append(len(network.given)), validate(batch, batch_idx))[1]
+    trainer, out = fit(module, tmp_path, more=[Spy()])
+    assert "inner/dice" not in logged  # no training step and no training text enters it
+    found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert found["inner/dice"] == found["inner/dice_generated"]
+    mean = sum(found[f"inner/dice_{route}"] for route in ("generated", "oracle", "none")) / 3
+    assert found["inner/dice_mean"] == pytest.approx(mean)
+    assert {"inner/zones_f1", "inner/sentence_share", "train/zones"} <= set(found)
+    # What each validation batch was given: nothing (write your own), the data set's reports, nothing at all.
+    for start in steps:
+        for (training, features, mask), kind in zip(network.given[start : start + 3], "gon", strict=True):
+            assert not training
+            if kind == "o":
+                assert (mask > 0).any()
+            else:
+                assert not features.any()
+                assert (mask == (0 if kind == "g" else -1)).all()
+    # The best checkpoint is of that score, with the thresholds that it was measured with.
+    assert float(trainer.checkpoint_callbacks[0].best_model_score) == pytest.approx(found["inner/dice_generated"])
+    again = task()
+    again.load_state_dict(torch.load(out / "best.ckpt", weights_only=True)["state_dict"])
+    assert torch.equal(again.network.thresholds, network.thresholds)
+    assert not torch.equal(network.thresholds, torch.full((6,), 0.5))
+
+
+def test_the_bank_is_the_encoders_and_thresholds_are_chosen_before_they_are_used(tmp_path, monkeypatch):
+    from textray.text.report import bank_sentences
+    from textray.training import tasks
+
+    module, order = task(), []
+    choose, step = tasks.choose_thresholds, module.validation_step
+    monkeypatch.setattr(tasks, "choose_thresholds", lambda *a: (order.append(a[0].shape), choose(*a))[1])
+    module.validation_step = lambda batch, batch_idx: (order.append("step"), step(batch, batch_idx))[1]
+    fit(module, tmp_path, batch_size=1)
+    assert order == [
+        "step",
+        "step",
+        (3, 6),
+        "step",
+        "step",
+        "step",
+    ]  # not by the trial at the start
+    features, mask = module.encoder(bank_sentences())
+    assert torch.equal(module.network.bank_features, features)
+    assert torch.equal(module.network.bank_mask, mask)
+
+
+def test_a_resumed_training_is_the_uninterrupted_one(tmp_path):
+    settings = {"report_dropout": 0.6}
+    whole, _ = fit(task(self_guided=0.5), tmp_path, 2, "whole", **settings)
+    # Stopped after the first of two epochs, whose schedule it must keep.
+    stop = type("Stop", (Callback,), {"on_train_epoch_end": lambda self, t, m: setattr(t, "should_stop", True)})()
+    _, out = fit(task(self_guided=0.5), tmp_path, 2, "cut", more=[stop], **settings)
+    torch.manual_seed(99)
+    rest, _ = fit(task(self_guided=0.5), tmp_path, 2, "rest", out / "last.ckpt", **settings)
+    one, other = whole.lightning_module.state_dict(), rest.lightning_module.state_dict()
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, msg=name)
+    assert rest.callback_metrics["inner/dice"] == whole.callback_metrics["inner/dice"]
+
+
+def test_another_encoders_sentences_are_refused(tmp_path):
+    _, out = fit(task(), tmp_path)
+    checkpoint = torch.load(out / "last.ckpt", weights_only=True)
+    checkpoint["state_dict"]["network.bank_features"] += 0.5
+    torch.save(checkpoint, out / "other.ckpt")
+    with pytest.raises(UsageError, match=r"another text encoder.*tiny"):
+        fit(task(), tmp_path, 2, "again", out / "other.ckpt")
+    with pytest.raises(UsageError, match=r"another text encoder.*tiny"):
+        fit(task(initial=str(out / "other.ckpt")), tmp_path, 1, "third")
+
+
+def test_the_locator_alone_learns_zones_without_a_segmenter_pass(tmp_path):
+    module = task(segment=False)
+    before = {name: value.clone() for name, value in module.network.state_dict().items()}
+    trainer, out = fit(module, tmp_path)
+    assert module.network.segmenter.masks == []
+    assert set(trainer.callback_metrics) == {"train/loss", "inner/loss", "inner/zones_f1", "inner/sentence_share"}
+    changed = {name for name, value in saved(out / "last.ckpt").items() if not torch.equal(value, before[name])}
+    assert {"locator.head.weight", "thresholds", "bank_features"} <= changed
+    assert not {name for name in changed if name.startswith("segmenter.") and name != "segmenter.trunk.bias"}
+
+
+def test_frozen_parts_keep_weights_and_statistics(tmp_path):
+    module = task(freeze=("locator",))
+    fit(module, tmp_path, 2)
+    learnt, start = module.network.state_dict(), task().network
+    start.load_pretrained()
+    for name, value in start.state_dict().items():
+        if name.startswith("locator."):
+            assert torch.equal(learnt[name], value), name
+    assert not torch.equal(learnt["segmenter.trunk.weight"], start.state_dict()["segmenter.trunk.weight"])
+    with pytest.raises(UsageError, match=r"no part 'lokator'.*locator, segmenter"):
+        task(freeze=("lokator",))
+    with pytest.raises(UsageError, match=r"everything .* is frozen"):
+        task(freeze=("locator", "segmenter"))
+
+
+@pytest.fixture
+def stages(tmp_path):
+    """Checkpoints of a locator trained in its network, and of a segmenter trained alone; their networks."""
+    torch.manual_seed(5)
+    first, second = Guided(), Shift()
+    for name, network in (("locator", first), ("segmenter", second)):
+        state = {f"network.{key}": value for key, value in network.state_dict().items()}
+        torch.save({"state_dict": state}, tmp_path / f"{name}.ckpt")
+    return tmp_path, first, second
+
+
+def same(one, other):
+    return all(torch.equal(other.state_dict()[name], value) for name, value in one.state_dict().items())
+
+
+def test_parts_start_from_their_own_trainings(stages):
+    folder, first, second = stages
+    network = Guided()
+    begin(network, [f"locator={folder / 'locator.ckpt'}", f"segmenter={folder / 'segmenter.ckpt'}"])
+    assert same(first.locator, network.locator)
+    assert same(second, network.segmenter)
+
+    network = Guided()
+    begin(network, f"locator={folder / 'locator.ckpt'}")
+    assert same(first.locator, network.locator)  # what pretrained tensors would have changed
+    assert (network.segmenter.trunk.bias == 7).all()  # not named, so as if nothing had been trained
+
+    network = Guided()
+    begin(network, [f"segmenter.trunk={folder / 'segmenter.ckpt'}"])  # a part of a part, by the last word of its name
+    assert same(second.trunk, network.segmenter.trunk)
+    assert not same(second.read, network.segmenter.read)
+
+
+def test_what_parts_cannot_start_from_is_said(stages):
+    folder, *_ = stages
+    locator, segmenter = folder / "locator.ckpt", folder / "segmenter.ckpt"
+    with pytest.raises(UsageError, match="one whole checkpoint or from parts"):
+        begin(Guided(), [str(locator), f"segmenter={segmenter}"])
+    with pytest.raises(UsageError, match="one checkpoint only"):
+        begin(Guided(), [f"segmenter={locator}", f"segmenter={segmenter}"])
+    with pytest.raises(UsageError, match="another network"):
+        begin(Guided(), [f"locator={segmenter}"])
+    with pytest.raises(UsageError, match=r"no part 'head'.*locator, segmenter"):
+        begin(Guided(), [f"head={segmenter}"])
+    with pytest.raises(UsageError, match="no checkpoint to start from"):
+        begin(Guided(), [f"locator={folder / 'none.ckpt'}"])
+    (folder / "a=b").mkdir()
+    odd = folder / "a=b" / "whole.ckpt"
+    odd.write_bytes(locator.read_bytes())
+    begin(Guided(), str(odd))  # a path may hold what divides part and path
+
+
+def test_settings_for_networks_that_write_no_reports_are_refused():
+    for settings in ({"self_guided": 0.5}, {"segment": False}):
+        with pytest.raises(UsageError, match="write their own reports"):
+            task(UNet(UNetConfig(width=4)), text_encoder=None, zone_weight=0.0, **settings)
+    with pytest.raises(UsageError, match="tells zones"):
+        task(UNet(UNetConfig(width=4)), text_encoder=None)
+    with pytest.raises(UsageError, match="0 to 1"):
+        task(self_guided=1.5)
