@@ -122,7 +122,7 @@ def test_flips_in_the_strong_preset_take_the_words_along() -> None:
     assert Augment.preset("strong").flip_p > 0
 
 
-@pytest.mark.parametrize("name", ["none", "paper", "light"])
+@pytest.mark.parametrize("name", ["none", "paper", "light", "sgseg"])
 def test_no_other_preset_swaps_sides(name: str) -> None:
     pixels, mask, words = film()
     rng = np.random.default_rng(1)
@@ -219,6 +219,41 @@ def test_borders_are_dark_and_hold_no_lesion() -> None:
     assert len(widths) > 10
 
 
+def test_an_erased_rectangle_is_painted_with_the_mean_and_leaves_mask_and_words() -> None:
+    pixels, mask, words = film(size=(60, 50))
+    rng = np.random.default_rng(0)
+    areas, places, covered = set(), set(), 0
+    for _ in range(60):
+        moved, lesion, after = Augment(erase_p=1.0, erase=0.3)(pixels, mask, words, rng)
+        np.testing.assert_array_equal(lesion, mask)
+        assert after is words
+        down, across = np.nonzero(moved != pixels)
+        if not len(down):
+            continue
+        box = slice(down.min(), down.max() + 1), slice(across.min(), across.max() + 1)
+        assert moved[box].size <= 18 * 15
+        np.testing.assert_allclose(moved[box], pixels.mean(), atol=1e-6)
+        areas.add(moved[box].size)
+        places.add((box[0].start, box[1].start))
+        covered += bool(mask[box].any())
+    assert len(areas) > 20
+    assert len(places) > 40
+    assert covered > 3  # lesions are hidden too, and stay to be found
+
+
+def test_sgseg_crops_masks_and_rotates_half_of_the_samples() -> None:
+    pixels, mask = blob((60, 50))
+    rng = np.random.default_rng(0)
+    recipe = Augment.preset("sgseg")
+    results = [recipe(pixels, mask, report(), rng) for _ in range(400)]
+    warped = sum(not np.array_equal(lesion, mask) for _, lesion, _ in results)
+    untouched = sum(np.array_equal(moved, pixels) for moved, _, _ in results)
+    assert 260 < warped < 330  # three of four are turned or cropped
+    assert 30 < untouched < 75  # one of eight is left alone
+    assert max(lesion.sum() for _, lesion, _ in results) < mask.sum() * (1 / 0.8) ** 2 * 1.05
+    assert recipe.flip_p == 0
+
+
 @pytest.mark.parametrize("setting", ["brightness", "contrast", "gamma", "window", "blur", "noise"])
 def test_intensity_leaves_the_geometry(setting: str) -> None:
     pixels, mask, words = film()
@@ -256,6 +291,7 @@ def test_blur_keeps_the_mean_and_spreads_a_point() -> None:
         ("scale", (1.2, 0.9)),
         ("gamma", 0.5),
         ("border", 0.6),
+        ("erase", 0.5),
         ("noise", -1.0),
     ],
 )

@@ -2,7 +2,9 @@
 
 Geometry is one affine warp, interpolated once, the same for image and mask. A horizontal flip swaps the report's zones
 and rewrites its sentence; nothing else swaps sides: there is no vertical flip and no rotation by a right angle. Zoom,
-crop, shift and borders may push a lesion out of the picture; the mask then loses it and the report is left as it is.
+crop, shift and borders may push a lesion out of the picture; the mask then loses it and the report is left as it is,
+which is noise to a network that learns zones from it. Erased rectangles hide pixels only: mask and report keep what
+lies under them.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from textray.errors import ShapeError, UsageError, unknown_name
 from textray.records import Laterality, Report, Zones
 from textray.text.report import sentence
 
-Preset = Literal["none", "paper", "light", "strong"]
+Preset = Literal["none", "paper", "light", "strong", "sgseg"]
 
 Pixels = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -52,6 +54,8 @@ class Augment:
         noise: Its largest standard deviation.
         border_p: Probability of black borders, as left by collimation; the mask is cleared under them.
         border: Largest width of a border as a share of the side, each of the four drawn separately.
+        erase_p: Probability of a rectangle that is painted over with the picture's mean; the mask stays.
+        erase: Its largest sides as a share of the picture's, each drawn separately.
     """
 
     geometry_p: float = 0.0
@@ -74,12 +78,14 @@ class Augment:
     noise: float = 0.0
     border_p: float = 0.0
     border: float = 0.0
+    erase_p: float = 0.0
+    erase: float = 0.0
 
     def __post_init__(self) -> None:
-        shares = ("geometry_p", "crop_p", "flip_p", "intensity_p", "blur_p", "noise_p", "border_p", "shift", "contrast")
-        for name in shares:
+        shares = ("geometry_p", "crop_p", "flip_p", "intensity_p", "blur_p", "noise_p", "border_p", "erase_p")
+        for name in (*shares, "shift", "contrast"):
             _between(name, getattr(self, name), 0.0, 1.0)
-        for name in ("crop", "window", "border"):
+        for name in ("crop", "window", "border", "erase"):
             _between(name, getattr(self, name), 0.0, 0.45)
         _between("rotate_degrees", self.rotate_degrees, 0.0, _LARGEST_TURN)
         _between("scale", self.scale[0], 0.1, self.scale[1])
@@ -92,7 +98,8 @@ class Augment:
         """A named recipe.
 
         ``none``; ``paper``: the zoom of MMI-UNet (probability 0.1, 0.95 to 1.2, bicubic); ``light``: turn, zoom,
-        shift, brightness and contrast; ``strong``: everything, with flips.
+        shift, brightness and contrast; ``strong``: everything but erasing, with flips; ``sgseg``: what SGSeg's paper
+        names, "random crops, masks, and rotations", which gives no numbers: those here are this project's.
 
         Raises:
             UsageError: If there is none of that name.
@@ -126,6 +133,8 @@ class Augment:
         pixels = self._intensity(pixels, rng)
         if _hit(rng, self.border_p):
             pixels, mask = self._borders(pixels, mask, rng)
+        if _hit(rng, self.erase_p):
+            pixels = self._erased(pixels, rng)
         pixels = np.clip(pixels, 0.0, 1.0).astype(np.float32, copy=False)
         return np.ascontiguousarray(pixels), np.ascontiguousarray(mask), report
 
@@ -180,6 +189,14 @@ class Augment:
         dark, clear = np.zeros_like(pixels), np.zeros_like(mask)
         dark[inside], clear[inside] = pixels[inside], mask[inside]
         return dark, clear
+
+    def _erased(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
+        sides = np.array(pixels.shape)
+        lengths = np.ceil(rng.uniform(0.0, self.erase, 2) * sides).astype(int)
+        top, left = rng.integers(0, sides - lengths + 1)
+        painted = pixels.copy()
+        painted[top : top + lengths[0], left : left + lengths[1]] = pixels.mean()
+        return painted
 
 
 def can_flip(report: Report) -> bool:
@@ -324,4 +341,5 @@ _PRESETS: dict[str, Augment] = {
         border_p=0.15,
         border=0.1,
     ),
+    "sgseg": Augment(geometry_p=0.5, rotate_degrees=10.0, fill="edge", crop_p=0.5, crop=0.2, erase_p=0.5, erase=0.3),
 }

@@ -17,7 +17,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from textray.augment import Augment
+from textray.augment import Augment, Preset
 from textray.data.base import CaptionPolicy, Sample, Split, fingerprint, open_reader
 from textray.data.cache import PixelCache
 from textray.data.fractions import keep_share
@@ -184,7 +184,8 @@ class SegmentationData(LightningDataModule):
         transpose: Swap rows and columns, as the authors' released codes do; not with flips or withheld zones, which
             must know where left is.
         interpolation: How images are resized, see `textray.preprocess.Preprocess`.
-        augment: Preset of `textray.augment.Augment`: ``none``, ``paper`` (random zoom), ``light``, ``strong``.
+        augment: Preset of `textray.augment.Augment`: ``none``, ``paper`` (random zoom), ``light``, ``strong``,
+            ``sgseg`` (random crops, masks and rotations).
         batch_size: Images of a training batch; the last, smaller one of an epoch is left out.
         report_dropout: Share of training samples that lose their report (0 is the paper's).
         report_partial: Share of training samples whose report names only some of its zones (0 is the paper's).
@@ -213,7 +214,7 @@ class SegmentationData(LightningDataModule):
         letterbox: bool = False,
         transpose: bool = False,
         interpolation: Interpolation = "bilinear",
-        augment: Literal["none", "paper", "light", "strong"] = "paper",
+        augment: Preset = "paper",
         batch_size: int = 32,
         report_dropout: float = 0.0,
         report_partial: float = 0.0,
