@@ -3,6 +3,7 @@
 - No test reaches the network: connections to other machines fail (`offline`, always on).
 - ``tiny_bundle``: folder of a real bundle with a small ONNX graph, 64 x 64, whose answer depends on the picture and, by
   zone, on the text; shared by the session, so do not change it. ``make_bundle(folder, ...)`` builds one of your own.
+- ``writing_bundle``: the same for a bundle that writes its own report of the zones that are bright.
 - ``film(path, ...)``: writes a grey picture, by default 100 x 80 with one bright spot in its upper left.
 - ``cli(*args)``: runs the command line in this process; gives ``.code``, ``.out``, ``.err`` and ``.rows`` (JSON lines).
 """
@@ -46,8 +47,12 @@ def zone_maps(size=TINY_SIZE, rows=(0.375, 0.55)):
     return maps
 
 
-def tiny_graph(size=TINY_SIZE, reads_text=True):
-    """ONNX bytes: logits are the blurred brightness plus, for each zone of the text, its map."""
+def tiny_graph(size=TINY_SIZE, reads_text=True, thresholds=None):
+    """ONNX bytes: logits are the blurred brightness plus, for each zone of the text, its map.
+
+    With six ``thresholds`` it writes its own report: zone logits are twice the mean brightness of each zone, and the
+    attention is the softmax of brightness over 8 x 8 patches.
+    """
     from onnx import TensorProto, helper, numpy_helper
 
     flat = zone_maps(size).reshape(6, size * size)
@@ -71,7 +76,7 @@ def tiny_graph(size=TINY_SIZE, reads_text=True):
             helper.make_node("Unsqueeze", ["text_mask", "last_axis"], ["mask3"]),
             helper.make_node("Mul", ["text_features", "mask3"], ["kept"]),
             helper.make_node("ReduceSum", ["kept", "token_axis"], ["summed"], keepdims=0),
-            helper.make_node("Div", ["summed", "tokens"], ["zones"]),
+            helper.make_node("Div", ["summed", "tokens"], ["zones" if thresholds is None else "given_zones"]),
             helper.make_node("MatMul", ["zones", "maps"], ["steer_flat"]),
             helper.make_node("Reshape", ["steer_flat", "map_shape"], ["steer"]),
             helper.make_node("Add", ["blurred", "steer"], ["logits"]),
@@ -80,18 +85,54 @@ def tiny_graph(size=TINY_SIZE, reads_text=True):
             helper.make_tensor_value_info("text_features", TensorProto.FLOAT, ["B", TINY_TOKENS, TINY_WIDTH]),
             helper.make_tensor_value_info("text_mask", TensorProto.FLOAT, ["B", TINY_TOKENS]),
         ]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", 1, size, size])]
+    if thresholds is not None:
+        inside = (flat > 0).astype(np.float32)
+        constants |= {
+            "flat_shape": np.array([-1, size * size]),
+            "mean_inside": (inside / inside.sum(1, keepdims=True)).T.copy(),
+            "two": np.array(2.0, np.float32),
+            "zero": np.array(0.0, np.float32),
+            "thresholds": np.array(thresholds, np.float32),
+            "patch_shape": np.array([-1, (size // 8) ** 2]),
+            "attention_shape": np.array([-1, 1, size // 8, size // 8]),
+        }
+        first = [
+            helper.make_node("Reshape", ["grey", "flat_shape"], ["grey_flat"]),
+            helper.make_node("MatMul", ["grey_flat", "mean_inside"], ["means"]),
+            helper.make_node("Mul", ["means", "two"], ["zone_logits"]),
+            helper.make_node("Sigmoid", ["zone_logits"], ["zone_probability"]),
+            helper.make_node("GreaterOrEqual", ["zone_probability", "thresholds"], ["reached"]),
+            helper.make_node("Cast", ["reached"], ["own"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceSum", ["text_mask", "token_axis"], ["said"], keepdims=1),
+            helper.make_node("Equal", ["said", "zero"], ["write"]),
+            helper.make_node("AveragePool", ["grey"], ["patches"], kernel_shape=[8, 8], strides=[8, 8]),
+            helper.make_node("Reshape", ["patches", "patch_shape"], ["patch_flat"]),
+            helper.make_node("Softmax", ["patch_flat"], ["shares"], axis=1),
+            helper.make_node("Reshape", ["shares", "attention_shape"], ["attention"]),
+        ]
+        at = next(i for i, node in enumerate(nodes) if "zones" in node.input)
+        choose = helper.make_node("Where", ["write", "own", "given_zones"], ["zones"])
+        nodes = [nodes[0], *first, *nodes[1:at], choose, *nodes[at:]]
+        patches = size // 8
+        outputs += [
+            helper.make_tensor_value_info("zone_logits", TensorProto.FLOAT, ["B", 6]),
+            helper.make_tensor_value_info("attention", TensorProto.FLOAT, ["B", 1, patches, patches]),
+        ]
     graph = helper.make_graph(
         nodes,
         "tiny",
         inputs,
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", 1, size, size])],
+        outputs,
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     return model.SerializeToString()
 
 
-def build_bundle(folder, *, name="tiny", reads_text=True, threshold=0.5, size=TINY_SIZE):
+def build_bundle(
+    folder, *, name="tiny", reads_text=True, threshold=0.5, size=TINY_SIZE, zone_thresholds=None, text_free=None
+):
     """Write a whole bundle into ``folder`` and return it sealed."""
     from safetensors.numpy import save_file
 
@@ -99,7 +140,7 @@ def build_bundle(folder, *, name="tiny", reads_text=True, threshold=0.5, size=TI
     from textray.preprocess import Preprocess
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.onnx").write_bytes(tiny_graph(size, reads_text))
+    (folder / "model.onnx").write_bytes(tiny_graph(size, reads_text, zone_thresholds))
     save_file({"blur": np.ones((1, 1, 5, 5), np.float16)}, str(folder / "model.safetensors"))
     (folder / "preprocess.json").write_text(json.dumps(Preprocess(size=(size, size)).to_dict()))
     (folder / "README.md").write_text("# tiny\n\nA graph for tests.\n")
@@ -120,13 +161,23 @@ def build_bundle(folder, *, name="tiny", reads_text=True, threshold=0.5, size=TI
         threshold=threshold,
         text_encoder="tiny" if reads_text else None,
         provenance={"data": "none"},
+        zone_thresholds=zone_thresholds,
+        text_free=text_free,
     )
 
 
 @pytest.fixture(scope="session")
 def make_bundle():
-    """Build a bundle: ``make_bundle(folder, *, name, reads_text, threshold, size) -> Bundle``."""
+    """Build a bundle: ``make_bundle(folder, *, name, reads_text, threshold, size, zone_thresholds, text_free)``."""
     return build_bundle
+
+
+@pytest.fixture(scope="session")
+def writing_bundle(tmp_path_factory):
+    """Folder of a bundle that writes its own report, of the zones that are bright; shared, so do not change it."""
+    folder = tmp_path_factory.mktemp("bundles") / "writing"
+    build_bundle(folder, name="writing", zone_thresholds=(0.5,) * 6)
+    return folder
 
 
 @pytest.fixture(scope="session")

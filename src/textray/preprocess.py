@@ -170,6 +170,10 @@ class Preprocess:
         content = content.T if self.transpose else content
         return np.clip(_bilinear(content, grid.shape), content.min(), content.max())
 
+    def restore_coarse(self, values: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
+        """Bring a map ``(h', w')`` of any size that covers the network's input back to the grid of the file."""
+        return self.restore(values if values.shape == self.size else _bilinear(values, self.size), grid)
+
     def to_dict(self) -> dict[str, Any]:
         """What ``preprocess.json`` of a bundle holds."""
         return {

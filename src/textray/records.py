@@ -199,6 +199,8 @@ class Prediction:
         report: The report that steered the network, ``None`` for a text-free run.
         image: The picture that was segmented.
         record: The JSON record: hashes, model, zones, text mode, areas, warnings.
+        attention: Where a network that writes reports looked to tell the zones: ``(H, W)`` float32, not negative,
+            native grid; ``None`` where it does not tell.
         saver: What `save` calls; given by the code that made the prediction, since records know nothing of files.
     """
 
@@ -207,6 +209,7 @@ class Prediction:
     report: Report | None
     image: Image
     record: dict[str, Any]
+    attention: NDArray[np.float32] | None = None
     saver: Callable[[Prediction, Path], dict[str, Path]] | None = field(default=None, repr=False)
 
     def save(self, folder: str | Path) -> dict[str, Path]:

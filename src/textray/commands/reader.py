@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 _OUT = Path("textray-out")
 
 
+class Free(StrEnum):
+    """What a film without words gets."""
+
+    GENERATED = "generated"
+    NONE = "none"
+
+
 class Side(StrEnum):
     """Whose left and right the words mean."""
 
@@ -41,6 +48,16 @@ def segment(
     texts: Annotated[Path | None, typer.Option(help="CSV of reports: image,text[,laterality].")] = None,
     laterality: Whose = Side.PATIENT,
     strict_text: Annotated[bool, typer.Option("--strict-text", help="Refuse words that name no zone.")] = False,
+    text_free: Annotated[
+        Free | None,
+        typer.Option(help="What films without words get: a report that the network writes, or none."),
+    ] = None,
+    edit: Annotated[
+        str | None,
+        typer.Option(
+            help="Correct the report that the network writes: a whole sentence, or '+left upper -right lower'."
+        ),
+    ] = None,
     model: Model = None,
     out: Out = _OUT,
     threads: Threads = None,
@@ -66,6 +83,8 @@ def segment(
         laterality=Laterality(laterality.value),
         strict_text=strict_text,
         overwrite=overwrite,
+        text_free=None if text_free is None else text_free.value,
+        edit=edit,
     )
     for notice in todo.notices:
         note(f"warning {notice.code}: {printable(notice.text)} {notice.remedy}".rstrip())
@@ -219,6 +238,7 @@ def _tell(
             remark(f"warning {warning['code']}: {path}: {printable(warning['text'])} {warning['remedy']}".rstrip())
     if not as_json:
         earlier = ", finished by an earlier run" if row.status == "finished" else ""
+        earlier += f": {row.written}" if row.written else ""
         result(
             f"{path}: {row.share or 0:.1%} of the picture is lesion (text: {row.text_mode}{earlier}) -> "
             f"{shown(row.outputs['mask'])}"

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from textray.explain import subject
 from textray.explain.attention import AttentionReader, Level
 from textray.explain.explanation import Explanation
-from textray.explain.page import FAINT, Page, Picture, fit, heat, line_height, shrink, thumbnail, wrap
 from textray.explain.tokens import Tokens, Vocabulary
 from textray.inference.bundle import Bundle
 from textray.inference.predictor import Predictor
+from textray.io.page import FAINT, Page, Picture, fit, heat, line_height, shrink, thumbnail, wrap
 from textray.io.write import render_overlay
 from textray.records import Grid, Prediction
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from textray.explain import subject
 from textray.explain.attention import AttentionReader
 from textray.explain.explanation import Explanation
-from textray.explain.page import FAINT, INK, Colour, Page, Picture, fit, line_height, shrink, wrap
 from textray.explain.tokens import PLACES, Tokens, Vocabulary
 from textray.inference.bundle import Bundle
 from textray.inference.predictor import Predictor
 from textray.inference.runtime import Runtime
+from textray.io.page import FAINT, INK, Colour, Page, Picture, fit, line_height, shrink, wrap
 from textray.io.write import render_overlay
 from textray.records import Prediction
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from textray.explain import subject
 from textray.explain.explanation import Explanation
-from textray.explain.page import FAINT, Page, Picture, fit, line_height, thumbnail, wrap
 from textray.inference.predictor import Predictor
 from textray.inference.record import zone_areas
+from textray.io.page import FAINT, Page, Picture, fit, line_height, thumbnail, wrap
 from textray.io.write import render_overlay
 from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Prediction, Zones
 

@@ -47,7 +47,9 @@ class Row:
         reason: One sentence, where skipped or failed.
         outputs: Written files by kind.
         share: Share of the picture that is lesion, where done or finished.
-        text_mode: ``given`` or ``none``, where done or finished.
+        text_mode: ``given``, ``generated``, ``edited`` or ``none``, where done or finished.
+        written: The sentence that steered the network where no person gave it, by the patient's sides or, where those
+            are undefined, by the viewer's.
         warnings: The record's warnings: code, text, remedy.
         seconds: Wall-clock time.
     """
@@ -59,6 +61,7 @@ class Row:
     outputs: dict[str, Path] = field(default_factory=dict)
     share: float | None = None
     text_mode: str = ""
+    written: str = ""
     warnings: tuple[Mapping[str, str], ...] = ()
     seconds: float = 0.0
 
@@ -72,6 +75,7 @@ class Row:
             "outputs": {kind: record.plain_path(path) for kind, path in self.outputs.items()},
             "share": self.share,
             "text_mode": self.text_mode,
+            **({"written": self.written} if self.written else {}),
             "warnings": [dict(warning) for warning in self.warnings],
             "seconds": round(self.seconds, 3),
         }
@@ -83,10 +87,14 @@ class Batch:
     Args:
         predictor: The loaded network.
         plan: What to do.
+
+    Raises:
+        UsageError: If the plan needs a report that the network cannot write.
     """
 
     def __init__(self, predictor: Predictor, plan: Plan) -> None:
         self.predictor, self.plan = predictor, plan
+        predictor.check_free(plan.text_free, plan.edit)
         self.rows: list[Row] = [
             Row(path=path.path, status="skipped", code=path.code, reason=path.reason) for path in plan.left_out
         ]
@@ -175,7 +183,10 @@ class Batch:
 
     def _segment(self, folder: Path, name: str, item: Item, words: Words) -> Row:
         start = time.perf_counter()
-        prediction = self.predictor.segment(item.path, words.text, self._side(words), self.plan.strict_text)
+        plan = self.plan
+        prediction = self.predictor.segment(
+            item.path, words.text, self._side(words), plan.strict_text, text_free=plan.text_free, edit=plan.edit
+        )
         if folder not in self._cleaned:
             check_writable(folder)
             outputs.clean(folder)
@@ -185,11 +196,11 @@ class Batch:
 
     def _finished(self, folder: Path, name: str, item: Item, words: Words) -> Row | None:
         start = time.perf_counter()
-        written = outputs.paths(folder, name)
+        written = outputs.paths(folder, name, attention=self.predictor.tells_attention)
         found = None if self.plan.overwrite else outputs.read_record(written["record"])
         if found is None or not all(path.is_file() for path in (*written.values(), item.path)):
             return None
-        used = record.settings(self.predictor.bundle, laterality=self._side(words), strict_text=self.plan.strict_text)
+        used = self._settings(self._side(words))
         sha256 = record.file_sha256(item.path)
         if sha256 is None or found.get("key") != record.key(sha256, self.predictor.bundle, words.text, used):
             return None
@@ -197,7 +208,7 @@ class Batch:
 
     def _free_name(self, folder: Path, item: Item) -> str:
         """The item's name, marked where an earlier run gave it to another input or a foreign file has it."""
-        places = outputs.paths(folder, item.name)
+        places = outputs.paths(folder, item.name, attention=self.predictor.tells_attention)
         marked = f"{item.name}-{outputs.mark(item.path)}"
         place = places.pop("record")
         if not place.exists():  # pictures of a killed run may be overwritten, a user's own may not
@@ -211,6 +222,16 @@ class Batch:
 
     def _side(self, words: Words) -> Laterality:
         return words.laterality or self.plan.laterality
+
+    def _settings(self, side: Laterality) -> dict[str, Any]:
+        plan = self.plan
+        return record.settings(
+            self.predictor.bundle,
+            laterality=side,
+            strict_text=plan.strict_text,
+            text_free=plan.text_free,
+            edit=plan.edit,
+        )
 
     def _write(self, status: str) -> None:
         start = time.perf_counter()
@@ -226,9 +247,7 @@ class Batch:
                 "seconds": round(start - self._clock, 3),
                 "model": self.predictor.bundle.describe(),
                 "threads": self.predictor.threads,
-                "settings": record.settings(
-                    self.predictor.bundle, laterality=plan.laterality, strict_text=plan.strict_text
-                ),
+                "settings": self._settings(plan.laterality),
                 "inputs": len(plan.items) + len(plan.left_out),
                 "counts": self.counts,
                 "warnings": record.notice_rows(plan.notices),
@@ -247,9 +266,16 @@ def done_row(item: Item, status: Status, found: dict[str, Any], written: dict[st
         outputs=written,
         share=found["lesion"]["share"],
         text_mode=found["text"]["mode"],
+        written=steering_sentence(found["text"]),
         warnings=tuple(found["warnings"]),
         seconds=time.perf_counter() - start,
     )
+
+
+def steering_sentence(text: Mapping[str, Any]) -> str:
+    """The sentence of a record's ``text`` where a network wrote it, corrected or not; else nothing."""
+    used = text["used"] if text["mode"] in ("generated", "edited") else None
+    return "" if used is None else used["patient"] or f"{used['viewer']} (viewer's sides)"
 
 
 def failed_row(item: Item, code: str, reason: str, start: float) -> Row:

@@ -95,7 +95,7 @@ def collect(inputs: Sequence[str | Path], out: Path) -> tuple[list[Item], list[L
 def _refuse_overwriting(items: list[Item], sources: set[str], out: Path) -> None:
     written = {str(out / RUN_FILE)}
     for item in items:
-        written.update(str(path) for path in outputs.paths(out / item.folder, item.name).values())
+        written.update(str(path) for path in outputs.paths(out / item.folder, item.name, attention=True).values())
     hit = sorted(sources & written)
     if hit:
         raise OutputError(

@@ -14,12 +14,28 @@ from pathlib import Path
 from typing import Any
 
 from textray.errors import DiskError, OutputError, TextRayError
+from textray.inference.own_report import caption
 from textray.inference.record import SCHEMA
-from textray.io.write import check_writable, node, write_json, write_mask, write_overlay
+from textray.io.page import project
+from textray.io.write import (
+    check_writable,
+    is_own_picture,
+    node,
+    write_json,
+    write_mask,
+    write_overlay,
+    write_picture,
+)
 from textray.records import Prediction
 
-SUFFIXES = {"mask": ".mask.png", "overlay": ".overlay.png", "record": ".json"}
-"""What is appended to a result's name, by kind. The record comes last: where it is, the result is complete."""
+SUFFIXES = {
+    "mask": ".mask.png",
+    "overlay": ".overlay.png",
+    "attention": ".report-attention.png",
+    "record": ".json",
+}
+"""What is appended to a result's name, by kind; the attention only where a network tells where it looked to write its
+report. The record comes last: where it is, the result is complete."""
 EXPLAINED_SUFFIXES = (".attention.png", ".words.png", ".zones.png")
 """What ends the names of the pictures that `textray explain` draws."""
 IMAGE_SUFFIXES = (
@@ -65,9 +81,10 @@ def mark(path: str | Path) -> str:
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
 
 
-def paths(folder: Path, name: str) -> dict[str, Path]:
-    """The three files of the result ``name`` in ``folder``, by kind."""
-    return {kind: folder / f"{name}{suffix}" for kind, suffix in SUFFIXES.items()}
+def paths(folder: Path, name: str, *, attention: bool) -> dict[str, Path]:
+    """The files of the result ``name`` in ``folder``, by kind: three, or with the attention four."""
+    kinds = (kind for kind in SUFFIXES if attention or kind != "attention")
+    return {kind: folder / f"{name}{SUFFIXES[kind]}" for kind in kinds}
 
 
 def read_record(path: Path, schema: str = SCHEMA, *, largest: int = _LARGEST_RECORD) -> dict[str, Any] | None:
@@ -83,15 +100,18 @@ def read_record(path: Path, schema: str = SCHEMA, *, largest: int = _LARGEST_REC
 
 def remove(folder: Path, name: str) -> None:
     """Remove the files of a result, the record first, so that no rest can pose as a result."""
-    for path in reversed(paths(folder, name).values()):
+    places = paths(folder, name, attention=False)
+    places["record"].unlink(missing_ok=True)
+    for path in places.values():
         path.unlink(missing_ok=True)
+    _remove_attention(folder, name)
 
 
 def save(prediction: Prediction, folder: Path) -> dict[str, Path]:
     """Write mask, overlay and record under the name of the picture's file, or ``array``; what `Prediction.save` does.
 
     Returns:
-        The written files by kind: ``mask``, ``overlay``, ``record``.
+        The written files by kind: ``mask``, ``overlay``, ``record``, and ``attention`` where there is one.
 
     Raises:
         OutputError: If the folder cannot be written to.
@@ -107,17 +127,28 @@ def write(prediction: Prediction, folder: Path, name: str) -> dict[str, Path]:
 
     They are written beside their places first and then renamed, so a full disk leaves an earlier result as it was.
     """
-    final = paths(folder, name)
+    attention, pixels = prediction.attention, prediction.image.pixels
+    final = paths(folder, name, attention=attention is not None)
     outputs = {kind: path.name for kind, path in final.items()}
-    write_together(
-        final,
-        {
-            "mask": lambda path: write_mask(path, prediction.mask),
-            "overlay": lambda path: write_overlay(path, prediction.image.pixels, prediction.mask),
-            "record": lambda path: write_json(path, {**prediction.record, "outputs": outputs}),
-        },
-    )
+    lines = caption(prediction.record)
+    writers: dict[str, Callable[[Path], None]] = {
+        "mask": lambda path: write_mask(path, prediction.mask),
+        "overlay": lambda path: write_overlay(path, pixels, prediction.mask, caption=lines),
+        "record": lambda path: write_json(path, {**prediction.record, "outputs": outputs}),
+    }
+    if attention is None:
+        _remove_attention(folder, name)  # of an earlier run with other weights
+    else:
+        writers["attention"] = lambda path: write_picture(path, project(pixels, attention))
+    write_together(final, writers)
     return final
+
+
+def _remove_attention(folder: Path, name: str) -> None:
+    """Remove an earlier run's picture of the attention, but none that a user gave this name."""
+    path = folder / f"{name}{SUFFIXES['attention']}"
+    if is_own_picture(path):
+        path.unlink(missing_ok=True)
 
 
 def write_together(final: Mapping[str, Path], writers: Mapping[str, Callable[[Path], None]]) -> None:

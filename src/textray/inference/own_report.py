@@ -3,16 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from textray.errors import BundleError
-from textray.records import ZONE_NAMES, Zones
+from textray.errors import BundleError, InputError
+from textray.records import ZONE_NAMES, Grid, Laterality, Notice, Report, Zones
+from textray.text import report as report_text
 
 TextFree = Literal["generated", "none"]
 """What a run without a text does: the network writes its own report, or works from the picture alone."""
+TextMode = Literal["given", "generated", "edited", "none"]
+"""Which report steered the network: given words, its own, its own as a person corrected it, or none."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OwnReport:
+    """What a network wrote about a film, or would have written.
+
+    Attributes:
+        zones: The zones that reach their thresholds, by image side.
+        probability: Of a lesion in each zone, ``(6,)`` float32 in [0, 1], by image side.
+        thresholds: Six probabilities.
+        silent: The network was told to write none.
+        attention: Share of the network's attention on each zone of pixels by its name, ``None`` where it has none.
+    """
+
+    zones: Zones
+    probability: NDArray[np.float32]
+    thresholds: tuple[float, ...]
+    silent: bool = False
+    attention: Mapping[str, float] | None = None
+
+    @property
+    def report(self) -> Report | None:
+        """The report, ``None`` where nothing was found to write."""
+        if not self.zones:
+            return None
+        return Report(zones=self.zones, text=report_text.sentence(self.zones), laterality=Laterality.VIEWER)
 
 
 def announced(zones: Mapping[str, Any], text: Mapping[str, Any] | None) -> tuple[tuple[float, ...] | None, TextFree]:
@@ -60,3 +90,111 @@ def written(probability: NDArray[np.float32], thresholds: Sequence[float]) -> Zo
         thresholds: Six, in the same order.
     """
     return Zones.from_present((probability >= np.asarray(thresholds, np.float32)).tolist())
+
+
+def sentences(zones: Zones, grid: Grid) -> dict[str, str | None] | None:
+    """The sentence of zones by the viewer's and by the patient's sides, ``None`` without a zone.
+
+    The patient's is ``None`` where the film's sides are undefined and the sentence names one.
+    """
+    if not zones:
+        return None
+    try:
+        patient = report_text.write(zones, laterality=Laterality.PATIENT, grid=grid)
+    except InputError:
+        patient = None
+    return {"viewer": report_text.sentence(zones), "patient": patient}
+
+
+def describe(own: OwnReport, grid: Grid, mode: TextMode) -> dict[str, Any]:
+    """What a record says of the network's own report, whether it was used or not."""
+    attention = own.attention
+    found = zip(ZONE_NAMES, own.probability.tolist(), own.thresholds, own.zones.present, strict=True)
+    return {
+        "sentence": sentences(own.zones, grid),
+        "used": mode == "generated",
+        "silent": own.silent,
+        "meaning": _meaning(own, mode),
+        "zones": {
+            name: {
+                "probability": round(probability, 4),
+                "threshold": round(threshold, 4),
+                "written": present,
+                "attention_share": None if attention is None else round(attention[name], 4),
+            }
+            for name, probability, threshold, present in found
+        },
+    }
+
+
+def notices(own: OwnReport, grid: Grid, mode: TextMode) -> list[Notice]:
+    """What a reader of the result must be told of a report that no person gave."""
+    if mode == "none" and not own.silent:
+        return [_NOTHING_WRITTEN]
+    if mode not in ("generated", "edited"):
+        return []
+    told = [_GENERATED] if mode == "generated" else []
+    if own.zones.present != own.zones.mirror().present:
+        told += {"undefined": [_UNDEFINED], "assumed": [_ASSUMED]}.get(grid.sides_from, [])
+    return told
+
+
+def caption(record: Mapping[str, Any]) -> list[str]:
+    """Lines beneath an overlay: the report that steered the network, where a network wrote it.
+
+    Args:
+        record: Of the prediction.
+
+    Returns:
+        No line where a person gave the report or wanted none, or where the weights write none.
+    """
+    text, own = record["text"], record.get("own_report")
+    if own is None or text["mode"] == "given":
+        return []
+    if text["mode"] == "none":
+        return [] if own["silent"] else [own["meaning"]]
+    if text["used"] is None:
+        return ["The report that the network wrote was corrected by a person; it names no zone now."]
+    author = "Written by the network, not by a person"
+    if text["mode"] == "edited":
+        author = "Written by the network, corrected by a person"
+    patient, viewer = text["used"]["patient"], text["used"]["viewer"]
+    if patient is None:
+        return [f"{author} (left and right are the viewer's, as in this picture):", viewer]
+    assumed = ", as on the usual film" if text["film_sides_from"] == "assumed" else ""
+    return [f"{author} (left is the patient's left{assumed}):", patient]
+
+
+_GENERATED = Notice(
+    code="W_GENERATED",
+    text="The report that steered the network was written by the network, not by a person.",
+    remedy="Read it in the record; correct it with --edit, or give a report with --text.",
+)
+_NOTHING_WRITTEN = Notice(
+    code="W_NOTHING_WRITTEN",
+    text="The network found nothing to write and read the film without a report; this does not say that it is clear.",
+    remedy="Give a report with --text, if there is one.",
+)
+_ASSUMED = Notice(
+    code="W_SIDES_ASSUMED",
+    text="The film does not say which side is the patient's left; the written report takes the usual one, on the "
+    "viewer's right.",
+    remedy="Check the picture; the record also has the report by the viewer's sides.",
+)
+_UNDEFINED = Notice(
+    code="W_SIDES_UNDEFINED",
+    text="The film's rows run to neither side of the patient; the written report is told by the viewer's sides only.",
+    remedy="Read left and right as in the picture.",
+)
+
+
+def _meaning(own: OwnReport, mode: TextMode) -> str:
+    if mode == "generated":
+        return "The network wrote this report from the film and was steered by it; no person did."
+    if mode == "edited":
+        return "The network wrote this from the film; the report that steered it was corrected by a person."
+    if mode == "given":
+        return "The network was given a report; this is what it would have written from the film."
+    if own.silent:
+        return "The network was told to write no report; this is what it would have written from the film."
+    return "The network found nothing to write about this film; this does not say that it is clear."

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from textray.errors import UsageError
+from textray.inference.edit import check as check_edit
 from textray.inference.inputs import Item, LeftOut, collect
+from textray.inference.own_report import TextFree
 from textray.inference.texts import TextTable, Words
 from textray.io.write import check_writable
 from textray.records import Laterality, Notice
@@ -25,6 +28,8 @@ class Plan:
         laterality: Convention of words that bring none of their own.
         strict_text: Refuse words that name no zone.
         overwrite: Work again on what is finished.
+        text_free: What pictures without words get, ``None`` for what the weights say.
+        edit: Correction of the reports that the network writes.
         notices: Warnings about the run as a whole.
     """
 
@@ -35,12 +40,15 @@ class Plan:
     laterality: Laterality = Laterality.PATIENT
     strict_text: bool = False
     overwrite: bool = False
+    text_free: TextFree | None = None
+    edit: str | None = None
     notices: tuple[Notice, ...] = ()
 
     @property
     def sides(self) -> list[Laterality]:
         """The conventions that the words of this run use."""
-        return sorted({words.laterality or self.laterality for words in self.words.values()})
+        used = {words.laterality or self.laterality for words in self.words.values()}
+        return sorted(used | ({self.laterality} if self.edit is not None else set()))
 
 
 def plan(
@@ -52,6 +60,8 @@ def plan(
     laterality: Laterality = Laterality.PATIENT,
     strict_text: bool = False,
     overwrite: bool = False,
+    text_free: TextFree | None = None,
+    edit: str | None = None,
 ) -> Plan:
     """Look at everything that can go wrong before the network is loaded.
 
@@ -63,11 +73,17 @@ def plan(
         laterality: Whose left and right the words mean, where the table does not say.
         strict_text: Refuse words that name no zone.
         overwrite: Work again on what is finished.
+        text_free: What pictures without words get, ``None`` for what the weights say.
+        edit: Correction of the reports that the network writes, see `textray.inference.edit`.
 
     Raises:
-        UsageError: If an input does not exist or the table does not fit.
+        UsageError: If an input does not exist, the table does not fit, or the correction is not understood.
         OutputError: If the output folder cannot be written to, or an input would be overwritten.
     """
+    if edit is not None:
+        check_edit(edit, laterality, text=text, text_free=text_free)
+        if texts is not None:
+            raise UsageError("both reports and a correction were given", expected="--texts or --edit")
     out = Path(out)
     items, left_out = collect(inputs, out)
     notices = []
@@ -103,5 +119,7 @@ def plan(
         laterality=laterality,
         strict_text=strict_text,
         overwrite=overwrite,
+        text_free=text_free,
+        edit=edit,
         notices=tuple(notices),
     )

@@ -7,30 +7,49 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from textray import __version__
 from textray.errors import ShapeError, TextRayError
+from textray.inference import own_report
 from textray.inference.bundle import Bundle
+from textray.inference.own_report import OwnReport, TextFree, TextMode
 from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Image, Laterality, Notice, Report
 from textray.text import report as report_text
 from textray.text.cleaning import clean, is_blank
 
 SCHEMA = "textray.record/1"
-TextMode = Literal["given", "none"]
 
 
-def settings(bundle: Bundle, *, laterality: Laterality, strict_text: bool) -> dict[str, Any]:
-    """Everything besides picture, text and weights that can change a result."""
+def settings(
+    bundle: Bundle,
+    *,
+    laterality: Laterality,
+    strict_text: bool,
+    text_free: TextFree | None = None,
+    edit: str | None = None,
+) -> dict[str, Any]:
+    """Everything besides picture, text and weights that can change a result.
+
+    Args:
+        bundle: The weights.
+        laterality: Whose left and right words mean.
+        strict_text: Whether words that name no zone are refused.
+        text_free: What a film without words gets, ``None`` for what the bundle says.
+        edit: Correction of the report that the network writes.
+    """
+    # Weights that write no report know neither: the keys of their results are those of versions before.
+    own = {"text_free": text_free or bundle.text_free, "edit": None if edit is None else clean(edit)}
     return {
         "textray": __version__,
         "threshold": bundle.threshold,
         "laterality": str(laterality),
         "strict_text": strict_text,
         "preprocess": bundle.preprocess.to_dict(),
+        **(own if bundle.writes_report else {}),
     }
 
 
@@ -80,17 +99,28 @@ def zone_areas(mask: NDArray[np.bool_], grid: Grid, rows: tuple[float, float]) -
     Raises:
         ShapeError: If mask and grid differ.
     """
-    if mask.shape != grid.shape:
-        raise ShapeError("mask and grid differ", came=mask.shape, expected=grid.shape)
+    total = int(mask.sum())
+    return {name: _area(int(pixels), total, grid) for name, pixels in zone_sums(mask, grid, rows).items()}
+
+
+def zone_sums(
+    values: NDArray[np.bool_] | NDArray[np.float32], grid: Grid, rows: tuple[float, float]
+) -> dict[str, float]:
+    """Sum of values ``(H, W)`` in each zone of pixels, by zone name; zones are those of `zone_areas`.
+
+    Raises:
+        ShapeError: If values and grid differ.
+    """
+    if values.shape != grid.shape:
+        raise ShapeError("mask and grid differ", came=values.shape, expected=grid.shape)
     level = np.searchsorted(rows, (np.arange(grid.height) + 0.5) / grid.height, side="right")
     right = (np.arange(grid.width) + 0.5) / grid.width >= 0.5
-    halves = {"left": mask[:, ~right].sum(axis=1), "right": mask[:, right].sum(axis=1)}
-    total = int(mask.sum())
-    return {
-        f"{side} {name}": _area(int(halves[side][level == i].sum()), total, grid)
-        for side in SIDES
-        for i, name in enumerate(LEVELS)
+    exact = np.float64 if values.dtype.kind == "f" else np.int64
+    halves = {
+        "left": values[:, ~right].sum(axis=1, dtype=exact),
+        "right": values[:, right].sum(axis=1, dtype=exact),
     }
+    return {f"{side} {name}": float(halves[side][level == i].sum()) for side in SIDES for i, name in enumerate(LEVELS)}
 
 
 def build(
@@ -99,7 +129,9 @@ def build(
     bundle: Bundle,
     text: str | None,
     report: Report,
-    row: int | None,
+    mode: TextMode,
+    steering: Report | None,
+    own: OwnReport | None,
     used_settings: Mapping[str, Any],
     mask: NDArray[np.bool_],
     probability: NDArray[np.float32],
@@ -113,7 +145,9 @@ def build(
         bundle: The weights.
         text: The words as given.
         report: What they said; its zones are by image side.
-        row: Row of the text bank that the network was given, ``None`` for a text-free run.
+        mode: Which report steered the network.
+        steering: That report; ``None`` where the network went without one.
+        own: What the network wrote or would have written, ``None`` for weights that write no report.
         used_settings: What `settings` gave.
         mask: ``(H, W)`` bool on the picture's grid.
         probability: ``(H, W)`` float32 in [0, 1].
@@ -140,7 +174,8 @@ def build(
             "displayed": "as stored" if not grid.transform else f"turned by {grid.transform}; the mask lies on that",
         },
         "model": bundle.describe(),
-        "text": _text(text, report, row, grid),
+        "text": _text(text, report, mode, steering, grid),
+        **({} if own is None else {"own_report": own_report.describe(own, grid, mode)}),
         "lesion": {**whole, "zones": zone_areas(mask, grid, bundle.zone_rows)},
         "probability": {
             "threshold": bundle.threshold,
@@ -163,24 +198,27 @@ def notice_rows(notices: Iterable[Notice]) -> list[dict[str, str]]:
     ]
 
 
-def _text(text: str | None, report: Report, row: int | None, grid: Grid) -> dict[str, Any]:
-    mode: TextMode = "none" if row is None else "given"
+def _text(text: str | None, report: Report, mode: TextMode, steering: Report | None, grid: Grid) -> dict[str, Any]:
     used: dict[str, str | None] | None = None
-    if row is not None:
+    if steering is not None and mode in ("generated", "edited"):
+        used = own_report.sentences(steering.zones, grid)
+    elif steering is not None:
         used = {"viewer": report_text.sentence(report.zones)}
         if report.laterality is not Laterality.VIEWER:
             try:
                 used[str(report.laterality)] = report_text.write(report.zones, laterality=report.laterality, grid=grid)
             except TextRayError:  # a film whose sides are undefined: the viewer's words are the only ones
                 used[str(report.laterality)] = None
+    told = report if steering is None else steering
     return {
         "mode": mode,
         "given": None if text is None or is_blank(text) else plain_text(text),
         "laterality": str(report.laterality),
         "sides_from": report.sides_from,
         "film_sides_from": grid.sides_from,
-        "zones": {name: str(state) for name, state in zip(ZONE_NAMES, report.zones.states, strict=True)},
+        "zones": {name: str(state) for name, state in zip(ZONE_NAMES, told.zones.states, strict=True)},
         "used": used,
+        **({"edit": None if report.text is None else plain_text(report.text)} if mode == "edited" else {}),
         "unused_words": [plain_text(word) for word in report.unused],
         "stated_count": report.stated_count,
     }

@@ -39,6 +39,11 @@ class Runtime:
     Raises:
         BundleError: If the graph cannot be loaded or has another signature.
         UsageError: If ``threads`` is not positive.
+
+    Attributes:
+        threads: Threads of one run.
+        bundle: The bundle.
+        outputs: Names of what the graph gives, of `OUTPUTS`.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
@@ -48,18 +53,18 @@ class Runtime:
         self.bundle = bundle
         self._session = _session(bundle, self.threads)
         self._inputs = tuple(item.name for item in self._session.get_inputs())
-        self._outputs = tuple(item.name for item in self._session.get_outputs())
-        known = set(self._inputs) <= set(INPUTS) and set(self._outputs) <= set(OUTPUTS)
-        if not known or "image" not in self._inputs or "logits" not in self._outputs:
+        self.outputs = tuple(item.name for item in self._session.get_outputs())
+        known = set(self._inputs) <= set(INPUTS) and set(self.outputs) <= set(OUTPUTS)
+        if not known or "image" not in self._inputs or "logits" not in self.outputs:
             raise BundleError(
                 "model.onnx has another signature",
-                came=f"{self._inputs} to {self._outputs}",
+                came=f"{self._inputs} to {self.outputs}",
                 expected=f"{INPUTS} to logits and, optionally, zone_logits and attention",
             )
-        if bundle.writes_report and "zone_logits" not in self._outputs:
+        if bundle.writes_report and "zone_logits" not in self.outputs:
             raise BundleError(
                 "the bundle has thresholds of zones, but its graph tells none",
-                came=self._outputs,
+                came=self.outputs,
                 expected="an output zone_logits",
             )
         if bundle.text_encoder is not None and set(self._inputs) != set(INPUTS):
@@ -97,10 +102,10 @@ class Runtime:
                 raise ShapeError(f"{name} does not fit the network", came=array.shape, expected=shape)
             feeds[name] = np.ascontiguousarray(array, dtype=np.float32)
         try:
-            found = self._session.run(list(self._outputs), feeds)
+            found = self._session.run(list(self.outputs), feeds)
         except Exception as error:  # onnxruntime raises classes of its compiled module only
             raise TextRayError("the network failed", came=str(error)[:300], do="Report this with the file.") from error
-        outputs = {name: np.asarray(value, np.float32) for name, value in zip(self._outputs, found, strict=True)}
+        outputs = {name: np.asarray(value, np.float32) for name, value in zip(self.outputs, found, strict=True)}
         self._check(outputs, batch)
         return outputs
 

@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image as PILImage
 from PIL.PngImagePlugin import PngInfo
 
 from textray.errors import DiskError, OutputError, ShapeError, TextRayError
+from textray.io.page import captioned
 
 Colour = tuple[int, int, int]
 FOUND: Colour = (0, 200, 255)
@@ -109,11 +111,16 @@ def write_mask(path: str | Path, mask: NDArray[np.bool_]) -> None:
 
 
 def write_overlay(
-    path: str | Path, pixels: NDArray[np.float32], mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None = None
+    path: str | Path,
+    pixels: NDArray[np.float32],
+    mask: NDArray[np.bool_],
+    truth: NDArray[np.bool_] | None = None,
+    *,
+    caption: Sequence[str] = (),
 ) -> None:
-    """Write what `render_overlay` draws as a PNG on the native grid."""
+    """Write what `render_overlay` draws as a PNG on the native grid, a caption in a strip beneath it."""
     # Film noise hardly compresses: level 3 is three times faster than 6 for a few percent of size.
-    _write_png(path, render_overlay(pixels, mask, truth), compress_level=3)
+    _write_png(path, captioned(render_overlay(pixels, mask, truth), caption), compress_level=3)
 
 
 def write_picture(path: str | Path, picture: NDArray[np.uint8]) -> None:

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from textray import __version__, registry
 from textray.data.base import Sample, check_split, naming, open_reader
 from textray.errors import DataError, UsageError
-from textray.explain.page import FAINT, Page, Picture, fit, line_height, shrink, wrap
 from textray.explain.subject import dice
 from textray.inference.bundle import Bundle
 from textray.inference.outputs import write_together
 from textray.inference.predictor import Predictor
+from textray.io.page import FAINT, Page, Picture, fit, line_height, shrink, wrap
 from textray.io.read import read, read_mask
 from textray.io.write import (
     FALSE_NEGATIVE,

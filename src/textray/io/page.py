@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Literal
 
@@ -9,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
+
+from textray.errors import ShapeError
 
 Colour = tuple[int, int, int]
 Picture = NDArray[np.uint8]
@@ -27,6 +30,9 @@ _RAMP: tuple[tuple[float, Colour], ...] = (
 """From low to high; its brightness rises all along, so it also reads in grey."""
 _DIM = 0.75  # a bright film would wash out the dark colours
 _HIDES = (0.3, 0.85)  # share of the colour over the film at the lowest and at the highest value
+_SMALLEST = 10
+"""Size of the smallest letters that can be read, in pixels."""
+_WIDTH_PER_SIZE = 45  # letters of a caption grow with the film, so that a line holds about as much on any
 
 
 @cache
@@ -98,6 +104,50 @@ def heat(film: NDArray[np.float32], values: NDArray[np.float32]) -> Picture:
     """
     share = (_HIDES[0] + (_HIDES[1] - _HIDES[0]) * np.clip(values, 0, 1))[..., None]
     return np.asarray(np.rint(film * _DIM * (1 - share) + ramp(values) * share), np.uint8)
+
+
+def project(pixels: NDArray[np.float32], values: NDArray[np.float32], *, most: int = 1024) -> Picture:
+    """Lay a map over its film, from its lowest to its highest value.
+
+    Args:
+        pixels: The film, ``(H, W)`` float32 in [0, 1].
+        values: ``(H, W)`` float32, any range.
+        most: Longest side of the picture in pixels; a smaller film keeps its size.
+
+    Raises:
+        ShapeError: If film and map differ in size.
+    """
+    if pixels.shape[:2] != values.shape:
+        raise ShapeError("film and map differ in size", came=values.shape, expected=pixels.shape[:2])
+    height, width = values.shape
+    size = (height, width) if max(values.shape) <= most else fit((height, width), most)
+    small = PILImage.fromarray(np.ascontiguousarray(values, np.float32))
+    coarse = np.asarray(small.resize((size[1], size[0]), PILImage.Resampling.BILINEAR), np.float32)
+    low, high = float(coarse.min()), float(coarse.max())
+    level = (coarse - low) / (high - low) if high > low else np.zeros_like(coarse)
+    return heat(thumbnail(pixels, size), level)
+
+
+def captioned(picture: Picture, paragraphs: Sequence[str]) -> Picture:
+    """A picture with a strip of text beneath; the picture itself stays as it is.
+
+    Args:
+        picture: ``(H, W, 3)`` uint8.
+        paragraphs: Each begins on a line of its own; none leaves the picture alone.
+
+    Returns:
+        ``(H', W, 3)`` uint8; its first H rows are the picture.
+    """
+    if not paragraphs:
+        return picture
+    height, width = picture.shape[:2]
+    size = max(_SMALLEST, round(width / _WIDTH_PER_SIZE))
+    margin = size // 2
+    lines = [line for text in paragraphs for line in wrap(text, size, width - 2 * margin)]
+    page = Page(width, height + 2 * margin + len(lines) * line_height(size))
+    page.paste(0, 0, picture)
+    page.lines(margin, height + margin, lines, size)
+    return page.picture
 
 
 class Page:

@@ -1,0 +1,332 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+
+import textray
+from textray.errors import BundleError, InputError, UsageError
+from textray.inference.bundle import Bundle
+from textray.inference.predictor import Predictor
+from textray.io.page import captioned
+from textray.io.read import from_array
+from textray.io.write import render_overlay
+from textray.records import ZONE_NAMES, Zones
+
+LEFT_UPPER = "unilateral pulmonary infection, one infected area, upper left lung."
+RIGHT_UPPER = "unilateral pulmonary infection, one infected area, upper right lung."
+
+
+@pytest.fixture(scope="module")
+def predictor(writing_bundle):
+    return textray.load(writing_bundle, threads=1)
+
+
+def bright(*zones, shape=(96, 72)):
+    """A dark picture with whole zones bright, by image side."""
+    pixels = np.zeros(shape, np.float32)
+    rows = {"upper": slice(0, 36), "middle": slice(36, 53), "lower": slice(53, 96)}
+    for zone in zones:
+        side, level = zone.split()
+        pixels[rows[level], slice(0, 36) if side == "left" else slice(36, 72)] = 1.0
+    return pixels
+
+
+def dark():
+    """A picture of which no zone is bright enough to be written."""
+    pixels = np.zeros((96, 72), np.float32)
+    pixels[40:52, 10:22] = 1.0
+    return pixels
+
+
+def codes(prediction):
+    return [warning["code"] for warning in prediction.record["warnings"]]
+
+
+def steered(prediction, zone):
+    """Mean probability in a zone."""
+    level = {"upper": (0, 30), "middle": (40, 50), "lower": (60, 96)}[zone.split()[1]]
+    columns = slice(0, 30) if zone.startswith("left") else slice(42, 72)
+    return float(prediction.probability[level[0] : level[1], columns].mean())
+
+
+def test_without_a_text_the_network_is_steered_by_the_report_it_writes(predictor):
+    prediction = predictor.segment(bright("left upper"))
+    text, own = prediction.record["text"], prediction.record["own_report"]
+    assert text["mode"] == "generated"
+    assert prediction.report.zones == Zones.from_present([1, 0, 0, 0, 0, 0])
+    assert prediction.report.text == LEFT_UPPER  # by image side
+    assert own["used"]
+    assert own["sentence"] == text["used"]
+    found = own["zones"]["left upper"]
+    assert found["written"]
+    assert found["probability"] > 0.9
+    assert found["threshold"] == 0.5
+    assert not any(own["zones"][name]["written"] for name in ZONE_NAMES[1:])
+    assert "W_GENERATED" in codes(prediction)
+    told = predictor.segment(bright("left upper"), "left upper zone", laterality="viewer")
+    np.testing.assert_array_equal(prediction.probability, told.probability)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "patient", "notices"),
+    [
+        (("L", "F"), RIGHT_UPPER, {"W_GENERATED"}),  # the usual film: the patient's right is on the viewer's left
+        (("R", "F"), LEFT_UPPER, {"W_GENERATED"}),
+        (None, RIGHT_UPPER, {"W_GENERATED", "W_SIDES_ASSUMED"}),
+        (("F", "L"), None, {"W_GENERATED", "W_SIDES_UNDEFINED"}),
+    ],
+)
+def test_the_written_sentence_names_the_patients_sides_of_this_film(predictor, orientation, patient, notices):
+    prediction = predictor.segment(from_array(bright("left upper"), orientation=orientation))
+    assert prediction.record["text"]["used"] == {"viewer": LEFT_UPPER, "patient": patient}
+    assert set(codes(prediction)) == notices
+    assert steered(prediction, "left upper") > steered(prediction, "right upper")
+
+
+def test_a_sentence_of_both_sides_needs_no_side(predictor):
+    both = predictor.segment(from_array(bright("left lower", "right lower"), orientation=("F", "L")))
+    assert both.record["text"]["used"]["patient"] == both.record["text"]["used"]["viewer"] is not None
+    assert codes(both) == ["W_GENERATED"]
+
+
+def test_nothing_to_write_is_no_report_and_no_claim(predictor):
+    prediction = predictor.segment(dark())
+    own = prediction.record["own_report"]
+    assert prediction.report is None
+    assert prediction.record["text"]["mode"] == "none"
+    assert prediction.record["text"]["used"] is None
+    assert own["sentence"] is None
+    assert "nothing to write" in own["meaning"]
+    assert "no infection" not in json.dumps(prediction.record)
+    assert codes(prediction) == ["W_NOTHING_WRITTEN"]
+    np.testing.assert_array_equal(prediction.probability, predictor.segment(dark(), text_free="none").probability)
+
+
+def test_a_given_report_rules_and_the_networks_own_stands_beside(predictor):
+    prediction = predictor.segment(from_array(bright("left upper"), orientation=("L", "F")), "left lower zone")
+    assert prediction.record["text"]["mode"] == "given"
+    assert prediction.report.zones == Zones.from_present([0, 0, 0, 0, 0, 1])
+    assert prediction.record["own_report"]["sentence"] == {"viewer": LEFT_UPPER, "patient": RIGHT_UPPER}
+    assert not prediction.record["own_report"]["used"]
+    assert "would have written" in prediction.record["own_report"]["meaning"]
+    assert codes(prediction) == []
+    plain = predictor.segment(from_array(bright("left upper"), orientation=("L", "F")), text_free="none")
+    assert steered(prediction, "right lower") > steered(plain, "right lower")
+
+
+def test_silence_is_no_report(predictor):
+    picture = bright("left upper")
+    silent, written = predictor.segment(picture, text_free="none"), predictor.segment(picture)
+    assert silent.record["text"]["mode"] == "none"
+    assert silent.report is None
+    assert silent.record["own_report"]["sentence"]["viewer"] == LEFT_UPPER
+    assert "told to write no report" in silent.record["own_report"]["meaning"]
+    assert codes(silent) == []
+    assert steered(written, "left upper") > steered(silent, "left upper")
+    assert silent.record["key"] != written.record["key"]
+
+
+def test_nothing_is_written_over_what_a_person_denies(predictor):
+    prediction = predictor.segment(bright("left upper"), "no infection.")
+    assert prediction.record["text"]["mode"] == "none"
+    assert codes(prediction) == ["W_NEGATIVE"]
+    off_topic = predictor.segment(bright("left upper"), "Hello World")
+    assert off_topic.record["text"]["mode"] == "generated"
+    assert off_topic.record["text"]["unused_words"] == ["hello", "world"]
+
+
+def test_a_bundle_says_what_a_run_without_a_text_does(make_bundle, tmp_path):
+    bundle = make_bundle(tmp_path / "quiet", zone_thresholds=(0.5,) * 6, text_free="none")
+    assert bundle.writes_report
+    assert bundle.describe()["text_free"] == "none"
+    quiet, picture = Predictor(bundle, threads=1), bright("left upper")
+    assert quiet.segment(picture).record["text"]["mode"] == "none"
+    assert quiet.segment(picture, text_free="generated").record["text"]["mode"] == "generated"
+    pixels = quiet.preprocess.apply(from_array(picture))[None]
+    np.testing.assert_array_equal(quiet.predict_batch(pixels, [None]), quiet.predict_batch(pixels, [Predictor.SILENT]))
+    assert not np.array_equal(quiet.predict_batch(pixels, [None]), quiet.predict_batch(pixels, [Predictor.WRITE]))
+
+
+def test_thresholds_decide_what_is_written(make_bundle, tmp_path):
+    lenient = Predictor(make_bundle(tmp_path / "lenient", zone_thresholds=(0, 0.5, 0.5, 0.5, 0.5, 0.5)), threads=1)
+    assert lenient.segment(dark()).report.zones == Zones.from_present([1, 0, 0, 0, 0, 0])
+
+
+def test_each_picture_of_a_batch_goes_its_own_way(predictor):
+    picture = predictor.preprocess.apply(from_array(bright("left upper")))
+    rows = [1, None, Predictor.SILENT, 0b100]
+    found = predictor.infer(np.stack([picture] * 4), rows)
+    assert found.zone_probability.shape == (4, 6)
+    assert found.attention.shape == (4, 1, 8, 8)
+    np.testing.assert_array_equal(found.probability[0], found.probability[1])
+    assert found.probability[2, 10, 10] < found.probability[1, 10, 10]
+    assert found.probability[3, 50, 10] > found.probability[2, 50, 10]
+
+
+def test_a_network_without_zones_tells_none_and_hears_silence_as_no_text(tiny_bundle):
+    plain = textray.load(tiny_bundle, threads=1)
+    picture = plain.preprocess.apply(from_array(bright("left upper")))[None]
+    found = plain.infer(picture, [Predictor.SILENT])
+    assert found.zone_probability is None
+    assert found.attention is None
+    np.testing.assert_array_equal(found.probability, plain.predict_batch(picture, [None]))
+    prediction = plain.segment(bright("left upper"))
+    assert "own_report" not in prediction.record
+    assert set(prediction.record["settings"]) == {"textray", "threshold", "laterality", "strict_text", "preprocess"}
+    for ask in ({"text_free": "generated"}, {"edit": "left upper zone"}):
+        with pytest.raises(UsageError, match="writes no report"):
+            plain.segment(bright("left upper"), **ask)
+    with pytest.raises(UsageError, match="writes no report"):
+        plain.infer(picture, [Predictor.WRITE])
+
+
+def test_attention_lies_where_the_network_looked(predictor, tmp_path):
+    prediction = predictor.segment(from_array(bright("right lower"), orientation=("L", "F")))
+    assert prediction.attention.shape == (96, 72)
+    shares = {name: zone["attention_share"] for name, zone in prediction.record["own_report"]["zones"].items()}
+    assert max(shares, key=shares.get) == "right lower"
+    assert sum(shares.values()) == pytest.approx(1, abs=0.001)
+    written = prediction.save(tmp_path)
+    assert written["attention"].name == "array.report-attention.png"
+    with PILImage.open(written["attention"]) as picture:
+        red = np.asarray(picture, int)[..., 0]
+    assert red.shape == (96, 72)
+    assert red[60:, 45:].mean() > red[:30, :30].mean() + 50
+
+
+def test_the_overlay_carries_the_sentence_beneath_and_the_mask_does_not(predictor, tmp_path):
+    picture = from_array(bright("left upper", shape=(96, 72)), orientation=("L", "F"))
+    for name, prediction, lines in (
+        ("generated", predictor.segment(picture), True),
+        ("given", predictor.segment(picture, "right upper zone"), False),
+        ("silent", predictor.segment(picture, text_free="none"), False),
+        ("nothing", predictor.segment(dark()), True),
+    ):
+        written = prediction.save(tmp_path / name)
+        with PILImage.open(written["overlay"]) as overlay:
+            shown = np.asarray(overlay)
+        plain = render_overlay(prediction.image.pixels, prediction.mask)
+        assert (len(shown) > len(plain)) == lines
+        np.testing.assert_array_equal(shown[: len(plain)], plain)
+        with PILImage.open(written["mask"]) as mask:
+            assert mask.size == (72, 96)
+
+
+def test_the_strip_names_the_patients_left(predictor, monkeypatch, tmp_path):
+    from textray.io import write
+
+    seen = []
+    monkeypatch.setattr(
+        write, "captioned", lambda picture, lines: seen.append(list(lines)) or captioned(picture, lines)
+    )
+    for orientation in (("L", "F"), ("R", "F"), None, ("F", "L")):
+        predictor.segment(from_array(bright("left upper"), orientation=orientation)).save(tmp_path)
+    author = "Written by the network, not by a person"
+    assert seen == [
+        [f"{author} (left is the patient's left):", RIGHT_UPPER],
+        [f"{author} (left is the patient's left):", LEFT_UPPER],
+        [f"{author} (left is the patient's left, as on the usual film):", RIGHT_UPPER],
+        [f"{author} (left and right are the viewer's, as in this picture):", LEFT_UPPER],
+    ]
+
+
+def test_an_earlier_attention_goes_with_weights_that_have_none(predictor, tiny_bundle, tmp_path):
+    predictor.segment(bright("left upper")).save(tmp_path)
+    assert (tmp_path / "array.report-attention.png").exists()
+    textray.load(tiny_bundle, threads=1).segment(bright("left upper")).save(tmp_path)
+    assert not (tmp_path / "array.report-attention.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("zones", "text", "match"),
+    [
+        ({"thresholds": [0.5] * 5}, {}, "thresholds of the zones"),
+        ({"thresholds": [0.5] * 5 + [1.5]}, {}, "thresholds of the zones"),
+        ({"thresholds": [0.5] * 5 + [float("nan")]}, {}, "thresholds of the zones"),
+        ({"thresholds": [0.5] * 6}, {"free": "always"}, "text.free"),
+        ({"thresholds": None}, {"free": "generated"}, "writes no report"),
+    ],
+)
+def test_a_config_that_says_something_else_of_reports_is_refused(writing_bundle, tmp_path, zones, text, match):
+    folder = tmp_path / "copy"
+    shutil.copytree(writing_bundle, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["zones"] |= zones
+    config["text"] |= text
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BundleError, match=match):
+        Bundle.load(folder)
+
+
+def test_thresholds_without_zones_in_the_graph_are_refused(tiny_bundle, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(tiny_bundle, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["zones"]["thresholds"] = [0.5] * 6
+    (folder / "config.json").write_text(json.dumps(config))
+    assert Bundle.load(folder).sha256 != Bundle.load(tiny_bundle).sha256
+    with pytest.raises(BundleError, match="graph tells none"):
+        Predictor(Bundle.load(folder), threads=1)
+
+
+def test_correcting_a_given_report_or_none_is_refused(predictor):
+    for beside in ({"text": "left base"}, {"text_free": "none"}):
+        with pytest.raises(UsageError, match="the report that the network writes"):
+            predictor.segment(bright("left upper"), edit="left upper zone", **beside)
+
+
+def test_an_edit_of_undefined_sides_is_refused_for_that_film(predictor):
+    film = from_array(bright("left upper"), orientation=("F", "L"))
+    with pytest.raises(InputError) as caught:
+        predictor.segment(film, edit="+left lower")
+    assert caught.value.code == "E_SIDES_UNDEFINED"
+    viewer = predictor.segment(film, edit="+left lower", laterality="viewer")
+    assert viewer.report.zones == Zones.from_present([1, 0, 1, 0, 0, 0])
+    assert viewer.record["text"]["used"]["patient"] is None
+
+
+@pytest.mark.parametrize(
+    ("laterality", "orientation", "edit", "present"),
+    [
+        ("patient", ("L", "F"), "+left lower", [1, 0, 0, 0, 0, 1]),
+        ("patient", ("R", "F"), "+left lower", [1, 0, 1, 0, 0, 0]),
+        ("viewer", ("L", "F"), "+left lower", [1, 0, 1, 0, 0, 0]),
+        ("patient", ("L", "F"), "-right upper +left upper", [0, 0, 0, 1, 0, 0]),
+        ("viewer", ("L", "F"), "-left upper +right upper", [0, 0, 0, 1, 0, 0]),
+        ("patient", ("L", "F"), "opacity in the left lower zone", [0, 0, 0, 0, 0, 1]),
+        ("viewer", ("L", "F"), "opacity in the left lower zone", [0, 0, 1, 0, 0, 0]),
+    ],
+)
+def test_a_correction_steers_to_the_side_it_means(predictor, laterality, orientation, edit, present):
+    film = from_array(bright("left upper"), orientation=orientation)
+    prediction = predictor.segment(film, laterality=laterality, edit=edit)
+    zones = Zones.from_present(present)
+    assert prediction.report.zones.present == zones.present
+    told = predictor.infer(predictor.preprocess.apply(film)[None], [zones.index]).probability[0]
+    np.testing.assert_array_equal(prediction.probability, predictor.preprocess.restore(told, film.grid))
+    text, own = prediction.record["text"], prediction.record["own_report"]
+    assert text["mode"] == "edited"
+    assert text["edit"] == edit
+    assert text["laterality"] == laterality
+    assert own["sentence"]["viewer"] == LEFT_UPPER  # what was written stays on record
+    assert text["used"] != own["sentence"]
+    assert "W_GENERATED" not in codes(prediction)
+
+
+def test_a_correction_may_take_everything_away(predictor):
+    film = from_array(bright("left upper"), orientation=("L", "F"))
+    silent = predictor.segment(film, text_free="none")
+    for edit in ("-right upper", "no infection."):
+        prediction = predictor.segment(film, edit=edit)
+        assert prediction.record["text"]["mode"] == "edited"
+        assert prediction.record["text"]["used"] is None
+        assert prediction.report is None
+        assert codes(prediction) == ["W_EDITED_TO_NOTHING"]
+        np.testing.assert_array_equal(prediction.probability, silent.probability)
+
+
+def test_a_correction_without_effect_is_told(predictor):
+    film = from_array(bright("left upper"), orientation=("L", "F"))
+    assert codes(predictor.segment(film, edit="-left upper")) == ["W_EDIT_WITHOUT_EFFECT"]

@@ -1,0 +1,140 @@
+"""`textray segment` with weights that write their own report."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A picture whose upper left is bright."""
+    path = tmp_path / "in" / "chest.png"
+    path.parent.mkdir()
+    pixels = np.zeros((96, 72), np.uint8)
+    pixels[:36, :36] = 200
+    PILImage.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def segment(cli, picture, writing_bundle, tmp_path):
+    def run(*args):
+        return cli("segment", picture, "--model", writing_bundle, "--out", tmp_path / "out", "--threads", "1", *args)
+
+    return run
+
+
+def record(tmp_path):
+    return json.loads((tmp_path / "out" / "chest.json").read_text())
+
+
+def test_the_written_sentence_is_told_on_the_terminal_and_in_the_files(segment, tmp_path):
+    result = segment()
+    assert result.code == 0
+    assert "text: generated: unilateral pulmonary infection, one infected area, upper right lung." in result.out
+    assert "warning W_GENERATED" in result.err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "chest.json",
+        "chest.mask.png",
+        "chest.overlay.png",
+        "chest.report-attention.png",
+        "run.json",
+    ]
+    assert record(tmp_path)["outputs"]["attention"] == "chest.report-attention.png"
+    row = json.loads((tmp_path / "out" / "run.json").read_text())["items"][0]
+    assert row["text_mode"] == "generated"
+    assert row["written"] == "unilateral pulmonary infection, one infected area, upper right lung."
+
+
+@pytest.mark.parametrize(
+    ("args", "used"),
+    [
+        (("--edit", "+left lower"), "lower left lung and upper right lung"),
+        (("--edit", "-right upper +left lower"), "lower left lung"),
+        (("--edit", "-left upper +right lower", "--laterality", "viewer"), "lower left lung"),
+        (("--edit", "opacity in the left lower zone"), "lower left lung"),
+        (("--edit", "opacity in the left lower zone", "--laterality", "viewer"), "lower right lung"),
+    ],
+)
+def test_a_correction_by_the_patients_or_the_viewers_words(segment, tmp_path, args, used):
+    result = segment(*args)
+    assert result.code == 0
+    text = record(tmp_path)["text"]
+    assert text["mode"] == "edited"
+    assert text["used"]["patient"].endswith(f", {used}.")
+    assert "Left and right in the words are the" in result.err
+
+
+def test_results_of_another_correction_are_not_taken_for_finished(segment, tmp_path):
+    def statuses(*args):
+        return [row["status"] for row in segment("--json", *args).rows if row["type"] == "result"]
+
+    assert statuses() == ["done"]
+    assert statuses() == ["finished"]
+    assert statuses("--edit", "+left lower") == ["done"]
+    assert statuses("--edit", "+left lower") == ["finished"]
+    assert statuses("--edit", "+left middle") == ["done"]
+    assert statuses("--edit", "+left middle", "--laterality", "viewer") == ["done"]
+    assert statuses("--text-free", "none") == ["done"]
+    assert statuses("--text-free", "none") == ["finished"]
+    (tmp_path / "out" / "chest.report-attention.png").unlink()
+    assert statuses("--text-free", "none") == ["done"]
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("--edit", "+left lower", "--text", "left base"), "the report that the network writes"),
+        (("--edit", "+left lower", "--text-free", "none"), "the report that the network writes"),
+        (("--edit", "Hello World"), "not understood"),
+        (("--edit", ""), "blank"),
+        (("--edit", "left upper -right lower"), "mixes"),
+    ],
+)
+def test_a_correction_that_cannot_be_made_is_refused_at_once(segment, tmp_path, args, told):
+    result = segment(*args)
+    assert result.code == 2
+    assert told in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_of_reports_leaves_nothing_to_correct(segment, tmp_path):
+    table = tmp_path / "texts.csv"
+    table.write_text("image,text\nchest.png,left base\n")
+    result = segment("--edit", "+left lower", "--texts", table)
+    assert result.code == 2
+    assert "both reports and a correction" in result.err
+
+
+@pytest.mark.parametrize("args", [("--edit", "+left lower"), ("--text-free", "generated")])
+def test_weights_that_write_none_say_so(cli, picture, tiny_bundle, tmp_path, args):
+    result = cli("segment", picture, "--model", tiny_bundle, "--out", tmp_path / "out", *args)
+    assert result.code == 2
+    assert "writes no report" in result.err
+    assert not list((tmp_path / "out").glob("chest*"))
+
+
+def test_a_picture_of_a_users_own_is_not_overwritten_by_the_attention(segment, tmp_path):
+    (tmp_path / "out").mkdir()
+    own = tmp_path / "out" / "chest.report-attention.png"
+    PILImage.fromarray(np.zeros((4, 4), np.uint8)).save(own)
+    before = own.read_bytes()
+    assert segment().code == 0
+    assert own.read_bytes() == before
+    assert len(list((tmp_path / "out").glob("chest-*.json"))) == 1
+
+
+def test_results_are_no_input_of_a_later_run(segment, cli, writing_bundle, tmp_path):
+    segment()
+    again = cli("segment", tmp_path / "out", "--model", writing_bundle, "--out", tmp_path / "more")
+    assert "W_OWN_RESULT" in again.err
+    assert not list((tmp_path / "more").glob("chest*"))
+
+
+def test_info_says_what_the_weights_write(cli, writing_bundle, tiny_bundle):
+    told = cli("info", writing_bundle).out
+    assert "writes_report: True" in told
+    assert "text_free: generated" in told
+    assert "writes_report: False" in cli("info", tiny_bundle).out
