@@ -14,6 +14,7 @@ Nothing but a look-up joins the halves, so that one graph runs with a report and
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -28,16 +29,15 @@ ZONES = 6
 
 
 class Locator(nn.Module):
-    """Base of what tells zones from an image.
+    """Base of what tells zones from an image. It has its image trunk as ``trunk``.
 
     Args:
-        trunk: Image trunk, which learns at the trunk's rate.
         size_multiple: Height and width must be multiples of this.
     """
 
-    def __init__(self, trunk: nn.Module, *, size_multiple: int) -> None:
+    def __init__(self, *, size_multiple: int) -> None:
         super().__init__()
-        self.trunk, self.size_multiple = trunk, size_multiple
+        self.size_multiple = size_multiple
 
     def load_pretrained(self) -> None:
         """Read the pretrained tensors that the configuration names, if any."""
@@ -126,7 +126,7 @@ class SelfGuided(Network):
     @property
     def trunk(self) -> nn.ModuleList:
         """Both image trunks, the locator's and the segmenter's."""
-        return nn.ModuleList(part for half in (self.locator, self.segmenter) if (part := getattr(half, "trunk", None)))
+        return nn.ModuleList(cast(nn.Module, half.trunk) for half in (self.locator, self.segmenter))
 
     def load_pretrained(self) -> None:
         """Read the pretrained tensors of both halves."""
@@ -204,7 +204,8 @@ class SelfGuided(Network):
             if text_mask is not None:
                 own = own & ~(text_mask < 0).any(1)
             features = torch.where(given[:, None, None], F.pad(text_features, (0, 0, 0, short)), features)
-            mask = torch.where(given[:, None], F.pad(real, (0, short)), mask & own[:, None])
+            # Not torch.where, whose graph on truth values onnxruntime has no code for.
+            mask = F.pad(real, (0, short)) | (mask & own[:, None])
         else:
             mask = mask & own[:, None]
         if self.zone_tokens:

@@ -1,0 +1,152 @@
+r"""SGSeg: a film's own report guides its segmentation.
+
+Source: Ye, Meng, Li, Feng, Kim: Enabling Text-free Inference in Language-guided Segmentation of Chest X-rays via
+Self-guidance, MICCAI 2024. ``SGSeg`` has the paper's LERG, ``SGSegSimple`` a pooled classifier in its place.
+
+The idea: a segmenter that was trained with true reports needs one at inference, when none exists yet. A detector that
+was trained to tell the zones of the true reports writes it: zones, then a sentence, then the segmenter.
+
+Shapes in the paper's configuration, 224 x 224, L = 24 tokens of width D = 768:
+
+    ============  ==========================================================  =====================================
+    part          operation                                                   output
+    ============  ==========================================================  =====================================
+    trunk         ResNet-50-vd at strides 8, 16, 32                           512x28², 1024x14², 2048x7²
+    fusion        Conv 1x1, BN; one encoder layer on 7²; CCFM up and down     256 at 28², 14², 7²
+    decoder       the 300 best of 1,029 places; six deformable layers         X, 300 x 256
+    aggregator    A = softmax(X q^T) X; Linear                                256; 6 zone logits
+    report        zones at their thresholds; row of the bank                  24 x 768
+    segmenter     GuideDecoder                                                1x224² logits
+    ============  ==========================================================  =====================================
+
+Differences from the paper: logits leave the network; where no zone is found the segmenter runs without a report, since
+no training film is without an infection; thresholds of zones are settable. Options go past the paper: MMI-UNet as
+segmenter, six queries or a mean as aggregator, tokens of the zones' probabilities beside the sentence.
+
+Differences from the authors' released code: the detector runs once an image, and its report is chosen without gradient;
+published detector weights reach the detector; what no loss can train is frozen, not called trainable; sentences come
+from a table of the frozen text encoder; the trunk is the paper's ResNet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from textray.errors import UsageError
+from textray.models.base import Network
+from textray.models.guide_decoder import GuideDecoder, GuideDecoderConfig
+from textray.models.locators import LERG, PooledConfig, PooledLocator
+from textray.models.mmi_unet import MMIUNet, MMIUNetConfig
+from textray.models.self_guided import SelfGuided
+from textray.nn.detector import LERGConfig
+
+
+def _theirs() -> GuideDecoderConfig:
+    """The decoder as the authors of SGSeg have it."""
+    return GuideDecoderConfig(trunk="convnext_tiny.fb_in1k", scale=0.01)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGSegConfig:
+    """Sizes of an SGSeg; the defaults are the paper's configuration.
+
+    Attributes:
+        locator: Sizes of LERG.
+        guide_decoder: Sizes of a GuideDecoder as segmenter, the paper's; or
+        mmi_unet: Sizes of an MMI-UNet as segmenter. One of both, the other ``None``.
+        tokens: Most tokens L of a report, padding included; the length of the table of sentences.
+        zone_tokens: Tokens of the zones' probabilities beside the network's own sentence; see
+            `textray.models.self_guided.SelfGuided`.
+        guide_gradient: Let the loss of the mask reach the locator through them.
+    """
+
+    locator: LERGConfig = field(default_factory=LERGConfig)
+    guide_decoder: GuideDecoderConfig | None = field(default_factory=_theirs)
+    mmi_unet: MMIUNetConfig | None = None
+    tokens: int = 24
+    zone_tokens: bool = False
+    guide_gradient: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGSegSimpleConfig:
+    """Sizes of an SGSeg with a pooled classifier: those of `SGSegConfig`, the locator's apart.
+
+    Attributes:
+        locator: Sizes of the pooled classifier.
+        guide_decoder: See `SGSegConfig`.
+        mmi_unet: See `SGSegConfig`.
+        tokens: See `SGSegConfig`.
+        zone_tokens: See `SGSegConfig`.
+        guide_gradient: See `SGSegConfig`.
+    """
+
+    locator: PooledConfig = field(default_factory=PooledConfig)
+    guide_decoder: GuideDecoderConfig | None = field(default_factory=_theirs)
+    mmi_unet: MMIUNetConfig | None = None
+    tokens: int = 24
+    zone_tokens: bool = False
+    guide_gradient: bool = False
+
+
+class SGSeg(SelfGuided):
+    """SGSeg in its paper form: LERG writes, the segmenter reads.
+
+    Args:
+        config: Sizes; the defaults are the paper's: 83,964,009 trainable parameters.
+
+    Raises:
+        UsageError: If there is no segmenter or two, or a size is impossible.
+    """
+
+    def __init__(self, config: SGSegConfig = SGSegConfig()) -> None:
+        segmenter = build_segmenter(config)
+        super().__init__(
+            LERG(config.locator, in_channels=segmenter.in_channels),
+            segmenter,
+            tokens=config.tokens,
+            zone_tokens=config.zone_tokens,
+            guide_gradient=config.guide_gradient,
+        )
+        self.config = config
+
+
+class SGSegSimple(SelfGuided):
+    """SGSeg with a pooled classifier in LERG's place: a row of the paper's ablation.
+
+    Args:
+        config: Sizes.
+
+    Raises:
+        UsageError: If there is no segmenter or two, or a size is impossible.
+    """
+
+    def __init__(self, config: SGSegSimpleConfig = SGSegSimpleConfig()) -> None:
+        segmenter = build_segmenter(config)
+        super().__init__(
+            PooledLocator(config.locator, in_channels=segmenter.in_channels),
+            segmenter,
+            tokens=config.tokens,
+            zone_tokens=config.zone_tokens,
+            guide_gradient=config.guide_gradient,
+        )
+        self.config = config
+
+
+def build_segmenter(config: SGSegConfig | SGSegSimpleConfig) -> Network:
+    """Build the segmenter that a configuration names.
+
+    Raises:
+        UsageError: If it names none or two, or one with a zone head of its own.
+    """
+    if (config.guide_decoder is None) == (config.mmi_unet is None):
+        raise UsageError(
+            "a self-guided network has one segmenter",
+            came="none" if config.mmi_unet is None else "guide_decoder and mmi_unet",
+            expected="sizes of guide_decoder or of mmi_unet, and null for the other",
+        )
+    if config.mmi_unet is None:
+        return GuideDecoder(config.guide_decoder or GuideDecoderConfig())
+    if config.mmi_unet.zone_head:
+        raise UsageError("the locator tells the zones, so a zone head would learn nothing", do="Leave zone_head out")
+    return MMIUNet(config.mmi_unet)

@@ -1,0 +1,295 @@
+r"""LERG's detector: object queries of RT-DETR, aggregated by where they are into zone logits.
+
+Source: Ye, Meng, Li, Feng, Kim: Enabling Text-free Inference in Language-guided Segmentation of Chest X-rays via
+Self-guidance, MICCAI 2024 (localization-enhanced report generation). The detector is transformers' ``RTDetrModel``
+(Zhao et al., DETRs Beat YOLOs on Real-time Object Detection, CVPR 2024)::
+
+    X = Decode(CCFM(F_CNN(image)))               object queries, (B, Q, d)
+    A = softmax(X q^T) X                         one learned query q; (B, d)
+    z = W A + b                                  zone logits, (B, 6)
+
+Nothing trains boxes here, so none are given away. What is shown instead is where the queries look: the aggregator's
+weight of each query, spread over the places that its last layer samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import RTDetrConfig, RTDetrModel
+from transformers.models.rt_detr.configuration_rt_detr_resnet import RTDetrResNetConfig
+
+from textray.errors import UsageError
+from textray.nn.detector_weights import load_detector
+from textray.nn.image_encoder import ImageEncoder
+
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "resnet18_vd": {"depths": (2, 2, 2, 2), "hidden_sizes": (64, 128, 256, 512), "layer_type": "basic"},
+    "resnet50_vd": {"depths": (3, 4, 6, 3), "hidden_sizes": (256, 512, 1024, 2048), "layer_type": "bottleneck"},
+}
+"""Trunks of published detectors, which come with transformers; every other name is one of timm's."""
+CLASSES = 80
+"""Classes that published detectors were trained on; their scores choose the queries."""
+DEAD = ("enc_output.", "enc_score_head.", "enc_bbox_head.")
+"""Parts that choose queries and their places: RT-DETR detaches both, so that only a loss on boxes would train them."""
+STRIDES = (8, 16, 32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LERGConfig:
+    """Sizes of LERG; the defaults are the paper's configuration.
+
+    Attributes:
+        trunk: ``resnet50_vd`` or ``resnet18_vd`` as published detectors have them, or timm's name of a trunk.
+        trunk_weights: Where the pretrained tensors of a trunk of timm's come from (see
+            `textray.nn.image_encoder.read_trunk`), or ``None`` for random ones.
+        detector_weights: A published RT-DETR, trunk included: a ``.safetensors`` file or a folder with a
+            ``model.safetensors``; ``None`` for a random start. Read once, when a training starts.
+        width: Width d of maps and queries, a multiple of 4 and of ``heads``.
+        queries: Object queries Q; an image with fewer places than that has as many queries as places.
+        layers: Layers of the decoder.
+        heads: Heads of an attention.
+        ffn: Hidden width of the feed-forward layers.
+        expansion: Inner width of the fusion blocks as a share of ``width``: 1, and 0.5 in the small published detector.
+        aggregate: How queries become zones: ``one`` learned query asks for all six (the paper), ``six`` ask for one
+            each, ``mean`` asks nothing.
+    """
+
+    trunk: str = "resnet50_vd"
+    trunk_weights: str | None = None
+    detector_weights: str | None = None
+    width: int = 256
+    queries: int = 300
+    layers: int = 6
+    heads: int = 8
+    ffn: int = 1024
+    expansion: float = 1.0
+    aggregate: Literal["one", "six", "mean"] = "one"
+
+
+class Aggregator(nn.Module):
+    """Object queries to zone logits.
+
+    Args:
+        width: Width d of a query.
+        mode: See `LERGConfig.aggregate`.
+    """
+
+    def __init__(self, width: int, mode: Literal["one", "six", "mean"]) -> None:
+        super().__init__()
+        self.mode = mode
+        if mode != "mean":
+            # Queries leave a layer norm with a length of sqrt(d): so the scores start with a spread of 1.
+            self.query = nn.Parameter(torch.randn(1 if mode == "one" else 6, width) * width**-0.5)
+        self.classifier = nn.Linear(width, 6)
+
+    def forward(self, objects: Tensor) -> tuple[Tensor, Tensor]:
+        """Aggregate.
+
+        Args:
+            objects: X, ``(B, Q, d)``.
+
+        Returns:
+            Zone logits ``(B, 6)`` and the weight of each object ``(B, Q)``, with sum 1; the mean of the six if each
+            zone has its own.
+        """
+        if self.mode == "mean":
+            weights = torch.full_like(objects[:, None, :, 0], 1 / objects.shape[1])  # (B, 1, Q)
+        else:
+            weights = torch.softmax(self.query @ objects.transpose(1, 2), 2)  # (B, 1 or 6, Q)
+        gathered = weights @ objects  # (B, 1 or 6, d)
+        logits = (gathered * self.classifier.weight).sum(2) + self.classifier.bias
+        return logits, weights.mean(1)
+
+
+class Detector(nn.Module):
+    """RT-DETR up to its object queries, with the places at which they look.
+
+    Its parts are called one by one, as ``RTDetrModel.forward`` does, which fixes the batch of an exported graph and
+    has no room for images with fewer places than queries.
+
+    Args:
+        config: Sizes.
+        in_channels: Channels of the image.
+
+    Raises:
+        UsageError: If a size is impossible, or weights are named that the trunk cannot take.
+    """
+
+    def __init__(self, config: LERGConfig, *, in_channels: int) -> None:
+        super().__init__()
+        check(config)
+        self.config = config
+        encoder = None
+        trunk = PUBLISHED.get(config.trunk)
+        if trunk is None:
+            encoder = ImageEncoder(config.trunk, in_channels=in_channels, weights=config.trunk_weights)
+            # The smallest trunk of transformers with these channels; ours takes its place below.
+            trunk = {"depths": (1,) * 4, "hidden_sizes": encoder.channels, "layer_type": "bottleneck"}
+        shape = {key: list(value) if isinstance(value, tuple) else value for key, value in trunk.items()}
+        self.rt_detr = RTDetrModel(
+            RTDetrConfig(
+                backbone_config=RTDetrResNetConfig(num_channels=in_channels, out_indices=[2, 3, 4], **shape),
+                freeze_backbone_batch_norms=False,  # without detector weights there is nothing worth freezing
+                encoder_in_channels=shape["hidden_sizes"][1:],
+                encoder_hidden_dim=config.width,
+                encoder_ffn_dim=config.ffn,
+                encoder_attention_heads=config.heads,
+                hidden_expansion=config.expansion,
+                d_model=config.width,
+                decoder_in_channels=[config.width] * 3,
+                decoder_ffn_dim=config.ffn,
+                decoder_layers=config.layers,
+                decoder_attention_heads=config.heads,
+                num_queries=config.queries,
+                num_labels=CLASSES,
+                num_denoising=0,
+                learn_initial_query=False,
+            )
+        )
+        if encoder is not None:
+            self.rt_detr.backbone = encoder
+        _start(self.rt_detr)
+        for name, parameter in self.rt_detr.named_parameters():
+            parameter.requires_grad_(not name.startswith(DEAD))
+
+    def load_pretrained(self) -> None:
+        """Read the pretrained tensors that the configuration names, if any."""
+        if isinstance(self.rt_detr.backbone, ImageEncoder):
+            self.rt_detr.backbone.load_pretrained()
+        if self.config.detector_weights is not None:
+            load_detector(self.rt_detr, self.config.detector_weights)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Detect.
+
+        Args:
+            image: ``(B, C, H, W)``, H and W multiples of 32.
+
+        Returns:
+            Object queries X ``(B, Q, d)``; the N places that each samples in the last layer, ``(B, Q, N, 2)`` as x and
+            y, 0 to 1 inside the image; and their shares ``(B, Q, N)``, with sum 1.
+        """
+        sources = self.fuse(image)
+        sizes = [(source.shape[2], source.shape[3]) for source in sources]
+        memory = torch.cat([source.flatten(2).transpose(1, 2) for source in sources], 1)  # (B, places, d)
+        queries, anchors = self.choose(memory, sizes)
+        shapes = torch.tensor(sizes, device=image.device)
+        starts = torch.cat([shapes.new_zeros(1), shapes.prod(1).cumsum(0)[:-1]])
+        seen: dict[str, Tensor] = {}
+        look = self.rt_detr.decoder.layers[-1].encoder_attn
+        hook = look.register_forward_pre_hook(lambda module, given, named: seen.update(named), with_kwargs=True)
+        try:
+            objects = self.rt_detr.decoder(
+                inputs_embeds=queries,
+                encoder_hidden_states=memory,
+                reference_points=anchors,
+                spatial_shapes=shapes,
+                spatial_shapes_list=sizes,
+                level_start_index=starts,
+            ).last_hidden_state
+        finally:
+            hook.remove()
+        with torch.no_grad():  # for showing only
+            asking = seen["hidden_states"] + seen["position_embeddings"]  # (B, Q, d)
+            heads = (*asking.shape[:2], look.n_heads, -1)
+            shares = torch.softmax(look.attention_weights(asking).view(heads), 3)  # (B, Q, heads, levels * points)
+            offsets = look.sampling_offsets(asking).view(*shares.shape, 2)
+            box = seen["reference_points"][:, :, :, None]  # (B, Q, 1, 1, 4): centre and size
+            sampled = box[..., :2] + offsets / look.n_points * box[..., 2:] / 2
+            return objects, sampled.flatten(2, 3), shares.flatten(2) / look.n_heads
+
+    def fuse(self, image: Tensor) -> list[Tensor]:
+        """Trunk, encoder and fusion: ``(B, C, H, W)`` to three maps ``(B, d, h, w)`` at strides 8, 16, 32."""
+        backbone = self.rt_detr.backbone
+        ours = isinstance(backbone, ImageEncoder)
+        maps = backbone(image)[1:] if ours else backbone.model(image).feature_maps
+        maps = [project(found) for project, found in zip(self.rt_detr.encoder_input_proj, maps, strict=True)]
+        fused = self.rt_detr.encoder(maps).last_hidden_state
+        return [project(found) for project, found in zip(self.rt_detr.decoder_input_proj, fused, strict=True)]
+
+    @torch.no_grad()
+    def choose(self, memory: Tensor, sizes: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """Choose the places that the best scores come from, all of them where there are no more than queries.
+
+        Args:
+            memory: ``(B, places, d)``, the maps one behind the other.
+            sizes: Height and width of each.
+
+        Returns:
+            Queries to start from ``(B, Q, d)`` and logits of their boxes ``(B, Q, 4)``.
+        """
+        anchors, valid = self.rt_detr.generate_anchors(tuple(sizes), device=memory.device, dtype=memory.dtype)
+        embedded = self.rt_detr.enc_output(valid.to(memory.dtype) * memory)
+        scores = self.rt_detr.enc_score_head(embedded).amax(2)  # (B, places)
+        boxes = self.rt_detr.enc_bbox_head(embedded) + anchors
+        best = scores.topk(min(self.config.queries, scores.shape[1]), dim=1).indices[..., None]  # (B, Q, 1)
+        return embedded.gather(1, best.expand(-1, -1, embedded.shape[2])), boxes.gather(1, best.expand(-1, -1, 4))
+
+
+def check(config: LERGConfig) -> None:
+    """Refuse sizes that no detector can have.
+
+    Raises:
+        UsageError: If a size is impossible, or weights are named that the trunk cannot take.
+    """
+    numbers = (config.queries, config.layers, config.heads, config.ffn)
+    if min(numbers) < 1 or config.width % 4 or config.width % config.heads or config.width * config.expansion < 1:
+        raise UsageError(
+            "a detector cannot have these sizes",
+            came=f"queries, layers, heads, ffn {numbers}, width {config.width}, expansion {config.expansion}",
+            expected="each 1 or more, and a width that is a multiple of 4 and of heads",
+        )
+    if config.trunk in PUBLISHED and config.trunk_weights is not None:
+        raise UsageError(
+            f"the trunk {config.trunk} has no weights of its own",
+            came=f"trunk_weights {config.trunk_weights}",
+            do="Name a whole published detector as detector_weights",
+        )
+    if config.trunk not in PUBLISHED and config.detector_weights is not None:
+        raise UsageError(
+            "detector_weights hold their own trunk",
+            came=f"trunk {config.trunk}",
+            expected=" or ".join(PUBLISHED),
+            do="Choose such a trunk, or name trunk_weights alone",
+        )
+
+
+def _start(detector: RTDetrModel) -> None:
+    """Give all but the trunk the start that a detector learns from.
+
+    transformers starts batch norms near zero, which only a reading of published weights makes good. Boxes start as the
+    anchors themselves, so that each query looks around its own place.
+    """
+    for name, module in detector.named_modules():
+        if name.startswith("backbone") or name.endswith((".sampling_offsets", ".attention_weights")):
+            continue
+        if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d, nn.LayerNorm)):
+            module.reset_parameters()
+    last = detector.enc_bbox_head.layers[-1]
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+
+
+def splat(places: Tensor, shares: Tensor, size: tuple[int, int]) -> Tensor:
+    """Spread shares over a map, each between the four cells around its place; what is outside counts at the border.
+
+    Args:
+        places: ``(B, N, 2)``, x and y, 0 to 1 inside the image.
+        shares: ``(B, N)``.
+        size: Height h and width w of the map.
+
+    Returns:
+        ``(B, 1, h, w)``, with the sum of the shares.
+    """
+    across, down = (
+        F.relu(
+            1 - ((places[..., axis] * n - 0.5).clamp(0, n - 1)[..., None] - torch.arange(n, device=places.device)).abs()
+        )
+        for axis, n in enumerate(reversed(size))
+    )  # (B, N, w), (B, N, h)
+    return ((down * shares[..., None]).transpose(1, 2) @ across)[:, None]
