@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
-from typing import Any
+from dataclasses import fields, is_dataclass
+from typing import Any, cast, get_args, get_type_hints
 
 from safetensors.torch import load
 
@@ -19,15 +19,61 @@ def build(row: FormRow, config: Mapping[str, Any]) -> Network:
     """Build a network with random weights from its row and the fields of its config, as JSON gives them.
 
     Raises:
-        UsageError: If a field is unknown.
+        UsageError: If a field is unknown, or one that has fields of its own is something else.
     """
     kind = registry.load(row.config)
-    known = {field.name for field in fields(kind)}
-    if set(config) - known:
-        raise UsageError(f"unknown fields for {row.path}", came=sorted(set(config) - known), expected=sorted(known))
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in config.items()}
-    network: Network = registry.load(row.path)(kind(**values))
+    unknown: dict[str, list[str]] = {}
+    made = _read(kind, config, "", unknown)
+    if unknown:
+        came = [prefix + name for prefix, names in unknown.items() for name in names]
+        known = [prefix + name for prefix in unknown for name in _kinds(kind, prefix)]
+        raise UsageError(f"unknown fields for {row.path}", came=sorted(came), expected=sorted(known))
+    network: Network = registry.load(row.path)(made)
     return network
+
+
+def _read(kind: type[Any], config: Mapping[str, Any], prefix: str, unknown: dict[str, list[str]]) -> Any:  # noqa: ANN401 -- the dataclass that a row names
+    """Make a dataclass from a mapping: lists become tuples, mappings the dataclasses of their fields.
+
+    Args:
+        kind: The dataclass.
+        config: Its fields; those left out keep their defaults.
+        prefix: Where the mapping stands, such as ``locator.``, for errors.
+        unknown: Names that ``kind`` and the dataclasses in it do not have, by prefix; added to.
+
+    Returns:
+        The dataclass; ``None`` once a name is unknown.
+
+    Raises:
+        UsageError: If a field that has fields of its own is something else.
+    """
+    inner = _kinds(kind)
+    if strange := [name for name in config if name not in inner]:
+        unknown[prefix] = strange
+    values: dict[str, Any] = {}
+    for name, value in config.items():
+        part = inner.get(name)
+        if part is None or value is None:
+            values[name] = tuple(value) if isinstance(value, list) else value
+        elif isinstance(value, Mapping):
+            values[name] = _read(part, value, f"{prefix}{name}.", unknown)
+        else:
+            raise UsageError(
+                f"the field {prefix}{name} has fields of its own", came=value, expected=sorted(_kinds(part))
+            )
+    return None if unknown else kind(**values)
+
+
+def _kinds(kind: type[Any], prefix: str = "") -> dict[str, type[Any] | None]:
+    """Fields of a dataclass, or of one in it, each with the dataclass that it holds, if it holds any."""
+    hints = get_type_hints(kind)
+    found: dict[str, type[Any] | None] = {}
+    for field in fields(kind):
+        choices = [choice for choice in (hints[field.name], *get_args(hints[field.name])) if is_dataclass(choice)]
+        found[field.name] = cast(type[Any], choices[0]) if choices else None
+    first, _, rest = prefix.partition(".")
+    part = found.get(first)
+    return _kinds(part, rest) if part is not None else found
 
 
 def load_network(bundle: Bundle) -> Network:
