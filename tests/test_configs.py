@@ -12,7 +12,10 @@ from textray.training import cli as training
 
 RECIPES = sorted(training.recipes())
 NETWORKS = {"mmi_unet": "textray.models.mmi_unet.MMIUNet", "unet": "textray.models.baselines.unet.UNet"}
-NAMING = ("data.data", "model.network.class_path")
+CONFIG = "model.network.init_args.config"
+SEGMENTERS = ("guide_decoder", "mmi_unet")
+"""Parts of a self-guided network's config of which one is there; what it does not say are that part's defaults."""
+NAMING = ("task", "data.data", "model.network.class_path", *(f"{CONFIG}.{part}" for part in SEGMENTERS))
 """Keys that say what a recipe is about; they may repeat a default."""
 
 
@@ -78,9 +81,15 @@ def test_a_recipe_is_parsed_and_means_what_it_says(name, parse):
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_holds_only_what_differs_from_the_defaults(name, parse, tmp_path):
     recipe = read(name)
-    network = recipe.get("model", {}).get("network", {}).get("class_path", NETWORKS["mmi_unet"])
+    said = recipe.get("model", {}).get("network", {})
+    network = {"class_path": said.get("class_path", NETWORKS["mmi_unet"])}
+    parts = said.get("init_args", {}).get("config", {})
+    chosen = {part: None if parts[part] is None else {} for part in SEGMENTERS if part in parts}
+    if chosen:
+        network["init_args"] = {"config": chosen}
+    about = {"task": recipe["task"]} if "task" in recipe else {}  # decides which other values there are
     bare = tmp_path / "bare.yaml"
-    bare.write_text(yaml.safe_dump({"model": {"network": {"class_path": network}}}))
+    bare.write_text(yaml.safe_dump(about | {"model": {"network": network}}))
     defaults = dict(leaves(parse("--config", str(bare))))
     repeated = [key for key, value in leaves(recipe) if key not in NAMING and defaults[key] == value]
     assert not repeated, f"{name} repeats defaults"
@@ -108,10 +117,13 @@ def test_the_paper_recipe_is_the_networks_default(parse):
 @pytest.mark.parametrize("name", [n for n in RECIPES if "network" in (read(n).get("model") or {})])
 def test_a_recipe_stops_and_selects_on_what_its_network_logs(name, parse):
     found = parse("--config", name)
-    reads_text = found["model"]["text_encoder"] is not None
-    logged = {"inner/loss", "inner/dice", "inner/dice_none"} | (
-        {"inner/dice_oracle", "inner/dice_mean"} if reads_text else set()
-    )
+    model, logged = found["model"], {"inner/loss"}
+    if model.get("segment", True) and found["task"] == "segmentation":
+        logged |= {"inner/dice", "inner/dice_none"}
+        if model["text_encoder"] is not None:
+            logged |= {"inner/dice_oracle", "inner/dice_mean"}
+    if ".sgseg." in model["network"]["class_path"]:
+        logged |= {"inner/zones_f1"} | ({"inner/dice_generated"} if model["segment"] else set())
     assert found["checkpoint"]["monitor"] in logged
     assert found["stopping"]["monitor"] in logged
 

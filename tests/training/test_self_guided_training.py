@@ -282,6 +282,16 @@ def test_parts_start_from_their_own_trainings(stages):
     assert not same(second.read, network.segmenter.read)
 
 
+def test_a_segmenter_leaves_the_zone_head_of_its_own_training_behind(stages):
+    folder, _, second = stages
+    checkpoint = torch.load(folder / "segmenter.ckpt", weights_only=True)
+    checkpoint["state_dict"]["network.zone_head.weight"] = torch.zeros(6, 8)
+    torch.save(checkpoint, folder / "with.ckpt")
+    network = Guided()
+    begin(network, [f"segmenter={folder / 'with.ckpt'}"])
+    assert same(second, network.segmenter)
+
+
 def test_what_parts_cannot_start_from_is_said(stages):
     folder, *_ = stages
     locator, segmenter = folder / "locator.ckpt", folder / "segmenter.ckpt"

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 import yaml
@@ -65,12 +65,13 @@ class TrainCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Declare the callbacks that can be configured, and link what must agree."""
         parser.add_argument("--task", type=TaskName, default="segmentation", help="What is trained for.")
+        monitor, mode = cast(type[Task], self._model_class).selects
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "stopping")
         parser.set_defaults(
             {
-                "checkpoint.monitor": "inner/dice",
-                "checkpoint.mode": "max",
+                "checkpoint.monitor": monitor,
+                "checkpoint.mode": mode,
                 "checkpoint.save_top_k": 1,
                 "checkpoint.filename": "best",
                 "checkpoint.auto_insert_metric_name": False,

@@ -77,7 +77,8 @@ def start_part(network: Network, part: str, path: Path) -> None:
 
     The checkpoint's tensors under the part's own name are taken; where it has none, those under the last words of the
     name; where it has none of these either, all of them. So ``segmenter=CKPT`` takes the segmenter of a self-guided
-    network as well as the whole of an MMI-UNet, and ``segmenter.trunk=CKPT`` the trunk of a pre-training.
+    network as well as the whole of an MMI-UNet, and ``segmenter.trunk=CKPT`` the trunk of a pre-training. A zone head
+    that the part lacks is left out: it is there for a loss of its own, and no mask depends on it.
 
     Args:
         network: Changed in place.
@@ -96,6 +97,8 @@ def start_part(network: Network, part: str, path: Path) -> None:
         if inside:
             tensors = inside
             break
+    own = module.state_dict()
+    tensors = {name: value for name, value in tensors.items() if name in own or not name.startswith("zone_head.")}
     missing = _copy(module, tensors, path)
     if missing:
         raise UsageError(

@@ -75,6 +75,8 @@ class ContrastiveTask(Task):
         UsageError: If the network has no trunk of `textray.nn.image_encoder.ImageEncoder`.
     """
 
+    selects = ("inner/loss", "min")
+
     def __init__(
         self,
         network: Network,

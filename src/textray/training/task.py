@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -14,12 +14,13 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from textray.data.module import Batch
+from textray.data.module import Batch, SegmentationData
 from textray.errors import UsageError
 from textray.models.base import Network
 from textray.nn.text_encoder import TextEncoder, load_text_encoder
 from textray.registry import form_of
 from textray.training.initial import begin, find_part
+from textray.training.zone_labels import label_training
 
 
 class Task(LightningModule):
@@ -38,9 +39,14 @@ class Task(LightningModule):
         initial: What to start from, see `textray.training.initial.begin`.
         freeze: Parts of the network that do not learn, such as ``locator``; their norms keep their statistics.
 
+    Attributes:
+        selects: Score that makes the best checkpoint unless another is asked for, and its best: ``max`` or ``min``.
+
     Raises:
         UsageError: If the network has no such part, or reads fewer tokens.
     """
+
+    selects: ClassVar[tuple[str, str]] = ("inner/dice", "max")
 
     def __init__(
         self,
@@ -86,9 +92,12 @@ class Task(LightningModule):
         return self._encoder[0]
 
     def setup(self, stage: str) -> None:
-        """Read the tensors to start from before a first training, not before a resumed one."""
+        """Read the tensors to start from before a first training, not before a resumed one; label zones by clusters."""
         if stage == "fit" and self.trainer.ckpt_path is None:
             begin(self.network, self.initial)
+        data = getattr(self.trainer, "datamodule", None)  # set up before the task
+        if stage == "fit" and isinstance(data, SegmentationData):
+            label_training(data, self.encoder)
 
     def on_train_epoch_start(self) -> None:
         """Let frozen parts compute as in use: no dropout, and norms that keep their statistics."""
