@@ -6,7 +6,7 @@ depends on seed, epoch and sample only, so a resumed training sees the very batc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -21,8 +21,8 @@ from textray.augment import Augment, Preset
 from textray.data.base import CaptionPolicy, Sample, Split, fingerprint, open_reader
 from textray.data.cache import PixelCache
 from textray.data.fractions import keep_share
-from textray.data.withhold import withhold
-from textray.errors import UsageError
+from textray.data.withhold import withhold, withhold_label
+from textray.errors import ShapeError, UsageError
 from textray.preprocess import Interpolation, Normalise, Preprocess
 from textray.records import Report, Zones
 from textray.registry import dataset
@@ -48,7 +48,8 @@ class Batch(TypedDict):
     Attributes:
         image: ``(B, C, H, W)`` float32, normalised.
         mask: ``(B, 1, H, W)`` float32, {0, 1}.
-        zones: ``(B, 6)`` float32, {0, 1}: the zones of the whole report, whatever ``text`` still says of them.
+        zones: ``(B, 6)`` float32, {0, 1}: the zones of the whole report, whatever ``text`` still says of them; or those
+            of the clusters of its captions, see `SegmentationData`.
         text: ``B`` sentences; ``None`` is no report.
         image_id: ``B`` names.
     """
@@ -95,6 +96,7 @@ class SegmentationSet(Dataset[Item]):
         self.samples, self.preprocess, self.augment = samples, preprocess, augment
         self.report_dropout, self.report_partial, self.seed = report_dropout, report_partial, seed
         self.pixels = PixelCache(samples, preprocess, folder=cache)
+        self.labels: Sequence[Zones] | None = None  # one for each sample; None takes the reports' zones
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -108,11 +110,16 @@ class SegmentationSet(Dataset[Item]):
         told = withhold(mask, report, own) if own.random() < self._withheld(epoch) else None
         if told is not None:
             (mask, report), certain = told, True  # without its words the cut mask would be a lie
-        pixels, mask, report = self.augment(self.pixels.image(index), mask, report, rng)
+        before = report
+        pixels, mask, report = self.augment(self.pixels.image(index), mask, before, rng)
+        zones = report.zones
+        if self.labels is not None:
+            label = withhold_label(self.labels[index], sample.report.zones, before.zones)
+            zones = label if report is before else label.mirror()  # only a flip makes a new report
         return Item(
             image=torch.from_numpy(self.preprocess.normalise_pixels(pixels)),
             mask=torch.from_numpy(np.ascontiguousarray(mask, dtype=np.float32))[None],
-            zones=torch.tensor(report.zones.present, dtype=torch.float32),
+            zones=torch.tensor(zones.present, dtype=torch.float32),
             text=report.text if certain else self._words(report, rng),
             image_id=sample.image_id,
         )
@@ -193,6 +200,9 @@ class SegmentationData(LightningDataModule):
             `textray.data.withhold` (0 is the paper's).
         report_withheld_last: That share in the last epoch, linear between; ``None`` keeps it the same throughout.
         captions: What to do with images without a usable caption.
+        labels: Zones to learn from: ``rules`` takes those the rule parser reads in each report, ``clusters`` those of
+            the cluster that its location phrase lies in. The training fits the clusters with its own text encoder and
+            hands them over (`set_labels`); reports and sentences stay as they are.
         split_by: How the data set is cut where it offers more than one way (``slice`` or ``volume`` for CT);
             ``None`` takes its first.
         train_fraction: Share of the images of ``fit`` to learn from, whole patients at a time; see
@@ -221,6 +231,7 @@ class SegmentationData(LightningDataModule):
         report_withheld: float = 0.0,
         report_withheld_last: float | None = None,
         captions: CaptionPolicy = "error",
+        labels: Literal["rules", "clusters"] = "rules",
         split_by: Literal["slice", "volume"] | None = None,
         train_fraction: float = 1.0,
         fraction_seed: int = 0,
@@ -253,6 +264,7 @@ class SegmentationData(LightningDataModule):
         self.report_withheld = report_withheld
         self.report_withheld_last = report_withheld if report_withheld_last is None else report_withheld_last
         self.cache = Path(cache) if cache is not None else None
+        self.labels = labels
         self.sets: dict[str, SegmentationSet] = {}
 
     def setup(self, stage: str) -> None:
@@ -278,6 +290,20 @@ class SegmentationData(LightningDataModule):
                 cache=self.cache,
             )
 
+    def set_labels(self, split: str, zones: Sequence[Zones]) -> None:
+        """Give the samples of a split other zones to learn from than their reports'.
+
+        Args:
+            split: ``fit`` or ``inner``.
+            zones: By image side, one for each of its samples, in their order.
+
+        Raises:
+            ShapeError: If there are more or fewer.
+        """
+        if len(zones) != len(self.sets[split]):
+            raise ShapeError(f"labels of {split}", came=len(zones), expected=f"{len(self.sets[split])}, one a sample")
+        self.sets[split].labels = tuple(zones)
+
     def train_dataloader(self) -> DataLoader[Item]:
         """Batches to learn from."""
         return self._loader("fit", shuffle=True)
@@ -288,6 +314,11 @@ class SegmentationData(LightningDataModule):
 
     def _loader(self, split: str, *, shuffle: bool) -> DataLoader[Item]:
         data = self.sets[split]
+        if self.labels == "clusters" and data.labels is None:
+            raise UsageError(
+                "labels: clusters needs the clusters before the first batch",
+                do="Train with a task that has a text encoder, or call textray.training.zone_labels.label_training",
+            )
         return DataLoader(
             data,
             batch_size=self.batch_size,
@@ -308,6 +339,7 @@ class SegmentationData(LightningDataModule):
             "report_partial": self.report_partial,
             "report_withheld": self.report_withheld,
             "report_withheld_last": self.report_withheld_last,
+            "labels": self.labels,
             "seed": self.seed,
             "split_by": self.split_by or next(iter(self.row.protocols), None),
             "train_fraction": self.train_fraction,

@@ -67,3 +67,18 @@ def withhold(
         return None
     zones = Zones.from_present(zone in named and zone not in gone for zone in range(6))
     return kept, replace(report.with_zones(zones), text=sentence(zones))
+
+
+def withhold_label(label: Zones, whole: Zones, told: Zones) -> Zones:
+    """Take from a label what was withheld from its report: those zones, and every zone of a side no longer named.
+
+    Args:
+        label: Zones of the sample, which need not be those of the report.
+        whole: Zones of the report.
+        told: Those of them that are left.
+    """
+    gone = {zone for zone, (was, left) in enumerate(zip(whole.present, told.present, strict=True)) if was and not left}
+    silent = {zone // 3 for zone in gone if not any(told.present[zone // 3 * 3 : zone // 3 * 3 + 3])}
+    return Zones.from_present(
+        present and zone not in gone and zone // 3 not in silent for zone, present in enumerate(label.present)
+    )

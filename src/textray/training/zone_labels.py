@@ -1,0 +1,277 @@
+"""Labels of zones from captions by clusters of their location phrases, beside those of the rule parser.
+
+SGSeg (Ye et al., MICCAI 2024) trains its localizer on pseudo-labels: the words of a caption that tell the place are
+encoded by the frozen text encoder and clustered by HDBSCAN. How a cluster becomes six bits it does not say. Here:
+
+- The phrase is what follows status and count of a caption, else the whole text.
+- Its vector is the mean over its tokens, without [CLS], [SEP] and padding (they are no words of it), of unit length.
+- HDBSCAN sees every caption, repeated ones too, of the captions learnt from and of no others.
+- A member of strength 0 is noise: it fell into a cluster that is infinitely dense without it.
+- A cluster means the zones that the rule parser reads in more than half of those members in which it reads any. Without
+  such a majority its members are noise. Where some members disagree with it, the notice `W_MIXED_CLUSTER` lists them.
+- The label of noise, and of a caption that was not learnt from, is the rule parser's; equal phrases have equal labels.
+
+On the captions of QaTa-COV19 the clusters are identity of strings. On captions in other words they are less right than
+the rule parser, which is why `textray.data.module.SegmentationData` has ``labels`` at ``rules``; figures and command:
+docs/how-to/train.md.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from textray.data.module import SegmentationData
+from textray.errors import DataError, UsageError
+from textray.nn.text_encoder import TextEncoder
+from textray.records import Laterality, Notice, Report, Zones, ZoneState
+from textray.text.cleaning import is_blank
+from textray.text.grammar import sentence
+from textray.text.report import parse
+from textray.training.phrase_clusters import MIN_CLUSTER_SIZE, cluster_phrases, location_phrase
+
+logger = logging.getLogger(__name__)
+
+MOST_CAPTIONS = 20_000
+"""Beyond it the matrix of distances, 8 bytes for each pair, would take more than 3.2 GB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Captions that are taken to name the same place.
+
+    Attributes:
+        number: From 0, in the order in which their first captions came.
+        size: Captions, repeated ones counted.
+        phrases: Its distinct location phrases, most frequent first.
+        zones: What the cluster means.
+        share: Of the members in which the rule parser reads any zone, those in which it reads these; in (0.5, 1].
+    """
+
+    number: int
+    size: int
+    phrases: tuple[str, ...]
+    zones: Zones
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZoneLabels:
+    """Zones of each caption, and how they came about.
+
+    Attributes:
+        labels: One for each caption, in their order.
+        cluster: Number of each caption's cluster, -1 for noise.
+        clusters: All clusters.
+        rules: What the rule parser reads in each caption.
+        found: Clusters and noise points of HDBSCAN itself, before members of strength 0 and clusters without a majority
+            became noise.
+        notices: `W_MIXED_CLUSTER`, `W_NO_MAJORITY` for each such cluster; `W_NO_ZONE` if captions are left without any.
+    """
+
+    labels: tuple[Zones, ...]
+    cluster: tuple[int, ...]
+    clusters: tuple[Cluster, ...]
+    rules: tuple[Zones, ...]
+    found: tuple[int, int]
+    notices: tuple[Notice, ...] = ()
+    _of_phrase: dict[str, Zones] = field(default_factory=dict, repr=False)
+
+    @property
+    def noise(self) -> int:
+        """Captions in no cluster."""
+        return self.cluster.count(-1)
+
+    @property
+    def purity(self) -> float:
+        """Of the captions in clusters, the share whose cluster means what the rule parser reads; 1 without clusters."""
+        inside = [i for i, number in enumerate(self.cluster) if number >= 0]
+        equal = sum(self.labels[i].present == self.rules[i].present for i in inside)
+        return equal / len(inside) if inside else 1.0
+
+    @property
+    def pure(self) -> int:
+        """Clusters in all of whose members the rule parser reads the same zones."""
+        mixed = {n for n, own, rule in self._rows() if own.present != rule.present}
+        return len(self.clusters) - len(mixed - {-1})
+
+    @property
+    def agreement(self) -> float:
+        """Share of all captions whose six bits are those of the rule parser."""
+        return sum(own.present == rule.present for _, own, rule in self._rows()) / len(self.labels)
+
+    def label(self, caption: str, rule: Zones) -> Zones:
+        """Label of any caption: that of its phrase if it was learnt from, else the rule parser's.
+
+        The nearest cluster is no better choice: phrases of different zones lie as near as phrases of the same ones.
+
+        Args:
+            caption: Its words.
+            rule: What the rule parser reads in it.
+        """
+        return self._of_phrase.get(location_phrase(caption), rule)
+
+    def _rows(self) -> zip[tuple[int, Zones, Zones]]:
+        return zip(self.cluster, self.labels, self.rules, strict=True)
+
+
+def fit_zone_labels(
+    captions: Sequence[str], encoder: TextEncoder, *, rules: Sequence[Zones] | None = None, strict: bool = False
+) -> ZoneLabels:
+    """Cluster captions by their place and label them; nothing is drawn at random.
+
+    Args:
+        captions: Those learnt from, and no others; each as often as it occurs. All mean the same convention of sides.
+        encoder: Frozen text encoder.
+        rules: What the rule parser reads in each; ``None`` reads the captions here, by the viewer's sides.
+        strict: Refuse mixed clusters instead of labelling them by their majority.
+
+    Raises:
+        UsageError: If there are fewer captions than a cluster has or more than `MOST_CAPTIONS`, one is blank, or no
+            phrase occurs twice: they have been de-duplicated, and density is what HDBSCAN clusters by.
+        DataError: With code ``E_MIXED_CLUSTER``, if strict and members of a cluster disagree with its majority.
+    """
+    phrases = _phrases(captions)
+    read = tuple(rules) if rules is not None else _read(captions)
+    if len(read) != len(captions):
+        raise UsageError("zones and captions differ in number", came=len(read), expected=len(captions))
+    groups, found = cluster_phrases(phrases, encoder)
+    clusters: list[Cluster] = []
+    notices: list[Notice] = []
+    cluster = [-1] * len(phrases)
+    labels = list(read)
+    for members in groups:
+        votes = Counter(read[i].present for i in members if _says(read[i]))
+        top, count = votes.most_common(1)[0] if votes else ((False,) * 6, 0)
+        if 2 * count <= votes.total():
+            notices.append(_notice("W_NO_MAJORITY", members, phrases, votes))
+            continue
+        zones = next(read[i] for i in members if read[i].present == top and _says(read[i]))
+        if len(votes) > 1:
+            notices.append(_notice("W_MIXED_CLUSTER", members, phrases, votes))
+        names = tuple(phrase for phrase, _ in Counter(phrases[i] for i in members).most_common())
+        for i in members:
+            cluster[i], labels[i] = len(clusters), zones
+        share = count / votes.total()
+        clusters.append(Cluster(number=len(clusters), size=len(members), phrases=names, zones=zones, share=share))
+    mixed = [notice for notice in notices if notice.code == "W_MIXED_CLUSTER"]
+    if strict and mixed:
+        raise DataError(
+            f"{len(mixed)} clusters of captions mix zones",
+            came=" ".join(notice.text for notice in mixed[:5]),
+            expected="the same zones in all members of a cluster",
+            do="Correct the captions, leave strict out, or label by the rules",
+            code="E_MIXED_CLUSTER",
+        )
+    silent = sum(not _says(label) for label in labels)
+    if silent:
+        notices.append(
+            Notice(
+                code="W_NO_ZONE",
+                text=f"{silent} captions are labelled with no zone: the rule parser reads none and no cluster tells.",
+                remedy="Correct these captions.",
+            )
+        )
+    return ZoneLabels(
+        labels=tuple(labels),
+        cluster=tuple(cluster),
+        clusters=tuple(clusters),
+        rules=read,
+        found=found,
+        notices=tuple(notices),
+        _of_phrase={phrases[i]: clusters[number].zones for i, number in enumerate(cluster) if number >= 0},
+    )
+
+
+def label_training(data: SegmentationData, encoder: TextEncoder | None) -> ZoneLabels | None:
+    """Give a training its zone labels, if it asks for those of clusters.
+
+    Clusters are those of ``fit``; ``inner`` is labelled by them where its captions are known, else by the rules. Images
+    without words keep the zones of their report.
+
+    Args:
+        data: Set up.
+        encoder: The training's frozen text encoder.
+
+    Returns:
+        The labels of ``fit``'s captions, ``None`` where ``labels`` is ``rules``.
+
+    Raises:
+        UsageError: If there is no text encoder, captions mean the patient's sides, or as `fit_zone_labels`.
+    """
+    if data.labels != "clusters":
+        return None
+    if encoder is None:
+        raise UsageError(
+            "labels from clusters need a text encoder", do="Set model.text_encoder, or data.labels to rules"
+        )
+    reports = {split: [sample.report for sample in part.samples] for split, part in data.sets.items()}
+    if any(report.laterality is Laterality.PATIENT for part in reports.values() for report in part):
+        raise UsageError(
+            "captions by the patient's sides cannot be clustered: the same words mean other zones on another film",
+            expected="captions by the viewer's sides",
+            do="Set data.labels to rules",
+        )
+    worded = [report for report in reports["fit"] if _has_words(report)]
+    fitted = fit_zone_labels([str(r.text) for r in worded], encoder, rules=[r.zones for r in worded])
+    for split, part in reports.items():
+        data.set_labels(split, [fitted.label(str(r.text), r.zones) if _has_words(r) else r.zones for r in part])
+    logger.info(
+        "zone labels: %d captions in %d clusters (%d pure), %d noise; %.2f %% as the rules",
+        len(fitted.labels), len(fitted.clusters), fitted.pure, fitted.noise, 100 * fitted.agreement,
+    )  # fmt: skip
+    for notice in fitted.notices:
+        logger.warning("%s %s", notice.code, notice.text)
+    return fitted
+
+
+def _has_words(report: Report) -> bool:
+    return not is_blank(report.text)
+
+
+def _says(zones: Zones) -> bool:
+    """The parser read something: a zone, or that there is none."""
+    return any(state is not ZoneState.UNMENTIONED for state in zones.states)
+
+
+def _read(captions: Sequence[str]) -> tuple[Zones, ...]:
+    known = {text: parse(text, laterality=Laterality.VIEWER).zones for text in dict.fromkeys(captions)}
+    return tuple(known[text] for text in captions)
+
+
+def _phrases(captions: Sequence[str]) -> list[str]:
+    """Location phrase of each caption, after a look at whether there is anything to cluster."""
+    if not MIN_CLUSTER_SIZE <= len(captions) <= MOST_CAPTIONS:
+        raise UsageError(
+            "captions cannot be clustered",
+            came=f"{len(captions)} captions",
+            expected=f"{MIN_CLUSTER_SIZE} to {MOST_CAPTIONS:,}",
+            do="Label by the rules",
+        )
+    phrases = [location_phrase(caption) if not is_blank(caption) else "" for caption in captions]
+    blank = [i for i, phrase in enumerate(phrases) if not re.search(r"\w", phrase)]
+    if blank:
+        raise UsageError(f"caption {blank[0]} of those to cluster is blank", do="Leave captions without words out")
+    if len(set(phrases)) == len(phrases):
+        raise UsageError(
+            "no phrase occurs twice among the captions to cluster: they have been de-duplicated",
+            came=f"{len(phrases)} different phrases",
+            expected="every caption as often as it occurs, since HDBSCAN clusters by density",
+            do="Give the captions of all images, or label by the rules",
+        )
+    return phrases
+
+
+def _notice(code: str, members: Sequence[int], phrases: Sequence[str], votes: Counter[tuple[bool, ...]]) -> Notice:
+    told = "; ".join(f"{n} times {sentence(Zones.from_present(zones))!r}" for zones, n in votes.most_common(4))
+    mixed = code == "W_MIXED_CLUSTER"
+    return Notice(
+        code=code,
+        text=f"A cluster of {len(members)} captions, such as {phrases[members[0]]!r}, names "
+        f"{len(votes)} sets of zones ({told or 'none is read'}); "
+        + ("the most frequent is taken." if mixed else "none has a majority, so each caption is read by the rules."),
+        remedy="Correct the captions that name other zones." if mixed else "Look at these captions.",
+    )

