@@ -79,6 +79,36 @@ MODELS = {
             ),
         ),
         ModelRow(
+            name="sgseg",
+            task="segmentation",
+            reads=("image", "text"),
+            paper="Ye, Meng, Li, Feng, Kim: Enabling Text-free Inference in Language-guided Segmentation of Chest "
+            "X-rays via Self-guidance, MICCAI 2024",
+            card="docs/models/sgseg.md",
+            forms=(
+                FormRow(
+                    path="textray.models.sgseg:SGSeg",
+                    config="textray.models.sgseg:SGSegConfig",
+                    most_tokens=24,
+                ),
+            ),
+        ),
+        ModelRow(
+            name="sgseg_simple",
+            task="segmentation",
+            reads=("image", "text"),
+            paper="Ye, Meng, Li, Feng, Kim: Enabling Text-free Inference in Language-guided Segmentation of Chest "
+            "X-rays via Self-guidance, MICCAI 2024, Table 2",
+            card="docs/models/sgseg_simple.md",
+            forms=(
+                FormRow(
+                    path="textray.models.sgseg:SGSegSimple",
+                    config="textray.models.sgseg:SGSegSimpleConfig",
+                    most_tokens=24,
+                ),
+            ),
+        ),
+        ModelRow(
             name="unet",
             task="segmentation",
             reads=("image",),

@@ -36,7 +36,7 @@ class LERG(Locator):
     spread over the places that the query samples in the last layer. No gradient comes out of the map.
 
     Args:
-        config: Sizes; with the defaults 41,787,464 trainable parameters.
+        config: Sizes; with the defaults 41,787,174 trainable parameters.
         in_channels: Channels of the image.
 
     Raises:

@@ -41,18 +41,14 @@ from textray.models.self_guided import SelfGuided
 from textray.nn.detector import LERGConfig
 
 
-def _theirs() -> GuideDecoderConfig:
-    """The decoder as the authors of SGSeg have it."""
-    return GuideDecoderConfig(trunk="convnext_tiny.fb_in1k", scale=0.01)
-
-
 @dataclass(frozen=True, kw_only=True)
 class SGSegConfig:
     """Sizes of an SGSeg; the defaults are the paper's configuration.
 
     Attributes:
         locator: Sizes of LERG.
-        guide_decoder: Sizes of a GuideDecoder as segmenter, the paper's; or
+        guide_decoder: Sizes of a GuideDecoder as segmenter, the paper's (whose authors start from the trunk
+            ``convnext_tiny.fb_in1k`` with a scale of 0.01, as the recipe does); or
         mmi_unet: Sizes of an MMI-UNet as segmenter. One of both, the other ``None``.
         tokens: Most tokens L of a report, padding included; the length of the table of sentences.
         zone_tokens: Tokens of the zones' probabilities beside the network's own sentence; see
@@ -61,7 +57,7 @@ class SGSegConfig:
     """
 
     locator: LERGConfig = field(default_factory=LERGConfig)
-    guide_decoder: GuideDecoderConfig | None = field(default_factory=_theirs)
+    guide_decoder: GuideDecoderConfig | None = field(default_factory=GuideDecoderConfig)
     mmi_unet: MMIUNetConfig | None = None
     tokens: int = 24
     zone_tokens: bool = False
@@ -82,7 +78,7 @@ class SGSegSimpleConfig:
     """
 
     locator: PooledConfig = field(default_factory=PooledConfig)
-    guide_decoder: GuideDecoderConfig | None = field(default_factory=_theirs)
+    guide_decoder: GuideDecoderConfig | None = field(default_factory=GuideDecoderConfig)
     mmi_unet: MMIUNetConfig | None = None
     tokens: int = 24
     zone_tokens: bool = False
@@ -93,7 +89,7 @@ class SGSeg(SelfGuided):
     """SGSeg in its paper form: LERG writes, the segmenter reads.
 
     Args:
-        config: Sizes; the defaults are the paper's: 83,964,009 trainable parameters.
+        config: Sizes; the defaults are the paper's: 83,963,719 trainable parameters.
 
     Raises:
         UsageError: If there is no segmenter or two, or a size is impossible.
