@@ -19,36 +19,27 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from textray import registry
 from textray.building import build
-from textray.data.phantom import draw
-from textray.errors import BundleError, OutputError, TextRayError, UsageError
+from textray.errors import BundleError, OutputError, UsageError
 from textray.inference.bundle import Bundle, seal
 from textray.inference.bundle_files import CONFIG, LARGEST, parse_json, read_file
 from textray.inference.card import card, licence
-from textray.inference.inputs import demo_film
-from textray.inference.runtime import Runtime
+from textray.inference.own_report import TextFree
 from textray.inference.text_bank import BANK
-from textray.io.read import from_array, read
 from textray.models.base import Network, Output
+from textray.models.self_guided import SelfGuided
 from textray.nn.text_encoder import load_text_encoder
+from textray.parity import check_parity, parity_pictures
 from textray.preprocess import Preprocess
-from textray.records import Image
 from textray.text.report import bank_sentences
 
-logger = logging.getLogger(__name__)
-
-PARITY = 1e-3
-"""Largest difference in probability that ONNX and torch may show on any pixel."""
-_ROWS = (None, 4, 36, 63)  # without text, one zone, two, all six
-_MOST_SAMPLES = 32
 _OPSET = 18
+_SAME_BANK = 2e-3  # largest difference, as a share of the larger value: two steps of half precision
 
 
 def export(
@@ -58,6 +49,7 @@ def export(
     samples: str | Path | None = None,
     scores: Sequence[str | Path] = (),
     text_encoder_folder: str | Path | None = None,
+    text_free: TextFree | None = None,
 ) -> Bundle:
     """Write a bundle from a checkpoint.
 
@@ -68,15 +60,24 @@ def export(
             pydicom-data is installed, its real chest film.
         scores: ``summary.json`` files of `textray evaluate`, for the model card.
         text_encoder_folder: Folder of the frozen text encoder, see `textray.nn.text_encoder.load_text_encoder`.
+        text_free: What a run without a text shall do with a network that can write its own report; ``None`` is
+            ``generated``.
 
     Raises:
-        UsageError: If the checkpoint is not TextRay's, or a file is missing.
+        UsageError: If the checkpoint is not TextRay's, a file is missing, or a report is asked of a network that writes
+            none.
         OutputError: If ``out`` holds something that is no bundle.
-        BundleError: If ONNX and torch disagree; nothing is written then.
+        BundleError: If ONNX and torch disagree, or the sentences that a network was trained with are not those of its
+            text encoder; nothing is written then.
     """
     out = Path(out)
     check_out(out)
     facts, network = read_checkpoint(checkpoint)
+    writes = isinstance(network, SelfGuided)
+    if text_free == "generated" and not writes:
+        raise UsageError(
+            f"{facts['network']} writes no report", expected="a network that writes one, or text_free none"
+        )
     parameters = sum(p.numel() for p in network.parameters())
     summaries = [json.loads(Path(path).read_text(encoding="utf-8")) for path in scores]
     preprocess = Preprocess.from_dict(facts["data"]["preprocess"])
@@ -85,7 +86,7 @@ def export(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         folder = Path(scratch) / out.name
         folder.mkdir()
-        bank = _write_bank(folder, facts, text_encoder_folder)
+        bank = _write_bank(folder, facts, text_encoder_folder, network)
         save_file({k: v.contiguous() for k, v in halved(network).items()}, str(folder / "model.safetensors"))
         write_graph(network, folder / "model.onnx", preprocess, None if bank is None else bank[0].shape[1:])
         (folder / "preprocess.json").write_text(json.dumps(preprocess.to_dict(), indent=2) + "\n", encoding="utf-8")
@@ -103,6 +104,8 @@ def export(
             threshold=0.5,
             text_encoder=facts["text_encoder"],
             provenance={**provenance, "textray": facts["version"], "terms": terms},
+            zone_thresholds=network.thresholds.tolist() if isinstance(network, SelfGuided) else None,
+            text_free=text_free if writes else None,
         )
         check_parity(bundle, network, bank, pictures)
         for path in folder.iterdir():
@@ -171,6 +174,9 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], Network]:
 def write_graph(network: Network, path: Path, preprocess: Preprocess, text: Sequence[int] | None) -> None:
     """Write a network as an ONNX graph with a free batch size.
 
+    The graph gives ``logits``, and of a network that writes its own report also ``zone_logits`` and, where its locator
+    has one, ``attention``.
+
     Args:
         network: In evaluation mode.
         path: The file.
@@ -183,15 +189,18 @@ def write_graph(network: Network, path: Path, preprocess: Preprocess, text: Sequ
     if text is not None:
         inputs = (image, torch.zeros(2, *text), torch.ones(2, text[0]))
         names += ["text_features", "text_mask"]
+    carried = _Carried(network)
+    with torch.inference_mode():
+        carried(*inputs)  # tells which outputs there are
     batch = torch.export.Dim("B", min=1, max=4096)
     with warnings.catch_warnings(), _silent("onnxscript"):
         warnings.simplefilter("ignore")  # remarks of the exporter about its own parts; parity is checked after
         torch.onnx.export(
-            _Logits(network).eval(),
+            carried.eval(),
             inputs,
             str(path),
             input_names=names,
-            output_names=["logits"],
+            output_names=list(carried.names),
             dynamic_shapes=tuple({0: batch} for _ in inputs),
             opset_version=_OPSET,
             dynamo=True,
@@ -212,57 +221,25 @@ def _silent(name: str) -> Iterator[None]:
         log.setLevel(level)
 
 
-class _Logits(nn.Module):
-    """The part of a network's output that a graph carries."""
+class _Carried(nn.Module):
+    """The part of a network's output that a graph carries; ``names`` are known once it has run."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
+        self.names: tuple[str, ...] = ("logits",)
 
-    def forward(self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
         output: Output = self.network(image, text_features, text_mask)
-        return output.logits
-
-
-def check_parity(
-    bundle: Bundle, network: Network, bank: tuple[Tensor, Tensor] | None, pictures: Sequence[Image]
-) -> float:
-    """Compare the bundle's graph with torch, picture by picture, with text and, if it can do without, without.
-
-    Returns:
-        The largest difference in probability over all pixels.
-
-    Raises:
-        BundleError: If it exceeds `PARITY`.
-    """
-    runtime = Runtime(bundle)
-    rows = (None,) if bank is None else tuple(row for row in _ROWS if row is not None or not bundle.needs_text)
-    worst = 0.0
-    for picture in pictures:
-        pixels = bundle.preprocess.apply(picture)[None]
-        for row in rows:
-            features = np.zeros((1, bundle.tokens, bundle.width), np.float32)
-            mask = np.zeros((1, bundle.tokens), np.float32)
-            if row is not None and bank is not None:
-                features, mask = bank[0][row : row + 1].numpy(), bank[1][row : row + 1].numpy()
-            found = runtime.run(pixels, features, mask)["logits"]
-            with torch.inference_mode():
-                text = (torch.from_numpy(features), torch.from_numpy(mask)) if bank is not None else ()
-                wanted = network(torch.from_numpy(pixels), *text).logits.numpy()
-            worst = max(worst, float(np.abs(_sigmoid(found) - _sigmoid(wanted)).max()))
-    logger.info("parity over %d pictures: largest difference %.2e", len(pictures), worst)
-    if worst > PARITY:
-        raise BundleError(
-            "ONNX and torch disagree",
-            came=f"a difference of {worst:.2e} in probability over {len(pictures)} pictures",
-            expected=f"at most {PARITY:.0e}",
-            do="Try another version of torch or onnxruntime; the bundle was not written",
-        )
-    return worst
-
-
-def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    return 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -50, 50)))
+        if not isinstance(self.network, SelfGuided) or output.zone_logits is None:
+            return output.logits
+        if output.attention is None:
+            self.names = ("logits", "zone_logits")
+            return output.logits, output.zone_logits
+        self.names = ("logits", "zone_logits", "attention")
+        return output.logits, output.zone_logits, output.attention[0]
 
 
 def halved(network: Network) -> dict[str, Tensor]:
@@ -274,7 +251,7 @@ def halved(network: Network) -> dict[str, Tensor]:
 
 
 def _write_bank(
-    folder: Path, facts: Mapping[str, Any], encoder_folder: str | Path | None
+    folder: Path, facts: Mapping[str, Any], encoder_folder: str | Path | None, network: Network | None = None
 ) -> tuple[Tensor, Tensor] | None:
     """Encode the 64 zone sentences; return features ``(64, L, D)`` and mask ``(64, L)`` as the runtime reads them."""
     if facts["text_encoder"] is None:
@@ -284,33 +261,38 @@ def _write_bank(
     features, mask = encoder(bank_sentences(), attend_padding=form.needs_text)  # as in training
     longest = int(mask.sum(1).max())  # columns that are padding in every row carry nothing, unless they are attended
     features, mask = features[:, :longest].half(), mask[:, :longest]
+    if isinstance(network, SelfGuided):
+        features, mask = _own_bank(network, features, mask)
     save_file({"features": features.contiguous(), "mask": mask.to(torch.uint8).contiguous()}, str(folder / BANK))
     return features.float(), mask.float()
 
 
-def parity_pictures(samples: str | Path | None) -> list[Image]:
-    """Pictures for the parity check: those of a folder, or phantoms and, where it is installed, a real film.
+def _own_bank(network: SelfGuided, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The sentences that a network carries, which are to be those of the encoder: there is one truth in a bundle.
+
+    Args:
+        network: Carries ``(64, L, D)``.
+        features: Of the encoder, ``(64, l, D)`` half precision.
+        mask: ``(64, l)``.
 
     Raises:
-        UsageError: If the folder holds none.
+        BundleError: If they differ by more than half precision does.
     """
-    if samples is not None:
-        found = []
-        for path in sorted(p for p in Path(samples).rglob("*") if p.is_file())[: 4 * _MOST_SAMPLES]:
-            try:
-                found.append(read(path))
-            except TextRayError as error:
-                logger.warning("%s: %s is not used for the parity check", error.code, path.name)
-            if len(found) == _MOST_SAMPLES:
-                break
-        if not found:
-            raise UsageError(
-                "no pictures for the parity check", came=samples, expected="a folder with PNG, JPEG or DICOM"
-            )
-        return found
-    pictures = [from_array(draw(seed, (301, 255))[0]) for seed in range(3)]
-    film = demo_film()
-    return pictures if film is None else [*pictures, read(film)]
+    own, real = network.bank_features.detach().half(), network.bank_mask
+    length = features.shape[1]
+    same = length <= own.shape[1] and features.shape[2] == own.shape[2]
+    same = same and torch.equal(real[:, :length], mask > 0) and not bool(real[:, length:].any())
+    if same:
+        wanted, found = features.float()[mask > 0], own.float()[real]
+        same = bool(((wanted - found).abs() <= _SAME_BANK * wanted.abs().clamp(min=1)).all())
+    if not same:
+        raise BundleError(
+            "the sentences that the network carries are not those of its text encoder",
+            came=f"{tuple(own.shape)} with {int(real.sum())} tokens",
+            expected=f"{int((mask > 0).sum())} tokens within {_SAME_BANK} of the encoder's",
+            do="Name the folder of the encoder it was trained with, or train it again",
+        )
+    return own, real
 
 
 def swap(folder: Path, out: Path) -> None:

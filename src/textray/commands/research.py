@@ -9,6 +9,7 @@ import typer
 
 from textray import registry
 from textray.commands.console import note, printable, say, say_json, shown
+from textray.commands.reader import Free
 from textray.errors import DataError, UsageError
 
 data = typer.Typer(help="Look at data sets on disk.", no_args_is_help=True)
@@ -92,8 +93,12 @@ def export(
         list[Path] | None, typer.Option(help="summary.json of textray evaluate, for the model card; may be repeated.")
     ] = None,
     text_encoder: Annotated[Path | None, typer.Option(help="Folder of the frozen text encoder.")] = None,
+    text_free: Annotated[
+        Free | None, typer.Option(help="What runs without a text shall do with a network that writes its own report.")
+    ] = None,
 ) -> None:
     """Write a bundle from a checkpoint; fails unless ONNX and torch agree."""
     run = registry.load("textray.export:export")
-    run(checkpoint, out, samples=samples, scores=scores or (), text_encoder_folder=text_encoder)
+    free = None if text_free is None else text_free.value
+    run(checkpoint, out, samples=samples, scores=scores or (), text_encoder_folder=text_encoder, text_free=free)
     note(f"Bundle: {shown(out)}")

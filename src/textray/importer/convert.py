@@ -22,7 +22,7 @@ from torch import Tensor
 from textray import registry
 from textray.building import build
 from textray.errors import BundleError, InputError, UsageError
-from textray.export import check_out, check_parity, halved, parity_pictures, swap, write_graph
+from textray.export import check_out, halved, swap, write_graph
 from textray.importer.card import TERMS, card
 from textray.importer.checkpoint import Published, read_published
 from textray.inference.bundle import Bundle, seal
@@ -31,6 +31,7 @@ from textray.inference.text_bank import BANK
 from textray.models.base import Network
 from textray.models.released.keys import own_name, published, text_encoder_prefix
 from textray.nn.text_encoder import HEADS, TextEncoder, assemble, load_text_encoder, require_files
+from textray.parity import check_parity, parity_pictures
 from textray.preprocess import Preprocess
 from textray.text.report import bank_sentences
 

@@ -1,0 +1,160 @@
+"""The gate before a bundle takes its place: its graph must agree with torch on real pictures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from textray.data.phantom import draw
+from textray.errors import BundleError, TextRayError, UsageError
+from textray.inference.bundle import Bundle
+from textray.inference.inputs import demo_film
+from textray.inference.own_report import written
+from textray.inference.runtime import Runtime
+from textray.io.read import from_array, read
+from textray.models.base import Network
+from textray.models.self_guided import SelfGuided
+from textray.records import Image
+
+logger = logging.getLogger(__name__)
+
+PARITY = 1e-3
+"""Largest difference in probability that ONNX and torch may show on any pixel and zone."""
+_ROWS = (None, 4, 36, 63)  # without text, one zone, two, all six
+_SILENT = -1  # what a text mask holds where no report is to be written
+_MOST_SAMPLES = 32
+
+
+def check_parity(
+    bundle: Bundle, network: Network, bank: tuple[Tensor, Tensor] | None, pictures: Sequence[Image]
+) -> float:
+    """Compare the bundle's graph with torch, picture by picture, with text and, if it can do without, without.
+
+    Of a network that writes its own report also the zones, the attention, and the ways without a report; and the zones
+    that NumPy reads from the graph's scores must be those that the graph itself wrote of.
+
+    Returns:
+        The largest difference in probability over all pixels and zones; for attention, as a share of its peak.
+
+    Raises:
+        BundleError: If it exceeds `PARITY`, or the graph writes of other zones.
+    """
+    gate = _Gate(bundle, network, bank)
+    rows = (None,) if bank is None else tuple(row for row in _ROWS if row is not None or not bundle.needs_text)
+    worst = 0.0
+    for picture in pictures:
+        pixels = bundle.preprocess.apply(picture)[None]
+        for row in (*rows, _SILENT) if isinstance(network, SelfGuided) else rows:
+            worst = max(worst, gate.compare(pixels, row))
+        if isinstance(network, SelfGuided):
+            gate.check_route(pixels, network)
+    logger.info("parity over %d pictures: largest difference %.2e", len(pictures), worst)
+    if worst > PARITY:
+        raise BundleError(
+            "ONNX and torch disagree",
+            came=f"a difference of {worst:.2e} in probability over {len(pictures)} pictures",
+            expected=f"at most {PARITY:.0e}",
+            do="Try another version of torch or onnxruntime; the bundle was not written",
+        )
+    return worst
+
+
+class _Gate:
+    """A graph and its network, asked the same."""
+
+    def __init__(self, bundle: Bundle, network: Network, bank: tuple[Tensor, Tensor] | None) -> None:
+        self.bundle, self.network, self.bank = bundle, network, bank
+        self.runtime = Runtime(bundle)
+
+    def ask(self, pixels: NDArray[np.float32], row: int | None) -> dict[str, NDArray[np.float32]]:
+        """What the graph says of one picture ``(1, C, h, w)`` that is told a row, nothing, or to be silent."""
+        return self.runtime.run(pixels, *self._text(row))
+
+    def compare(self, pixels: NDArray[np.float32], row: int | None) -> float:
+        """The largest difference between graph and network."""
+        found = self.ask(pixels, row)
+        with torch.inference_mode():
+            text = tuple(map(torch.from_numpy, self._text(row))) if self.bank is not None else ()
+            wanted = self.network(torch.from_numpy(pixels), *text)
+        if "zone_logits" in found and row is None and self._torn(found["zone_logits"]):
+            return 0.0  # rounding decides which sentence is written, so the masks need not agree
+        pairs = [(_sigmoid(found["logits"]), _sigmoid(wanted.logits.numpy()))]
+        if "zone_logits" in found:
+            pairs.append((_sigmoid(found["zone_logits"]), _sigmoid(wanted.zone_logits.numpy())))
+        if "attention" in found:
+            peak = float(wanted.attention[0].max())
+            pairs.append((found["attention"] / np.float64(peak), wanted.attention[0].numpy() / np.float64(peak)))
+        return max(float(np.abs(one - other).max()) for one, other in pairs)
+
+    def check_route(self, pixels: NDArray[np.float32], network: SelfGuided) -> None:
+        """Hold what the graph writes by itself against the sentence that NumPy reads from its zones.
+
+        Raises:
+            BundleError: If they differ.
+        """
+        own = self.ask(pixels, None)
+        if self._torn(own["zone_logits"]):
+            logger.info("a picture is not used for the check of written reports: a zone is right at its threshold")
+            return
+        thresholds = network.thresholds.tolist() if self.bundle.zone_thresholds is None else self.bundle.zone_thresholds
+        row = written(_sigmoid(own["zone_logits"][0]).astype(np.float32), thresholds).index
+        wanted = int(network.write(torch.from_numpy(own["zone_logits"]))[0])
+        # A sentence of its own comes with the probabilities of zones where the network has tokens for them.
+        comparable = row == 0 or not network.zone_tokens
+        told = self.ask(pixels, row or _SILENT)
+        apart = float(np.abs(_sigmoid(own["logits"]) - _sigmoid(told["logits"])).max()) if comparable else 0.0
+        if row != wanted or apart > PARITY:
+            raise BundleError(
+                "the graph writes of other zones than its scores say",
+                came=f"row {row} by its scores and thresholds, {wanted} by torch, masks {apart:.2e} apart",
+                expected="the same row, and the same mask as with that row given",
+                do="Try another version of torch or onnxruntime; the bundle was not written",
+            )
+
+    def _torn(self, zone_logits: NDArray[np.float32]) -> bool:
+        thresholds = self.bundle.zone_thresholds or ()
+        return bool(thresholds) and bool((np.abs(_sigmoid(zone_logits) - np.asarray(thresholds)) < PARITY).any())
+
+    def _text(self, row: int | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        features = np.zeros((1, self.bundle.tokens, self.bundle.width), np.float32)
+        mask = np.zeros((1, self.bundle.tokens), np.float32)
+        if row == _SILENT:
+            mask[:] = _SILENT
+        elif row is not None and self.bank is not None:
+            features, mask = (part[row : row + 1].numpy() for part in self.bank)
+        return features, mask
+
+
+def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    return 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -50, 50)))
+
+
+def parity_pictures(samples: str | Path | None) -> list[Image]:
+    """Pictures for the parity check: those of a folder, or phantoms and, where it is installed, a real film.
+
+    Raises:
+        UsageError: If the folder holds none.
+    """
+    if samples is not None:
+        found = []
+        for path in sorted(p for p in Path(samples).rglob("*") if p.is_file())[: 4 * _MOST_SAMPLES]:
+            try:
+                found.append(read(path))
+            except TextRayError as error:
+                logger.warning("%s: %s is not used for the parity check", error.code, path.name)
+            if len(found) == _MOST_SAMPLES:
+                break
+        if not found:
+            raise UsageError(
+                "no pictures for the parity check", came=samples, expected="a folder with PNG, JPEG or DICOM"
+            )
+        return found
+    pictures = [from_array(draw(seed, (301, 255))[0]) for seed in range(3)]
+    film = demo_film()
+    return pictures if film is None else [*pictures, read(film)]

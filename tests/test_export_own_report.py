@@ -1,0 +1,217 @@
+"""Networks that write their own report, through the exporter and out again."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from textray import export as module
+from textray.errors import BundleError, UsageError
+from textray.inference.bundle import Bundle
+from textray.inference.predictor import Predictor
+from textray.io.read import from_array
+from textray.models.base import Network, Output
+from textray.models.self_guided import Locator, SelfGuided
+from textray.preprocess import Preprocess
+
+SIZE, TOKENS, WIDTH = 32, 4, 6
+
+
+class TinyLocator(Locator):
+    """Brightness of six bands, and where it lies."""
+
+    def __init__(self):
+        super().__init__(size_multiple=8)
+        self.trunk = nn.Identity()
+        self.scale = nn.Parameter(torch.tensor(3.0))
+
+    def load_pretrained(self):
+        pass
+
+    def forward(self, image):
+        grey = image.mean(1, keepdim=True)  # (B, 1, H, W)
+        halves = [
+            half.unflatten(2, (3, 10)).mean((1, 3, 4))
+            for half in (grey[..., :16][:, :, :30], grey[..., 16:][:, :, :30])
+        ]
+        coarse = F.avg_pool2d(grey, 8)
+        return self.scale * torch.cat(halves, 1), coarse.flatten(1).softmax(1).view_as(coarse)
+
+
+class TinySegmenter(Network):
+    """Brightness plus what the tokens say."""
+
+    def __init__(self):
+        super().__init__(in_channels=3, size_multiple=8, text_width=WIDTH)
+        self.steer = nn.Linear(WIDTH, 1)
+
+    def forward(self, image, text_features=None, text_mask=None):
+        features, mask = self.read_text(image, text_features, text_mask)
+        told = (self.steer(features)[..., 0] * mask).sum(1)[:, None, None, None]
+        return Output(image.mean(1, keepdim=True) + told)
+
+
+class TinyGuided(SelfGuided):
+    def __init__(self, **options):
+        super().__init__(
+            TinyLocator(), TinySegmenter(), tokens=TOKENS, **{"zone_tokens": False, "guide_gradient": False} | options
+        )
+
+
+def bank():
+    """Each sentence begins with a token of its own bits; its length differs."""
+    bits = (torch.arange(64)[:, None] >> torch.arange(6) & 1).float() + 0.01
+    features = bits[:, None] * torch.linspace(1, 0.3, 3)[None, :, None]
+    mask = torch.ones(64, 3)
+    mask[::2, 2] = 0
+    return features, mask
+
+
+def encoder(*_, **__):
+    return lambda sentences, attend_padding: bank()
+
+
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch):
+    """Write a checkpoint of a network; the registry and the encoder are told of it."""
+    monkeypatch.setattr(module, "load_text_encoder", encoder)
+
+    def write(network, change=None):
+        monkeypatch.setattr(module, "build", lambda row, config: type(network)(**config))
+        state = {f"network.{name}": value.clone() for name, value in network.state_dict().items()}
+        if change is not None:
+            change(state)
+        facts = {
+            "version": "0", "network": "mmi_unet", "form": "paper", "config": {"zone_tokens": network.zone_tokens},
+            "text_encoder": "minilm", "max_tokens": TOKENS,
+            "data": {
+                "name": "phantom", "preprocess": Preprocess(size=(SIZE, SIZE)).to_dict(), "images": {},
+                "augment": "none", "report_dropout": 0.0, "report_partial": 0.0, "seed": 0,
+            },
+            "epoch": 1, "max_epochs": 1,
+        }  # fmt: skip
+        path = tmp_path / "guided.ckpt"
+        torch.save({"textray": facts, "state_dict": state}, path)
+        return path
+
+    return write
+
+
+def guided(**options):
+    torch.manual_seed(0)
+    network = TinyGuided(**options).eval()
+    network.set_bank(*bank())
+    network.set_thresholds(torch.tensor([0.5, 0.6, 0.3, 0.5, 0.55, 0.45]))
+    with torch.no_grad():
+        network.segmenter.steer.weight.uniform_(0.2, 0.6)
+    return network
+
+
+@pytest.mark.parametrize("zone_tokens", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_network_that_writes_is_carried_whole(checkpoint, tmp_path, zone_tokens):
+    network = guided(zone_tokens=zone_tokens)
+    bundle = module.export(checkpoint(network), tmp_path / "guided")
+    assert bundle.writes_report
+    assert bundle.text_free == "generated"
+    np.testing.assert_allclose(bundle.zone_thresholds, [0.5, 0.6, 0.3, 0.5, 0.55, 0.45], atol=1e-7)
+    assert bundle.tokens == TOKENS  # as many as the network carries
+    np.testing.assert_array_equal(bundle.text_bank().features, network.bank_features.half().float())
+    np.testing.assert_array_equal(bundle.text_bank().mask, network.bank_mask.float())
+
+    predictor = Predictor(bundle, threads=1)
+    pixels = np.zeros((SIZE, SIZE), np.float32)
+    pixels[:12, :16] = 1
+    image = predictor.preprocess.apply(from_array(pixels))[None]
+    given = torch.from_numpy(bundle.text_bank().features), torch.from_numpy(bundle.text_bank().mask)
+    for row, text in (
+        (None, (torch.zeros(1, TOKENS, WIDTH), torch.zeros(1, TOKENS))),
+        (Predictor.SILENT, (torch.zeros(1, TOKENS, WIDTH), -torch.ones(1, TOKENS))),
+        (9, (given[0][9:10], given[1][9:10])),
+    ):
+        found = predictor.infer(image, [row])
+        with torch.inference_mode():
+            wanted = network(torch.from_numpy(image), *text)
+        np.testing.assert_allclose(found.probability[0], wanted.logits.sigmoid()[0, 0].numpy(), atol=2e-3)
+        np.testing.assert_allclose(found.zone_probability, wanted.zone_logits.sigmoid().numpy(), atol=2e-3)
+        np.testing.assert_allclose(found.attention, wanted.attention[0].numpy(), atol=1e-3)
+    assert predictor.segment(pixels).record["own_report"]["zones"]["left upper"]["written"]
+
+
+def test_the_default_of_runs_without_a_text_can_be_chosen(checkpoint, tmp_path):
+    path = checkpoint(guided())
+    assert module.export(path, tmp_path / "quiet", text_free="none").text_free == "none"
+    config = json.loads((tmp_path / "quiet" / "config.json").read_text())
+    assert config["format"] == 1
+    assert config["text"]["free"] == "none"
+    assert Bundle.load(tmp_path / "quiet").writes_report
+
+
+def test_a_network_that_writes_none_cannot_be_asked_to(checkpoint, tmp_path, monkeypatch):
+    path = checkpoint(guided())
+    monkeypatch.setattr(module, "build", lambda row, config: TinySegmenter())
+    state = torch.load(path, weights_only=True)
+    state["state_dict"] = {f"network.{name}": value for name, value in TinySegmenter().state_dict().items()}
+    torch.save(state, path)
+    with pytest.raises(UsageError, match="writes no report"):
+        module.export(path, tmp_path / "plain", text_free="generated")
+    plain = module.export(path, tmp_path / "plain")
+    assert not plain.writes_report
+    config = json.loads((tmp_path / "plain" / "config.json").read_text())
+    assert "thresholds" not in config["zones"]
+    assert "free" not in config["text"]
+
+
+@pytest.mark.parametrize("what", ["features", "mask", "empty"])
+def test_sentences_of_another_encoder_are_refused(checkpoint, tmp_path, what):
+    def change(state):
+        if what == "features":
+            state["network.bank_features"][5, 1] += 0.05
+        elif what == "mask":
+            state["network.bank_mask"][5, 1] = False
+        else:
+            state["network.bank_mask"][:] = False
+
+    with pytest.raises(BundleError, match="not those of its text encoder"):
+        module.export(checkpoint(guided(), change), tmp_path / "bad")
+    assert not (tmp_path / "bad").exists()
+
+
+def test_sentences_in_half_precision_are_the_same(checkpoint, tmp_path):
+    def change(state):
+        state["network.bank_features"] = state["network.bank_features"].half().float()
+
+    assert module.export(checkpoint(guided(), change), tmp_path / "good").writes_report
+
+
+def _zone_scores(network):
+    network.locator.scale.mul_(1.2)
+
+
+def _thresholds(network):
+    network.thresholds.fill_(1.0)
+
+
+def _sentences(network):
+    network.bank_features.add_(network.bank_mask[..., None] * 0.3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("other", [_zone_scores, _thresholds, _sentences])
+def test_a_graph_that_writes_something_else_does_not_pass(checkpoint, tmp_path, monkeypatch, other):
+    """Each change is seen by a run without a text, or by the zones, only; the masks of given texts stay the same."""
+    write = module.write_graph
+
+    def changed(network, *rest):
+        kept = {name: value.clone() for name, value in network.state_dict().items()}
+        with torch.no_grad():
+            other(network)
+        write(network, *rest)
+        network.load_state_dict(kept)
+
+    monkeypatch.setattr(module, "write_graph", changed)
+    with pytest.raises(BundleError, match=r"disagree|other zones"):
+        module.export(checkpoint(guided()), tmp_path / "bad")
+    assert not (tmp_path / "bad").exists()
