@@ -241,6 +241,23 @@ def test_batches_carry_the_labels_of_the_clusters(make, tiny):
     assert data.describe()["labels"] == "clusters"
 
 
+def test_a_task_fetches_the_clusters_itself_before_the_first_batch(make, tmp_path):
+    from lightning import Trainer
+
+    from textray.models.mmi_unet import MMIUNet, MMIUNetConfig
+    from textray.training.tasks import SegmentationTask
+
+    data = make(labels="clusters")
+    network = MMIUNet(MMIUNetConfig(trunk="efficientnet_lite0", text_width=32, decoder_channels=(8, 8, 8)))
+    task = SegmentationTask(network, text_encoder="tiny")
+    assert data.sets["fit"].labels is None
+    task.trainer = Trainer(max_epochs=1, logger=False, accelerator="cpu", default_root_dir=tmp_path)
+    task.trainer.datamodule = data
+    task.setup("fit")
+    assert len(data.sets["fit"].labels) == len(data.sets["fit"])
+    assert next(iter(data.train_dataloader()))["zones"].shape == (4, 6)
+
+
 def test_labels_of_another_number_are_refused(make):
     with pytest.raises(ShapeError, match="labels of fit"):
         make(labels="clusters").set_labels("fit", [ALL])
