@@ -8,8 +8,10 @@ from textray.building import load_network
 from textray.errors import BundleError, UsageError
 from textray.explain.attention import AttentionReader, Level, read_levels
 from textray.explain.tokens import Vocabulary
+from textray.models.locators import PooledConfig
 from textray.models.mmi_unet import MMIUNet, MMIUNetConfig
 from textray.models.mmi_unet_gd import MMIUNetGD, MMIUNetGDConfig
+from textray.models.sgseg import SGSegSimple, SGSegSimpleConfig
 from textray.records import Zones
 
 ZONES = Zones.from_present([0, 0, 1, 0, 1, 0])
@@ -142,3 +144,21 @@ def test_a_network_without_words_is_refused(tmp_path, make_bundle, monkeypatch):
     monkeypatch.setattr("textray.explain.attention.load_network", lambda _: torch.nn.Linear(1, 1))
     with pytest.raises(UsageError, match="cannot be read word by word"):
         AttentionReader(bundle)
+
+
+@pytest.mark.parametrize("zone_tokens", [False, True])
+def test_a_network_that_writes_reports_is_read_through_its_segmenter(zone_tokens):
+    torch.manual_seed(0)
+    segmenter = MMIUNetConfig(trunk="convnext_atto", text_width=WIDTH)
+    locator = PooledConfig(trunk="convnext_atto")
+    config = SGSegSimpleConfig(
+        locator=locator, guide_decoder=None, mmi_unet=segmenter, tokens=7, zone_tokens=zone_tokens
+    )
+    network = SGSegSimple(config).eval()
+    levels, logits = read_levels(network, *given())
+    alone, without_locator = read_levels(network.segmenter, *given())
+    assert [level.name for level in levels] == [f"segmenter.{level.name}" for level in alone]
+    for level, other in zip(levels, alone, strict=True):
+        np.testing.assert_allclose(level.weights, other.weights, atol=1e-6)
+        np.testing.assert_allclose(level.weights.sum(0), 1, rtol=1e-5)
+    torch.testing.assert_close(logits, without_locator)

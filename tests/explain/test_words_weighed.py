@@ -1,5 +1,7 @@
 """Weights of words: attention adds up, and leaving out finds the one token that decides."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -49,3 +51,16 @@ def test_no_words_nothing_to_weigh(deciding):
     with pytest.raises(InputError, match="no words to explain") as refused:
         WordsExplainer(deciding, threads=1).explain(predictor, prediction)
     assert refused.value.code == "E_NO_ZONE"
+
+
+def test_without_a_word_a_network_that_could_write_its_own_report_is_told_not_to(deciding, monkeypatch):
+    predictor, explainer = Predictor(deciding, threads=1), WordsExplainer(deciding, threads=1)
+    explainer._bundle = replace(deciding, zone_thresholds=(0.5,) * 6)
+    prediction = predictor.segment(np.random.default_rng(0).random((70, 90), dtype=np.float32), "left lower zone")
+    masks, real = [], explainer._runtime.run
+    monkeypatch.setattr(explainer._runtime, "run", lambda i, f, mask: (masks.append(mask), real(i, f, mask))[1])
+    explainer.explain(predictor, prediction)
+    rows = np.concatenate(masks)
+    assert (rows[-1] == -1).all()
+    assert rows[:-1].min() == 0
+    assert rows[:-1].any(1).all()

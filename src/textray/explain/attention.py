@@ -1,7 +1,8 @@
 """Attention of the film over the words, level by level.
 
 The network runs once in torch, on the bank's own features. Hooks keep what goes into the attention from image tokens
-to text tokens, its weights are computed once more from that, and the hooks are taken away again.
+to text tokens, its weights are computed once more from that, and the hooks are taken away again. Of a network that can
+write its own report that is the attention of its segmenter, to the sentence that it is given here.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ class _Seen:
         maps = self.attention.weights(**self.inputs).mean(1)[0].T.reshape(-1, *cells)  # (L or S, h, w)
         covers = (self.size[0] / (2 * cells[0]), self.size[1] / (2 * cells[1])) if self.halved else (1.0, 1.0)
         if self.mixer is None:
-            return Level(name=self.name, weights=maps[real].float().numpy(), covers=covers)
+            # A self-guided network fills the text up, and no place looks at what it adds.
+            return Level(name=self.name, weights=maps[: len(real)][real].float().numpy(), covers=covers)
         mixing = self.mixer.mix.weight[:, : len(real)][:, real].abs()  # (S, L')
         shares = mixing / mixing.sum(1, keepdim=True).clamp_min(torch.finfo(mixing.dtype).tiny)
         shared = torch.einsum("st,shw->thw", shares, maps)
@@ -121,7 +123,7 @@ def check_readable(network: nn.Module, bundle: Bundle) -> None:
     if next(_attentions(network), None) is None:
         raise UsageError(
             f"the attention of {bundle.model} in its {bundle.form!r} form cannot be read word by word",
-            expected="mmi_unet, mmi_unet_gd or guide_decoder in the 'paper' form",
+            expected="mmi_unet, mmi_unet_gd or guide_decoder in the 'paper' form, alone or inside sgseg",
             do="'textray explain zones' works with every model that reads text",
         )
 

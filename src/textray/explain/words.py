@@ -113,6 +113,8 @@ class WordsExplainer:
     def _run(self, pixels: NDArray[np.float32], tokens: Tokens, masks: NDArray[np.float32]) -> NDArray[np.float32]:
         images = np.repeat(pixels[None], len(masks), axis=0)
         features = tokens.features[None] * masks[..., None]
+        if self._bundle.writes_report:  # without a word it shall not write its own
+            masks = np.where(masks.any(1, keepdims=True), masks, np.float32(-1))
         return subject.sigmoid(self._runtime.run(images, features, masks)["logits"][:, 0])
 
 

@@ -81,7 +81,7 @@ class ZonesExplainer:
     def _run(
         predictor: Predictor, prediction: Prediction, pixels: NDArray[np.float32], name: str, zones: Zones
     ) -> Told:
-        small = predictor.predict_batch(pixels, [zones.index if zones else None])[0]
+        small = predictor.predict_batch(pixels, [zones.index if zones else Predictor.SILENT])[0]
         restored = predictor.preprocess.restore(small, prediction.grid)
         mean = zone_means(restored, prediction.grid, predictor.bundle.zone_rows)
         return Told(name=name, zones=zones, probability=small, mask=restored >= predictor.threshold, mean=mean)
