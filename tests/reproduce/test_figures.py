@@ -1,7 +1,7 @@
 """Figures 2 and 3: which cases, which columns, and masks drawn over the right film."""
 
-import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,29 +11,6 @@ from textray.data.base import open_reader
 from textray.errors import UsageError
 from textray.reproduce.catalogue import Order
 from textray.reproduce.figures import DEFAULT_METHODS, choose, read_methods, run
-
-WORDS = {"lower left": (slice(40, 60), slice(5, 25)), "upper right": (slice(5, 20), slice(35, 55))}
-
-
-@pytest.fixture
-def qata(tmp_path):
-    """A fake in the published layout, 64 x 60, each mask where its caption says; the val rows are the last fifth."""
-    root = tmp_path / "QaTa-COV19-v2"
-    for part in ("Images", "Ground-truths"):
-        (root / "Train Set" / part).mkdir(parents=True)
-    (root / "prompt").mkdir()
-    rng, rows = np.random.default_rng(0), []
-    for i in range(20):
-        name = f"sub-S{10000 + i}_ses-E{i}_run-1_bp-chest_vp-ap_dx"
-        place = list(WORDS)[i % 2]
-        mask = np.zeros((64, 60), np.uint8)
-        mask[WORDS[place]] = 255
-        PILImage.fromarray(rng.integers(0, 30, (64, 60), np.uint8)).save(root / f"Train Set/Images/{name}.png")
-        PILImage.fromarray(mask).save(root / f"Train Set/Ground-truths/mask_{name}.png")
-        rows.append((f"mask_{name}.png", f"unilateral pulmonary infection, one infected area, {place} lung."))
-    with (root / "prompt/train.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("Image", "Description"), *rows])
-    return root
 
 
 @pytest.fixture
@@ -50,6 +27,8 @@ def test_methods_are_named():
     with_text, without = read_methods(("A=some/folder", "B =c=some/folder@none"))
     assert (with_text.label, with_text.bundle, with_text.text) == ("A", "some/folder", "oracle")
     assert (without.label, without.bundle, without.text) == ("B", "c=some/folder", "none")
+    (own,) = read_methods(("C=some/folder@generated",))
+    assert (own.bundle, own.text) == ("some/folder", "generated")
 
 
 @pytest.mark.parametrize("words", [("folder",), ("=folder",), ("A=",), ("A=@none",), ("A=x", "A=y")])
@@ -112,3 +91,19 @@ def test_the_command_draws(cli, qata, tiny_bundle, tmp_path):
     )  # fmt: skip
     assert result.code == 0
     assert len(json.loads((tmp_path / "out/mmi-unet-fig2.json").read_text())["cases"]) == 2
+
+
+def test_methods_that_write_their_own_report_stand_beside_those_that_do_not(qata, writing_bundle, tmp_path, val):
+    methods = tuple(f"{end or 'told'}={writing_bundle}{end}" for end in ("", "@none", "@generated"))
+    whole = order(qata, tmp_path / "out", *methods, cases=(val[0].image_id,))
+    assert run(replace(whole, name="sgseg-fig3")) == 0
+    found = json.loads((tmp_path / "out/sgseg-fig3.json").read_text())
+    assert [method["text"] for method in found["methods"]] == ["oracle", "none", "generated"]
+    dice = found["cases"][0]["dice"]
+    assert dice["told"] > dice["@none"] + 0.2, "told nothing, it must not write a report either"
+    assert len(set(dice.values())) == 3
+
+
+def test_a_report_of_its_own_is_refused_of_weights_that_write_none(qata, tiny_bundle, tmp_path):
+    with pytest.raises(UsageError, match="writes no report of its own"):
+        run(order(qata, tmp_path / "out", f"A={tiny_bundle}@generated"))

@@ -7,15 +7,16 @@ import pytest
 
 pytest.importorskip("lightning")
 from textray.errors import UsageError
-from textray.reproduce import runner
+from textray.reproduce import fit, runner
 from textray.reproduce.catalogue import Order
 from textray.reproduce.clock import EpochClock, read_clock
 from textray.reproduce.lock import locked
 from textray.reproduce.page import SCORES, markdown
-from textray.reproduce.plan import Budget, Comparison, Row, Table, open_source, plan_job
+from textray.reproduce.plan import Budget, Comparison, Row, Table
 from textray.reproduce.printed import PrintedRow, Scores
 from textray.reproduce.runner import Entry
 from textray.reproduce.tables import BUDGETS, TABLES, make
+from textray.reproduce.trainings import open_source, plan_job
 
 # A training in this process says what a user sees on the standard error; pytest would make errors of it.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -96,8 +97,8 @@ def order(tmp_path):
 
 def trainings(monkeypatch):
     """Count what is really trained: a list of words, one entry for each training."""
-    found, real = [], runner._train
-    monkeypatch.setattr(runner, "_train", lambda words, threads: (found.append(list(words)), real(words, threads)))
+    found, real = [], fit._train
+    monkeypatch.setattr(fit, "_train", lambda words, threads: (found.append(list(words)), real(words, threads)))
     return found
 
 
@@ -237,7 +238,7 @@ def test_another_form_is_not_trained_as_the_papers(recipes, order):
     released = Row(name="released", label="MMI-UNet, released", model="mmi_unet", form="released")
     assert released.exists
     (entry,) = runner.run_table(
-        table(released), recipes(), roots={}, seeds=[0], rows=(), options=runner.Options(out=order.out, tell=order.tell)
+        table(released), recipes(), roots={}, seeds=[0], rows=(), options=fit.Options(out=order.out, tell=order.tell)
     )
     assert (entry.state, entry.seed) == (runner.State.NOT_THERE, None)
     assert entry.reason == "no recipe for budget trial in form released"
@@ -247,7 +248,8 @@ def test_slices_of_one_volume_on_both_sides_are_told():
     score = {"value": 0.5, "low": 0.5, "high": 0.5}
     scores = {name: score | ({"value": 1 / 3} if name.startswith("iou") else {}) for name in SCORES}
     result = {
-        "split": "test", "images": {"fit": 8, "inner": 2, "test": 9}, "patients": 9, "scores": scores, "trainable": 1,
+        "text_mode": "none", "split": "test", "images": {"fit": 8, "inner": 2, "test": 9}, "patients": 9,
+        "scores": scores, "trainable": 1,
         "gmacs": 1.0, "train_seconds": 1.0, "evaluate_seconds": 1.0, "steps": 2, "size": [32, 32], "ids_sha256": "0",
         "git": None, "versions": {}, "estimator": "none",
     }  # fmt: skip

@@ -15,6 +15,11 @@ REPRODUCTIONS = {
     "mmi-unet-table3": "textray.reproduce.tables:run",
     "mmi-unet-fig2": "textray.reproduce.figures:run",
     "mmi-unet-fig3": "textray.reproduce.figures:run",
+    "sgseg-table1": "textray.reproduce.sgseg_tables:run",
+    "sgseg-table2": "textray.reproduce.sgseg_tables:run",
+    "sgseg-fig3": "textray.reproduce.figures:run",
+    "sgseg-fig4": "textray.reproduce.own_report_figures:run",
+    "sgseg-fig5": "textray.reproduce.own_report_figures:run",
 }
 """Name → ``module:function``; the function takes an `Order` and gives an exit code."""
 

@@ -1,8 +1,10 @@
-"""Figures 2 and 3 of the MMI-UNet paper (Bui, Le, Choo, MICCAI 2024): cases × methods, with each case's caption.
+"""Cases × methods: Figures 2 and 3 of the MMI-UNet paper (Bui, Le, Choo, MICCAI 2024), Figure 3 of SGSeg's.
 
-Both figures show films beside their ground truth and the masks of several methods: yellow is found, red is missed,
-green is wrong. Figure 2 is of QaTa-COV19, Figure 3 of MosMedData+. Which images the paper shows, it does not say; here
-they are named by id or drawn by a seed, never by their scores.
+The figures show films beside their ground truth and the masks of several methods: yellow is found, red is missed, green
+is wrong. MMI-UNet's Figure 2 is of QaTa-COV19 with each case's caption, its Figure 3 of MosMedData+; SGSeg's Figure 3
+(Ye, Meng, Li, Feng, Kim, MICCAI 2024) sets methods that are told nothing, or their own report, beside those that are
+told the caption. Which images the papers show, they do not say; here they are named by id or drawn by a seed, never by
+their scores.
 """
 
 from __future__ import annotations
@@ -36,15 +38,16 @@ from textray.io.write import (
 from textray.records import Image
 from textray.reproduce.catalogue import Order
 
-DATA = {"mmi-unet-fig2": "qata_cov19", "mmi-unet-fig3": "mosmed_plus"}
+DATA = {"mmi-unet-fig2": "qata_cov19", "mmi-unet-fig3": "mosmed_plus", "sgseg-fig3": "qata_cov19"}
 """Name of each figure and the data set that it shows."""
 SCHEMA = "textray.figure/1"
 SEED = 0
 
 _PANEL, _GAP, _MARGIN, _LEAST_WIDTH = 224, 6, 16, 620
-_SILENT = "@none"
+Told = Literal["oracle", "none", "generated"]
+_SUFFIXES: dict[str, Told] = {"@none": "none", "@generated": "generated"}
 _LEGEND = (("true positive", TRUE_POSITIVE), ("false negative", FALSE_NEGATIVE), ("false positive", FALSE_POSITIVE))
-_CONVENTION = {
+CONVENTION = {
     "viewer": "Left and right in the captions are the viewer's, the sides of the picture.",
     "patient": "Left and right in the captions are the patient's.",
     "unknown": "Whose left and right the captions mean is not known.",
@@ -58,18 +61,20 @@ class Method:
     Attributes:
         label: What the figure calls it.
         bundle: Name of weights inside the package, or a bundle folder; ``None`` for the default weights.
-        text: ``oracle``: told the data set's own caption; ``none``: told nothing.
+        text: ``oracle``: told the data set's own caption; ``none``: told nothing; ``generated``: told nothing, and to
+            write its own report.
     """
 
     label: str
     bundle: str | None
-    text: Literal["oracle", "none"] = "oracle"
+    text: Told = "oracle"
 
 
 DEFAULT_METHODS = (
     Method(label="weights inside, told the caption", bundle=None),
     Method(label="weights inside, told nothing", bundle=None, text="none"),
 )
+_OWN = Method(label="weights inside, told their own report", bundle=None, text="generated")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,39 +101,59 @@ def run(order: Order) -> int:
     if data not in order.roots:
         raise UsageError(f"{order.name} needs the folder of {data}", do=f"Add --root {data}=DIR")
     methods = read_methods(order.models)
+    if not order.models and order.name.startswith("sgseg") and Bundle.load().writes_report:
+        methods = (*methods, _OWN)
     samples = open_reader(data, order.roots[data]).samples(check_split(order.split))
     cases = choose(samples, order.cases, count=order.count)
     check_writable(order.out)
     predictors = [Predictor(Bundle.load(method.bundle), threads=order.threads) for method in methods]
-    told = [_text_of(method, predictor.bundle) for method, predictor in zip(methods, predictors, strict=True)]
+    told = [text_of(method, predictor) for method, predictor in zip(methods, predictors, strict=True)]
     rows = []
     for sample in cases:
         order.tell(f"{sample.image_id}")
         rows.append(_segment(sample, predictors, told))
     picture = draw(rows, methods, data)
     values = {
-        "schema": SCHEMA,
-        "name": order.name,
-        "textray": __version__,
-        "data": {"name": data, "split": order.split, "laterality": registry.dataset(data).laterality},
-        "cases_chosen": "by id" if order.cases else f"by seed {SEED}",
+        **facts(order, data),
         "methods": [
             {"label": method.label, "text": text, "model": predictor.bundle.describe()}
             for method, text, predictor in zip(methods, told, predictors, strict=True)
         ],
         "cases": [_case_values(row, methods) for row in rows],
     }
+    save(order, picture, values)
+    return 0
+
+
+def facts(order: Order, data: str) -> dict[str, Any]:
+    """What the record of any figure says of itself and of its data."""
+    return {
+        "schema": SCHEMA,
+        "name": order.name,
+        "textray": __version__,
+        "data": {"name": data, "split": order.split, "laterality": registry.dataset(data).laterality},
+        "cases_chosen": "by id" if order.cases else f"by seed {SEED}",
+    }
+
+
+def save(order: Order, picture: Picture, values: dict[str, Any]) -> None:
+    """Write a figure's picture and record, both or neither.
+
+    Raises:
+        OutputError: If the folder cannot be written to.
+    """
     places = {kind: order.out / f"{order.name}.{end}" for kind, end in (("picture", "png"), ("record", "json"))}
     write_together(
         places,
         {"picture": lambda path: write_picture(path, picture), "record": lambda path: write_json(path, values)},
     )
     order.tell(f"{order.name}: {places['picture']}, {places['record']}")
-    return 0
 
 
 def read_methods(words: Sequence[str]) -> tuple[Method, ...]:
-    """Methods from words such as ``MMI-UNet=FOLDER`` or ``no text=FOLDER@none``; none is `DEFAULT_METHODS`.
+    """Methods from words such as ``MMI-UNet=FOLDER``, ``no text=FOLDER@none`` or ``SGSeg=FOLDER@generated``.
+
+    No word is `DEFAULT_METHODS`.
 
     Raises:
         UsageError: If a word is not LABEL=BUNDLE, or two have one label.
@@ -136,11 +161,13 @@ def read_methods(words: Sequence[str]) -> tuple[Method, ...]:
     methods: list[Method] = []
     for word in words:
         label, equals, bundle = word.partition("=")
-        text: Literal["oracle", "none"] = "none" if bundle.endswith(_SILENT) else "oracle"
-        bundle = bundle.removesuffix(_SILENT)
+        suffix = next((end for end in _SUFFIXES if bundle.endswith(end)), "")
+        text, bundle = _SUFFIXES.get(suffix, "oracle"), bundle.removesuffix(suffix)
         if not equals or not label.strip() or not bundle:
             raise UsageError(
-                "a method is not understood", came=word, expected=f"LABEL=BUNDLE, or LABEL=BUNDLE{_SILENT} for no text"
+                "a method is not understood",
+                came=word,
+                expected="LABEL=BUNDLE, LABEL=BUNDLE@none for no text, or LABEL=BUNDLE@generated for its own report",
             )
         if any(method.label == label.strip() for method in methods):
             raise UsageError(f"two methods are called {label.strip()!r}", do="Give each a label of its own")
@@ -212,25 +239,52 @@ def draw(rows: Sequence[Shown], methods: Sequence[Method], data: str) -> Picture
         page.box(left, y + 3, 12, 12, colour)
         page.text(left + 18, y, name, 13)
         left += 130
-    page.text(_MARGIN, y + 24, _CONVENTION[registry.dataset(data).laterality], 12, colour=FAINT)
+    page.text(_MARGIN, y + 24, CONVENTION[registry.dataset(data).laterality], 12, colour=FAINT)
     return page.picture
 
 
-def _segment(sample: Sample, predictors: Sequence[Predictor], told: Sequence[str]) -> Shown:
+def open_case(sample: Sample) -> tuple[Image, NDArray[np.bool_]]:
+    """Film and ground truth of a case.
+
+    Raises:
+        DataError: If they differ in size.
+    """
     image, truth = naming(sample.image_path, read), naming(sample.mask_path, read_mask)
     if truth.shape != image.grid.shape:
         raise DataError(f"the mask of {sample.image_id} has another size", came=truth.shape, expected=image.grid.shape)
+    return image, truth
+
+
+def _segment(sample: Sample, predictors: Sequence[Predictor], told: Sequence[Told]) -> Shown:
+    image, truth = open_case(sample)
     masks = []
     for predictor, text in zip(predictors, told, strict=True):
-        row = predictor.bank_row(sample.report) if text == "oracle" else None
-        values = predictor.predict_batch(predictor.preprocess.apply(image)[None], [row])[0]
+        values = predictor.predict_batch(predictor.preprocess.apply(image)[None], [_row(sample, predictor, text)])[0]
         masks.append(predictor.preprocess.restore(values, image.grid) >= predictor.threshold)
     return Shown(sample=sample, image=image, truth=truth, masks=tuple(masks))
 
 
-def _text_of(method: Method, bundle: Bundle) -> str:
-    """What a method is told: a network that reads no text is told nothing, whatever was asked."""
-    return "none" if bundle.text_encoder is None else method.text
+def _row(sample: Sample, predictor: Predictor, text: Told) -> int:
+    """What `Predictor.infer` takes for what a method is told."""
+    if text == "generated":
+        return Predictor.WRITE
+    row = predictor.bank_row(sample.report) if text == "oracle" else None
+    return Predictor.SILENT if row is None else row  # a caption without a zone is no text, as in an evaluation
+
+
+def text_of(method: Method, predictor: Predictor) -> Told:
+    """What a method is told: a network that reads no text is told nothing, whatever was asked.
+
+    Raises:
+        UsageError: If it is to write its own report and writes none.
+    """
+    if method.text == "generated" and not predictor.bundle.writes_report:
+        raise UsageError(
+            f"{predictor.bundle.name} writes no report of its own",
+            came=f"{method.label}: @generated",
+            expected="a bundle of a network such as sgseg",
+        )
+    return "none" if predictor.bundle.text_encoder is None else method.text
 
 
 def _case_values(row: Shown, methods: Sequence[Method]) -> dict[str, Any]:

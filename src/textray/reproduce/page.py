@@ -12,20 +12,18 @@ from textray import __version__, registry
 from textray.metrics.segmentation import check_protocol
 from textray.reproduce.compare import compare, mean_and_range
 from textray.reproduce.plan import Budget, Row, Table
-from textray.reproduce.printed import PrintedRow, Protocol
+from textray.reproduce.printed import Protocol
 from textray.reproduce.runner import Entry, State
 
 SCORES = ("dice_pooled", "iou_pooled", "dice_per_image", "iou_per_image")
-_HEAD = (
-    "row", "text", "state", *(f"`{name}`" for name in SCORES), "trainable", "GMACs", "training", "scoring",
-    "printed DSC / IoU", "printed protocol",
-)  # fmt: skip
+_ACCURACY = "accuracy_pooled"
 _FIELDS = (
     "row", "label", "data", "split", "state", "reason", "seed", "text_mode", "fraction", "model", "form",
-    "images_fit", "images_scored", "size", "steps", "epochs", "best_epoch",
-    *(f"{name}{part}" for name in SCORES for part in ("", "_low", "_high")),
+    "images_fit", "images_scored", "size", "steps", "steps_before", "epochs", "best_epoch",
+    *(f"{name}{part}" for name in (*SCORES, _ACCURACY, "sentence_share") for part in ("", "_low", "_high")),
     "trainable", "gmacs", "train_seconds", "evaluate_seconds",
-    "printed_label", "printed_dice_percent", "printed_iou_percent", "printed_gap_points", "printed_protocol",
+    "printed_label", "printed_accuracy_percent", "printed_dice_percent", "printed_iou_percent",
+    "printed_gap_points", "printed_protocol",
     "printed_parameters_millions", "printed_flops_g", "settings", "commit", "command",
 )  # fmt: skip
 _NOTES = (
@@ -42,7 +40,14 @@ _NOTES = (
     "`trainable` leaves out the learned no-report token and the frozen text encoder. GMACs are 10⁹ "
     "multiply-accumulates of one image at the input size, counted by torch, without the text encoder. The papers' "
     "columns count otherwise.",
-    "The checkpoint is selected on the inner part of the training set only, by pooled Dice in the row's own text mode.",
+    "The checkpoint is selected on the inner part of the training set only, by pooled Dice in the text mode that the "
+    "row is trained for.",
+)
+_SELF_GUIDED = (
+    "Text `generated`: trained with the captions, by a network that learns to write a report of its own; scored with "
+    "the reports that it writes, and without text where it finds nothing to write. `with a sentence` is the share of "
+    "images that it wrote one for. Such a training is scored with the captions (`oracle`) and without a word (`none`) "
+    "too: rows of these modes and its network are the same weights, and the seconds of its scoring are of all three.",
 )
 
 _BY_SLICE = (
@@ -69,7 +74,8 @@ def markdown(table: Table, budget: Budget, entries: Sequence[Entry], *, seeds: i
         lines += _section(table, data, [entry for entry in entries if entry.data == data])
     lines += ["## How it was made", "", f"- Command: `{command}`", f"- Budget `{budget.name}`: {budget.words}"]
     lines += [f"- {line}" for line in _provenance(entries, seeds)]
-    lines += ["", "## How to read it", "", *(f"- {note}" for note in _NOTES)]
+    notes = [*_NOTES, *(_SELF_GUIDED if _writes(table) else ()), *_impossible(table), *table.notes]
+    lines += ["", "## How to read it", "", *(f"- {note}" for note in notes)]
     return "\n".join(lines) + "\n"
 
 
@@ -103,40 +109,88 @@ def _section(table: Table, data: str, entries: Sequence[Entry]) -> list[str]:
         ]
         if registry.dataset(data).protocols[:1] == ("slice",):
             lines += [_BY_SLICE, ""]
-    lines += _markdown_row(_HEAD) + _markdown_row(["---"] * 3 + ["---:"] * (len(_HEAD) - 4) + ["---"])
+    head = _head(table)
+    lines += _markdown_row(head) + _markdown_row(["---"] * 3 + ["---:"] * (len(head) - 4) + ["---"])
     for row in table.rows:
-        lines += _markdown_row(_cells(row, table.printed_row(row), data, [e for e in entries if e.row is row]))
+        lines += _markdown_row(_cells(table, row, data, [e for e in entries if e.row is row]))
     if done:
         lines += ["", f"### Each seed: {title}", "", "In percent, with the 95 % interval over patients.", ""]
-        lines += _markdown_row(["row", "text", "seed", "training images", "steps", *(f"`{name}`" for name in SCORES)])
-        lines += _markdown_row(["---"] * 2 + ["---:"] * 7)
-        lines += [line for entry in done for line in _seed_line(entry)]
+        columns = [f"`{name}`" for name in _measures(table)] + ["with a sentence"] * _writes(table)
+        lines += _markdown_row(["row", "text", "seed", "training images", "steps", *columns])
+        lines += _markdown_row(["---"] * 2 + ["---:"] * (3 + len(columns)))
+        lines += [line for entry in done for line in _seed_line(table, entry)]
         lines += _answers(table, data, entries, title)
     return [*lines, ""]
 
 
-def _cells(row: Row, printed: PrintedRow | None, data: str, entries: Sequence[Entry]) -> list[str]:
-    results = [entry.result for entry in entries if entry.result is not None]
-    for result in results:
-        check_protocol({name: result["scores"][name]["value"] for name in SCORES})
+def _writes(table: Table) -> bool:
+    """True where rows are scored with reports that networks write themselves."""
+    return any(row.mode == "generated" for row in table.rows)
+
+
+def _measures(table: Table) -> tuple[str, ...]:
+    """The scores that a table shows; accuracy where the paper prints it."""
+    prints = any(scores.accuracy is not None for row in table.printed for scores in row.scores.values())
+    return (*SCORES, _ACCURACY) if prints else SCORES
+
+
+def _head(table: Table) -> list[str]:
+    measures = _measures(table)
+    return [
+        "row", "text", "state", *(f"`{name}`" for name in measures), *["with a sentence"] * _writes(table), "trainable",
+        "GMACs", "training", "scoring", f"printed {'accuracy / ' * (_ACCURACY in measures)}DSC / IoU",
+        "printed protocol",
+    ]  # fmt: skip
+
+
+def _impossible(table: Table) -> list[str]:
+    """What to say of printed rows that no masks can have."""
+    found = {
+        row.label: scores
+        for row in table.printed
+        for scores in row.scores.values()
+        if scores.protocol is Protocol.IMPOSSIBLE
+    }
+    if not found:
+        return []
+    rows = "; ".join(f"{label}: {scores}, J {-scores.gap:.2f} points below" for label, scores in found.items())
+    return [
+        "Printed rows with an IoU below D / (2 − D) by more than the rounding of their digits, which no set of "
+        f"masks has under either way of averaging, so that nothing can be compared with them: {rows}."
+    ]
+
+
+def _cells(table: Table, row: Row, data: str, entries: Sequence[Entry]) -> list[str]:
+    done = [entry for entry in entries if entry.result is not None]
+    results = [entry.result for entry in done if entry.result is not None]
+    for entry in done:
+        check_protocol({name: entry.scores[name]["value"] for name in SCORES})
     cells = [row.label, row.mode if row.exists else "–", _state(entries)]
-    for name in SCORES:
-        mean, low, high = mean_and_range([100 * result["scores"][name]["value"] for result in results])
-        spread = f" ({low:.2f}–{high:.2f})" if len(results) > 1 else ""
-        cells.append(f"{mean:.2f}{spread}" if results else "–")
+    for name in _measures(table):
+        cells.append(_mean_cell([entry.scores[name]["value"] for entry in done]))
+    if _writes(table):
+        cells.append(_mean_cell([entry.sentences["value"] for entry in done if entry.sentences is not None]))
     if results:
         cells += [f"{results[0]['trainable']:,}", f"{results[0]['gmacs']:.2f}"]
         for key in ("train_seconds", "evaluate_seconds"):
             cells.append(f"{mean_and_range([result[key] for result in results])[0]:.0f} s")
     else:
         cells += ["–"] * 4
+    printed = table.printed_row(row)
     scores = printed.scores.get(data) if printed is not None else None
     if scores is None:
         return [*cells, "–", "–"]
     protocol = str(scores.protocol)
     if scores.protocol is not Protocol.POOLED:
         protocol += f" (J is {scores.gap:+.2f} from D/(2−D))"
-    return [*cells, f"{scores.dice:.2f} / {scores.iou:.2f}", protocol]
+    return [*cells, str(scores), protocol]
+
+
+def _mean_cell(shares: Sequence[float]) -> str:
+    """Mean over seeds in percent, with the lowest and highest."""
+    mean, low, high = mean_and_range([100 * share for share in shares])
+    spread = f" ({low:.2f}–{high:.2f})" if len(shares) > 1 else ""
+    return f"{mean:.2f}{spread}" if shares else "–"
 
 
 def _state(entries: Sequence[Entry]) -> str:
@@ -153,12 +207,13 @@ def _state(entries: Sequence[Entry]) -> str:
     return "; ".join(words).replace("|", "\\|")
 
 
-def _seed_line(entry: Entry) -> list[str]:
+def _seed_line(table: Table, entry: Entry) -> list[str]:
     result = entry.result or {}
     cells = [entry.row.label, entry.row.mode, str(entry.seed), f"{result['images']['fit']:,}", f"{result['steps']:,}"]
-    for name in SCORES:
-        score = result["scores"][name]
-        cells.append(f"{100 * score['value']:.2f} [{100 * score['low']:.2f}, {100 * score['high']:.2f}]")
+    shown = [entry.scores[name] for name in _measures(table)] + [entry.sentences] * _writes(table)
+    for score in shown:
+        interval = f"{100 * score['value']:.2f} [{100 * score['low']:.2f}, {100 * score['high']:.2f}]" if score else "–"
+        cells.append(interval)
     return _markdown_row(cells)
 
 
@@ -184,7 +239,8 @@ def _answers(table: Table, data: str, entries: Sequence[Entry], title: str) -> l
 
 
 def _provenance(entries: Sequence[Entry], seeds: int) -> list[str]:
-    results = [entry.result for entry in entries if entry.result is not None]
+    # Rows that are one training in two modes have one result.
+    results = list({str(entry.folder): entry.result for entry in entries if entry.result is not None}.values())
     lines = [f"Seeds: {', '.join(map(str, range(seeds)))}; a seed also chooses the patients of a share of the data."]
     if not results:
         return [*lines, f"TextRay {__version__}; no row is measured yet."]
@@ -221,18 +277,23 @@ def _csv_row(table: Table, entry: Entry) -> dict[str, Any]:
         values |= {"printed_label": printed.label, "printed_parameters_millions": printed.parameters,
                    "printed_flops_g": printed.flops}  # fmt: skip
         if scores is not None:
-            values |= {"printed_dice_percent": f"{scores.dice:.2f}", "printed_iou_percent": f"{scores.iou:.2f}",
+            digits = scores.decimals
+            values |= {"printed_dice_percent": f"{scores.dice:.{digits}f}",
+                       "printed_iou_percent": f"{scores.iou:.{digits}f}",
                        "printed_gap_points": f"{scores.gap:.2f}", "printed_protocol": str(scores.protocol)}  # fmt: skip
+            if scores.accuracy is not None:
+                values["printed_accuracy_percent"] = f"{scores.accuracy:.{digits}f}"
     if result is None:
         return values
     kept = ("split", "steps", "epochs", "best_epoch", "trainable", "gmacs", "train_seconds", "evaluate_seconds",
             "settings", "command")  # fmt: skip
     values |= {key: result[key] for key in kept}
     values |= {"images_fit": result["images"]["fit"], "images_scored": result["images"][result["split"]]}
-    values |= {"size": _size(result), "commit": _commit(result)}
-    for name in SCORES:
-        score = result["scores"][name]
-        values |= {name: score["value"], f"{name}_low": score["low"], f"{name}_high": score["high"]}
+    values |= {"size": _size(result), "commit": _commit(result), "steps_before": result.get("steps_before", 0)}
+    shown = {name: entry.scores[name] for name in (*SCORES, _ACCURACY)} | {"sentence_share": entry.sentences}
+    for name, score in shown.items():
+        if score is not None:
+            values |= {name: score["value"], f"{name}_low": score["low"], f"{name}_high": score["high"]}
     return values
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-ROUNDING = 0.005
-"""Scores are printed in percent with two decimals."""
 NEAR = 0.5
 """Points above D / (2 - D) under which a row is neither pooled nor likely a mean over images."""
 
@@ -27,10 +25,19 @@ class Protocol(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Dice and IoU as printed, in percent."""
+    """Scores as printed, in percent.
+
+    Attributes:
+        dice: Dice D.
+        iou: IoU J.
+        accuracy: Share of pixels that are told right; ``None`` where the paper prints none.
+        decimals: Digits behind the point that are printed of a percentage.
+    """
 
     dice: float
     iou: float
+    accuracy: float | None = None
+    decimals: int = 2
 
     @property
     def gap(self) -> float:
@@ -44,12 +51,17 @@ class Scores:
         Pooled where some D and J that round to the printed ones obey J = D / (2 - D); impossible where J lies below;
         per image where it lies above, unclear where that is by less than `NEAR`.
         """
-        lowest, highest = _implied(self.dice - ROUNDING) - ROUNDING, _implied(self.dice + ROUNDING) + ROUNDING
+        off = 0.5 * 10**-self.decimals  # what rounding can have hidden
+        lowest, highest = _implied(self.dice - off) - off, _implied(self.dice + off) + off
         if lowest <= self.iou <= highest:
             return Protocol.POOLED
         if self.iou < lowest:
             return Protocol.IMPOSSIBLE
         return Protocol.PER_IMAGE if self.gap >= NEAR else Protocol.UNCLEAR
+
+    def __str__(self) -> str:
+        shown = [self.dice, self.iou] if self.accuracy is None else [self.accuracy, self.dice, self.iou]
+        return " / ".join(f"{score:.{self.decimals}f}" for score in shown)
 
 
 def _implied(dice: float) -> float:
@@ -115,3 +127,31 @@ MMI_UNET_TABLE_3 = (
     _row("MMI-UNet (100% training data)", (90.88, 83.28), (78.42, 64.50)),
 )
 """Table 3: share of the training data."""
+
+
+def _of_sgseg(label: str, accuracy: float, dice: float, iou: float) -> PrintedRow:
+    """A row of shares with three decimals."""
+    scores = Scores(dice=round(100 * dice, 1), iou=round(100 * iou, 1), accuracy=round(100 * accuracy, 1), decimals=1)
+    return PrintedRow(label=label, scores={"qata_cov19": scores})
+
+
+SGSEG_TABLE_1 = (
+    _of_sgseg("U-Net", 0.945, 0.819, 0.692),
+    _of_sgseg("U-Net++", 0.947, 0.823, 0.706),
+    _of_sgseg("Attention U-Net", 0.945, 0.822, 0.701),
+    _of_sgseg("Trans U-Net", 0.939, 0.806, 0.687),
+    _of_sgseg("Swin U-Net", 0.950, 0.832, 0.724),
+    _of_sgseg("SGSeg (ours)", 0.971, 0.874, 0.778),
+    _of_sgseg("LViT", 0.962, 0.837, 0.751),
+    _of_sgseg("LanGuideSeg", 0.975, 0.898, 0.815),
+)
+"""Table 1 of Ye, Meng, Li, Feng, Kim, MICCAI 2024."""
+
+SGSEG_TABLE_2 = (
+    _of_sgseg("Without Text", 0.953, 0.846, 0.725),
+    _of_sgseg("Vision-language pre-training (CLIP)", 0.962, 0.850, 0.740),
+    _of_sgseg("Self-Guidance (simple report generation)", 0.966, 0.861, 0.759),
+    _of_sgseg("Self-Guidance (weakly-supervised LERG)", 0.971, 0.874, 0.778),
+    _of_sgseg("Full Text", 0.973, 0.890, 0.797),
+)
+"""Table 2: ablation."""

@@ -1,7 +1,8 @@
 """Runs the rows of a table: train, export, evaluate, write ``result.json``; goes on past rows that fail.
 
 A row's folder is named by the hash of its settings. Where its ``result.json`` is, the row is done; where its
-checkpoints are, its training goes on from the last whole epoch; anything else starts again.
+checkpoints are, its training goes on from the last whole epoch; anything else starts again. A training before a row's
+own has a folder of the same kind, and is done where its best checkpoint is.
 """
 
 from __future__ import annotations
@@ -10,13 +11,11 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from textray import registry
 from textray.cost import cost_of_bundle
@@ -24,16 +23,15 @@ from textray.errors import TextRayError, UsageError, unknown_name
 from textray.evaluate import evaluate
 from textray.export import export
 from textray.io.write import write_json
+from textray.metrics.text import TextScorer
 from textray.provenance import git_state, versions
-from textray.reproduce.clock import read_clock
-from textray.reproduce.plan import Budget, Job, Row, Source, Table, merged, open_source, plan_job
-from textray.training import cli as training
+from textray.reproduce.fit import Options, fit, home_of, run_stage
+from textray.reproduce.plan import Budget, Row, Table
+from textray.reproduce.trainings import Job, Source, merged, open_source, plan_job
 
 logger = logging.getLogger(__name__)
 
 RESULT, FAILURE = "result.json", "failure.json"
-_UNHASHED = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
-             "--trainer.callbacks+=textray.reproduce.clock.EpochClock")  # fmt: skip
 
 
 class State(StrEnum):
@@ -68,24 +66,22 @@ class Entry:
     result: Mapping[str, Any] | None = None
     folder: Path | None = None
 
+    @property
+    def scores(self) -> Mapping[str, Any]:
+        """The scores in the row's own text mode.
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How rows are run; nothing here changes a result.
+        Raises:
+            KeyError: If the row is not done.
+        """
+        result = self.result or {}
+        scores: Mapping[str, Any] = result["scores"]
+        return scores if result["text_mode"] == self.row.mode else result["other_scores"][self.row.mode]
 
-    Attributes:
-        out: Folder of the results.
-        threads: Threads of the networks; ``None`` leaves the choice to torch and onnxruntime.
-        keep_checkpoints: Keep the checkpoints of finished rows.
-        text_encoder: Folder of the frozen text encoder.
-        tell: Called with each line of progress.
-    """
-
-    out: Path
-    threads: int | None = None
-    keep_checkpoints: bool = False
-    text_encoder: Path | None = None
-    tell: Callable[[str], None]
+    @property
+    def sentences(self) -> Mapping[str, float] | None:
+        """Share of the images that a sentence was written for, where the row is scored with those."""
+        found = (self.result or {}).get("sentences")
+        return found if self.row.mode == "generated" else None
 
 
 def run_table(
@@ -124,15 +120,21 @@ def run_table(
     for data in table.data:
         for row in table.rows:
             plan += _planned(row, data, sources.get(data), seeds, budget)
-    wanted = [job for job in plan if isinstance(job, Job) and (not rows or job.row.name in rows)]
+    jobs: dict[str, Job] = {}  # two rows can be one training, scored in two modes
+    for job in plan:
+        if isinstance(job, Job) and (not rows or job.row.name in rows):
+            jobs.setdefault(job.folder, job)
+    wanted = list(jobs.values())
     done = [job for job in wanted if read_result(options.out, job) is not None]
+    if any("generated" in job.row.modes for job in wanted if job not in done):
+        TextScorer()  # asks for its packages before hours of training, not after
     options.tell(f"{table.name}: {len(wanted)} trainings, {len(done)} of them done")
     open_jobs = [job for job in wanted if job not in done]
     failures: dict[str, str] = {}
     spent, steps = 0.0, 0
     for number, job in enumerate(open_jobs, start=1):
         started = time.perf_counter()
-        name = f"{number} of {len(open_jobs)}: {job.row.label}, {job.data}, text {job.row.mode}, seed {job.seed}"
+        name = f"{number} of {len(open_jobs)}: {job.row.label}, {job.data}, text {job.row.learnt}, seed {job.seed}"
         options.tell(f"{name} ...")
         try:
             run_job(job, options)
@@ -141,7 +143,7 @@ def run_table(
             logger.debug("row %s failed", job.folder, exc_info=True)
             code = error.code if isinstance(error, TextRayError) else type(error).__name__
             failures[job.folder] = f"{code}: {' '.join(str(error).split())[:300]}"
-            write_json(_home(options.out, job) / FAILURE, {"reason": failures[job.folder]})
+            write_json(home_of(options.out, job) / FAILURE, {"reason": failures[job.folder]})
             words = f"failed ({failures[job.folder]})"
         seconds = time.perf_counter() - started
         if words == "done":
@@ -158,27 +160,21 @@ def run_job(job: Job, options: Options) -> Mapping[str, Any]:
     Raises:
         TextRayError: If any of the three refuses.
     """
-    home = _home(options.out, job)
+    home = home_of(options.out, job)
     home.mkdir(parents=True, exist_ok=True)
     (home / FAILURE).unlink(missing_ok=True)
     for half in home.glob(".bundle-*"):  # what a kill left of an export
         shutil.rmtree(half)
-    write_json(home / "settings.json", dict(job.settings))
-    words = [word for recipe in job.recipes for word in ("--config", recipe)]
-    words += job.arguments
-    run = home / "run"
-    best = run / "checkpoints" / "best.ckpt"
-    if not (home / "trained.json").is_file() or not best.is_file():
-        _train([*words, *_folders(job, options), *_UNHASHED, "--out", str(run)], options.threads)
-        write_json(home / "trained.json", read_clock(run))
-    clock = json.loads((home / "trained.json").read_text(encoding="utf-8"))
-    bundle = export(best, home / "bundle", text_encoder_folder=options.text_encoder)
+    before = None if job.before is None else run_stage(job.before, options)
+    start = [] if before is None else ["--model.initial=" + json.dumps([f"trunk={before.checkpoint.resolve()}"])]
+    trained = fit(job, home, options, start)
+    bundle = export(trained.checkpoint, home / "bundle", text_encoder_folder=options.text_encoder)
     data = merged(job.recipes).get("data", {})
     summary = evaluate(
         data=job.data,
         root=job.root,
         split=job.split,
-        text_modes=[job.row.mode],
+        text_modes=job.row.modes,
         out=home / "scores",
         model=bundle.folder,
         captions=data.get("captions", "error"),
@@ -193,54 +189,46 @@ def run_job(job: Job, options: Options) -> Mapping[str, Any]:
         "data": job.data,
         "split": job.split,
         "ids_sha256": summary["data"]["ids_sha256"],
-        "text_mode": job.row.mode,
+        "text_mode": job.row.learnt,
         "fraction": job.row.fraction,
         "seed": job.seed,
         "images": bundle.provenance["data"]["images"] | {job.split: summary["images"]},
         "patients": summary["patients"],
         "size": summary["size"],
-        "scores": summary["modes"][job.row.mode],
+        "scores": summary["modes"][job.row.learnt],
+        "other_scores": {mode: found for mode, found in summary["modes"].items() if mode != job.row.learnt},
+        "sentences": summary["report"]["used"]["share"] if "report" in summary else None,
         "estimator": summary["estimator"],
         "trainable": cost.trainable,
         "gmacs": cost.gmacs,
-        "epochs": len(clock["seconds"]),
+        "epochs": trained.epochs,
         "best_epoch": bundle.provenance["epoch"],
-        "steps": clock["steps"],
-        "train_seconds": round(sum(clock["seconds"].values()), 1),
+        "steps": trained.steps,
+        "steps_before": 0 if before is None else before.steps,
+        "train_seconds": round(trained.seconds + (0 if before is None else before.seconds), 1),
         "evaluate_seconds": summary["seconds"],
-        "command": " ".join(["textray train", *words]),
+        "command": _command(job),
         "git": git_state(Path(registry.__file__).parent),
         "versions": versions(),
     }
     write_json(home / RESULT, result)
     if not options.keep_checkpoints:
-        shutil.rmtree(run / "checkpoints", ignore_errors=True)
+        shutil.rmtree(trained.checkpoint.parent, ignore_errors=True)
     return result
+
+
+def _command(job: Job) -> str:
+    """The commands that a row is trained with, without folders."""
+    words = " ".join(["textray train", *job.words])
+    if job.before is None:
+        return words
+    return " ".join(["textray train", *job.before.words, "&&", words, "--model.initial=[trunk=CHECKPOINT]"])
 
 
 def read_result(out: Path, job: Job) -> Mapping[str, Any] | None:
     """Result of a finished row, ``None`` where it is not finished."""
-    found = _read(_home(out, job) / RESULT)
+    found = _read(home_of(out, job) / RESULT)
     return found if found and found.get("settings") == job.hash else None
-
-
-def _train(words: Sequence[str], threads: int | None) -> None:
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        training.main(words)
-    except SystemExit as stop:
-        if stop.code == 2:  # what a parser of arguments says to a wrong one
-            raise UsageError("the settings of the training are refused", came=" ".join(words)) from stop
-        raise KeyboardInterrupt from stop  # Lightning's way to say so
-
-
-def _folders(job: Job, options: Options) -> list[str]:
-    """Arguments that name folders of this machine."""
-    words = [] if job.root is None else [f"--data.root={job.root}"]
-    if options.text_encoder is not None and job.row.reads_text:
-        words.append(f"--model.text_encoder_folder={options.text_encoder}")
-    return words
 
 
 def _planned(row: Row, data: str, source: Source | None, seeds: Sequence[int], budget: Budget) -> list[Entry | Job]:
@@ -248,7 +236,7 @@ def _planned(row: Row, data: str, source: Source | None, seeds: Sequence[int], b
     reason, state = "", State.NOT_THERE
     if not row.exists:
         reason = f"no network {row.model}" + (f" in form {row.form}" if row.form != "paper" else "")
-    elif row.model not in budget.networks or row.form != "paper":  # a budget's recipes are of paper forms
+    elif (row.recipe or row.model) not in budget.networks or row.form != "paper":
         reason = f"no recipe for budget {budget.name}" + (f" in form {row.form}" if row.form != "paper" else "")
     elif data not in registry.DATASETS:
         reason = f"no reader of {data}"
@@ -261,7 +249,7 @@ def _planned(row: Row, data: str, source: Source | None, seeds: Sequence[int], b
 
 def _entry(job: Job, out: Path) -> Entry:
     """What a training has come to, now or in an earlier run."""
-    home = _home(out, job)
+    home = home_of(out, job)
     result = read_result(out, job)
     failure = _read(home / FAILURE)
     state = State.DONE if result else State.FAILED if failure else State.NOT_RUN
@@ -271,10 +259,6 @@ def _entry(job: Job, out: Path) -> Entry:
 
 def _readable(name: str, roots: Mapping[str, Path]) -> bool:
     return name in registry.DATASETS and (name in roots or not registry.dataset(name).on_disk)
-
-
-def _home(out: Path, job: Job) -> Path:
-    return out / "rows" / job.folder
 
 
 def _read(path: Path) -> dict[str, Any] | None:

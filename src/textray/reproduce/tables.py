@@ -5,11 +5,12 @@ from __future__ import annotations
 from textray.errors import UsageError, unknown_name
 from textray.io.write import atomic_write
 from textray.reproduce.catalogue import Order
+from textray.reproduce.fit import Options
 from textray.reproduce.lock import locked
 from textray.reproduce.page import command_line, csv_table, markdown
 from textray.reproduce.plan import Budget, Comparison, Row, Table
 from textray.reproduce.printed import MMI_UNET_TABLE_1, MMI_UNET_TABLE_2, MMI_UNET_TABLE_3
-from textray.reproduce.runner import Options, State, run_table
+from textray.reproduce.runner import State, run_table
 
 SOME_FAILED = 3
 _NETWORKS = ("mmi_unet", "mmi_unet_gd", "guide_decoder", "unet")

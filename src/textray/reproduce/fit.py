@@ -1,0 +1,118 @@
+"""Runs single trainings: once each, and on from the last whole epoch where one was cut off."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from textray.errors import UsageError
+from textray.io.write import write_json
+from textray.reproduce.clock import read_clock
+from textray.reproduce.trainings import Job, Stage
+from textray.training import cli as training
+
+_TRAINED, _RUN = "trained.json", "run"
+_UNHASHED = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
+             "--trainer.callbacks+=textray.reproduce.clock.EpochClock")  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How rows are run; nothing here changes a result.
+
+    Attributes:
+        out: Folder of the results.
+        threads: Threads of the networks; ``None`` leaves the choice to torch and onnxruntime.
+        keep_checkpoints: Keep the checkpoints of finished rows.
+        text_encoder: Folder of the frozen text encoder.
+        tell: Called with each line of progress.
+    """
+
+    out: Path
+    threads: int | None = None
+    keep_checkpoints: bool = False
+    text_encoder: Path | None = None
+    tell: Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a training left.
+
+    Attributes:
+        checkpoint: Its best one.
+        epochs: How many it had.
+        steps: Optimiser steps.
+        seconds: Of all epochs.
+    """
+
+    checkpoint: Path
+    epochs: int
+    steps: int
+    seconds: float
+
+
+def fit(job: Job | Stage, home: Path, options: Options, start: Sequence[str]) -> Trained:
+    """Train, or go on with a training, unless it is done.
+
+    Args:
+        job: The training.
+        home: Its folder.
+        options: How to run it.
+        start: Arguments that name what it starts from, with folders of this machine.
+
+    Raises:
+        UsageError: If its settings are refused.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    write_json(home / "settings.json", dict(job.settings))
+    best = home / _RUN / "checkpoints" / "best.ckpt"
+    if not (home / _TRAINED).is_file() or not best.is_file():
+        words = [*job.words, *_folders(job, options), *start, *_UNHASHED, "--out", str(home / _RUN)]
+        _train(words, options.threads)
+        write_json(home / _TRAINED, read_clock(home / _RUN))
+    clock = json.loads((home / _TRAINED).read_text(encoding="utf-8"))
+    seconds = clock["seconds"].values()
+    return Trained(checkpoint=best, epochs=len(seconds), steps=clock["steps"], seconds=sum(seconds))
+
+
+def run_stage(stage: Stage, options: Options) -> Trained:
+    """Make the training before a row's own, if it is not made yet; of its checkpoints only the best one stays.
+
+    Raises:
+        TextRayError: If the training refuses.
+    """
+    trained = fit(stage, home_of(options.out, stage), options, [])
+    if not options.keep_checkpoints:
+        for path in trained.checkpoint.parent.iterdir():
+            if path != trained.checkpoint:
+                path.unlink()
+    return trained
+
+
+def home_of(out: Path, job: Job | Stage) -> Path:
+    """Folder of a training among the results."""
+    return out / "rows" / job.folder
+
+
+def _train(words: Sequence[str], threads: int | None) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        training.main(words)
+    except SystemExit as stop:
+        if stop.code == 2:  # what a parser of arguments says to a wrong one
+            raise UsageError("the settings of the training are refused", came=" ".join(words)) from stop
+        raise KeyboardInterrupt from stop  # Lightning's way to say so
+
+
+def _folders(job: Job | Stage, options: Options) -> list[str]:
+    """Arguments that name folders of this machine."""
+    words = [] if job.root is None else [f"--data.root={job.root}"]
+    if options.text_encoder is not None and (isinstance(job, Stage) or job.row.reads_text):
+        words.append(f"--model.text_encoder_folder={options.text_encoder}")
+    return words
