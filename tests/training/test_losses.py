@@ -20,15 +20,16 @@ def pair():
     return logits, target
 
 
-def monai_dice_ce(*, smooth=1e-5):
+def monai_dice_ce(*, smooth=1e-5, batch=False):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside MONAI's own imports
         losses = pytest.importorskip("monai.losses")
-        return losses.DiceCELoss(sigmoid=True, smooth_nr=smooth, smooth_dr=smooth)
+        return losses.DiceCELoss(sigmoid=True, smooth_nr=smooth, smooth_dr=smooth, batch=batch)
 
 
 def test_equals_monai(pair):
     torch.testing.assert_close(DiceCELoss()(*pair), monai_dice_ce()(*pair))
+    torch.testing.assert_close(DiceCELoss("pooled_dice_ce")(*pair), monai_dice_ce(batch=True)(*pair))
 
 
 def test_dice_by_hand():
@@ -48,6 +49,17 @@ def test_each_image_weighs_the_same():
     missed_small[0], missed_large[1] = -50, -50
     torch.testing.assert_close(dice_loss(missed_small, target), dice_loss(missed_large, target), atol=1e-4, rtol=0)
     torch.testing.assert_close(dice_loss(missed_small, target), torch.tensor(0.5), atol=1e-4, rtol=0)
+
+
+def test_pooled_each_pixel_weighs_the_same():
+    target = torch.zeros(2, 1, 8, 8)
+    target[0, :, :1, :3], target[1] = 1, 1
+    logits = torch.where(target > 0, 50.0, -50.0)
+    missed_small, missed_large = logits.clone(), logits.clone()
+    missed_small[0], missed_large[1] = -50, -50
+    small, large = (dice_loss(found, target, pooled=True) for found in (missed_small, missed_large))
+    torch.testing.assert_close(small, torch.tensor(1 - 2 * 64 / (64 + 67)), atol=1e-4, rtol=0)
+    torch.testing.assert_close(large, torch.tensor(1 - 2 * 3 / (3 + 67)), atol=1e-4, rtol=0)
 
 
 def test_perfect_logits_cost_next_to_nothing(pair):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from textray.errors import UsageError
 from textray.models.base import Network, Output
 from textray.models.self_guided import SelfGuided
 from textray.text.report import bank_sentences
-from textray.training.losses import DiceCELoss
+from textray.training.losses import DiceCELoss, LossParts
 from textray.training.scores import PixelCounts, Route, ZoneTable
 from textray.training.task import Task
 from textray.training.thresholds import choose_thresholds
@@ -40,7 +40,8 @@ class SegmentationTask(Task):
         text_encoder: Registry name of the frozen text encoder; ``None`` for a network that reads no text.
         text_encoder_folder: Folder of its weights, see `textray.nn.text_encoder.load_text_encoder`.
         max_tokens: Longest report in tokens; no more than the network takes.
-        loss: ``dice_ce`` (the paper's) or ``dice_only`` (what the released code computes).
+        loss: ``dice_ce`` (the paper's), ``dice_only`` (what the released code computes) or ``pooled_dice_ce``, see
+            `textray.training.losses.DiceCELoss`.
         lr: Learning rate after the warm-up.
         lr_final: Learning rate at the last step of the last epoch.
         trunk_lr_scale: The trunk learns at this multiple of the rates (1 is the paper's).
@@ -63,7 +64,7 @@ class SegmentationTask(Task):
         text_encoder: str | None = "cxr_bert",
         text_encoder_folder: str | None = None,
         max_tokens: int = 24,
-        loss: Literal["dice_ce", "dice_only"] = "dice_ce",
+        loss: LossParts = "dice_ce",
         lr: float = 3e-4,
         lr_final: float = 1e-6,
         trunk_lr_scale: float = 1.0,
