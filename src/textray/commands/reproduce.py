@@ -31,7 +31,10 @@ def reproduce(
     text_encoder: Annotated[Path | None, typer.Option(help="Folder of the frozen text encoder.")] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(metavar="LABEL=BUNDLE", help="Figures: a method; with @none at its end it is told nothing."),
+        typer.Option(
+            metavar="LABEL=BUNDLE",
+            help="Figures: a method; with @none at its end it is told nothing, with @generated its own report.",
+        ),
     ] = None,
     cases: Annotated[list[str] | None, typer.Option(metavar="ID", help="Figures: an image; may be repeated.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Figures: how many images to draw, where none is named.")] = 4,
