@@ -46,6 +46,14 @@ def test_a_picture_and_a_record_of_each_kind(kind, run, deciding, film, tmp_path
     assert "W_SIDES_ASSUMED" in result.err
 
 
+def test_without_words_nothing_is_told_even_where_the_network_could_write(run, writing_bundle, film, tmp_path):
+    film(tmp_path / "chest.png")
+    assert run("zones", "chest.png", "--model", writing_bundle).code == 0
+    found = record(tmp_path / "textray-out/chest.zones.json")
+    assert (found["text"]["mode"], found["convention"]["words_given"]) == ("none", "none")
+    assert found["zones"]["compared_with"] == "none"
+
+
 def test_attention_of_the_record_is_by_token_and_place(run, deciding, film, tmp_path):
     film(tmp_path / "chest.png")
     args = ("chest.png", "--text", "left base", "--laterality", "viewer", "--model", deciding.folder)

@@ -86,14 +86,15 @@ def _explain(predictor: Predictor, plan: Plan, explainer: Explainer, item: Item,
     places = paths(folder, name, explainer.kind)
     side = words.laterality or plan.laterality
     strict = plan.strict_text or explainer.needs_words
-    used = record.settings(predictor.bundle, laterality=side, strict_text=strict)
+    # Words are what is explained: a film without any is told nothing, not what a network would write of it.
+    used = record.settings(predictor.bundle, laterality=side, strict_text=strict, text_free="none")
     used = {**used, "explain": {"kind": explainer.kind, **explainer.settings}}
     found = None if plan.overwrite else outputs.read_record(places["record"], SCHEMA, largest=_LARGEST_RECORD)
     if found is not None and places["picture"].is_file():
         sha256 = record.file_sha256(item.path)
         if sha256 is not None and found.get("key") == record.key(sha256, predictor.bundle, words.text, used):
             return done_row(item, "finished", found, places, start)
-    prediction = predictor.segment(item.path, words.text, side, strict)
+    prediction = predictor.segment(item.path, words.text, side, strict, text_free="none")
     explanation = explainer.explain(predictor, prediction)
     values = {
         "schema": SCHEMA,
