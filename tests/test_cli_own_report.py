@@ -33,7 +33,8 @@ def record(tmp_path):
 def test_the_written_sentence_is_told_on_the_terminal_and_in_the_files(segment, tmp_path):
     result = segment()
     assert result.code == 0
-    assert "text: generated: unilateral pulmonary infection, one infected area, upper right lung." in result.out
+    sentence = "unilateral pulmonary infection, one infected area, upper right lung. (patient's sides)"
+    assert f"text: generated: {sentence}" in result.out
     assert "warning W_GENERATED" in result.err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "chest.json",
@@ -45,7 +46,7 @@ def test_the_written_sentence_is_told_on_the_terminal_and_in_the_files(segment, 
     assert record(tmp_path)["outputs"]["attention"] == "chest.report-attention.png"
     row = json.loads((tmp_path / "out" / "run.json").read_text())["items"][0]
     assert row["text_mode"] == "generated"
-    assert row["written"] == "unilateral pulmonary infection, one infected area, upper right lung."
+    assert row["written"] == sentence
 
 
 @pytest.mark.parametrize(

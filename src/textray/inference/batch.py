@@ -49,7 +49,7 @@ class Row:
         share: Share of the picture that is lesion, where done or finished.
         text_mode: ``given``, ``generated``, ``edited`` or ``none``, where done or finished.
         written: The sentence that steered the network where no person gave it, by the patient's sides or, where those
-            are undefined, by the viewer's.
+            are undefined, by the viewer's; it says which.
         warnings: The record's warnings: code, text, remedy.
         seconds: Wall-clock time.
     """
@@ -275,7 +275,9 @@ def done_row(item: Item, status: Status, found: dict[str, Any], written: dict[st
 def steering_sentence(text: Mapping[str, Any]) -> str:
     """The sentence of a record's ``text`` where a network wrote it, corrected or not; else nothing."""
     used = text["used"] if text["mode"] in ("generated", "edited") else None
-    return "" if used is None else used["patient"] or f"{used['viewer']} (viewer's sides)"
+    if used is None:
+        return ""
+    return f"{used['viewer']} (viewer's sides)" if used["patient"] is None else f"{used['patient']} (patient's sides)"
 
 
 def failed_row(item: Item, code: str, reason: str, start: float) -> Row:
