@@ -149,18 +149,25 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], Network]:
     Only tensors and plain values are read; a file with anything else in it is refused.
 
     Raises:
-        UsageError: If it is missing, cut off, or not a checkpoint of TextRay.
+        UsageError: If it is missing, cut off, not a checkpoint of TextRay, or of a network that segments nothing yet.
     """
     if not Path(path).is_file():
         raise UsageError("no such checkpoint", came=path, expected="a .ckpt file of textray train")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         facts, tensors = dict(state["textray"]), state["state_dict"]
-        name, form, config = str(facts["network"]), str(facts["form"]), facts["config"]
+        built = (str(facts["network"]), str(facts["form"]), facts["config"]) if "network" in facts else None
     except Exception as error:  # torch raises many kinds for half files and for foreign ones
         raise UsageError(
             f"{Path(path).name} is not a readable checkpoint of textray train", came=type(error).__name__
         ) from error
+    if built is None:
+        raise UsageError(
+            f"{Path(path).name} is of a network that has not learnt to segment",
+            expected="the checkpoint of a segmentation",
+            do="Start one from it with model.initial, and export that",
+        )
+    name, form, config = built
     run = Path(path).parent.parent / "run.json"  # what `textray train` wrote beside its checkpoints
     known = json.loads(run.read_text(encoding="utf-8")) if run.is_file() else {}
     facts |= {"recipe": known.get("recipe"), "git": known.get("git")}

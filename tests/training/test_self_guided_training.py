@@ -13,9 +13,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from textray.data.module import SegmentationData
 from textray.errors import UsageError
+from textray.export import read_checkpoint
 from textray.models.base import Network, Output
 from textray.models.baselines.unet import UNet, UNetConfig
 from textray.models.self_guided import Locator, SelfGuided
+from textray.text.report import sentence
 from textray.training.initial import begin
 from textray.training.tasks import SegmentationTask
 
@@ -232,6 +234,26 @@ def test_the_locator_alone_learns_zones_without_a_segmenter_pass(tmp_path):
     changed = {name for name, value in saved(out / "last.ckpt").items() if not torch.equal(value, before[name])}
     assert {"locator.head.weight", "thresholds", "bank_features"} <= changed
     assert not {name for name in changed if name.startswith("segmenter.") and name != "segmenter.trunk.bias"}
+
+
+def test_a_network_without_a_trained_segmenter_is_not_exported(tmp_path, stages):
+    folder, _, _ = stages
+    _, out = fit(task(segment=False), tmp_path)
+    with pytest.raises(UsageError, match="has not learnt to segment"):
+        read_checkpoint(out / "last.ckpt")
+    segmenter = f"segmenter={folder / 'segmenter.ckpt'}"
+    for exports, initial in ((True, [segmenter]), (True, "whole.ckpt"), (False, ["locator=a.ckpt"])):
+        assert task(segment=False, initial=initial).exports is exports
+
+
+def test_the_locator_learns_of_withheld_zones_too_since_it_sees_them(tmp_path):
+    trainer, _ = fit(task(), tmp_path, report_withheld=1.0)
+    fit_part = trainer.datamodule.sets["fit"]
+    items = [fit_part[0, i] for i in range(len(fit_part))]
+    for item, sample in zip(items, fit_part.samples, strict=True):
+        assert item["zones"].tolist() == [float(present) for present in sample.report.zones.present]
+    told = [item["text"] for item in items]
+    assert told != [sentence(sample.report.zones) for sample in fit_part.samples]  # words and mask are cut
 
 
 def test_frozen_parts_keep_weights_and_statistics(tmp_path):

@@ -48,8 +48,8 @@ class Batch(TypedDict):
     Attributes:
         image: ``(B, C, H, W)`` float32, normalised.
         mask: ``(B, 1, H, W)`` float32, {0, 1}.
-        zones: ``(B, 6)`` float32, {0, 1}: the zones of the whole report, whatever ``text`` still says of them; or those
-            of the clusters of its captions, see `SegmentationData`.
+        zones: ``(B, 6)`` float32, {0, 1}: of the report or its cluster, whatever dropout left in ``text``; less those
+            withheld, but not with ``whole_zones``: a locator is not told what is withheld and sees the whole film.
         text: ``B`` sentences; ``None`` is no report.
         image_id: ``B`` names.
     """
@@ -92,7 +92,7 @@ class SegmentationSet(Dataset[Item]):
         cache: Path | None = None,
     ) -> None:
         pair = report_withheld if isinstance(report_withheld, tuple) else (report_withheld, report_withheld)
-        self.report_withheld, self.epochs = pair, epochs
+        self.report_withheld, self.epochs, self.whole_zones = pair, epochs, False
         self.samples, self.preprocess, self.augment = samples, preprocess, augment
         self.report_dropout, self.report_partial, self.seed = report_dropout, report_partial, seed
         self.pixels = PixelCache(samples, preprocess, folder=cache)
@@ -112,10 +112,10 @@ class SegmentationSet(Dataset[Item]):
             (mask, report), certain = told, True  # without its words the cut mask would be a lie
         before = report
         pixels, mask, report = self.augment(self.pixels.image(index), mask, before, rng)
-        zones = report.zones
-        if self.labels is not None:
-            label = withhold_label(self.labels[index], sample.report.zones, before.zones)
-            zones = label if report is before else label.mirror()  # only a flip makes a new report
+        label = sample.report.zones if self.labels is None else self.labels[index]
+        if not self.whole_zones:
+            label = withhold_label(label, sample.report.zones, before.zones)
+        zones = label if report is before else label.mirror()  # only a flip makes a new report
         return Item(
             image=torch.from_numpy(self.preprocess.normalise_pixels(pixels)),
             mask=torch.from_numpy(np.ascontiguousarray(mask, dtype=np.float32))[None],

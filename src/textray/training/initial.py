@@ -50,6 +50,12 @@ def begin(network: Network, initial: str | Sequence[str] | None) -> None:
             start_part(network, str(part), path)
 
 
+def starts_part(part: str, initial: str | Sequence[str] | None) -> bool:
+    """True where a start gives a part what an earlier training has learnt: by its name, or with the whole network."""
+    named = [initial] if isinstance(initial, str) else list(initial or ())
+    return any(_part(item)[0] in (None, part) for item in named)
+
+
 def _part(item: str) -> tuple[str | None, Path]:
     """Part and checkpoint of ``PART=CHECKPOINT``; a path alone, even one with a ``=`` in it, has no part."""
     part, equals, path = item.partition("=")

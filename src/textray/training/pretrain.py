@@ -76,6 +76,7 @@ class ContrastiveTask(Task):
     """
 
     selects = ("inner/loss", "min")
+    exports = False
 
     def __init__(
         self,
@@ -142,8 +143,6 @@ class ContrastiveTask(Task):
         return [*cast(Any, self.network).trunk.parameters(), *self.projection.parameters()]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write where the trunk comes from; without a network's name an export refuses it, as it segments nothing."""
+        """Write whose trunk it is."""
         super().on_save_checkpoint(checkpoint)
-        facts = checkpoint["textray"]
-        checkpoint["textray"] = {key: value for key, value in facts.items() if key not in {"network", "form", "config"}}
         checkpoint["textray"]["trunk"] = cast(Any, self.network).trunk.name

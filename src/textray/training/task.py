@@ -41,12 +41,15 @@ class Task(LightningModule):
 
     Attributes:
         selects: Score that makes the best checkpoint unless another is asked for, and its best: ``max`` or ``min``.
+        exports: False where the network segments nothing yet: its checkpoints then leave its name out, and an export
+            refuses them.
 
     Raises:
         UsageError: If the network has no such part, or reads fewer tokens.
     """
 
     selects: ClassVar[tuple[str, str]] = ("inner/dice", "max")
+    exports: bool = True
 
     def __init__(
         self,
@@ -155,11 +158,10 @@ class Task(LightningModule):
         """Write beside the tensors what an export needs to build the network again."""
         name, form = form_of(type(self.network)) or (None, None)
         data = getattr(self.trainer, "datamodule", None)
+        built = {"network": name, "form": form, "config": asdict(cast(Any, self.network).config)}
         checkpoint["textray"] = {
             "version": version("textray"),
-            "network": name,
-            "form": form,
-            "config": asdict(cast(Any, self.network).config),
+            **(built if self.exports else {}),
             "text_encoder": self.encoder_name,
             "max_tokens": self.max_tokens,
             "data": data.describe() if data is not None else {},

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from textray.data.module import Batch
+from textray.data.module import Batch, SegmentationData
 from textray.errors import UsageError
 from textray.models.base import Network, Output
 from textray.models.self_guided import SelfGuided
 from textray.text.report import bank_sentences
+from textray.training.initial import starts_part
 from textray.training.losses import DiceCELoss, LossParts
 from textray.training.scores import PixelCounts, Route, ZoneTable
 from textray.training.task import Task
@@ -52,7 +53,8 @@ class SegmentationTask(Task):
         self_guided: Share of the training samples without a report that are given the one the network writes; the rest
             go without any. How many come without is ``data.report_dropout``: at 0, as in the paper, the segmenter
             always learns with the true report.
-        segment: False trains the locator of a self-guided network alone, by the zones; the segmenter is not run.
+        segment: False trains the locator of a self-guided network alone, by the zones; the segmenter is not run, and
+            unless it comes from an earlier training no bundle is exported from the checkpoint.
         initial: What to start from: ``CHECKPOINT`` of an earlier training (parts that it lacks start at random), or a
             list of ``PART=CHECKPOINT``, such as ``segmenter=mmi.ckpt``; see `textray.training.initial.begin`.
         freeze: Parts of the network that do not learn, such as ``locator`` or ``segmenter``.
@@ -118,6 +120,7 @@ class SegmentationTask(Task):
             raise UsageError("self_guided is a share", came=self_guided, expected="0 to 1")
         self.loss, self.zone_weight = DiceCELoss(loss), zone_weight
         self.self_guided, self.segment = self_guided, segment
+        self.exports = segment or starts_part("segmenter", initial)
         self._pixels, self._zones = PixelCounts(self.routes), ZoneTable()
 
     @property
@@ -136,6 +139,9 @@ class SegmentationTask(Task):
             UsageError: If the tensors came with a bank of another text encoder.
         """
         super().setup(stage)
+        data = getattr(self.trainer, "datamodule", None)
+        if self._guided and isinstance(data, SegmentationData) and "fit" in data.sets:
+            data.sets["fit"].whole_zones = True  # the locator is not told what is withheld, and sees every lesion
         for network in self._guided:
             given = network.bank_features.clone() if bool(network.bank_mask.any()) else None
             encoder = cast(Any, self.encoder)
