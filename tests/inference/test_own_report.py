@@ -315,6 +315,15 @@ def test_a_correction_steers_to_the_side_it_means(predictor, laterality, orienta
     assert "W_GENERATED" not in codes(prediction)
 
 
+def test_a_correction_that_makes_a_sentence_one_sided_tells_that_the_film_does_not_say_the_sides(predictor):
+    film = from_array(bright("left lower", "right lower"))
+    assert "W_SIDES_ASSUMED" not in codes(predictor.segment(film))
+    for edit, laterality in (("-left lower", "viewer"), ("-left lower", "patient")):
+        prediction = predictor.segment(film, edit=edit, laterality=laterality)
+        assert prediction.record["text"]["used"]["patient"]
+        assert "W_SIDES_ASSUMED" in codes(prediction)
+
+
 def test_a_correction_may_take_everything_away(predictor):
     film = from_array(bright("left upper"), orientation=("L", "F"))
     silent = predictor.segment(film, text_free="none")

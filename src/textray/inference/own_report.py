@@ -127,14 +127,15 @@ def describe(own: OwnReport, grid: Grid, mode: TextMode) -> dict[str, Any]:
     }
 
 
-def notices(own: OwnReport, grid: Grid, mode: TextMode) -> list[Notice]:
-    """What a reader of the result must be told of a report that no person gave."""
+def notices(own: OwnReport, grid: Grid, mode: TextMode, steering: Report | None) -> list[Notice]:
+    """What a reader of the result must be told of a report that no person gave, and of a person's correction of it."""
     if mode == "none" and not own.silent:
         return [_NOTHING_WRITTEN]
     if mode not in ("generated", "edited"):
         return []
     told = [_GENERATED] if mode == "generated" else []
-    if own.zones.present != own.zones.mirror().present:
+    shown = [own.zones] if steering is None else [own.zones, steering.zones]
+    if any(zones.present != zones.mirror().present for zones in shown):
         told += {"undefined": [_UNDEFINED], "assumed": [_ASSUMED]}.get(grid.sides_from, [])
     return told
 

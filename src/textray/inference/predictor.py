@@ -220,7 +220,7 @@ class Predictor:
         probability = self.preprocess.restore(found.probability[0], image.grid)
         mask = probability >= self.threshold
         seconds["restore"] = time.perf_counter() - start
-        own_notices = [] if own is None else own_report.notices(own, image.grid, mode)
+        own_notices = [] if own is None else own_report.notices(own, image.grid, mode, steering)
         told = {n.code for n in (*report.notices, *own_notices)}  # they say what the reader's mean for these words
         notices = [*(n for n in image.notices if n.code not in told), *report.notices, *own_notices]
         return Prediction(
