@@ -208,7 +208,9 @@ TABLES = {
                 "Without text: SGSeg's segmenter alone, guide layers off, trained, selected and scored without a word. "
                 "CLIP: the same, its trunk pre-trained on the films and captions of the training part by contrast, in "
                 "steps beside those of the row; the seconds of its training include them. Simple: a pooled classifier "
-                "in LERG's place. Full text and no report written: the weights of the LERG row, scored otherwise.",
+                "in LERG's place. Full text and no report written: the weights of the LERG row, scored otherwise. Its "
+                "segmenter had a caption with every film in training and has never learnt to go without one: what its "
+                "reports are worth is told by the row without text.",
                 "Rows without a printed one go past the paper, each by one change to the LERG row: six queries in place"
                 " of one; the mean of the objects in place of a query; zones to learn from by clusters of the "
                 "captions' phrases in place of rules; the zones' probabilities as six tokens beside the sentence, in "
