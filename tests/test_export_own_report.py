@@ -186,6 +186,15 @@ def test_sentences_in_half_precision_are_the_same(checkpoint, tmp_path):
     assert module.export(checkpoint(guided(), change), tmp_path / "good").writes_report
 
 
+def test_pictures_that_cannot_tell_the_written_zones_prove_nothing(checkpoint, tmp_path):
+    network = guided()
+    with torch.no_grad():
+        network.locator.scale.zero_()  # every zone has probability 0.5, the threshold of two of them
+    with pytest.raises(BundleError, match="could not be checked"):
+        module.export(checkpoint(network), tmp_path / "torn")
+    assert not (tmp_path / "torn").exists()
+
+
 def _zone_scores(network):
     network.locator.scale.mul_(1.2)
 

@@ -43,17 +43,24 @@ def check_parity(
         The largest difference in probability over all pixels and zones; for attention, as a share of its peak.
 
     Raises:
-        BundleError: If it exceeds `PARITY`, or the graph writes of other zones.
+        BundleError: If it exceeds `PARITY`, the graph writes of other zones, or no picture could tell.
     """
     gate = _Gate(bundle, network, bank)
     rows = (None,) if bank is None else tuple(row for row in _ROWS if row is not None or not bundle.needs_text)
-    worst = 0.0
+    worst, routes = 0.0, 0
     for picture in pictures:
         pixels = bundle.preprocess.apply(picture)[None]
         for row in (*rows, _SILENT) if isinstance(network, SelfGuided) else rows:
             worst = max(worst, gate.compare(pixels, row))
         if isinstance(network, SelfGuided):
-            gate.check_route(pixels, network)
+            routes += gate.check_route(pixels, network)
+    if isinstance(network, SelfGuided) and not routes:
+        raise BundleError(
+            "the reports that the graph writes could not be checked",
+            came=f"{len(pictures)} pictures, each with a zone right at its threshold",
+            expected="one picture or more whose zones are clear",
+            do="Name other pictures with --samples",
+        )
     logger.info("parity over %d pictures: largest difference %.2e", len(pictures), worst)
     if worst > PARITY:
         raise BundleError(
@@ -92,8 +99,11 @@ class _Gate:
             pairs.append((found["attention"] / np.float64(peak), wanted.attention[0].numpy() / np.float64(peak)))
         return max(float(np.abs(one - other).max()) for one, other in pairs)
 
-    def check_route(self, pixels: NDArray[np.float32], network: SelfGuided) -> None:
+    def check_route(self, pixels: NDArray[np.float32], network: SelfGuided) -> bool:
         """Hold what the graph writes by itself against the sentence that NumPy reads from its zones.
+
+        Returns:
+            False for a picture that cannot tell, since rounding decides which zones are written.
 
         Raises:
             BundleError: If they differ.
@@ -101,7 +111,7 @@ class _Gate:
         own = self.ask(pixels, None)
         if self._torn(own["zone_logits"]):
             logger.info("a picture is not used for the check of written reports: a zone is right at its threshold")
-            return
+            return False
         thresholds = network.thresholds.tolist() if self.bundle.zone_thresholds is None else self.bundle.zone_thresholds
         row = written(_sigmoid(own["zone_logits"][0]).astype(np.float32), thresholds).index
         wanted = int(network.write(torch.from_numpy(own["zone_logits"]))[0])
@@ -116,6 +126,7 @@ class _Gate:
                 expected="the same row, and the same mask as with that row given",
                 do="Try another version of torch or onnxruntime; the bundle was not written",
             )
+        return True
 
     def _torn(self, zone_logits: NDArray[np.float32]) -> bool:
         thresholds = self.bundle.zone_thresholds or ()

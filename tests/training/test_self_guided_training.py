@@ -276,6 +276,7 @@ def stages(tmp_path):
     """Checkpoints of a locator trained in its network, and of a segmenter trained alone; their networks."""
     torch.manual_seed(5)
     first, second = Guided(), Shift()
+    first.set_thresholds(torch.linspace(0.2, 0.7, 6))
     for name, network in (("locator", first), ("segmenter", second)):
         state = {f"network.{key}": value for key, value in network.state_dict().items()}
         torch.save({"state_dict": state}, tmp_path / f"{name}.ckpt")
@@ -291,6 +292,7 @@ def test_parts_start_from_their_own_trainings(stages):
     network = Guided()
     begin(network, [f"locator={folder / 'locator.ckpt'}", f"segmenter={folder / 'segmenter.ckpt'}"])
     assert same(first.locator, network.locator)
+    assert torch.equal(network.thresholds, first.thresholds)  # zones are written as they were selected
     assert same(second, network.segmenter)
 
     network = Guided()

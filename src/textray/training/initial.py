@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from textray.errors import UsageError
 from textray.models.base import Network
+from textray.models.self_guided import SelfGuided
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,8 @@ def start_part(network: Network, part: str, path: Path) -> None:
     The checkpoint's tensors under the part's own name are taken; where it has none, those under the last words of the
     name; where it has none of these either, all of them. So ``segmenter=CKPT`` takes the segmenter of a self-guided
     network as well as the whole of an MMI-UNet, and ``segmenter.trunk=CKPT`` the trunk of a pre-training. A zone head
-    that the part lacks is left out: it is there for a loss of its own, and no mask depends on it.
+    that the part lacks is left out: it is there for a loss of its own, and no mask depends on it. The locator of a
+    self-guided network brings the thresholds that its zones were chosen with, where the checkpoint has them.
 
     Args:
         network: Changed in place.
@@ -96,6 +98,7 @@ def start_part(network: Network, part: str, path: Path) -> None:
     """
     module = find_part(network, part)
     tensors = read_network(path)
+    thresholds = tensors.get("thresholds")
     words = part.split(".")
     for start in range(len(words)):
         prefix = ".".join(words[start:]) + "."
@@ -112,6 +115,8 @@ def start_part(network: Network, part: str, path: Path) -> None:
             came=f"nothing for {', '.join(missing[:5])}",
             expected="every tensor of it",
         )
+    if isinstance(network, SelfGuided) and module is network.locator and thresholds is not None:
+        network.set_thresholds(thresholds)
     logger.info("%s starts from %s", part, path)
 
 
