@@ -18,6 +18,9 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
+# Several workers share the processors, and child processes inherit it; the networks of tests are too small for more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 TINY_SIZE = 64
 TINY_TOKENS = 2
 TINY_WIDTH = 6

@@ -98,7 +98,7 @@ def test_e01_a_full_disk_leaves_the_old_result_whole(run, film, tmp_path, tiny_b
 def test_e02_an_output_that_is_a_file_fails_before_inference(run, film, tmp_path, monkeypatch, out):
     film(tmp_path / "a.png")
     (tmp_path / "file").write_text("mine")
-    monkeypatch.setattr(Predictor, "segment", lambda *_: pytest.fail("inference was started"))
+    monkeypatch.setattr(Predictor, "segment", lambda *_, **__: pytest.fail("inference was started"))
     result = run("a.png", "--out", out)
     assert result.code == 2
     assert "error E_OUTPUT" in result.err
@@ -219,10 +219,10 @@ def test_an_unexpected_failure_of_one_file_does_not_end_the_run(run, film, tmp_p
         film(tmp_path / f"{name}.png")
     real = Predictor.segment
 
-    def broken(self, picture, *args):
+    def broken(self, picture, *args, **options):
         if picture.name == "b.png":
             raise ZeroDivisionError("Jane Planted")
-        return real(self, picture, *args)
+        return real(self, picture, *args, **options)
 
     monkeypatch.setattr(Predictor, "segment", broken)
     result = run("a.png", "b.png", "c.png")
@@ -237,10 +237,10 @@ def test_an_interrupt_leaves_a_summary_and_130(run, film, tmp_path, monkeypatch)
         film(tmp_path / f"{name}.png")
     real = Predictor.segment
 
-    def interrupted(self, picture, *args):
+    def interrupted(self, picture, *args, **options):
         if picture.name == "b.png":
             raise KeyboardInterrupt
-        return real(self, picture, *args)
+        return real(self, picture, *args, **options)
 
     with monkeypatch.context() as patched:
         patched.setattr(Predictor, "segment", interrupted)
