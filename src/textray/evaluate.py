@@ -14,7 +14,6 @@ import logging
 import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +111,7 @@ def evaluate(
     if bundle.needs_text:
         _require_texts(samples, bundle.name)
     check_writable(out)
-    # What a user's run without a text does is not the question here: each mode says itself whether a report is written.
-    asked = replace(bundle, text_free="generated") if bundle.writes_report else bundle
-    predictor = Predictor(asked, threads=threads)
+    predictor = Predictor(bundle, threads=threads)
     summary: dict[str, Any] = {
         "textray": __version__,
         "model": bundle.describe(),

@@ -16,7 +16,7 @@ from textray.errors import BundleError, TextRayError, UsageError
 from textray.inference.bundle import Bundle
 from textray.inference.inputs import demo_film
 from textray.inference.own_report import written
-from textray.inference.runtime import Runtime
+from textray.inference.runtime import Runtime, sigmoid
 from textray.io.read import from_array, read
 from textray.models.base import Network
 from textray.models.self_guided import SelfGuided
@@ -91,12 +91,12 @@ class _Gate:
             wanted = self.network(torch.from_numpy(pixels), *text)
         if "zone_logits" in found and row is None and self._torn(found["zone_logits"]):
             return 0.0  # rounding decides which sentence is written, so the masks need not agree
-        pairs = [(_sigmoid(found["logits"]), _sigmoid(wanted.logits.numpy()))]
+        pairs = [(sigmoid(found["logits"]), sigmoid(wanted.logits.numpy()))]
         if "zone_logits" in found:
-            pairs.append((_sigmoid(found["zone_logits"]), _sigmoid(wanted.zone_logits.numpy())))
+            pairs.append((sigmoid(found["zone_logits"]), sigmoid(wanted.zone_logits.numpy())))
         if "attention" in found:
             peak = float(wanted.attention[0].max())
-            pairs.append((found["attention"] / np.float64(peak), wanted.attention[0].numpy() / np.float64(peak)))
+            pairs.append((found["attention"] / np.float32(peak), wanted.attention[0].numpy() / np.float32(peak)))
         return max(float(np.abs(one - other).max()) for one, other in pairs)
 
     def check_route(self, pixels: NDArray[np.float32], network: SelfGuided) -> bool:
@@ -113,12 +113,12 @@ class _Gate:
             logger.info("a picture is not used for the check of written reports: a zone is right at its threshold")
             return False
         thresholds = network.thresholds.tolist() if self.bundle.zone_thresholds is None else self.bundle.zone_thresholds
-        row = written(_sigmoid(own["zone_logits"][0]).astype(np.float32), thresholds).index
+        row = written(sigmoid(own["zone_logits"][0]), thresholds).index
         wanted = int(network.write(torch.from_numpy(own["zone_logits"]))[0])
         # A sentence of its own comes with the probabilities of zones where the network has tokens for them.
         comparable = row == 0 or not network.zone_tokens
         told = self.ask(pixels, row or _SILENT)
-        apart = float(np.abs(_sigmoid(own["logits"]) - _sigmoid(told["logits"])).max()) if comparable else 0.0
+        apart = float(np.abs(sigmoid(own["logits"]) - sigmoid(told["logits"])).max()) if comparable else 0.0
         if row != wanted or apart > PARITY:
             raise BundleError(
                 "the graph writes of other zones than its scores say",
@@ -130,7 +130,7 @@ class _Gate:
 
     def _torn(self, zone_logits: NDArray[np.float32]) -> bool:
         thresholds = self.bundle.zone_thresholds or ()
-        return bool(thresholds) and bool((np.abs(_sigmoid(zone_logits) - np.asarray(thresholds)) < PARITY).any())
+        return bool(thresholds) and bool((np.abs(sigmoid(zone_logits) - np.asarray(thresholds)) < PARITY).any())
 
     def _text(self, row: int | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         features = np.zeros((1, self.bundle.tokens, self.bundle.width), np.float32)
@@ -140,10 +140,6 @@ class _Gate:
         elif row is not None and self.bank is not None:
             features, mask = (part[row : row + 1].numpy() for part in self.bank)
         return features, mask
-
-
-def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    return 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -50, 50)))
 
 
 def parity_pictures(samples: str | Path | None) -> list[Image]:

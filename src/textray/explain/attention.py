@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from textray.building import load_network
 from textray.errors import UsageError
-from textray.explain.subject import sigmoid
 from textray.explain.tokens import Tokens
 from textray.inference.bundle import Bundle
+from textray.inference.runtime import sigmoid
 from textray.models.base import Network
 from textray.models.mmi_unet import ImageTextMatching
 from textray.nn.attention import MultiHeadAttention

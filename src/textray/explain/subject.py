@@ -91,9 +91,3 @@ def dice(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
     """Overlap of two masks, 1 where both are empty."""
     total = int(mask.sum()) + int(other.sum())
     return 1.0 if total == 0 else 2 * int((mask & other).sum()) / total
-
-
-def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities of raw scores; never overflows."""
-    small = np.exp(-np.abs(logits))
-    return np.where(logits >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)

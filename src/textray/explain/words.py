@@ -19,7 +19,7 @@ from textray.explain.explanation import Explanation
 from textray.explain.tokens import PLACES, Tokens, Vocabulary
 from textray.inference.bundle import Bundle
 from textray.inference.predictor import Predictor
-from textray.inference.runtime import Runtime
+from textray.inference.runtime import Runtime, sigmoid
 from textray.io.page import FAINT, INK, Colour, Page, Picture, fit, line_height, shrink, wrap
 from textray.io.write import render_overlay
 from textray.records import Prediction
@@ -115,7 +115,7 @@ class WordsExplainer:
         features = tokens.features[None] * masks[..., None]
         if self._bundle.writes_report:  # without a word it shall not write its own
             masks = np.where(masks.any(1, keepdims=True), masks, np.float32(-1))
-        return subject.sigmoid(self._runtime.run(images, features, masks)["logits"][:, 0])
+        return sigmoid(self._runtime.run(images, features, masks)["logits"][:, 0])
 
 
 def _draw(values: dict[str, Any], tokens: Tokens, prediction: Prediction) -> Picture:

@@ -42,7 +42,7 @@ class Segmenter(Protocol):
         ...
 
     def infer(self, pixels: NDArray[np.float32], rows: Sequence[int | None]) -> Inference:
-        """Run on preprocessed ``(B, C, h, w)``, each told a row of the bank, nothing (``None``) or to be silent."""
+        """Run on preprocessed ``(B, C, h, w)``, each told a row of the bank, to be silent or to write its own report."""
         ...
 
 
@@ -120,11 +120,11 @@ def segment(
     return cases
 
 
-def _row(told: Told) -> int | None:
+def _row(told: Told) -> int:
     """What `Segmenter.infer` takes for a text."""
     if isinstance(told, Zones) and told:
         return told.index
-    return None if told == "own" else Predictor.SILENT
+    return Predictor.WRITE if told == "own" else Predictor.SILENT
 
 
 def _own_zones(found: Inference, position: int, thresholds: Sequence[float] | None) -> Zones | None:

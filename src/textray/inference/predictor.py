@@ -18,7 +18,7 @@ from textray.inference.bundle import Bundle
 from textray.inference.edit import apply as apply_edit
 from textray.inference.edit import check as check_edit
 from textray.inference.own_report import OwnReport, TextFree, TextMode
-from textray.inference.runtime import Runtime
+from textray.inference.runtime import Runtime, sigmoid
 from textray.io.read import from_array, read
 from textray.preprocess import Preprocess
 from textray.records import Grid, Image, Laterality, Notice, Prediction, Report, ZoneState
@@ -136,8 +136,8 @@ class Predictor:
                 features[i], mask[i] = self._bank.features[row], self._bank.mask[row]
         found = self._runtime.run(pixels, features, mask)
         return Inference(
-            probability=_sigmoid(found["logits"][:, 0]),
-            zone_probability=_sigmoid(found["zone_logits"]) if "zone_logits" in found else None,
+            probability=sigmoid(found["logits"][:, 0]),
+            zone_probability=sigmoid(found["zone_logits"]) if "zone_logits" in found else None,
             attention=found.get("attention"),
         )
 
@@ -302,12 +302,6 @@ def as_laterality(word: Laterality | str) -> Laterality:
         return Laterality(word)
     except ValueError as error:
         raise unknown_name("laterality", str(word), [side.value for side in Laterality]) from error
-
-
-def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities of raw scores."""
-    small = np.exp(-np.abs(logits))  # exp(-|x|) cannot overflow, whatever the network says
-    return np.where(logits >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
 
 
 def _as_image(picture: str | Path | NDArray[Any] | Image) -> Image:

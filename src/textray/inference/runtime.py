@@ -121,6 +121,12 @@ class Runtime:
                 raise TextRayError("the network gave scores that are not finite", do="Report this with the file.")
 
 
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities of raw scores, of any shape."""
+    small = np.exp(-np.abs(logits))  # exp(-|x|) cannot overflow, whatever the network says
+    return np.where(logits >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
+
+
 def _session(bundle: Bundle, threads: int) -> Any:  # noqa: ANN401 -- onnxruntime ships no types
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()

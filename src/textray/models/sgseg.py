@@ -42,11 +42,10 @@ from textray.nn.detector import LERGConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGSegConfig:
-    """Sizes of an SGSeg; the defaults are the paper's configuration.
+class GuidedConfig:
+    """Sizes that both SGSegs have.
 
     Attributes:
-        locator: Sizes of LERG.
         guide_decoder: Sizes of a GuideDecoder as segmenter, the paper's (whose authors start from the trunk
             ``convnext_tiny.fb_in1k`` with a scale of 0.01, as the recipe does); or
         mmi_unet: Sizes of an MMI-UNet as segmenter. One of both, the other ``None``.
@@ -56,7 +55,6 @@ class SGSegConfig:
         guide_gradient: Let the loss of the mask reach the locator through them.
     """
 
-    locator: LERGConfig = field(default_factory=LERGConfig)
     guide_decoder: GuideDecoderConfig | None = field(default_factory=GuideDecoderConfig)
     mmi_unet: MMIUNetConfig | None = None
     tokens: int = 24
@@ -65,24 +63,25 @@ class SGSegConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SGSegSimpleConfig:
-    """Sizes of an SGSeg with a pooled classifier: those of `SGSegConfig`, the locator's apart.
+class SGSegConfig(GuidedConfig):
+    """Sizes of an SGSeg; the defaults are the paper's configuration.
+
+    Attributes:
+        locator: Sizes of LERG.
+    """
+
+    locator: LERGConfig = field(default_factory=LERGConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGSegSimpleConfig(GuidedConfig):
+    """Sizes of an SGSeg with a pooled classifier.
 
     Attributes:
         locator: Sizes of the pooled classifier.
-        guide_decoder: See `SGSegConfig`.
-        mmi_unet: See `SGSegConfig`.
-        tokens: See `SGSegConfig`.
-        zone_tokens: See `SGSegConfig`.
-        guide_gradient: See `SGSegConfig`.
     """
 
     locator: PooledConfig = field(default_factory=PooledConfig)
-    guide_decoder: GuideDecoderConfig | None = field(default_factory=GuideDecoderConfig)
-    mmi_unet: MMIUNetConfig | None = None
-    tokens: int = 24
-    zone_tokens: bool = False
-    guide_gradient: bool = False
 
 
 class SGSeg(SelfGuided):
@@ -97,8 +96,9 @@ class SGSeg(SelfGuided):
 
     def __init__(self, config: SGSegConfig = SGSegConfig()) -> None:
         segmenter = build_segmenter(config)
+        locator = LERG(config.locator, in_channels=segmenter.in_channels)
         super().__init__(
-            LERG(config.locator, in_channels=segmenter.in_channels),
+            locator,
             segmenter,
             tokens=config.tokens,
             zone_tokens=config.zone_tokens,
@@ -119,8 +119,9 @@ class SGSegSimple(SelfGuided):
 
     def __init__(self, config: SGSegSimpleConfig = SGSegSimpleConfig()) -> None:
         segmenter = build_segmenter(config)
+        locator = PooledLocator(config.locator, in_channels=segmenter.in_channels)
         super().__init__(
-            PooledLocator(config.locator, in_channels=segmenter.in_channels),
+            locator,
             segmenter,
             tokens=config.tokens,
             zone_tokens=config.zone_tokens,
@@ -129,7 +130,7 @@ class SGSegSimple(SelfGuided):
         self.config = config
 
 
-def build_segmenter(config: SGSegConfig | SGSegSimpleConfig) -> Network:
+def build_segmenter(config: GuidedConfig) -> Network:
     """Build the segmenter that a configuration names.
 
     Raises:

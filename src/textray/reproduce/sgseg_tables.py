@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from textray.errors import unknown_name
 from textray.reproduce.catalogue import Order
 from textray.reproduce.plan import Budget, Comparison, Row, Table
 from textray.reproduce.printed import SGSEG_TABLE_1, SGSEG_TABLE_2
-from textray.reproduce.tables import make
+from textray.reproduce.tables import run_of
 
 BUDGETS = {
     budget.name: budget
@@ -223,14 +222,5 @@ TABLES = {
 
 
 def run(order: Order) -> int:
-    """Make a table of SGSeg; see `textray.reproduce.tables.make`.
-
-    Returns:
-        Exit code: 0, or 3 where a row failed.
-
-    Raises:
-        UsageError: If a name is wrong, a data set cannot be read, or another run is at work in the same folder.
-    """
-    if order.budget not in BUDGETS:
-        raise unknown_name("budget", order.budget, BUDGETS)
-    return make(TABLES[order.name], BUDGETS[order.budget], order)
+    """Make a table of SGSeg; see `textray.reproduce.tables.run`."""
+    return run_of(TABLES, BUDGETS, order)

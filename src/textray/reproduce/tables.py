@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from textray.errors import UsageError, unknown_name
 from textray.io.write import atomic_write
 from textray.reproduce.catalogue import Order
@@ -131,9 +133,14 @@ def run(order: Order) -> int:
     Raises:
         UsageError: If a name is wrong, a data set cannot be read, or another run is at work in the same folder.
     """
-    if order.budget not in BUDGETS:
-        raise unknown_name("budget", order.budget, BUDGETS)
-    return make(TABLES[order.name], BUDGETS[order.budget], order)
+    return run_of(TABLES, BUDGETS, order)
+
+
+def run_of(tables: Mapping[str, Table], budgets: Mapping[str, Budget], order: Order) -> int:
+    """Make one of a paper's tables with one of its budgets; see `run`."""
+    if order.budget not in budgets:
+        raise unknown_name("budget", order.budget, budgets)
+    return make(tables[order.name], budgets[order.budget], order)
 
 
 def make(table: Table, budget: Budget, order: Order) -> int:
