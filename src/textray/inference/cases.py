@@ -42,7 +42,7 @@ class Segmenter(Protocol):
         ...
 
     def infer(self, pixels: NDArray[np.float32], rows: Sequence[int | None]) -> Inference:
-        """Run on preprocessed ``(B, C, h, w)``, each told a row of the bank, to be silent or to write its own report."""
+        """Run on preprocessed ``(B, C, h, w)``, each told a row of the bank, to be silent, or to write its own."""
         ...
 
 
