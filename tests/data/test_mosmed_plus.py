@@ -14,7 +14,7 @@ from PIL import Image
 from textray.augment import Augment, can_flip
 from textray.data.base import fingerprint, open_reader
 from textray.data.mosmed_plus import MosMedPlus
-from textray.data.mosmed_survey import cut_volumes, volume_of
+from textray.data.mosmed_volumes import cut_volumes, volume_of
 from textray.data.withhold import withhold
 from textray.errors import DataError, LayoutError, UsageError
 from textray.io.read import read, read_mask

@@ -25,9 +25,11 @@ from textray.data.base import (
     fingerprint,
     refuse,
 )
-from textray.data.mosmed_layouts import PARTS, PartName, find_layout
-from textray.data.mosmed_survey import Entry, Survey, cut_volumes, source_of, survey
+from textray.data.lvit_folders import PARTS, PartName
+from textray.data.mosmed_layouts import find_layout
+from textray.data.mosmed_volumes import cut_volumes, source_of, volume_of
 from textray.data.pairs import MaskFacts, check_pixels, colour_problems, size_problem
+from textray.data.survey import Entry, Survey, survey
 from textray.errors import LayoutError, unknown_name
 from textray.records import Laterality, Notice, Report, Zones
 
@@ -96,8 +98,8 @@ class MosMedPlus:
         entries = self._trusted_entries()
         of_part = [entry for entry, to in _cut(entries, self.split_by, self.seed) if to == part]
         if wanted in ("inner", "fit"):
-            inner = draw_patients((e.volume for e in of_part if e.volume), INNER_SHARE, self.seed)
-            of_part = [e for e in of_part if (e.volume in inner) == (wanted == "inner")]
+            inner = draw_patients((e.group for e in of_part if e.group), INNER_SHARE, self.seed)
+            of_part = [e for e in of_part if (e.group in inner) == (wanted == "inner")]
         kept = (e for e in of_part if e.report is not None or self.captions == "text-free")
         return [
             Sample(
@@ -105,7 +107,7 @@ class MosMedPlus:
                 image_path=e.image,
                 mask_path=e.mask,
                 report=_report(e.report),
-                patient_id=e.volume,
+                patient_id=e.group,
                 split=wanted,
             )
             for e in kept
@@ -152,7 +154,7 @@ class MosMedPlus:
 
     def _surveyed(self) -> Survey:
         if self._survey is None:
-            self._survey = survey(self.layout)
+            self._survey = survey(self.layout, group_of=volume_of)
         return self._survey
 
     def _trusted_entries(self) -> tuple[Entry, ...]:
@@ -176,8 +178,8 @@ def _cut(entries: Iterable[Entry], protocol: Protocol, seed: int) -> list[tuple[
     entries = list(entries)
     if protocol == "slice":
         return [(entry, entry.part) for entry in entries]
-    cut = cut_volumes((e.volume for e in entries if e.volume), seed)
-    return [(entry, cut[entry.volume] if entry.volume else "train") for entry in entries]
+    cut = cut_volumes((e.group for e in entries if e.group), seed)
+    return [(entry, cut[entry.group] if entry.group else "train") for entry in entries]
 
 
 def _report(report: Report | None) -> Report:
@@ -187,8 +189,8 @@ def _report(report: Report | None) -> Report:
 
 
 def _describe(entries: list[Entry]) -> str:
-    volumes = {entry.volume for entry in entries} - {None}
-    without = sum(entry.volume is None for entry in entries)
+    volumes = {entry.group for entry in entries} - {None}
+    without = sum(entry.group is None for entry in entries)
     ids = fingerprint(entry.image_id for entry in entries)[:12]
     return f"{len(entries)} slices of {len(volumes)} volumes, {without} of no known volume, ids {ids}"
 
@@ -197,13 +199,13 @@ def _leaks(entries: Iterable[Entry], counts: dict[str, int | float | str], layou
     """Volumes with slices in several published parts: known of the data, so a warning, but never to be overlooked."""
     parts: dict[str, set[PartName]] = {}
     for entry in entries:
-        if entry.volume:
-            parts.setdefault(entry.volume, set()).add(entry.part)
+        if entry.group:
+            parts.setdefault(entry.group, set()).add(entry.part)
     leaking = {volume for volume, found in parts.items() if len(found) > 1}
     counts["volumes in several parts of the cut by slice"] = f"{len(leaking)} of {len(parts)}"
     for name in ("val", "test"):
         held = [e for e in entries if e.part == name]
-        seen = sum(e.volume is not None and "train" in parts[e.volume] for e in held)
+        seen = sum(e.group is not None and "train" in parts[e.group] for e in held)
         counts[f"{name} slices whose volume is in train"] = f"{seen} of {len(held)}"
     if not leaking:
         return []
