@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 from textray.errors import ShapeError, UsageError, unknown_name
+from textray.geometry import Geometry, affine
 from textray.records import Laterality, Report, Zones
 from textray.text.report import sentence
+from textray.text.sides import swap_sides
 
 Preset = Literal["none", "paper", "light", "strong", "sgseg"]
 
@@ -114,7 +116,7 @@ class Augment:
         """Change a sample at random.
 
         Args:
-            pixels: ``(h, w)`` float32 in [0, 1]; not written to.
+            pixels: ``(h, w)`` float32 in [0, 1], or ``(h, w, 3)``; not written to.
             mask: ``(h, w)`` bool; not written to.
             report: What the text says, by image side.
             rng: The only source of chance: the same state gives the same change.
@@ -125,20 +127,30 @@ class Augment:
         Raises:
             ShapeError: If pixels and mask differ in shape.
         """
-        if pixels.ndim != 2 or pixels.shape != mask.shape:
+        return self.traced(pixels, mask, report, rng)[:3]
+
+    def traced(
+        self, pixels: Pixels, mask: Mask, report: Report, rng: np.random.Generator
+    ) -> tuple[Pixels, Mask, Report, Geometry]:
+        """Change a sample as a call does, and tell where its pixels went."""
+        if pixels.ndim not in (2, 3) or pixels.shape[:2] != mask.shape:
             raise ShapeError("pixels and mask differ", came=f"{pixels.shape} and {mask.shape}", expected="both (h, w)")
+        way = Geometry()
         if _hit(rng, self.flip_p) and can_flip(report):
             pixels, mask, report = flip(pixels, mask, report)
-        pixels, mask = self._warp(pixels, mask, rng)
+            way = way._replace(flipped=True)
+        pixels, mask, way = self._warp(pixels, mask, way, rng)
         pixels = self._intensity(pixels, rng)
         if _hit(rng, self.border_p):
-            pixels, mask = self._borders(pixels, mask, rng)
+            pixels, mask, way = self._borders(pixels, mask, way, rng)
         if _hit(rng, self.erase_p):
-            pixels = self._erased(pixels, rng)
+            pixels, way = self._erased(pixels, way, rng)
         pixels = np.clip(pixels, 0.0, 1.0).astype(np.float32, copy=False)
-        return np.ascontiguousarray(pixels), np.ascontiguousarray(mask), report
+        return np.ascontiguousarray(pixels), np.ascontiguousarray(mask), report, way
 
-    def _warp(self, pixels: Pixels, mask: Mask, rng: np.random.Generator) -> tuple[Pixels, Mask]:
+    def _warp(
+        self, pixels: Pixels, mask: Mask, way: Geometry, rng: np.random.Generator
+    ) -> tuple[Pixels, Mask, Geometry]:
         angle, zoom, across, down = 0.0, 1.0, 0.0, 0.0
         if _hit(rng, self.geometry_p):
             angle = math.radians(rng.uniform(-self.rotate_degrees, self.rotate_degrees))
@@ -149,18 +161,11 @@ class Augment:
             zoom /= kept
             move_x, move_y = rng.uniform(-0.5, 0.5, 2) * (1.0 - kept) / kept
             across, down = across + move_x, down + move_y
-        if (angle, zoom, across, down) == (0.0, 1.0, 0.0, 0.0):
-            return pixels, mask
-        height, width = pixels.shape
-        return warp(
-            pixels,
-            mask,
-            angle=angle,
-            zoom=zoom,
-            shift=(down * height, across * width),
-            bicubic=self.bicubic,
-            fill=self.fill,
-        )
+        way = way._replace(angle=angle, zoom=zoom, down=down * mask.shape[0], across=across * mask.shape[1])
+        if way.warped:
+            shift = way.down, way.across
+            pixels, mask = warp(pixels, mask, angle=angle, zoom=zoom, shift=shift, bicubic=self.bicubic, fill=self.fill)
+        return pixels, mask, way
 
     def _intensity(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
         if _hit(rng, self.intensity_p * (self.contrast > 0)):
@@ -181,32 +186,37 @@ class Augment:
             pixels = pixels + rng.standard_normal(pixels.shape, dtype=np.float32) * strength
         return pixels
 
-    def _borders(self, pixels: Pixels, mask: Mask, rng: np.random.Generator) -> tuple[Pixels, Mask]:
-        height, width = pixels.shape
+    def _borders(
+        self, pixels: Pixels, mask: Mask, way: Geometry, rng: np.random.Generator
+    ) -> tuple[Pixels, Mask, Geometry]:
+        height, width = mask.shape
         top, bottom = (rng.uniform(0.0, self.border, 2) * height).astype(int)
         left, right = (rng.uniform(0.0, self.border, 2) * width).astype(int)
         inside = slice(top, height - bottom), slice(left, width - right)
+        way = way._replace(inside=(int(top), height - int(bottom), int(left), width - int(right)))
         dark, clear = np.zeros_like(pixels), np.zeros_like(mask)
         dark[inside], clear[inside] = pixels[inside], mask[inside]
-        return dark, clear
+        return dark, clear, way
 
-    def _erased(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
-        sides = np.array(pixels.shape)
+    def _erased(self, pixels: Pixels, way: Geometry, rng: np.random.Generator) -> tuple[Pixels, Geometry]:
+        sides = np.array(pixels.shape[:2])
         lengths = np.ceil(rng.uniform(0.0, self.erase, 2) * sides).astype(int)
         top, left = rng.integers(0, sides - lengths + 1)
         painted = pixels.copy()
         painted[top : top + lengths[0], left : left + lengths[1]] = pixels.mean()
-        return painted
+        return painted, way._replace(hidden=(int(top), int(top + lengths[0]), int(left), int(left + lengths[1])))
 
 
 def can_flip(report: Report) -> bool:
     """True where the report's sides can be swapped truthfully.
 
     Not where it is unknown whose left its words mean, and not where it has words that name no zone: what they say of
-    sides was not understood.
+    sides was not understood. Free captions can, where `textray.text.sides.swap_sides` can.
     """
     if report.laterality is Laterality.UNKNOWN:
         return False
+    if report.free:
+        return report.text is None or swap_sides(report.text) is not None
     if report.text is None or report.zones:
         return True
     return report.text.strip().lower() == sentence(Zones())
@@ -214,6 +224,8 @@ def can_flip(report: Report) -> bool:
 
 def flip(pixels: Pixels, mask: Mask, report: Report) -> tuple[Pixels, Mask, Report]:
     """Swap left and right of image, mask and report; a report with words gets the sentence of the swapped zones.
+
+    A free caption keeps its own words, left and right exchanged.
 
     Raises:
         UsageError: If the report's sides cannot be swapped, see `can_flip`.
@@ -227,7 +239,9 @@ def flip(pixels: Pixels, mask: Mask, report: Report) -> tuple[Pixels, Mask, Repo
         )
     zones = report.zones.mirror()
     mirrored = report.with_zones(zones)
-    if report.text is not None:
+    if report.free:
+        mirrored = replace(report, text=None if report.text is None else swap_sides(report.text))
+    elif report.text is not None:
         mirrored = replace(mirrored, text=sentence(zones))
     return np.ascontiguousarray(pixels[:, ::-1]), np.ascontiguousarray(mask[:, ::-1]), mirrored
 
@@ -245,7 +259,7 @@ def warp(
     """Turn, zoom and shift image and mask about their centre in one go.
 
     Args:
-        pixels: ``(h, w)`` float32.
+        pixels: ``(h, w)`` float32, or ``(h, w, 3)``.
         mask: ``(h, w)`` bool.
         angle: Turn in radians, clockwise as seen.
         zoom: Above 1 enlarges.
@@ -256,47 +270,47 @@ def warp(
     Returns:
         Both, of the same shape.
     """
-    height, width = pixels.shape
-    centre_x, centre_y = width / 2, height / 2
-    cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
-    from_x, from_y = centre_x + shift[1], centre_y + shift[0]  # a point of the result, relative to this, ...
-    offset_x = centre_x - cos * from_x - sin * from_y  # ... comes from here
-    offset_y = centre_y + sin * from_x - cos * from_y
-    picture = pixels
+    height, width = mask.shape
+    cos, sin, offset_x, _, _, offset_y = affine(mask.shape, angle, zoom, shift)
     margin = 0
     if fill == "edge":
         corners = [(x, y) for x in (0, width) for y in (0, height)]
         reach_x = [cos * x + sin * y + offset_x for x, y in corners]
         reach_y = [-sin * x + cos * y + offset_y for x, y in corners]
         margin = 2 + math.ceil(max(0.0, -min(reach_x), -min(reach_y), max(reach_x) - width, max(reach_y) - height))
-        picture = np.pad(pixels, margin, mode="edge")
     resample = PILImage.Resampling.BICUBIC if bicubic else PILImage.Resampling.BILINEAR
-    image = PILImage.fromarray(np.ascontiguousarray(picture)).transform(
-        (width, height),
-        PILImage.Transform.AFFINE,
-        (cos, sin, offset_x + margin, -sin, cos, offset_y + margin),
-        resample=resample,
-    )
+    planes = [pixels] if pixels.ndim == 2 else list(np.moveaxis(pixels, -1, 0))
+    images = [
+        PILImage.fromarray(np.pad(plane, margin, mode="edge")).transform(
+            (width, height),
+            PILImage.Transform.AFFINE,
+            (cos, sin, offset_x + margin, -sin, cos, offset_y + margin),
+            resample=resample,
+        )
+        for plane in planes
+    ]
+    image = np.asarray(images[0]) if pixels.ndim == 2 else np.stack([np.asarray(one) for one in images], axis=-1)
     moved = PILImage.fromarray(mask.astype(np.uint8)).transform(
         (width, height),
         PILImage.Transform.AFFINE,
         (cos, sin, offset_x, -sin, cos, offset_y),
         resample=PILImage.Resampling.NEAREST,
     )
-    return np.clip(np.asarray(image), 0.0, 1.0), np.asarray(moved) > 0
+    return np.clip(image, 0.0, 1.0), np.asarray(moved) > 0
 
 
 def blur(pixels: Pixels, sigma: float) -> Pixels:
-    """Gaussian blur of an ``(h, w)`` image with a standard deviation in pixels; edges are repeated."""
-    radius = min(math.ceil(3 * sigma), min(pixels.shape) - 1)
+    """Gaussian blur of an image ``(h, w)`` or ``(h, w, 3)``, its standard deviation in pixels; edges are repeated."""
+    radius = min(math.ceil(3 * sigma), min(pixels.shape[:2]) - 1)
     if radius < 1 or sigma < 0.1:  # below a tenth of a pixel the kernel is a single tap
         return pixels
     taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2).astype(np.float32)
     taps /= taps.sum()
-    height, width = pixels.shape
-    padded = np.pad(pixels, ((radius, radius), (0, 0)), mode="edge")
+    height, width = pixels.shape[:2]
+    still = ((0, 0),) * (pixels.ndim - 1)
+    padded = np.pad(pixels, ((radius, radius), *still), mode="edge")
     rows = sum((tap * padded[i : i + height] for i, tap in enumerate(taps)), np.zeros_like(pixels))
-    padded = np.pad(rows, ((0, 0), (radius, radius)), mode="edge")
+    padded = np.pad(rows, ((0, 0), (radius, radius), *still[1:]), mode="edge")
     return sum((tap * padded[:, i : i + width] for i, tap in enumerate(taps)), np.zeros_like(pixels))
 
 
