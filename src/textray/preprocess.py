@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image as PILImage
 
-from textray.errors import BundleError, ShapeError, UsageError
+from textray.errors import BundleError, InputError, ShapeError, UsageError
+from textray.io.raster import is_grey
+from textray.io.read import from_array, read
 from textray.records import Grid, Image
 
 Normalise = Literal["percentile", "zscore", "unit", "imagenet"]
@@ -44,6 +47,8 @@ class Preprocess:
             codes were trained so, since their reader gives the width first. ``size`` is that of the swapped picture.
         interpolation: ``bilinear``, with antialiasing where it shrinks; or ``bicubic`` without antialiasing, as torch
             computes it, which may overshoot [0, 1]. Masks are nearest neighbour and maps come back bilinear always.
+        colour: True for networks of colour pictures, RGB, which are `read` and normalised in colour (``percentile`` by
+            the levels of all channels together); grey ones are refused then, as coloured ones are otherwise.
     """
 
     size: tuple[int, int]
@@ -52,6 +57,7 @@ class Preprocess:
     letterbox: bool = False
     transpose: bool = False
     interpolation: Interpolation = "bilinear"
+    colour: bool = False
 
     def __post_init__(self) -> None:
         sizes_ok = len(self.size) == 2 and all(isinstance(n, int) and n > 0 for n in self.size)
@@ -67,8 +73,49 @@ class Preprocess:
             )
         if self.channels not in (1, 3):
             raise UsageError("number of channels is wrong", came=self.channels, expected="1 or 3")
+        if self.colour and self.channels != 3:
+            raise UsageError("colour pictures have three channels", came=self.channels, expected=3)
         if self.normalise == "imagenet" and self.channels != 3:
             raise UsageError("imagenet normalisation is defined for three channels", came=self.channels, expected=3)
+
+    def read(self, path: str | Path) -> Image:
+        """Read a picture that is in colour where the network wants colour, and grey where it does not.
+
+        Raises:
+            InputError: If the file is refused, see `textray.io.read.read`; ``E_COLOR`` where it is of the other kind.
+        """
+        image = read(path, color=self.colour)
+        self.check_colour(image)
+        return image
+
+    def from_array(self, array: ArrayLike) -> Image:
+        """Take a picture from an array ``(H, W)`` or, in colour, ``(H, W, 3)``; else as `read`."""
+        image = from_array(array, color=self.colour)
+        self.check_colour(image)
+        return image
+
+    def check_colour(self, image: Image) -> None:
+        """Refuse a grey picture where the network wants colour, and a coloured one where it does not.
+
+        Raises:
+            InputError: ``E_COLOR``.
+        """
+        if image.pixels.ndim == 3 and not self.colour:
+            raise InputError(
+                "the picture is coloured",
+                came=f"{image.pixels.shape[2]} different channels",
+                expected="a grey chest film",
+                do="Give the film itself, not a screenshot or a photo of it",
+                code="E_COLOR",
+            )
+        if self.colour and (image.pixels.ndim == 2 or is_grey(image.pixels)):
+            raise InputError(
+                "the picture is grey",
+                came="equal channels" if image.pixels.ndim == 3 else "one channel",
+                expected="a picture in colour, such as one of stained tissue",
+                do="Take weights for chest films for a film",
+                code="E_COLOR",
+            )
 
     def box(self, shape: tuple[int, int]) -> tuple[int, int, int, int]:
         """Rectangle of the network's input that a picture of ``shape`` fills: top, left, height, width.
@@ -175,7 +222,7 @@ class Preprocess:
         return self.restore(values if values.shape == self.size else _bilinear(values, self.size), grid)
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``preprocess.json`` of a bundle holds."""
+        """What ``preprocess.json`` of a bundle holds; ``colour`` only where it is set."""
         return {
             "size": list(self.size),
             "normalise": self.normalise,
@@ -183,6 +230,7 @@ class Preprocess:
             "letterbox": self.letterbox,
             "transpose": self.transpose,
             "interpolation": self.interpolation,
+            **({"colour": True} if self.colour else {}),
         }
 
     @classmethod
@@ -193,14 +241,14 @@ class Preprocess:
             BundleError: If a key is missing, unknown, or holds a wrong value.
         """
         keys = ("size", "normalise", "channels", "letterbox", "transpose", "interpolation")
-        if set(values) != set(keys):
+        if set(values) - {"colour"} != set(keys):
             raise BundleError("preprocess settings have other keys", came=sorted(values), expected=", ".join(keys))
-        switches = ("letterbox", "transpose")
-        if not isinstance(values["size"], list | tuple) or not all(isinstance(values[k], bool) for k in switches):
+        switches = (values["letterbox"], values["transpose"], values.get("colour", False))
+        if not isinstance(values["size"], list | tuple) or not all(isinstance(switch, bool) for switch in switches):
             raise BundleError(
                 "preprocess settings are wrong",
                 came=dict(values),
-                expected="a size [h, w], letterbox and transpose true or false",
+                expected="a size [h, w]; letterbox, transpose and colour true or false",
             )
         try:
             return cls(
@@ -210,6 +258,7 @@ class Preprocess:
                 letterbox=values["letterbox"],
                 transpose=values["transpose"],
                 interpolation=values["interpolation"],
+                colour=values.get("colour", False),
             )
         except UsageError as error:
             raise BundleError(f"preprocess settings are wrong: {error}") from error

@@ -173,6 +173,7 @@ class Report:
             laterality (no film needed), else `Grid.sides_from`.
         unused: Words of the text that changed nothing, lower case, in order.
         stated_count: The number of infected areas that the text states, if it does; zones are counted from the places.
+        free: True for a caption that tells no zones and is taken as its words stand, such as one about microscopy.
         notices: Warnings of the parser, such as ``W_NO_ZONE``.
     """
 
@@ -182,6 +183,7 @@ class Report:
     sides_from: str = "words"
     unused: tuple[str, ...] = ()
     stated_count: int | None = None
+    free: bool = False
     notices: tuple[Notice, ...] = ()
 
     def with_zones(self, zones: Zones) -> Report:

@@ -165,6 +165,24 @@ DATASETS = {
             ),
         ),
         DatasetRow(
+            name="monuseg",
+            path="textray.data.monuseg:MoNuSeg",
+            title="MoNuSeg",
+            laterality="viewer",
+            masks=True,
+            card="docs/datasets/monuseg.md",
+            terms="CC BY-NC-SA 4.0, the terms of MoNuSeg, from whose images the weights were learnt: not for "
+            "commercial use, to be passed on under the same terms and with the names of its authors. No image of it is "
+            "in here; the captions that the weights know are.",
+            limits=(
+                "Trained on a few dozen pictures of stained tissue (H&E, 40x) in colour: useless on films, and unknown "
+                "on other stains, scanners and magnifications.",
+                "The captions were written with the nuclei in view; a network knows those captions only.",
+            ),
+            colour=True,
+            captions="free",
+        ),
+        DatasetRow(
             name="phantom",
             path="textray.data.phantom:Phantom",
             title="Synthetic chest film",

@@ -85,6 +85,9 @@ class DatasetRow:
         terms: What weights trained on it may be used for.
         limits: What a network that has seen only this data cannot know, one sentence each.
         on_disk: True where its reader is given a folder, false where the images are drawn.
+        colour: True where its images are in colour.
+        captions: ``zones`` where its captions name zones of the lungs and a network is told those; ``free`` where it is
+            told the captions as they stand.
     """
 
     name: str
@@ -99,6 +102,8 @@ class DatasetRow:
     terms: str = ""
     limits: tuple[str, ...] = ()
     on_disk: bool = True
+    colour: bool = False
+    captions: Literal["zones", "free"] = "zones"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Small copies of QaTa-COV19 v2 and MosMedData+ in their published layouts, made without any code of the readers."""
+"""Small copies of QaTa-COV19 v2, MosMedData+ and MoNuSeg as they are published, made without code of the readers."""
 
 from __future__ import annotations
 
@@ -128,3 +128,52 @@ def mosmed(tmp_path: Path) -> Callable[[str], Path]:
         return root
 
     return write
+
+
+REAL_MONUSEG = REAL.parent / "MoNuSeg"
+NUCLEI = (
+    "The nuclei density in the upper left is high.",
+    "The nuclei density in the lower right is high.",
+    "The nuclei are evenly distributed.",
+)
+
+
+def write_tissue(root: Path, part: str, names: list[str], image_suffix: str = ".png") -> None:
+    """Pink pictures with purple nuclei, more of them where the caption says; the tables name the masks."""
+    folder = root / f"{part}_Folder"
+    (folder / "img").mkdir(parents=True)
+    (folder / "labelcol").mkdir()
+    rows = []
+    for i, name in enumerate(names):
+        rng = np.random.default_rng((len(part), i))
+        caption = NUCLEI[i % len(NUCLEI)]
+        dense = {"left": (0, 16), "right": (20, 36)}.get(caption.split()[-3], (0, 36))
+        mask = np.zeros((40, 36), np.uint8)
+        for row, column in zip(rng.integers(0, 38, 12), rng.integers(*dense, 12), strict=True):
+            mask[row : row + 3, column : column + 3] = 255
+        pixels = np.where(mask[..., None] > 0, (90, 40, 120), (230, 150, 190)) + rng.integers(-20, 20, (40, 36, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / "img" / f"{name}{image_suffix}")
+        Image.fromarray(mask).save(folder / "labelcol" / f"{name}.png")
+        rows.append((f"{name}.png", caption))
+    write_sheet(folder / f"{part}_text.xlsx", rows)
+
+
+def tissue_names(count: int, place: str) -> list[str]:
+    return [f"TCGA-{place}-{i:04d}-01Z-00-DX1" for i in range(count)]
+
+
+@pytest.fixture
+def monuseg(tmp_path: Path) -> Path:
+    """Root of a fake with 12 train, 3 val and 3 test pictures, those of test as TIFF like the published ones."""
+    root = tmp_path / "MoNuSeg"
+    write_tissue(root, "Train", tissue_names(12, "AA"))
+    write_tissue(root, "Val", tissue_names(3, "BB"))
+    write_tissue(root, "Test", tissue_names(3, "CC"), ".tif")
+    return root
+
+
+@pytest.fixture
+def real_monuseg() -> Path:
+    if not REAL_MONUSEG.is_dir():
+        pytest.skip("no ../shared/data/MoNuSeg beside the repository")
+    return REAL_MONUSEG

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from textray.data.base import Problem
 from textray.errors import DataError, InputError, LayoutError, UsageError
-from textray.records import Report
+from textray.records import Report, Zones
+from textray.text.cleaning import clean
 from textray.text.report import parse_caption
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,15 @@ def read_report(
     if isinstance(report, InputError):
         return None, row_problem("E_CAPTION_WORDS", where, row, "has a caption that the grammar does not know")
     return report, None
+
+
+def read_free_caption(
+    row: CaptionRow, where: str, parsed: dict[str, Report | InputError]
+) -> tuple[Report | None, Problem | None]:
+    """The caption of a row as it stands, its sides being the picture's; arguments and result are `read_report`'s."""
+    if row.text is None:
+        return None, row_problem("E_CAPTION_BLANK", where, row, "has a blank caption")
+    return Report(zones=Zones(), text=clean(row.text), free=True), None
 
 
 def row_problem(code: str, where: str, row: CaptionRow, message: str) -> Problem:

@@ -15,6 +15,7 @@ from PIL import Image as PILImage
 from textray.data.base import Problem
 from textray.errors import InputError
 from textray.io import read as read_module
+from textray.preprocess import Preprocess
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 INVERTED_SHARE = 0.5
@@ -217,20 +218,22 @@ def check_pixels(
     return found
 
 
-def colour_problems(images: Iterable[Path], root: Path) -> list[Problem]:
+def colour_problems(images: Iterable[Path], root: Path, *, colour: bool = False) -> list[Problem]:
     """Decode the images that are not stored grey: equal channels are fine, coloured ones are a problem.
 
     Args:
         images: The files; those that are no picture are left to `check_pixels`.
         root: What paths in messages are relative to.
+        colour: The other way round: all images are decoded, and grey ones are a problem.
     """
+    way = Preprocess(size=(1, 1), colour=colour)
     problems = []
     for path in images:
         try:
             with PILImage.open(path) as picture:
                 grey = picture.mode in ("1", "L") or picture.mode.startswith("I")
-            if not grey:
-                read_module.read(path)
+            if colour or not grey:
+                way.read(path)
         except InputError as error:
             problems.append(Problem(code=error.code, path=str(path.relative_to(root)), message=error.what))
         except (OSError, SyntaxError, ValueError):

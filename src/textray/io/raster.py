@@ -1,4 +1,4 @@
-"""PNG and JPEG bytes to an array with its true range: nothing is clipped, guessed or filled in."""
+"""PNG, JPEG and, for colour, TIFF bytes to an array with its true range: nothing is clipped, guessed or filled in."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from textray.records import Notice
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
+TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*")
 
 _EXIF_ORIENTATION = 0x0112
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
@@ -45,7 +46,7 @@ class Raster:
 
 
 def decode(data: bytes, *, whole_film: bool = True) -> Raster:
-    """Decode PNG or JPEG bytes and turn the picture upright as its EXIF orientation says.
+    """Decode PNG, JPEG or TIFF bytes and turn the picture upright as its EXIF orientation says.
 
     Args:
         data: The file's bytes.
@@ -55,7 +56,7 @@ def decode(data: bytes, *, whole_film: bool = True) -> Raster:
         InputError: ``E_TRUNCATED`` where the file is cut off or damaged, ``E_SIZE``, ``E_MULTIFRAME`` for an animation,
             ``E_COLOR`` for colour spaces that are none of grey, RGB and palette.
     """
-    kind = "PNG" if data.startswith(PNG_SIGNATURE) else "JPEG"
+    kind = "PNG" if data.startswith(PNG_SIGNATURE) else "TIFF" if data.startswith(TIFF_SIGNATURES) else "JPEG"
     if kind == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise _damaged(kind)  # no end after the last scan; Pillow would fill with grey where told to be lenient
     with warnings.catch_warnings():
@@ -66,8 +67,9 @@ def decode(data: bytes, *, whole_film: bool = True) -> Raster:
                 check_size(picture.height, picture.width)
             elif picture.height * picture.width > MAX_PIXELS:
                 raise _too_large()
-            if kind == "PNG" and getattr(picture, "n_frames", 1) > 1:
-                raise InputError("the PNG is an animation", expected="one picture", code="E_MULTIFRAME")
+            if kind != "JPEG" and getattr(picture, "n_frames", 1) > 1:
+                words = "is an animation" if kind == "PNG" else "has several pages"
+                raise InputError(f"the {kind} {words}", expected="one picture", code="E_MULTIFRAME")
             return _convert(picture, kind)
         except PILImage.DecompressionBombError:
             raise _too_large() from None
@@ -94,6 +96,11 @@ def to_colour(raster: Raster) -> NDArray[np.float32]:
     _refuse_transparency(raster)
     levels = raster.levels if raster.levels.ndim == 3 else np.repeat(raster.levels[..., None], 3, axis=2)
     return levels.astype(np.float32) / np.float32(raster.top)
+
+
+def is_grey(pixels: NDArray[np.float32]) -> bool:
+    """True where the channels of ``(H, W, 3)`` float32 in [0, 1] are equal, as a grey picture stored in colour has."""
+    return float((pixels.max(axis=2) - pixels.min(axis=2)).max()) * 255 <= _CHANNEL_TOLERANCE
 
 
 def grey_from_equal_channels(levels: NDArray[Any], top: float) -> NDArray[np.float32]:

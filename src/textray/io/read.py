@@ -21,8 +21,7 @@ _SIGNATURES = (
     (raster.PNG_SIGNATURE, "png"),
     (raster.JPEG_SIGNATURE, "jpeg"),
     (b"GIF8", "a GIF picture"),
-    (b"II*\x00", "a TIFF picture"),
-    (b"MM\x00*", "a TIFF picture"),
+    *((signature, "a TIFF picture") for signature in raster.TIFF_SIGNATURES),
     (b"BM", "a BMP picture"),
     (b"%PDF", "a PDF document"),
     (b"PK\x03\x04", "a zip archive or office document"),
@@ -85,7 +84,7 @@ def read(path: str | Path, *, color: bool = False) -> Image:
 
     Args:
         path: The file.
-        color: Keep the colours of PNG and JPEG, ``(H, W, 3)``; for microscopy, not for films.
+        color: Keep the colours of PNG and JPEG, ``(H, W, 3)``, and read TIFF too; for microscopy, not for films.
 
     Raises:
         InputError: If the file is refused; the code says why (``E_READ``, ``E_FORMAT``, ``E_TRUNCATED``, ``E_SIZE``,
@@ -97,7 +96,7 @@ def read(path: str | Path, *, color: bool = False) -> Image:
     kind = detect(data)
     if kind == "dicom":
         return read_dicom(data, source=path)
-    if kind not in ("png", "jpeg"):
+    if kind not in ("png", "jpeg") and not (color and data.startswith(raster.TIFF_SIGNATURES)):
         raise _refused(kind)
     picture = raster.decode(data)
     pixels = raster.to_colour(picture) if color else raster.to_grey(picture)
@@ -113,7 +112,11 @@ def read(path: str | Path, *, color: bool = False) -> Image:
 
 
 def from_array(
-    array: ArrayLike, *, spacing_mm: tuple[float, float] | None = None, orientation: tuple[str, str] | None = None
+    array: ArrayLike,
+    *,
+    spacing_mm: tuple[float, float] | None = None,
+    orientation: tuple[str, str] | None = None,
+    color: bool = False,
 ) -> Image:
     """Take a film from an array.
 
@@ -122,6 +125,7 @@ def from_array(
             floating point in [0, 1]. Bright is dense.
         spacing_mm: Distance between rows and between columns, ``None`` where unknown.
         orientation: As `Grid.orientation`.
+        color: Keep the colours of ``(H, W, 3)``, RGB, whose channels may differ then.
 
     Raises:
         InputError: If the array is none of these, too small or large, constant, or not finite.
@@ -143,7 +147,7 @@ def from_array(
         raise InputError(
             "the array's type is wrong", came=values.dtype, expected="bool, uint8, uint16, or floating point in [0, 1]"
         )
-    if values.ndim == 3:
+    if values.ndim == 3 and not color:
         if np.issubdtype(values.dtype, np.floating):
             values, top = np.rint(values * 65535), 65535
         pixels = raster.grey_from_equal_channels(values, top)

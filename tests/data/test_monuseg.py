@@ -1,0 +1,164 @@
+"""MoNuSeg in LViT's folders: what is read, what is refused, and that colours and captions stay as they are."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from textray.data.base import open_reader
+from textray.data.monuseg import MoNuSeg, patient_of
+from textray.errors import DataError, InputError, LayoutError
+from textray.io.read import read_mask
+from textray.preprocess import Preprocess
+from textray.records import Laterality
+
+COLOUR = Preprocess(size=(32, 32), colour=True)
+
+
+def table(root: Path, part: str = "Train") -> Path:
+    return root / f"{part}_Folder" / f"{part}_text.xlsx"
+
+
+def rewrite(path: Path, change) -> None:  # type: ignore[no-untyped-def]
+    """Change the rows of a table: a list of [name, words]."""
+    import openpyxl
+
+    book = openpyxl.load_workbook(path)
+    rows = [list(row) for row in book.active.iter_rows(values_only=True)]
+    change(rows)
+    book.active.delete_rows(1, len(rows) + 1)
+    for row in rows:
+        book.active.append(row)
+    book.save(path)
+
+
+def codes(root: Path) -> set[str]:
+    return {problem.code for problem in MoNuSeg(root).check().problems} - {"W_COUNT"}
+
+
+def test_parts_are_those_of_the_folders_and_inner_shares_no_patient_with_fit(monuseg: Path) -> None:
+    reader = MoNuSeg(monuseg.parent)  # the folder around it does as well
+    found = {split: reader.samples(split) for split in ("train", "val", "test", "inner", "fit")}
+    assert {split: len(samples) for split, samples in found.items()} == {
+        "train": 12, "val": 3, "test": 3, "inner": 2, "fit": 10,
+    }  # fmt: skip
+    ids = {split: {s.image_id for s in samples} for split, samples in found.items()}
+    assert ids["inner"] | ids["fit"] == ids["train"]
+    assert not ids["inner"] & ids["fit"]
+    assert ids["inner"] == {s.image_id for s in MoNuSeg(monuseg).samples("inner")}
+    assert ids["inner"] != {s.image_id for s in MoNuSeg(monuseg, seed=1).samples("inner")}
+
+
+def test_a_sample_carries_its_words_as_they_stand_and_the_pictures_sides(monuseg: Path) -> None:
+    first, _, third = MoNuSeg(monuseg).samples("train")[:3]
+    assert first.report.text == "The nuclei density in the upper left is high."
+    assert third.report.text == "The nuclei are evenly distributed."
+    assert first.report.free
+    assert first.report.laterality is Laterality.VIEWER
+    assert not first.report.zones, "upper left names no zone of a lung here"
+    assert first.patient_id == "TCGA-AA-0000"
+    assert read_mask(first.mask_path).any()
+    assert MoNuSeg(monuseg).captions() == tuple(
+        sorted({"The nuclei are evenly distributed."} | {s.report.text for s in MoNuSeg(monuseg).samples("train")})
+    )
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_pictures_are_read_in_colour_png_and_tiff_alike(monuseg: Path, split: str) -> None:
+    sample = MoNuSeg(monuseg).samples(split)[0]
+    image = COLOUR.read(sample.image_path)
+    with Image.open(sample.image_path) as stored:
+        np.testing.assert_allclose(image.pixels, np.asarray(stored) / 255, atol=1e-6)
+    with pytest.raises(InputError):
+        Preprocess(size=(32, 32)).read(sample.image_path)
+
+
+def test_a_missing_part_is_refused_only_where_it_is_asked_for(monuseg: Path) -> None:
+    shutil.rmtree(monuseg / "Test_Folder")
+    assert len(MoNuSeg(monuseg).samples("train")) == 12
+    with pytest.raises(LayoutError, match="no test part"):
+        MoNuSeg(monuseg).samples("test")
+    assert MoNuSeg(monuseg).check().counts["test captions"] == "not present"
+
+
+def test_a_folder_without_the_layout_is_refused(tmp_path: Path, monuseg: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LayoutError, match="no Train_Folder"):
+        MoNuSeg(tmp_path / "empty")
+    table(monuseg).unlink()
+    with pytest.raises(LayoutError, match="no caption table of train"):
+        MoNuSeg(monuseg)
+
+
+@pytest.mark.parametrize(("policy", "images", "told"), [("skip", 11, 11), ("text-free", 12, 11)])
+def test_a_blank_caption_is_refused_or_let_pass(monuseg: Path, policy: str, images: int, told: int) -> None:
+    rewrite(table(monuseg), lambda rows: rows[3].__setitem__(1, " "))
+    with pytest.raises(DataError, match="E_CAPTION_BLANK"):
+        MoNuSeg(monuseg).samples("train")
+    samples = open_reader("monuseg", monuseg, captions=policy).samples("train")
+    assert len(samples) == images
+    assert sum(s.report.text is not None for s in samples) == told
+    assert all(s.report.free for s in samples)
+
+
+def test_a_patient_in_two_parts_is_refused(monuseg: Path) -> None:
+    for folder in ("img", "labelcol"):
+        shutil.copy(
+            monuseg / "Train_Folder" / folder / "TCGA-AA-0000-01Z-00-DX1.png",
+            monuseg / "Val_Folder" / folder / "TCGA-AA-0000-01A-01-TS1.png",
+        )
+    rewrite(table(monuseg, "Val"), lambda rows: rows.append(["TCGA-AA-0000-01A-01-TS1.png", "The nuclei are few."]))
+    assert "E_PATIENT_LEAK" in codes(monuseg)
+    with pytest.raises(DataError, match="E_PATIENT_LEAK"):
+        MoNuSeg(monuseg).samples("train")
+
+
+def test_check_finds_grey_pictures_other_sizes_and_lone_files(monuseg: Path) -> None:
+    assert codes(monuseg) == set()
+    folder = monuseg / "Train_Folder"
+    names = sorted(path.name for path in (folder / "img").iterdir())
+    with Image.open(folder / "img" / names[0]) as picture:
+        picture.convert("L").convert("RGB").save(folder / "img" / names[0])
+    with Image.open(folder / "labelcol" / names[1]) as mask:
+        mask.resize((18, 20), Image.Resampling.NEAREST).save(folder / "labelcol" / names[1])
+    (folder / "labelcol" / names[2]).unlink()
+    assert codes(monuseg) == {"E_COLOR", "E_MASK_SIZE", "E_PAIR"}
+    assert not MoNuSeg(monuseg).check().ok
+
+
+def test_check_tells_whether_words_and_pictures_agree_on_the_side(monuseg: Path) -> None:
+    counts = MoNuSeg(monuseg).check().counts
+    assert counts["captions that name the left"] == "6 of 6 have their nuclei further left"
+    assert counts["captions that name the right"] == "6 of 6 have their nuclei further right"
+    assert counts["different captions"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "patient"),
+    [
+        ("TCGA-18-5592-01Z-00-DX1", "TCGA-18-5592"),
+        ("tcga-g2-a2ek-01A-02-TSB", "TCGA-G2-A2EK"),
+        ("slide_7", None),
+        ("TCGA-18", None),
+    ],
+)
+def test_the_patient_stands_in_the_barcode(name: str, patient: str | None) -> None:
+    assert patient_of(name) == patient
+
+
+def test_the_real_copy_is_read_whole(real_monuseg: Path) -> None:
+    reader = MoNuSeg(real_monuseg)
+    result = reader.check()
+    assert result.ok
+    assert not result.problems
+    assert len(reader.captions()) == 11
+    assert [len(reader.samples(split)) for split in ("train", "val", "inner", "fit")] == [24, 6, 4, 20]
+    assert result.counts["captions that name the left"] == "4 of 4 have their nuclei further left"
+    assert result.counts["captions that name the right"] == "6 of 7 have their nuclei further right"
+    pixels = COLOUR.apply(COLOUR.read(reader.samples("fit")[0].image_path))
+    assert pixels.shape == (3, 32, 32)
+    assert np.ptp(pixels.mean(axis=(1, 2))) > 0.1, "its channels differ"
