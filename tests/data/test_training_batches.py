@@ -1,5 +1,7 @@
 """What a training is fed: batches of the phantom, drawn from seed, epoch and sample."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,9 @@ import torch
 
 from textray.augment import Augment
 from textray.data.base import open_reader
-from textray.data.module import EpochSampler, SegmentationData, SegmentationSet, collate
+from textray.data.batch import EpochSampler, collate
+from textray.data.module import SegmentationData, SegmentationSet
+from textray.geometry import Geometry
 from textray.preprocess import Preprocess
 from textray.text.report import parse_caption
 
@@ -133,3 +137,61 @@ def test_zones_are_withheld_less_and_less_where_so_configured(make, samples):
     changed = [sum(a != b for a, b in zip(texts, told[2], strict=True)) for texts in told]
     assert changed[0] > changed[1] > 0
     assert [data._withheld(epoch) for epoch in (0, 1, 2, 9)] == [1.0, 0.5, 0.0, 0.0]
+
+
+def test_masks_that_may_not_be_seen_reach_no_batch(make, samples):
+    seen = {sample.image_id for sample in samples[::3]}
+    whole, data = make(augment="strong"), make(augment="strong", labelled=seen, report_withheld=1.0)
+    for index in range(8):
+        item, straight = data[0, index], make(augment="strong", report_withheld=1.0)[0, index]
+        assert item["labelled"] == (index % 3 == 0)
+        assert item["index"] == index
+        if item["labelled"]:
+            assert torch.equal(item["mask"], straight["mask"])
+        else:
+            assert item["mask"].isnan().all()
+            assert torch.equal(item["image"], whole[0, index]["image"])
+            assert item["text"] == whole[0, index]["text"]  # to withhold zones needs the mask
+    batch = collate([data[0, index] for index in range(3)])
+    assert batch["labelled"].tolist() == [True, False, False]
+    assert batch["index"].tolist() == [0, 1, 2]
+    plain = data.plain()[0, 1]
+    assert plain["text"] == samples[1].report.text
+    assert plain["geometry"] == Geometry()
+
+
+def test_every_batch_holds_its_share_of_labelled_samples():
+    labelled = [index < 4 for index in range(16)]
+    sampler = EpochSampler(16, seed=1, shuffle=True, labelled=labelled)
+    order = [index for _, index in sampler]
+    assert sorted(order) == list(range(16))
+    for start in range(0, 16, 4):
+        assert sum(labelled[index] for index in order[start : start + 4]) == 1
+    sampler.set_epoch(1)
+    assert [index for _, index in sampler] != order
+    plain = EpochSampler(16, seed=1, shuffle=True)
+    assert list(EpochSampler(16, seed=1, shuffle=True, labelled=[True] * 16)) == list(plain)
+
+
+def test_a_share_of_the_patients_has_masks(tmp_path, monkeypatch):
+    """A task without a use for the others sees the labelled ones only, the very images of `train_fraction`."""
+    monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path))
+
+    def ids(learns_unlabelled=False, **shares):
+        data = SegmentationData(data="phantom", size=(32, 32), workers=0, **shares)
+        data.trainer = SimpleNamespace(
+            max_epochs=1, lightning_module=SimpleNamespace(learns_unlabelled=learns_unlabelled)
+        )
+        data.setup("fit")
+        fit = data.sets["fit"]
+        labelled = {s.image_id for s, seen in zip(fit.samples, fit.labelled, strict=True) if seen}
+        assert data.describe()["labelled"]["images"] == len(labelled)
+        assert all(data.sets["inner"].labelled)
+        return {s.image_id for s in fit.samples}, labelled
+
+    share = ids(labelled_fraction=0.25)
+    assert share[0] == share[1] == ids(train_fraction=0.25)[0]
+    everything, labelled = ids(learns_unlabelled=True, labelled_fraction=0.25)
+    assert labelled == share[0]
+    assert everything == ids()[0] > labelled
+    assert labelled < ids(learns_unlabelled=True, labelled_fraction=0.5)[1]

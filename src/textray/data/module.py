@@ -6,19 +6,20 @@ depends on seed, epoch and sample only, so a resumed training sees the very batc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
+from copy import copy
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from textray.augment import Augment, Preset
 from textray.data.base import CaptionPolicy, Sample, Split, fingerprint, open_reader
+from textray.data.batch import EpochSampler, Item, Key, collate
 from textray.data.cache import PixelCache
 from textray.data.fractions import keep_share
 from textray.data.withhold import withhold, withhold_label
@@ -27,38 +28,6 @@ from textray.preprocess import Interpolation, Normalise, Preprocess
 from textray.records import Report, Zones
 from textray.registry import dataset
 from textray.text.report import sentence
-
-Key = tuple[int, int]
-"""Epoch and index of a sample: together with the seed they fix everything random about it."""
-
-
-class Item(TypedDict):
-    """One sample as the network sees it."""
-
-    image: Tensor
-    mask: Tensor
-    zones: Tensor
-    text: str | None
-    image_id: str
-
-
-class Batch(TypedDict):
-    """What a task is given.
-
-    Attributes:
-        image: ``(B, C, H, W)`` float32, normalised.
-        mask: ``(B, 1, H, W)`` float32, {0, 1}.
-        zones: ``(B, 6)`` float32, {0, 1}: of the report or its cluster, whatever dropout left in ``text``; less those
-            withheld, but not with ``whole_zones``: a locator is not told what is withheld and sees the whole film.
-        text: ``B`` sentences; ``None`` is no report.
-        image_id: ``B`` names.
-    """
-
-    image: Tensor
-    mask: Tensor
-    zones: Tensor
-    text: list[str | None]
-    image_id: list[str]
 
 
 class SegmentationSet(Dataset[Item]):
@@ -75,6 +44,7 @@ class SegmentationSet(Dataset[Item]):
             `textray.data.withhold`. A pair is the share in the first and in the last of ``epochs``, linear between.
         epochs: Epochs of the training.
         seed: Of everything random.
+        labelled: Samples whose masks may be seen, by their names; ``None``: all. The masks of the others are not read.
         cache: Folder of the pixel cache, ``None`` for the user's.
     """
 
@@ -89,6 +59,7 @@ class SegmentationSet(Dataset[Item]):
         report_withheld: float | tuple[float, float] = 0.0,
         epochs: int = 1,
         seed: int = 0,
+        labelled: Collection[str] | None = None,
         cache: Path | None = None,
     ) -> None:
         pair = report_withheld if isinstance(report_withheld, tuple) else (report_withheld, report_withheld)
@@ -96,6 +67,7 @@ class SegmentationSet(Dataset[Item]):
         self.samples, self.preprocess, self.augment = samples, preprocess, augment
         self.report_dropout, self.report_partial, self.seed = report_dropout, report_partial, seed
         self.pixels = PixelCache(samples, preprocess, folder=cache)
+        self.labelled = [labelled is None or sample.image_id in labelled for sample in samples]
         self.labels: Sequence[Zones] | None = None  # one for each sample; None takes the reports' zones
 
     def __len__(self) -> int:
@@ -105,24 +77,36 @@ class SegmentationSet(Dataset[Item]):
         epoch, index = key
         rng = np.random.default_rng((self.seed, epoch, index))
         sample = self.samples[index]
-        mask, report, certain = self.pixels.mask(index), sample.report, False
+        labelled, report, certain = self.labelled[index], sample.report, False
+        mask = self.pixels.mask(index) if labelled else np.zeros(self.pixels.size, np.bool_)
         own = np.random.default_rng((self.seed, epoch, index, 1))  # its own, so that it changes no other draw
-        told = withhold(mask, report, own) if own.random() < self._withheld(epoch) else None
+        told = withhold(mask, report, own) if labelled and own.random() < self._withheld(epoch) else None
         if told is not None:
             (mask, report), certain = told, True  # without its words the cut mask would be a lie
         before = report
-        pixels, mask, report = self.augment(self.pixels.image(index), mask, before, rng)
+        pixels, mask, report, way = self.augment.traced(self.pixels.image(index), mask, before, rng)
+        target = np.where(labelled, mask, np.float32(np.nan))
         label = sample.report.zones if self.labels is None else self.labels[index]
         if not self.whole_zones:
             label = withhold_label(label, sample.report.zones, before.zones)
         zones = label if report is before else label.mirror()  # only a flip makes a new report
         return Item(
             image=torch.from_numpy(self.preprocess.normalise_pixels(pixels)),
-            mask=torch.from_numpy(np.ascontiguousarray(mask, dtype=np.float32))[None],
+            mask=torch.from_numpy(np.ascontiguousarray(target, dtype=np.float32))[None],
             zones=torch.tensor(zones.present, dtype=torch.float32),
             text=report.text if certain else self._words(report, rng),
             image_id=sample.image_id,
+            index=index,
+            labelled=labelled,
+            geometry=way,
         )
+
+    def plain(self) -> SegmentationSet:
+        """The same samples as they are: not augmented, with their whole reports."""
+        same = copy(self)
+        same.augment, same.report_dropout, same.report_partial = Augment.preset("none"), 0.0, 0.0
+        same.report_withheld = (0.0, 0.0)
+        return same
 
     def _withheld(self, epoch: int) -> float:
         """Share of samples from which zones are withheld in an epoch."""
@@ -139,43 +123,6 @@ class SegmentationSet(Dataset[Item]):
             kept = rng.choice(named, size=rng.integers(1, len(named)), replace=False)
             return sentence(Zones.from_present(zone in kept for zone in range(6)))
         return sentence(report.zones)
-
-
-class EpochSampler(Sampler[Key]):
-    """Keys of one epoch, in an order that seed and epoch fix.
-
-    Args:
-        length: Number of samples.
-        seed: Of the order.
-        shuffle: False keeps the data set's order and epoch 0, as a validation needs.
-    """
-
-    def __init__(self, length: int, *, seed: int, shuffle: bool) -> None:
-        self.length, self.seed, self.shuffle, self.epoch = length, seed, shuffle, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[Key]:
-        if not self.shuffle:
-            return ((0, index) for index in range(self.length))
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        return ((self.epoch, int(index)) for index in order)
-
-
-def collate(items: list[Item]) -> Batch:
-    """Stack the items of a batch; images channels last, which convolutions on CPUs like."""
-    return Batch(
-        image=torch.stack([item["image"] for item in items]).contiguous(memory_format=torch.channels_last),
-        mask=torch.stack([item["mask"] for item in items]),
-        zones=torch.stack([item["zones"] for item in items]),
-        text=[item["text"] for item in items],
-        image_id=[item["image_id"] for item in items],
-    )
 
 
 class SegmentationData(LightningDataModule):
@@ -207,7 +154,10 @@ class SegmentationData(LightningDataModule):
             ``None`` takes its first.
         train_fraction: Share of the images of ``fit`` to learn from, whole patients at a time; see
             `textray.data.fractions`. ``inner`` stays whole.
-        fraction_seed: Chooses the patients of that share; smaller shares of one seed lie in larger ones.
+        labelled_fraction: Share of the images of ``fit``, as far as they are used, whose masks may be seen, whole
+            patients at a time. A task that learns from images without masks (``learns_unlabelled``) is given the
+            others too, without theirs; any other task never sees them.
+        fraction_seed: Chooses the patients of both shares; smaller shares of one seed lie in larger ones.
         workers: Processes that prepare batches.
         seed: Of order and augmentation.
         cache: Folder of the pixel cache, ``None`` for the user's.
@@ -234,6 +184,7 @@ class SegmentationData(LightningDataModule):
         labels: Literal["rules", "clusters"] = "rules",
         split_by: Literal["slice", "volume"] | None = None,
         train_fraction: float = 1.0,
+        labelled_fraction: float = 1.0,
         fraction_seed: int = 0,
         workers: int = 1,
         seed: int = 0,
@@ -244,6 +195,7 @@ class SegmentationData(LightningDataModule):
         self.row = dataset(data)
         self.root, self.captions, self.split_by, self.limit = root, captions, split_by, limit
         self.train_fraction, self.fraction_seed = train_fraction, fraction_seed
+        self.labelled_fraction = labelled_fraction
         self.preprocess = Preprocess(
             size=size,
             normalise=normalise,
@@ -278,6 +230,10 @@ class SegmentationData(LightningDataModule):
             if learning:
                 samples = keep_share(samples, self.train_fraction, seed=self.fraction_seed)
             samples = samples[: self.limit]
+            labelled = keep_share(samples, self.labelled_fraction, seed=self.fraction_seed) if learning else samples
+            task = self.trainer.lightning_module if self.trainer is not None else None
+            if not getattr(task, "learns_unlabelled", False):
+                samples = labelled
             self.sets[split] = SegmentationSet(
                 samples,
                 self.preprocess,
@@ -287,6 +243,7 @@ class SegmentationData(LightningDataModule):
                 report_withheld=(self.report_withheld, self.report_withheld_last) if learning else 0.0,
                 epochs=(self.trainer.max_epochs if self.trainer is not None else None) or 1,
                 seed=self.seed,
+                labelled={sample.image_id for sample in labelled},
                 cache=self.cache,
             )
 
@@ -322,7 +279,7 @@ class SegmentationData(LightningDataModule):
         return DataLoader(
             data,
             batch_size=self.batch_size,
-            sampler=EpochSampler(len(data), seed=self.seed, shuffle=shuffle),
+            sampler=EpochSampler(len(data), seed=self.seed, shuffle=shuffle, labelled=data.labelled),
             num_workers=self.workers,
             collate_fn=collate,
             drop_last=shuffle and len(data) >= self.batch_size,
@@ -343,8 +300,19 @@ class SegmentationData(LightningDataModule):
             "seed": self.seed,
             "split_by": self.split_by or next(iter(self.row.protocols), None),
             "train_fraction": self.train_fraction,
+            "labelled_fraction": self.labelled_fraction,
             "fraction_seed": self.fraction_seed,
             "images": {split: len(data) for split, data in self.sets.items()},
             "groups": {split: len({s.group for s in data.samples}) for split, data in self.sets.items()},
             "ids_sha256": {split: fingerprint(s.image_id for s in data.samples) for split, data in self.sets.items()},
+            "labelled": self._describe_labelled(),
         }
+
+    def _describe_labelled(self) -> dict[str, Any]:
+        """Those of ``fit`` whose masks may be seen."""
+        if "fit" not in self.sets:
+            return {}
+        data = self.sets["fit"]
+        seen = [sample for sample, labelled in zip(data.samples, data.labelled, strict=True) if labelled]
+        groups, ids = len({s.group for s in seen}), fingerprint(s.image_id for s in seen)
+        return {"images": len(seen), "groups": groups, "ids_sha256": ids}

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from textray.data.module import Batch
+from textray.data.batch import Batch
 from textray.errors import UsageError
 from textray.models.base import Network
 from textray.nn.image_encoder import ImageEncoder

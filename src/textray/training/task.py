@@ -14,7 +14,8 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from textray.data.module import Batch, SegmentationData
+from textray.data.batch import Batch
+from textray.data.module import SegmentationData
 from textray.errors import UsageError
 from textray.models.base import Network
 from textray.nn.text_encoder import TextEncoder, load_text_encoder

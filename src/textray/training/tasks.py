@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from textray.data.module import Batch, SegmentationData
+from textray.data.batch import Batch
+from textray.data.module import SegmentationData
 from textray.errors import UsageError
 from textray.models.base import Network, Output
 from textray.models.self_guided import SelfGuided
