@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 from textray.errors import ShapeError, UsageError, unknown_name
-from textray.geometry import Geometry, affine
+from textray.geometry import Affine, Geometry, affine
 from textray.records import Laterality, Report, Zones
 from textray.text.report import sentence
 from textray.text.sides import swap_sides
@@ -256,7 +256,7 @@ def warp(
     bicubic: bool = False,
     fill: Literal["black", "edge"] = "black",
 ) -> tuple[Pixels, Mask]:
-    """Turn, zoom and shift image and mask about their centre in one go.
+    """Turn, zoom and shift image and mask about their centre in one go; both keep their shapes.
 
     Args:
         pixels: ``(h, w)`` float32, or ``(h, w, 3)``.
@@ -266,9 +266,6 @@ def warp(
         shift: Downwards and to the viewer's right, in pixels.
         bicubic: Cubic instead of linear interpolation of the image.
         fill: What comes in from outside the image.
-
-    Returns:
-        Both, of the same shape.
     """
     height, width = mask.shape
     cos, sin, offset_x, _, _, offset_y = affine(mask.shape, angle, zoom, shift)
@@ -278,25 +275,18 @@ def warp(
         reach_x = [cos * x + sin * y + offset_x for x, y in corners]
         reach_y = [-sin * x + cos * y + offset_y for x, y in corners]
         margin = 2 + math.ceil(max(0.0, -min(reach_x), -min(reach_y), max(reach_x) - width, max(reach_y) - height))
+    from_there = (cos, sin, offset_x + margin, -sin, cos, offset_y + margin)
     resample = PILImage.Resampling.BICUBIC if bicubic else PILImage.Resampling.BILINEAR
-    planes = [pixels] if pixels.ndim == 2 else list(np.moveaxis(pixels, -1, 0))
-    images = [
-        PILImage.fromarray(np.pad(plane, margin, mode="edge")).transform(
-            (width, height),
-            PILImage.Transform.AFFINE,
-            (cos, sin, offset_x + margin, -sin, cos, offset_y + margin),
-            resample=resample,
-        )
-        for plane in planes
-    ]
-    image = np.asarray(images[0]) if pixels.ndim == 2 else np.stack([np.asarray(one) for one in images], axis=-1)
-    moved = PILImage.fromarray(mask.astype(np.uint8)).transform(
-        (width, height),
-        PILImage.Transform.AFFINE,
-        (cos, sin, offset_x, -sin, cos, offset_y),
-        resample=PILImage.Resampling.NEAREST,
-    )
-    return np.clip(image, 0.0, 1.0), np.asarray(moved) > 0
+    planes = (np.pad(plane, margin, mode="edge") for plane in np.moveaxis(np.atleast_3d(pixels), -1, 0))
+    image = np.stack([_moved(plane, mask.shape, from_there, resample) for plane in planes], axis=-1)
+    there = (cos, sin, offset_x, -sin, cos, offset_y)
+    moved = _moved(mask.astype(np.uint8), mask.shape, there, PILImage.Resampling.NEAREST)
+    return np.clip(image, 0.0, 1.0).reshape(pixels.shape), moved > 0
+
+
+def _moved(plane: NDArray[Any], shape: tuple[int, ...], way: Affine, resample: PILImage.Resampling) -> NDArray[Any]:
+    size = shape[1], shape[0]
+    return np.asarray(PILImage.fromarray(plane).transform(size, PILImage.Transform.AFFINE, way, resample=resample))
 
 
 def blur(pixels: Pixels, sigma: float) -> Pixels:

@@ -81,7 +81,7 @@ def export(
     parameters = sum(p.numel() for p in network.parameters())
     summaries = [json.loads(Path(path).read_text(encoding="utf-8")) for path in scores]
     preprocess = Preprocess.from_dict(facts["data"]["preprocess"])
-    pictures = parity_pictures(samples)
+    pictures = parity_pictures(samples, preprocess=preprocess)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         folder = Path(scratch) / out.name

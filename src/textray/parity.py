@@ -20,6 +20,7 @@ from textray.inference.runtime import Runtime, sigmoid
 from textray.io.read import from_array, read
 from textray.models.base import Network
 from textray.models.self_guided import SelfGuided
+from textray.preprocess import Preprocess
 from textray.records import Image
 
 logger = logging.getLogger(__name__)
@@ -142,8 +143,12 @@ class _Gate:
         return features, mask
 
 
-def parity_pictures(samples: str | Path | None) -> list[Image]:
+def parity_pictures(samples: str | Path | None, *, preprocess: Preprocess | None = None) -> list[Image]:
     """Pictures for the parity check: those of a folder, or phantoms and, where it is installed, a real film.
+
+    Args:
+        samples: The folder.
+        preprocess: Of the network; one that reads colour gets pictures in colour, and of phantoms one for each channel.
 
     Raises:
         UsageError: If the folder holds none.
@@ -152,7 +157,7 @@ def parity_pictures(samples: str | Path | None) -> list[Image]:
         found = []
         for path in sorted(p for p in Path(samples).rglob("*") if p.is_file())[: 4 * _MOST_SAMPLES]:
             try:
-                found.append(read(path))
+                found.append(read(path) if preprocess is None else preprocess.read(path))
             except TextRayError as error:
                 logger.warning("%s: %s is not used for the parity check", error.code, path.name)
             if len(found) == _MOST_SAMPLES:
@@ -162,6 +167,9 @@ def parity_pictures(samples: str | Path | None) -> list[Image]:
                 "no pictures for the parity check", came=samples, expected="a folder with PNG, JPEG or DICOM"
             )
         return found
+    if preprocess is not None and preprocess.colour:
+        channels = ([draw(3 * seed + c, (301, 255))[0] for c in range(3)] for seed in range(3))
+        return [preprocess.from_array(np.stack(planes, axis=-1)) for planes in channels]
     pictures = [from_array(draw(seed, (301, 255))[0]) for seed in range(3)]
     film = demo_film()
     return pictures if film is None else [*pictures, read(film)]

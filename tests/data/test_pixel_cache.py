@@ -38,7 +38,7 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path) -> None:
         raise AssertionError(f"{path} was decoded again")
 
-    monkeypatch.setattr(cache_module, "read", fail)
+    monkeypatch.setattr(cache_module, "read_mask", fail)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -107,13 +107,13 @@ import os, signal, sys
 from textray.data import cache
 from textray.data.qata_cov19 import QaTaCOV19
 from textray.preprocess import Preprocess
-decode, seen = cache.read, []
+decode, seen = cache.read_mask, []
 def read(path):
     seen.append(path)
     if len(seen) == 4:
         os.kill(os.getpid(), signal.SIGKILL)
     return decode(path)
-cache.read = read
+cache.read_mask = read
 cache.PixelCache(QaTaCOV19(sys.argv[1]).samples("val"), Preprocess(size=(16, 13)), sys.argv[2])
 """
     root = samples[0].image_path.parents[2]
@@ -170,11 +170,11 @@ def test_losing_the_race_takes_the_winners(
     inside: list[PixelCache] = []
 
     def read_late(path: Path) -> object:
-        monkeypatch.setattr(cache_module, "read", read)
+        monkeypatch.setattr(cache_module, "read_mask", read_mask)
         inside.append(PixelCache(samples, SIZE, tmp_path / "c"))  # the other process, all of it, in between
-        return read(path)
+        return read_mask(path)
 
-    monkeypatch.setattr(cache_module, "read", read_late)
+    monkeypatch.setattr(cache_module, "read_mask", read_late)
     mine = PixelCache(samples, SIZE, tmp_path / "c")
     np.testing.assert_array_equal(mine.image(0), inside[0].image(0))
     assert not list((tmp_path / "c" / "pixels").glob("*.part"))

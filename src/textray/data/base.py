@@ -63,6 +63,14 @@ class Reader(Protocol):
         ...
 
 
+class FreeCaptions(Reader, Protocol):
+    """A reader whose captions are told to networks as they stand."""
+
+    def captions(self) -> tuple[str, ...]:
+        """Every caption on disk, once, sorted: all that a network can be told in use."""
+        ...
+
+
 def open_reader(name: str, root: str | Path | None, *, captions: str = "error", split_by: str | None = None) -> Reader:
     """Open a registered data set.
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from textray.data.base import Sample, naming
 from textray.errors import DataError, DiskError, OutputError
-from textray.io.read import read, read_mask
+from textray.io.read import read_mask
 from textray.preprocess import Preprocess
 
 log = logging.getLogger(__name__)
@@ -79,14 +79,14 @@ class PixelCache:
         folder: Where to keep it; by default `cache_folder`.
 
     Raises:
-        DataError: If a mask has another size than its image, or an image is in colour.
-        InputError: If a file cannot be read.
+        DataError: If a mask has another size than its image.
+        InputError: If a file cannot be read, or is in colour where ``preprocess`` is not, or the other way round.
         OutputError: If the folder cannot be written to.
         DiskError: If the disk is full.
     """
 
     def __init__(self, samples: Sequence[Sample], preprocess: Preprocess, folder: str | Path | None = None) -> None:
-        self.size = preprocess.size
+        self.size, self.colour = preprocess.size, preprocess.colour
         self._count = len(samples)
         base = (cache_folder() if folder is None else Path(folder)) / "pixels"
         try:
@@ -120,7 +120,9 @@ class PixelCache:
         self._open()
 
     def image(self, index: int) -> NDArray[np.float32]:
-        """Pixels of a sample: ``(h, w)`` float32 in [0, 1], equal to ``preprocess.resize`` to within 1/65535.
+        """Pixels of a sample: what ``preprocess.resize`` gives, to within 1/65535.
+
+        ``(h, w)`` float32 in [0, 1], or ``(h, w, 3)`` where ``preprocess`` is in colour.
 
         What bicubic interpolation overshoots is clipped here, as `textray.augment` would do next.
         """
@@ -133,9 +135,9 @@ class PixelCache:
         return np.unpackbits(self._masks[index], count=height * width).reshape(height, width).view(np.bool_)
 
     @property
-    def _shapes(self) -> tuple[tuple[int, int, int], tuple[int, int]]:
+    def _shapes(self) -> tuple[tuple[int, ...], tuple[int, int]]:
         height, width = self.size
-        return (self._count, height, width), (self._count, (height * width + 7) // 8)
+        return (self._count, height, width, *((3,) if self.colour else ())), (self._count, (height * width + 7) // 8)
 
     def _open(self) -> None:
         pixels, masks = self._shapes
@@ -192,15 +194,11 @@ class PixelCache:
 
 
 def _append(sample: Sample, preprocess: Preprocess, pixels: BinaryIO, masks: BinaryIO) -> None:
-    image, mask = naming(sample.image_path, read), naming(sample.mask_path, read_mask)
-    if image.pixels.ndim != 2:
-        raise DataError(
-            f"{sample.image_path.name} is in colour", expected="grey images, which the cache holds", code="E_COLOR"
-        )
-    if mask.shape != image.pixels.shape:
+    image, mask = naming(sample.image_path, preprocess.read), naming(sample.mask_path, read_mask)
+    if mask.shape != image.grid.shape:
         raise DataError(
             f"{sample.mask_path.name} and its image differ in size",
-            came=f"mask {mask.shape}, image {image.pixels.shape}",
+            came=f"mask {mask.shape}, image {image.grid.shape}",
             expected="one pixel grid; nothing is resized silently",
             do='Find all such masks with "textray data check".',
         )
@@ -211,7 +209,9 @@ def _append(sample: Sample, preprocess: Preprocess, pixels: BinaryIO, masks: Bin
 
 def _settings_digest(preprocess: Preprocess) -> str:
     """Hash of all that turns a file's bytes into cached pixels: way of resizing, and the code of it."""
+    way: tuple[object, ...]
     way = (preprocess.size, preprocess.letterbox, preprocess.transpose, preprocess.interpolation)
+    way += ("colour",) if preprocess.colour else ()
     digest = hashlib.sha256(f"{_FORMAT} {way}".encode())
     for name in _CODE:
         digest.update(files("textray").joinpath(name).read_bytes())

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from copy import copy
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from textray.augment import Augment, Preset
-from textray.data.base import CaptionPolicy, Sample, Split, fingerprint, open_reader
+from textray.data.base import CaptionPolicy, FreeCaptions, Sample, Split, fingerprint, open_reader
 from textray.data.batch import EpochSampler, Item, Key, collate
 from textray.data.cache import PixelCache
 from textray.data.fractions import keep_share
@@ -114,8 +113,13 @@ class SegmentationSet(Dataset[Item]):
         return first + (last - first) * min(epoch / max(self.epochs - 1, 1), 1.0)
 
     def _words(self, report: Report, rng: np.random.Generator) -> str | None:
-        """The sentence that the network is given, or none: the one of its zones, as in use, whatever a caption says."""
+        """The sentence that the network is given, or none: the one of its zones, as in use, whatever a caption says.
+
+        A free caption is given as it stands.
+        """
         draw = rng.random()
+        if report.free:
+            return None if draw < self.report_dropout else report.text
         if not report.zones or draw < self.report_dropout:
             return None  # "no infection." is no report to a segmenter, in training as in use
         named = np.flatnonzero(report.zones.present)
@@ -138,6 +142,7 @@ class SegmentationData(LightningDataModule):
         transpose: Swap rows and columns, as the authors' released codes do; not with flips or withheld zones, which
             must know where left is.
         interpolation: How images are resized, see `textray.preprocess.Preprocess`.
+        colour: Read images in colour; ``None`` where the data set's are.
         augment: Preset of `textray.augment.Augment`: ``none``, ``paper`` (random zoom), ``light``, ``strong``,
             ``sgseg`` (random crops, masks and rotations).
         batch_size: Images of a training batch; the last, smaller one of an epoch is left out.
@@ -174,6 +179,7 @@ class SegmentationData(LightningDataModule):
         letterbox: bool = False,
         transpose: bool = False,
         interpolation: Interpolation = "bilinear",
+        colour: bool | None = None,
         augment: Preset = "paper",
         batch_size: int = 32,
         report_dropout: float = 0.0,
@@ -203,6 +209,7 @@ class SegmentationData(LightningDataModule):
             letterbox=letterbox,
             transpose=transpose,
             interpolation=interpolation,
+            colour=self.row.colour if colour is None else colour,
         )
         self.augment, self.augment_name = Augment.preset(augment), augment
         if transpose and (self.augment.flip_p or report_withheld or report_withheld_last):
@@ -211,6 +218,13 @@ class SegmentationData(LightningDataModule):
                 came=f"augment {augment}, report_withheld {report_withheld}",
                 expected="an augmentation without flips, and report_withheld 0",
             )
+        by_zones = report_partial or report_withheld or report_withheld_last or labels != "rules"
+        if self.row.captions == "free" and by_zones:
+            raise UsageError(
+                f"captions of {data} name no zones",
+                came=f"report_partial {report_partial}, report_withheld {report_withheld}, labels {labels}",
+                expected="report_partial and report_withheld 0, labels rules",
+            )
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.report_dropout, self.report_partial = report_dropout, report_partial
         self.report_withheld = report_withheld
@@ -218,12 +232,15 @@ class SegmentationData(LightningDataModule):
         self.cache = Path(cache) if cache is not None else None
         self.labels = labels
         self.sets: dict[str, SegmentationSet] = {}
+        self.known_captions: tuple[str, ...] = ()
 
     def setup(self, stage: str) -> None:
         """Read the samples and decode what is not in the cache yet."""
         if self.sets:
             return
         reader = open_reader(self.row.name, self.root, captions=self.captions, split_by=self.split_by)
+        if self.row.captions == "free":
+            self.known_captions = cast(FreeCaptions, reader).captions()
         splits: tuple[Split, ...] = ("fit", "inner")
         for split in splits:
             learning, samples = split == "fit", reader.samples(split)
@@ -290,7 +307,8 @@ class SegmentationData(LightningDataModule):
         return {
             "name": self.row.name,
             "laterality": self.row.laterality,
-            "preprocess": asdict(self.preprocess),
+            "preprocess": self.preprocess.to_dict(),
+            **({"captions": list(self.known_captions)} if self.known_captions else {}),
             "augment": self.augment_name,
             "report_dropout": self.report_dropout,
             "report_partial": self.report_partial,

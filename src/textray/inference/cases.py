@@ -15,7 +15,7 @@ from textray.errors import DataError, UsageError
 from textray.inference.own_report import written
 from textray.inference.predictor import Inference, Predictor
 from textray.inference.record import zone_areas
-from textray.io.read import read, read_mask
+from textray.io.read import read_mask
 from textray.metrics.segmentation import Counts, count
 from textray.preprocess import Preprocess
 from textray.records import Zones
@@ -92,7 +92,7 @@ def segment(
     cases: dict[str, dict[int, Case]] = {name: {} for name in texts}
     for start in range(0, len(samples), BATCH):
         indices = range(start, min(start + BATCH, len(samples)))
-        images = [naming(samples[i].image_path, read) for i in indices]
+        images = [naming(samples[i].image_path, segmenter.preprocess.read) for i in indices]
         truths = [naming(samples[i].mask_path, read_mask) for i in indices]
         for i, image, truth in zip(indices, images, truths, strict=True):
             if truth.shape != image.grid.shape:

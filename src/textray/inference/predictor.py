@@ -19,7 +19,6 @@ from textray.inference.edit import apply as apply_edit
 from textray.inference.edit import check as check_edit
 from textray.inference.own_report import OwnReport, TextFree, TextMode
 from textray.inference.runtime import Runtime, sigmoid
-from textray.io.read import from_array, read
 from textray.preprocess import Preprocess
 from textray.records import Grid, Image, Laterality, Notice, Prediction, Report, ZoneState
 from textray.text.cleaning import is_blank
@@ -167,7 +166,8 @@ class Predictor:
         """Find the lesions in a picture.
 
         Args:
-            picture: A file (PNG, JPEG, DICOM; told by content), an array ``(H, W)`` bright where dense, or an `Image`.
+            picture: A file (PNG, JPEG, DICOM; told by content), an array ``(H, W)`` bright where dense, or an `Image`;
+                for weights that read colour pictures these, and ``(H, W, 3)`` RGB.
             text: Its report, or any words that name places; without, the network writes a report itself where it
                 can, or works from the picture alone.
             laterality: Whose left and right ``text`` and ``edit`` mean: the patient's, as in radiology reports, or the
@@ -190,7 +190,7 @@ class Predictor:
         if edit is not None:
             check_edit(edit, side, text=text, text_free=text_free)
         start = time.perf_counter()
-        image = _as_image(picture)
+        image = self._as_image(picture)
         seconds = {"read": time.perf_counter() - start}
         report = parse(text, laterality=side, grid=image.grid, strict=strict_text)
         row = self.bank_row(report)
@@ -270,6 +270,14 @@ class Predictor:
         )
         return own, attention
 
+    def _as_image(self, picture: str | Path | NDArray[Any] | Image) -> Image:
+        if isinstance(picture, Image):
+            self.preprocess.check_colour(picture)
+            return picture
+        if isinstance(picture, str | Path):
+            return self.preprocess.read(picture)
+        return self.preprocess.from_array(picture)
+
     def _require_text(self, came: str) -> None:
         if self.bundle.needs_text:
             raise InputError(
@@ -302,19 +310,3 @@ def as_laterality(word: Laterality | str) -> Laterality:
         return Laterality(word)
     except ValueError as error:
         raise unknown_name("laterality", str(word), [side.value for side in Laterality]) from error
-
-
-def _as_image(picture: str | Path | NDArray[Any] | Image) -> Image:
-    if isinstance(picture, Image):
-        image = picture
-    else:
-        image = read(picture) if isinstance(picture, str | Path) else from_array(picture)
-    if image.pixels.ndim != 2:
-        raise InputError(
-            "the picture is coloured",
-            came=f"{image.pixels.shape[2]} different channels",
-            expected="a grey chest film",
-            do="Give the film itself, not a screenshot or a photo of it",
-            code="E_COLOR",
-        )
-    return image
