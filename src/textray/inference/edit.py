@@ -1,4 +1,8 @@
-"""Corrections of a report that the network wrote: a sentence that replaces it, or places added (+) and removed (-)."""
+"""Corrections of a report that the network wrote: a sentence that replaces it, or places added (+) and removed (-).
+
+A sign stands directly before its place. "- right lower" is refused: it may be a minus, or the bullet of a list that
+names what is there, and the two mean opposite things.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,12 @@ from textray.records import Grid, Laterality, Notice, Report, Zones, ZoneState
 from textray.text.cleaning import clean, is_blank
 from textray.text.report import parse
 
-# A sign in front of a word; a hyphen inside a word or between blanks is punctuation.
-_SIGN = re.compile(r"(?<!\S)([+\-\u2212\u2013])\s*(?=\w)")
-_GLUED = re.compile(r"(?<!\S)[+\-\u2212\u2013](?=\w)")
+_SIGNS = "+\uff0b\\-\u2010-\u2015\u2212\uff0d"  # programs and keyboards turn a minus into many dashes
+# A sign in front of a word; a hyphen inside a word, or between blanks of a sentence, is punctuation.
+_SIGN = re.compile(rf"(?<!\S)([{_SIGNS}])(?=\w)")
+_LOOSE = re.compile(rf"(?<!\S)[{_SIGNS}]+(?!\w)")
+_LEADING = re.compile(rf"\W*?[{_SIGNS}]")
+_PLUS = "+\uff0b"
 _EXPECTED = "a whole sentence, or places with a sign each, such as '+left upper -right lower'"
 
 
@@ -27,7 +34,8 @@ def check(edit: str, laterality: Laterality, *, text: str | None = None, text_fr
         text_free: What was asked for films without a text.
 
     Raises:
-        UsageError: If it is blank, mixes signs and a sentence, or names no zone; or if there is nothing to correct.
+        UsageError: If it is blank, mixes signs and a sentence, has a sign apart from its place, or names no zone; or if
+            there is nothing to correct.
     """
     if not is_blank(text) or text_free == "none":
         raise UsageError(
@@ -38,7 +46,15 @@ def check(edit: str, laterality: Laterality, *, text: str | None = None, text_fr
     if is_blank(edit):
         raise UsageError("the correction is blank", expected=_EXPECTED)
     words = clean(edit)
-    if not _SIGN.match(words) and _GLUED.search(words):
+    signed = _SIGN.match(words)
+    if (_LOOSE.search if signed else _LEADING.match)(words):
+        raise UsageError(
+            "a dash or plus of the correction does not stand directly before a place: a sign or a bullet?",
+            came=repr(words[:80]),
+            expected=_EXPECTED,
+            do="Write '-right lower' to remove the place, '+right lower' to add it, 'right lower' to name it alone",
+        )
+    if not signed and _SIGN.search(words):
         raise UsageError("the correction mixes a sentence and signs", came=repr(words[:80]), expected=_EXPECTED)
     try:
         apply(edit, Zones(), laterality=laterality)
@@ -52,8 +68,8 @@ def apply(edit: str, written: Zones, *, laterality: Laterality, grid: Grid | Non
     """Correct a written report.
 
     Args:
-        edit: A sentence, which replaces the report; or places, each with + (add) or - (remove) in front. Signs work
-            from left to right.
+        edit: A sentence, which replaces the report; or places, each with + (add) or - (remove) directly before it.
+            Signs work from left to right.
         written: The zones that the network wrote, by image side.
         laterality: Whose left and right ``edit`` means.
         grid: Grid of the film, which places the patient's sides; ``None`` takes the usual film.
@@ -103,7 +119,7 @@ def _signed(words: str, written: Zones, *, laterality: Laterality, grid: Grid | 
                 do="Write the place alone behind its sign",
                 code="E_NO_ZONE",
             )
-        state = ZoneState.PRESENT if sign == "+" else ZoneState.ABSENT
+        state = ZoneState.PRESENT if sign in _PLUS else ZoneState.ABSENT
         states = [state if named else old for old, named in zip(states, part.zones.present, strict=True)]
         read.append(part)
     return Report(
