@@ -8,6 +8,7 @@ from PIL import Image as PILImage
 import textray
 from textray.errors import BundleError, InputError, UsageError
 from textray.inference.bundle import Bundle
+from textray.inference.own_report import caption
 from textray.inference.predictor import Predictor
 from textray.io.page import captioned
 from textray.io.read import from_array
@@ -123,6 +124,8 @@ def test_silence_is_no_report(predictor):
     assert silent.report is None
     assert silent.record["own_report"]["sentence"]["viewer"] == LEFT_UPPER
     assert "told to write no report" in silent.record["own_report"]["meaning"]
+    assert not silent.record["own_report"]["denied"]
+    assert caption(silent.record) == []
     assert codes(silent) == []
     assert steered(written, "left upper") > steered(silent, "left upper")
     assert silent.record["key"] != written.record["key"]
@@ -132,6 +135,12 @@ def test_nothing_is_written_over_what_a_person_denies(predictor):
     prediction = predictor.segment(bright("left upper"), "no infection.")
     assert prediction.record["text"]["mode"] == "none"
     assert codes(prediction) == ["W_NEGATIVE"]
+    own = prediction.record["own_report"]
+    assert (own["silent"], own["denied"]) == (True, True)
+    assert own["meaning"].startswith("A person's report names no zone with a lesion, so the network went without")
+    assert caption(prediction.record) == [
+        "The report that a person gave names no zone with a lesion; the film was read without a report."
+    ]
     off_topic = predictor.segment(bright("left upper"), "Hello World")
     assert off_topic.record["text"]["mode"] == "generated"
     assert off_topic.record["text"]["unused_words"] == ["hello", "world"]
@@ -321,7 +330,7 @@ def test_a_correction_that_makes_a_sentence_one_sided_tells_that_the_film_does_n
     for edit, laterality in (("-left lower", "viewer"), ("-left lower", "patient")):
         prediction = predictor.segment(film, edit=edit, laterality=laterality)
         assert prediction.record["text"]["used"]["patient"]
-        assert "W_SIDES_ASSUMED" in codes(prediction)
+        assert codes(prediction) == ["W_SIDES_ASSUMED"]  # once, whether for the person's words or the network's
 
 
 def test_a_correction_may_take_everything_away(predictor):
@@ -333,6 +342,10 @@ def test_a_correction_may_take_everything_away(predictor):
         assert prediction.record["text"]["used"] is None
         assert prediction.report is None
         assert codes(prediction) == ["W_EDITED_TO_NOTHING"]
+        assert "left no zone, so it went without a report" in prediction.record["own_report"]["meaning"]
+        assert caption(prediction.record) == [
+            "A person's correction left no zone in the network's report; the film was read without a report."
+        ]
         np.testing.assert_array_equal(prediction.probability, silent.probability)
 
 

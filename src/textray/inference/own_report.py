@@ -28,6 +28,7 @@ class OwnReport:
         probability: Of a lesion in each zone, ``(6,)`` float32 in [0, 1], by image side.
         thresholds: Six probabilities.
         silent: The network was told to write none.
+        denied: It was so because of a person's report that denies lesions and names no place that has one.
         attention: Share of the network's attention on each zone of pixels by its name, ``None`` where it has none.
     """
 
@@ -35,6 +36,7 @@ class OwnReport:
     probability: NDArray[np.float32]
     thresholds: tuple[float, ...]
     silent: bool = False
+    denied: bool = False
     attention: Mapping[str, float] | None = None
 
     @property
@@ -106,15 +108,16 @@ def sentences(zones: Zones, grid: Grid) -> dict[str, str | None] | None:
     return {"viewer": report_text.sentence(zones), "patient": patient}
 
 
-def describe(own: OwnReport, grid: Grid, mode: TextMode) -> dict[str, Any]:
-    """What a record says of the network's own report, whether it was used or not."""
+def describe(own: OwnReport, grid: Grid, mode: TextMode, steering: Report | None) -> dict[str, Any]:
+    """What a record says of the network's own report, used or not; arguments as in `textray.inference.record.build`."""
     attention = own.attention
     found = zip(ZONE_NAMES, own.probability.tolist(), own.thresholds, own.zones.present, strict=True)
     return {
         "sentence": sentences(own.zones, grid),
         "used": mode == "generated",
         "silent": own.silent,
-        "meaning": _meaning(own, mode),
+        "denied": own.denied,
+        "meaning": _meaning(own, mode, steering),
         "zones": {
             name: {
                 "probability": round(probability, 4),
@@ -147,15 +150,17 @@ def caption(record: Mapping[str, Any]) -> list[str]:
         record: Of the prediction.
 
     Returns:
-        No line where a person gave the report or wanted none, or where the weights write none.
+        No line where the report of a person steered the network or none was wanted, or where the weights write none.
     """
     text, own = record["text"], record.get("own_report")
     if own is None or text["mode"] == "given":
         return []
     if text["mode"] == "none":
+        if own["denied"]:
+            return ["The report that a person gave names no zone with a lesion; the film was read without a report."]
         return [] if own["silent"] else [own["meaning"]]
     if text["used"] is None:
-        return ["The report that the network wrote was corrected by a person; it names no zone now."]
+        return ["A person's correction left no zone in the network's report; the film was read without a report."]
     author = "Written by the network, not by a person"
     if text["mode"] == "edited":
         author = "Written by the network, corrected by a person"
@@ -189,13 +194,20 @@ _UNDEFINED = Notice(
 )
 
 
-def _meaning(own: OwnReport, mode: TextMode) -> str:
+def _meaning(own: OwnReport, mode: TextMode, steering: Report | None) -> str:
     if mode == "generated":
         return "The network wrote this report from the film and was steered by it; no person did."
+    if mode == "edited" and steering is None:
+        return "The network wrote this from the film; a person's correction left no zone, so it went without a report."
     if mode == "edited":
         return "The network wrote this from the film; the report that steered it was corrected by a person."
     if mode == "given":
         return "The network was given a report; this is what it would have written from the film."
+    if own.denied:
+        return (
+            "A person's report names no zone with a lesion, so the network went without a report; this is what it "
+            "would have written from the film."
+        )
     if own.silent:
         return "The network was told to write no report; this is what it would have written from the film."
     return "The network found nothing to write about this film; this does not say that it is clear."

@@ -193,7 +193,7 @@ class Predictor:
         image = self._as_image(picture)
         seconds = {"read": time.perf_counter() - start}
         report = parse(text, laterality=side, grid=image.grid, strict=strict_text)
-        row = self.bank_row(report)
+        row, denied = self.bank_row(report), False
         if row is None:
             self._require_text("no text" if text is None or is_blank(text) else "words that name no zone with lesions")
             denied = ZoneState.ABSENT in report.zones.states  # nothing is written over what a person denies
@@ -205,7 +205,7 @@ class Predictor:
         seconds["preprocess"] = time.perf_counter() - start
         start = time.perf_counter()
         found = self.infer(pixels, [row])
-        own, attention = self._own(found, image.grid, silent=row == self.SILENT)
+        own, attention = self._own(found, image.grid, silent=row == self.SILENT, denied=denied)
         mode: TextMode = "none" if row == self.SILENT else "given"
         steering = report if mode == "given" else None
         if row == self.WRITE:
@@ -222,7 +222,9 @@ class Predictor:
         seconds["restore"] = time.perf_counter() - start
         own_notices = [] if own is None else own_report.notices(own, image.grid, mode, steering)
         told = {n.code for n in (*report.notices, *own_notices)}  # they say what the reader's mean for these words
-        notices = [*(n for n in image.notices if n.code not in told), *report.notices, *own_notices]
+        heard = {n.code for n in report.notices}  # a person's words are told once what holds for the network's too
+        notices = [*(n for n in image.notices if n.code not in told), *report.notices]
+        notices += [n for n in own_notices if n.code not in heard]
         return Prediction(
             mask=mask,
             probability=probability,
@@ -249,7 +251,7 @@ class Predictor:
         )
 
     def _own(
-        self, found: Inference, grid: Grid, *, silent: bool
+        self, found: Inference, grid: Grid, *, silent: bool, denied: bool
     ) -> tuple[OwnReport | None, NDArray[np.float32] | None]:
         """The report that the network wrote or would have written, and its attention on the film's grid."""
         thresholds = self.bundle.zone_thresholds
@@ -266,6 +268,7 @@ class Predictor:
             probability=found.zone_probability[0],
             thresholds=thresholds,
             silent=silent,
+            denied=denied,
             attention=shares,
         )
         return own, attention

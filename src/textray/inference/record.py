@@ -175,7 +175,7 @@ def build(
         },
         "model": bundle.describe(),
         "text": _text(text, report, mode, steering, grid),
-        **({} if own is None else {"own_report": own_report.describe(own, grid, mode)}),
+        **({} if own is None else {"own_report": own_report.describe(own, grid, mode, steering)}),
         "lesion": {**whole, "zones": zone_areas(mask, grid, bundle.zone_rows)},
         "probability": {
             "threshold": bundle.threshold,
