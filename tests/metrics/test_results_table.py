@@ -90,6 +90,15 @@ def test_the_page_holds_every_score_and_the_empty_masks():
     assert "Left-right" not in page
 
 
+def test_a_score_without_text_of_a_network_that_never_went_without_says_so():
+    named = "`W_NONE_NOT_LEARNT`: text mode `none` of model tiny: the training of this network left no report out"
+    assert named in results_table([SUMMARY | {"learnt_without_report": False}])
+    for learnt in (True, None):
+        assert "W_NONE_NOT_LEARNT" not in results_table([SUMMARY | {"learnt_without_report": learnt}])
+    only = {"learnt_without_report": False, "modes": {"oracle": SCORE}}
+    assert "W_NONE_NOT_LEARNT" not in results_table([SUMMARY | only])
+
+
 def test_the_page_tells_left_right_sensitivity_where_measured():
     sides = {
         "unilateral": {"films": 9, "films_without_area": 1, "moved_films": INTERVAL},

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from textray.metrics.intervals import bootstrap
+from textray.metrics.intervals import Interval, bootstrap, paired_difference
 from textray.metrics.segmentation import SCORES, Floats, case_columns
+from textray.metrics.table import HEADLINE
 from textray.metrics.text import TextScorer
 from textray.metrics.zones import zone_summary
 from textray.records import Report, Zones, ZoneState
@@ -22,6 +23,8 @@ def report_summary(
     counts: NDArray[np.int64],
     groups: Sequence[str],
     scorer: TextScorer,
+    *,
+    without: NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
     """Everything that a summary says of the written reports.
 
@@ -35,10 +38,13 @@ def report_summary(
         counts: ``(N, 4)`` tp, fp, fn, tn of the masks.
         groups: ``N`` labels; images with the same label are drawn together.
         scorer: Measures of words.
+        without: ``(N, 4)`` counts of the masks that the network drew of the same images without any report; ``None``
+            where that was not measured.
 
     Returns:
         ``used`` (``images`` and ``share`` with a sentence), ``scores_where_used`` (every score of masks on those alone,
-        ``None`` without one), ``images_without_caption``, ``zones`` and ``text`` as `zone_summary` and
+        ``None`` without one), ``none_where_used`` (the same of ``without``) and ``paired_where_used`` (the first minus
+        the second, of the main scores), ``images_without_caption``, ``zones`` and ``text`` as `zone_summary` and
         `TextScorer.summary` give them, ``None`` without captions.
 
     Raises:
@@ -50,18 +56,25 @@ def report_summary(
     summary: dict[str, Any] = {
         "used": {"images": len(used), "share": bootstrap(hits, groups, {"share": _share})["share"].to_dict()},
         "scores_where_used": None,
+        "none_where_used": None,
+        "paired_where_used": None,
     }
     if used:
-        found = bootstrap(case_columns(counts[used]), [groups[i] for i in used], SCORES)
-        summary["scores_where_used"] = {name: interval.to_dict() for name, interval in found.items()}
+        own, those = case_columns(counts[used]), [groups[i] for i in used]
+        summary["scores_where_used"] = _dicts(bootstrap(own, those, SCORES))
+        if without is not None:
+            silent = case_columns(without[used])
+            summary["none_where_used"] = _dicts(bootstrap(silent, those, SCORES))
+            differences = paired_difference(silent, own, those, {name: SCORES[name] for name in HEADLINE})
+            summary["paired_where_used"] = _dicts(differences)
     told = [i for i, caption in enumerate(captions) if _says_zones(caption)]
     summary |= {"images_without_caption": len(captions) - len(told), "zones": None, "text": None}
     if told:
-        own = [written[i] or Zones() for i in told]
+        reports = [written[i] or Zones() for i in told]
         true = [captions[i] for i in told]
         those = [groups[i] for i in told]
-        summary["zones"] = zone_summary(own, [caption.zones for caption in true], those)
-        words = [write(zones, laterality=caption.laterality) for zones, caption in zip(own, true, strict=True)]
+        summary["zones"] = zone_summary(reports, [caption.zones for caption in true], those)
+        words = [write(zones, laterality=caption.laterality) for zones, caption in zip(reports, true, strict=True)]
         summary["text"] = scorer.summary(words, [caption.text or "" for caption in true], those)
     return summary
 
@@ -69,6 +82,10 @@ def report_summary(
 def _says_zones(caption: Report) -> bool:
     """There are words, and they affirm or deny a zone."""
     return caption.text is not None and any(state is not ZoneState.UNMENTIONED for state in caption.zones.states)
+
+
+def _dicts(found: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
+    return {name: interval.to_dict() for name, interval in found.items()}
 
 
 def _share(totals: Floats) -> Floats:

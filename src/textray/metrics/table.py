@@ -14,6 +14,10 @@ _MODE_WARNING = (
     "A caption (`oracle`) holds the position of the very lesions to be found, so a score without its text mode means "
     "nothing."
 )
+NONE_NOT_LEARNT = (
+    "the training of this network left no report out, so this is not the score of one trained without text"
+)
+"""What a score in text mode ``none`` of such a network must not be read without."""
 _SIDES_UNKNOWN = (
     "`W_SIDES_UNKNOWN`: nobody has said whose left and right the captions of this data set mean; they were used as "
     "written."
@@ -65,7 +69,7 @@ def results_table(summaries: Sequence[Mapping[str, Any]], scores: Sequence[str] 
             lines += _row(
                 [summary["model"]["name"], data, mode, str(summary["images"]), *(cell(values.get(n)) for n in scores)]
             )
-    notes = dict.fromkeys(_provenance(summary) for summary in summaries)
+    notes = dict.fromkeys(note for summary in summaries for note in (_provenance(summary), *_none_not_learnt(summary)))
     return "\n".join([*lines, "", *notes, "", _MODE_WARNING]) + "\n"
 
 
@@ -98,6 +102,9 @@ def summary_page(summary: Mapping[str, Any]) -> str:
         lines += ["", *paired_lines(summary["paired"])]
     if summary.get("sides"):
         lines += ["", *side_lines(summary["sides"])]
+    if summary.get("files"):
+        lines += ["", "## Files of this run", ""]
+        lines += [f"- `{name}`, SHA-256 `{sha256}`" for name, sha256 in summary["files"].items()]
     return "\n".join(lines) + "\n"
 
 
@@ -111,8 +118,7 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
     ]
     lines += ["On the others the model found no zone to name, and worked without text."]
     if report["scores_where_used"]:
-        lines += ["", *_row(["score", "images with a sentence alone"]), *_row(["---", "---:"])]
-        lines += [line for n, score in report["scores_where_used"].items() for line in _row([f"`{n}`", cell(score)])]
+        lines += ["", *_where_used(report)]
     zones, text = report["zones"], report["text"]
     if zones is None:
         return [*lines, "", "No image has a caption to compare the reports with."]
@@ -129,6 +135,20 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
     for name, score in text["scores"].items():
         lines += _row([f"`{name}`", cell(score)])
     return [*lines, "", *(f"- `{name}`: {words}" for name, words in text["signatures"].items())]
+
+
+def _where_used(report: Mapping[str, Any]) -> list[str]:
+    """Table of the scores on the images with a sentence, beside those of mode ``none`` there where it was measured."""
+    own, silent = report["scores_where_used"], report.get("none_where_used")  # which older summaries lack
+    differences: Mapping[str, Any] = report.get("paired_where_used") or {}
+    if not silent:
+        lines = [*_row(["score", "images with a sentence alone"]), *_row(["---", "---:"])]
+        return lines + [line for name, score in own.items() for line in _row([f"`{name}`", cell(score)])]
+    lines = _row(["score, images with a sentence alone", "generated", "none, the same images", "generated - none"])
+    lines += _row(["---", "---:", "---:", "---:"])
+    for name, score in own.items():
+        lines += _row([f"`{name}`", cell(score), cell(silent[name]), cell(differences.get(name))])
+    return lines
 
 
 def paired_lines(paired: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -169,6 +189,12 @@ def _provenance(summary: Mapping[str, Any]) -> str:
         f"({summary['images_without_patient']} images without a patient), ids `{data['ids_sha256'][:12]}`; "
         f"[low, high]: {summary['estimator']}, seed {summary['seed']}."
     )
+
+
+def _none_not_learnt(summary: Mapping[str, Any]) -> list[str]:
+    if "none" not in summary["modes"] or summary.get("learnt_without_report") is not False:
+        return []
+    return [f"`W_NONE_NOT_LEARNT`: text mode `none` of model {summary['model']['name']}: {NONE_NOT_LEARNT}."]
 
 
 def _row(cells: Sequence[str]) -> list[str]:
