@@ -70,9 +70,9 @@ class Guided(SelfGuided):
         self.config = NoConfig()
         self.given = []
 
-    def forward(self, image, text_features=None, text_mask=None):
+    def forward(self, image, text_features=None, text_mask=None, located=None):
         self.given.append((self.training, text_features, text_mask))
-        return super().forward(image, text_features, text_mask)
+        return super().forward(image, text_features, text_mask, located)
 
 
 def task(network=None, **settings):
@@ -198,6 +198,45 @@ def test_the_bank_is_the_encoders_and_thresholds_are_chosen_before_they_are_used
     features, mask = module.encoder(bank_sentences())
     assert torch.equal(module.network.bank_features, features)
     assert torch.equal(module.network.bank_mask, mask)
+
+
+class LocatedImages(Callback):
+    """Counts the images that the locator sees in each validation."""
+
+    def __init__(self):
+        self.starts, self.counts = [], []
+
+    def on_validation_epoch_start(self, trainer, module):
+        self.starts.append(module.network.locator.images)
+
+    def on_validation_epoch_end(self, trainer, module):
+        self.counts.append(module.network.locator.images - self.starts[-1])
+
+
+@pytest.mark.parametrize("segment", [True, False])
+def test_a_validation_shows_each_image_to_the_locator_once(tmp_path, segment):
+    seen = LocatedImages()
+    trainer, _ = fit(task(segment=segment), tmp_path, 2, more=[seen], batch_size=2)
+    assert seen.counts == [3, 3, 3]  # of the trial at the start, too
+    assert len(trainer.datamodule.sets["inner"]) == 3
+
+
+def test_zones_told_before_change_nothing():
+    network = Guided().eval()
+    network.set_bank(torch.randn(64, TOKENS, 32), torch.ones(64, TOKENS))
+    image = torch.randn(5, 3, 8, 8)
+    features, mask = torch.randn(5, TOKENS, 32), torch.tensor([1.0, 0, -1, 0, 1])[:, None].expand(-1, TOKENS)
+    with torch.no_grad():
+        whole = network(image, features, mask)
+        again = network(image, features, mask, network.locator(image))
+    assert torch.equal(whole.logits, again.logits)
+    assert torch.equal(whole.zone_logits, again.zone_logits)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_checkpoint_keeps_which_share_was_given_the_networks_own_report(tmp_path, share):
+    _, out = fit(task(self_guided=share), tmp_path)
+    assert torch.load(out / "last.ckpt", weights_only=True)["textray"]["self_guided"] == share
 
 
 def test_a_resumed_training_is_the_uninterrupted_one(tmp_path):

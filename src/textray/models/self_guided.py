@@ -216,7 +216,13 @@ class SelfGuided(Network):
             mask = torch.cat([mask, own[:, None].expand(-1, ZONES)], 1)
         return features, mask
 
-    def forward(self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None) -> Output:
+    def forward(
+        self,
+        image: Tensor,
+        text_features: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        located: tuple[Tensor, Tensor | None] | None = None,
+    ) -> Output:
         """Segment images with their reports, or with such as it writes itself; the locator runs once.
 
         Args:
@@ -224,6 +230,7 @@ class SelfGuided(Network):
             text_features: T, ``(B, l, D)`` token features of the frozen encoder, or ``None``: no image has a report,
                 and each gets its own.
             text_mask: ``(B, l)``: 1 at real tokens; a row of zeros: write a report; a row of -1: go without.
+            located: What the locator has told of these images, where it ran before; ``None`` runs it.
 
         Returns:
             Logits ``(B, 1, H, W)``, zone logits ``(B, 6)`` and, where the locator has one, its map ``(B, 1, h, w)``.
@@ -232,7 +239,7 @@ class SelfGuided(Network):
             ShapeError: If a shape does not fit.
         """
         self.check_image(image)
-        zone_logits, attention = self.locator(image)
+        zone_logits, attention = self.locator(image) if located is None else located
         features, mask = self.report(zone_logits, text_features, text_mask, image)
         logits = self.segmenter(image, features, mask).logits
         return Output(logits, zone_logits, attention=None if attention is None else (attention,))

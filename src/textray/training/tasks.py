@@ -123,6 +123,7 @@ class SegmentationTask(Task):
         self.self_guided, self.segment = self_guided, segment
         self.exports = segment or starts_part("segmenter", initial)
         self._pixels, self._zones = PixelCounts(self.routes), ZoneTable()
+        self._located: dict[tuple[str, ...], Tensor] = {}
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -170,7 +171,9 @@ class SegmentationTask(Task):
                 do="Name the text encoder that it was trained with",
             )
 
-    def forward(self, image: Tensor, texts: list[str | None], silent: Tensor | None = None) -> Output:
+    def forward(
+        self, image: Tensor, texts: list[str | None], silent: Tensor | None = None, located: Tensor | None = None
+    ) -> Output:
         """Run the network.
 
         Args:
@@ -178,6 +181,7 @@ class SegmentationTask(Task):
             texts: ``B`` reports; ``None``: there is none.
             silent: ``(B,)`` bool: where there is no report, a self-guided network goes without instead of writing its
                 own. Other networks go without anyway.
+            located: ``(B, 6)`` zone logits of a self-guided network's locator, where it ran on these images before.
         """
         encoder = self.encoder
         if encoder is None:
@@ -187,7 +191,8 @@ class SegmentationTask(Task):
             mask = mask.to(features.dtype)
             if silent is not None:
                 mask[silent.cpu() & ~mask.any(1)] = -1
-        return cast(Output, self.network(image, features.to(image.device), mask.to(image.device)))
+        before = {} if located is None else {"located": (located, None)}
+        return cast(Output, self.network(image, features.to(image.device), mask.to(image.device), **before))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Loss of a batch."""
@@ -209,29 +214,37 @@ class SegmentationTask(Task):
 
     def on_validation_epoch_start(self) -> None:
         """Start counting; choose the thresholds of a network that writes reports, by a pass of its locator alone."""
-        self._pixels, self._zones = PixelCounts(self.routes), ZoneTable()
+        self._pixels, self._zones, self._located = PixelCounts(self.routes), ZoneTable(), {}
         if not self._guided or self.trainer.sanity_checking:
             return
         network, table = self._guided[0], ZoneTable()
         batches = self.trainer.num_val_batches[0]  # as many as the validation will see
         for batch in islice(cast(Any, self.trainer).datamodule.val_dataloader(), int(batches)):
-            table.add(network.locator(batch["image"].to(self.device))[0], batch["zones"])
+            table.add(self._locate(batch), batch["zones"])
         chosen = choose_thresholds(*table.columns())
         network.set_thresholds(torch.tensor(chosen, device=network.thresholds.device))
+
+    def _locate(self, batch: Batch) -> Tensor:
+        """Zone logits ``(B, 6)`` of a validation's batch; the locator sees it once, for thresholds and all routes."""
+        key = tuple(batch["image_id"])
+        if key not in self._located:
+            self._located[key] = self._guided[0].locator(batch["image"].to(self.device))[0]
+        return self._located[key]
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Count pixels under each route, and zones."""
         count = len(batch["image_id"])
         if not self.segment:
-            zone_logits = self._guided[0].locator(batch["image"])[0]
+            zone_logits = self._locate(batch)
             self._zones.add(zone_logits, batch["zones"])
             self.log("inner/loss", F.binary_cross_entropy_with_logits(zone_logits, batch["zones"]), batch_size=count)
             return
         truth = batch["mask"] > 0.5
         nothing: list[str | None] = [None] * count
+        located = self._locate(batch) if self._guided else None
         for row, route in enumerate(self.routes):
             silent = torch.ones(count, dtype=torch.bool) if route == "none" else None
-            output = self(batch["image"], batch["text"] if route == "oracle" else nothing, silent)
+            output = self(batch["image"], batch["text"] if route == "oracle" else nothing, silent, located)
             self._pixels.add(route, output.logits, truth)
             if row == 0:
                 self.log("inner/loss", self.loss(output.logits, batch["mask"]), batch_size=count)
@@ -251,6 +264,11 @@ class SegmentationTask(Task):
             self.log(f"inner/dice_{route}", value, prog_bar=True)
         if len(dice) > 1:
             self.log("inner/dice_mean", torch.stack(list(dice.values())).mean())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep beside what every task does which samples without a report were given one by the network."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["textray"]["self_guided"] = self.self_guided
 
     def learning(self) -> list[torch.nn.Parameter]:
         """Every parameter; without segmentation the locator's only."""
