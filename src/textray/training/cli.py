@@ -29,13 +29,18 @@ from textray.io.write import check_writable, write_json
 from textray.provenance import git_state, versions
 from textray.training.checkpoints import last_checkpoint
 from textray.training.pretrain import ContrastiveTask
+from textray.training.semi import SemiSupervisedTask
 from textray.training.task import Task
 from textray.training.tasks import SegmentationTask
 
 logger = logging.getLogger(__name__)
 
-TaskName = Literal["segmentation", "contrastive"]
-TASKS: dict[TaskName, type[Task]] = {"segmentation": SegmentationTask, "contrastive": ContrastiveTask}
+TaskName = Literal["segmentation", "semi_supervised", "contrastive"]
+TASKS: dict[TaskName, type[Task]] = {
+    "segmentation": SegmentationTask,
+    "semi_supervised": SemiSupervisedTask,
+    "contrastive": ContrastiveTask,
+}
 
 
 def recipes() -> dict[str, Path]:
@@ -212,7 +217,8 @@ def main(arguments: Sequence[str]) -> None:
     }
     write_json(run / "run.json", facts)
     try:
-        cli.trainer.fit(cli.model, datamodule=cli.datamodule, ckpt_path=checkpoint)
+        cli.trainer.ckpt_path = checkpoint  # not as an argument of fit: tasks ask the trainer whether they go on
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise

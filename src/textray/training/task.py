@@ -44,6 +44,7 @@ class Task(LightningModule):
         selects: Score that makes the best checkpoint unless another is asked for, and its best: ``max`` or ``min``.
         exports: False where the network segments nothing yet: its checkpoints then leave its name out, and an export
             refuses them.
+        learns_unlabelled: True where images whose masks may not be seen are learnt from too.
 
     Raises:
         UsageError: If the network has no such part, or reads fewer tokens.
@@ -51,6 +52,7 @@ class Task(LightningModule):
 
     selects: ClassVar[tuple[str, str]] = ("inner/dice", "max")
     exports: bool = True
+    learns_unlabelled: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -42,8 +42,8 @@ class SegmentationTask(Task):
         text_encoder: Registry name of the frozen text encoder; ``None`` for a network that reads no text.
         text_encoder_folder: Folder of its weights, see `textray.nn.text_encoder.load_text_encoder`.
         max_tokens: Longest report in tokens; no more than the network takes.
-        loss: ``dice_ce`` (the paper's), ``dice_only`` (what the released code computes) or ``pooled_dice_ce``, see
-            `textray.training.losses.DiceCELoss`.
+        loss: ``dice_ce`` (the paper's), ``dice_only`` (what the released code computes), ``pooled_dice_ce`` or
+            ``lvit_wdbce`` (LViT's), see `textray.training.losses.DiceCELoss`.
         lr: Learning rate after the warm-up.
         lr_final: Learning rate at the last step of the last epoch.
         trunk_lr_scale: The trunk learns at this multiple of the rates (1 is the paper's).
@@ -201,7 +201,7 @@ class SegmentationTask(Task):
             # From the generator that on_train_batch_start has seeded; drawn whatever the batch holds.
             silent = torch.rand(count) >= self.self_guided if self._guided else None
             output = self(batch["image"], batch["text"], silent)
-            loss = self.loss(output.logits, batch["mask"])
+            loss = self.mask_loss(output.logits, batch)
             if self.zone_weight:
                 zones = F.binary_cross_entropy_with_logits(output.zone_logits, batch["zones"])
                 self.log("train/zones", zones, on_step=False, on_epoch=True, batch_size=count)
@@ -211,6 +211,10 @@ class SegmentationTask(Task):
         self.check_loss(loss, batch, index)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=count)
         return loss
+
+    def mask_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Loss of a training batch's masks, from its ``(B, 1, H, W)`` logits."""
+        return self.loss(logits, batch["mask"])
 
     def on_validation_epoch_start(self) -> None:
         """Start counting; choose the thresholds of a network that writes reports, by a pass of its locator alone."""

@@ -1,0 +1,243 @@
+"""Pseudo-labels of the images without masks: probabilities on disk that each epoch moves a little.
+
+The labels after epoch n are one file, named by n. An epoch reads that file and writes the next one under a temporary
+name; at its end the new file is flushed and renamed, and only then the checkpoint is written, which names n + 1. Files
+that no checkpoint needs are removed when the next epoch begins. So a kill at any moment leaves the labels that the last
+checkpoint was saved with, and an epoch that is run again reads what it read the first time.
+
+Since an epoch reads only the labels that it began with, it does not matter in which order images come, nor whether one
+comes twice; several processes of one machine, or of several with a shared disk, may write their own images' labels.
+
+Sixteen bits of fixed point are stored: a half float near 1 has steps of 1/2048, at which an average with a beta of 0.99
+stands still long before it has arrived.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textray.errors import DiskError, ShapeError, UsageError
+from textray.geometry import Geometry, Plane
+
+_FULL = 65535
+_HALF = 32768  # the smallest stored value that means at least one half
+_TEACHER = "teacher.bits"
+
+
+def moved(old: Plane, found: Plane, way: Geometry, beta: float) -> Plane:
+    """Move a pseudo-label towards a prediction: beta P + (1 - beta) p.
+
+    Args:
+        old: P of the picture as it is, ``(h, w)`` float32 in [0, 1].
+        found: p of the changed picture, ``(h, w)`` float32 in [0, 1].
+        way: How the picture was changed.
+        beta: Share of the old label that stays.
+
+    Returns:
+        ``(h, w)`` float32; what the changed picture did not show keeps its P.
+    """
+    back, seen = way.back(found)
+    return np.where(seen, np.float32(beta) * old + np.float32(1 - beta) * back, old)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelScores:
+    """What became of the pseudo-labels, all of them at one half.
+
+    Attributes:
+        changed: Share of the pixels whose label is another than an epoch ago.
+        dice_truth: Pooled Dice against the masks that the training may not see.
+        dice_teacher: Pooled Dice against the teacher's labels.
+    """
+
+    changed: float
+    dice_truth: float
+    dice_teacher: float
+
+
+class PseudoLabels:
+    """Labels of a list of images on disk, memory-mapped.
+
+    Args:
+        folder: Where they lie; one training's own.
+        count: Number of images.
+        size: Height and width of each label.
+
+    Attributes:
+        epoch: Epochs that the labels being read have seen.
+    """
+
+    def __init__(self, folder: Path, *, count: int, size: tuple[int, int]) -> None:
+        self.folder, self.count, self.size, self.epoch = folder, count, size, 0
+        self._now: NDArray[np.uint16] | None = None
+        self._next: NDArray[np.uint16] | None = None
+
+    def start(self, planes: Iterable[Plane]) -> None:
+        """Write the teacher's labels, from which the first epoch starts; one process does so for all.
+
+        Args:
+            planes: One ``(h, w)`` float32 in [0, 1] for each image, in order.
+
+        Raises:
+            ShapeError: If one has another size, or there are more or fewer.
+            DiskError: If they cannot be written.
+        """
+        part, written = self._part(0), 0
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with part.open("wb") as labels, (self.folder / _TEACHER).open("wb") as bits:
+                for plane in planes:
+                    if plane.shape != self.size:
+                        raise ShapeError("pseudo-label", came=plane.shape, expected=self.size)
+                    stored = _store(plane)
+                    labels.write(stored.tobytes())
+                    bits.write(np.packbits(stored >= _HALF).tobytes())
+                    written += 1
+                for stream in (labels, bits):
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            if written != self.count:
+                raise ShapeError("pseudo-labels", came=written, expected=self.count)
+            part.replace(self._path(0))
+        except OSError as error:
+            raise self._disk(error) from error
+
+    def open(self, epoch: int) -> None:
+        """Read the labels that a checkpoint names.
+
+        Args:
+            epoch: Epochs that they have seen.
+
+        Raises:
+            UsageError: If they are not there, or are of other images.
+        """
+        path = self._path(epoch)
+        expected = 2 * self.count * self.size[0] * self.size[1]
+        came = path.stat().st_size if path.is_file() else None
+        if came != expected or not (self.folder / _TEACHER).is_file():
+            raise UsageError(
+                f"the pseudo-labels of epoch {epoch} are not in {self.folder}",
+                came="no such file" if came is None else f"{path.name} of {came} bytes",
+                expected=f"{path.name} of {expected} bytes, {self.count} images of {self.size[0]} x {self.size[1]}",
+                do="Train with the data that the checkpoint was trained with, or start again with --fresh",
+            )
+        self._now, self._next, self.epoch = self._map(path, "r"), None, epoch
+
+    def prepare(self, keep: int | None = None) -> None:
+        """Lay out the next epoch's labels as a copy of these, and remove what is left of others.
+
+        One process does so for all, before any of them calls `begin`.
+
+        Args:
+            keep: Epoch of the labels that the last checkpoint names, if other than these.
+
+        Raises:
+            DiskError: If the disk is full.
+        """
+        needed = {self._path(self.epoch), *([] if keep is None else [self._path(keep)])}
+        for path in set(self.folder.glob("labels-*")) - needed:
+            path.unlink(missing_ok=True)
+        try:
+            with self._part(self.epoch + 1).open("wb") as target, self._path(self.epoch).open("rb") as source:
+                while chunk := source.read(1 << 24):
+                    target.write(chunk)
+        except OSError as error:
+            raise self._disk(error) from error
+
+    def begin(self) -> None:
+        """Open what `prepare` laid out, for writing."""
+        self._next = self._map(self._part(self.epoch + 1), "r+")
+
+    def read(self, row: int) -> Plane:
+        """Label of an image as the epoch found it: ``(h, w)`` float32 in [0, 1]."""
+        return self._reading[row].astype(np.float32) * np.float32(1 / _FULL)
+
+    def write(self, row: int, plane: Plane) -> None:
+        """Set an image's label for the next epoch, ``(h, w)`` float32 in [0, 1]; no other read sees it before."""
+        if self._next is None:
+            raise RuntimeError("labels are written between begin and finish")
+        self._next[row] = _store(plane)
+
+    def flush(self) -> None:
+        """Hand what this process has written to the system; every process does so before one calls `finish`."""
+        if isinstance(self._next, np.memmap):
+            self._next.flush()
+
+    def finish(self) -> None:
+        """Put the next epoch's labels in place, on disk whatever happens next; one process does so for all.
+
+        Raises:
+            DiskError: If they cannot be flushed.
+        """
+        part = self._part(self.epoch + 1)
+        try:
+            with part.open("rb") as stream:
+                os.fsync(stream.fileno())
+            part.replace(self._path(self.epoch + 1))
+        except OSError as error:
+            raise self._disk(error) from error
+
+    def advance(self) -> None:
+        """Read the next epoch's labels from now on, once one process has put them in place."""
+        self.open(self.epoch + 1)
+
+    def scores(self, truth: Callable[[int], NDArray[np.bool_]]) -> LabelScores:
+        """Compare the labels of the epoch, written so far, with what they were, with the truth and with the teacher.
+
+        Args:
+            truth: Mask ``(h, w)`` bool of an image, by row.
+        """
+        latest = self._reading if self._next is None else self._next
+        height, width = self.size
+        bits = np.fromfile(self.folder / _TEACHER, np.uint8).reshape(self.count, -1)
+        changed = 0
+        true, taught = np.zeros(2), np.zeros(2)  # pixels in common, and pixels of both
+        for row in range(self.count):
+            label = latest[row] >= _HALF
+            changed += int((label != (self._reading[row] >= _HALF)).sum())
+            teacher = np.unpackbits(bits[row], count=height * width).reshape(height, width).view(np.bool_)
+            for counts, other in ((true, truth(row)), (taught, teacher)):
+                counts += (label & other).sum(), label.sum() + other.sum()
+        return LabelScores(
+            changed=changed / (self.count * height * width), dice_truth=_dice(true), dice_teacher=_dice(taught)
+        )
+
+    @property
+    def _reading(self) -> NDArray[np.uint16]:
+        if self._now is None:
+            raise RuntimeError("labels are read after open")
+        return self._now
+
+    def _path(self, epoch: int) -> Path:
+        return self.folder / f"labels-{epoch:04d}.u16"
+
+    def _part(self, epoch: int) -> Path:
+        return self.folder / f"labels-{epoch:04d}.part"
+
+    def _map(self, path: Path, mode: str) -> NDArray[np.uint16]:
+        shape = (self.count, *self.size)
+        return np.memmap(path, dtype="<u2", mode="r" if mode == "r" else "r+", shape=shape)
+
+    def _disk(self, error: OSError) -> DiskError:
+        size = 2 * self.count * self.size[0] * self.size[1] / 1e6
+        return DiskError(
+            f"the pseudo-labels in {self.folder} cannot be written",
+            came=error.strerror,
+            do=f"Free some space: two files of {size:.0f} MB are kept.",
+        )
+
+
+def _store(plane: Plane) -> NDArray[np.uint16]:
+    return np.rint(np.clip(plane, 0.0, 1.0) * _FULL).astype("<u2")
+
+
+def _dice(counts: NDArray[np.float64] | Sequence[float]) -> float:
+    """2 common / (both), 1 where both are empty."""
+    common, both = counts
+    return 2 * float(common) / float(both) if both else 1.0

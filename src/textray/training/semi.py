@@ -1,0 +1,334 @@
+"""The Lightning module that also learns from images without masks, by pseudo-labels and by what their reports say.
+
+Source: Li et al.: LViT, Language meets Vision Transformer in Medical Image Segmentation; its exponential pseudo-label
+iteration (EPI) and its language-vision (LV) loss, neither of which its released code contains. A teacher, trained on
+the labelled part, gives the first pseudo-labels; each epoch moves them towards what the network finds. Any segmentation
+network will do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from textray.data.batch import Batch, collate
+from textray.data.module import SegmentationData, SegmentationSet
+from textray.errors import UsageError
+from textray.geometry import Geometry, Plane
+from textray.models.base import Network
+from textray.training.caption_bank import CaptionBank, labelled_bank, schematic_bank
+from textray.training.losses import DiceCELoss, LossParts, lv_loss
+from textray.training.pseudo_labels import PseudoLabels, moved
+from textray.training.tasks import SegmentationTask
+from textray.training.teacher import load_teacher
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "pseudo_labels"
+"""Folder of the pseudo-labels within the run's."""
+
+
+class SemiSupervisedTask(SegmentationTask):
+    """Trains a network on images with masks and on images without, each of them with its report.
+
+    Which images have masks is said by ``data.labelled_fraction``. The loss of a batch is that of its labelled images
+    plus a weight times that of the others: Dice and cross-entropy against their pseudo-labels, and the LV loss.
+
+    A pseudo-label P belongs to the picture as it is. After each forward pass the prediction p of the augmented picture
+    is moved back, P becomes beta P + (1 - beta) p wherever it could be seen, and P, moved forward, is the target. After
+    n equal predictions beta^n of the teacher's label is left: a beta of 0.99, which LViT's authors name, moves next to
+    nothing in 20 epochs, where 0.9 leaves an eighth.
+
+    Logs beside what `SegmentationTask` does: ``train/labelled``, ``train/unlabelled``, ``train/lv``, and of each epoch
+    ``pseudo/changed`` (share of pixels whose label changed in it), ``pseudo/dice_truth`` and ``pseudo/dice_teacher``
+    (pooled Dice of the labels against masks that nothing learns from, and against the teacher's), ``pseudo/weight``.
+
+    Args:
+        network: The network, built by its configuration.
+        text_encoder: As of `SegmentationTask`, like the next ones.
+        text_encoder_folder: Folder of its weights.
+        max_tokens: Longest report in tokens.
+        loss: Of the labelled images, see `textray.training.losses.DiceCELoss`.
+        lr: Learning rate after the warm-up.
+        lr_final: Learning rate at the last step of the last epoch.
+        trunk_lr_scale: The trunk learns at this multiple of the rates.
+        weight_decay: AdamW's, every parameter in one group.
+        warmup_epochs: Linear warm-up, in epochs.
+        zone_weight: Weight of the loss of the zones, of labelled and other images alike: reports are known of both.
+        initial: What to start from: ``teacher``, or as of `SegmentationTask`.
+        freeze: Parts of the network that do not learn.
+        teacher: Checkpoint of the same network, trained on the labelled part; only a first start reads it.
+        epi: False leaves the pseudo-labels as the teacher gave them.
+        beta: Share of a pseudo-label that an epoch leaves, in [0, 1).
+        target: What is learnt from a pseudo-label: ``hard``, lesion where P is one half or more, or ``soft``, P itself.
+        unlabelled_weight: Weight of the loss of the images without masks, above 0.
+        unlabelled_ramp_epochs: Epochs in which that weight grows, from its first step above 0; 0 is the whole at once.
+        lv_weight: Weight of the LV loss within that loss (0.1 in LViT's released code); 0 leaves it out. Images whose
+            report is missing or dropped have none.
+        lv_bank: Masks that the LV loss compares with: ``labelled``, those of the labelled images by their captions, or
+            ``schematic``, ellipses drawn from the zones of the 63 sentences.
+
+    Raises:
+        UsageError: If a value is out of range, or the LV loss is asked for without a text encoder.
+    """
+
+    learns_unlabelled: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        network: Network,
+        text_encoder: str | None = "cxr_bert",
+        text_encoder_folder: str | None = None,
+        max_tokens: int = 24,
+        loss: LossParts = "dice_ce",
+        lr: float = 3e-4,
+        lr_final: float = 1e-6,
+        trunk_lr_scale: float = 1.0,
+        weight_decay: float = 0.01,
+        warmup_epochs: float = 0.0,
+        zone_weight: float = 0.0,
+        initial: str | list[str] | None = "teacher",
+        freeze: tuple[str, ...] = (),
+        teacher: str | None = None,
+        epi: bool = True,
+        beta: float = 0.9,
+        target: Literal["hard", "soft"] = "hard",
+        unlabelled_weight: float = 1.0,
+        unlabelled_ramp_epochs: int = 0,
+        lv_weight: float = 0.1,
+        lv_bank: Literal["labelled", "schematic"] = "labelled",
+    ) -> None:
+        super().__init__(
+            network,
+            text_encoder=text_encoder,
+            text_encoder_folder=text_encoder_folder,
+            max_tokens=max_tokens,
+            loss=loss,
+            lr=lr,
+            lr_final=lr_final,
+            trunk_lr_scale=trunk_lr_scale,
+            weight_decay=weight_decay,
+            warmup_epochs=warmup_epochs,
+            zone_weight=zone_weight,
+            initial=teacher if initial == "teacher" else initial,
+            freeze=freeze,
+        )
+        if not 0 <= beta < 1:
+            raise UsageError("beta is out of range", came=beta, expected="0 or more, below 1; or epi: false")
+        if unlabelled_weight <= 0 or lv_weight < 0 or unlabelled_ramp_epochs < 0:
+            raise UsageError(
+                "weights of the images without masks are out of range",
+                came=f"{unlabelled_weight=}, {unlabelled_ramp_epochs=}, {lv_weight=}",
+                expected="an unlabelled_weight above 0, the others not below",
+                do="To learn from the labelled images alone, train with task: segmentation",
+            )
+        if lv_weight and text_encoder is None:
+            raise UsageError(
+                "the LV loss compares reports and needs a text encoder",
+                came="text_encoder null",
+                do="Set model.lv_weight 0 for a network that reads no report",
+            )
+        self.teacher, self.epi, self.beta, self.target = teacher, epi, beta, target
+        self.unlabelled_weight, self.unlabelled_ramp_epochs = unlabelled_weight, unlabelled_ramp_epochs
+        self.lv_weight, self.lv_bank = lv_weight, lv_bank
+        self.pseudo_loss = DiceCELoss("dice_ce")
+        self._bank: CaptionBank | None = None
+        self._labels: PseudoLabels | None = None
+        self._rows: dict[int, int] = {}
+        self._resumed: int | None = None
+        self._saved: int | None = None
+        self._taught_by: str | None = None
+
+    @property
+    def fit_set(self) -> SegmentationSet:
+        """What is learnt from."""
+        return cast(SegmentationData, cast(Any, self.trainer).datamodule).sets["fit"]
+
+    @property
+    def labels(self) -> PseudoLabels:
+        """Pseudo-labels of the images without masks; there from the start of a training on."""
+        return cast(PseudoLabels, self._labels)
+
+    def setup(self, stage: str) -> None:
+        """Find the images without masks, and make the bank that the LV loss compares with.
+
+        Raises:
+            UsageError: If every image has a mask, or there is no teacher to start from.
+        """
+        data = cast(Any, self.trainer).datamodule
+        unlabelled = np.flatnonzero(~np.asarray(self.fit_set.labelled))
+        if not len(unlabelled):
+            raise UsageError(
+                "every image has a mask",
+                came=f"labelled_fraction {data.labelled_fraction:g}",
+                expected="a data.labelled_fraction below 1, of more than one patient",
+            )
+        if self.teacher is None and self.trainer.ckpt_path is None:
+            raise UsageError(
+                "no teacher to give the first pseudo-labels",
+                expected="model.teacher, a checkpoint of a training with task: segmentation on the same labelled part",
+            )
+        super().setup(stage)
+        self._rows = {int(index): row for row, index in enumerate(unlabelled)}
+        self._labels = PseudoLabels(
+            Path(self.trainer.default_root_dir) / FOLDER, count=len(unlabelled), size=self.fit_set.pixels.size
+        )
+        if self.lv_weight:
+            encoder = cast(Any, self.encoder)
+            if self.lv_bank == "labelled":
+                self._bank = labelled_bank(self.fit_set, encoder)
+            elif data.row.captions == "zones":
+                self._bank = schematic_bank(self.fit_set.pixels.size, encoder)
+            else:
+                raise UsageError(f"captions of {data.row.name} name no zones to draw", do="Set model.lv_bank labelled")
+
+    def on_train_start(self) -> None:
+        """Open the labels of the checkpoint that is gone on from, or let the teacher give the first ones."""
+        epochs = self.trainer.max_epochs or 1
+        left = self.beta**epochs if self.epi else 1.0
+        level = logging.WARNING if self.epi and left > 0.5 else logging.INFO
+        logger.log(level, "after %d epochs %.2f of the teacher's labels is left (beta %g)", epochs, left, self.beta)
+        if self._resumed is None:
+            if self.trainer.is_global_zero:
+                self._ask_teacher()
+            self.trainer.strategy.barrier()
+        self.labels.open(self._resumed or 0)
+
+    def on_train_epoch_start(self) -> None:
+        """Lay out the labels that the epoch writes."""
+        super().on_train_epoch_start()
+        if self.epi:
+            if self.trainer.is_global_zero:
+                self.labels.prepare(keep=self._saved)
+            self.trainer.strategy.barrier()
+            self.labels.begin()
+
+    def on_train_epoch_end(self) -> None:
+        """Log what became of the labels and put them in place; the checkpoint is written after this."""
+        self.labels.flush()
+        self.trainer.strategy.barrier()
+        pixels = self.fit_set.pixels
+        indices = list(self._rows)
+        scores = self.labels.scores(lambda row: pixels.mask(indices[row]))
+        for name in ("changed", "dice_truth", "dice_teacher"):
+            self.log(f"pseudo/{name}", getattr(scores, name), prog_bar=name == "dice_truth")
+        self.log("pseudo/weight", self.weight)
+        if self.epi:
+            self.trainer.strategy.barrier()
+            if self.trainer.is_global_zero:
+                self.labels.finish()
+            self.trainer.strategy.barrier()
+            self.labels.advance()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Name the labels that belong to it."""
+        super().on_save_checkpoint(checkpoint)
+        self._saved = self.labels.epoch
+        checkpoint["textray"]["semi_supervised"] = {
+            "labels": self.labels.epoch,
+            "teacher_sha256": self._taught_by,
+            "epi": self.epi,
+            "beta": self.beta,
+            "target": self.target,
+            "unlabelled_weight": self.unlabelled_weight,
+            "unlabelled_ramp_epochs": self.unlabelled_ramp_epochs,
+            "lv_weight": self.lv_weight,
+            "lv_bank": self.lv_bank,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Remember which labels the checkpoint names.
+
+        Raises:
+            UsageError: If it is of a training with masks only.
+        """
+        super().on_load_checkpoint(checkpoint)
+        facts = checkpoint["textray"].get("semi_supervised")
+        if facts is None:
+            raise UsageError(
+                "the checkpoint in this folder is of another task, and names no pseudo-labels",
+                do="Name another --out; set model.teacher to start from it",
+            )
+        self._resumed = self._saved = int(facts["labels"])
+        self._taught_by = facts["teacher_sha256"]
+
+    @property
+    def weight(self) -> float:
+        """Weight of the images without masks in this epoch: grows evenly, and is above 0 in the first one too."""
+        return self.unlabelled_weight * min(1.0, (self.current_epoch + 1) / (self.unlabelled_ramp_epochs + 1))
+
+    def mask_loss(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Loss of the labelled images plus the weighted loss of the others."""
+        seen = batch["labelled"]
+        total = logits.new_zeros(())
+        if seen.any():
+            total = self.loss(logits[seen], batch["mask"][seen])
+            self._log_part("labelled", total, int(seen.sum()))
+        if not seen.all():
+            hidden = torch.nonzero(~seen).flatten().tolist()
+            total = total + self.weight * self._unlabelled(logits[hidden], batch, hidden)
+        return total
+
+    def _unlabelled(self, logits: Tensor, batch: Batch, hidden: list[int]) -> Tensor:
+        """Loss of the images of a batch without masks, ``(U, 1, H, W)`` logits; moves their pseudo-labels."""
+        ways = [batch["geometry"][place] for place in hidden]
+        found = torch.sigmoid(logits.detach()).float().cpu().numpy()
+        targets = [
+            way.forward(self._moved(self._rows[int(batch["index"][place])], found[row, 0], way))
+            for row, (place, way) in enumerate(zip(hidden, ways, strict=True))
+        ]
+        target = torch.from_numpy(np.stack(targets))[:, None].to(logits)
+        if self.target == "hard":
+            target = (target >= 0.5).to(logits)
+        loss = self.pseudo_loss(logits, target)
+        self._log_part("unlabelled", loss, len(hidden))
+        told = [(row, text) for row, place in enumerate(hidden) if (text := batch["text"][place]) is not None]
+        if self._bank is not None and told:
+            # The sentence was flipped with the picture, so its mask is on the right side already.
+            masks = [ways[row]._replace(flipped=False).forward(self._bank.mask(text)) for row, text in told]
+            similar = lv_loss(logits[[row for row, _ in told]], torch.from_numpy(np.stack(masks))[:, None].to(logits))
+            self._log_part("lv", similar, len(told))
+            loss = loss + self.lv_weight * len(told) / len(hidden) * similar
+        return loss
+
+    def _moved(self, row: int, found: Plane, way: Geometry) -> Plane:
+        """A pseudo-label after a prediction of the augmented picture, written for the next epoch."""
+        label = self.labels.read(row)
+        if self.epi:
+            label = moved(label, found, way, self.beta)
+            self.labels.write(row, label)
+        return label
+
+    def _log_part(self, name: str, value: Tensor, count: int) -> None:
+        self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=count)
+
+    def _ask_teacher(self) -> None:
+        """Write the first pseudo-labels: what the teacher finds in the pictures as they are, with their reports."""
+        path = Path(str(self.teacher))
+        kept = deepcopy(self.network.state_dict())
+        data = cast(SegmentationData, cast(Any, self.trainer).datamodule)
+        load_teacher(self.network, path, data, text_encoder=self.encoder_name, max_tokens=self.max_tokens)
+        training = self.network.training
+        self.network.eval()
+        plain, indices = self.fit_set.plain(), list(self._rows)
+
+        def planes() -> Iterator[Plane]:
+            for start in range(0, len(indices), data.batch_size):
+                batch = collate([plain[0, index] for index in indices[start : start + data.batch_size]])
+                logits = self(batch["image"].to(self.device), batch["text"]).logits
+                yield from torch.sigmoid(logits).float().cpu().numpy()[:, 0]
+
+        with torch.no_grad():
+            self.labels.start(planes())
+        self.network.load_state_dict(kept)
+        self.network.train(training)
+        self._taught_by = hashlib.sha256(path.read_bytes()).hexdigest()
+        logger.info("%s gave the first pseudo-labels of %d images", path, len(indices))

@@ -1,0 +1,298 @@
+"""Training on images with masks and images without: what is seen, what is kept, what a kill leaves."""
+
+import logging
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("lightning")
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from textray.augment import Augment
+from textray.data.batch import collate
+from textray.data.module import SegmentationData
+from textray.errors import UsageError
+from textray.models.base import Network, Output
+from textray.models.baselines.unet import UNet, UNetConfig
+from textray.text.report import parse_caption
+from textray.training.checkpoints import last_checkpoint
+from textray.training.pseudo_labels import PseudoLabels
+from textray.training.semi import SemiSupervisedTask
+from textray.training.tasks import SegmentationTask
+
+TOKENS = 16
+SIZE = (32, 32)
+
+
+@dataclass(frozen=True)
+class NoConfig:
+    pass
+
+
+class Shift(Network):
+    """Convolutions, moved up or down by the mean of the report's tokens."""
+
+    def __init__(self):
+        super().__init__(in_channels=3, size_multiple=4, text_width=32, most_tokens=TOKENS)
+        self.config = NoConfig()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 5, padding=2), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout2d(0.1))
+        self.head, self.read = nn.Conv2d(4, 1, 3, padding=1), nn.Linear(32, 1)
+
+    def forward(self, image, text_features=None, text_mask=None):
+        features, mask = self.read_text(image, text_features, text_mask)
+        mean = (features * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        return Output(self.head(self.body(image)) + self.read(mean)[..., None, None])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Folder with the films drawn and the teacher trained, once for all tests."""
+    folder = tmp_path_factory.mktemp("semi")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TEXTRAY_CACHE", str(folder / "cache"))
+        fit(supervised(), folder / "teacher", augment="light")
+        yield folder
+
+
+def supervised(**settings):
+    torch.manual_seed(0)
+    return SegmentationTask(Shift(), text_encoder="tiny", max_tokens=TOKENS, lr=1e-2, **settings)
+
+
+def semi(teacher, **settings):
+    torch.manual_seed(1)
+    settings = {"beta": 0.5, "lr": 1e-2} | settings
+    return SemiSupervisedTask(Shift(), text_encoder="tiny", max_tokens=TOKENS, teacher=str(teacher), **settings)
+
+
+def data(**settings):
+    settings = {"size": SIZE, "batch_size": 4, "workers": 0, "limit": 12, "labelled_fraction": 0.4} | settings
+    return SegmentationData("phantom", **settings)
+
+
+def fit(module, out, epochs=1, more=(), batches=None, **settings):
+    """Train in a folder, going on from what is there; return the trainer."""
+    last = ModelCheckpoint(dirpath=out, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+    batches = batches or data(**settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice on workers
+        trainer = Trainer(
+            max_epochs=epochs, logger=False, callbacks=[*more, last], enable_progress_bar=False, accelerator="cpu",
+            enable_model_summary=False, log_every_n_steps=1, default_root_dir=out, num_sanity_val_steps=0,
+        )  # fmt: skip
+        trainer.ckpt_path = last_checkpoint(out)  # as `textray train` does
+        trainer.fit(module, datamodule=batches)
+    return trainer
+
+
+def weights(out):
+    return torch.load(out / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def stored(out, epoch, count):
+    labels = PseudoLabels(out / "pseudo_labels", count=count, size=SIZE)
+    labels.open(epoch)
+    return np.stack([labels.read(row) for row in range(count)])
+
+
+class Killed(Exception):  # noqa: N818 -- stands for a signal, which nothing gets to handle
+    """Nothing is tidied up after it."""
+
+
+class Kill(Callback):
+    """Stops within the second epoch, or after its labels were put in place and before its checkpoint."""
+
+    def __init__(self, when):
+        self.when = when
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if self.when == "within" and trainer.current_epoch == 1 and batch_idx == 1:
+            raise Killed
+
+    def on_save_checkpoint(self, trainer, module, checkpoint):
+        if self.when == "between" and trainer.current_epoch == 1:
+            raise Killed
+
+
+class Watch(Callback):
+    """Keeps every training batch."""
+
+    def __init__(self):
+        self.batches, self.logged = [], []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.batches.append(batch)
+
+    def on_save_checkpoint(self, trainer, module, checkpoint):  # the last thing that an epoch does
+        self.logged.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+
+
+@pytest.fixture
+def teacher(place):
+    return place / "teacher" / "last.ckpt"
+
+
+def test_a_killed_training_goes_on_with_the_labels_of_its_checkpoint(place, teacher, tmp_path):
+    settings = {"augment": "strong", "report_dropout": 0.2}
+    fit(semi(teacher), tmp_path / "whole", 3, **settings)
+    count = semi_count()
+    whole = stored(tmp_path / "whole", 3, count)
+    assert np.abs(whole - stored_first(place, teacher, tmp_path)).max() > 0.01
+    for when in ("within", "between"):
+        out = tmp_path / when
+        with pytest.raises(Killed):
+            fit(semi(teacher), out, 3, [Kill(when)], **settings)
+        assert torch.load(out / "last.ckpt", weights_only=True)["textray"]["semi_supervised"]["labels"] == 1
+        gone_on = semi(tmp_path / "moved.ckpt")  # the teacher is not needed any more
+        fit(gone_on, out, 3, **settings)
+        np.testing.assert_array_equal(stored(out, 3, count), whole)
+        for name, value in weights(tmp_path / "whole").items():
+            torch.testing.assert_close(weights(out)[name], value, rtol=0, atol=0, msg=name)
+
+
+def semi_count():
+    batches = data()
+    batches.setup("fit")
+    labelled = len(batches.sets["fit"])
+    return 12 - labelled
+
+
+def stored_first(place, teacher, tmp_path):
+    """Labels that the teacher gives: left as they are without EPI."""
+    out = tmp_path / "first"
+    fit(semi(teacher, epi=False), out, 1, augment="strong")
+    return stored(out, 0, semi_count())
+
+
+def test_the_teacher_gives_the_first_labels_and_the_first_weights(place, teacher, tmp_path):
+    watch = Watch()
+    trainer = fit(semi(teacher, lr=1e-12, lr_final=1e-13, beta=0.0), tmp_path, 1, [watch], augment="none")
+    task = trainer.lightning_module
+    for name, value in weights(place / "teacher").items():
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(weights(tmp_path)[name], value, rtol=1e-4, atol=1e-6, msg=name)
+    network = Shift()
+    network.load_state_dict({n.removeprefix("network."): v for n, v in weights(place / "teacher").items()})
+    network.eval()
+    plain = task.fit_set.plain()
+    fit(semi(teacher, epi=False), tmp_path / "still", 1, augment="strong")
+    first = stored(tmp_path / "still", 0, semi_count())
+    for index, row in task._rows.items():
+        batch = collate([plain[0, index]])
+        with torch.no_grad():
+            expected = torch.sigmoid(network(batch["image"], *task.encoder(batch["text"])).logits)[0, 0]
+        np.testing.assert_allclose(first[row], expected, atol=2e-5)
+
+
+def test_no_loss_sees_a_mask_that_may_not_be_seen(place, teacher, tmp_path):
+    """With other masks in the images that have none, nothing of the training is another."""
+
+    class Scrambled(SegmentationData):
+        def setup(self, stage):
+            super().setup(stage)
+            fit_set, read = self.sets["fit"], self.sets["fit"].pixels.mask
+            fit_set.pixels.mask = lambda index: read(index) if fit_set.labelled[index] else ~read(index)
+
+    watches = Watch(), Watch()
+    settings = {"size": SIZE, "batch_size": 4, "workers": 0, "limit": 12, "labelled_fraction": 0.4, "augment": "light"}
+    for watch, kind, name in zip(watches, (SegmentationData, Scrambled), ("straight", "scrambled"), strict=True):
+        fit(semi(teacher), tmp_path / name, 2, [watch], batches=kind("phantom", **settings))
+    for name, value in weights(tmp_path / "straight").items():
+        torch.testing.assert_close(weights(tmp_path / "scrambled")[name], value, rtol=0, atol=0)
+    first, second = (watch.logged[-1] for watch in watches)
+    assert first["pseudo/dice_truth"] != second["pseudo/dice_truth"]  # the log alone may look
+    assert first["train/loss"] == second["train/loss"]
+    for batch in watches[0].batches:
+        assert 0 < batch["labelled"].sum() < len(batch["labelled"])
+        assert batch["mask"][~batch["labelled"]].isnan().all()
+        assert not batch["mask"][batch["labelled"]].isnan().any()
+    log = watches[0].logged[-1]
+    assert {"train/labelled", "train/unlabelled", "train/lv", "pseudo/changed", "pseudo/dice_teacher"} <= set(log)
+    assert 0 <= log["pseudo/changed"] <= 1
+    assert log["pseudo/dice_teacher"] <= 1
+
+
+def test_flips_swap_image_mask_label_and_sentence_together(place, teacher, tmp_path):
+    """A flipped picture is compared with the flipped label, and moves the label of the picture as it is."""
+    trainer = fit(semi(teacher, lr=1e-12, lr_final=1e-13), tmp_path, 1, augment="none")
+    task, fit_set = trainer.lightning_module, trainer.datamodule.sets["fit"]
+    straight = collate([fit_set.plain()[0, index] for index in range(12)])
+    fit_set.augment = replace(Augment(), flip_p=1.0)
+    flipped = collate([fit_set[0, index] for index in range(12)])
+    torch.testing.assert_close(flipped["image"], straight["image"].flip(3))
+    seen = flipped["labelled"]
+    torch.testing.assert_close(flipped["mask"][seen], straight["mask"][seen].flip(3))
+    targets = []
+    task.pseudo_loss.forward = lambda logits, target: targets.append(target) or logits.sum() * 0
+    task._log_part = lambda *parts: None
+    hidden = torch.nonzero(~seen).flatten().tolist()
+    looks = []
+    task._bank.mask = lambda text: looks.append(text) or np.zeros(SIZE, np.float32)
+    logits = torch.randn(len(hidden), 1, *SIZE)
+    for batch, found in ((straight, logits), (flipped, logits.flip(3))):
+        task.labels.prepare()
+        task.labels.begin()
+        task._unlabelled(found, batch, hidden)
+        task.labels.flush()
+        labels = np.stack([task.labels._next[row] for row in range(len(hidden))])
+        if batch is straight:
+            expected = labels
+    np.testing.assert_array_equal(labels, expected)  # the same finding, seen in a mirror, moves the label the same
+    torch.testing.assert_close(targets[1], targets[0].flip(3))
+    zones = [parse_caption(text).zones for text in looks]
+    assert zones[len(hidden) :] == [z.mirror() for z in zones[: len(hidden)]]
+
+
+def test_a_network_without_words_needs_no_lv_loss(place, tmp_path):
+    torch.manual_seed(0)
+    network = {"network": UNet(UNetConfig(width=2)), "text_encoder": None}
+    with pytest.raises(UsageError, match="lv_weight 0"):
+        SemiSupervisedTask(**network)
+    settings = {"batch_size": 6, "augment": "paper"}
+    fit(SegmentationTask(**network), tmp_path / "teacher", **settings)
+    watch = Watch()
+    task = SemiSupervisedTask(
+        UNet(UNetConfig(width=2)), text_encoder=None, lv_weight=0.0, target="soft", unlabelled_ramp_epochs=3,
+        teacher=str(tmp_path / "teacher" / "last.ckpt"),
+    )  # fmt: skip
+    fit(task, tmp_path / "student", 2, [watch], **settings)
+    assert [log["pseudo/weight"] for log in watch.logged] == pytest.approx([0.25, 0.5])
+    assert "train/lv" not in watch.logged[0]
+
+
+def test_schematic_masks_and_reports_that_are_missing(place, teacher, tmp_path):
+    watch = Watch()
+    fit(semi(teacher, lv_bank="schematic"), tmp_path / "told", 1, [watch], augment="none")
+    assert 0 < watch.logged[0]["train/lv"] < 1
+    silent = Watch()
+    fit(semi(teacher, lv_bank="schematic"), tmp_path / "silent", 1, [silent], augment="none", report_dropout=1.0)
+    assert "train/lv" not in silent.logged[0]
+
+
+def test_what_cannot_be_trained_is_refused(place, teacher, tmp_path, caplog):
+    with pytest.raises(UsageError, match="every image has a mask"):
+        fit(semi(teacher), tmp_path / "a", labelled_fraction=1.0)
+    with pytest.raises(UsageError, match="no teacher"):
+        fit(SemiSupervisedTask(Shift(), text_encoder="tiny", max_tokens=TOKENS), tmp_path / "b")
+    with pytest.raises(UsageError, match=r"no checkpoint.*moved"):
+        fit(semi(tmp_path / "moved.ckpt"), tmp_path / "c")
+    with pytest.raises(UsageError, match=r"otherwise.*preprocess.*zscore"):
+        fit(semi(teacher), tmp_path / "d", normalise="unit")
+    for wrong in ({"beta": 1.0}, {"unlabelled_weight": 0.0}, {"lv_weight": -0.1}):
+        with pytest.raises(UsageError, match="out of range"):
+            semi(teacher, **wrong)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "last.ckpt").write_bytes(Path(teacher).read_bytes())
+    with pytest.raises(UsageError, match="another task"):
+        fit(semi(teacher), other, 2)
+    with caplog.at_level(logging.INFO):
+        fit(semi(teacher, beta=0.99, lr=1e-4), tmp_path / "e", 1, labelled_fraction=0.2)
+    assert "W_TEACHER" in caplog.text
+    assert "0.99 of the teacher's labels is left" in caplog.text
