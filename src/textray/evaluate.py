@@ -7,25 +7,30 @@ where asked for, ``sides.csv``.
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 import logging
 import shlex
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from textray import __version__, registry
 from textray.data.base import Sample, check_split, fingerprint, open_reader
-from textray.data.text_modes import MEANINGS, TextMode, mode_texts, parse_modes, refuse_generated
+from textray.data.text_modes import (
+    FREE_MEANINGS,
+    MEANINGS,
+    TextMode,
+    mode_texts,
+    parse_modes,
+    refuse_generated,
+    told_of,
+)
 from textray.errors import DataError, UsageError
+from textray.inference import captions as known_captions
 from textray.inference.bundle import Bundle
-from textray.inference.cases import Case, Segmenter, Texts, segment
+from textray.inference.case_tables import case_table, side_table
+from textray.inference.cases import Case, Segmenter, Texts, counts_of, segment
 from textray.inference.predictor import Predictor
 from textray.io.write import atomic_write, check_writable, write_json
 from textray.metrics import intervals
@@ -35,20 +40,12 @@ from textray.metrics.sides import SideCase, can_tell, side_summary
 from textray.metrics.table import HEADLINE, summary_page
 from textray.metrics.text import TextScorer
 from textray.provenance import git_state
-from textray.records import Zones
 
 log = logging.getLogger(__name__)
 
 _MIRRORED = "mirrored"
 _RANK = (TextMode.ORACLE, TextMode.GENERATED, TextMode.NONE, TextMode.SHUFFLED)
 """Of two modes, the one that stands first here has the other subtracted from it."""
-_CASE_FIELDS = (
-    "image", "patient", "mode", "zones", "tp", "fp", "fn", "tn", "dice", "iou", "truth_empty", "prediction_empty",
-)  # fmt: skip
-_SIDE_FIELDS = (
-    "image", "patient", "kind", "zones", "named_true", "contested_true", "named_mirrored", "contested_mirrored",
-    "share_true", "share_mirrored", "moved",
-)  # fmt: skip
 
 
 def evaluate(
@@ -110,6 +107,8 @@ def evaluate(
     samples = _limited(_samples(data, root, split, captions, split_by), limit)
     if bundle.needs_text:
         _require_texts(samples, bundle.name)
+    if set(modes) != {TextMode.NONE} or sides:
+        _require_captions(samples, bundle, data, sides)
     check_writable(out)
     predictor = Predictor(bundle, threads=threads)
     summary: dict[str, Any] = {
@@ -137,6 +136,7 @@ def evaluate(
         summary,
         zone_rows=bundle.zone_rows,
         zone_thresholds=bundle.zone_thresholds,
+        captions=bundle.captions,
         sides=sides,
         progress=progress,
     )
@@ -151,6 +151,7 @@ def score(
     *,
     zone_rows: tuple[float, float],
     zone_thresholds: Sequence[float] | None = None,
+    captions: Sequence[str] = (),
     sides: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -164,6 +165,7 @@ def score(
         facts: What the summary says of model, data and run.
         zone_rows: Heights that split the zones of pixels.
         zone_thresholds: Probabilities from which the network writes a zone; ``None`` where it writes no report.
+        captions: Those that the network knows, where its data have free captions.
         sides: Also measure left-right sensitivity.
         progress: Called with the number of images done and of all.
     """
@@ -174,9 +176,18 @@ def score(
         telling = {i: s.report.zones for i, s in enumerate(samples) if can_tell(s.report.zones)}
         texts.setdefault(TextMode.ORACLE, telling)
         texts[_MIRRORED] = {i: zones.mirror() for i, zones in telling.items()}
-    cases = segment(segmenter, samples, texts, zone_rows=zone_rows, zone_thresholds=zone_thresholds, progress=progress)
+    cases = segment(
+        segmenter,
+        samples,
+        texts,
+        zone_rows=zone_rows,
+        zone_thresholds=zone_thresholds,
+        captions=captions,
+        progress=progress,
+    )
     by_mode = {mode: list(cases[mode].values()) for mode in modes}
-    atomic_write(out / "cases.csv", _table(_CASE_FIELDS, (r for m, c in by_mode.items() for r in _case_rows(m, c))))
+    free = any(sample.report.free for sample in samples)
+    atomic_write(out / "cases.csv", case_table(by_mode, captions=free))
     known = {s.patient_id for s in samples if s.patient_id is not None}
     summary = dict(facts) | {
         "images": len(samples),
@@ -185,18 +196,17 @@ def score(
         "estimator": intervals.ESTIMATOR,
         "draws": intervals.DRAWS,
         "seed": intervals.SEED,
-        "text_modes": {str(mode): MEANINGS[mode] for mode in modes},
+        "text_modes": {str(mode): (FREE_MEANINGS if free else MEANINGS)[mode] for mode in modes},
         "modes": {str(mode): _scores(found) for mode, found in by_mode.items()},
-        "images_without_text": {str(m): sum(not case.zones for case in found) for m, found in by_mode.items()},
-        "empty": {str(mode): empty_counts(_counts_of(found)) for mode, found in by_mode.items()},
+        "images_without_text": {str(m): sum(not (c.zones or c.caption) for c in found) for m, found in by_mode.items()},
+        "empty": {str(mode): empty_counts(counts_of(found)) for mode, found in by_mode.items()},
         "paired": _paired(by_mode),
     }
     if scorer is not None:
         summary["report"] = _own_report(by_mode[TextMode.GENERATED], scorer)
     if sides:
         films = {i: _side_case(cases[TextMode.ORACLE][i], case) for i, case in cases[_MIRRORED].items()}
-        rows = (_side_row(samples[i], film) for i, film in films.items())
-        atomic_write(out / "sides.csv", _table(_SIDE_FIELDS, rows))
+        atomic_write(out / "sides.csv", side_table((samples[i], film) for i, film in films.items()))
         summary["sides"] = side_summary(list(films.values()))
     summary["seconds"] = round(time.perf_counter() - started, 1)
     write_json(out / "summary.json", summary)
@@ -212,14 +222,37 @@ def _samples(data: str, root: Path | None, split: str, captions: str, split_by: 
 
 
 def _require_texts(samples: Sequence[Sample], model: str) -> None:
-    without = [sample.image_id for sample in samples if not sample.report.zones]
+    without = [sample.image_id for sample in samples if told_of(sample.report) is None]
     if without:
         raise DataError(
             f"model {model} needs a text for each image, and {len(without)} of {len(samples)} have none",
             came=", ".join(without[:3]),
-            expected="captions that name zones",
+            expected="a caption for each, on chest images one that names zones",
             do="Leave images without a caption out with --captions skip, or take a model that works without",
             code="E_NO_TEXT",
+        )
+
+
+def _require_captions(samples: Sequence[Sample], bundle: Bundle, data: str, sides: bool) -> None:
+    """Refuse to tell a network what it does not understand: free captions, or zones."""
+    free = registry.dataset(data).captions == "free"
+    if free != bool(bundle.captions):
+        raise UsageError(
+            f"model {bundle.name} reads {'captions' if bundle.captions else 'zones'}, and {data} has "
+            + ("captions without zones" if free else "captions that name zones"),
+            expected="text mode none only, or a model that was trained on such data",
+        )
+    if free and sides:
+        raise UsageError(f"captions of {data} name no zones, so left and right cannot be exchanged in them")
+    texts = sorted({sample.report.text for sample in samples if sample.report.text is not None})
+    unknown = [text for text in texts if free and known_captions.find(text, bundle.captions) is None]
+    if unknown:
+        raise DataError(
+            f"model {bundle.name} does not know {len(unknown)} of {len(texts)} captions of the split",
+            came=repr(unknown[0]),
+            expected=f"one of the {len(bundle.captions)} that textray info {bundle.name} lists",
+            do="Train and export with all parts of the data set in place",
+            code="E_UNKNOWN_CAPTION",
         )
 
 
@@ -254,12 +287,8 @@ def _command(
     return shlex.join([*words, "--out", "OUT"])
 
 
-def _counts_of(cases: Sequence[Case]) -> NDArray[np.int64]:
-    return np.array([[c.counts.tp, c.counts.fp, c.counts.fn, c.counts.tn] for c in cases], dtype=np.int64)
-
-
 def _scores(cases: Sequence[Case]) -> dict[str, dict[str, float | None]]:
-    found = intervals.bootstrap(case_columns(_counts_of(cases)), [case.sample.group for case in cases], SCORES)
+    found = intervals.bootstrap(case_columns(counts_of(cases)), [case.sample.group for case in cases], SCORES)
     check_protocol({name: interval.value for name, interval in found.items()})
     return {name: interval.to_dict() for name, interval in found.items()}
 
@@ -269,7 +298,7 @@ def _paired(by_mode: Mapping[TextMode, Sequence[Case]]) -> dict[str, dict[str, d
     statistics = {name: SCORES[name] for name in HEADLINE}
     differences = {}
     for high, low in itertools.combinations(sorted(by_mode, key=_RANK.index), 2):
-        columns = [case_columns(_counts_of(by_mode[mode])) for mode in (low, high)]
+        columns = [case_columns(counts_of(by_mode[mode])) for mode in (low, high)]
         groups = [case.sample.group for case in by_mode[high]]
         found = intervals.paired_difference(columns[0], columns[1], groups, statistics)
         differences[f"{high} - {low}"] = {name: interval.to_dict() for name, interval in found.items()}
@@ -279,39 +308,9 @@ def _paired(by_mode: Mapping[TextMode, Sequence[Case]]) -> dict[str, dict[str, d
 def _own_report(cases: Sequence[Case], scorer: TextScorer) -> dict[str, Any]:
     captions = [case.sample.report for case in cases]
     groups = [case.sample.group for case in cases]
-    return report_summary([case.zones for case in cases], captions, _counts_of(cases), groups, scorer)
-
-
-def _bits(zones: Zones | None) -> str:
-    """The zones told to the network, or written by it, such as ``101000``; empty without text."""
-    return "".join("1" if present else "0" for present in zones.present) if zones else ""
-
-
-def _case_rows(mode: str, cases: Sequence[Case]) -> Iterable[tuple[object, ...]]:
-    columns = case_columns(_counts_of(cases))
-    for case, (dice, iou) in zip(cases, columns[:, 4:6].tolist(), strict=True):
-        sample, counts = case.sample, case.counts
-        yield (
-            sample.image_id, sample.patient_id or "", str(mode), _bits(case.zones), counts.tp, counts.fp, counts.fn,
-            counts.tn, dice, iou, int(counts.truth_empty), int(counts.prediction_empty),
-        )  # fmt: skip
+    return report_summary([case.zones for case in cases], captions, counts_of(cases), groups, scorer)
 
 
 def _side_case(true: Case, mirrored: Case) -> SideCase:
     zones = true.sample.report.zones
     return SideCase(zones=zones, true_areas=true.areas, mirrored_areas=mirrored.areas, group=true.sample.group)
-
-
-def _side_row(sample: Sample, film: SideCase) -> tuple[object, ...]:
-    shares = ("" if share != share else share for share in (film.share_true, film.share_mirrored))  # NaN is empty
-    return (
-        sample.image_id, sample.patient_id or "", film.kind, _bits(film.zones), *film.areas, *shares, int(film.moved)
-    )  # fmt: skip
-
-
-def _table(fields: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(fields)
-    writer.writerows(rows)
-    return text.getvalue().encode()

@@ -78,6 +78,12 @@ def export(
         raise UsageError(
             f"{facts['network']} writes no report", expected="a network that writes one, or text_free none"
         )
+    captions = tuple(facts["data"].get("captions", ()))
+    if captions and writes:
+        raise UsageError(
+            f"{facts['network']} writes reports of zones, and captions of {facts['data']['name']} name none",
+            expected="a network that writes no report",
+        )
     parameters = sum(p.numel() for p in network.parameters())
     summaries = [json.loads(Path(path).read_text(encoding="utf-8")) for path in scores]
     preprocess = Preprocess.from_dict(facts["data"]["preprocess"])
@@ -94,6 +100,7 @@ def export(
         (folder / "LICENSE").write_text(licence(out.name, terms), encoding="utf-8")
         (folder / "README.md").write_text(card(out.name, facts, parameters, terms, summaries), encoding="utf-8")
         provenance = {key: facts[key] for key in ("data", "max_tokens", "epoch", "max_epochs", "recipe", "git")}
+        provenance |= {"self_guided": facts["self_guided"]} if "self_guided" in facts else {}
         bundle = seal(
             folder,
             name=out.name,
@@ -106,6 +113,7 @@ def export(
             provenance={**provenance, "textray": facts["version"], "terms": terms},
             zone_thresholds=network.thresholds.tolist() if isinstance(network, SelfGuided) else None,
             text_free=text_free if writes else None,
+            captions=captions if facts["text_encoder"] is not None else (),
         )
         check_parity(bundle, network, bank, pictures)
         for path in folder.iterdir():
@@ -260,12 +268,16 @@ def halved(network: Network) -> dict[str, Tensor]:
 def _write_bank(
     folder: Path, facts: Mapping[str, Any], encoder_folder: str | Path | None, network: Network | None = None
 ) -> tuple[Tensor, Tensor] | None:
-    """Encode the 64 zone sentences; return features ``(64, L, D)`` and mask ``(64, L)`` as the runtime reads them."""
+    """Encode the 64 zone sentences or, of data with free captions, those; return what the runtime reads.
+
+    Returns:
+        Features ``(K, L, D)`` and mask ``(K, L)``; ``None`` for a network that reads no text.
+    """
     if facts["text_encoder"] is None:
         return None
     encoder = load_text_encoder(facts["text_encoder"], folder=encoder_folder, max_tokens=facts["max_tokens"])
     form = registry.model(facts["network"]).form(facts["form"])
-    features, mask = encoder(bank_sentences(), attend_padding=form.needs_text)  # as in training
+    features, mask = encoder(facts.get("data", {}).get("captions") or bank_sentences(), attend_padding=form.needs_text)
     longest = int(mask.sum(1).max())  # columns that are padding in every row carry nothing, unless they are attended
     features, mask = features[:, :longest].half(), mask[:, :longest]
     if isinstance(network, SelfGuided):

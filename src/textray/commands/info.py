@@ -132,7 +132,11 @@ def _extras() -> dict[str, dict[str, Any]]:
 
 def _lines(values: dict[str, Any]) -> list[str]:
     if "extras" not in values:
-        lines = [f"{key}: {value}" for key, value in values.items() if key != "cost"]
+        lines = [f"{key}: {value}" for key, value in values.items() if key not in ("cost", "captions")]
+        if values["kind"] == "weights" and "captions" in values:
+            lines += ["captions that --text may be:", *(f"  {caption}" for caption in values["captions"])]
+        elif "captions" in values:
+            lines.append(f"captions: {values['captions']}")
         return lines + (_cost_lines(values["cost"]) if "cost" in values else [])
     lines = [f"textray {values['textray']}, Python {values['python']}, {values['system']}", "", "extras:"]
     for extra, state in values["extras"].items():

@@ -88,8 +88,6 @@ def segment(
     )
     for notice in todo.notices:
         note(f"warning {notice.code}: {printable(notice.text)} {notice.remedy}".rstrip())
-    for side in todo.sides:
-        note(CONVENTION[side])
     code, _ = _run(todo, model, threads, as_json=as_json)
     raise typer.Exit(code)
 
@@ -166,6 +164,9 @@ CONVENTION: dict[str, str] = {
 }
 
 
+_CAPTIONS = "These weights know captions, which textray info lists; left and right in them are the picture's."
+
+
 def _run(todo: Plan, model: str | None, threads: int | None, *, as_json: bool) -> tuple[int, list[Row]]:
     """Work through a plan with a progress bar; returns the exit code and what became of each input."""
     from rich.console import Console
@@ -176,6 +177,8 @@ def _run(todo: Plan, model: str | None, threads: int | None, *, as_json: bool) -
     from textray.inference.inputs import RUN_FILE
 
     batch = Batch(textray.load(model, threads=threads), todo)
+    for side in todo.sides:
+        note(_CAPTIONS if batch.predictor.bundle.captions else CONVENTION[side])
     screen = Console(stderr=True, highlight=False)
     columns = (TextColumn("segment"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from textray.data.base import Sample
 from textray.errors import UsageError, unknown_name
-from textray.records import Zones
+from textray.records import Report, Zones
 
 
 class TextMode(StrEnum):
@@ -22,8 +23,16 @@ class TextMode(StrEnum):
     GENERATED = "generated"
 
 
-Told = Zones | Literal["own"] | None
-"""What a network is told about an image: zones; ``None``, no text; ``own``, that it is to write its own report."""
+@dataclass(frozen=True)
+class Caption:
+    """A free caption, told as it stands."""
+
+    text: str
+
+
+Told = Zones | Caption | Literal["own"] | None
+"""What a network is told about an image: zones, or a free caption; ``None``, no text; ``own``, that it is to write its
+own report."""
 
 MEANINGS = {
     TextMode.ORACLE: "the data set's own caption, which tells where the lesions are",
@@ -31,6 +40,8 @@ MEANINGS = {
     TextMode.SHUFFLED: "the caption of another image of the split, naming other zones (seeded)",
     TextMode.GENERATED: "the report that the model writes itself from the image; no text where it finds nothing",
 }
+FREE_MEANINGS = MEANINGS | {TextMode.SHUFFLED: "the caption of another image of the split, another one (seeded)"}
+"""The same for data sets with free captions."""
 
 
 def parse_modes(names: Iterable[str]) -> tuple[TextMode, ...]:
@@ -58,10 +69,18 @@ def refuse_generated() -> UsageError:
     )
 
 
+def told_of(report: Report) -> Zones | Caption | None:
+    """What a network is told of a report; ``None`` where it names no zone, or there is no caption."""
+    if report.free:
+        return Caption(report.text) if report.text is not None else None
+    return report.zones if report.zones else None
+
+
 def mode_texts(samples: Sequence[Sample], mode: TextMode, *, seed: int) -> dict[int, Told]:
     """What the network is told about each sample in a mode.
 
-    Shuffled: each sample gets the caption of another sample that names other zones, drawn evenly from all such samples.
+    Shuffled: each sample gets the caption of another sample that names other zones (of free captions: that is another
+    one), drawn evenly from all such samples.
     The draw depends on seed and ids alone, not on the order of the samples.
 
     Raises:
@@ -71,22 +90,27 @@ def mode_texts(samples: Sequence[Sample], mode: TextMode, *, seed: int) -> dict[
         return dict.fromkeys(range(len(samples)))
     if mode is TextMode.GENERATED:
         return dict.fromkeys(range(len(samples)), "own")
-    own = {i: sample.report.zones if sample.report.zones else None for i, sample in enumerate(samples)}
+    own = {i: told_of(sample.report) for i, sample in enumerate(samples)}
     if mode is TextMode.ORACLE:
         return dict(own)
     order = sorted(own, key=lambda i: samples[i].image_id)
-    captions = {zones.index for zones in own.values() if zones}
-    donors_of = {index: [i for i in order if (z := own[i]) and z.index != index] for index in (0, *captions)}
+    captions = {_key(told) for told in own.values() if told}
+    donors_of = {key: [i for i in order if (told := own[i]) and _key(told) != key] for key in (0, *captions)}
     rng = np.random.default_rng(seed)
     drawn: dict[int, Told] = {}
     for i in order:
         mine = own[i]
-        others = donors_of[mine.index if mine else 0]
+        others = donors_of[_key(mine) if mine else 0]
         if not others:
             raise UsageError(
-                "captions cannot be shuffled: no other image of the split names other zones",
+                "captions cannot be shuffled: no other image of the split "
+                + ("has another one" if samples[i].report.free else "names other zones"),
                 came=f"{len(samples)} images, {len(captions)} different captions",
                 expected="at least two different captions",
             )
         drawn[i] = own[others[int(rng.integers(len(others)))]]
     return {i: drawn[i] for i in own}
+
+
+def _key(told: Zones | Caption) -> int | str:
+    return told.text if isinstance(told, Caption) else told.index

@@ -16,11 +16,17 @@ SIDES = "Zones are named by the viewer's left and right, the sides of the pictur
 
 
 def needs_words(bundle: Bundle) -> None:
-    """Refuse a network that reads no text.
+    """Refuse a network that reads no text, or captions without zones.
 
     Raises:
-        UsageError: If the bundle has no text bank.
+        UsageError: If the bundle has no text bank, or one of captions.
     """
+    if bundle.captions:
+        raise UsageError(
+            f"model {bundle.name} reads captions that name no zones, and only zones are explained",
+            expected="a model of chest images that reads text",
+            do="Name one with --model",
+        )
     if bundle.text_encoder is None:
         raise UsageError(
             f"model {bundle.name} reads no text, so words and zones change nothing in it",

@@ -3,7 +3,7 @@
     config.json               what the network is, sizes, zones, threshold, provenance, SHA-256 of each other file
     model.onnx                the graph that `textray.inference.runtime` runs
     model.safetensors         the same weights in half precision, for torch
-    text_bank.safetensors     token features of the 64 zone sentences; only where the network reads text
+    text_bank.safetensors     token features of the 64 zone sentences or of known captions; where it reads text only
     preprocess.json           from a picture to the network's input
     README.md, LICENSE        model card and the weights' own terms
 
@@ -24,6 +24,7 @@ from typing import Any
 
 from textray import registry
 from textray.errors import BundleError, OutputError, unknown_name
+from textray.inference import captions as known_captions
 from textray.inference import own_report
 from textray.inference.bundle_files import CONFIG, compare, digest, expected_files, parse_json, read_file
 from textray.inference.own_report import TextFree
@@ -63,6 +64,7 @@ class Bundle:
         text_encoder: Registry name of the text encoder of the bank, ``None`` where the network reads no text.
         tokens: Tokens L of a row of the bank, 0 without one.
         width: Width D of a token feature, 0 without one.
+        captions: What the rows of the bank say where its data have free captions; none where they are zone sentences.
         zone_rows: Heights, as shares of the image, that split upper, middle and lower zones of pixels.
         zone_thresholds: Probability from which the network writes a zone into its own report, six of them in the order
             of `textray.records.ZONE_NAMES`; ``None`` where it writes none.
@@ -84,6 +86,7 @@ class Bundle:
     text_encoder: str | None
     tokens: int
     width: int
+    captions: tuple[str, ...]
     zone_rows: tuple[float, float]
     zone_thresholds: tuple[float, ...] | None
     text_free: TextFree
@@ -153,7 +156,8 @@ class Bundle:
         """
         if self.text_encoder is None:
             return None
-        return parse_bank(self.read(BANK), (BANK_ROWS, self.tokens, self.width))
+        rows = len(self.captions) or BANK_ROWS
+        return parse_bank(self.read(BANK), (rows, self.tokens, self.width), rows=rows)
 
     def describe(self) -> dict[str, Any]:
         """What `textray info` and the records of runs say of the bundle."""
@@ -170,6 +174,7 @@ class Bundle:
             "threshold": self.threshold,
             "writes_report": self.writes_report,
             "text_free": self.text_free,
+            **({"captions": list(self.captions)} if self.captions else {}),
         }
 
 
@@ -221,6 +226,7 @@ def seal(
     zone_rows: tuple[float, float] = ZONE_ROWS,
     zone_thresholds: Sequence[float] | None = None,
     text_free: TextFree | None = None,
+    captions: Sequence[str] = (),
 ) -> Bundle:
     """Write the config of a bundle whose other files are in place, and load it as a user would.
 
@@ -237,6 +243,7 @@ def seal(
         zone_rows: Heights that split the zones of pixels.
         zone_thresholds: Probabilities from which the network writes a zone, six; ``None`` where it writes no report.
         text_free: What a run without a text does; ``None`` is ``generated`` where the network writes a report.
+        captions: What the rows of the bank say, where they are not the zone sentences.
 
     Raises:
         BundleError: If a file is missing or does not fit the others.
@@ -250,14 +257,15 @@ def seal(
         files[file] = {"bytes": size, "sha256": sha256}
     text: dict[str, Any] | None = None
     if text_encoder is not None:
-        bank = parse_bank(read_file(folder, BANK))
+        bank = parse_bank(read_file(folder, BANK), rows=len(captions) or BANK_ROWS)
         text = {"encoder": text_encoder, "tokens": bank.features.shape[1], "width": bank.features.shape[2]}
     zones: dict[str, Any] = {"rows": list(zone_rows), "columns": list(ZONE_COLUMNS)}
     # Only where they say something: the hash of a bundle that writes no report stays what it was before there were any.
     if zone_thresholds is not None:
         zones["thresholds"] = list(zone_thresholds)
-    if text is not None and text_free is not None:
-        text["free"] = text_free
+    if text is not None:
+        text |= {"free": text_free} if text_free is not None else {}
+        text |= {"captions": list(captions)} if captions else {}
     config = {
         "format": FORMAT,
         "name": name,
@@ -332,6 +340,7 @@ def _from_config(folder: Path, config: dict[str, Any]) -> Bundle:
         text_encoder=encoder,
         tokens=tokens,
         width=width,
+        captions=known_captions.announced(text, writes=zone_thresholds is not None),
         zone_rows=(rows[0], rows[1]),
         zone_thresholds=zone_thresholds,
         text_free=text_free,

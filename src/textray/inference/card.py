@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from textray import registry
+from textray.inference import silence
 from textray.metrics.table import results_table, side_lines
 
 _LIMITS = (
@@ -17,6 +18,7 @@ _TEXT_LIMITS = (
     "Words act through the six zones only (left and right, upper, middle, lower). Size, number, kind and certainty of "
     "findings in a text change nothing.",
 )
+_CAPTION_LIMIT = "Words act where they are one of the captions that `textray info` lists; any other text is no text."
 
 
 def card(
@@ -70,7 +72,8 @@ def card(
             "Not measured. Run `textray evaluate` on this bundle and export again with `--scores summary.json`.",
             "",
         ]
-    limits = (*_LIMITS, *(_TEXT_LIMITS if facts["text_encoder"] else ()), *data.limits)
+    text_limits = (_CAPTION_LIMIT,) if seen.get("captions") else _TEXT_LIMITS
+    limits = (*_LIMITS, *(text_limits if facts["text_encoder"] else ()), *data.limits)
     lines += ["## Limits", "", *(f"- {limit}" for limit in limits), "", "## Terms", "", terms]
     return "\n".join(lines) + "\n"
 
@@ -92,9 +95,14 @@ def _text_lines(facts: Mapping[str, Any]) -> list[str]:
     if facts["text_encoder"] is None:
         return ["- Reads no text."]
     seen = facts["data"]
+    told = f"{len(seen['captions'])} captions" if seen.get("captions") else "the 64 zone sentences"
     use = "so the network works with a report and with none"
-    if not seen["report_dropout"]:
-        use = "so the network knows no film without a report: what it does without one was not learnt"
+    without = seen.get("without_text", {}).get("fit", 0)
+    if without and not seen["report_dropout"]:
+        use = f"and {without} films came without one, " + use
+    if silence.learnt(facts) is False:
+        own = "and its own took their place, " if seen["report_dropout"] else ""
+        use = own + "so the network knows no film without a report: what it does without one was not learnt"
     withheld = seen.get("report_withheld", 0)
     last = seen.get("report_withheld_last", withheld)
     share = f"{withheld:.0%}" + (f" (falling to {last:.0%} in the last epoch)" if last != withheld else "")
@@ -110,7 +118,7 @@ def _text_lines(facts: Mapping[str, Any]) -> list[str]:
             if withheld
             else []
         ),
-        f"- Text encoder: `{facts['text_encoder']}`, frozen; its features of the 64 zone sentences are in the bundle.",
+        f"- Text encoder: `{facts['text_encoder']}`, frozen; its features of {told} are in the bundle.",
     ]
 
 

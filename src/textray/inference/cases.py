@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textray.data.base import Sample, naming
-from textray.data.text_modes import Told
+from textray.data.text_modes import Caption, Told
 from textray.errors import DataError, UsageError
+from textray.inference import captions as known
 from textray.inference.own_report import written
 from textray.inference.predictor import Inference, Predictor
 from textray.inference.record import zone_areas
@@ -56,12 +57,14 @@ class Case:
             worked without text.
         counts: Pixels on the image's own grid.
         areas: Predicted pixels in each of the six zones.
+        caption: The free caption that the network was told, ``None`` where it was told none.
     """
 
     sample: Sample
     zones: Zones | None
     counts: Counts
     areas: tuple[int, ...]
+    caption: str | None = None
 
 
 def segment(
@@ -71,6 +74,7 @@ def segment(
     *,
     zone_rows: tuple[float, float],
     zone_thresholds: Sequence[float] | None = None,
+    captions: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, dict[int, Case]]:
     """Segment and count: for each name of ``texts`` the cases by index of the sample.
@@ -82,10 +86,11 @@ def segment(
         zone_rows: Heights, as shares of the image, that split the zones of pixels.
         zone_thresholds: Probabilities from which the network writes the six zones into a report of its own; ``None``
             where it writes none.
+        captions: What the rows of its bank say, where its data have free captions.
         progress: Called with the number of images done and of all.
 
     Raises:
-        UsageError: If the network is to write its own report and tells no zones.
+        UsageError: If the network is to write its own report and tells no zones, or does not know a caption.
         DataError: If an image and its mask have different sizes.
         InputError: If a file is refused; the message names it.
     """
@@ -104,27 +109,46 @@ def segment(
             here = [k for k, i in enumerate(indices) if i in told]
             if not here:
                 continue
-            found = segmenter.infer(pixels[here], [_row(told[start + k]) for k in here])
+            found = segmenter.infer(pixels[here], [_row(told[start + k], captions) for k in here])
             for position, k in enumerate(here):
                 text = told[start + k]
                 grid = images[k].grid
                 mask = segmenter.preprocess.restore(found.probability[position], grid) >= segmenter.threshold
                 cases[name][start + k] = Case(
                     sample=samples[start + k],
-                    zones=_own_zones(found, position, zone_thresholds) if text == "own" else text,
+                    zones=_zones(text, found, position, zone_thresholds),
                     counts=count(mask, truths[k]),
                     areas=tuple(int(area["pixels"]) for area in zone_areas(mask, grid, zone_rows).values()),
+                    caption=text.text if isinstance(text, Caption) else None,
                 )
         if progress is not None:
             progress(indices[-1] + 1, len(samples))
     return cases
 
 
-def _row(told: Told) -> int:
+def counts_of(cases: Sequence[Case]) -> NDArray[np.int64]:
+    """Pixels of cases, ``(N, 4)``: true positive, false positive, false negative, true negative."""
+    return np.array([[c.counts.tp, c.counts.fp, c.counts.fn, c.counts.tn] for c in cases], dtype=np.int64)
+
+
+def _row(told: Told, captions: Sequence[str]) -> int:
     """What `Segmenter.infer` takes for a text."""
+    if isinstance(told, Caption):
+        row = known.find(told.text, captions)
+        if row is None:
+            raise UsageError(
+                "the network does not know a caption", came=repr(told.text), expected="one of its captions"
+            )
+        return row
     if isinstance(told, Zones) and told:
         return told.index
     return Predictor.WRITE if told == "own" else Predictor.SILENT
+
+
+def _zones(told: Told, found: Inference, position: int, thresholds: Sequence[float] | None) -> Zones | None:
+    if told == "own":
+        return _own_zones(found, position, thresholds)
+    return told if isinstance(told, Zones) else None
 
 
 def _own_zones(found: Inference, position: int, thresholds: Sequence[float] | None) -> Zones | None:

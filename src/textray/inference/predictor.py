@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textray.errors import InputError, ShapeError, UsageError, unknown_name
-from textray.inference import outputs, own_report, record
+from textray.inference import captions, outputs, own_report, record
 from textray.inference.bundle import Bundle
 from textray.inference.edit import apply as apply_edit
 from textray.inference.edit import check as check_edit
@@ -88,7 +88,12 @@ class Predictor:
         return self.bundle.writes_report and "attention" in self._runtime.outputs
 
     def bank_row(self, report: Report) -> int | None:
-        """Row of the text bank that a report selects; ``None`` where it names no zone or the network reads no text."""
+        """Row of the text bank that a report selects; ``None`` where it names no zone or the network reads no text.
+
+        Of weights that know captions: that of the report's words, ``None`` where they are none of the captions.
+        """
+        if self.bundle.captions:
+            return captions.find(report.text, self.bundle.captions) if report.free and report.text else None
         return report.zones.index if self._bank is not None and report.zones else None
 
     def predict_batch(self, pixels: NDArray[np.float32], rows: Sequence[int | None]) -> NDArray[np.float32]:
@@ -104,7 +109,7 @@ class Predictor:
 
         Args:
             pixels: ``(B, C, h, w)`` float32, each as `Preprocess.apply` gives it.
-            rows: For each picture a row 0..63 of the text bank; ``None`` for no text, where the network writes its own
+            rows: For each picture a row of the text bank; ``None`` for no text, where the network writes its own
                 report if the bundle says so (`Bundle.text_free`); or `SILENT` or `WRITE`. B of them.
 
         Raises:
@@ -169,10 +174,10 @@ class Predictor:
             picture: A file (PNG, JPEG, DICOM; told by content), an array ``(H, W)`` bright where dense, or an `Image`;
                 for weights that read colour pictures these, and ``(H, W, 3)`` RGB.
             text: Its report, or any words that name places; without, the network writes a report itself where it
-                can, or works from the picture alone.
+                can, or works from the picture alone. For weights that know captions (`Bundle.captions`) one of them.
             laterality: Whose left and right ``text`` and ``edit`` mean: the patient's, as in radiology reports, or the
                 viewer's.
-            strict_text: Refuse a text that names no zone, instead of going on without it.
+            strict_text: Refuse a text that names no zone, or is no known caption, instead of going on without it.
             text_free: What a picture without a text gets; ``None`` is what the bundle says.
             edit: Correction of the report that the network writes, instead of a text: a sentence that replaces it, or
                 places with + and -, such as ``"+left upper -right lower"``.
@@ -192,7 +197,10 @@ class Predictor:
         start = time.perf_counter()
         image = self._as_image(picture)
         seconds = {"read": time.perf_counter() - start}
-        report = parse(text, laterality=side, grid=image.grid, strict=strict_text)
+        if self.bundle.captions:
+            report = captions.understand(text, self.bundle.captions, strict=strict_text)
+        else:
+            report = parse(text, laterality=side, grid=image.grid, strict=strict_text)
         row, denied = self.bank_row(report), False
         if row is None:
             self._require_text("no text" if text is None or is_blank(text) else "words that name no zone with lesions")

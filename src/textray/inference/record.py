@@ -202,6 +202,8 @@ def _text(text: str | None, report: Report, mode: TextMode, steering: Report | N
     used: dict[str, str | None] | None = None
     if steering is not None and mode in ("generated", "edited"):
         used = own_report.sentences(steering.zones, grid)
+    elif steering is not None and steering.free:
+        used = {"viewer": steering.text}
     elif steering is not None:
         used = {"viewer": report_text.sentence(report.zones)}
         if report.laterality is not Laterality.VIEWER:

@@ -1,0 +1,293 @@
+"""Weights for colour pictures with free captions: the bundle, its use, its scores, and a training that leads to one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import textray
+from textray.data.base import Sample
+from textray.data.monuseg import MoNuSeg
+from textray.data.text_modes import Caption, TextMode, mode_texts
+from textray.errors import BundleError, DataError, InputError, UsageError
+from textray.evaluate import evaluate
+from textray.inference.bundle import Bundle, seal
+from textray.inference.captions import announced, find, understand
+from textray.preprocess import Preprocess
+from textray.records import Report, Zones
+
+UPPER_LEFT = "The nuclei density in the upper left is high."
+LOWER_RIGHT = "The nuclei density in the lower right is high."
+EVEN = "The nuclei are evenly distributed."
+KNOWN = (EVEN, LOWER_RIGHT, UPPER_LEFT)
+
+
+@pytest.fixture
+def tissue_bundle(tmp_path: Path, make_bundle: Callable) -> Path:
+    """The tiny graph, which reads colour and marks a half-corner for a caption that names one."""
+    return write_bundle(tmp_path / "weights" / "tissue", make_bundle, KNOWN)
+
+
+def write_bundle(folder: Path, make_bundle: Callable, captions: tuple[str, ...]) -> Path:
+    from safetensors.numpy import save_file
+
+    make_bundle(folder)
+    zones = {EVEN: range(6), UPPER_LEFT: [0], LOWER_RIGHT: [5]}
+    bits = np.array([[zone in zones.get(text, []) for zone in range(6)] for text in captions], np.float16)
+    features = np.ascontiguousarray(np.repeat(bits[:, None], 2, axis=1))
+    save_file({"features": features, "mask": np.ones((len(captions), 2), np.uint8)}, folder / "text_bank.safetensors")
+    way = Preprocess(size=(64, 64), colour=True)
+    (folder / "preprocess.json").write_text(json.dumps(way.to_dict()))
+    seal(
+        folder, name="tissue", version="0", model="mmi_unet", form="paper", model_config={}, threshold=0.5,
+        text_encoder="tiny", provenance={"data": "none"}, captions=captions,
+    )  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def tissue(tmp_path: Path) -> Path:
+    """A picture in colour, brightest in its middle."""
+    rows, columns = np.mgrid[:80, :72]
+    bright = np.exp(-((rows - 40) ** 2 + (columns - 36) ** 2) / 200)[..., None]
+    path = tmp_path / "slides" / "tissue.png"
+    path.parent.mkdir()
+    Image.fromarray((bright * (230, 120, 190) + (20, 40, 5)).astype(np.uint8)).save(path)
+    return path
+
+
+def change_text(folder: Path, **values: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["text"] |= values
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_a_bundle_lists_its_captions_and_its_bank_has_a_row_for_each(tissue_bundle: Path, tiny_bundle: Path) -> None:
+    bundle, films = Bundle.load(tissue_bundle), Bundle.load(tiny_bundle)
+    assert bundle.captions == KNOWN
+    assert bundle.describe()["captions"] == list(KNOWN)
+    assert bundle.text_bank().features.shape == (3, 2, 6)
+    assert films.captions == ()
+    assert "captions" not in films.describe(), "what records and keys of chest bundles hold stays as it was"
+    change_text(tissue_bundle, captions=[EVEN, LOWER_RIGHT, "The nuclei are few."])
+    assert Bundle.load(tissue_bundle).sha256 != bundle.sha256, "what a row says decides a result"
+    change_text(tissue_bundle, captions=[EVEN, LOWER_RIGHT])
+    with pytest.raises(BundleError, match="text_bank"):
+        Bundle.load(tissue_bundle).text_bank()
+
+
+@pytest.mark.parametrize("captions", [[], [""], "words", [1], [EVEN, EVEN.upper()], None])
+def test_captions_that_are_none_are_refused(captions: object) -> None:
+    if captions is None:
+        assert announced({"captions": None}, writes=True) == ()
+        return
+    with pytest.raises(BundleError, match="captions"):
+        announced({"captions": captions}, writes=False)
+
+
+def test_reports_of_zones_do_not_go_with_captions() -> None:
+    with pytest.raises(BundleError, match="zones"):
+        announced({"captions": [EVEN]}, writes=True)
+
+
+@pytest.mark.parametrize("text", [UPPER_LEFT, UPPER_LEFT.upper(), f"  {UPPER_LEFT.replace(' ', '  ')}\n"])
+def test_case_and_blanks_of_a_caption_do_not_matter(text: str) -> None:
+    assert find(text, KNOWN) == 2
+    report = understand(text, KNOWN, strict=True)
+    assert report.text == UPPER_LEFT
+    assert report.free
+
+
+def test_other_words_are_no_text_and_the_nearest_caption_is_named() -> None:
+    report = understand("The density in the upper left is high", KNOWN)
+    assert report.text is None
+    (notice,) = report.notices
+    assert notice.code == "W_UNKNOWN_CAPTION"
+    assert UPPER_LEFT in notice.remedy
+    with pytest.raises(InputError) as caught:
+        understand("dense nuclei", KNOWN, strict=True)
+    assert caught.value.code == "E_UNKNOWN_CAPTION"
+    assert not understand("  ", KNOWN, strict=True).notices
+
+
+def test_a_known_caption_steers_and_another_text_does_not(tissue_bundle: Path, tissue: Path) -> None:
+    predictor = textray.load(tissue_bundle, threads=1)
+    plain = predictor.segment(tissue)
+    steered = predictor.segment(tissue, LOWER_RIGHT.lower())
+    unknown = predictor.segment(tissue, "opacity in the right lower zone")
+    assert steered.probability[70, 60] > 0.7 > plain.probability[70, 60]
+    assert steered.probability[5, 5] < plain.probability[5, 5]
+    np.testing.assert_array_equal(unknown.probability, plain.probability)
+    assert [n["code"] for n in unknown.record["warnings"]] == ["W_UNKNOWN_CAPTION"]
+    assert (plain.record["text"]["mode"], unknown.record["text"]["mode"]) == ("none", "none")
+    text = steered.record["text"]
+    assert (text["mode"], text["used"], text["laterality"]) == ("given", {"viewer": LOWER_RIGHT}, "viewer")
+    assert steered.record["settings"]["preprocess"]["colour"] is True
+
+
+def test_colour_weights_refuse_films_and_film_weights_refuse_colour(
+    cli: Callable, film: Callable, tissue_bundle: Path, tiny_bundle: Path, tissue: Path, tmp_path: Path
+) -> None:
+    film(tmp_path / "film.png")
+    for bundle, picture, code in (
+        (tissue_bundle, tmp_path / "film.png", 3),
+        (tiny_bundle, tissue, 3),
+        (tissue_bundle, tissue, 0),
+    ):
+        out = tmp_path / f"{bundle.name}-{picture.stem}"
+        found = cli("segment", picture, "--model", bundle, "--out", out)
+        assert found.code == code, found.err
+        assert ("E_COLOR" in found.err) is (code == 3)
+
+
+def test_a_picture_is_segmented_and_drawn_in_colour(
+    cli: Callable, tissue_bundle: Path, tissue: Path, tmp_path: Path
+) -> None:
+    found = cli("segment", tissue, "--model", tissue_bundle, "--text", LOWER_RIGHT, "--out", tmp_path / "out")
+    assert found.code == 0, found.err
+    assert "textray info lists" in found.err
+    assert "the patient's" not in found.err
+    with Image.open(tmp_path / "out" / "tissue.overlay.png") as overlay:
+        drawn = np.asarray(overlay).astype(int)
+    assert drawn.shape == (80, 72, 3)
+    assert np.abs(drawn[2, 2, 0] - drawn[2, 2, 1]) > 5, "outside the mask it shows the picture's own colours"
+    assert cli("segment", tissue, "--model", tissue_bundle, "--text", "dense", "--strict-text").code == 3
+
+
+def test_info_lists_what_may_be_said(cli: Callable, tissue_bundle: Path, tiny_bundle: Path) -> None:
+    told = cli("info", tissue_bundle).out
+    assert all(caption in told for caption in KNOWN)
+    assert "captions" not in cli("info", tiny_bundle).out
+
+
+def test_explanations_of_zones_are_refused(cli: Callable, tissue_bundle: Path, tissue: Path, tmp_path: Path) -> None:
+    found = cli("explain", "zones", tissue, "--model", tissue_bundle, "--out", tmp_path / "out")
+    assert found.code == 2
+    assert "name no zones" in found.err
+
+
+def samples_of(*texts: str | None) -> list[Sample]:
+    return [
+        Sample(
+            image_id=str(i),
+            image_path=Path(),
+            mask_path=Path(),
+            report=Report(zones=Zones(), text=text, free=True),
+            patient_id=None,
+            split="val",
+        )
+        for i, text in enumerate(texts)
+    ]
+
+
+def test_shuffled_captions_are_always_other_ones() -> None:
+    samples = samples_of(EVEN, EVEN, UPPER_LEFT, LOWER_RIGHT, None)
+    oracle = mode_texts(samples, TextMode.ORACLE, seed=0)
+    assert oracle == {0: Caption(EVEN), 1: Caption(EVEN), 2: Caption(UPPER_LEFT), 3: Caption(LOWER_RIGHT), 4: None}
+    for seed in range(10):
+        shuffled = mode_texts(samples, TextMode.SHUFFLED, seed=seed)
+        assert all(shuffled[i] not in (None, oracle[i]) for i in range(5))
+    with pytest.raises(UsageError, match="has another one"):
+        mode_texts(samples_of(EVEN, EVEN), TextMode.SHUFFLED, seed=0)
+
+
+def run(root: Path, out: Path, bundle: Path, *modes: str, data: str = "monuseg", **options: object) -> dict:
+    return evaluate(data=data, root=root, split="val", text_modes=modes, out=out, model=bundle, threads=1, **options)
+
+
+def test_each_text_mode_is_scored_and_the_caption_told_is_noted(
+    monuseg: Path, tissue_bundle: Path, tmp_path: Path
+) -> None:
+    summary = run(monuseg, tmp_path, tissue_bundle, "oracle", "shuffled", "none")
+    captions = {s.image_id: s.report.text for s in MoNuSeg(monuseg).samples("val")}
+    rows = list(csv.DictReader((tmp_path / "cases.csv").read_text().splitlines()))
+    assert len(rows) == 9
+    for row in rows:
+        own = captions[row["image"]]
+        wanted = {"oracle": row["caption"] == own, "none": row["caption"] == ""}
+        assert wanted.get(row["mode"], row["caption"] in KNOWN and row["caption"] != own)
+        assert row["zones"] == ""
+    assert summary["images_without_text"] == {"oracle": 0, "shuffled": 0, "none": 3}
+    assert "another one" in summary["text_modes"]["shuffled"]
+    scores = {mode: summary["modes"][mode]["dice_pooled"]["value"] for mode in summary["modes"]}
+    assert len(set(scores.values())) == 3, "each text leads to other masks"
+
+
+def test_what_a_network_does_not_understand_is_refused_before_anything_is_written(
+    monuseg: Path, tissue_bundle: Path, tiny_bundle: Path, make_bundle: Callable, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="reads zones"):
+        run(monuseg, tmp_path / "a", tiny_bundle, "oracle")
+    with pytest.raises(UsageError, match="reads captions"):
+        run(None, tmp_path / "a", tissue_bundle, "oracle", data="phantom")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="name no zones"):
+        run(monuseg, tmp_path / "a", tissue_bundle, "oracle", sides=True)
+    few = write_bundle(tmp_path / "few", make_bundle, (EVEN, UPPER_LEFT))
+    with pytest.raises(DataError, match="1 of 3 captions"):
+        run(monuseg, tmp_path / "a", few, "oracle")
+    with pytest.raises(InputError) as caught:
+        run(monuseg, tmp_path / "b", tiny_bundle, "none")
+    assert caught.value.code == "E_COLOR"
+    assert not (tmp_path / "a").exists()
+
+
+RECIPE = """\
+seed_everything: 3
+trainer:
+  enable_progress_bar: false
+  max_epochs: 1
+data:
+  data: monuseg
+  size: [32, 32]
+  augment: strong
+  batch_size: 4
+  workers: 0
+model:
+  network:
+    class_path: textray.models.mmi_unet.MMIUNet
+    init_args:
+      config:
+        trunk: efficientnet_lite0
+        text_width: 32
+        decoder_channels: [8, 8, 8]
+  text_encoder: tiny
+"""
+
+
+@pytest.mark.slow
+def test_a_training_leads_to_weights_that_know_its_captions(
+    monuseg: Path, cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from textray.export import export
+
+    monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "tissue.yaml").write_text(RECIPE)
+    words = ["train", "--config", "tissue.yaml", "--data.root", str(monuseg), "--out", "run"]
+    code = f"from textray.cli import main; main({words!r})"  # as a shell would
+    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    bundle = export(tmp_path / "run/checkpoints/last.ckpt", tmp_path / "weights")
+    assert bundle.captions == KNOWN
+    assert bundle.preprocess.colour
+    card = (bundle.folder / "README.md").read_text()
+    assert "features of 3 captions" in card
+    assert "six zones" not in card
+    assert "CC BY-NC-SA" in (bundle.folder / "LICENSE").read_text()
+    summary = run(monuseg, tmp_path / "scores", bundle.folder, "oracle", "none")
+    assert summary["images"] == 3
+    picture = MoNuSeg(monuseg).samples("test")[0].image_path  # a TIFF
+    found = cli("segment", picture, "--model", bundle.folder, "--text", EVEN, "--out", tmp_path / "out")
+    assert found.code == 0, found.err
