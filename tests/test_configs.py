@@ -119,7 +119,7 @@ def test_the_paper_recipe_is_the_networks_default(parse):
 def test_a_recipe_stops_and_selects_on_what_its_network_logs(name, parse):
     found = parse("--config", name)
     model, logged = found["model"], {"inner/loss"}
-    if model.get("segment", True) and found["task"] == "segmentation":
+    if model.get("segment", True) and found["task"] in ("segmentation", "semi_supervised"):
         logged |= {"inner/dice", "inner/dice_none"}
         if model["text_encoder"] is not None:
             logged |= {"inner/dice_oracle", "inner/dice_mean"}
