@@ -91,7 +91,7 @@ def checkpoint(tmp_path, monkeypatch):
                 "name": "phantom", "preprocess": Preprocess(size=(SIZE, SIZE)).to_dict(), "images": {},
                 "augment": "none", "report_dropout": 0.0, "report_partial": 0.0, "seed": 0,
             },
-            "epoch": 1, "max_epochs": 1,
+            "epoch": 1, "max_epochs": 1, "self_guided": 0.25,
         }  # fmt: skip
         path = tmp_path / "guided.ckpt"
         torch.save({"textray": facts, "state_dict": state}, path)
@@ -116,6 +116,7 @@ def test_a_network_that_writes_is_carried_whole(checkpoint, tmp_path, zone_token
     bundle = module.export(checkpoint(network), tmp_path / "guided")
     assert bundle.writes_report
     assert bundle.text_free == "generated"
+    assert bundle.provenance["self_guided"] == 0.25
     np.testing.assert_allclose(bundle.zone_thresholds, [0.5, 0.6, 0.3, 0.5, 0.55, 0.45], atol=1e-7)
     assert bundle.tokens == TOKENS  # as many as the network carries
     np.testing.assert_array_equal(bundle.text_bank().features, network.bank_features.half().float())

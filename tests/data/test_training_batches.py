@@ -1,5 +1,6 @@
 """What a training is fed: batches of the phantom, drawn from seed, epoch and sample."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from textray.data.batch import EpochSampler, collate
 from textray.data.module import SegmentationData, SegmentationSet
 from textray.geometry import Geometry
 from textray.preprocess import Preprocess
+from textray.records import Report, Zones
 from textray.text.report import parse_caption
 
 
@@ -128,6 +130,13 @@ def test_learning_and_selecting_share_no_image(tmp_path, monkeypatch):
     selecting = next(iter(data.val_dataloader()))
     assert None not in selecting["text"]  # selection sees whole reports whatever training withholds
     assert data.describe()["images"] == {"fit": len(fit), "inner": len(inner)}
+    assert data.describe()["without_text"] == {"fit": 0, "inner": 0}  # as they come; dropout is told beside
+
+
+def test_samples_that_come_without_a_text_are_counted(make):
+    data = make()
+    data.samples = [replace(sample, report=Report(zones=Zones())) for sample in data.samples[:2]] + data.samples[2:]
+    assert data.without_text == 2
 
 
 def test_zones_are_withheld_less_and_less_where_so_configured(make, samples):

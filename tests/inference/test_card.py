@@ -41,6 +41,22 @@ def test_a_network_that_always_had_a_report_says_so():
     assert "and with none" not in text
 
 
+def test_reports_of_its_own_in_the_place_of_those_withheld_are_no_learning_without_one():
+    text = card("weights", facts() | {"self_guided": 1.0}, 1, "", [])
+    assert "withheld from 40%" in text
+    assert "its own took their place" in text
+    assert "without one was not learnt" in text
+    assert "with a report and with none" in card("weights", facts() | {"self_guided": 0.5}, 1, "", [])
+
+
+def test_films_without_a_caption_teach_to_go_without():
+    known = facts(dropout=0.0)
+    known["data"]["without_text"] = {"fit": 12, "inner": 0}
+    text = card("weights", known, 1, "", [])
+    assert "and 12 films came without one, so the network works with a report and with none" in text
+    assert "not learnt" not in text
+
+
 @pytest.mark.parametrize("word", ["Text encoder", "withheld", "Wrong words"])
 def test_a_network_that_reads_no_text_says_nothing_of_words(word):
     text = card("weights", facts(text_encoder=None), 1, "", [])

@@ -100,6 +100,11 @@ class SegmentationSet(Dataset[Item]):
             geometry=way,
         )
 
+    @property
+    def without_text(self) -> int:
+        """Number of samples that come without a text, whatever is dropped: no caption, or one that names no zone."""
+        return sum(not (s.report.text if s.report.free else s.report.zones) for s in self.samples)
+
     def plain(self) -> SegmentationSet:
         """The same samples as they are: not augmented, with their whole reports."""
         same = copy(self)
@@ -321,6 +326,7 @@ class SegmentationData(LightningDataModule):
             "labelled_fraction": self.labelled_fraction,
             "fraction_seed": self.fraction_seed,
             "images": {split: len(data) for split, data in self.sets.items()},
+            "without_text": {split: data.without_text for split, data in self.sets.items()},
             "groups": {split: len({s.group for s in data.samples}) for split, data in self.sets.items()},
             "ids_sha256": {split: fingerprint(s.image_id for s in data.samples) for split, data in self.sets.items()},
             "labelled": self._describe_labelled(),
