@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 
 from textray.data.base import Sample
+from textray.data.text_modes import TextMode
 from textray.inference.cases import Case, counts_of
 from textray.metrics.segmentation import case_columns
 from textray.metrics.sides import SideCase
@@ -21,7 +22,7 @@ _SIDE_FIELDS = (
 )  # fmt: skip
 
 
-def case_table(by_mode: Mapping[str, Sequence[Case]], *, captions: bool = False) -> bytes:
+def case_table(by_mode: Mapping[TextMode, Sequence[Case]], *, captions: bool = False) -> bytes:
     """Cases as CSV, by text mode.
 
     Args:
