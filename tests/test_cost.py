@@ -33,9 +33,12 @@ FULL_SIZE = {
     ("mmi_unet_gd", "released"): (65_755_649, 56_214_177, 9.688, 23.700),
     ("guide_decoder", "paper"): (42_176_545, 42_176_545, 8.859, None),
     ("guide_decoder", "released"): (43_951_393, 42_176_545, 8.859, 22.359),
+    ("lvit", "paper"): (29_916_265, 29_916_265, 27.143, None),
+    ("lvit", "released"): (39_933_345, 29_908_033, 27.119, 54.156),
     ("unet", "paper"): (14_751_873, 14_751_873, 22.646, 50.370),
 }
-QUICK = {("mmi_unet", "released"), ("unet", "paper")}
+QUICK = {("mmi_unet", "released"), ("lvit", "released"), ("unet", "paper")}
+UNCASED = 108_891_648  # trunk of BERT-base
 
 
 @cache
@@ -53,9 +56,13 @@ def test_figures_of_whole_networks(name, form):
     trainable, live, gmacs, gflops = FULL_SIZE[name, form]
     cost = measured(name, form)
     assert (cost.trainable, cost.live) == (trainable, live)
-    assert cost.total == trainable + cost.no_report_token + (CXR_BERT if cost.text_encoder else 0)
+    beside = {None: 0, "cxr_bert": CXR_BERT, "bert_uncased": UNCASED}[cost.text_encoder]
+    assert cost.total == trainable + cost.no_report_token + beside
     assert round(cost.gmacs, 3) == gmacs
-    if cost.text_encoder:
+    if name == "lvit":
+        assert (cost.text_encoder, cost.gmacs_text_with_mlm_head) == ("bert_uncased", None)
+        assert (cost.tokens, round(cost.gmacs_text, 2)) == ((10, 0.85) if form == "released" else (24, 2.05))
+    elif cost.text_encoder:
         assert (cost.text_encoder, cost.tokens) == ("cxr_bert", 24)
         assert (round(cost.gmacs_text, 2), round(cost.gmacs_text_with_mlm_head, 2)) == (2.05, 2.63)
     else:

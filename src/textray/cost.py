@@ -30,11 +30,13 @@ TOKENS = 24
 """Tokens of the report where a network takes any number."""
 ENCODER = "cxr_bert"
 """Text encoder of a network by name: that of the papers. A bundle names its own."""
+_OWN_ENCODERS = {"lvit": "bert_uncased"}  # whose papers have another
 
 # Published sizes that differ from BERT-base; a vocabulary for each.
 _SIZES: dict[str, dict[str, int]] = {
     "cxr_bert": {"vocab_size": 30522},
     "bio_clinical_bert": {"vocab_size": 28996},
+    "bert_uncased": {"vocab_size": 30522},
     "minilm": {"vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536},
 }
 _PROJECTION = 128  # width of CXR-BERT's projection head
@@ -95,7 +97,8 @@ def cost_of_model(name: str, form: str = "paper", *, paper_convention: bool = Fa
         UsageError: If there is no such network or form.
     """
     row = registry.model(name).form(form)
-    return _measure(name, row, {}, row.size or SIZE, row.tokens or TOKENS, ENCODER, paper_convention)
+    encoder = _OWN_ENCODERS.get(name, ENCODER)
+    return _measure(name, row, {}, row.size or SIZE, row.tokens or TOKENS, encoder, paper_convention)
 
 
 def cost_of_bundle(bundle: Bundle, *, paper_convention: bool = False) -> Cost:

@@ -16,9 +16,10 @@ Those columns were made with a counter that sees only layers of a known kind, ea
     all else                            nothing: activations, max pooling, resizing, and every attention layer
     ==================================  ====================================================================
 
-An attention layer counts nothing at all, neither its projections nor its products; nor do norms of a class of their
-own, such as those of ConvNeXt. The tables then print twice the count. Parameters are printed by one of two conventions:
-those with a gradient (rows with a report), or those of the layers that were seen (U-Net).
+An attention layer counts nothing at all, neither its projections nor its products; LViT's, written out of two linear
+layers, counts these. Norms of a class of their own, such as those of ConvNeXt, count nothing. The tables then print
+twice the count. Parameters are printed by one of two conventions: those with a gradient (most rows with a report), or
+those of the layers that were seen (U-Net, LViT).
 """
 
 from __future__ import annotations
@@ -51,18 +52,21 @@ class PrintedSize:
         form: Form of the network whose figures were printed.
         millions: Printed parameters, 10^6.
         gflops: Printed operations, 10^9; ``None`` where the table has no such column.
+        encoder: True where the operations of the text encoder are among the printed ones.
     """
 
     parameters: Literal["trainable", "seen"]
     form: str
     millions: float
     gflops: float | None
+    encoder: bool = True
 
 
 PRINTED = {
     "mmi_unet": PrintedSize(parameters="trainable", form="released", millions=56.2, gflops=22.1),
     "mmi_unet_gd": PrintedSize(parameters="trainable", form="released", millions=65.8, gflops=None),
     "guide_decoder": PrintedSize(parameters="trainable", form="released", millions=44.0, gflops=22.4),
+    "lvit": PrintedSize(parameters="seen", form="released", millions=29.7, gflops=54.1, encoder=False),
     "unet": PrintedSize(parameters="seen", form="paper", millions=14.8, gflops=50.3),
 }
 """Rows whose convention is known, by registry name."""
@@ -74,7 +78,8 @@ class PaperColumns:
 
     Attributes:
         parameters: Parameters, by the row's own convention.
-        gflops: 10^9 operations, twice the counted multiplications, text encoder and its unused head included.
+        gflops: 10^9 operations, twice the counted multiplications, text encoder and its unused head included where they
+            are in the printed ones.
         printed_millions: What the table prints for the row, 10^6 parameters; ``None`` for a network that is not its.
         printed_gflops: What the table prints for the row; ``None`` without such a column too.
         convention: For each figure how it was counted, and what the columns are worth.
@@ -116,7 +121,7 @@ def columns(
     row = PRINTED[name]
     macs, seen = count_layers(network, *inputs)
     macs += _count_unread_heads(network)
-    if encoder is not None:
+    if encoder is not None and row.encoder:
         macs += count_layers(encoder, ids)[0]
     with_gradient = sum(p.numel() for k, p in network.named_parameters() if p.requires_grad and k != "no_report")
     return PaperColumns(
@@ -124,7 +129,7 @@ def columns(
         gflops=2 * macs / 1e9,
         printed_millions=row.millions if form == row.form else None,
         printed_gflops=row.gflops if form == row.form else None,
-        convention=_conventions(row, form, encoder_name),
+        convention=_conventions(row, form, encoder_name if row.encoder else None),
     )
 
 

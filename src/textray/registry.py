@@ -109,6 +109,30 @@ MODELS = {
             ),
         ),
         ModelRow(
+            name="lvit",
+            task="segmentation",
+            reads=("image", "text"),
+            paper="Li et al.: LViT: Language meets Vision Transformer in Medical Image Segmentation, IEEE TMI 2023",
+            card="docs/models/lvit.md",
+            forms=(
+                FormRow(
+                    path="textray.models.lvit:LViT",
+                    config="textray.models.lvit:LViTConfig",
+                    size_multiple=16,
+                    most_tokens=24,
+                ),
+                FormRow(
+                    name="released",
+                    path="textray.models.released.lvit:ReleasedLViT",
+                    config="textray.models.released.lvit:ReleasedLViTConfig",
+                    needs_text=True,
+                    size_multiple=16,
+                    size=(224, 224),
+                    tokens=10,
+                ),
+            ),
+        ),
+        ModelRow(
             name="unet",
             task="segmentation",
             reads=("image",),
@@ -222,6 +246,9 @@ TEXT_ENCODERS = {
         ),
         TextEncoderRow(
             name="bio_clinical_bert", hub="emilyalsentzer/Bio_ClinicalBERT", width=768, keys="bert.", licence="MIT"
+        ),
+        TextEncoderRow(
+            name="bert_uncased", hub="google-bert/bert-base-uncased", width=768, keys="bert.", licence="Apache-2.0"
         ),
         TextEncoderRow(
             name="minilm",

@@ -117,6 +117,26 @@ BUILDS = {
             "zone_tokens": True,
         },
     ),
+    "lvit": Build(
+        row="lvit", config={"channels": 8, "size": (64, 64), "text_width": TEXT_WIDTH, "tokens": 12, "dropout": 0.0}
+    ),
+    "lvit-options": Build(
+        row="lvit",
+        config={
+            "channels": 8,
+            "patches": (8, 4, 2, 1),
+            "size": (32, 48),
+            "text_width": TEXT_WIDTH,
+            "tokens": 12,
+            "depth": 2,
+            "heads": 4,
+            "expansion": 2,
+            "gate": "sigmoid",
+        },
+    ),
+    "lvit-plain-skips": Build(
+        row="lvit", config={"channels": 8, "size": (64, 96), "text_width": TEXT_WIDTH, "tokens": 12, "plam": False}
+    ),
     "unet": Build(row="unet", config={"width": 4}),
 }
 

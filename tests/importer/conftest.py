@@ -70,6 +70,6 @@ def published_state(encoder_state):
             else:
                 state[key] = torch.from_numpy(np.asarray(noise / 4))
         prefix = text_encoder_prefix(name)
-        return state | {prefix + key: value for key, value in encoder_state.items()}
+        return state if prefix is None else state | {prefix + key: value for key, value in encoder_state.items()}
 
     return make

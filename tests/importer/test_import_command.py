@@ -18,6 +18,7 @@ from textray.data.phantom import Phantom
 from textray.errors import BundleError, InputError
 from textray.importer import convert
 from textray.importer.checkpoint import Published
+from textray.importer.convention import CONVENTIONS, word_vectors
 from textray.inference.bundle import Bundle
 from textray.inference.inputs import demo_film
 from textray.io.read import from_array, read
@@ -127,6 +128,88 @@ def test_it_segments_evaluates_and_tells_like_any_bundle(imported, cli, film, tm
     assert told["preprocess"]["transpose"] is True
 
 
+@pytest.fixture(scope="module")
+def uncased_folder(tmp_path_factory, encoder_folder, encoder_state):
+    """Folder of a one-layer text encoder with its weights, and with the words that LViT's texts are filled up with."""
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("uncased")
+    words = (encoder_folder / "vocab.txt").read_text().split()
+    (folder / "vocab.txt").write_text("\n".join([*words, "eof", "xxx"]) + "\n")
+    config = json.loads((encoder_folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"vocab_size": len(words) + 2}))
+    table = "bert.embeddings.word_embeddings.weight"
+    more = torch.randn(2, 768, generator=torch.Generator().manual_seed(1)) / 50
+    save_file(encoder_state | {table: torch.cat([encoder_state[table], more])}, folder / "model.safetensors")
+    return folder
+
+
+def test_lvit_reads_the_first_ten_words_without_the_encoders_marks(uncased_folder):
+    encoder = load_text_encoder("bert_uncased", folder=uncased_folder, max_tokens=32)
+    whole = encoder.encode(TEXT)
+    assert len(whole) == 16 + 2
+    assert torch.equal(word_vectors(encoder, TEXT), whole[1:11])  # the encoder has read what is cut
+    filled = word_vectors(encoder, "no infection.")
+    longer = encoder.encode("no infection. EOF XXX EOF XXX EOF XXX EOF XXX")
+    assert filled.shape == (10, 768)
+    assert torch.equal(filled, longer[1:11])
+    features, mask = CONVENTIONS["lvit"].bank(encoder)
+    assert features.shape == (64, 10, 768)
+    assert mask.all()
+    assert torch.equal(features[0], filled)
+
+
+def test_lvit_is_told_of_another_vocabulary(uncased_folder):
+    encoder = load_text_encoder("bert_uncased", folder=uncased_folder, max_tokens=32)
+    (notice,) = convert._notices(encoder, CONVENTIONS["lvit"])
+    assert notice["code"] == "W_VOCABULARY"
+    assert "the word the as number 1996" in notice["text"]
+    encoder.tokenizer.token_to_id = {"the": 1996}.get
+    assert convert._notices(encoder, CONVENTIONS["lvit"]) == []
+
+
+def test_lvit_needs_the_whole_text_encoder(cli, tmp_path, encoder_folder):
+    (tmp_path / "a.pth").write_bytes(b"PK")
+    words = ("import", "lvit", tmp_path / "a.pth", "--out", tmp_path / "o")
+    refused = cli(*words)
+    assert refused.code == 2
+    assert "carries no text encoder" in refused.err
+    assert "model.safetensors of google-bert/bert-base-uncased" in refused.err
+    half = cli(*words, "--text-encoder", encoder_folder)
+    assert half.code == 2
+    assert "has no model.safetensors" in half.err
+
+
+@pytest.mark.slow
+def test_lvit_becomes_a_bundle(tmp_path, published_state, uncased_folder):
+    state = published_state("lvit")
+    torch.save({"epoch": 3, "state_dict": state, "best_model": True, "model": "LViT"}, tmp_path / "lvit.pth")
+    report = convert.import_checkpoint(
+        "lvit", tmp_path / "lvit.pth", tmp_path / "bundle", text_encoder_folder=uncased_folder
+    )
+    assert set(report["mapped"]) == set(state)
+    assert (report["text_encoder"], report["dropped"], report["facts"]) == ("folder", [], {"epoch": 3})
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert (bundle.model, bundle.form, bundle.text_encoder, bundle.tokens) == ("lvit", "released", "bert_uncased", 10)
+    settings = bundle.preprocess
+    assert (settings.size, settings.normalise, settings.transpose) == ((224, 224), "unit", False)
+    own = load_network(bundle).state_dict()
+    for theirs, ours in report["mapped"].items():
+        torch.testing.assert_close(own[ours], state[theirs], atol=2e-3, rtol=1e-3, msg=theirs)
+    card = (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert "first 10 words" in card
+    assert "swapped" not in card
+    pixels = np.random.default_rng(3).random((224, 224), dtype=np.float32)
+    predictor = textray.load(tmp_path / "bundle", threads=1)
+    found = predictor.segment(from_array(pixels), TEXT, laterality="viewer")
+    row = next(i for i, sentence in enumerate(bank_sentences()) if sentence == TEXT)
+    features = load_file(tmp_path / "bundle" / "text_bank.safetensors")["features"][row : row + 1]
+    with torch.inference_mode():
+        image = torch.from_numpy(from_array(pixels).pixels.copy()).expand(1, 3, 224, 224)
+        logits = load_network(bundle)(image, torch.from_numpy(features.astype(np.float32)), torch.ones(1, 10)).logits
+    np.testing.assert_allclose(found.probability, torch.sigmoid(logits)[0, 0].numpy(), atol=5e-3)
+
+
 def fake(tmp_path, tensors):
     """What a child would have read: tensors by published names."""
     from safetensors.torch import save_file
@@ -171,7 +254,7 @@ def test_other_tensors_are_refused_by_name(small, tmp_path, change, told):
 
 
 def test_the_published_names_are_mapped_one_to_one():
-    for name in ("mmi_unet", "mmi_unet_gd", "guide_decoder"):
+    for name in CONVENTIONS:
         own = [own_name(name, key) for key in published(name)]
         kept = [key for key in own if key is not None]
         assert len(kept) == len(set(kept))
@@ -332,19 +415,19 @@ def test_a_vocabulary_that_is_cut_off_is_refused(tmp_path, encoder_folder, encod
     (tmp_path / "bert/vocab.txt").write_text("\n".join(whole[:-8]))
     encoder = assemble("cxr_bert", tmp_path / "bert", encoder_state, max_tokens=24)
     with pytest.raises(BundleError, match=r"lacks words of 6\d of the 64 zone sentences"):
-        convert._check_encoder(encoder)
+        convert._check_encoder(encoder, CONVENTIONS["mmi_unet"])
 
 
 def test_an_encoder_of_another_width_is_refused():
     with pytest.raises(BundleError, match=r"another width.*Got 32.*Expected 768"):
-        convert._check_encoder(load_text_encoder("tiny"))
+        convert._check_encoder(load_text_encoder("tiny"), CONVENTIONS["mmi_unet"])
 
 
 def test_a_vocabulary_of_general_english_is_told(encoder_folder, encoder_state):
     encoder = assemble("cxr_bert", encoder_folder, encoder_state, max_tokens=24)
-    assert [notice["code"] for notice in convert._notices(encoder)] == ["W_VOCABULARY"]
+    assert [notice["code"] for notice in convert._notices(encoder, CONVENTIONS["mmi_unet"])] == ["W_VOCABULARY"]
     encoder.tokenizer.add_tokens(["pneumothorax"])
-    assert convert._notices(encoder) == []
+    assert convert._notices(encoder, CONVENTIONS["mmi_unet"]) == []
 
 
 def test_an_encoder_that_reads_too_few_tokens_is_refused(encoder_folder, encoder_state):

@@ -20,11 +20,13 @@ TITLES = {
     "mmi_unet": "MMI-UNet",
     "mmi_unet_gd": "MMI-UNet with GuideDecoder",
     "guide_decoder": "GuideDecoder (LanGuideMedSeg)",
+    "lvit": "LViT",
 }
 COUNTS = {
     "mmi_unet": (56_174_682, 49_472_217),
     "mmi_unet_gd": (65_755_649, 56_214_177),
     "guide_decoder": (43_951_393, 42_176_545),
+    "lvit": (39_933_345, 29_908_033),
 }
 """Trainable parameters, and those of them that anything depends on."""
 
@@ -33,6 +35,7 @@ GOLDEN = {
     "mmi_unet": (-0.11616, 0.56347, (0.11204, -0.58193, -0.43792, -0.70139, 0.17049)),
     "mmi_unet_gd": (-0.21440, 0.36739, (0.07234, 0.01079, -0.84485, -0.39982, -0.13652)),
     "guide_decoder": (-0.17521, 0.39318, (0.01141, 0.05577, -0.31593, -0.33661, -0.21688)),
+    "lvit": (-45.62532, 75.79855, (-58.95463, -97.81190, -78.66874, -45.90782, 27.04879)),
 }
 """Mean and standard deviation of the logits, and the logits at `PLACES`."""
 
@@ -94,7 +97,7 @@ def test_every_published_tensor_is_ours_or_a_table_of_sines(name):
             mapped[ours] = shape
     assert mapped == own
     assert all(n.endswith(("vis_pos.pe", "txt_pos.pe")) for n in dropped)
-    assert len(dropped) == (0 if name == "mmi_unet" else 6)
+    assert len(dropped) == (0 if name in ("mmi_unet", "lvit") else 6)
 
 
 def test_golden_logits(name):
@@ -107,8 +110,9 @@ def test_golden_logits(name):
     network.load_state_dict(state, strict=True)
     image = torch.from_numpy((4 * draw(3 * 224 * 224, 1000)).astype(np.float32)).reshape(1, 3, 224, 224)
     features = torch.from_numpy((4 * draw(24 * 768, 1001)).astype(np.float32)).reshape(1, 24, 768)
+    features = features[:, : network.tokens]
     with torch.no_grad():
-        logits = network(image, features, torch.ones(1, 24)).logits[0, 0].double().numpy()
+        logits = network(image, features, torch.ones(features.shape[:2])).logits[0, 0].double().numpy()
     mean, std, values = GOLDEN[name]
     found = [logits.mean(), logits.std(), *(logits[place] for place in PLACES)]
     np.testing.assert_allclose(found, [mean, std, *values], rtol=0, atol=1e-3 * std)
@@ -127,12 +131,18 @@ def test_lists_are_the_published_ones(name):
     lists = json.loads(LISTS.read_text(encoding="utf-8"))
     wanted = [(n, tuple(shape)) for n, shape in lists[TITLES[name]]["tensors"].items()]
     assert list(keys.published(name).items()) == wanted
+    if name == "lvit":
+        assert keys.published_text_encoder(name) == {}
+        return
     encoder = [(n, tuple(shape)) for n, shape in lists["CXR-BERT inside those checkpoints"]["tensors"].items()]
     assert list(keys.published_text_encoder(name).items()) == encoder
 
 
 def test_the_text_encoder_stands_behind_its_prefix(name):
     prefix = keys.text_encoder_prefix(name)
+    if name == "lvit":
+        assert prefix is None
+        return
     assert prefix.startswith(keys.LIGHTNING_PREFIX)
     trunk = [n for n in keys.published_text_encoder(name) if n.startswith(f"{prefix}bert.")]
     assert len(trunk) == 5 + 12 * 16

@@ -78,7 +78,12 @@ def as_sentence_bert(tensors):
     return {**tensors, "embeddings.position_ids": torch.arange(40)[None], "pooler.dense.bias": torch.zeros(16)}
 
 
-PUBLISHED = {"cxr_bert": as_cxr_bert, "bio_clinical_bert": as_old_bert, "minilm": as_sentence_bert}
+PUBLISHED = {
+    "cxr_bert": as_cxr_bert,
+    "bio_clinical_bert": as_old_bert,
+    "bert_uncased": as_old_bert,
+    "minilm": as_sentence_bert,
+}
 
 
 def write(folder, tensors):

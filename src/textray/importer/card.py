@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from textray import registry
+from textray.importer.convention import Convention
 
 TERMS = (
     "The weights were published by the authors of the network, not by TextRay, and are theirs: the terms are those "
@@ -14,13 +15,14 @@ TERMS = (
 )
 
 
-def card(name: str, report: Mapping[str, Any], parameters: int) -> str:
+def card(name: str, report: Mapping[str, Any], parameters: int, convention: Convention) -> str:
     """Write the card.
 
     Args:
         name: Name of the bundle.
         report: What `textray.importer.convert.import_checkpoint` reports, ``mapped`` as a number.
         parameters: Number of the network's parameters.
+        convention: What the network expects of film and report.
 
     Returns:
         Markdown.
@@ -41,12 +43,12 @@ def card(name: str, report: Mapping[str, Any], parameters: int) -> str:
         f"- {report['mapped']} tensors were taken, {dropped} have no use here (heads of the language model, tables "
         f"that are computed), {skipped} kinds of foreign objects were skipped unread.",
         f"- The text encoder's weights come from the {report['text_encoder']}; its features of the 64 zone sentences "
-        "are in the bundle, 24 tokens each, padding included.",
+        f"are in the bundle: {convention.told_text}.",
         "- Matrices and kernels are rounded to half precision.",
         "",
         "## How it is used",
         "",
-        "- Films are resized to 224 × 224 with rows and columns swapped, as in training; masks come back upright.",
+        f"- {convention.told_film}",
         "- It cannot work without a report that names at least one zone.",
         "",
         "## Scores",

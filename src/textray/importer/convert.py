@@ -25,6 +25,7 @@ from textray.errors import BundleError, InputError, UsageError
 from textray.export import check_out, halved, swap, write_graph
 from textray.importer.card import TERMS, card
 from textray.importer.checkpoint import Published, read_published
+from textray.importer.convention import CONVENTIONS, Convention, unknown_words
 from textray.inference.bundle import Bundle, seal
 from textray.inference.card import licence
 from textray.inference.text_bank import BANK
@@ -32,21 +33,11 @@ from textray.models.base import Network
 from textray.models.released.keys import own_name, published, text_encoder_prefix
 from textray.nn.text_encoder import HEADS, TextEncoder, assemble, load_text_encoder, require_files
 from textray.parity import check_parity, parity_pictures
-from textray.preprocess import Preprocess
 from textray.text.report import bank_sentences
 
 logger = logging.getLogger(__name__)
 
 FORM = "released"
-TEXT_ENCODER = "cxr_bert"
-TOKENS = 24
-"""Tokens of every text, padding included, which these networks attend."""
-CONVENTION = Preprocess(
-    size=(224, 224), normalise="zscore", channels=3, letterbox=False, transpose=True, interpolation="bicubic"
-)
-"""How the authors' codes bring a film to the network: width first, cubic, each film by its own mean and deviation."""
-_OWN_WORD = "pneumothorax"
-"""A word that CXR-BERT knows whole, and BERTs of general English only in pieces."""
 _SHOWN = 5
 
 
@@ -57,10 +48,11 @@ def import_checkpoint(
 
     Args:
         name: Registry name of the network.
-        file: The checkpoint, as PyTorch Lightning wrote it.
+        file: The checkpoint, as its authors published it.
         out: Folder of the bundle; its name is the bundle's. An older bundle there is replaced at the end.
         text_encoder_folder: Folder with ``vocab.txt`` and ``config.json`` of the frozen text encoder. Its weights are
-            taken from the checkpoint, or, if they are not there, from ``model.safetensors`` in this folder.
+            taken from the checkpoint, or, if they are not there (LViT's never are), from ``model.safetensors`` in this
+            folder.
 
     Returns:
         The report: ``model``, ``form``, ``file``, ``facts``, ``mapped`` (our name by the published one),
@@ -76,13 +68,15 @@ def import_checkpoint(
     out = Path(out)
     row = registry.model(name).form(FORM)
     published(name)  # a name without a published checkpoint is refused before anything is read
+    convention = CONVENTIONS[name]
+    hub = registry.text_encoder(convention.text_encoder).hub
     if text_encoder_folder is None:
         raise UsageError(
-            "the checkpoint carries no vocabulary: it holds the text encoder's weights, but not the list of its words",
-            expected="--text-encoder DIR, a folder with vocab.txt and config.json of CXR-BERT",
-            do=f"Download these two files of {registry.text_encoder(TEXT_ENCODER).hub}, and name their folder",
+            convention.no_folder,
+            expected=f"--text-encoder DIR, a folder with {', '.join(convention.needed)} of {hub}",
+            do=f"Download these files of {hub}, and name their folder",
         )
-    require_files(Path(text_encoder_folder), "config.json", "vocab.txt")
+    require_files(Path(text_encoder_folder), *convention.needed)
     check_out(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
@@ -93,7 +87,7 @@ def import_checkpoint(
         network = build(row, {})
         _fill(network, tensors, mapped)
         encoder, dropped = _encoder(name, tensors, Path(text_encoder_folder))
-        _check_encoder(encoder)
+        _check_encoder(encoder, convention)
         report = {
             "model": name,
             "form": FORM,
@@ -102,11 +96,13 @@ def import_checkpoint(
             "text_encoder": "checkpoint" if _has_encoder(name, tensors) else "folder",
             "dropped": sorted([*dropped, *(k for k, own in mapped.items() if own is None), *source.other]),
             "skipped": list(source.skipped),
-            "notices": _notices(encoder),
+            "notices": _notices(encoder, convention),
         }
         folder = Path(scratch) / out.name
         folder.mkdir()
-        _write(folder, network, encoder, report | {"mapped": sum(own is not None for own in mapped.values())})
+        _write(
+            folder, network, encoder, convention, report | {"mapped": sum(own is not None for own in mapped.values())}
+        )
         swap(folder, out)
     mapping = {theirs: own for theirs, own in mapped.items() if own is not None}
     return {**report, "mapped": mapping, "bundle": Bundle.load(out).describe()}
@@ -126,7 +122,7 @@ def _sort(name: str, source: Published) -> tuple[dict[str, Tensor], dict[str, st
                 tensors[key] = file.get_tensor(key)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError("the checkpoint's tensors cannot be read", came=type(error).__name__) from error
-    given = {key: tuple(value.shape) for key, value in tensors.items() if not key.startswith(prefix)}
+    given = {key: tuple(v.shape) for key, v in tensors.items() if prefix is None or not key.startswith(prefix)}
     missing = [key for key in wanted if key not in given]
     unknown = [key for key in given if key not in wanted]
     shapes = [f"{k} {given[k]} for {shape}" for k, shape in wanted.items() if k in given and given[k] != shape]
@@ -139,7 +135,8 @@ def _sort(name: str, source: Published) -> tuple[dict[str, Tensor], dict[str, st
         raise InputError(
             f"the checkpoint is not one of {name}",
             came="; ".join(told),
-            expected=f"the {len(wanted)} tensors of the published network, and its text encoder's under {prefix}",
+            expected=f"the {len(wanted)} tensors of the published network"
+            + (f", and its text encoder's under {prefix}" if prefix else ""),
             do=_advice(given),
             code="E_KEYS",
         )
@@ -172,7 +169,8 @@ def _fill(network: Network, tensors: Mapping[str, Tensor], mapped: Mapping[str, 
 
 
 def _has_encoder(name: str, tensors: Mapping[str, Tensor]) -> bool:
-    return any(key.startswith(text_encoder_prefix(name)) for key in tensors)
+    prefix = text_encoder_prefix(name)
+    return prefix is not None and any(key.startswith(prefix) for key in tensors)
 
 
 def _encoder(name: str, tensors: Mapping[str, Tensor], folder: Path) -> tuple[TextEncoder, list[str]]:
@@ -181,12 +179,12 @@ def _encoder(name: str, tensors: Mapping[str, Tensor], folder: Path) -> tuple[Te
     Raises:
         BundleError: If the folder does not fit the checkpoint.
     """
-    if not _has_encoder(name, tensors):
-        return load_text_encoder(TEXT_ENCODER, folder=folder, max_tokens=TOKENS), []
-    prefix = text_encoder_prefix(name)
+    convention, prefix = CONVENTIONS[name], text_encoder_prefix(name)
+    if prefix is None or not _has_encoder(name, tensors):
+        return load_text_encoder(convention.text_encoder, folder=folder, max_tokens=convention.max_tokens), []
     own = {key.removeprefix(prefix): value.float() for key, value in tensors.items() if key.startswith(prefix)}
     try:
-        encoder = assemble(TEXT_ENCODER, folder, own, max_tokens=TOKENS)
+        encoder = assemble(convention.text_encoder, folder, own, max_tokens=convention.max_tokens)
     except BundleError as error:
         raise BundleError(
             f"the checkpoint's text encoder and the folder named do not fit: {error.what}",
@@ -197,57 +195,59 @@ def _encoder(name: str, tensors: Mapping[str, Tensor], folder: Path) -> tuple[Te
     return encoder, [prefix + key for key in own if key.startswith(HEADS) or key.endswith("position_ids")]
 
 
-def _check_encoder(encoder: TextEncoder) -> None:
+def _check_encoder(encoder: TextEncoder, convention: Convention) -> None:
     """Refuse an encoder that cannot read the zone sentences as the network learnt them.
 
     Raises:
         BundleError: If its features are too narrow or too wide, or a sentence has words that it does not know.
     """
-    width = registry.text_encoder(TEXT_ENCODER).width
-    if encoder.width != width:
+    row = registry.text_encoder(convention.text_encoder)
+    if encoder.width != row.width:
         raise BundleError(
-            "the text encoder has another width than the network reads", came=encoder.width, expected=width
+            "the text encoder has another width than the network reads", came=encoder.width, expected=row.width
         )
-    unknown = encoder.tokenizer.token_to_id("[UNK]")
-    strange = [sentence for sentence in bank_sentences() if unknown in encoder.tokens(sentence)]
-    if strange:
+    sentences = bank_sentences()
+    if strange := unknown_words(encoder, sentences):
         raise BundleError(
-            f"the text encoder's vocab.txt lacks words of {len(strange)} of the {len(bank_sentences())} zone sentences",
+            f"the text encoder's vocab.txt lacks words of {len(strange)} of the {len(sentences)} zone sentences",
             came=strange[0],
-            expected="the whole vocab.txt of CXR-BERT",
+            expected=f"the whole vocab.txt of {row.hub}",
             do="Download it again",
         )
 
 
-def _notices(encoder: TextEncoder) -> list[dict[str, str]]:
+def _notices(encoder: TextEncoder, convention: Convention) -> list[dict[str, str]]:
     """What is strange, but may be meant: another BERT's vocabulary has the same size and would give wrong masks."""
-    if encoder.tokenizer.token_to_id(_OWN_WORD) is not None:
+    if convention.knows(encoder):
         return []
+    hub, number = registry.text_encoder(convention.text_encoder).hub, convention.landmark_id
+    place = "" if number is None else f" as number {number}"
     return [
         {
             "code": "W_VOCABULARY",
-            "text": f"vocab.txt does not hold the word {_OWN_WORD}, which CXR-BERT's does; with another vocabulary the "
-            "network reads other words than it learnt.",
-            "remedy": f"Take vocab.txt of {registry.text_encoder(TEXT_ENCODER).hub}.",
+            "text": f"vocab.txt does not hold the word {convention.landmark}{place}, which that of {hub} does; with "
+            "another vocabulary the network reads other words than it learnt.",
+            "remedy": f"Take vocab.txt of {hub}.",
         }
     ]
 
 
-def _write(folder: Path, network: Network, encoder: TextEncoder, report: Mapping[str, Any]) -> None:
+def _write(
+    folder: Path, network: Network, encoder: TextEncoder, convention: Convention, report: Mapping[str, Any]
+) -> None:
     """Write all files of the bundle and compare its graph with torch.
 
     Raises:
         BundleError: If they disagree.
     """
-    # Padding is attended, so it stays as the encoder gives it, and every position counts as a token.
-    features, mask = encoder(bank_sentences(), attend_padding=True)
-    features = features.half()
+    features, mask = convention.bank(encoder)  # padding too is attended, so every position counts as a token
+    features, preprocess = features.half(), convention.preprocess
     save_file({"features": features.contiguous(), "mask": mask.to(torch.uint8)}, str(folder / BANK))
     save_file({k: v.contiguous() for k, v in halved(network).items()}, str(folder / "model.safetensors"))
-    write_graph(network, folder / "model.onnx", CONVENTION, features.shape[1:])
-    (folder / "preprocess.json").write_text(json.dumps(CONVENTION.to_dict(), indent=2) + "\n", encoding="utf-8")
+    write_graph(network, folder / "model.onnx", preprocess, features.shape[1:])
+    (folder / "preprocess.json").write_text(json.dumps(preprocess.to_dict(), indent=2) + "\n", encoding="utf-8")
     parameters = sum(p.numel() for p in network.parameters())
-    (folder / "README.md").write_text(card(folder.name, report, parameters), encoding="utf-8")
+    (folder / "README.md").write_text(card(folder.name, report, parameters, convention), encoding="utf-8")
     (folder / "LICENSE").write_text(licence(folder.name, TERMS), encoding="utf-8")
     bundle = seal(
         folder,
@@ -257,7 +257,7 @@ def _write(folder: Path, network: Network, encoder: TextEncoder, report: Mapping
         form=FORM,
         model_config={},
         threshold=0.5,
-        text_encoder=TEXT_ENCODER,
+        text_encoder=convention.text_encoder,
         provenance={"imported": dict(report), "textray": version("textray"), "terms": TERMS},
     )
     check_parity(bundle, network, (features.float(), mask.float()), parity_pictures(None))

@@ -17,7 +17,7 @@ SIZE = (224, 224)
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedConfig:
-    """What every released form can be told; the defaults are the authors'.
+    """What every released form on a ConvNeXt can be told; the defaults are the authors'.
 
     Attributes:
         trunk: timm's name of a ConvNeXt; the tag says which pretrained weights are meant.
@@ -31,22 +31,18 @@ class ReleasedConfig:
     text_width: int = 768
 
 
-class ReleasedNetwork(Network):
-    """Base of the released forms.
+class ReleasedForm(Network):
+    """Base of the released forms: one size, and a text for every image.
 
     Args:
-        config: Trunk and width of the text.
+        size_multiple: What every side of an image would be a multiple of, were there more sizes than one.
+        text_width: Width D of the text features.
         tokens: The one number of text tokens L that it takes, ``None`` where any will do.
     """
 
-    def __init__(self, config: ReleasedConfig, *, tokens: int | None = None) -> None:
-        super().__init__(in_channels=3, size_multiple=32, text_width=config.text_width, needs_text=True)
+    def __init__(self, *, size_multiple: int, text_width: int, tokens: int | None = None) -> None:
+        super().__init__(in_channels=3, size_multiple=size_multiple, text_width=text_width, needs_text=True)
         self.tokens = tokens
-        self.trunk = ImageEncoder(config.trunk, weights=config.trunk_weights)
-        width = config.text_width
-        # Published checkpoints carry these, and count them, but nothing reads what they say.
-        self.final_norm = nn.LayerNorm(self.trunk.channels[3])
-        self.text_head = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width))
 
     def check_image(self, image: Tensor) -> None:
         """Refuse any image but ``(B, 3, 224, 224)``.
@@ -100,3 +96,20 @@ class ReleasedNetwork(Network):
             expected="token features of a report, and a text_mask with a non-zero entry in each row",
             do="Give each image a report, or use the paper form, which runs without",
         )
+
+
+class ReleasedNetwork(ReleasedForm):
+    """Base of the released forms on a ConvNeXt.
+
+    Args:
+        config: Trunk and width of the text.
+        tokens: The one number of text tokens L that it takes, ``None`` where any will do.
+    """
+
+    def __init__(self, config: ReleasedConfig, *, tokens: int | None = None) -> None:
+        super().__init__(size_multiple=32, text_width=config.text_width, tokens=tokens)
+        self.trunk = ImageEncoder(config.trunk, weights=config.trunk_weights)
+        width = config.text_width
+        # Published checkpoints carry these, and count them, but nothing reads what they say.
+        self.final_norm = nn.LayerNorm(self.trunk.channels[3])
+        self.text_head = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width))

@@ -1,8 +1,9 @@
 """Names of the tensors in the published checkpoints, and which tensor of our networks each of them is.
 
-A published file is a Lightning checkpoint: a dictionary whose ``state_dict`` holds the tensors. The trained module
-keeps its network in the attribute ``model``, so every name there begins with ``model.``; the frozen text encoder is a
-part of that network and stands under ``model.text_encoder.model.``. Nothing here imports torch.
+A published file is a checkpoint: a dictionary whose ``state_dict`` holds the tensors. Those of Lightning keep their
+network in the attribute ``model``, so every name there begins with ``model.``; the frozen text encoder is a part of
+that network and stands under ``model.text_encoder.model.``. LViT's names have no prefix, and its text encoder is not in
+the file. Nothing here imports torch.
 
 The table of a network is made by rules, in the published order: each line gives the published name, our name (``None``
 for what our networks compute themselves) and the shape.
@@ -14,18 +15,17 @@ from collections.abc import Iterator
 from functools import cache
 
 from textray.errors import unknown_name
+from textray.models.released.key_rows import Row, Shape, batch_norm, pair, under
+from textray.models.released.lvit_keys import lvit
 
 LIGHTNING_PREFIX = "model."
-"""What every name of a published ``state_dict`` begins with."""
+"""What every name of a ``state_dict`` that Lightning wrote begins with."""
 
 _CHANNELS = (96, 192, 384, 768)
 _BLOCKS = (3, 3, 9, 3)
 _WIDTH, _HIDDEN, _TOKENS, _PLACES = 768, 128, 24, 5000
 _SLOTS = (9, 12, 24)
 _VOCABULARY = 30522
-
-Shape = tuple[int, ...]
-_Row = tuple[str, str | None, Shape]
 
 
 def published(name: str) -> dict[str, Shape]:
@@ -62,20 +62,20 @@ def own_name(name: str, published_name: str) -> str | None:
     return table[published_name][0]
 
 
-def text_encoder_prefix(name: str) -> str:
+def text_encoder_prefix(name: str) -> str | None:
     """What stands before the names of the text encoder's tensors in a published checkpoint of this network.
 
     Behind it come the names of CXR-BERT's own file: the trunk under ``bert.``, heads under ``cls.`` and
-    ``cls_projection_head.``.
+    ``cls_projection_head.``. ``None`` for a network whose checkpoints hold no text encoder.
     """
     _table(name)
-    return f"{LIGHTNING_PREFIX}text_encoder.model."
+    return None if name in _BARE else f"{LIGHTNING_PREFIX}text_encoder.model."
 
 
 def published_text_encoder(name: str) -> dict[str, Shape]:
     """Tensors of CXR-BERT inside a published checkpoint, full names with their shapes, in published order."""
     prefix = text_encoder_prefix(name)
-    return {f"{prefix}{theirs}": shape for theirs, _, shape in _cxr_bert()}
+    return {} if prefix is None else {f"{prefix}{theirs}": shape for theirs, _, shape in _cxr_bert()}
 
 
 @cache
@@ -83,42 +83,23 @@ def _table(name: str) -> dict[str, tuple[str | None, Shape]]:
     """Our name and the shape of each published tensor of a network."""
     if name not in _NETWORKS:
         raise unknown_name("published network", name, _NETWORKS)
-    rows = _under(LIGHTNING_PREFIX, "", _NETWORKS[name]())
+    rows = under("" if name in _BARE else LIGHTNING_PREFIX, "", _NETWORKS[name]())
     return {theirs: (ours, shape) for theirs, ours, shape in rows}
 
 
-def _under(theirs: str, ours: str, rows: Iterator[_Row]) -> Iterator[_Row]:
-    """Rows with prefixes before both names."""
-    for their_name, our_name, shape in rows:
-        yield theirs + their_name, None if our_name is None else ours + our_name, shape
-
-
-def _pair(theirs: str, ours: str, *weight: int) -> Iterator[_Row]:
-    """A weight, and a bias as long as the weight's first side."""
-    yield f"{theirs}.weight", f"{ours}.weight", weight
-    yield f"{theirs}.bias", f"{ours}.bias", weight[:1]
-
-
-def _batch_norm(theirs: str, ours: str, width: int) -> Iterator[_Row]:
-    yield from _pair(theirs, ours, width)
-    for part in ("running_mean", "running_var"):
-        yield f"{theirs}.{part}", f"{ours}.{part}", (width,)
-    yield f"{theirs}.num_batches_tracked", f"{ours}.num_batches_tracked", ()
-
-
-def _attention(theirs: str, ours: str, width: int) -> Iterator[_Row]:
+def _attention(theirs: str, ours: str, width: int) -> Iterator[Row]:
     yield f"{theirs}.in_proj_weight", f"{ours}.in_proj_weight", (3 * width, width)
     yield f"{theirs}.in_proj_bias", f"{ours}.in_proj_bias", (3 * width,)
-    yield from _pair(f"{theirs}.out_proj", f"{ours}.out_proj", width, width)
+    yield from pair(f"{theirs}.out_proj", f"{ours}.out_proj", width, width)
 
 
-def _block(c: int, *, gamma: str, norm: str) -> Iterator[_Row]:
+def _block(c: int, *, gamma: str, norm: str) -> Iterator[Row]:
     """A block of ConvNeXt."""
     yield gamma, "gamma", (c,)
-    yield from _pair("dwconv", "conv_dw", c, 1, 7, 7)
-    yield from _pair(norm, "norm", c)
-    yield from _pair("pwconv1", "mlp.fc1", 4 * c, c)
-    yield from _pair("pwconv2", "mlp.fc2", c, 4 * c)
+    yield from pair("dwconv", "conv_dw", c, 1, 7, 7)
+    yield from pair(norm, "norm", c)
+    yield from pair("pwconv1", "mlp.fc1", 4 * c, c)
+    yield from pair("pwconv2", "mlp.fc2", c, 4 * c)
 
 
 def _our_blocks(stage: int) -> str:
@@ -126,101 +107,101 @@ def _our_blocks(stage: int) -> str:
     return "trunk.stages.0.1.blocks" if stage == 0 else f"trunk.stages.{stage}.blocks"
 
 
-def _trunk_of_mmi_unet() -> Iterator[_Row]:
+def _trunk_of_mmi_unet() -> Iterator[Row]:
     """ConvNeXt-T in the style of its own authors: all downsampling layers, then all stages."""
-    yield from _pair("downsample_layers.0.0", "trunk.stages.0.0.0", 96, 3, 4, 4)
-    yield from _pair("downsample_layers.0.1", "trunk.stages.0.0.1", 96)
+    yield from pair("downsample_layers.0.0", "trunk.stages.0.0.0", 96, 3, 4, 4)
+    yield from pair("downsample_layers.0.1", "trunk.stages.0.0.1", 96)
     for s in (1, 2, 3):
         before, c = _CHANNELS[s - 1 : s + 1]
-        yield from _pair(f"downsample_layers.{s}.0", f"trunk.stages.{s}.downsample.0", before)
-        yield from _pair(f"downsample_layers.{s}.1", f"trunk.stages.{s}.downsample.1", c, before, 2, 2)
+        yield from pair(f"downsample_layers.{s}.0", f"trunk.stages.{s}.downsample.0", before)
+        yield from pair(f"downsample_layers.{s}.1", f"trunk.stages.{s}.downsample.1", c, before, 2, 2)
     for s, c in enumerate(_CHANNELS):
         for b in range(_BLOCKS[s]):
-            yield from _under(f"stages.{s}.{b}.", f"{_our_blocks(s)}.{b}.", _block(c, gamma="gamma", norm="norm"))
+            yield from under(f"stages.{s}.{b}.", f"{_our_blocks(s)}.{b}.", _block(c, gamma="gamma", norm="norm"))
 
 
-def _trunk_of_guide_decoder() -> Iterator[_Row]:
+def _trunk_of_guide_decoder() -> Iterator[Row]:
     """ConvNeXt-T in the style of the transformers library: stage by stage."""
-    yield from _pair("embeddings.patch_embeddings", "trunk.stages.0.0.0", 96, 3, 4, 4)
-    yield from _pair("embeddings.layernorm", "trunk.stages.0.0.1", 96)
+    yield from pair("embeddings.patch_embeddings", "trunk.stages.0.0.0", 96, 3, 4, 4)
+    yield from pair("embeddings.layernorm", "trunk.stages.0.0.1", 96)
     for s, c in enumerate(_CHANNELS):
         stage = f"encoder.stages.{s}"
         if s:
             before = _CHANNELS[s - 1]
-            yield from _pair(f"{stage}.downsampling_layer.0", f"trunk.stages.{s}.downsample.0", before)
-            yield from _pair(f"{stage}.downsampling_layer.1", f"trunk.stages.{s}.downsample.1", c, before, 2, 2)
+            yield from pair(f"{stage}.downsampling_layer.0", f"trunk.stages.{s}.downsample.0", before)
+            yield from pair(f"{stage}.downsampling_layer.1", f"trunk.stages.{s}.downsample.1", c, before, 2, 2)
         for b in range(_BLOCKS[s]):
             block = _block(c, gamma="layer_scale_parameter", norm="layernorm")
-            yield from _under(f"{stage}.layers.{b}.", f"{_our_blocks(s)}.{b}.", block)
-    yield from _pair("layernorm", "final_norm", 768)
+            yield from under(f"{stage}.layers.{b}.", f"{_our_blocks(s)}.{b}.", block)
+    yield from pair("layernorm", "final_norm", 768)
 
 
-def _text_head() -> Iterator[_Row]:
-    yield from _pair("text_encoder.project_head.0", "text_head.0", _WIDTH, _WIDTH)
-    yield from _pair("text_encoder.project_head.1", "text_head.1", _WIDTH)
-    yield from _pair("text_encoder.project_head.3", "text_head.3", _WIDTH, _WIDTH)
+def _text_head() -> Iterator[Row]:
+    yield from pair("text_encoder.project_head.0", "text_head.0", _WIDTH, _WIDTH)
+    yield from pair("text_encoder.project_head.1", "text_head.1", _WIDTH)
+    yield from pair("text_encoder.project_head.3", "text_head.3", _WIDTH, _WIDTH)
 
 
-def _fusion() -> Iterator[_Row]:
+def _fusion() -> Iterator[Row]:
     """The four fusion blocks."""
     for s, c in enumerate(_CHANNELS):
         theirs, ours = f"fusion{s + 1}", f"fusion.{s}"
         for branch, own_branch in (("fusion_v", "image"), ("fusion_t", "text")):
-            yield from _under(f"{theirs}.{branch}.", f"{ours}.{own_branch}.", _fusion_branch(c))
+            yield from under(f"{theirs}.{branch}.", f"{ours}.{own_branch}.", _fusion_branch(c))
         yield f"{theirs}.zoom_in.weight", f"{ours}.reduce_image.weight", (c, c, 2, 2)
         yield f"{theirs}.zoom_out.weight", f"{ours}.restore_image.weight", (c, c, 2, 2)
-        yield from _pair(f"{theirs}.linear1", f"{ours}.reduce_text", c, _WIDTH)
-        yield from _pair(f"{theirs}.linear2", f"{ours}.restore_text", _WIDTH, c)
-        yield from _pair(f"{theirs}.ln_v", f"{ours}.image_norm", c)
-        yield from _pair(f"{theirs}.ln_t", f"{ours}.text_norm", c)
+        yield from pair(f"{theirs}.linear1", f"{ours}.reduce_text", c, _WIDTH)
+        yield from pair(f"{theirs}.linear2", f"{ours}.restore_text", _WIDTH, c)
+        yield from pair(f"{theirs}.ln_v", f"{ours}.image_norm", c)
+        yield from pair(f"{theirs}.ln_t", f"{ours}.text_norm", c)
 
 
-def _fusion_branch(c: int) -> Iterator[_Row]:
+def _fusion_branch(c: int) -> Iterator[Row]:
     yield from _attention("self_attn", "self_attention", c)
     yield from _attention("multihead_attn", "cross_attention", c)
-    yield from _pair("linear1", "feed_forward.expand", _HIDDEN, c)
-    yield from _pair("linear2", "feed_forward.reduce", c, _HIDDEN)
+    yield from pair("linear1", "feed_forward.expand", _HIDDEN, c)
+    yield from pair("linear2", "feed_forward.reduce", c, _HIDDEN)
     for theirs, ours in (("norm1", "self_norm"), ("norm2", "cross_norm"), ("norm3", "feed_norm")):
-        yield from _pair(theirs, ours, c)
+        yield from pair(theirs, ours, c)
 
 
-def _guide_layer(c: int, slots: int) -> Iterator[_Row]:
+def _guide_layer(c: int, slots: int) -> Iterator[Row]:
     yield "scale", "scale", ()
-    yield from _pair("self_attn_norm", "self_out_norm", c)
-    yield from _pair("cross_attn_norm", "cross_out_norm", c)
+    yield from pair("self_attn_norm", "self_out_norm", c)
+    yield from pair("cross_attn_norm", "cross_out_norm", c)
     yield from _attention("self_attn", "self_attention", c)
     yield from _attention("cross_attn", "cross_attention", c)
-    yield from _pair("text_project.0", "mix_tokens", slots, _TOKENS, 1)
-    yield from _pair("text_project.2", "project_text", c, _WIDTH)
+    yield from pair("text_project.0", "mix_tokens", slots, _TOKENS, 1)
+    yield from pair("text_project.2", "project_text", c, _WIDTH)
     yield "vis_pos.pe", None, (1, _PLACES, c)
     yield "txt_pos.pe", None, (1, slots, c)
-    yield from _pair("norm1", "self_in_norm", c)
-    yield from _pair("norm2", "cross_in_norm", c)
+    yield from pair("norm1", "self_in_norm", c)
+    yield from pair("norm2", "cross_in_norm", c)
 
 
-def _guided_levels() -> Iterator[_Row]:
+def _guided_levels() -> Iterator[Row]:
     """The three levels of GuideDecoder, deepest first; theirs are called by the stride of what they make."""
     for level, theirs in ((2, "decoder16"), (1, "decoder8"), (0, "decoder4")):
         c, deeper = _CHANNELS[level : level + 2]
         guide = _guide_layer(deeper, _SLOTS[level])
-        yield from _under(f"{theirs}.guide_layer.", f"decoder.{level}.guide.", guide)
+        yield from under(f"{theirs}.guide_layer.", f"decoder.{level}.guide.", guide)
         block, up = f"{theirs}.decoder.conv_block", f"decoder.{level}.up"
         yield f"{theirs}.decoder.transp_conv.conv.weight", f"{up}.upsample.weight", (deeper, c, 2, 2)
         yield f"{block}.conv1.conv.weight", f"{up}.mix.0.weight", (c, 2 * c, 3, 3)
         yield f"{block}.conv2.conv.weight", f"{up}.mix.3.weight", (c, c, 3, 3)
-        yield from _batch_norm(f"{block}.norm1", f"{up}.mix.1", c)
-        yield from _batch_norm(f"{block}.norm2", f"{up}.mix.4", c)
+        yield from batch_norm(f"{block}.norm1", f"{up}.mix.1", c)
+        yield from batch_norm(f"{block}.norm2", f"{up}.mix.4", c)
 
 
-def _head() -> Iterator[_Row]:
-    yield from _pair("decoder1.conv_block", "head.expand", 384, 96, 3, 3)
-    yield from _pair("out.conv.conv", "head.read", 1, 24, 1, 1)
+def _head() -> Iterator[Row]:
+    yield from pair("decoder1.conv_block", "head.expand", 384, 96, 3, 3)
+    yield from pair("out.conv.conv", "head.read", 1, 24, 1, 1)
 
 
-def _mmi_unet() -> Iterator[_Row]:
+def _mmi_unet() -> Iterator[Row]:
     yield from _trunk_of_mmi_unet()
-    yield from _pair("norm", "final_norm", 768)
-    yield from _pair("head", "classifier", 1, 768)
+    yield from pair("norm", "final_norm", 768)
+    yield from pair("head", "classifier", 1, 768)
     yield from _text_head()
     yield from _fusion()
     for level in (2, 1, 0):
@@ -228,34 +209,35 @@ def _mmi_unet() -> Iterator[_Row]:
         theirs, ours = f"decode{level + 2}", f"decoder.{level}"
         yield f"{theirs}.up.weight", f"{ours}.upsample.weight", (deeper, c, 2, 2)
         yield f"{theirs}.up.bias", f"{ours}.upsample.bias", (c,)
-        yield from _pair(f"{theirs}.conv_bn_relu.0", f"{ours}.mix.0", c, 2 * c, 3, 3)
-        yield from _batch_norm(f"{theirs}.conv_bn_relu.1", f"{ours}.mix.1", c)
+        yield from pair(f"{theirs}.conv_bn_relu.0", f"{ours}.mix.0", c, 2 * c, 3, 3)
+        yield from batch_norm(f"{theirs}.conv_bn_relu.1", f"{ours}.mix.1", c)
     yield from _head()
 
 
-def _encoders_of_guide_decoder() -> Iterator[_Row]:
-    yield from _under("encoder.model.", "", _trunk_of_guide_decoder())
-    yield from _pair("encoder.project_head", "image_head", _WIDTH, 768)
+def _encoders_of_guide_decoder() -> Iterator[Row]:
+    yield from under("encoder.model.", "", _trunk_of_guide_decoder())
+    yield from pair("encoder.project_head", "image_head", _WIDTH, 768)
     yield from _text_head()
 
 
-def _mmi_unet_gd() -> Iterator[_Row]:
+def _mmi_unet_gd() -> Iterator[Row]:
     yield from _encoders_of_guide_decoder()
     yield from _fusion()
     yield from _guided_levels()
     yield from _head()
 
 
-def _guide_decoder() -> Iterator[_Row]:
+def _guide_decoder() -> Iterator[Row]:
     yield from _encoders_of_guide_decoder()
     yield from _guided_levels()
     yield from _head()
 
 
-_NETWORKS = {"mmi_unet": _mmi_unet, "mmi_unet_gd": _mmi_unet_gd, "guide_decoder": _guide_decoder}
+_NETWORKS = {"mmi_unet": _mmi_unet, "mmi_unet_gd": _mmi_unet_gd, "guide_decoder": _guide_decoder, "lvit": lvit}
+_BARE = ("lvit",)  # names without Lightning's prefix, and no text encoder among them
 
 
-def _cxr_bert() -> Iterator[_Row]:
+def _cxr_bert() -> Iterator[Row]:
     """CXR-BERT as its own file names it: a BERT-base, a language-model head, a projection head."""
     w = _WIDTH
     for part, rows in (("word", _VOCABULARY), ("position", 512), ("token_type", 2)):
@@ -278,7 +260,7 @@ def _cxr_bert() -> Iterator[_Row]:
     yield from _unmapped("cls_projection_head.dense_to_output", 128, 128)
 
 
-def _unmapped(theirs: str, *weight: int) -> Iterator[_Row]:
+def _unmapped(theirs: str, *weight: int) -> Iterator[Row]:
     """A weight and its bias that no network of ours holds."""
     yield f"{theirs}.weight", None, weight
     yield f"{theirs}.bias", None, weight[:1]

@@ -1,0 +1,124 @@
+"""How the authors' codes bring film and report to each network whose checkpoints can be imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from textray.nn.text_encoder import TextEncoder
+from textray.preprocess import Preprocess
+from textray.text.report import bank_sentences
+
+_SIZE = (224, 224)
+_VECTORS = 10
+_FILLING = " EOF XXX"
+
+Bank = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convention:
+    """What a published network expects of its input, and what of that is said in its card.
+
+    Attributes:
+        preprocess: From a film to its pixels.
+        text_encoder: Registry name of the frozen text encoder.
+        max_tokens: Longest text that this encoder reads, its marks included.
+        bank: Features ``(64, L, D)`` and mask ``(64, L)`` of the zone sentences as the network reads them.
+        landmark: A word that the encoder's vocabulary holds whole, and others do not.
+        landmark_id: Its number there, ``None`` where the word alone tells.
+        needed: Files of the encoder's folder without which nothing can be done.
+        no_folder: Why there must be such a folder.
+        told_film: How films reach it, for the card.
+        told_text: How reports reach it, for the card.
+    """
+
+    preprocess: Preprocess
+    text_encoder: str
+    max_tokens: int
+    bank: Callable[[TextEncoder], Bank]
+    landmark: str
+    landmark_id: int | None = None
+    needed: tuple[str, ...] = ("config.json", "vocab.txt")
+    no_folder: str
+    told_film: str
+    told_text: str
+
+    def knows(self, encoder: TextEncoder) -> bool:
+        """True where an encoder's vocabulary is the one that the network learnt with, as far as one word can tell."""
+        found = encoder.tokenizer.token_to_id(self.landmark)
+        return found is not None and self.landmark_id in (None, found)
+
+
+def padded_bank(encoder: TextEncoder) -> Bank:
+    """The sentences padded to the encoder's longest text, padding as the encoder gives it, all of it to be attended."""
+    features, mask = encoder(bank_sentences(), attend_padding=True)
+    return features, mask
+
+
+def vector_bank(encoder: TextEncoder) -> Bank:
+    """The sentences as the 10 vectors that LViT reads of each."""
+    features = torch.stack([word_vectors(encoder, sentence) for sentence in bank_sentences()])
+    return features, torch.ones(features.shape[:2], dtype=torch.bool)
+
+
+def word_vectors(encoder: TextEncoder, text: str) -> Tensor:
+    """Vectors of the first 10 words and punctuation marks of a text, without the encoder's own marks.
+
+    A text of fewer has the words ``EOF XXX`` behind it, as often as needed. The encoder reads all of it, cut or not.
+
+    Args:
+        encoder: The frozen encoder.
+        text: One sentence.
+
+    Returns:
+        ``(10, D)`` float32.
+    """
+    while len(encoder.tokens(text)) - 2 < _VECTORS:  # [CLS] and [SEP]
+        text += _FILLING
+    return encoder.encode(text)[1:-1][:_VECTORS]
+
+
+_CXR_BERT = Convention(
+    preprocess=Preprocess(
+        size=_SIZE, normalise="zscore", channels=3, letterbox=False, transpose=True, interpolation="bicubic"
+    ),
+    text_encoder="cxr_bert",
+    max_tokens=24,
+    bank=padded_bank,
+    landmark="pneumothorax",  # BERTs of general English know it only in pieces
+    no_folder="the checkpoint carries no vocabulary: it holds the text encoder's weights, but not the list of its "
+    "words",
+    told_film="Films are resized to 224 × 224 with rows and columns swapped, as in training; masks come back upright.",
+    told_text="24 tokens each, padding included",
+)
+
+_LVIT = Convention(
+    preprocess=Preprocess(size=_SIZE, normalise="unit", channels=3),
+    text_encoder="bert_uncased",
+    max_tokens=32,
+    bank=vector_bank,
+    landmark="the",
+    landmark_id=1996,
+    needed=("config.json", "vocab.txt", "model.safetensors"),
+    no_folder="the checkpoint carries no text encoder",
+    told_film="Films are resized to 224 × 224, three equal channels in [0, 1].",
+    told_text="the vectors of their first 10 words and marks, so that most lose what they say of the second lung",
+)
+
+CONVENTIONS: dict[str, Convention] = {
+    "mmi_unet": _CXR_BERT,
+    "mmi_unet_gd": _CXR_BERT,
+    "guide_decoder": _CXR_BERT,
+    "lvit": _LVIT,
+}
+"""By registry name."""
+
+
+def unknown_words(encoder: TextEncoder, sentences: Sequence[str]) -> list[str]:
+    """Those of the sentences that have words which an encoder does not know."""
+    unknown = encoder.tokenizer.token_to_id("[UNK]")
+    return [sentence for sentence in sentences if unknown in encoder.tokens(sentence)]
