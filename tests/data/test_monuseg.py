@@ -11,6 +11,7 @@ from PIL import Image
 
 from textray.data.base import open_reader
 from textray.data.monuseg import MoNuSeg, patient_of
+from textray.data.pairs import header_size
 from textray.errors import DataError, InputError, LayoutError
 from textray.io.read import read_mask
 from textray.preprocess import Preprocess
@@ -75,6 +76,16 @@ def test_pictures_are_read_in_colour_png_and_tiff_alike(monuseg: Path, split: st
         np.testing.assert_allclose(image.pixels, np.asarray(stored) / 255, atol=1e-6)
     with pytest.raises(InputError):
         Preprocess(size=(32, 32)).read(sample.image_path)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+def test_a_header_tells_the_size_as_displayed(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"turned{suffix}"
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(path, exif=exif)
+    assert header_size(path) == COLOUR.read(path).grid.shape == (40, 30)
 
 
 def test_a_missing_part_is_refused_only_where_it_is_asked_for(monuseg: Path) -> None:

@@ -1,4 +1,4 @@
-"""PNG and JPEG: what is there is read with its true range; what is damaged or no film is refused by name."""
+"""PNG, JPEG and TIFF: what is there is read with its true range; what is damaged or no film is refused by name."""
 
 import hashlib
 import io
@@ -300,3 +300,42 @@ def test_a_damaged_picture_is_read_or_refused(kind, at, new, levels, raster, put
 def test_detect_does_not_read_the_name():
     assert detect(b"\xff\xd8\xff\xe0") == "jpeg"
     assert detect(b"II*\x00" + bytes(124) + b"DICM") == "dicom"  # a preamble may hold anything
+
+
+def tiff(picture: PILImage.Image, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="TIFF", **options)
+    return buffer.getvalue()
+
+
+def coloured() -> PILImage.Image:
+    rows, columns = np.mgrid[:40, :30]
+    return PILImage.fromarray(np.stack([rows * 6, columns * 8, rows + columns], axis=-1).astype(np.uint8))
+
+
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate"])
+def test_a_tiff_is_read_where_colour_is_wanted(put, compression):
+    image = read(put(tiff(coloured(), compression=compression)), color=True)
+    np.testing.assert_allclose(image.pixels, np.asarray(coloured()) / 255, atol=1e-6)
+    assert image.info["format"] == "tiff"
+
+
+def test_a_tiff_is_turned_upright_by_its_tag(put):
+    turned = coloured().transpose(PILImage.Transpose.ROTATE_90)  # shown right when turned by 90 degrees clockwise
+    image = read(put(tiff(turned, tiffinfo={0x0112: 6})), color=True)
+    np.testing.assert_allclose(image.pixels, np.asarray(coloured()) / 255, atol=1e-6)
+    assert image.grid.transform == "exif-6"
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (tiff(coloured(), save_all=True, append_images=[coloured()]), "E_MULTIFRAME"),
+        (tiff(coloured())[:2000], "E_TRUNCATED"),
+        (tiff(coloured().convert("CMYK")), "E_COLOR"),
+    ],
+)
+def test_other_tiffs_are_refused_by_their_kind(put, data, code):
+    with pytest.raises(InputError) as caught:
+        read(put(data), color=True)
+    assert caught.value.code == code

@@ -115,7 +115,8 @@ def header_size(path: Path) -> tuple[int, int]:
             return height, width
         with PILImage.open(path) as picture:
             width, height = picture.size
-            turned = picture.getexif().get(0x0112) in _TRANSPOSED
+            # Pillow tells the size of a TIFF as displayed, that of other kinds as stored.
+            turned = picture.format != "TIFF" and picture.getexif().get(0x0112) in _TRANSPOSED
     except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
         raise InputError(f"{path.name} cannot be opened as a picture", came=type(error).__name__) from error
     return (width, height) if turned else (height, width)

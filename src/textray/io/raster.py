@@ -142,8 +142,10 @@ def _open(data: bytes, kind: str) -> PILImage.Image:
 
 def _convert(picture: PILImage.Image, kind: str) -> Raster:
     stored_mode = picture.mode
+    turned = _orientation(picture) if kind == "TIFF" else None  # Pillow turns a TIFF upright while it is loaded
     picture.load()
-    orientation, notices = _orientation(picture)
+    orientation, notices = turned or _orientation(picture)
+    left = 1 if turned else orientation
     info: dict[str, Any] = {"format": kind.lower(), "mode": stored_mode, "exif_orientation": orientation}
     opacity: NDArray[np.uint8] | None = None
     if picture.mode in _SIXTEEN_BIT_MODES:
@@ -166,9 +168,9 @@ def _convert(picture: PILImage.Image, kind: str) -> Raster:
         top = 1 if picture.mode == "1" and not has_opacity else 255
     info["bits"] = {1: 1, 255: 8, 65535: 16}[top]
     return Raster(
-        levels=upright(levels, orientation),
+        levels=upright(levels, left),
         top=top,
-        opacity=None if opacity is None else upright(opacity, orientation),
+        opacity=None if opacity is None else upright(opacity, left),
         transform="" if orientation == 1 else f"exif-{orientation}",
         info=info,
         notices=notices,
