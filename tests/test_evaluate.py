@@ -20,6 +20,7 @@ from textray.errors import DataError, OutputError, UsageError
 from textray.evaluate import evaluate, score
 from textray.inference.bundle import Bundle, seal
 from textray.inference.cases import segment
+from textray.inference.evaluation_files import check
 from textray.inference.predictor import Inference, Predictor
 from textray.io.read import read_mask
 from textray.preprocess import Preprocess
@@ -214,6 +215,17 @@ def test_sides_without_oracle_give_the_same_sides(bundle, root, done, tmp_path):
     assert summary["sides"] == done[1]["sides"]
     assert list(summary["modes"]) == ["none"]
     assert {row["mode"] for row in read_csv(tmp_path / "cases.csv")} == {"none"}
+
+
+def test_the_files_of_a_run_belong_together(bundle, root, done, tmp_path):
+    shutil.copytree(done[0], tmp_path / "out")
+    check(tmp_path / "out")
+    run(bundle, root, tmp_path / "out", modes=("none",))
+    check(tmp_path / "out")
+    assert not (tmp_path / "out" / "sides.csv").exists()  # it was the earlier run's
+    shutil.copy(done[0] / "cases.csv", tmp_path / "out")
+    with pytest.raises(DataError, match="different evaluations"):
+        check(tmp_path / "out")
 
 
 def test_the_same_run_gives_the_same_numbers(bundle, root, done, tmp_path):

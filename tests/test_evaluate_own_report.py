@@ -20,6 +20,7 @@ from textray.inference.bundle import Bundle, seal
 from textray.inference.cases import segment
 from textray.inference.predictor import Inference, Predictor
 from textray.io.read import read
+from textray.metrics.table import cell
 from textray.preprocess import Preprocess
 from textray.records import Laterality, Report, Zones, ZoneState
 from textray.text.report import parse_caption, sentence
@@ -93,7 +94,7 @@ def writer():
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 
-def make_bundle(folder, *, writes=True, text_free=None):
+def make_bundle(folder, *, writes=True, text_free=None, provenance=None):
     folder.mkdir()
     onnx.save(writer(), folder / "model.onnx")
     (folder / "preprocess.json").write_text(json.dumps(Preprocess(size=(SIDE, SIDE)).to_dict()))
@@ -111,7 +112,7 @@ def make_bundle(folder, *, writes=True, text_free=None):
         model_config={},
         threshold=0.5,
         text_encoder="tiny",
-        provenance={},
+        provenance=provenance or {},
         zone_rows=ROWS,
         zone_thresholds=THRESHOLDS if writes else None,
         text_free=text_free,
@@ -193,10 +194,41 @@ def test_report_follows_from_the_cases(root, done):
     assert report["images_without_caption"] == 0
     assert report["text"]["images"] == len(rows)
     assert 0 < report["text"]["scores"]["meteor_exact_stem"]["value"] < 1
+    silent = [row for row in read_cases(out, "none").values() if rows[row["image"]]["zones"]]
+    assert len(silent) == len(used)
+    tp, fp, fn = (sum(int(row[k]) for row in silent) for k in ("tp", "fp", "fn"))
+    without = report["none_where_used"]
+    assert without["dice_pooled"]["value"] == pytest.approx(2 * tp / (2 * tp + fp + fn))
+    assert without["iou_per_image"]["value"] == pytest.approx(np.mean([float(row["iou"]) for row in silent]))
+    assert without["dice_pooled"] != summary["modes"]["none"]["dice_pooled"]  # not that of all images
+    for name, found in report["paired_where_used"].items():
+        assert found["value"] == pytest.approx(alone[name]["value"] - without[name]["value"])
+        assert found["low"] <= found["value"] <= found["high"]
     page = (out / "summary.md").read_text()
+    cells = " | ".join(cell(report[f"{name}_where_used"]["dice_pooled"]) for name in ("scores", "none", "paired"))
+    assert f"| `dice_pooled` | {cells} |" in page
     assert f"A sentence was written and used on {len(used)} images" in page
     for words in ("All six zones right", "`bleu_4`", "nrefs:1|", "| right lower |", "| generated - none |"):
         assert words in page
+
+
+def test_scores_where_a_sentence_was_used_stand_alone_without_mode_none(bundle, root, tmp_path):
+    report = run(bundle, root, tmp_path, ["generated"])["report"]
+    assert report["scores_where_used"]
+    assert (report["none_where_used"], report["paired_where_used"]) == (None, None)
+    assert "none, the same images" not in (tmp_path / "summary.md").read_text()
+
+
+@pytest.mark.parametrize(("dropout", "learnt"), [(0.0, False), (0.5, True)])
+def test_a_score_without_a_report_that_was_not_learnt_is_told_as_such(root, tmp_path, dropout, learnt):
+    facts = {"data": {"report_dropout": dropout}, "self_guided": 0.0}
+    summary = run(make_bundle(tmp_path / "writer", provenance=facts), root, tmp_path / "out", ["none", "oracle"])
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["learnt_without_report"] is learnt
+    page = (tmp_path / "out" / "summary.md").read_text()
+    for told in (summary["text_modes"]["none"], page):
+        assert ("the training of this network left no report out" in told) is not learnt
+    assert ("W_NONE_NOT_LEARNT" in page) is not learnt
+    assert "left no report out" not in summary["text_modes"]["oracle"]
 
 
 def test_differences_of_modes_are_paired(done):

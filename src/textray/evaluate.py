@@ -1,8 +1,8 @@
-"""Scores of a bundle on a split, for each text mode: cases first, then the summary.
+"""Scores of a bundle on a split, for each text mode.
 
 A run reads every image once, preprocesses it once, and asks the network once for each text mode. Masks are compared on
 the image's own grid. Results: ``cases.csv`` (one row for each image and mode), ``summary.json``, ``summary.md`` and,
-where asked for, ``sides.csv``.
+where asked for, ``sides.csv``, written together at the end.
 """
 
 from __future__ import annotations
@@ -28,16 +28,17 @@ from textray.data.text_modes import (
 )
 from textray.errors import DataError, UsageError
 from textray.inference import captions as known_captions
+from textray.inference import evaluation_files, silence
 from textray.inference.bundle import Bundle
 from textray.inference.case_tables import case_table, side_table
 from textray.inference.cases import Case, Segmenter, Texts, counts_of, segment
 from textray.inference.predictor import Predictor
-from textray.io.write import atomic_write, check_writable, write_json
+from textray.io.write import check_writable
 from textray.metrics import intervals
 from textray.metrics.reports import report_summary
 from textray.metrics.segmentation import SCORES, case_columns, check_protocol, empty_counts
 from textray.metrics.sides import SideCase, can_tell, side_summary
-from textray.metrics.table import HEADLINE, summary_page
+from textray.metrics.table import HEADLINE, NONE_NOT_LEARNT
 from textray.metrics.text import TextScorer
 from textray.provenance import git_state
 
@@ -114,6 +115,7 @@ def evaluate(
     summary: dict[str, Any] = {
         "textray": __version__,
         "model": bundle.describe(),
+        "learnt_without_report": None if bundle.text_encoder is None else silence.learnt(bundle.provenance),
         "data": {
             "name": data,
             "split": split,
@@ -155,7 +157,7 @@ def score(
     sides: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Segment samples in each mode, write cases, then summary; what `evaluate` does once it has opened everything.
+    """Segment samples in each mode and write the results; what `evaluate` does once it has opened everything.
 
     Args:
         segmenter: The network.
@@ -187,7 +189,7 @@ def score(
     )
     by_mode = {mode: list(cases[mode].values()) for mode in modes}
     free = any(sample.report.free for sample in samples)
-    atomic_write(out / "cases.csv", case_table(by_mode, captions=free))
+    tables = {evaluation_files.CASES: case_table(by_mode, captions=free)}
     known = {s.patient_id for s in samples if s.patient_id is not None}
     summary = dict(facts) | {
         "images": len(samples),
@@ -202,16 +204,16 @@ def score(
         "empty": {str(mode): empty_counts(counts_of(found)) for mode, found in by_mode.items()},
         "paired": _paired(by_mode),
     }
+    if TextMode.NONE in by_mode and facts.get("learnt_without_report") is False:
+        summary["text_modes"][TextMode.NONE] += f"; {NONE_NOT_LEARNT}"
     if scorer is not None:
-        summary["report"] = _own_report(by_mode[TextMode.GENERATED], scorer)
+        summary["report"] = _own_report(by_mode[TextMode.GENERATED], by_mode.get(TextMode.NONE), scorer)
     if sides:
         films = {i: _side_case(cases[TextMode.ORACLE][i], case) for i, case in cases[_MIRRORED].items()}
-        atomic_write(out / "sides.csv", side_table((samples[i], film) for i, film in films.items()))
+        tables[evaluation_files.SIDES] = side_table((samples[i], film) for i, film in films.items())
         summary["sides"] = side_summary(list(films.values()))
     summary["seconds"] = round(time.perf_counter() - started, 1)
-    write_json(out / "summary.json", summary)
-    atomic_write(out / "summary.md", summary_page(summary).encode())
-    return summary
+    return evaluation_files.write(out, tables, summary)
 
 
 def _samples(data: str, root: Path | None, split: str, captions: str, split_by: str | None) -> list[Sample]:
@@ -305,10 +307,12 @@ def _paired(by_mode: Mapping[TextMode, Sequence[Case]]) -> dict[str, dict[str, d
     return differences
 
 
-def _own_report(cases: Sequence[Case], scorer: TextScorer) -> dict[str, Any]:
+def _own_report(cases: Sequence[Case], silent: Sequence[Case] | None, scorer: TextScorer) -> dict[str, Any]:
+    """The summary's ``report``; ``silent`` are the same images in mode ``none``, where that was measured."""
     captions = [case.sample.report for case in cases]
     groups = [case.sample.group for case in cases]
-    return report_summary([case.zones for case in cases], captions, counts_of(cases), groups, scorer)
+    without = None if silent is None else counts_of(silent)
+    return report_summary([c.zones for c in cases], captions, counts_of(cases), groups, scorer, without=without)
 
 
 def _side_case(true: Case, mirrored: Case) -> SideCase:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from textray.errors import DataError
-from textray.inference.outputs import write_together
+from textray.inference.outputs import clean, write_together
 from textray.io.write import atomic_write, write_json
 from textray.metrics.table import summary_page
 
@@ -37,6 +37,7 @@ def write(folder: Path, tables: Mapping[str, bytes], summary: Mapping[str, Any])
         DiskError: If the disk is full.
         OutputError: If the folder cannot be written to.
     """
+    clean(folder)  # what a killed run left half-written
     contents = dict(tables)
     # The page names the tables' hashes, and the summary the page's.
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
@@ -64,7 +65,7 @@ def check(folder: Path) -> None:
     Raises:
         DataError: If the summary is missing or unreadable, or a file that it names is missing or another.
     """
-    do = "Run textray evaluate again"
+    do = "Run the evaluation again"
     try:
         summary = json.loads((folder / SUMMARY).read_bytes())
         files = dict(summary.get("files", {}))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from textray.inference import evaluation_files
 from textray.metrics.intervals import Interval, paired_difference
 from textray.metrics.segmentation import Floats, case_columns, dice_per_image, dice_pooled
 from textray.reproduce.plan import Comparison
@@ -87,7 +88,9 @@ def _cases(entries: Sequence[Entry], data: str, row: str) -> dict[int, tuple[Flo
     found = {}
     for entry in entries:
         if entry.row.name == row and entry.data == data and entry.state is State.DONE and entry.folder is not None:
-            found[int(entry.seed or 0)] = read_cases(entry.folder / "scores" / "cases.csv", entry.row.mode)
+            scores = entry.folder / "scores"
+            evaluation_files.check(scores)
+            found[int(entry.seed or 0)] = read_cases(scores / evaluation_files.CASES, entry.row.mode)
     return found
 
 
