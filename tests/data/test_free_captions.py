@@ -49,7 +49,7 @@ def write_bundle(folder: Path, make_bundle: Callable, captions: tuple[str, ...])
     (folder / "preprocess.json").write_text(json.dumps(way.to_dict()))
     seal(
         folder, name="tissue", version="0", model="mmi_unet", form="paper", model_config={}, threshold=0.5,
-        text_encoder="tiny", provenance={"data": "none"}, captions=captions,
+        text_encoder="tiny", provenance={}, captions=captions,
     )  # fmt: skip
     return folder
 
