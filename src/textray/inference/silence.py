@@ -19,7 +19,9 @@ def learnt(facts: Mapping[str, Any]) -> bool | None:
     Returns:
         ``None`` where the facts do not tell, as of weights that were not trained here.
     """
-    data = facts.get("data") or {}
+    data = facts.get("data")
+    if not isinstance(data, Mapping):  # a provenance may hold anything
+        return None
     dropout = data.get("report_dropout")
     if dropout is None:
         return None
