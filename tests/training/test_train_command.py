@@ -197,6 +197,33 @@ def test_so_does_one_of_a_network_that_writes_its_own_reports(recipe, tmp_path):
     kill_and_go_on(recipe, tmp_path)
 
 
+SEMI = (
+    RECIPE.replace("report_dropout", "labelled_fraction: 0.5\n  report_dropout").replace("light", "strong")
+    + """\
+  teacher: teacher/checkpoints/last.ckpt
+  beta: 0.5
+task: semi_supervised
+"""
+)
+"""A network that learns from images without masks too."""
+
+
+@pytest.mark.slow
+def test_so_does_one_with_pseudo_labels(recipe, tmp_path):
+    code, words = train(recipe, tmp_path / "teacher", 1, "--data.labelled_fraction=0.5")
+    assert code == 0, words
+    recipe.write_text(SEMI)
+    killed = kill_and_go_on(recipe, tmp_path)
+    (straight,) = (tmp_path / "whole" / "pseudo_labels").glob("labels-0003.u16")
+    (resumed,) = (killed / "pseudo_labels").glob("labels-0003.u16")
+    first, second = (np.fromfile(path, "<u2").astype(float) for path in (straight, resumed))
+    assert np.abs(first - second).max() < 10  # of 65535
+
+    from textray.export import export
+
+    assert export(killed / "checkpoints" / "best.ckpt", tmp_path / "bundle").preprocess.size == (32, 64)
+
+
 def test_unknown_recipe_names_the_nearest(cli):
     result = cli("train", "--config", "mmi_unet_qatta")
     assert result.code == 2
