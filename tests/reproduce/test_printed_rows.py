@@ -68,7 +68,7 @@ def test_the_tables_agree_where_they_print_the_same_row():
 
 def test_sizes_are_those_that_info_compares_with():
     printed = pytest.importorskip("textray.layer_counts").PRINTED
-    ours = {"mmi_unet": "MMI-UNet", "guide_decoder": "GuideDecoder", "unet": "UNet"}
+    ours = {"mmi_unet": "MMI-UNet", "guide_decoder": "GuideDecoder", "unet": "UNet", "lvit": "LViT"}
     for name, label in ours.items():
         assert (printed[name].millions, printed[name].gflops) == (ROWS[label].parameters, ROWS[label].flops)
     assert printed["mmi_unet_gd"].millions == MMI_UNET_TABLE_2[0].parameters

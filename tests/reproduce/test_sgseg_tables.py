@@ -96,13 +96,17 @@ def table(*rows, comparisons=()):
         ("small", "mmi-unet-table3", "mmi_unet-15", 0, "2b1d0886786597223780cab2"),
         ("small", "mmi-unet-table3", "mmi_unet-without-text", 0, "81225619082b306922e70190"),
         ("full", "mmi-unet-table1", "unet", 0, "73c923d79107a37eca23fccaa714"),
+        ("small", "sgseg-table2", "lerg", 0, "96835a17f0a8b882290029b6"),
+        ("small", "sgseg-table2", "clip", 1, "de6615cd38bdc911a7f52fc8"),
+        ("full", "sgseg-table2", "soft_zones", 0, "fb42dabf321ce9d3d3a2acbe"),
     ],
 )
 def test_rows_that_were_made_before_are_found_again(budget, name, row, seed, start, monkeypatch):
     """Hours of training hang on these; another hash means another recipe, never another way to write it down."""
     monkeypatch.setattr(trainings, "__version__", "0.1.0")
-    (found,) = [r for r in tables.TABLES[name].rows if r.name == row]
-    job = plan_job(found, QATA, seed, tables.BUDGETS[budget])
+    known, budgets = (TABLES, BUDGETS) if name in TABLES else (tables.TABLES, tables.BUDGETS)
+    (found,) = [r for r in known[name].rows if r.name == row]
+    job = plan_job(found, QATA, seed, budgets[budget])
     assert job.hash.startswith(start)
     assert job.folder.endswith(f"seed{seed}-{start[:8]}")
 
@@ -212,9 +216,14 @@ def test_every_row_has_its_recipe_and_its_place():
         for row in found.rows:
             assert row.mode in row.modes
             for budget in BUDGETS.values():
-                if row.exists:
+                if row.exists and (row.model != "lvit" or budget.name == "small"):
                     recipe = merged((budget.networks[row.recipe or row.model],))
-                    wanted = {"guide_decoder": "GuideDecoder", "sgseg": "SGSeg", "sgseg_simple": "SGSegSimple"}
+                    wanted = {
+                        "guide_decoder": "GuideDecoder",
+                        "sgseg": "SGSeg",
+                        "sgseg_simple": "SGSegSimple",
+                        "lvit": "LViT",
+                    }
                     path = recipe["model"]["network"]["class_path"]
                     assert path.split(".")[-1] == wanted.get(row.model, "UNet")
     modes = {row.name: row.mode for row in TABLES["sgseg-table2"].rows}

@@ -17,6 +17,9 @@ REPRODUCTIONS = {
     "mmi-unet-fig3": "textray.reproduce.figures:run",
     "sgseg-table1": "textray.reproduce.sgseg_tables:run",
     "sgseg-table2": "textray.reproduce.sgseg_tables:run",
+    "lvit-qata": "textray.reproduce.lvit_tables:run",
+    "lvit-monuseg": "textray.reproduce.lvit_tables:run",
+    "lvit-ablation": "textray.reproduce.lvit_tables:run",
     "sgseg-fig3": "textray.reproduce.figures:run",
     "sgseg-fig4": "textray.reproduce.own_report_figures:run",
     "sgseg-fig5": "textray.reproduce.own_report_figures:run",
@@ -37,7 +40,7 @@ class Order:
         roots: Registry name of a data set → its folder.
         out: Folder of the results.
         budget: ``full`` (the paper's configuration) or ``small`` (two hours a table on two CPU cores).
-        seeds: How many seeds a row is trained with: 0, 1, ...
+        seeds: How many seeds a row is trained with: 0, 1, ...; a few rows have more or less than the others.
         rows: Names of the rows or methods to make; empty is all.
         threads: Threads of the networks; ``None`` leaves the choice to torch and onnxruntime.
         keep_checkpoints: Keep the checkpoints of finished rows beside their bundles.

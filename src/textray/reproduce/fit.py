@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from textray.io.write import write_json
 from textray.reproduce.clock import read_clock
 from textray.reproduce.trainings import Job, Stage
 from textray.training import cli as training
+from textray.training.semi import FOLDER
 
 _TRAINED, _RUN = "trained.json", "run"
 _UNHASHED = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
@@ -80,18 +82,29 @@ def fit(job: Job | Stage, home: Path, options: Options, start: Sequence[str]) ->
     return Trained(checkpoint=best, epochs=len(seconds), steps=clock["steps"], seconds=sum(seconds))
 
 
-def run_stage(stage: Stage, options: Options) -> Trained:
+def run_stage(stage: Job | Stage, options: Options) -> Trained:
     """Make the training before a row's own, if it is not made yet; of its checkpoints only the best one stays.
 
     Raises:
         TextRayError: If the training refuses.
     """
     trained = fit(stage, home_of(options.out, stage), options, [])
-    if not options.keep_checkpoints:
-        for path in trained.checkpoint.parent.iterdir():
-            if path != trained.checkpoint:
-                path.unlink()
+    tidy(trained, options, keep_best=True)
     return trained
+
+
+def tidy(trained: Trained, options: Options, *, keep_best: bool) -> None:
+    """Remove what a finished training needed to go on: pseudo-labels, and checkpoints except perhaps the best one."""
+    if options.keep_checkpoints:
+        return
+    folder = trained.checkpoint.parent
+    shutil.rmtree(folder.parent / FOLDER, ignore_errors=True)
+    if not keep_best:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.iterdir():
+        if path != trained.checkpoint:
+            path.unlink()
 
 
 def home_of(out: Path, job: Job | Stage) -> Path:

@@ -18,7 +18,7 @@ from textray.reproduce.runner import Entry, State
 SCORES = ("dice_pooled", "iou_pooled", "dice_per_image", "iou_per_image")
 _ACCURACY = "accuracy_pooled"
 _FIELDS = (
-    "row", "label", "data", "split", "state", "reason", "seed", "text_mode", "fraction", "model", "form",
+    "row", "label", "data", "split", "state", "reason", "seed", "text_mode", "fraction", "labelled", "model", "form",
     "images_fit", "images_scored", "size", "steps", "steps_before", "epochs", "best_epoch",
     *(f"{name}{part}" for name in (*SCORES, _ACCURACY, "sentence_share") for part in ("", "_low", "_high")),
     "trainable", "gmacs", "train_seconds", "evaluate_seconds",
@@ -241,7 +241,11 @@ def _answers(table: Table, data: str, entries: Sequence[Entry], title: str) -> l
 def _provenance(entries: Sequence[Entry], seeds: int) -> list[str]:
     # Rows that are one training in two modes have one result.
     results = list({str(entry.folder): entry.result for entry in entries if entry.result is not None}.values())
-    lines = [f"Seeds: {', '.join(map(str, range(seeds)))}; a seed also chooses the patients of a share of the data."]
+    others = {e.row.label: e.row.seeds_of(range(seeds)) for e in entries if e.row.more_seeds}
+    named = "".join(f"; {label}: {', '.join(map(str, own))}" for label, own in others.items())
+    lines = [
+        f"Seeds: {', '.join(map(str, range(seeds)))}{named}. A seed also chooses the patients of a share of the data."
+    ]
     if not results:
         return [*lines, f"TextRay {__version__}; no row is measured yet."]
     steps = sorted({result["steps"] for result in results})
@@ -269,7 +273,7 @@ def _csv_row(table: Table, entry: Entry) -> dict[str, Any]:
     values: dict[str, Any] = {
         "row": row.name, "label": row.label, "data": entry.data, "state": str(entry.state), "reason": entry.reason,
         "seed": "" if entry.seed is None else entry.seed, "text_mode": row.mode if row.exists else "",
-        "fraction": row.fraction, "model": row.model, "form": row.form,
+        "fraction": row.fraction, "labelled": row.labelled, "model": row.model, "form": row.form,
     }  # fmt: skip
     printed = table.printed_row(row)
     if printed is not None:

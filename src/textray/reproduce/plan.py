@@ -7,7 +7,7 @@ table can be one training that is scored in two text modes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,6 +39,13 @@ class Row:
         recipe: Name of its network's recipe in the budget; empty is ``model``.
         arguments: What the row changes in its recipe, as arguments of `textray train`.
         before: Task of a training before its own, from which it has its image trunk.
+        teacher: Row of a training before its own, which gives the first labels of the images without masks, and where
+            its network starts.
+        teaches: True where another row has it for a teacher: its best checkpoint stays.
+        labelled: Share of its training patients whose masks it may see; below 1 it learns from the others without.
+        length: How long it is trained, as a share of the budget's epochs; a row and its teacher can so have the steps
+            of one row.
+        more_seeds: How many seeds it has more than the table's others, or less where below 0.
         printed: Label of the paper's row beside it; empty where the paper has none.
     """
 
@@ -52,7 +59,18 @@ class Row:
     recipe: str = ""
     arguments: tuple[str, ...] = ()
     before: Literal["contrastive"] | None = None
+    teacher: Row | None = None
+    teaches: bool = False
+    labelled: float = 1.0
+    length: float = 1.0
+    more_seeds: int = 0
     printed: str = ""
+
+    def seeds_of(self, seeds: Sequence[int]) -> Sequence[int]:
+        """Its seeds, at least one, where the table's others have these."""
+        if self.more_seeds <= 0:
+            return seeds[: max(1, len(seeds) + self.more_seeds)]
+        return [*seeds, *range(max(seeds) + 1, max(seeds) + 1 + self.more_seeds)]
 
     @property
     def learnt(self) -> Text:
@@ -132,6 +150,7 @@ class Budget:
         words: What it is, one sentence for the page.
         recipes: Recipes that every row shares, by name or file.
         networks: Registry name, or what a row calls its recipe → recipe of the network.
+        semi: Recipes that rows share which also learn from images without masks.
         epochs: Epochs on the whole training data.
         epochs_before: Epochs of a training before a row's own.
         warmup: Share of the epochs in which the learning rate rises.
@@ -146,7 +165,12 @@ class Budget:
     epochs_before: int = 1
     warmup: float = 0.0
     most_repeats: float = 1.0
+    semi: tuple[str, ...] = ()
 
-    def epochs_of(self, fraction: float) -> int:
-        """Epochs on a share of the training data."""
-        return max(1, round(self.epochs * min(1 / fraction, self.most_repeats)))
+    def epochs_of(self, fraction: float, length: float = 1.0) -> int:
+        """Epochs on a share of the training data, for a share of the budget's length."""
+        return max(1, round(self.epochs * length * min(1 / fraction, self.most_repeats)))
+
+    def recipes_of(self, row: Row) -> tuple[str, ...]:
+        """Recipes of a row, the later ones win."""
+        return (*self.recipes, *(self.semi if row.labelled < 1 else ()), self.networks[row.recipe or row.model])

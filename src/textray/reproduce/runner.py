@@ -2,7 +2,8 @@
 
 A row's folder is named by the hash of its settings. Where its ``result.json`` is, the row is done; where its
 checkpoints are, its training goes on from the last whole epoch; anything else starts again. A training before a row's
-own has a folder of the same kind, and is done where its best checkpoint is.
+own has a folder of the same kind, and is done where its best checkpoint is; one that is a row itself, a teacher, is
+scored as a row and keeps that checkpoint.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from textray.export import export
 from textray.io.write import write_json
 from textray.metrics.text import TextScorer
 from textray.provenance import git_state, versions
-from textray.reproduce.fit import Options, fit, home_of, run_stage
+from textray.reproduce.fit import Options, fit, home_of, run_stage, tidy
 from textray.reproduce.plan import Budget, Row, Table
-from textray.reproduce.trainings import Job, Source, merged, open_source, plan_job
+from textray.reproduce.trainings import Job, Source, Stage, merged, open_source, plan_job
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +167,7 @@ def run_job(job: Job, options: Options) -> Mapping[str, Any]:
     for half in home.glob(".bundle-*"):  # what a kill left of an export
         shutil.rmtree(half)
     before = None if job.before is None else run_stage(job.before, options)
-    start = [] if before is None else ["--model.initial=" + json.dumps([f"trunk={before.checkpoint.resolve()}"])]
+    start = [] if before is None else [_start(job, str(before.checkpoint.resolve()))]
     trained = fit(job, home, options, start)
     bundle = export(trained.checkpoint, home / "bundle", text_encoder_folder=options.text_encoder)
     data = merged(job.recipes).get("data", {})
@@ -191,6 +192,7 @@ def run_job(job: Job, options: Options) -> Mapping[str, Any]:
         "ids_sha256": summary["data"]["ids_sha256"],
         "text_mode": job.row.learnt,
         "fraction": job.row.fraction,
+        "labelled": job.row.labelled,
         "seed": job.seed,
         "images": bundle.provenance["data"]["images"] | {job.split: summary["images"]},
         "patients": summary["patients"],
@@ -205,15 +207,16 @@ def run_job(job: Job, options: Options) -> Mapping[str, Any]:
         "best_epoch": bundle.provenance["epoch"],
         "steps": trained.steps,
         "steps_before": 0 if before is None else before.steps,
-        "train_seconds": round(trained.seconds + (0 if before is None else before.seconds), 1),
+        "train_seconds": round(
+            trained.seconds + (before.seconds if before and isinstance(job.before, Stage) else 0), 1
+        ),
         "evaluate_seconds": summary["seconds"],
         "command": _command(job),
         "git": git_state(Path(registry.__file__).parent),
         "versions": versions(),
     }
     write_json(home / RESULT, result)
-    if not options.keep_checkpoints:
-        shutil.rmtree(trained.checkpoint.parent, ignore_errors=True)
+    tidy(trained, options, keep_best=job.row.teaches)
     return result
 
 
@@ -222,7 +225,15 @@ def _command(job: Job) -> str:
     words = " ".join(["textray train", *job.words])
     if job.before is None:
         return words
-    return " ".join(["textray train", *job.before.words, "&&", words, "--model.initial=[trunk=CHECKPOINT]"])
+    start = "--model.teacher=CHECKPOINT" if isinstance(job.before, Job) else "--model.initial=[trunk=CHECKPOINT]"
+    return " ".join(["textray train", *job.before.words, "&&", words, start])
+
+
+def _start(job: Job, checkpoint: str) -> str:
+    """Argument that names what a training before has left; its seconds count as the row's unless it is a row too."""
+    if isinstance(job.before, Job):
+        return f"--model.teacher={checkpoint}"
+    return "--model.initial=" + json.dumps([f"trunk={checkpoint}"])
 
 
 def read_result(out: Path, job: Job) -> Mapping[str, Any] | None:
@@ -243,7 +254,7 @@ def _planned(row: Row, data: str, source: Source | None, seeds: Sequence[int], b
     elif source is None:
         state = State.NO_ROOT
     else:
-        return [plan_job(row, source, seed, budget) for seed in seeds]
+        return [plan_job(row, source, seed, budget) for seed in row.seeds_of(seeds)]
     return [Entry(row=row, data=data, seed=None, state=state, reason=reason)]
 
 

@@ -30,12 +30,12 @@ BUDGETS = {
         ),
         Budget(
             name="small",
-            words="not the paper's configuration: EfficientNet-Lite0 from ImageNet in both halves (U-Net: a quarter of "
-            "its width, from random weights), a light LERG that starts at random behind its trunk, MiniLM, narrow "
-            "decoders, in MMI-UNet's encoder no dropout and two options that go past the paper (`skip: sum`, "
-            "`positions: sine`), 96 px, random crops, masks and rotations, 4 epochs of the whole data in batches of "
-            "32, the learning rate up to 1e-3 in a tenth of the steps and down along a cosine. Pre-training: 2 epochs "
-            "more.",
+            words="not the paper's configuration: EfficientNet-Lite0 from ImageNet in both halves (U-Net and LViT: a "
+            "quarter of their width, from random weights), a light LERG that starts at random behind its trunk, "
+            "MiniLM, narrow decoders, in MMI-UNet's encoder no dropout and two options that go past the paper (`skip: "
+            "sum`, `positions: sine`), 96 px, random crops, masks and rotations, 4 epochs of the whole data in "
+            "batches of 32, the learning rate up to 1e-3 in a tenth of the steps and down along a cosine. "
+            "Pre-training: 2 epochs more.",
             recipes=("reproduce/small", "reproduce/sgseg"),
             networks={
                 "sgseg": "reproduce/small_sgseg",
@@ -43,6 +43,7 @@ BUDGETS = {
                 "sgseg_mmi": "reproduce/small_sgseg_mmi",
                 "guide_decoder": "reproduce/small_sgseg_decoder",
                 "unet": "reproduce/small_unet",
+                "lvit": "reproduce/small_lvit",
             },
             epochs=4,
             epochs_before=2,

@@ -32,13 +32,13 @@ BUDGETS = {
         ),
         Budget(
             name="small",
-            words="not the paper's configuration: EfficientNet-Lite0 from ImageNet (U-Net: a quarter of its width, "
-            "from random weights), MiniLM, narrow decoders, in MMI-UNet's encoder no dropout and two options that go "
-            "past the paper (`skip: sum`, `positions: sine`), 96 px, 7 epochs of the whole data in batches of 32, the "
-            "learning rate up to 1e-3 in a tenth of the steps and down along a cosine. A share of the data is seen so "
-            "often that the steps stay the same, at most four times as often.",
+            words="not the paper's configuration: EfficientNet-Lite0 from ImageNet (U-Net and LViT: a quarter of "
+            "their width, from random weights), MiniLM, narrow decoders, in MMI-UNet's encoder no dropout and two "
+            "options that go past the paper (`skip: sum`, `positions: sine`), 96 px, 7 epochs of the whole data in "
+            "batches of 32, the learning rate up to 1e-3 in a tenth of the steps and down along a cosine. A share of "
+            "the data is seen so often that the steps stay the same, at most four times as often.",
             recipes=("reproduce/small",),
-            networks={name: f"reproduce/small_{name}" for name in _NETWORKS},
+            networks={name: f"reproduce/small_{name}" for name in (*_NETWORKS, "lvit")},
             epochs=7,
             warmup=0.1,
             most_repeats=4.0,

@@ -80,19 +80,19 @@ class Job(Training):
     Attributes:
         row: The row.
         split: What it is scored on.
-        before: The training that its trunk comes from.
+        before: The training that its trunk comes from, or its teacher.
     """
 
     row: Row
     split: Split
-    before: Stage | None = None
+    before: Stage | Job | None = None
 
     @property
     def folder(self) -> str:
         """Name of its folder."""
         row = self.row
         words = [row.model, *([row.form] if row.form != "paper" else []), self.data, row.learnt, f"{row.fraction:.0%}"]
-        return self._named(*words)
+        return self._named(*words, *([f"masks{row.labelled:.0%}"] if row.labelled < 1 else []))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,15 +152,23 @@ def plan_job(row: Row, source: Source, seed: int, budget: Budget) -> Job:
     Raises:
         UsageError: If a recipe is unknown.
     """
-    recipes = (*budget.recipes, budget.networks[row.recipe or row.model])
+    recipes = budget.recipes_of(row)
     tree = merged(recipes)
-    epochs = budget.epochs_of(row.fraction)
+    epochs = budget.epochs_of(row.fraction, row.length)
     words = [*_arguments(source, seed, epochs, budget), *_share(row.fraction, seed)]
     if row.reads_text and row.learnt == "none":  # learns, selects and stops without a word
         words += ["--data.report_dropout=1.0", "--checkpoint.monitor=inner/dice_none"]
         words += ["--stopping.monitor=inner/dice_none", "--stopping.mode=max"]
+    if row.labelled < 1:
+        words += [
+            "--task=semi_supervised",
+            f"--data.labelled_fraction={row.labelled:g}",
+            f"--data.fraction_seed={seed}",
+        ]
     words += row.arguments
-    before = plan_stage(row, source, seed, budget) if row.before is not None else None
+    before: Stage | Job | None = plan_stage(row, source, seed, budget) if row.before is not None else None
+    if row.teacher is not None:
+        before = plan_job(row.teacher, source, seed, budget)
     settings = {
         "textray": __version__, "model": row.model, "form": row.form, "text": row.learnt, "recipe": tree,
         "arguments": words, "split": source.split, "ids": dict(source.ids),
@@ -176,7 +184,7 @@ def plan_job(row: Row, source: Source, seed: int, budget: Budget) -> Job:
         recipes=recipes,
         arguments=tuple(words),
         settings=settings,
-        steps=_steps(tree, source, epochs, row.fraction) + (before.steps if before is not None else 0),
+        steps=_steps(tree, source, epochs, row.fraction) + (before.steps if isinstance(before, Stage) else 0),
         before=before,
     )
 
@@ -187,7 +195,7 @@ def plan_stage(row: Row, source: Source, seed: int, budget: Budget) -> Stage:
     Raises:
         UsageError: If a recipe is unknown.
     """
-    recipes = (*budget.recipes, budget.networks[row.recipe or row.model])
+    recipes = budget.recipes_of(row)
     tree, epochs = merged(recipes), budget.epochs_before
     words = [*_arguments(source, seed, epochs, budget), *_share(row.fraction, seed), f"--task={row.before}"]
     settings = {
