@@ -104,6 +104,12 @@ def test_schematic_masks_lie_in_their_zones(encoder):
     assert whole.sum() > 2.5 * middle.sum()
 
 
+def test_schematic_masks_are_swapped_with_the_pictures(encoder):
+    upright, swapped = schematic_bank((64, 48), encoder), schematic_bank((48, 64), encoder, transpose=True)
+    assert swapped.masks.shape == (63, 48, 64)
+    np.testing.assert_array_equal(swapped.masks, upright.masks.swapaxes(1, 2))
+
+
 def test_a_bank_needs_captions(encoder):
     with pytest.raises(UsageError, match="no caption with a mask"):
         CaptionBank([], np.zeros((0, 2, 2), bool), encoder)

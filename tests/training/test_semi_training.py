@@ -287,6 +287,10 @@ def test_what_cannot_be_trained_is_refused(place, teacher, tmp_path, caplog):
     for wrong in ({"beta": 1.0}, {"unlabelled_weight": 0.0}, {"lv_weight": -0.1}):
         with pytest.raises(UsageError, match="out of range"):
             semi(teacher, **wrong)
+    unknown = data()
+    unknown.row = replace(unknown.row, laterality="unknown")
+    with pytest.raises(UsageError, match="whose left and right"):
+        fit(semi(teacher, lv_bank="schematic"), tmp_path / "f", batches=unknown)
     other = tmp_path / "other"
     other.mkdir()
     (other / "last.ckpt").write_bytes(Path(teacher).read_bytes())

@@ -84,7 +84,7 @@ def labelled_bank(data: SegmentationSet, encoder: TextEncoder) -> CaptionBank:
     return CaptionBank(list(found), np.array(list(found.values())), encoder)
 
 
-def schematic_bank(size: tuple[int, int], encoder: TextEncoder) -> CaptionBank:
+def schematic_bank(size: tuple[int, int], encoder: TextEncoder, *, transpose: bool = False) -> CaptionBank:
     """The 63 sentences that zones can make, each with ellipses where its zones lie.
 
     Zones of one lung that follow each other are one long ellipse, as in the schematic masks that LViT's authors ship.
@@ -92,9 +92,12 @@ def schematic_bank(size: tuple[int, int], encoder: TextEncoder) -> CaptionBank:
     Args:
         size: Height and width of the masks.
         encoder: The frozen text encoder.
+        transpose: True where the network reads pictures with rows and columns swapped; the masks are then, too.
     """
     zones = [Zones.from_index(index) for index in range(1, 64)]
-    masks = np.array([_draw(chosen, size) for chosen in zones])
+    upright = size[::-1] if transpose else size
+    masks = np.array([_draw(chosen, upright) for chosen in zones])
+    masks = masks.swapaxes(1, 2) if transpose else masks
     return CaptionBank([sentence(chosen) for chosen in zones], masks, encoder)
 
 

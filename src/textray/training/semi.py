@@ -24,6 +24,7 @@ from textray.data.module import SegmentationData, SegmentationSet
 from textray.errors import UsageError
 from textray.geometry import Geometry, Plane
 from textray.models.base import Network
+from textray.nn.text_encoder import TextEncoder
 from textray.training.caption_bank import CaptionBank, labelled_bank, schematic_bank
 from textray.training.losses import DiceCELoss, LossParts, lv_loss
 from textray.training.pseudo_labels import PseudoLabels, moved
@@ -74,7 +75,7 @@ class SemiSupervisedTask(SegmentationTask):
         lv_weight: Weight of the LV loss within that loss (0.1 in LViT's released code); 0 leaves it out. Images whose
             report is missing or dropped have none.
         lv_bank: Masks that the LV loss compares with: ``labelled``, those of the labelled images by their captions, or
-            ``schematic``, ellipses drawn from the zones of the 63 sentences.
+            ``schematic``, ellipses drawn from the zones of the 63 sentences, where it is known whose sides they mean.
 
     Raises:
         UsageError: If a value is out of range, or the LV loss is asked for without a text encoder.
@@ -185,10 +186,23 @@ class SemiSupervisedTask(SegmentationTask):
             encoder = cast(Any, self.encoder)
             if self.lv_bank == "labelled":
                 self._bank = labelled_bank(self.fit_set, encoder)
-            elif data.row.captions == "zones":
-                self._bank = schematic_bank(self.fit_set.pixels.size, encoder)
             else:
-                raise UsageError(f"captions of {data.row.name} name no zones to draw", do="Set model.lv_bank labelled")
+                self._bank = self._schematic(data, encoder)
+
+    def _schematic(self, data: SegmentationData, encoder: TextEncoder) -> CaptionBank:
+        """The bank of drawn masks.
+
+        Raises:
+            UsageError: If captions name no zones, or it is unknown whose left and right they mean.
+        """
+        if data.row.captions != "zones":
+            raise UsageError(f"captions of {data.row.name} name no zones to draw", do="Set model.lv_bank labelled")
+        if data.row.laterality == "unknown":
+            raise UsageError(
+                f"whose left and right captions of {data.row.name} mean is unknown, so no mask can be drawn of them",
+                do="Set model.lv_bank labelled",
+            )
+        return schematic_bank(self.fit_set.pixels.size, encoder, transpose=data.preprocess.transpose)
 
     def on_train_start(self) -> None:
         """Open the labels of the checkpoint that is gone on from, or let the teacher give the first ones."""
