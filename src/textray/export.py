@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from textray import registry
 from textray.building import build
 from textray.errors import BundleError, OutputError, UsageError
+from textray.inference import captions as known_captions
 from textray.inference.bundle import Bundle, seal
 from textray.inference.bundle_files import CONFIG, LARGEST, parse_json, read_file
 from textray.inference.card import card, licence
@@ -78,12 +79,14 @@ def export(
         raise UsageError(
             f"{facts['network']} writes no report", expected="a network that writes one, or text_free none"
         )
-    captions = tuple(facts["data"].get("captions", ()))
+    captions = known_captions.distinct(facts["data"].get("captions", ()))
     if captions and writes:
         raise UsageError(
             f"{facts['network']} writes reports of zones, and captions of {facts['data']['name']} name none",
             expected="a network that writes no report",
         )
+    if captions:  # bank, card and provenance hold the same ones
+        facts = {**facts, "data": {**facts["data"], "captions": list(captions)}}
     parameters = sum(p.numel() for p in network.parameters())
     summaries = [json.loads(Path(path).read_text(encoding="utf-8")) for path in scores]
     preprocess = Preprocess.from_dict(facts["data"]["preprocess"])
@@ -100,7 +103,7 @@ def export(
         (folder / "LICENSE").write_text(licence(out.name, terms), encoding="utf-8")
         (folder / "README.md").write_text(card(out.name, facts, parameters, terms, summaries), encoding="utf-8")
         provenance = {key: facts[key] for key in ("data", "max_tokens", "epoch", "max_epochs", "recipe", "git")}
-        provenance |= {"self_guided": facts["self_guided"]} if "self_guided" in facts else {}
+        provenance |= {key: facts[key] for key in ("self_guided", "semi_supervised") if key in facts}
         bundle = seal(
             folder,
             name=out.name,

@@ -21,7 +21,7 @@ from textray.data.text_modes import Caption, TextMode, mode_texts
 from textray.errors import BundleError, DataError, InputError, UsageError
 from textray.evaluate import evaluate
 from textray.inference.bundle import Bundle, seal
-from textray.inference.captions import announced, find, understand
+from textray.inference.captions import announced, distinct, find, understand
 from textray.preprocess import Preprocess
 from textray.records import Report, Zones
 
@@ -69,6 +69,13 @@ def change_text(folder: Path, **values: object) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["text"] |= values
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def test_captions_that_differ_in_case_and_blanks_only_are_one() -> None:
+    captions = distinct([EVEN, EVEN.upper(), LOWER_RIGHT, EVEN.replace(" ", "  ")])
+    assert captions == (EVEN, LOWER_RIGHT)
+    assert announced({"captions": list(captions)}, writes=False) == captions
+    assert find(EVEN.upper(), captions) == 0
 
 
 def test_a_bundle_lists_its_captions_and_its_bank_has_a_row_for_each(tissue_bundle: Path, tiny_bundle: Path) -> None:

@@ -62,3 +62,13 @@ def test_a_network_that_reads_no_text_says_nothing_of_words(word):
     text = card("weights", facts(text_encoder=None), 1, "", [])
     assert "Reads no text." in text
     assert word not in text
+
+
+def test_a_card_tells_how_many_masks_were_seen():
+    assert "Masks:" not in card("weights", facts(), 1, "", [])
+    some = facts()
+    some["data"]["labelled"] = {"images": 3}
+    text = card("weights", some | {"semi_supervised": {"beta": 0.9}}, 1, "", [])
+    assert "- Masks: those of 3 of these images; the others taught by pseudo-labels" in text
+    some["data"]["labelled"] = {"images": some["data"]["images"]["fit"]}
+    assert "Masks:" not in card("weights", some, 1, "", [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from textray.errors import BundleError, InputError
@@ -18,7 +18,6 @@ def announced(text: Mapping[str, Any] | None, *, writes: bool) -> tuple[str, ...
 
     Args:
         text: The config's ``text``, where ``captions`` may stand; ``None`` for a network that reads no text.
-
         writes: True where the network writes a report of its own, which is one of zones.
 
     Returns:
@@ -38,6 +37,14 @@ def announced(text: Mapping[str, Any] | None, *, writes: bool) -> tuple[str, ...
     if writes:
         raise BundleError("the bundle writes reports of zones, but its texts are captions without zones")
     return tuple(captions)
+
+
+def distinct(captions: Iterable[str]) -> tuple[str, ...]:
+    """Captions without those that `find` takes for an earlier one, since they differ in case and blanks only."""
+    first: dict[str, str] = {}
+    for caption in captions:
+        first.setdefault(_plain(caption), caption)
+    return tuple(first.values())
 
 
 def find(text: str, captions: Sequence[str]) -> int | None:

@@ -51,6 +51,7 @@ def card(
         f"{seen['images'].get('inner', 0):,} of other patients to select with. Card of the data: `{data.card}`.",
         f"- Sides in its texts: {data.laterality}. Image: {size} px, normalisation "
         f"`{seen['preprocess']['normalise']}`, augmentation `{seen['augment']}`.",
+        *_mask_lines(facts),
         *_text_lines(facts),
         *_origin(facts),
         f"- Epoch {facts['epoch']} of {facts['max_epochs']}, seed {seen['seed']}, TextRay {facts['version']}.",
@@ -88,6 +89,15 @@ def _origin(facts: Mapping[str, Any]) -> list[str]:
         changed = ", with local changes" if facts["git"]["changed"] else ""
         lines.append(f"- Code of the training: commit `{facts['git']['commit'][:12]}`{changed}.")
     return lines
+
+
+def _mask_lines(facts: Mapping[str, Any]) -> list[str]:
+    """How many masks were seen, where not all of them were."""
+    seen = facts["data"]
+    images, labelled = seen["images"].get("fit", 0), seen.get("labelled", {}).get("images")
+    if labelled is None or labelled == images:
+        return []
+    return [f"- Masks: those of {labelled:,} of these images; the others taught by pseudo-labels, at first a teacher's."]
 
 
 def _text_lines(facts: Mapping[str, Any]) -> list[str]:
