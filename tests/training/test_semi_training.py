@@ -296,6 +296,9 @@ def test_what_cannot_be_trained_is_refused(place, teacher, tmp_path, caplog):
     (other / "last.ckpt").write_bytes(Path(teacher).read_bytes())
     with pytest.raises(UsageError, match="another task"):
         fit(semi(teacher), other, 2)
+    fit(semi(teacher), tmp_path / "g")
+    with pytest.raises(UsageError, match="labels are of other images"):
+        fit(semi(teacher), tmp_path / "g", 2, fraction_seed=1)
     with caplog.at_level(logging.INFO):
         fit(semi(teacher, beta=0.99, lr=1e-4), tmp_path / "e", 1, labelled_fraction=0.2)
     assert "W_TEACHER" in caplog.text

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from textray.data.module import SegmentationSet
+from textray.data.module import SegmentationData, SegmentationSet
 from textray.errors import ShapeError, UsageError
 from textray.geometry import Plane
 from textray.nn.text_encoder import TextEncoder
 from textray.records import Zones
 from textray.text.report import sentence
 
+BankKind = Literal["labelled", "schematic"]
+"""Masks of the labelled images by their captions, or ellipses drawn from the zones of the 63 sentences."""
 _TIE = 1e-6
 """Similarities that differ by rounding only count as the same."""
 _ROWS = ((0.14, 0.375), (0.375, 0.55), (0.55, 0.85))
@@ -66,6 +69,31 @@ class CaptionBank:
     def _mean(self, text: str) -> Tensor:
         mean = self._encoder.encode(text).double().mean(0)
         return mean / mean.norm()
+
+
+def bank_of(data: SegmentationData, kind: BankKind, encoder: TextEncoder) -> CaptionBank:
+    """The bank of a training.
+
+    Args:
+        data: What it learns from.
+        kind: Where the masks come from.
+        encoder: The frozen text encoder.
+
+    Raises:
+        UsageError: If masks are to be drawn of captions that name no zones, or whose left and right are unknown; or if
+            no caption has a mask.
+    """
+    learnt = data.sets["fit"]
+    if kind == "labelled":
+        return labelled_bank(learnt, encoder)
+    advice = "Set model.lv_bank labelled"
+    if data.row.captions != "zones":
+        raise UsageError(f"captions of {data.row.name} name no zones to draw", do=advice)
+    if data.row.laterality == "unknown":
+        raise UsageError(
+            f"whose left and right captions of {data.row.name} mean is unknown, so none is drawn", do=advice
+        )
+    return schematic_bank(learnt.pixels.size, encoder, transpose=data.preprocess.transpose)
 
 
 def labelled_bank(data: SegmentationSet, encoder: TextEncoder) -> CaptionBank:

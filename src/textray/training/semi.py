@@ -24,8 +24,7 @@ from textray.data.module import SegmentationData, SegmentationSet
 from textray.errors import UsageError
 from textray.geometry import Geometry, Plane
 from textray.models.base import Network
-from textray.nn.text_encoder import TextEncoder
-from textray.training.caption_bank import CaptionBank, labelled_bank, schematic_bank
+from textray.training.caption_bank import BankKind, CaptionBank, bank_of
 from textray.training.losses import DiceCELoss, LossParts, lv_loss
 from textray.training.pseudo_labels import PseudoLabels, moved
 from textray.training.tasks import SegmentationTask
@@ -105,7 +104,7 @@ class SemiSupervisedTask(SegmentationTask):
         unlabelled_weight: float = 1.0,
         unlabelled_ramp_epochs: int = 0,
         lv_weight: float = 0.1,
-        lv_bank: Literal["labelled", "schematic"] = "labelled",
+        lv_bank: BankKind = "labelled",
     ) -> None:
         super().__init__(
             network,
@@ -183,26 +182,7 @@ class SemiSupervisedTask(SegmentationTask):
             Path(self.trainer.default_root_dir) / FOLDER, count=len(unlabelled), size=self.fit_set.pixels.size
         )
         if self.lv_weight:
-            encoder = cast(Any, self.encoder)
-            if self.lv_bank == "labelled":
-                self._bank = labelled_bank(self.fit_set, encoder)
-            else:
-                self._bank = self._schematic(data, encoder)
-
-    def _schematic(self, data: SegmentationData, encoder: TextEncoder) -> CaptionBank:
-        """The bank of drawn masks.
-
-        Raises:
-            UsageError: If captions name no zones, or it is unknown whose left and right they mean.
-        """
-        if data.row.captions != "zones":
-            raise UsageError(f"captions of {data.row.name} name no zones to draw", do="Set model.lv_bank labelled")
-        if data.row.laterality == "unknown":
-            raise UsageError(
-                f"whose left and right captions of {data.row.name} mean is unknown, so no mask can be drawn of them",
-                do="Set model.lv_bank labelled",
-            )
-        return schematic_bank(self.fit_set.pixels.size, encoder, transpose=data.preprocess.transpose)
+            self._bank = bank_of(data, self.lv_bank, cast(Any, self.encoder))
 
     def on_train_start(self) -> None:
         """Open the labels of the checkpoint that is gone on from, or let the teacher give the first ones."""
@@ -262,7 +242,7 @@ class SemiSupervisedTask(SegmentationTask):
         """Remember which labels the checkpoint names.
 
         Raises:
-            UsageError: If it is of a training with masks only.
+            UsageError: If it is of a training with masks only, or of other images.
         """
         super().on_load_checkpoint(checkpoint)
         facts = checkpoint["textray"].get("semi_supervised")
@@ -270,6 +250,15 @@ class SemiSupervisedTask(SegmentationTask):
             raise UsageError(
                 "the checkpoint in this folder is of another task, and names no pseudo-labels",
                 do="Name another --out; set model.teacher to start from it",
+            )
+        saved, data = checkpoint["textray"]["data"], cast(Any, self.trainer).datamodule.describe()
+        if any(saved[key] != data[key] for key in ("ids_sha256", "labelled")):
+            raise UsageError(
+                "the checkpoint's pseudo-labels are of other images",
+                came=f"labelled_fraction {data['labelled_fraction']:g}, fraction_seed {data['fraction_seed']}",
+                expected=f"labelled_fraction {saved['labelled_fraction']:g}, fraction_seed {saved['fraction_seed']}, "
+                "and the same data",
+                do="Train with the data that the checkpoint was trained with, or start again with --fresh",
             )
         self._resumed = self._saved = int(facts["labels"])
         self._taught_by = facts["teacher_sha256"]
