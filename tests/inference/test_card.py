@@ -69,6 +69,6 @@ def test_a_card_tells_how_many_masks_were_seen():
     some = facts()
     some["data"]["labelled"] = {"images": 3}
     text = card("weights", some | {"semi_supervised": {"beta": 0.9}}, 1, "", [])
-    assert "- Masks: those of 3 of these images; the others taught by pseudo-labels" in text
+    assert "- Masks: those of 3 of these images; others taught by pseudo-labels" in text
     some["data"]["labelled"] = {"images": some["data"]["images"]["fit"]}
     assert "Masks:" not in card("weights", some, 1, "", [])

@@ -97,7 +97,7 @@ def _mask_lines(facts: Mapping[str, Any]) -> list[str]:
     images, labelled = seen["images"].get("fit", 0), seen.get("labelled", {}).get("images")
     if labelled is None or labelled == images:
         return []
-    return [f"- Masks: those of {labelled:,} of these images; the others taught by pseudo-labels, at first a teacher's."]
+    return [f"- Masks: those of {labelled:,} of these images; others taught by pseudo-labels, at first a teacher's."]
 
 
 def _text_lines(facts: Mapping[str, Any]) -> list[str]:
