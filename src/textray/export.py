@@ -24,7 +24,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from textray import registry
-from textray.building import build
 from textray.errors import BundleError, OutputError, UsageError
 from textray.inference import captions as known_captions
 from textray.inference.bundle import Bundle, seal
@@ -38,6 +37,7 @@ from textray.nn.text_encoder import load_text_encoder
 from textray.parity import check_parity, parity_pictures
 from textray.preprocess import Preprocess
 from textray.text.report import bank_sentences
+from textray.training.trained import halved, read_checkpoint
 
 _OPSET = 18
 _SAME_BANK = 2e-3  # largest difference, as a share of the larger value: two steps of half precision
@@ -51,6 +51,7 @@ def export(
     scores: Sequence[str | Path] = (),
     text_encoder_folder: str | Path | None = None,
     text_free: TextFree | None = None,
+    average: Sequence[str | Path] = (),
 ) -> Bundle:
     """Write a bundle from a checkpoint.
 
@@ -63,17 +64,18 @@ def export(
         text_encoder_folder: Folder of the frozen text encoder, see `textray.nn.text_encoder.load_text_encoder`.
         text_free: What a run without a text shall do with a network that can write its own report; ``None`` is
             ``generated``.
+        average: Further checkpoints of the same network; the bundle holds the mean of all weights.
 
     Raises:
-        UsageError: If the checkpoint is not TextRay's, a file is missing, or a report is asked of a network that writes
-            none.
+        UsageError: If a checkpoint is not TextRay's or of another network than the first, a file is missing, or a
+            report is asked of a network that writes none.
         OutputError: If ``out`` holds something that is no bundle.
         BundleError: If ONNX and torch disagree, or the sentences that a network was trained with are not those of its
             text encoder; nothing is written then.
     """
     out = Path(out)
     check_out(out)
-    facts, network = read_checkpoint(checkpoint)
+    facts, network = read_checkpoint(checkpoint, *average)
     writes = isinstance(network, SelfGuided)
     if text_free == "generated" and not writes:
         raise UsageError(
@@ -103,7 +105,7 @@ def export(
         (folder / "LICENSE").write_text(licence(out.name, terms), encoding="utf-8")
         (folder / "README.md").write_text(card(out.name, facts, parameters, terms, summaries), encoding="utf-8")
         provenance = {key: facts[key] for key in ("data", "max_tokens", "epoch", "max_epochs", "recipe", "git")}
-        provenance |= {key: facts[key] for key in ("self_guided", "semi_supervised") if key in facts}
+        provenance |= {key: facts[key] for key in ("self_guided", "semi_supervised", "averaged") if key in facts}
         bundle = seal(
             folder,
             name=out.name,
@@ -152,41 +154,6 @@ def _is_config(path: Path) -> bool:
         return {"format", "model", "files"} <= parse_json(read_file(path.parent, path.name), path.name).keys()
     except BundleError:
         return False
-
-
-def read_checkpoint(path: str | Path) -> tuple[dict[str, Any], Network]:
-    """Read a checkpoint of `textray train`: its facts, and its network in evaluation mode, rounded to half precision.
-
-    Only tensors and plain values are read; a file with anything else in it is refused.
-
-    Raises:
-        UsageError: If it is missing, cut off, not a checkpoint of TextRay, or of a network that segments nothing yet.
-    """
-    if not Path(path).is_file():
-        raise UsageError("no such checkpoint", came=path, expected="a .ckpt file of textray train")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        facts, tensors = dict(state["textray"]), state["state_dict"]
-        built = (str(facts["network"]), str(facts["form"]), facts["config"]) if "network" in facts else None
-    except Exception as error:  # torch raises many kinds for half files and for foreign ones
-        raise UsageError(
-            f"{Path(path).name} is not a readable checkpoint of textray train", came=type(error).__name__
-        ) from error
-    if built is None:
-        raise UsageError(
-            f"{Path(path).name} is of a network that has not learnt to segment",
-            expected="the checkpoint of a segmentation",
-            do="Start one from it with model.initial, and export that",
-        )
-    name, form, config = built
-    run = Path(path).parent.parent / "run.json"  # what `textray train` wrote beside its checkpoints
-    known = json.loads(run.read_text(encoding="utf-8")) if run.is_file() else {}
-    facts |= {"recipe": known.get("recipe"), "git": known.get("git")}
-    network = build(registry.model(name).form(form), config)
-    prefix = "network."
-    network.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-    network.load_state_dict({key: value.to(network.state_dict()[key].dtype) for key, value in halved(network).items()})
-    return facts, network.eval()
 
 
 def write_graph(network: Network, path: Path, preprocess: Preprocess, text: Sequence[int] | None) -> None:
@@ -258,14 +225,6 @@ class _Carried(nn.Module):
             return output.logits, output.zone_logits
         self.names = ("logits", "zone_logits", "attention")
         return output.logits, output.zone_logits, output.attention[0]
-
-
-def halved(network: Network) -> dict[str, Tensor]:
-    """Matrices and kernels in half precision; biases and statistics of norms stay as they are.
-
-    Statistics may be smaller or larger than half precision can tell, and they take no space.
-    """
-    return {k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in network.state_dict().items()}
 
 
 def _write_bank(

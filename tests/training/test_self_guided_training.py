@@ -13,13 +13,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from textray.data.module import SegmentationData
 from textray.errors import UsageError
-from textray.export import read_checkpoint
 from textray.models.base import Network, Output
 from textray.models.baselines.unet import UNet, UNetConfig
 from textray.models.self_guided import Locator, SelfGuided
 from textray.text.report import sentence
 from textray.training.initial import begin
 from textray.training.tasks import SegmentationTask
+from textray.training.trained import read_checkpoint
 
 TOKENS = 16
 

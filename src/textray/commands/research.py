@@ -96,9 +96,20 @@ def export(
     text_free: Annotated[
         Free | None, typer.Option(help="What runs without a text shall do with a network that writes its own report.")
     ] = None,
+    average: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="CKPT", help="Further stage of the same training: take the mean weights; repeatable."),
+    ] = None,
 ) -> None:
     """Write a bundle from a checkpoint; fails unless ONNX and torch agree."""
     run = registry.load("textray.export:export")
-    free = None if text_free is None else text_free.value
-    run(checkpoint, out, samples=samples, scores=scores or (), text_encoder_folder=text_encoder, text_free=free)
+    run(
+        checkpoint,
+        out,
+        samples=samples,
+        scores=scores or (),
+        text_encoder_folder=text_encoder,
+        text_free=None if text_free is None else text_free.value,
+        average=average or (),
+    )
     note(f"Bundle: {shown(out)}")

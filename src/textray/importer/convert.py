@@ -22,7 +22,7 @@ from torch import Tensor
 from textray import registry
 from textray.building import build
 from textray.errors import BundleError, InputError, UsageError
-from textray.export import check_out, halved, swap, write_graph
+from textray.export import check_out, swap, write_graph
 from textray.importer.card import TERMS, card
 from textray.importer.checkpoint import Published, read_published
 from textray.importer.convention import CONVENTIONS, Convention, unknown_words
@@ -34,6 +34,7 @@ from textray.models.released.keys import own_name, published, text_encoder_prefi
 from textray.nn.text_encoder import HEADS, TextEncoder, assemble, load_text_encoder, require_files
 from textray.parity import check_parity, parity_pictures
 from textray.text.report import bank_sentences
+from textray.training.trained import halved
 
 logger = logging.getLogger(__name__)
 

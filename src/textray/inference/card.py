@@ -55,6 +55,7 @@ def card(
         *_text_lines(facts),
         *_origin(facts),
         f"- Epoch {facts['epoch']} of {facts['max_epochs']}, seed {seen['seed']}, TextRay {facts['version']}.",
+        *_average_lines(facts),
         "",
         "## Configuration",
         "",
@@ -89,6 +90,15 @@ def _origin(facts: Mapping[str, Any]) -> list[str]:
         changed = ", with local changes" if facts["git"]["changed"] else ""
         lines.append(f"- Code of the training: commit `{facts['git']['commit'][:12]}`{changed}.")
     return lines
+
+
+def _average_lines(facts: Mapping[str, Any]) -> list[str]:
+    """The other stages whose weights went into the mean."""
+    others = facts.get("averaged", ())
+    if not others:
+        return []
+    epochs = ", ".join(f"epoch {other['epoch']} of {other['max_epochs']}" for other in others)
+    return [f"- Weights: the mean of this checkpoint and of {len(others)} of other stages ({epochs})."]
 
 
 def _mask_lines(facts: Mapping[str, Any]) -> list[str]:

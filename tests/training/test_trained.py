@@ -1,0 +1,82 @@
+"""Checkpoints read back: one, and the mean of several stages of a training."""
+
+import copy
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from textray.errors import UsageError  # noqa: E402
+from textray.models.baselines.unet import UNet, UNetConfig  # noqa: E402
+from textray.training.trained import halved, read_checkpoint  # noqa: E402
+
+FACTS = {
+    "version": "0.1.0",
+    "network": "unet",
+    "form": "paper",
+    "config": {"in_channels": 1, "width": 4},
+    "text_encoder": None,
+    "max_tokens": 24,
+    "data": {"name": "phantom", "preprocess": {"size": (32, 32), "normalise": "unit", "channels": 1}},
+    "epoch": 3,
+    "max_epochs": 4,
+}
+
+
+def stage(path, seed, **facts):
+    torch.manual_seed(seed)
+    network = UNet(UNetConfig(in_channels=1, width=4))
+    for tensor in network.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.rand_like(tensor))
+        else:
+            tensor.fill_(seed)
+    state = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    torch.save({"textray": {**copy.deepcopy(FACTS), **facts}, "state_dict": {**state, "other": torch.ones(1)}}, path)
+    return path, network.state_dict()
+
+
+def test_one_checkpoint_is_its_network_rounded_to_half_precision(tmp_path):
+    path, state = stage(tmp_path / "a.ckpt", 1)
+    facts, network = read_checkpoint(path)
+    assert not network.training
+    assert "averaged" not in facts
+    for name, value in network.state_dict().items():
+        rounded = state[name].half().float() if state[name].ndim > 1 else state[name]
+        assert torch.equal(value, rounded), name
+
+
+def test_several_give_the_mean_of_weights_and_of_statistics_and_say_so(tmp_path):
+    states = [stage(tmp_path / f"{n}.ckpt", n, epoch=n) for n in (1, 2, 3)]
+    facts, network = read_checkpoint(*(path for path, _ in states))
+    assert facts["epoch"] == 1
+    assert [other["epoch"] for other in facts["averaged"]] == [2, 3]
+    statistics = 0
+    for name, value in network.state_dict().items():
+        ours = [state[name] for _, state in states]
+        if not value.is_floating_point():
+            assert torch.equal(value, ours[0])  # a count of batches means nothing in a mean
+            continue
+        mean = sum(tensor.double() for tensor in ours) / 3
+        torch.testing.assert_close(value.double(), mean, atol=5e-4 if value.ndim > 1 else 1e-7, rtol=0)
+        statistics += name.endswith("running_var")
+    assert statistics
+    assert all(v.dtype == torch.float16 for v in halved(network).values() if v.ndim > 1)
+
+
+def test_stages_that_mean_something_else_are_refused(tmp_path):
+    first, _ = stage(tmp_path / "a.ckpt", 1)
+    sizes = {"name": "phantom", "preprocess": {"size": (64, 64), "normalise": "unit", "channels": 1}}
+    for facts, word in (({"data": sizes}, "preprocess"), ({"max_tokens": 8}, "max_tokens"), ({"form": "x"}, "form")):
+        other, _ = stage(tmp_path / "b.ckpt", 2, **facts)
+        with pytest.raises(UsageError, match=f"b.ckpt cannot be averaged.*their {word} differ"):
+            read_checkpoint(first, other)
+    with pytest.raises(UsageError, match="no such checkpoint"):
+        read_checkpoint(first, tmp_path / "none.ckpt")
+
+
+def test_a_list_of_sizes_is_the_same_as_a_pair(tmp_path):
+    first, _ = stage(tmp_path / "a.ckpt", 1)
+    listed = {"name": "phantom", "preprocess": {"size": [32, 32], "normalise": "unit", "channels": 1}}
+    other, _ = stage(tmp_path / "b.ckpt", 2, data=listed)
+    assert read_checkpoint(first, other)[0]["averaged"]
