@@ -105,7 +105,9 @@ def export(
         (folder / "LICENSE").write_text(licence(out.name, terms), encoding="utf-8")
         (folder / "README.md").write_text(card(out.name, facts, parameters, terms, summaries), encoding="utf-8")
         provenance = {key: facts[key] for key in ("data", "max_tokens", "epoch", "max_epochs", "recipe", "git")}
-        provenance |= {key: facts[key] for key in ("self_guided", "semi_supervised", "averaged") if key in facts}
+        provenance |= {
+            key: facts[key] for key in ("self_guided", "semi_supervised", "averaged", "started") if key in facts
+        }
         bundle = seal(
             folder,
             name=out.name,

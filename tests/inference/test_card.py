@@ -72,3 +72,13 @@ def test_a_card_tells_how_many_masks_were_seen():
     assert "- Masks: those of 3 of these images; others taught by pseudo-labels" in text
     some["data"]["labelled"] = {"images": some["data"]["images"]["fit"]}
     assert "Masks:" not in card("weights", some, 1, "", [])
+
+
+def test_a_card_tells_of_a_training_before_and_of_a_mean():
+    text = card("weights", facts() | {"started": False}, 1, "", [])
+    assert "earlier training" not in text
+    assert "mean of this checkpoint" not in text
+    other = {"epoch": 5, "max_epochs": 6, "recipe": None, "git": None}
+    text = card("weights", facts() | {"started": True, "averaged": [other]}, 1, "", [])
+    assert "- It started from the weights of an earlier training; what is said above is of the last one." in text
+    assert "the mean of this checkpoint and of 1 of other stages (epoch 5 of 6)" in text

@@ -1,6 +1,7 @@
 """Checkpoints read back: one, and the mean of several stages of a training."""
 
 import copy
+import json
 
 import pytest
 
@@ -80,3 +81,15 @@ def test_a_list_of_sizes_is_the_same_as_a_pair(tmp_path):
     listed = {"name": "phantom", "preprocess": {"size": [32, 32], "normalise": "unit", "channels": 1}}
     other, _ = stage(tmp_path / "b.ckpt", 2, data=listed)
     assert read_checkpoint(first, other)[0]["averaged"]
+
+
+@pytest.mark.parametrize("arguments", [["--seed_everything=1"], ["--model.initial", "x.ckpt"]])
+def test_whether_a_training_started_from_another_is_read_from_its_run_where_the_checkpoint_is_older(
+    tmp_path, arguments
+):
+    (tmp_path / "checkpoints").mkdir()
+    path, _ = stage(tmp_path / "checkpoints" / "last.ckpt", 1)
+    (tmp_path / "run.json").write_text(json.dumps({"recipe": ["a.yaml"], "git": None, "arguments": arguments}))
+    facts, _ = read_checkpoint(path)
+    assert facts["recipe"] == ["a.yaml"]
+    assert facts["started"] is (len(arguments) == 2)

@@ -55,6 +55,7 @@ def card(
         *_text_lines(facts),
         *_origin(facts),
         f"- Epoch {facts['epoch']} of {facts['max_epochs']}, seed {seen['seed']}, TextRay {facts['version']}.",
+        *_start_lines(facts),
         *_average_lines(facts),
         "",
         "## Configuration",
@@ -90,6 +91,13 @@ def _origin(facts: Mapping[str, Any]) -> list[str]:
         changed = ", with local changes" if facts["git"]["changed"] else ""
         lines.append(f"- Code of the training: commit `{facts['git']['commit'][:12]}`{changed}.")
     return lines
+
+
+def _start_lines(facts: Mapping[str, Any]) -> list[str]:
+    """That there was a training before, which the facts do not describe."""
+    if not facts.get("started"):
+        return []
+    return ["- It started from the weights of an earlier training; what is said above is of the last one."]
 
 
 def _average_lines(facts: Mapping[str, Any]) -> list[str]:

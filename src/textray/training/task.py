@@ -170,4 +170,5 @@ class Task(LightningModule):
             "data": data.describe() if data is not None else {},
             "epoch": self.current_epoch + 1,
             "max_epochs": self.trainer.max_epochs,
+            "started": self.initial is not None,
         }

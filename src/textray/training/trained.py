@@ -71,14 +71,16 @@ def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     run = Path(path).parent.parent / "run.json"  # what `textray train` wrote beside its checkpoints
     known = json.loads(run.read_text(encoding="utf-8")) if run.is_file() else {}
     facts |= {"recipe": known.get("recipe"), "git": known.get("git")}
+    told = any(str(word).startswith("--model.initial") for word in known.get("arguments", ()))
+    facts["started"] = bool(facts.get("started", told))  # older checkpoints leave it to the run's arguments
     return facts, {k: v.double() if v.is_floating_point() else v for k, v in found.items()}
 
 
 def _refuse_other(path: Path, first: dict[str, Any], other: dict[str, Any]) -> None:
     """Refuse a checkpoint whose weights mean something else than those of the first."""
-    for part, keys in ((lambda facts: facts, _SAME), (lambda facts: facts["data"], _SAME_DATA)):
+    for ours_of, theirs_of, keys in ((first, other, _SAME), (first["data"], other["data"], _SAME_DATA)):
         for key in keys:
-            ours, theirs = _plain(part(first).get(key)), _plain(part(other).get(key))
+            ours, theirs = _plain(ours_of.get(key)), _plain(theirs_of.get(key))
             if ours != theirs:
                 raise UsageError(
                     f"{path.name} cannot be averaged with the first checkpoint: their {key} differ",
