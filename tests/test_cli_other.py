@@ -109,8 +109,10 @@ def test_export_hands_paths_on(cli, monkeypatch, tmp_path):
     checkpoint, out, folder = (tmp_path / name for name in ("a.ckpt", "b", "films"))
     assert cli("export", checkpoint, "--out", out).code == 0
     assert cli("export", checkpoint, "--out", out, "--samples", folder, "--scores", "s.json").code == 0
-    nothing = {"samples": None, "scores": (), "text_encoder_folder": None, "text_free": None}
+    assert cli("export", checkpoint, "--out", out, "--average", "c.ckpt", "--average", "d.ckpt").code == 0
+    nothing = {"samples": None, "scores": (), "text_encoder_folder": None, "text_free": None, "average": ()}
     assert seen[0] == ((checkpoint, out), nothing)
+    assert seen[2] == ((checkpoint, out), {**nothing, "average": [Path("c.ckpt"), Path("d.ckpt")]})
     assert seen[1] == ((checkpoint, out), {**nothing, "samples": folder, "scores": [Path("s.json")]})
 
 

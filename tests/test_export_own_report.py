@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from textray import export as module
+from textray import trained
 from textray.errors import BundleError, UsageError
 from textray.inference.bundle import Bundle
 from textray.inference.predictor import Predictor
@@ -80,7 +81,7 @@ def checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "load_text_encoder", encoder)
 
     def write(network, change=None):
-        monkeypatch.setattr(module, "build", lambda row, config: type(network)(**config))
+        monkeypatch.setattr(trained, "build", lambda row, config: type(network)(**config))
         state = {f"network.{name}": value.clone() for name, value in network.state_dict().items()}
         if change is not None:
             change(state)
@@ -152,7 +153,7 @@ def test_the_default_of_runs_without_a_text_can_be_chosen(checkpoint, tmp_path):
 
 def test_a_network_that_writes_none_cannot_be_asked_to(checkpoint, tmp_path, monkeypatch):
     path = checkpoint(guided())
-    monkeypatch.setattr(module, "build", lambda row, config: TinySegmenter())
+    monkeypatch.setattr(trained, "build", lambda row, config: TinySegmenter())
     state = torch.load(path, weights_only=True)
     state["state_dict"] = {f"network.{name}": value for name, value in TinySegmenter().state_dict().items()}
     torch.save(state, path)

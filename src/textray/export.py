@@ -37,7 +37,7 @@ from textray.nn.text_encoder import load_text_encoder
 from textray.parity import check_parity, parity_pictures
 from textray.preprocess import Preprocess
 from textray.text.report import bank_sentences
-from textray.training.trained import halved, read_checkpoint
+from textray.trained import halved, read_checkpoint
 
 _OPSET = 18
 _SAME_BANK = 2e-3  # largest difference, as a share of the larger value: two steps of half precision

@@ -17,9 +17,9 @@ from textray.models.base import Network, Output
 from textray.models.baselines.unet import UNet, UNetConfig
 from textray.models.self_guided import Locator, SelfGuided
 from textray.text.report import sentence
+from textray.trained import read_checkpoint
 from textray.training.initial import begin
 from textray.training.tasks import SegmentationTask
-from textray.training.trained import read_checkpoint
 
 TOKENS = 16
 

@@ -34,7 +34,7 @@ from textray.models.released.keys import own_name, published, text_encoder_prefi
 from textray.nn.text_encoder import HEADS, TextEncoder, assemble, load_text_encoder, require_files
 from textray.parity import check_parity, parity_pictures
 from textray.text.report import bank_sentences
-from textray.training.trained import halved
+from textray.trained import halved
 
 logger = logging.getLogger(__name__)
 
