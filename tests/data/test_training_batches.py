@@ -68,6 +68,16 @@ def test_reports_are_withheld_shortened_or_whole(make, samples):
         assert sum(told) < sum(whole) or sum(whole) == 1
 
 
+def test_images_without_a_mask_have_their_whole_report_or_none(make, samples):
+    """A pseudo-label is of the whole picture: words that name a part of it would contradict it."""
+    masks_of = [sample.image_id for sample in samples[::2]]
+    found = texts(make(report_partial=1.0, labelled=masks_of))
+    assert found[1::2] == [sample.report.text for sample in samples[1::2]]
+    assert found[::2] == texts(make(report_partial=1.0))[::2]
+    assert any(text != sample.report.text for text, sample in zip(found[::2], samples[::2], strict=True))
+    assert set(texts(make(report_dropout=1.0, labelled=masks_of))) == {None}
+
+
 def test_words_flip_with_the_picture(make, samples):
     data = make()
     data.augment = Augment(flip_p=1.0)

@@ -37,7 +37,8 @@ class SegmentationSet(Dataset[Item]):
         preprocess: Size and normalisation.
         augment: Changes to image, mask and report.
         report_dropout: Share of samples that lose their report.
-        report_partial: Share of samples whose report names only some of its zones.
+        report_partial: Share of samples whose report names only some of its zones; samples without a mask keep theirs
+            whole.
         report_withheld: Share of samples, of those with two zones or more, that are told of some of their zones only,
             and are to find only what lies there: the words decide, not the pixels alone. See
             `textray.data.withhold`. A pair is the share in the first and in the last of ``epochs``, linear between.
@@ -93,7 +94,7 @@ class SegmentationSet(Dataset[Item]):
             image=torch.from_numpy(self.preprocess.normalise_pixels(pixels)),
             mask=torch.from_numpy(np.ascontiguousarray(target, dtype=np.float32))[None],
             zones=torch.tensor(zones.present, dtype=torch.float32),
-            text=report.text if certain else self._words(report, rng),
+            text=report.text if certain else self._words(report, rng, whole=not labelled),
             image_id=sample.image_id,
             index=index,
             labelled=labelled,
@@ -117,10 +118,11 @@ class SegmentationSet(Dataset[Item]):
         first, last = self.report_withheld
         return first + (last - first) * min(epoch / max(self.epochs - 1, 1), 1.0)
 
-    def _words(self, report: Report, rng: np.random.Generator) -> str | None:
+    def _words(self, report: Report, rng: np.random.Generator, *, whole: bool = False) -> str | None:
         """The sentence that the network is given, or none: the one of its zones, as in use, whatever a caption says.
 
-        A free caption is given as it stands.
+        A free caption is given as it stands. ``whole``: the words of all zones or none, since a pseudo-label knows no
+        shortened report.
         """
         draw = rng.random()
         if report.free:
@@ -128,7 +130,7 @@ class SegmentationSet(Dataset[Item]):
         if not report.zones or draw < self.report_dropout:
             return None  # "no infection." is no report to a segmenter, in training as in use
         named = np.flatnonzero(report.zones.present)
-        if draw < self.report_dropout + self.report_partial and len(named) > 1:
+        if not whole and draw < self.report_dropout + self.report_partial and len(named) > 1:
             kept = rng.choice(named, size=rng.integers(1, len(named)), replace=False)
             return sentence(Zones.from_present(zone in kept for zone in range(6)))
         return sentence(report.zones)
