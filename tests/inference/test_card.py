@@ -81,4 +81,4 @@ def test_a_card_tells_of_a_training_before_and_of_a_mean():
     other = {"epoch": 5, "max_epochs": 6, "recipe": None, "git": None}
     text = card("weights", facts() | {"started": True, "averaged": [other]}, 1, "", [])
     assert "- It started from the weights of an earlier training; what is said above is of the last one." in text
-    assert "the mean of this checkpoint and of 1 of other stages (epoch 5 of 6)" in text
+    assert "the mean of this checkpoint and of 1 more (epoch 5 of 6)" in text

@@ -106,7 +106,7 @@ def _average_lines(facts: Mapping[str, Any]) -> list[str]:
     if not others:
         return []
     epochs = ", ".join(f"epoch {other['epoch']} of {other['max_epochs']}" for other in others)
-    return [f"- Weights: the mean of this checkpoint and of {len(others)} of other stages ({epochs})."]
+    return [f"- Weights: the mean of this checkpoint and of {len(others)} more ({epochs})."]
 
 
 def _mask_lines(facts: Mapping[str, Any]) -> list[str]:
