@@ -44,8 +44,7 @@ def read_checkpoint(path: str | Path, *others: str | Path) -> tuple[dict[str, An
     count = 1 + len(others)
     network = build(registry.model(facts["network"]).form(facts["form"]), facts["config"])
     network.load_state_dict({k: v / count if v.is_floating_point() else v for k, v in tensors.items()})
-    own = network.state_dict()
-    network.load_state_dict({key: value.to(own[key].dtype) for key, value in halved(network).items()})
+    round_to_half(network)
     return facts, network.eval()
 
 
@@ -101,3 +100,9 @@ def halved(network: Network) -> dict[str, Tensor]:
     Statistics may be smaller or larger than half precision can tell, and they take no space.
     """
     return {k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in network.state_dict().items()}
+
+
+def round_to_half(network: Network) -> None:
+    """Give a network the numbers that `halved` can tell, in its own precision."""
+    own = network.state_dict()
+    network.load_state_dict({key: value.to(own[key].dtype) for key, value in halved(network).items()})

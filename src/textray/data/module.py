@@ -104,7 +104,11 @@ class SegmentationSet(Dataset[Item]):
     @property
     def without_text(self) -> int:
         """Number of samples that come without a text, whatever is dropped: no caption, or one that names no zone."""
-        return sum(not (s.report.text if s.report.free else s.report.zones) for s in self.samples)
+        return sum(not self.whole_text(index) for index in range(len(self)))
+
+    def whole_text(self, index: int) -> str | None:
+        """What the network is told of a sample whose report is left whole; the picture is not looked at."""
+        return _told(self.samples[index].report)
 
     def plain(self) -> SegmentationSet:
         """The same samples as they are: not augmented, with their whole reports."""
@@ -119,21 +123,23 @@ class SegmentationSet(Dataset[Item]):
         return first + (last - first) * min(epoch / max(self.epochs - 1, 1), 1.0)
 
     def _words(self, report: Report, rng: np.random.Generator, *, whole: bool = False) -> str | None:
-        """The sentence that the network is given, or none: the one of its zones, as in use, whatever a caption says.
+        """The words that the network is given, or none.
 
-        A free caption is given as it stands. ``whole``: the words of all zones or none, since a pseudo-label knows no
-        shortened report.
+        ``whole``: the words of all zones or none, since a pseudo-label knows no shortened report.
         """
-        draw = rng.random()
-        if report.free:
-            return None if draw < self.report_dropout else report.text
-        if not report.zones or draw < self.report_dropout:
-            return None  # "no infection." is no report to a segmenter, in training as in use
+        draw, told = rng.random(), _told(report)
+        if told is None or draw < self.report_dropout:
+            return None
         named = np.flatnonzero(report.zones.present)
         if not whole and draw < self.report_dropout + self.report_partial and len(named) > 1:
             kept = rng.choice(named, size=rng.integers(1, len(named)), replace=False)
             return sentence(Zones.from_present(zone in kept for zone in range(6)))
-        return sentence(report.zones)
+        return told
+
+
+def _told(report: Report) -> str | None:
+    """A free caption as it stands, else the sentence of the zones, as in use; "no infection." is none in use."""
+    return report.text if report.free else sentence(report.zones) if report.zones else None
 
 
 class SegmentationData(LightningDataModule):

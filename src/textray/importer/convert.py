@@ -34,7 +34,7 @@ from textray.models.released.keys import own_name, published, text_encoder_prefi
 from textray.nn.text_encoder import HEADS, TextEncoder, assemble, load_text_encoder, require_files
 from textray.parity import check_parity, parity_pictures
 from textray.text.report import bank_sentences
-from textray.trained import halved
+from textray.trained import halved, round_to_half
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ def _advice(given: Mapping[str, tuple[int, ...]]) -> str:
 def _fill(network: Network, tensors: Mapping[str, Tensor], mapped: Mapping[str, str | None]) -> None:
     """Copy the network's tensors, rounded as the bundle stores them."""
     network.load_state_dict({own: tensors[theirs] for theirs, own in mapped.items() if own is not None})
-    network.load_state_dict({key: value.to(network.state_dict()[key].dtype) for key, value in halved(network).items()})
+    round_to_half(network)
     network.eval()
 
 

@@ -101,10 +101,9 @@ def labelled_bank(data: SegmentationSet, encoder: TextEncoder) -> CaptionBank:
 
     Of samples with the same caption the first one with a lesion stands for all: it would win every tie.
     """
-    plain = data.plain()
     found: dict[str, NDArray[np.bool_]] = {}
     for index in np.flatnonzero(data.labelled):
-        text = plain[0, int(index)]["text"]
+        text = data.whole_text(int(index))
         if text is not None and text not in found:
             mask = data.pixels.mask(int(index))
             if mask.any():
