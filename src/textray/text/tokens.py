@@ -1,0 +1,312 @@
+"""Word pieces of BERT vocabularies in plain Python, and the weights by which a report is a sum over its pieces.
+
+`WordPiece` cuts text as `BertTokenizer` does, without its library, so that free phrases need nothing but a vocabulary
+file. Sentences are cut one by one and joined to `[CLS] s1 s2 ... [SEP]`: which piece belongs to which word and sentence
+is known then, and need not be guessed from full stops (section 2.2 of the sentence-grounding paper, whose released code
+guesses).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import ascii_lowercase, ascii_uppercase, digits, punctuation
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textray.errors import BundleError, InputError, ShapeError, UsageError
+from textray.text.words import stands_alone, words
+
+PAD, UNKNOWN, FIRST, LAST, MASKED = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+MARKS = (PAD, UNKNOWN, FIRST, LAST, MASKED)
+"""Pieces that no text gives, as BERT names them; a vocabulary without masking may leave out the last."""
+MOST_PIECES = 97
+"""Longest report in pieces, the two marks included, as the paper's authors run it."""
+
+_LONGEST_WORD = 100
+"""A longer word is unknown as a whole, as in BERT."""
+_FEWEST_WORDS = 2
+"""A sentence that was cut to fewer words says nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aggregation:
+    """How pieces become words, words sentences, sentences the report.
+
+    Attributes:
+        piece: Pieces of a word. The paper sums them.
+        word: Words of a sentence. The paper says sum, its authors' code takes the mean, so that long sentences do not
+            outweigh short ones in the report.
+        sentence: Sentences of a report.
+    """
+
+    piece: Literal["sum", "mean"] = "sum"
+    word: Literal["mean", "sum"] = "mean"
+    sentence: Literal["mean"] = "mean"
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("piece", self.piece, ("sum", "mean")),
+            ("word", self.word, ("mean", "sum")),
+            ("sentence", self.sentence, ("mean",)),
+        ):
+            if value not in known:
+                raise UsageError(f"unknown aggregation of a {name}", came=value, expected=" or ".join(known))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pieces:
+    """A report, or a phrase, in pieces.
+
+    Attributes:
+        ids: Vocabulary indices, `[CLS]` first and `[SEP]` last, ``(L,)`` int64.
+        word: Number of the word that a piece belongs to, counted through the whole report from 0, -1 at the two marks,
+            ``(L,)`` int64. A punctuation mark is a word, as in BERT.
+        sentence: Number of its sentence, from 0 without gaps, -1 at the two marks, ``(L,)`` int64.
+        dropped: Sentences that there was no room for.
+        unknown: Words that are not in the vocabulary as a whole, each once, in lower case if it is.
+        kept: Which of the given sentences they are: sentence ``i`` is the one given at ``kept[i]``.
+        cut: True where the last one lost pieces.
+    """
+
+    ids: NDArray[np.int64]
+    word: NDArray[np.int64]
+    sentence: NDArray[np.int64]
+    dropped: int
+    unknown: tuple[str, ...]
+    kept: tuple[int, ...]
+    cut: bool
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PieceBatch:
+    """Reports of one length.
+
+    Attributes:
+        ids: Vocabulary indices, 0 at padding, ``(B, L)`` int64.
+        attention: 1 at pieces and marks, 0 at padding, ``(B, L)`` int64.
+        word: Number of the word within its report, -1 at marks and padding, ``(B, L)`` int64.
+        sentence: Number of the sentence within its report, -1 at marks and padding, ``(B, L)`` int64.
+    """
+
+    ids: NDArray[np.int64]
+    attention: NDArray[np.int64]
+    word: NDArray[np.int64]
+    sentence: NDArray[np.int64]
+
+
+class WordPiece:
+    """A BERT vocabulary that cuts text into its pieces, the longest first.
+
+    Equal to `BertTokenizer`, with one exception that is meant: marks such as "[SEP]" in a text are brackets and letters
+    there, never marks.
+
+    Args:
+        vocabulary: Its pieces by index, `##` before those that go on a word.
+        lower: Lower-case and strip accents, as uncased vocabularies want.
+
+    Raises:
+        BundleError: If a piece stands twice or a mark is missing.
+    """
+
+    def __init__(self, vocabulary: Sequence[str], *, lower: bool = True) -> None:
+        self.vocabulary, self.lower = tuple(vocabulary), lower
+        self._index = {piece: index for index, piece in enumerate(self.vocabulary)}
+        missing = [mark for mark in (PAD, UNKNOWN, FIRST, LAST) if mark not in self._index]
+        if missing or len(self._index) < len(self.vocabulary):
+            twice = [piece for piece, count in Counter(self.vocabulary).items() if count > 1]
+            raise BundleError(
+                "this is no vocabulary of word pieces",
+                came=f"without {', '.join(missing)}" if missing else f"{twice[0]!r} more than once",
+                expected="each piece once, [PAD], [UNK], [CLS] and [SEP] among them",
+            )
+
+    @classmethod
+    def read(cls, path: str | Path, *, lower: bool = True) -> WordPiece:
+        """Read a `vocab.txt`, one piece a line.
+
+        Raises:
+            BundleError: If it cannot be read as one.
+        """
+        try:
+            text = Path(path).read_bytes().decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(
+                "the vocabulary cannot be read", came=type(error).__name__, expected="vocab.txt in UTF-8"
+            ) from error
+        lines = text.split("\n")  # splitlines() would break at pieces that are rare line breaks themselves
+        if lines and not lines[-1]:
+            lines.pop()
+        return cls([line.removesuffix("\r") for line in lines], lower=lower)
+
+    def __len__(self) -> int:
+        return len(self.vocabulary)
+
+    def words(self, text: str) -> list[str]:
+        """Words and punctuation marks of a text, before they are cut into pieces."""
+        return list(words(text, lower=self.lower))
+
+    def cut(self, word: str) -> list[int]:
+        """Indices of the pieces of one word; `[UNK]` alone if any part of it is not in the vocabulary."""
+        if len(word) > _LONGEST_WORD:
+            return [self._index[UNKNOWN]]
+        found: list[int] = []
+        start = 0
+        while start < len(word):
+            for end in range(len(word), start, -1):
+                index = self._index.get(("##" if start else "") + word[start:end])
+                if index is not None:
+                    found.append(index)
+                    start = end
+                    break
+            else:
+                return [self._index[UNKNOWN]]
+        return found
+
+    def encode(self, sentences: Sequence[str], most_pieces: int = MOST_PIECES) -> Pieces:
+        """Turn sentences into `[CLS] s1 s2 ... [SEP]`.
+
+        Pieces beyond the limit are left out from the end; a sentence of which fewer than two words would be left goes
+        with them, unless it is the only one. Sentences without a character to read are left out too.
+
+        Args:
+            sentences: In their order.
+            most_pieces: Most pieces, the two marks included.
+
+        Raises:
+            InputError: If nothing in the sentences can be read.
+            UsageError: If there is no room for a piece between the marks.
+        """
+        if isinstance(sentences, str):
+            raise UsageError("sentences came as one string", expected="a sequence of sentences", do="Give [text]")
+        if most_pieces < len((FIRST, LAST)) + 1:
+            raise UsageError("no room for a word", came=most_pieces, expected="3 pieces or more")
+        room = most_pieces - len((FIRST, LAST))
+        ids: list[int] = []
+        word: list[int] = []
+        sentence: list[int] = []
+        unknown: dict[str, None] = {}
+        kept: list[int] = []
+        dropped, cut, count = 0, False, 0
+        for number, text in enumerate(sentences):
+            found = self.words(text)
+            if not found:
+                continue
+            if cut or len(ids) == room:
+                dropped += 1
+                continue
+            pieces = [(index, place) for place, one in enumerate(found) for index in self.cut(one)]
+            if len(ids) + len(pieces) > room:
+                cut = True
+                pieces = pieces[: room - len(ids)]
+                left = found[: pieces[-1][1] + 1]
+                if kept and sum(any(map(str.isalnum, one)) for one in left) < _FEWEST_WORDS:
+                    dropped += 1
+                    continue
+                found = left
+            ids += [index for index, _ in pieces]
+            word += [count + place for _, place in pieces]
+            sentence += [len(kept)] * len(pieces)
+            unknown |= dict.fromkeys(one for one in found if one not in self._index)
+            count += len(found)
+            kept.append(number)
+        if not kept:
+            raise InputError(
+                "the text has no words",
+                came="nothing but blanks" if sentences else "no sentence",
+                expected="a sentence",
+                do="Say in words what to look for",
+            )
+        return Pieces(
+            ids=np.array([self._index[FIRST], *ids, self._index[LAST]], dtype=np.int64),
+            word=np.array([-1, *word, -1], dtype=np.int64),
+            sentence=np.array([-1, *sentence, -1], dtype=np.int64),
+            dropped=dropped,
+            unknown=tuple(unknown),
+            kept=tuple(kept),
+            cut=cut,
+        )
+
+
+def pad(pieces: Sequence[Pieces], *, length: int | None = None) -> PieceBatch:
+    """Bring reports to one length.
+
+    Args:
+        pieces: ``B`` of them.
+        length: Pieces of each row, ``None`` for those of the longest.
+
+    Raises:
+        ShapeError: If there is none, or one is longer than ``length``.
+    """
+    longest = max((len(one.ids) for one in pieces), default=0)
+    wide = longest if length is None else length
+    if not pieces or longest > wide:
+        raise ShapeError("pieces do not fit", came=f"{len(pieces)} reports of up to {longest}", expected=f"1..{wide}")
+    ids = np.zeros((len(pieces), wide), dtype=np.int64)
+    attention = np.zeros_like(ids)
+    word, sentence = np.full_like(ids, -1), np.full_like(ids, -1)
+    for row, one in enumerate(pieces):
+        there = slice(len(one.ids))
+        ids[row, there], word[row, there], sentence[row, there] = one.ids, one.word, one.sentence
+        attention[row, there] = 1
+    return PieceBatch(ids=ids, attention=attention, word=word, sentence=sentence)
+
+
+def report_weights(batch: PieceBatch, aggregation: Aggregation | None = None) -> NDArray[np.float32]:
+    """Weights by which a report's embedding is a sum over its pieces.
+
+    With H the encoder's output, ``(weights[..., None] * H).sum(axis=1)`` is pieces to words, words to sentences,
+    sentences to the report.
+
+    Args:
+        batch: The reports.
+        aggregation: How; ``None`` as the paper's authors run it.
+
+    Returns:
+        ``(B, L)`` float32, 0 at marks and padding.
+    """
+    how = aggregation or Aggregation()
+    weights = np.zeros(batch.ids.shape, dtype=np.float32)
+    for row, (word, sentence) in enumerate(zip(batch.word, batch.sentence, strict=True)):
+        real = sentence >= 0
+        if not real.any():
+            continue
+        first_pieces = np.unique(word[real], return_index=True)[1]
+        words_of = np.bincount(sentence[real][first_pieces])  # (S,)
+        weight = np.full(int(real.sum()), 1.0 / np.count_nonzero(words_of))
+        if how.word == "mean":
+            weight /= words_of[sentence[real]]
+        if how.piece == "mean":
+            weight /= np.bincount(word[real])[word[real]]
+        weights[row, real] = weight
+    return weights
+
+
+def build_vocabulary(texts: Iterable[str], size: int, *, lower: bool = True) -> tuple[str, ...]:
+    """Make a vocabulary of whole words, with single letters for all others.
+
+    Args:
+        texts: What the words are taken from.
+        size: Most pieces in it.
+        lower: Lower-case and strip accents, as `WordPiece` then must.
+
+    Returns:
+        The marks, the letters that begin a word and those that go on with `##`, then the words of the texts, the most
+        frequent first. Every word of ASCII characters, and of characters in the texts, has pieces in it.
+
+    Raises:
+        UsageError: If there is no room for the letters.
+    """
+    counts = Counter(word for text in texts for word in words(text, lower=lower))
+    plain = ascii_lowercase + digits + ("" if lower else ascii_uppercase)
+    seen = {char for word in counts for char in word} | set(plain)
+    within = sorted(char for char in seen if not stands_alone(char))  # punctuation and ideographs never go on a word
+    fixed = [*MARKS, *sorted(seen | set(punctuation)), *(f"##{char}" for char in within)]
+    if size < len(fixed):
+        raise UsageError("the vocabulary is too small", came=size, expected=f"{len(fixed)} or more, for the letters")
+    ranked = sorted((word for word in counts if len(word) > 1), key=lambda word: (-counts[word], word))
+    return (*fixed, *ranked[: size - len(fixed)])
