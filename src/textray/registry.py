@@ -171,6 +171,8 @@ DATASETS = {
                 "the lesions are, in image sides. A caption therefore holds part of the answer, and scores with it "
                 "(`oracle`) are not scores of a reader who writes a report without seeing the mask.",
             ),
+            tasks=("segmentation", "grounding"),
+            phrase_kinds=("caption", "clause"),
         ),
         DatasetRow(
             name="mosmed_plus",

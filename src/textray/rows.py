@@ -88,6 +88,9 @@ class DatasetRow:
         colour: True where its images are in colour.
         captions: ``zones`` where its captions name zones of the lungs and a network is told those; ``free`` where it is
             told the captions as they stand.
+        tasks: What it can be used for.
+        phrase_kinds: Which words can be asked of its images where it is used for grounding, the default first; empty
+            where nothing says where a phrase is true.
     """
 
     name: str
@@ -104,6 +107,8 @@ class DatasetRow:
     on_disk: bool = True
     colour: bool = False
     captions: Literal["zones", "free"] = "zones"
+    tasks: tuple[Literal["segmentation", "grounding"], ...] = ("segmentation",)
+    phrase_kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

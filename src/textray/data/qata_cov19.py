@@ -27,8 +27,10 @@ from textray.data.base import (
 )
 from textray.data.caption_table import read_captions, read_report, row_problem
 from textray.data.pairs import Folder, bare_name, check_pixels, size_problem
-from textray.errors import DataError, InputError, LayoutError
-from textray.records import Notice, Report, Zones
+from textray.data.phrases import PhraseSample
+from textray.errors import DataError, InputError, LayoutError, unknown_name
+from textray.records import Laterality, Notice, Report, Zones
+from textray.text.report import sentence
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ NAME = "QaTa-COV19-v2"
 INNER_SHARE = 0.1
 """Share of the train split's `sub-*` patients that selects (stopping, checkpoint, thresholds)."""
 
+_PHRASES = ("caption", "clause")
 _PARTS = {"train": ("Train Set", 7145), "test": ("Test Set", 2113)}
 _HELP = 'See docs/datasets/qata_cov19.md or run "textray data check qata_cov19 ROOT".'
 
@@ -111,6 +114,39 @@ class QaTaCOV19:
                 inner = draw_patients((e.patient for e in train if e.patient), INNER_SHARE, self.seed)
                 entries = [e for e in train if (e.patient in inner) == (wanted == "inner")]
         return [self._sample(entry, wanted) for entry in entries]
+
+    def phrases(self, split: str, *, kind: str = "caption") -> list[PhraseSample]:
+        """What the captions say, one phrase for each image of a split that has a caption, in the order of the table.
+
+        The phrase is true where the lesion mask is: captions were written from the masks, and name all of their zones.
+        So the whole mask is the truth of either kind of phrase.
+
+        Args:
+            split: The split.
+            kind: ``caption``: the canonical sentence of its zones. ``clause``: only the part of it that names places,
+                "upper middle left lung and lower right lung".
+
+        Raises:
+            UsageError: If there is no such split or kind.
+            LayoutError: As `samples`.
+            DataError: As `samples`.
+        """
+        if kind not in _PHRASES:
+            raise unknown_name("kind of phrases of qata_cov19", kind, _PHRASES)
+        told = [(sample, sentence(sample.report.zones)) for sample in self.samples(split) if sample.report.zones]
+        return [
+            PhraseSample(
+                image_id=sample.image_id,
+                image_path=sample.image_path,
+                phrase=caption if kind == "caption" else caption.removesuffix(".").rsplit(", ", 1)[-1],
+                label="Infection",
+                mask_path=sample.mask_path,
+                patient_id=sample.patient_id,
+                laterality=Laterality.VIEWER,
+                split=sample.split,
+            )
+            for sample, caption in told
+        ]
 
     def fingerprint(self, split: str) -> str:
         """SHA-256 of the image ids of a split, for summaries; the published cut's are in ``data/splits``."""
