@@ -1,0 +1,285 @@
+r"""How well maps of phrases meet boxes or masks: IoU and Dice over thresholds, contrast, pointing.
+
+A case is one phrase of one image. Its map is brought to a range (`textray.metrics.score_map.normalise`), cut at each
+threshold (``map > t``, strict), and compared with the truth:
+
+* ``IoU = |P ∩ G| / |P ∪ G|``, ``Dice = 2|P ∩ G| / (|P| + |G|)``;
+* ``CNR = (mean inside - mean outside) / sqrt(variance inside + variance outside)`` on the map before any threshold,
+  population variances; signed, and without its sign. Stretching a map does not change it;
+* pointing game: the highest pixel lies inside the truth. Where several pixels share the peak, the share of them that
+  lies inside counts, so a constant map scores the area of the truth.
+
+Averages are taken in this order: cases of a class, classes, thresholds. `case_columns` lays a case out so that sums
+over cases give every score, for `textray.metrics.intervals`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textray.errors import ShapeError, UsageError
+from textray.metrics.segmentation import Floats, Statistic
+
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
+"""The thresholds of BioViL and of the grounding paper; `iou` and `dice` are means over them."""
+SCAN = tuple(round(0.05 * step, 2) for step in range(-19, 20))
+"""Thresholds among which the best single one is looked for; they contain `THRESHOLDS`."""
+EmptyPrediction = Literal["zero", "skip"]
+EMPTY_PREDICTIONS: tuple[EmptyPrediction, ...] = get_args(EmptyPrediction)
+"""What a threshold that marks nothing of a map scores: 0, or nothing at all (what released codes do, which flatters a
+model that marks rarely)."""
+SCORES = ("iou", "dice", "cnr", "cnr_signed", "pointing")
+"""Names of the scores of a set, in the order of tables."""
+
+_IN_SCAN = tuple(SCAN.index(t) for t in THRESHOLDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapScore:
+    """Scores of one map against its truth.
+
+    Attributes:
+        iou: One for each of `SCAN`.
+        dice: One for each of `SCAN`.
+        marked: For each of `SCAN`: the threshold leaves something of the map.
+        cnr_signed: Contrast to noise; NaN where the truth fills the map or both variances are 0.
+        pointing: Share of the highest pixels that lies inside the truth: 0 or 1 but for ties.
+    """
+
+    iou: tuple[float, ...]
+    dice: tuple[float, ...]
+    marked: tuple[bool, ...]
+    cnr_signed: float
+    pointing: float
+
+    def at(self, threshold: float) -> tuple[float, float]:
+        """IoU and Dice at one of `SCAN`."""
+        place = SCAN.index(threshold)
+        return self.iou[place], self.dice[place]
+
+
+def overlap(values: NDArray[np.floating[Any]], truth: NDArray[np.bool_]) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    """IoU, Dice and whether anything is marked, at each threshold of `SCAN`.
+
+    Args:
+        values: ``(H, W)``, in the range in which thresholds are meant.
+        truth: ``(H, W)`` bool, not empty.
+
+    Returns:
+        Three arrays as long as `SCAN`; where nothing is marked both scores are 0.
+
+    Raises:
+        ShapeError: If the shapes differ or the truth is empty.
+    """
+    _check(values, truth)
+    # The thresholds in the map's own precision, or 0.1 of a float32 map would be above 0.1.
+    above = np.searchsorted(np.asarray(SCAN, values.dtype), values.ravel(), side="left")  # thresholds below the pixel
+    inside = truth.ravel()
+    marked, hit = (_at_least(above[chosen]) for chosen in (slice(None), inside))
+    whole = int(np.count_nonzero(inside))
+    return hit / (marked + whole - hit), 2 * hit / (marked + whole), marked > 0
+
+
+def _at_least(counts: NDArray[np.int64]) -> Floats:
+    """How many pixels are above each threshold, from the number of thresholds below each pixel."""
+    found = np.bincount(counts, minlength=len(SCAN) + 1)
+    return found[::-1].cumsum()[::-1][1:].astype(np.float64)
+
+
+def contrast(
+    values: NDArray[np.floating[Any]], truth: NDArray[np.bool_], parts: Sequence[NDArray[np.bool_]] = ()
+) -> float:
+    """Signed contrast-to-noise ratio of a map.
+
+    Args:
+        values: ``(H, W)``, before any threshold.
+        truth: ``(H, W)`` bool.
+        parts: Boxes that make up the truth, ``(H, W)`` bool each: the mean of the ratios of each box against all that
+            lies outside every box. Without them the truth is taken as a whole.
+
+    Returns:
+        NaN where nothing lies inside or outside, or the map does not vary in either.
+    """
+    numbers = values.astype(np.float64)
+    outside = numbers[~truth]
+    found = []
+    for part in parts or (truth,):
+        inside = numbers[part]
+        if not len(inside) or not len(outside):
+            continue
+        spread = math.sqrt(inside.var() + outside.var())
+        found += [float(inside.mean() - outside.mean()) / spread] if spread > 0 else []
+    return float(np.mean(found)) if found else math.nan
+
+
+def pointing(values: NDArray[np.floating[Any]], truth: NDArray[np.bool_]) -> float:
+    """Share of the highest pixels that lies inside the truth: 1 or 0 where one pixel is highest."""
+    _check(values, truth)
+    return float(truth[values == values.max()].mean())
+
+
+def score(
+    values: NDArray[np.floating[Any]],
+    truth: NDArray[np.bool_],
+    *,
+    parts: Sequence[NDArray[np.bool_]] = (),
+) -> MapScore:
+    """Score one map, already in the range in which thresholds are meant, against a truth that is not empty.
+
+    Args:
+        values: ``(H, W)``.
+        truth: ``(H, W)`` bool.
+        parts: As in `contrast`.
+
+    Raises:
+        ShapeError: If the shapes differ or the truth is empty.
+    """
+    iou, dice, marked = overlap(values, truth)
+    return MapScore(
+        iou=tuple(iou.tolist()),
+        dice=tuple(dice.tolist()),
+        marked=tuple(marked.tolist()),
+        cnr_signed=contrast(values, truth, parts),
+        pointing=pointing(values, truth),
+    )
+
+
+def _check(values: NDArray[np.floating[Any]], truth: NDArray[np.bool_]) -> None:
+    if values.shape != truth.shape or values.ndim != 2 or truth.dtype != np.bool_:
+        raise ShapeError(
+            "a map and its truth lie on one grid",
+            came=f"{values.shape} and {truth.shape} {truth.dtype}",
+            expected="(H, W) and (H, W) bool",
+        )
+    if not truth.any():
+        raise ShapeError("a map cannot be scored where nothing is true", came="an empty truth", do="Leave the case out")
+
+
+# Columns of a case, in the block of its class: IoU, Dice and 1 for each of SCAN; CNR signed, unsigned, 1; pointing, 1.
+_STEPS = len(SCAN)
+_WIDTH = 3 * _STEPS + 5
+
+
+def case_columns(
+    cases: Sequence[MapScore], labels: Sequence[str], *, empty_prediction: EmptyPrediction = "zero"
+) -> tuple[Floats, tuple[str, ...]]:
+    """Columns whose sums over cases give every score of `statistics`.
+
+    Args:
+        cases: Scores of ``N`` maps.
+        labels: Class of each.
+        empty_prediction: Whether a threshold that marks nothing scores 0 or is left out.
+
+    Returns:
+        ``(N, classes x columns)`` float64, and the classes in their order.
+
+    Raises:
+        UsageError: If ``empty_prediction`` is unknown.
+        ShapeError: If the lengths differ.
+    """
+    if empty_prediction not in EMPTY_PREDICTIONS:
+        raise UsageError(
+            f"unknown rule for empty predictions {empty_prediction!r}",
+            expected="one of " + ", ".join(EMPTY_PREDICTIONS),
+        )
+    if len(cases) != len(labels):
+        raise ShapeError("one class for each case", came=len(labels), expected=len(cases))
+    classes = tuple(sorted(set(labels)))
+    columns = np.zeros((len(cases), len(classes), _WIDTH))
+    for row, (case, label) in enumerate(zip(cases, labels, strict=True)):
+        block = columns[row, classes.index(label)]
+        counted = np.array(case.marked) if empty_prediction == "skip" else np.ones(_STEPS, bool)
+        block[:_STEPS] = np.where(counted, case.iou, 0)
+        block[_STEPS : 2 * _STEPS] = np.where(counted, case.dice, 0)
+        block[2 * _STEPS : 3 * _STEPS] = counted
+        if not math.isnan(case.cnr_signed):
+            block[3 * _STEPS : 3 * _STEPS + 3] = case.cnr_signed, abs(case.cnr_signed), 1
+        block[3 * _STEPS + 3 :] = case.pointing, 1
+    return columns.reshape(len(cases), -1), classes
+
+
+def statistics(classes: int) -> dict[str, Statistic]:
+    """The scores of `SCORES` as functions of totals ``(..., classes x columns)``."""
+    return {
+        "iou": partial(_over_thresholds, first=0, classes=classes),
+        "dice": partial(_over_thresholds, first=_STEPS, classes=classes),
+        "cnr": partial(_ratio_of, first=3 * _STEPS + 1, of=3 * _STEPS + 2, classes=classes),
+        "cnr_signed": partial(_ratio_of, first=3 * _STEPS, of=3 * _STEPS + 2, classes=classes),
+        "pointing": partial(_ratio_of, first=3 * _STEPS + 3, of=3 * _STEPS + 4, classes=classes),
+    }
+
+
+def class_statistics(place: int, classes: int) -> dict[str, Statistic]:
+    """The scores of one class alone, from totals of all."""
+
+    def only(totals: Floats, statistic: Statistic) -> Floats:
+        blocks = totals.reshape(*totals.shape[:-1], classes, _WIDTH)
+        return statistic(blocks[..., place, :])
+
+    return {name: partial(only, statistic=statistic) for name, statistic in statistics(1).items()}
+
+
+def _over_thresholds(totals: Floats, *, first: int, classes: int) -> Floats:
+    places = np.array(_IN_SCAN)
+    return _nanmean(_by_threshold(totals, first, classes)[..., places])
+
+
+def _by_threshold(totals: Floats, first: int, classes: int) -> Floats:
+    """Mean over classes at each of `SCAN`, from totals ``(..., classes x columns)``."""
+    blocks = totals.reshape(*totals.shape[:-1], classes, _WIDTH)
+    sums, counts = blocks[..., first : first + _STEPS], blocks[..., 2 * _STEPS : 3 * _STEPS]
+    return _nanmean(np.moveaxis(_ratio(sums, counts), -2, -1))
+
+
+def _ratio_of(totals: Floats, *, first: int, of: int, classes: int) -> Floats:
+    blocks = totals.reshape(*totals.shape[:-1], classes, _WIDTH)
+    return _nanmean(_ratio(blocks[..., first], blocks[..., of]))
+
+
+def _ratio(sums: Floats, counts: Floats) -> Floats:
+    return np.where(counts > 0, sums / np.where(counts > 0, counts, 1.0), np.nan)
+
+
+def _nanmean(values: Floats) -> Floats:
+    """Mean over the last axis of what is defined; NaN where nothing is (without NumPy's warning of it)."""
+    there = ~np.isnan(values)
+    return _ratio(np.where(there, values, 0).sum(axis=-1), there.sum(axis=-1).astype(np.float64))
+
+
+def threshold_table(totals: Floats, classes: int) -> dict[str, dict[str, float]]:
+    """IoU and Dice at each of `THRESHOLDS`, means over classes.
+
+    Args:
+        totals: ``(classes x columns,)`` sums of `case_columns`.
+        classes: How many classes there are.
+
+    Returns:
+        By threshold (as text, for JSON): ``iou`` and ``dice``.
+    """
+    iou, dice = (_by_threshold(totals, first, classes) for first in (0, _STEPS))
+    return {
+        str(t): {"iou": float(iou[at]), "dice": float(dice[at])} for t, at in zip(THRESHOLDS, _IN_SCAN, strict=True)
+    }
+
+
+def best_threshold(totals: Floats, classes: int) -> Mapping[str, float]:
+    """The one threshold of `SCAN` with the highest Dice, chosen on the very cases that it is scored on.
+
+    Returns:
+        ``threshold``, ``iou`` and ``dice`` there.
+    """
+    iou, dice = (_by_threshold(totals, first, classes) for first in (0, _STEPS))
+    at = int(np.nanargmax(dice)) if not np.isnan(dice).all() else 0
+    return {"threshold": SCAN[at], "iou": float(iou[at]), "dice": float(dice[at])}
+
+
+def skipped(cases: Sequence[MapScore]) -> dict[str, int]:
+    """How many cases mark nothing at each of `THRESHOLDS`, by threshold as text."""
+    return {str(t): sum(not case.marked[at] for case in cases) for t, at in zip(THRESHOLDS, _IN_SCAN, strict=True)}
