@@ -133,6 +133,20 @@ MODELS = {
             ),
         ),
         ModelRow(
+            name="sentence_grounding",
+            task="grounding",
+            reads=("image", "text"),
+            paper="Yang et al.: Multimodal self-supervised learning for lesion localization, ISBI 2024",
+            card="docs/models/sentence_grounding.md",
+            forms=(
+                FormRow(
+                    path="textray.models.sentence_grounding:SentenceGrounding",
+                    config="textray.models.sentence_grounding:SentenceGroundingConfig",
+                    needs_text=True,
+                ),
+            ),
+        ),
+        ModelRow(
             name="unet",
             task="segmentation",
             reads=("image",),

@@ -116,7 +116,7 @@ def load_text_encoder(name: str, *, folder: str | Path | None = None, max_tokens
     row = text_encoder(name)
     if row.hub is None:
         return _tiny(max_tokens)
-    place = Path(folder) if folder is not None else _find(row)
+    place = Path(folder) if folder is not None else find_folder(row)
     require_files(place, "config.json", "vocab.txt", "model.safetensors")
     try:
         tensors = load_file(place / "model.safetensors")
@@ -232,8 +232,12 @@ def load_trunk(trunk: nn.Module, tensors: dict[str, Tensor], *, prefix: str) -> 
     trunk.load_state_dict(mapped, strict=False)
 
 
-def _find(row: TextEncoderRow) -> Path:
-    """Folder of an encoder's weights on this machine."""
+def find_folder(row: TextEncoderRow) -> Path:
+    """Folder of an encoder's weights on this machine.
+
+    Raises:
+        UsageError: If it is not there; it says how to get them.
+    """
     if row.package is not None:
         module, _, sub = row.package.partition(":")
         try:

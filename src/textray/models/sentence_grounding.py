@@ -1,0 +1,272 @@
+r"""Sentence grounding: an image's sub-regions and a report's sentences in one space, learnt without a mask.
+
+Source: Yang et al.: Multimodal self-supervised learning for lesion localization, ISBI 2024.
+
+The idea: an image trunk gives one vector for the film and one for each place of a grid, a language model gives one for
+the report and one for each of its sentences, and contrastive losses bring together what belongs together
+(`textray.training.grounding_losses`). Where a phrase is true is then read off without any training for it: the cosine
+of the phrase with each place.
+
+Shapes in the paper's configuration, 224 x 224, ResNet-50, Bio_ClinicalBERT, L pieces, W words, S sentences, D = 768:
+
+    ============  ==================================================  ======================================
+    part          operation                                           output
+    ============  ==================================================  ======================================
+    enlarge       bilinear, corners aligned                           3 x 299²
+    trunk         ResNet-50, stages 1 to 4                            256x75², 512x38², 1024x19², 2048x10²
+    local         Conv 1x1 of stage 3, no bias                        V: D x 19²
+    pooled        mean of stage 4, Linear                             v_g: D
+    text          BERT-base, sum of its last 4 hidden layers          D x L
+    words         sum over the pieces of a word                       D x W
+    sentences     mean over the words of a sentence                   T: D x S
+    report        mean over the sentences                             t_g: D
+    ============  ==================================================  ======================================
+
+Differences from the paper: a sentence is the mean of its words where the paper prints a sum (``agg_word`` has both), so
+that a long sentence does not outweigh a short one in the report. Past the paper, off by default: ``local_stage`` other
+than the third, ``fuse`` and a ``width`` other than the text's.
+
+Differences from the authors' released code: the report's vector takes no padding, [CLS] or [SEP] in; sentences are those
+of the text, not those between pieces that are full stops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from textray.errors import ShapeError, UsageError
+from textray.models.base import Network
+from textray.nn.image_encoder import ImageEncoder
+from textray.nn.text_trunk import TextTrunk, TextTrunkConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentenceGroundingConfig:
+    """Sizes of a sentence grounding network; the defaults are the paper's.
+
+    Attributes:
+        trunk: timm's name of the image trunk, with its tag.
+        trunk_weights: Where the trunk's pretrained tensors come from (see `textray.nn.image_encoder.read_trunk`), or
+            ``None`` for random ones. Read once, when a training starts; a checkpoint or bundle holds its own.
+        in_channels: Channels of the image.
+        enlarge: Longer side in pixels that the image is brought to before the trunk; ``None`` takes it as it is.
+        local_stage: Stage of the trunk whose places are compared with phrases: 1 to 4 at strides 4, 8, 16, 32.
+        fuse: Also bring the last stage to those places, by a 1x1 convolution and bilinear enlargement, and add it. Past
+            the paper.
+        width: Width D of the common space; ``None`` (the paper) takes the text encoder's, and nothing stands between.
+        text: The text encoder.
+        agg_piece: How the pieces of a word make the word.
+        agg_word: How the words of a sentence make the sentence: ``mean`` (released code), ``sum`` (as printed).
+    """
+
+    trunk: str = "resnet50.tv_in1k"
+    trunk_weights: str | None = None
+    in_channels: int = 3
+    enlarge: int | None = 299
+    local_stage: Literal[1, 2, 3, 4] = 3
+    fuse: bool = False
+    width: int | None = None
+    text: TextTrunkConfig = field(default_factory=TextTrunkConfig)
+    agg_piece: Literal["sum", "mean"] = "sum"
+    agg_word: Literal["mean", "sum"] = "mean"
+
+
+class ImageFeatures(NamedTuple):
+    """An image in the common space, not normalised.
+
+    Attributes:
+        pooled: v_g, ``(B, D)``.
+        local: V, ``(B, D, h, w)``.
+    """
+
+    pooled: Tensor
+    local: Tensor
+
+
+class TextFeatures(NamedTuple):
+    """Reports in the common space, not normalised; zeros where a mask is false.
+
+    Attributes:
+        words: ``(B, W, D)``.
+        word_mask: ``(B, W)`` bool, true at words.
+        sentences: T, ``(B, S, D)``.
+        sentence_mask: ``(B, S)`` bool, true at sentences.
+        report: t_g, ``(B, D)``; zeros for a report without sentences.
+        cls: The piece [CLS], ``(B, D)``; a query of the released form's local loss, never part of the report.
+    """
+
+    words: Tensor
+    word_mask: Tensor
+    sentences: Tensor
+    sentence_mask: Tensor
+    report: Tensor
+    cls: Tensor
+
+
+class SentenceGrounding(Network):
+    """Sentence grounding.
+
+    Args:
+        config: Sizes; the defaults are the paper's: 133,587,776 trainable parameters.
+
+    Raises:
+        UsageError: If a trunk is unknown or a size is impossible.
+    """
+
+    def __init__(self, config: SentenceGroundingConfig = SentenceGroundingConfig()) -> None:
+        super().__init__(in_channels=config.in_channels, size_multiple=32, text_width=None)
+        if config.local_stage not in (1, 2, 3, 4):
+            raise UsageError("no such stage of the image trunk", came=config.local_stage, expected="1, 2, 3 or 4")
+        if min(config.width or 1, config.enlarge or 32) < 1:
+            raise UsageError(
+                "an impossible size", came=f"width {config.width}, enlarge {config.enlarge}", expected="1 or more"
+            )
+        if config.fuse and config.local_stage == 4:
+            raise UsageError("fuse adds the last stage to a finer one", came="local_stage 4", expected="1, 2 or 3")
+        self.config = config
+        self.trunk = ImageEncoder(config.trunk, in_channels=config.in_channels, weights=config.trunk_weights)
+        self.text = TextTrunk(config.text)
+        self.width = config.width or self.text.width
+        channels, last = self.trunk.channels[config.local_stage - 1], self.trunk.channels[3]
+        self.local = nn.Conv2d(channels, self.width, 1, bias=False)
+        self.coarse = nn.Conv2d(last, self.width, 1, bias=False) if config.fuse else None
+        self.pooled = nn.Linear(last, self.width)
+        # Linear and without bias, so that sums over pieces may be taken before or after it.
+        same = self.width == self.text.width
+        self.projection = nn.Identity() if same else nn.Linear(self.text.width, self.width, bias=False)
+
+    def load_pretrained(self) -> None:
+        """Read the pretrained tensors of the image trunk and of the text encoder, where any are named."""
+        self.trunk.load_pretrained()
+        self.text.load_pretrained()
+
+    def encode_image(self, image: Tensor) -> ImageFeatures:
+        """Bring images into the common space.
+
+        Args:
+            image: ``(B, C, H, W)`` float, normalised; H and W multiples of 32.
+
+        Raises:
+            ShapeError: If it is not.
+        """
+        self.check_image(image)
+        if self.config.enlarge is not None:
+            height, width = image.shape[2:]
+            factor = self.config.enlarge / max(height, width)
+            size = (max(round(height * factor), 1), max(round(width * factor), 1))
+            image = F.interpolate(image, size, mode="bilinear", align_corners=True)
+        maps = self.trunk(image)
+        local = self.local(maps[self.config.local_stage - 1])  # (B, D, h, w)
+        if self.coarse is not None:
+            coarse = self.coarse(maps[3])
+            local = local + F.interpolate(coarse, local.shape[2:], mode="bilinear", align_corners=False)
+        return ImageFeatures(self.pooled(maps[3].mean((2, 3))), local)
+
+    def encode_pieces(self, ids: Tensor, attention: Tensor) -> Tensor:
+        """Bring word pieces ``(B, L)`` into the common space, ``(B, L, D)``.
+
+        A phrase is the sum of these over L by the weights of `textray.text.tokens.report_weights`.
+
+        Raises:
+            ShapeError: If the shapes differ or the text is too long.
+        """
+        pieces: Tensor = self.projection(self.text(ids, attention))
+        return pieces
+
+    def encode_text(self, ids: Tensor, attention: Tensor, word: Tensor, sentence: Tensor) -> TextFeatures:
+        """Bring reports into the common space: pieces to words to sentences to the report.
+
+        Args:
+            ids: Rows of the vocabulary, ``(B, L)`` int64, [CLS] first.
+            attention: ``(B, L)``, above zero at pieces, zero at padding.
+            word: Number of the word that a piece belongs to, counted from 0 through the whole report, ``(B, L)`` int64;
+                -1 at [CLS], [SEP] and padding.
+            sentence: Number of its sentence, the same way.
+
+        Raises:
+            ShapeError: If the shapes differ or the text is too long.
+        """
+        if not ids.shape == word.shape == sentence.shape:
+            raise ShapeError(
+                "words and sentences do not fit the pieces",
+                came=f"word {tuple(word.shape)}, sentence {tuple(sentence.shape)}",
+                expected=tuple(ids.shape),
+            )
+        pieces = self.encode_pieces(ids, attention)  # (B, L, D)
+        words, word_mask = gather(pieces, word, mean=self.config.agg_piece == "mean")
+        sentences, sentence_mask = gather(words, owners(word, sentence), mean=self.config.agg_word == "mean")
+        count = sentence_mask.sum(1, keepdim=True).clamp(min=1)
+        report = sentences.sum(1) / count
+        return TextFeatures(words, word_mask, sentences, sentence_mask, report, pieces[:, 0])
+
+    def forward(self, image: Tensor, phrases: Tensor) -> Tensor:
+        """Tell where phrases are true.
+
+        Args:
+            image: ``(B, C, H, W)`` float, normalised; H and W multiples of 32.
+            phrases: In the common space, ``(K, D)`` for all images or ``(B, K, D)``; any length.
+
+        Returns:
+            Cosine of phrase and place, ``(B, K, h, w)``, in [-1, 1].
+
+        Raises:
+            ShapeError: If a shape does not fit.
+        """
+        local = self.encode_image(image).local
+        return similarity(local, phrases)
+
+
+def similarity(local: Tensor, phrases: Tensor) -> Tensor:
+    """Cosine of phrases ``(K, D)`` or ``(B, K, D)`` with places ``(B, D, h, w)``: ``(B, K, h, w)``.
+
+    Raises:
+        ShapeError: If the shapes do not fit each other.
+    """
+    fits = phrases.ndim in (2, 3) and phrases.shape[-1] == local.shape[1]
+    if not fits or (phrases.ndim == 3 and phrases.shape[0] != local.shape[0]):
+        raise ShapeError(
+            "phrases do not fit the image",
+            came=tuple(phrases.shape),
+            expected=f"(K, {local.shape[1]}) or ({local.shape[0]}, K, {local.shape[1]})",
+            do="Encode them with the network that encoded the image",
+        )
+    places = F.normalize(local.flatten(2), dim=1, eps=1e-8)  # (B, D, h*w)
+    cosine = F.normalize(phrases, dim=-1, eps=1e-8) @ places  # (B, K, h*w)
+    return cosine.view(*cosine.shape[:2], *local.shape[2:])
+
+
+def gather(parts: Tensor, owner: Tensor, *, mean: bool) -> tuple[Tensor, Tensor]:
+    """Sum or average parts by what they belong to.
+
+    Args:
+        parts: ``(B, N, D)``.
+        owner: Number of the unit that each part belongs to, ``(B, N)`` int64; negative where to none.
+        mean: Average, else sum.
+
+    Returns:
+        Units ``(B, U, D)``, zeros where there is none, and a bool mask ``(B, U)``; U is the largest number plus one,
+        and at least 1.
+    """
+    batch, _, width = parts.shape
+    units = int(owner.max().clamp(min=0)) + 1
+    real = owner >= 0
+    row = torch.arange(batch, device=owner.device)[:, None] * units + owner  # (B, N), place in the flat table
+    flat = row[real]
+    sums = parts.new_zeros(batch * units, width).index_add(0, flat, parts[real])
+    counts = parts.new_zeros(batch * units).index_add(0, flat, torch.ones_like(flat, dtype=parts.dtype))
+    if mean:
+        sums = sums / counts.clamp(min=1)[:, None]
+    return sums.view(batch, units, width), (counts > 0).view(batch, units)
+
+
+def owners(word: Tensor, sentence: Tensor) -> Tensor:
+    """Sentence of each word, ``(B, W)`` int64, -1 where there is no word, from those of the pieces ``(B, L)``."""
+    units = int(word.max().clamp(min=0)) + 1
+    found = word.new_full((word.shape[0], units + 1), -1)
+    # Pieces of no word go to a column that is cut off.
+    return found.scatter(1, torch.where(word >= 0, word, units), sentence)[:, :units]
