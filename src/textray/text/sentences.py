@@ -1,0 +1,229 @@
+"""Reports cut into sections and sentences, captions into clauses: the units that grounding learns from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Literal
+
+from textray.errors import UsageError
+from textray.text.cleaning import clean
+
+_QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00b4": "'"})
+_GAP = "\ue000"
+"""Stands for words that were taken out to hide a person; from the private area, so no report has it."""
+_GAP_WORD = "XXXX"
+_HIDDEN = re.compile(r"_{2,}|\[\*\*[^\]]{0,200}\*\*\]|X{4,}")
+_BLANK_LINE = re.compile(r"\n{2,}")
+_NUMBER = re.compile(rf"(?:^|(?<=[.!?:;\n])) ?\(?(?P<number>[1-9]\d?)[.)] ?(?=(?P<next>[A-Za-z{_GAP}]))")
+_END = re.compile(r"(?<![.!?])(?P<stops>[.!?]++)[\"')\]]*+(?=\s|$)|; |\.(?=[A-Z][a-z])|\n")
+"""Without going back, so that a long run of full stops takes no longer than another text."""
+_NEVER = ("dr", "mr", "mrs", "ms", "prof", "vs", "e.g", "i.e", "approx", "fig")
+_UNLESS_CAPITAL = ("a.m", "p.m", "etc", "no", "st", "q.d", "b.i.d")
+_ABBREVIATED = re.compile(
+    rf"(?<![\w.])(?:(?P<never>{'|'.join(map(re.escape, _NEVER))})|{'|'.join(map(re.escape, _UNLESS_CAPITAL))})$",
+    re.IGNORECASE,
+)
+_LONGEST_ABBREVIATION = 8
+_LOOSE = re.compile(r"[ ]+(?=[.,;:!?)])|(?<=\() +")
+_REST = re.compile(r"^(?:[ ,;:)*\u2022-]|\.(?!\d))+")
+"""What a sentence that was cut off, or a bullet, leaves in front of the next one; ".5 cm" keeps its point."""
+_WORD = re.compile(r"[^\W\d_]{2,}")
+
+_HEADER = re.compile(r"^ {0,4}(?P<name>[A-Z][A-Z ()/,-]{0,80}):", re.MULTILINE)
+_NAMES = {
+    "FINDINGS": "findings",
+    "FINDING": "findings",
+    "IMPRESSION": "impression",
+    "CONCLUSION": "impression",
+    "SUMMARY": "impression",
+    "COMPARISON": "comparison",
+    "INDICATION": "aside",
+    "HISTORY": "aside",
+    "TECHNIQUE": "aside",
+    "CLINICAL": "aside",
+    "REASON": "aside",
+    "EXAMINATION": "aside",
+    "EXAM": "aside",
+    "NOTIFICATION": "aside",
+}
+_NEAR = 0.85
+"""How alike a misspelt header must be: one or two letters wrong of eight."""
+_VIEWS = frozenset(
+    {
+        "PA", "AP", "LATERAL", "LAT", "LATERALS", "FRONTAL", "PORTABLE", "UPRIGHT", "SUPINE", "ERECT", "SEMI", "CHEST",
+        "RADIOGRAPH", "RADIOGRAPHS", "FILM", "VIEW", "VIEWS", "BEDSIDE", "DECUBITUS",
+    }
+)  # fmt: skip
+_FILLERS = frozenset({"AND", "OF", "THE", "A", "SINGLE", "ONE", "TWO", "THREE", "WITH", "IN", "X", "RAY", "XRAY"})
+
+Deid = Literal["drop", "keep"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sections:
+    """What a report says where; empty where it has no such section.
+
+    Attributes:
+        findings: What is seen.
+        impression: What it means.
+        last_paragraph: The last paragraph that is not about another time or another matter, for reports without
+            findings and impression.
+        comparison: What the image was compared with.
+    """
+
+    findings: str = ""
+    impression: str = ""
+    last_paragraph: str = ""
+    comparison: str = ""
+
+
+def split(text: str, *, min_words: int = 2, deid: Deid = "drop") -> tuple[str, ...]:
+    """Cut a report, or a part of one, into its sentences.
+
+    Decimals, abbreviations, times of day and wrapped lines are no ends; list numbers, blank lines, semicolons and full
+    stops without a blank behind them ("normal.Lungs") are.
+
+    Args:
+        text: As it was written.
+        min_words: Sentences with fewer words of two letters or more are left out: 2 leaves out "Cardiomegaly.",
+            1 only what says nothing.
+        deid: Words that stand for what was taken out to hide a person (``___``, ``[** ... **]``, ``XXXX``): dropped, or
+            kept as one word, which does not count as one.
+
+    Returns:
+        The sentences with their full stops, without list numbers.
+
+    Raises:
+        InputError: If ``text`` is no string.
+        UsageError: If ``deid`` is neither.
+    """
+    if deid not in ("drop", "keep"):
+        raise UsageError("unknown treatment of hidden words", came=deid, expected="drop or keep")
+    kept = _GAP_WORD if deid == "keep" else ""
+    found: list[str] = []
+    for raw in _cut(_prepare(text)):
+        if len(_WORD.findall(raw.replace(_GAP, " "))) >= min_words:
+            found.append(_tidy(raw.replace(_GAP, kept)))
+    return tuple(found)
+
+
+def clauses(caption: str) -> tuple[str, ...]:
+    """Cut a caption of QaTa-COV19 at its commas: on how many sides, how many areas, where.
+
+    Args:
+        caption: Such as "Unilateral pulmonary infection, one infected area, lower left lung."
+
+    Returns:
+        The clauses without full stops, in their order.
+    """
+    parts = (part.strip(" \n\t.") for part in clean(caption).split(","))
+    return tuple(part for part in parts if part)
+
+
+def read_sections(text: str) -> Sections:
+    """Find the sections of a report in plain text, as MIMIC-CXR has them.
+
+    A header is capitals at the start of a line up to a colon, and its section runs to the next one. Of sections that
+    stand twice the last with words counts: drafts and addenda come before the final report. View headers such as
+    "PA AND LATERAL CHEST" count as findings, and misspelt headers as what they are near to.
+
+    Raises:
+        InputError: If ``text`` is no string.
+    """
+    plain = _plain(text)
+    headers = list(_HEADER.finditer(plain))
+    starts = [0, *(header.end() for header in headers)]
+    ends = [*(header.start() for header in headers), len(plain)]
+    names = ["", *(_section(header["name"]) for header in headers)]
+    found: dict[str, str] = {}
+    last = ""
+    for name, start, end in zip(names, starts, ends, strict=True):
+        body = plain[start:end].strip()
+        if not body:
+            continue
+        found[name] = body
+        if name not in ("aside", "comparison"):
+            last = _BLANK_LINE.split(body)[-1]
+    return Sections(
+        findings=found.get("findings", ""),
+        impression=found.get("impression", ""),
+        last_paragraph=last,
+        comparison=found.get("comparison", ""),
+    )
+
+
+def training_text(sections: Sections) -> str:
+    """The part of a report that tells of this image: findings, then impression, with a hard break between them.
+
+    Where both are missing it is the last paragraph. Never the comparison, the indication, the history or the technique:
+    they tell of another time or another matter.
+    """
+    told = [part for part in (sections.findings.strip(), sections.impression.strip()) if part]
+    return "\n\n".join(told) or sections.last_paragraph.strip()
+
+
+def _plain(text: str) -> str:
+    """Bring line ends, quotes and marks of any origin to plain ones; no line ends in blanks."""
+    if isinstance(text, str):  # lone carriage returns would be dropped as control characters
+        text = "\n".join(line.rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
+    return clean(text).translate(_QUOTES)
+
+
+def _prepare(text: str) -> str:
+    """One line for each block, hidden words as gaps, list numbers as line breaks."""
+    hidden = _HIDDEN.sub(_GAP, _plain(text).replace(_GAP, " "))
+    blocks = (" ".join(block.split()) for block in _BLANK_LINE.split(hidden))
+    joined = "\n".join(block for block in blocks if block)
+    made: list[str] = []
+    at, previous = 0, 0
+    for match in _NUMBER.finditer(joined):
+        number = int(match["number"])
+        goes_on = previous > 0 and number == previous + 1
+        if goes_on or (number == 1 and not match["next"].islower()):
+            made += [joined[at : match.start()], "\n"]
+            at, previous = match.end(), number
+    return "".join(made) + joined[at:]
+
+
+def _cut(text: str) -> Iterator[str]:
+    start = 0
+    for match in _END.finditer(text):
+        if match.group().startswith(".") and _goes_on(text, match.start(), match.end()):
+            continue
+        keep = match.end() if match["stops"] or match.group() == "." else match.start()
+        yield text[start:keep]
+        start = match.end()
+    yield text[start:]
+
+
+def _goes_on(text: str, stop: int, end: int) -> bool:
+    """True for a full stop that belongs to an abbreviation."""
+    found = _ABBREVIATED.search(text[max(0, stop - _LONGEST_ABBREVIATION) : stop])
+    if found is None:
+        return False
+    return bool(found["never"]) or not text[end:].lstrip(" \"'(")[:1].isupper()
+
+
+def _tidy(raw: str) -> str:
+    """Without double blanks, blanks before punctuation, and what is left of the sentence before."""
+    return _REST.sub("", _LOOSE.sub("", re.sub(r" +", " ", raw))).rstrip(" ,;:")
+
+
+def _section(name: str) -> str:
+    """What a header means; `other` for one that is not known."""
+    words = re.findall(r"[A-Z]+", name)
+    for word in words:
+        if meaning := _meaning(word):
+            return meaning
+    known = [word for word in words if word not in _FILLERS]
+    return "findings" if known and all(word in _VIEWS for word in known) else "other"
+
+
+@lru_cache(maxsize=4096)
+def _meaning(word: str) -> str:
+    near = get_close_matches(word, _NAMES, n=1, cutoff=_NEAR)
+    return _NAMES[near[0]] if near else ""

@@ -1,0 +1,157 @@
+"""Reports in sentences, sections and clauses."""
+
+import time
+
+import pytest
+
+from textray.errors import InputError, UsageError
+from textray.text.sentences import Sections, clauses, read_sections, split, training_text
+
+TABLE = [
+    ("1. No acute disease.  2. Stable cardiomegaly.", ["No acute disease.", "Stable cardiomegaly."]),
+    ("1) Mild edema; 2) small left effusion.", ["Mild edema", "small left effusion."]),
+    ("Comparison is made to ___. The heart is enlarged.", ["Comparison is made to.", "The heart is enlarged."]),
+    (
+        "Opacity in the right lower lobe, e.g. atelectasis vs. pneumonia.",
+        ["Opacity in the right lower lobe, e.g. atelectasis vs. pneumonia."],
+    ),
+    ("Nodule measures 1.2 cm. No effusion.", ["Nodule measures 1.2 cm.", "No effusion."]),
+    (
+        "Findings were discussed with Dr. ___ at 3:15 p.m. on ___ by telephone.",
+        ["Findings were discussed with Dr. at 3:15 p.m. on by telephone."],
+    ),
+    ("Heart size normal.Lungs are clear.", ["Heart size normal.", "Lungs are clear."]),
+    ("ET tube tip is 4.5 cm above\n the carina.", ["ET tube tip is 4.5 cm above the carina."]),
+    ("Fracture of rib 5. The heart is normal.", ["Fracture of rib 5.", "The heart is normal."]),
+    ("Old fracture of T12. No pneumothorax.", ["Old fracture of T12.", "No pneumothorax."]),
+    ("No. 3 clip is unchanged.", ["No. 3 clip is unchanged."]),
+    ("Stable appearance..  No change...", ["Stable appearance..", "No change..."]),
+    ("Compared with 5 a.m. The tube has moved.", ["Compared with 5 a.m.", "The tube has moved."]),
+    ("XXXX. Lungs are clear.", ["Lungs are clear."]),
+    ("Cardiomegaly.", []),
+    # beyond the table of the specification
+    ("..", []),
+    ("", []),
+    ("The lungs are clear\n\nNo effusion", ["The lungs are clear", "No effusion"]),
+    ("The lungs\r\nare clear.\r\n \r\nNo effusion.", ["The lungs are clear.", "No effusion."]),
+    ("Room 7: 2. The rib. 3. The lung.", ["The rib.", "The lung."]),
+    ("Impression: 1. No edema. 2. Old scar.", ["No edema.", "Old scar."]),
+    ("Clear lungs. 2 mm nodule. 12. The heart is big.", ["Clear lungs.", "2 mm nodule.", "The heart is big."]),
+    ("The \u201chaze\u201d is seen.\u201d Next one.", ['The "haze" is seen."', "Next one."]),
+    ("Seen [**Name 12**] before. It\u2019s unchanged.", ["Seen before.", "It's unchanged."]),
+    ("Clear lungs. .5 cm nodule seen.", ["Clear lungs.", ".5 cm nodule seen."]),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), TABLE)
+def test_the_table(text, expected):
+    assert split(text) == tuple(expected)
+
+
+def test_one_word_findings_are_kept_where_asked_for():
+    assert split("Cardiomegaly. No effusion.", min_words=1) == ("Cardiomegaly.", "No effusion.")
+    assert split("XXXX. 2.", min_words=1) == ()
+
+
+def test_hidden_words_are_one_word_where_kept_and_do_not_count():
+    assert split("Seen by ___ today. ___ clear.", deid="keep") == ("Seen by XXXX today.",)
+    with pytest.raises(UsageError, match=r"hidden words.*Got mask.*drop or keep"):
+        split("Clear lungs.", deid="mask")
+
+
+def test_what_is_no_text_is_refused():
+    with pytest.raises(InputError, match="not text"):
+        split(None)
+    with pytest.raises(InputError, match="not text"):
+        read_sections(b"FINDINGS: clear")
+
+
+@pytest.mark.parametrize("unit", [".", " ", "\n", "[**", "_", "1. A", "Dr. ", "\u0301", '."', "X" * 5 + " "])
+def test_a_long_text_takes_time_that_grows_with_its_length_only(unit):
+    text = "Clear lungs " + unit * (100_000 // len(unit)) + "x"
+    start = time.perf_counter()
+    split(text)
+    read_sections(text)
+    assert time.perf_counter() - start < 10  # a quadratic way would take minutes
+
+
+def test_clauses_of_a_caption():
+    caption = "Bilateral pulmonary infection, two infected areas, lower left lung and lower right lung."
+    assert clauses(caption) == (
+        "Bilateral pulmonary infection",
+        "two infected areas",
+        "lower left lung and lower right lung",
+    )
+    assert clauses("no infection.") == ("no infection",)
+    assert clauses(" , . ") == ()
+
+
+REPORT = """                                 FINAL REPORT
+ EXAMINATION:  CHEST (PA AND LAT)
+
+ INDICATION:  ___-year-old woman with cough.
+
+ WET READ: ___ 8:10 PM
+ Preliminary words.
+
+ TECHNIQUE:  Chest PA and lateral: two views.
+
+ COMPARISON:  ___
+
+ FINDINGS:
+
+ PA AND LATERAL CHEST:
+ The cardiac silhouette is at the upper limit of
+ normal.  No effusion.
+
+ IMPRESSON:  Old words.
+
+ IMPRESSION:
+
+ No acute process.
+"""
+
+
+def test_sections_of_a_report():
+    found = read_sections(REPORT)
+    assert found.impression == "No acute process."
+    assert found.comparison == "___"
+    told = training_text(found)
+    assert split(told) == (
+        "The cardiac silhouette is at the upper limit of normal.",
+        "No effusion.",
+        "No acute process.",
+    )
+
+
+@pytest.mark.parametrize("header", ["FINDINGS", "FIDNINGS", "FINDNGS", "CHEST, PORTABLE", "PA AND LATERAL CHEST"])
+def test_headers_that_mean_findings(header):
+    assert read_sections(f" {header}: Left base opacity.\n").findings == "Left base opacity."
+
+
+@pytest.mark.parametrize("header", ["IMPRESSION", "IMPRSSION", "CONCLUSION", "CONCLUSIONS", "SUMMARY"])
+def test_headers_that_mean_impression(header):
+    assert read_sections(f" {header}: Left base opacity.\n").impression == "Left base opacity."
+
+
+def test_the_last_of_repeated_sections_with_words_counts():
+    assert read_sections(" FINDINGS: Draft.\n FINDINGS: Final.\n FINDINGS:\n").findings == "Final."
+
+
+def test_without_findings_and_impression_the_last_paragraph_is_taken():
+    found = read_sections(" INDICATION: Cough.\n\n REPORT: First part.\n\n The lungs are clear.\n")
+    assert training_text(found) == "The lungs are clear."
+
+
+def test_another_matter_is_never_the_last_paragraph():
+    found = read_sections(" REPORT: The lungs are clear.\n\n COMPARISON: Right effusion then.\n\n It was large.\n")
+    assert training_text(found) == "The lungs are clear."
+    assert training_text(read_sections(" HISTORY: Left effusion.\n")) == ""
+
+
+def test_a_training_text_is_findings_then_impression_with_a_hard_break():
+    assert split(training_text(Sections(findings="Clear lungs", impression="Normal heart"))) == (
+        "Clear lungs",
+        "Normal heart",
+    )
+    assert training_text(Sections(impression="Normal heart", last_paragraph="Signed off")) == "Normal heart"
