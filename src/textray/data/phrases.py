@@ -138,8 +138,8 @@ def truth(sample: PhraseSample, shape: tuple[int, int]) -> NDArray[np.bool_]:
     return mask
 
 
-def box_problem(box: Box, space: tuple[int, int]) -> str | None:
-    """What is wrong with a box, in words that follow its name; ``None`` for a good one.
+def box_problem(box: Box, space: tuple[int, int]) -> tuple[str, str] | None:
+    """Code of what is wrong with a box, and words that follow its name; ``None`` for a good one.
 
     Args:
         box: Left, top, width, height.
@@ -147,11 +147,16 @@ def box_problem(box: Box, space: tuple[int, int]) -> str | None:
     """
     x, y, w, h = box
     if not all(math.isfinite(value) for value in box):
-        return "has edges that are no numbers"
+        return "E_BOX", "has a box whose edges are no numbers"
     if w <= 0 or h <= 0:
-        return f"has no area ({w:g} x {h:g})"
+        return "E_BOX", f"has a box without area ({w:g} x {h:g})"
+    if x >= space[0] or y >= space[1] or x + w <= 0 or y + h <= 0:
+        return "E_BOX", f"has a box outside of its picture of {space[0]} x {space[1]} pixels"
     if min(x, y) < -1 or x + w > space[0] + 1 or y + h > space[1] + 1:
-        return f"reaches out of its picture of {space[0]} x {space[1]} pixels"
+        return (
+            "W_BOX_CUT",
+            f"has a box that reaches out of its picture of {space[0]} x {space[1]} pixels; cut off there",
+        )
     return None
 
 

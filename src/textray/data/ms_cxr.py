@@ -1,0 +1,275 @@
+"""MS-CXR: sentences of radiologists and boxes around what they say, on films of MIMIC-CXR.
+
+Its patients must be left out of any training on MIMIC-CXR. Layout, counts and terms: docs/datasets/ms_cxr.md.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from textray.data.base import (
+    CAPTION_CODES,
+    CheckResult,
+    Problem,
+    Sample,
+    Split,
+    check_captions,
+    check_split,
+    draw_patients,
+    fingerprint,
+    refuse,
+)
+from textray.data.box_tables import refuse_samples
+from textray.data.ms_cxr_tables import Annotation, Annotations, find_tables, folders_below, read_annotations
+from textray.data.pairs import header_size
+from textray.data.phrases import SQUEEZE, Box, PhraseSample
+from textray.errors import InputError, LayoutError, UsageError, unknown_name
+from textray.records import Laterality
+
+CLASSES = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Lung Opacity",
+    "Pleural Effusion",
+    "Pneumonia",
+    "Pneumothorax",
+)
+KINDS = ("phrase", "class")
+PROTOCOLS = ("all", "published")
+INNER_SHARE = 0.1
+
+_SPLITS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validate": "val", "test": "test"}
+_SUFFIXES = (".jpg", ".png", ".dcm")
+_HELP = 'See docs/datasets/ms_cxr.md or run "textray data check ms_cxr ROOT".'
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    """An image with a sentence (or with a class), and all of its boxes."""
+
+    image_id: str
+    patient: str
+    text: str
+    category: str
+    split: Split | None
+    space: tuple[int, int]
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Survey:
+    """What the annotations hold, and where their images are."""
+
+    found: Annotations
+    images: dict[str, Path]
+    problems: tuple[Problem, ...] = field(default=())
+
+
+class MSCXR:
+    """Reader of MS-CXR in any of its releases; rows of one image, sentence and class are one sample.
+
+    Args:
+        root: A folder with the annotations and with the images of MIMIC-CXR-JPG, each at most two folders deep.
+        captions: What to do about a row without a sentence: refuse it (``"error"``), or leave it out.
+        split_by: ``all``: every pair is `test`, as zero-shot scores are told. ``published``: the split column of
+            release 1.1.0.
+        seed: Chooses the patients of `inner` where there is a train split.
+    """
+
+    name = "ms_cxr"
+
+    def __init__(self, root: str | Path, *, captions: str = "error", split_by: str = "all", seed: int = 0) -> None:
+        if split_by not in PROTOCOLS:
+            raise unknown_name("way of cutting ms_cxr", split_by, PROTOCOLS)
+        self.policy, self.split_by, self.seed = check_captions(captions), split_by, seed
+        self.root = Path(root)
+        self.tables = find_tables(self.root, _HELP)
+        self._survey: _Survey | None = None
+
+    def samples(self, split: str) -> list[Sample]:
+        """There are none: the data set has no lesion masks.
+
+        Raises:
+            UsageError: Always.
+        """
+        refuse_samples(self.name)
+
+    def patients(self) -> tuple[str, ...]:
+        """Every patient (MIMIC's ``subject_id``), sorted: whom a training on MIMIC-CXR must leave out."""
+        return tuple(sorted({row.patient for row in self._surveyed().found.rows}))
+
+    def phrases(self, split: str, *, kind: str = "phrase") -> list[PhraseSample]:
+        """Phrases of a split, in the order in which the annotations first name them.
+
+        Args:
+            split: The split.
+            kind: ``phrase``: the radiologist's sentence, with its boxes. ``class``: "Findings suggesting pneumonia."
+                and so on, with the boxes of that class of all sentences about the image.
+
+        Raises:
+            UsageError: If there is no such split or kind, or the release has no split column.
+            LayoutError: If no image is there.
+            DataError: If annotations and images do not agree, a box is no box, or a patient is in two splits.
+        """
+        wanted = check_split(split)
+        if kind not in KINDS:
+            raise unknown_name("kind of phrases of ms_cxr", kind, KINDS)
+        survey = self._surveyed()
+        pairs = self._cut(_pairs(survey.found.rows, kind), wanted)
+        if not survey.images:
+            raise LayoutError(f"no image of MIMIC-CXR-JPG under {self.root}", expected="files/p10/p10...", do=_HELP)
+        tolerated = () if self.policy == "error" else CAPTION_CODES
+        absent = _absent((pair.image_id for pair in pairs), survey)
+        refuse([p for p in (*survey.problems, *absent) if p.fatal and p.code not in tolerated], self.name, self.root)
+        return [
+            PhraseSample(
+                image_id=pair.image_id,
+                image_path=survey.images[pair.image_id],
+                phrase=pair.text,
+                label=pair.category,
+                boxes=pair.boxes,
+                box_space=pair.space,
+                patient_id=pair.patient,
+                laterality=Laterality.PATIENT,
+                split=wanted,
+            )
+            for pair in pairs
+        ]
+
+    def fingerprint(self, split: str) -> str:
+        """SHA-256 of the image ids of a split, each as often as it has phrases."""
+        return fingerprint(sample.image_id for sample in self.phrases(split))
+
+    def check(self) -> CheckResult:
+        """Look at every row of the annotations, in each form that is present, and at the size of every image."""
+        survey = self._surveyed()
+        rows = survey.found.rows
+        problems = [*survey.problems, *_absent((row.image_id for row in rows), survey), *_sizes(survey, self.root)]
+        pairs = _pairs(rows, "phrase")
+        counts: dict[str, int | float | str] = {"root": str(self.root)}
+        counts["annotations"] = str(self.tables[0].relative_to(self.root))
+        counts["boxes"] = len(rows)
+        counts["pairs of image and sentence"] = f"{len(pairs)} (published: 1162)"
+        counts["images"] = len({row.image_id for row in rows})
+        counts["images on disk"] = len(survey.images)
+        counts["patients"] = f"{len(self.patients())} (published: 851), ids {fingerprint(self.patients())[:12]}"
+        counts |= {f"class {name}": n for name, n in sorted(Counter(pair.category for pair in pairs).items())}
+        counts |= {f"split {name}": n for name, n in sorted(Counter(p.split or "not told" for p in pairs).items())}
+        for other in self.tables[1:]:
+            told = {(p.image_id, p.text, p.category): set(p.boxes) for p in _pairs(self._read(other).rows, "phrase")}
+            ours = {(p.image_id, p.text, p.category): set(p.boxes) for p in pairs}
+            differing = [key for key in {*told, *ours} if told.get(key) != ours.get(key)]
+            if differing:
+                message = f"has other boxes than {self.tables[0].name} in {len(differing)} pairs; the latter is read"
+                problems.append(Problem(code="W_TABLES", path=str(other.relative_to(self.root)), message=message))
+        return CheckResult(name=self.name, root=self.root, counts=counts, problems=tuple(problems))
+
+    def _read(self, table: Path) -> Annotations:
+        return read_annotations(table, str(table.relative_to(self.root)), CLASSES)
+
+    def _surveyed(self) -> _Survey:
+        if self._survey is None:
+            found = self._read(self.tables[0])
+            leaks = _shared_patients(found.rows) if self.split_by == "published" else []
+            self._survey = _Survey(
+                found=found, images=_images(self.root, found.rows), problems=(*found.problems, *leaks)
+            )
+        return self._survey
+
+    def _cut(self, pairs: list[_Pair], wanted: Split) -> list[_Pair]:
+        if self.split_by == "all":
+            if wanted != "test":
+                raise UsageError(
+                    f"ms_cxr is cut into test alone, not {wanted}: nothing is learnt from it",
+                    do="Ask for test, or cut release 1.1.0 with split_by published",
+                )
+            return pairs
+        if not any(pair.split for pair in pairs):
+            raise UsageError(f"{self.tables[0].name} has no split column", do="Use release 1.1.0, or split_by all.")
+        part = wanted if wanted in ("val", "test") else "train"
+        pairs = [pair for pair in pairs if pair.split == part]
+        if wanted in ("inner", "fit"):
+            inner = draw_patients((pair.patient for pair in pairs), INNER_SHARE, self.seed)
+            pairs = [pair for pair in pairs if (pair.patient in inner) == (wanted == "inner")]
+        return pairs
+
+
+def _pairs(rows: Iterable[Annotation], kind: str) -> list[_Pair]:
+    grouped: dict[tuple[str, str, str], list[Annotation]] = {}
+    for row in rows:
+        text = row.text if kind == "phrase" else f"Findings suggesting {row.category.lower()}."
+        grouped.setdefault((row.image_id, text, row.category), []).append(row)
+    return [
+        _Pair(
+            image_id=image_id,
+            patient=group[0].patient,
+            text=text,
+            category=category,
+            split=_SPLITS.get((group[0].split or "").lower()),
+            space=group[0].space,
+            boxes=tuple(row.box for row in group),
+        )
+        for (image_id, text, category), group in grouped.items()
+    ]
+
+
+def _images(root: Path, rows: Iterable[Annotation]) -> dict[str, Path]:
+    """Files of the images, in the one folder that has the first of them to be found anywhere."""
+    paths = {row.image_id: row.path for row in rows}
+    for base in folders_below(root):
+        if not (base / "files").is_dir():
+            continue
+        found = {}
+        for image_id, path in paths.items():
+            options = [(base / path).with_suffix(suffix) for suffix in _SUFFIXES]
+            existing = next((option for option in options if option.is_file()), None)
+            if existing is not None:
+                found[image_id] = existing
+        if found:
+            return found
+    return {}
+
+
+def _absent(image_ids: Iterable[str], survey: _Survey) -> list[Problem]:
+    paths = {row.image_id: row.path for row in survey.found.rows}
+    return [
+        Problem(code="E_PAIR", path=paths[name], message="has boxes and is not there")
+        for name in dict.fromkeys(image_ids)
+        if name not in survey.images
+    ]
+
+
+def _sizes(survey: _Survey, root: Path) -> list[Problem]:
+    spaces = {row.image_id: row.space for row in survey.found.rows}
+    problems = []
+    for image_id, path in survey.images.items():
+        if path.suffix == ".dcm":
+            continue  # its size is read when it is used
+        where, (drawn_width, drawn_height) = str(path.relative_to(root)), spaces[image_id]
+        try:
+            height, width = header_size(path)
+        except InputError as error:
+            problems.append(Problem(code=error.code, path=where, message=error.what))
+            continue
+        told = f"is {width} x {height} pixels, its boxes belong to {drawn_width} x {drawn_height}"
+        if abs((width / drawn_width) / (height / drawn_height) - 1) > SQUEEZE:
+            problems.append(Problem(code="E_SIZE", path=where, message=f"{told}: cropped or squeezed"))
+        elif (width, height) != (drawn_width, drawn_height):
+            problems.append(Problem(code="W_SCALED", path=where, message=f"{told}: boxes are scaled with it"))
+    return problems
+
+
+def _shared_patients(rows: Iterable[Annotation]) -> list[Problem]:
+    parts: dict[str, set[str]] = {}
+    for row in rows:
+        parts.setdefault(row.patient, set()).add(row.split or "not told")
+    return [
+        Problem(code="E_PATIENT_LEAK", path=patient, message=f"is in {' and '.join(sorted(found))}")
+        for patient, found in sorted(parts.items())
+        if len(found) > 1
+    ]

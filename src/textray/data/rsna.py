@@ -1,0 +1,273 @@
+"""RSNA Pneumonia Detection Challenge 2018: films with boxes around opacities that may be pneumonia.
+
+A cut for zero-shot grounding is a list of test films, which others publish: docs/datasets/rsna.md.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from textray.data.base import (
+    CheckResult,
+    Problem,
+    Sample,
+    check_captions,
+    check_split,
+    draw_patients,
+    fingerprint,
+    refuse,
+)
+from textray.data.box_tables import TableRow, read_box, read_table, refuse_samples
+from textray.data.pairs import header_size
+from textray.data.phrases import SQUEEZE, Box, PhraseSample, box_problem
+from textray.errors import InputError, LayoutError, UsageError, unknown_name
+from textray.records import Laterality
+
+PHRASE = "Findings suggesting pneumonia."
+"""What the released evaluation of the grounding paper asks of every film."""
+SPACE = (1024, 1024)
+"""Width and height of the published films, which the boxes belong to."""
+INNER_SHARE = 0.1
+
+_LABELS, _CLASSES, _IMAGES = "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv", "stage_2_train_images"
+_LISTS = ("test.csv", "medklip_test.csv")
+_SUFFIXES = frozenset({".dcm", ".png", ".jpg", ".jpeg"})
+_HELP = 'See docs/datasets/rsna.md or run "textray data check rsna ROOT".'
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Survey:
+    """What the tables and the folder hold."""
+
+    boxes: dict[str, tuple[Box, ...]]  # by film, empty for one without pneumonia
+    images: dict[str, Path]
+    rows: int
+    listed: tuple[str, ...] | None
+    problems: tuple[Problem, ...] = field(default=())
+
+    @property
+    def positives(self) -> list[str]:
+        return [name for name, boxes in self.boxes.items() if boxes]
+
+
+class RSNA:
+    """Reader of the challenge's second stage; only films with boxes are asked about.
+
+    `test` holds the positive films of a published list, `train` the other positive ones, of which `inner` is a tenth
+    and `fit` the rest. Who the patients are is not known, so a patient may be in several.
+
+    Args:
+        root: The folder that holds ``stage_2_train_labels.csv``, or the one it lies in.
+        captions: Not used, since no captions lie on disk; kept for what opens readers.
+        test_list: CSV with a column ``ID`` or ``patientId``: the films of `test`; by default ``test.csv`` beside the
+            labels, as MedKLIP's authors publish it.
+        seed: Chooses the films of `inner`.
+    """
+
+    name = "rsna"
+
+    def __init__(
+        self, root: str | Path, *, captions: str = "error", test_list: str | Path | None = None, seed: int = 0
+    ) -> None:
+        check_captions(captions)
+        self.root = _find_root(Path(root))
+        found = [self.root / name for name in _LISTS if (self.root / name).is_file()]
+        self.test_list = Path(test_list) if test_list is not None else next(iter(found), None)
+        self.seed = seed
+        self._survey: _Survey | None = None
+
+    def samples(self, split: str) -> list[Sample]:
+        """There are none: the data set has no lesion masks.
+
+        Raises:
+            UsageError: Always.
+        """
+        refuse_samples(self.name)
+
+    def phrases(self, split: str, *, kind: str = "class") -> list[PhraseSample]:
+        """One phrase for each positive film of a split, in the order of the labels.
+
+        Args:
+            split: ``train``, ``test``, ``inner`` or ``fit``.
+            kind: ``class``: every film is asked the same.
+
+        Raises:
+            UsageError: If there is no such split or kind.
+            LayoutError: If the films or the list of test films are missing.
+            DataError: If tables and films do not agree, or a box is no box.
+        """
+        wanted = check_split(split)
+        if kind != "class":
+            raise unknown_name("kind of phrases of rsna", kind, ("class",))
+        if wanted == "val":
+            raise UsageError("rsna has no val", expected="train, test, inner or fit", do="Select on inner.")
+        survey = self._surveyed()
+        if survey.listed is None:
+            raise LayoutError(f"there is no list of test films in {self.root}", expected="test.csv", do=_HELP)
+        listed = set(survey.listed)
+        names = [name for name in survey.positives if (name in listed) == (wanted == "test")]
+        if wanted in ("inner", "fit"):
+            inner = draw_patients(names, INNER_SHARE, self.seed)
+            names = [name for name in names if (name in inner) == (wanted == "inner")]
+        absent = [_no_image(name) for name in names if name not in survey.images]
+        refuse([p for p in (*survey.problems, *absent) if p.fatal], self.name, self.root)
+        return [
+            PhraseSample(
+                image_id=name,
+                image_path=survey.images[name],
+                phrase=PHRASE,
+                label="Pneumonia",
+                boxes=survey.boxes[name],
+                box_space=SPACE,
+                laterality=Laterality.PATIENT,
+                split=wanted,
+            )
+            for name in names
+        ]
+
+    def fingerprint(self, split: str) -> str:
+        """SHA-256 of the image ids of a split."""
+        return fingerprint(sample.image_id for sample in self.phrases(split))
+
+    def check(self) -> CheckResult:
+        """Look at every row of the tables, at the names of all films, and at the size of those that are no DICOM."""
+        survey = self._surveyed()
+        problems = [*survey.problems, *(_no_image(name) for name in survey.boxes if name not in survey.images)]
+        problems += _sizes(survey, self.root)
+        counts: dict[str, int | float | str] = {"root": str(self.root)}
+        counts["rows of labels"] = f"{survey.rows} (published: 30227)"
+        counts["films labelled"] = f"{len(survey.boxes)} (published: 26684)"
+        counts["films with boxes"] = f"{len(survey.positives)} (published: 6012)"
+        counts["boxes"] = f"{sum(map(len, survey.boxes.values()))} (published: 9555)"
+        counts["films on disk"] = len(survey.images)
+        if survey.listed is None:
+            counts["list of test films"] = "not present"
+        else:
+            listed = set(survey.listed)
+            positive = [name for name in survey.positives if name in listed]
+            counts["list of test films"] = (
+                f"{self.test_list.name if self.test_list else ''}, {len(listed)} films, "
+                f"ids {fingerprint(listed)[:12]} (MedKLIP's: 5337)"
+            )
+            counts["test"] = f"{len(positive)} films with boxes (MedKLIP's: 1218)"
+            counts["train"] = f"{len(survey.positives) - len(positive)} films with boxes"
+        counts |= {f"class {name}": count for name, count in _classes(self.root / _CLASSES)}
+        return CheckResult(name=self.name, root=self.root, counts=counts, problems=tuple(problems))
+
+    def _surveyed(self) -> _Survey:
+        if self._survey is None:
+            rows = read_table(self.root / _LABELS, ("patientId", "x", "y", "width", "height", "Target"))
+            boxes, problems = _read_labels(rows)
+            images, collisions = _images(self.root / _IMAGES, self.root)
+            listed = None
+            if self.test_list is not None:
+                listed, odd = _read_list(self.test_list, boxes)
+                problems += odd
+            self._survey = _Survey(
+                boxes={name: tuple(found) for name, found in boxes.items()},
+                images=images,
+                rows=len(rows),
+                listed=listed,
+                problems=(*problems, *collisions),
+            )
+        return self._survey
+
+
+def _find_root(root: Path) -> Path:
+    inside = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    for folder in (root, *inside):
+        if (folder / _LABELS).is_file():
+            return folder
+    raise LayoutError(f"no {_LABELS} in {root}", expected="the folder of the challenge, unpacked", do=_HELP)
+
+
+def _read_labels(rows: list[TableRow]) -> tuple[dict[str, list[Box]], list[Problem]]:
+    boxes: dict[str, list[Box]] = {}
+    targets: dict[str, str] = {}
+    problems = []
+    for row in rows:
+        name, target = row.cells["patientid"], row.cells["target"]
+        edges = [row.cells[edge] for edge in ("x", "y", "width", "height")]
+        if name is None or target not in ("0", "1"):
+            problems.append(row.problem("E_ROW", _LABELS, "names no film, or a target that is neither 0 nor 1"))
+            continue
+        if targets.setdefault(name, target) != target:
+            problems.append(row.problem("E_ROW", _LABELS, f"calls {name} {target}, an earlier row {targets[name]}"))
+        found = boxes.setdefault(name, [])
+        box = read_box(edges)
+        if (target == "1") != (box is not None) or (target == "0" and any(edges)):
+            problems.append(row.problem("E_ROW", _LABELS, f"has the target {target} and the box {edges}"))
+        elif box is not None:
+            odd = box_problem(box, SPACE)
+            problems += [row.problem(odd[0], _LABELS, f"({name}) {odd[1]}")] if odd else []
+            found.append(box)
+    return boxes, problems
+
+
+def _read_list(path: Path, boxes: dict[str, list[Box]]) -> tuple[tuple[str, ...], list[Problem]]:
+    """Films of the list, and where it disagrees with the labels. Its paths follow another naming and are not used."""
+    rows = read_table(path, ())
+    if rows and not {"id", "patientid"} & set(rows[0].cells):
+        read_table(path, ("ID",))  # refuses, and says which columns there are
+    names: list[str] = []
+    problems = []
+    for row in rows:
+        name = row.cells.get("id") or row.cells.get("patientid")
+        if name is None or name not in boxes:
+            problems.append(row.problem("E_LIST", path.name, f"names a film without labels: {name}"))
+            continue
+        if name in names[-1:]:
+            continue  # a list cut out of the labels repeats a film for each of its boxes
+        names.append(name)
+        if "boxes" in row.cells:
+            told = [read_box(part.split(";")) for part in (row.cells["boxes"] or "").split("|") if part]
+            if sorted(filter(None, told)) != sorted(boxes[name]) or None in told:
+                problems.append(row.problem("W_LIST_BOXES", path.name, f"has other boxes of {name} than the labels"))
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    problems += [Problem(code="E_DUPLICATE_ID", path=path.name, message=f"lists {name} twice") for name in twice]
+    return tuple(names), problems
+
+
+def _images(folder: Path, root: Path) -> tuple[dict[str, Path], list[Problem]]:
+    if not folder.is_dir():
+        return {}, []
+    found: dict[str, Path] = {}
+    problems = []
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() not in _SUFFIXES or path.name.startswith("."):
+            continue
+        if path.stem in found:
+            message = f"has the name of {found[path.stem].name} with another extension; keep one of them"
+            problems.append(Problem(code="E_SAME_STEM", path=str(path.relative_to(root)), message=message))
+        found.setdefault(path.stem, path)
+    return found, problems
+
+
+def _no_image(name: str) -> Problem:
+    return Problem(code="E_PAIR", path=f"{_IMAGES}/{name}.dcm", message="is labelled and not there")
+
+
+def _sizes(survey: _Survey, root: Path) -> list[Problem]:
+    problems = []
+    for path in survey.images.values():
+        if path.suffix.lower() == ".dcm":
+            continue  # 26,684 headers take minutes; each is read when it is used
+        try:
+            height, width = header_size(path)
+        except InputError as error:
+            problems.append(Problem(code=error.code, path=str(path.relative_to(root)), message=error.what))
+            continue
+        if abs((width / SPACE[0]) / (height / SPACE[1]) - 1) > SQUEEZE:
+            message = f"is {width} x {height} pixels, no scaled copy of a film of {SPACE[0]} x {SPACE[1]}"
+            problems.append(Problem(code="E_SIZE", path=str(path.relative_to(root)), message=message))
+    return problems
+
+
+def _classes(path: Path) -> list[tuple[str, int]]:
+    """Films of each class; the table repeats a film as often as it has boxes."""
+    if not path.is_file():
+        return []
+    films = {row.cells["patientid"]: row.cells["class"] or "" for row in read_table(path, ("patientId", "class"))}
+    return sorted(Counter(films.values()).items())
