@@ -13,8 +13,6 @@ bundle is ever executed.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -23,10 +21,22 @@ from pathlib import Path
 from typing import Any
 
 from textray import registry
-from textray.errors import BundleError, OutputError, unknown_name
+from textray.errors import BundleError, unknown_name
 from textray.inference import captions as known_captions
 from textray.inference import own_report
-from textray.inference.bundle_files import CONFIG, compare, digest, expected_files, parse_json, read_file
+from textray.inference.bundle_files import (
+    CONFIG,
+    FORMAT,
+    check_files,
+    expected_files,
+    identity,
+    list_files,
+    parse_json,
+    read_config,
+    read_file,
+    read_verified,
+    write_config,
+)
 from textray.inference.own_report import TextFree
 from textray.inference.text_bank import BANK, BANK_ROWS, MOST_TOKENS, MOST_WIDTH, TextBank, parse_bank
 from textray.preprocess import Preprocess
@@ -38,9 +48,6 @@ DEFAULT_WEIGHTS = "mmi_unet_lite"
 """Name of the bundle that is used where none is asked for."""
 WEIGHTS_FOLDER = Path(__file__).resolve().parent.parent / "weights"
 """Where the bundles inside the package lie."""
-FORMAT = 1
-"""Version of the layout below; a bundle of another one is refused."""
-
 ZONE_COLUMNS = (0.5,)
 
 _KEYS = {
@@ -106,15 +113,7 @@ class Bundle:
             UsageError: If there is no bundle of that name.
         """
         folder = find(name_or_folder)
-        raw = read_file(folder, CONFIG)
-        config = parse_json(raw, CONFIG)
-        if config.get("format") != FORMAT:
-            raise BundleError(
-                f"bundle {folder.name} has another format version",
-                came=config.get("format"),
-                expected=FORMAT,
-                do="Use the TextRay version that wrote it, or export the checkpoint again with: textray export",
-            )
+        config = read_config(folder, "segmentation")
         try:
             bundle = _from_config(folder, config)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -144,9 +143,7 @@ class Bundle:
 
     def read(self, name: str) -> bytes:
         """Bytes of one of the bundle's files, verified again while they are read."""
-        data = read_file(self.folder, name)
-        compare(self.folder, name, self.files[name], len(data), hashlib.sha256(data).hexdigest())
-        return data
+        return read_verified(self.folder, name, self.files[name])
 
     def text_bank(self) -> TextBank | None:
         """The text bank, ``None`` where the network reads no text.
@@ -183,18 +180,22 @@ def inside() -> list[str]:
     return sorted(path.parent.name for path in WEIGHTS_FOLDER.glob(f"*/{CONFIG}"))
 
 
-def find(name_or_folder: str | Path | None) -> Path:
+def find(name_or_folder: str | Path | None, default: str = DEFAULT_WEIGHTS) -> Path:
     """Folder of a bundle: weights inside the package by name, or any folder that holds a config.
+
+    Args:
+        name_or_folder: The name or the folder; ``None`` is the default.
+        default: Name of weights inside the package.
 
     Raises:
         BundleError: If the folder holds no config, or the default weights are not inside the package.
         UsageError: If it is neither a name nor a folder.
     """
     if name_or_folder is None:
-        folder = WEIGHTS_FOLDER / DEFAULT_WEIGHTS
+        folder = WEIGHTS_FOLDER / default
         if not (folder / CONFIG).is_file():
             raise BundleError(
-                f"the default weights {DEFAULT_WEIGHTS} are not inside this installation",
+                f"the default weights {default} are not inside this installation",
                 do="Install TextRay from its wheel, or name a bundle folder with --model",
             )
         return folder
@@ -203,7 +204,7 @@ def find(name_or_folder: str | Path | None) -> Path:
         return WEIGHTS_FOLDER / str(name_or_folder)
     folder = Path(name_or_folder)
     if not folder.is_dir():
-        error = unknown_name("bundle", str(name_or_folder), names or [DEFAULT_WEIGHTS])
+        error = unknown_name("bundle", str(name_or_folder), names or [default])
         raise type(error)(error.what, expected=f"{error.expected}, or a bundle folder", do=error.do)
     if not (folder / CONFIG).is_file():
         raise BundleError(
@@ -251,10 +252,6 @@ def seal(
     """
     folder = Path(folder)
     preprocess = Preprocess.from_dict(parse_json(read_file(folder, "preprocess.json"), "preprocess.json"))
-    files = {}
-    for file in expected_files(text_encoder):
-        size, sha256 = digest(folder, file)
-        files[file] = {"bytes": size, "sha256": sha256}
     text: dict[str, Any] | None = None
     if text_encoder is not None:
         bank = parse_bank(read_file(folder, BANK), rows=len(captions) or BANK_ROWS)
@@ -276,19 +273,10 @@ def seal(
         "zones": zones,
         "threshold": threshold,
         "provenance": dict(provenance),
-        "files": files,
+        "files": list_files(folder, expected_files(text_encoder)),
     }
-    try:
-        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{folder / CONFIG} cannot be written", came=error.strerror) from error
+    write_config(folder, config)
     return Bundle.load(folder)
-
-
-def _identity(config: Mapping[str, Any]) -> str:
-    files = {name: entry["sha256"] for name, entry in config["files"].items() if name not in {"README.md", "LICENSE"}}
-    decides = {"files": files, **{key: config[key] for key in ("input", "text", "threshold", "zones")}}
-    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
 def _from_config(folder: Path, config: dict[str, Any]) -> Bundle:
@@ -297,13 +285,7 @@ def _from_config(folder: Path, config: dict[str, Any]) -> Bundle:
         raise BundleError(f"{CONFIG} of bundle {folder.name} has other keys", came=f"missing {missing}, unknown {more}")
     text, files = config["text"], config["files"]
     encoder = None if text is None else str(text["encoder"])
-    expected = expected_files(encoder)
-    if set(files) != set(expected):
-        raise BundleError(
-            f"bundle {folder.name} lists other files", came=sorted(files), expected=", ".join(sorted(expected))
-        )
-    for name in expected:
-        compare(folder, name, files[name], *digest(folder, name))
+    check_files(folder, files, expected_files(encoder))
     preprocess = Preprocess.from_dict(parse_json(read_file(folder, "preprocess.json"), "preprocess.json"))
     announced = tuple(config["input"][key] for key in ("height", "width", "channels"))
     if announced != (*preprocess.size, preprocess.channels):
@@ -346,5 +328,5 @@ def _from_config(folder: Path, config: dict[str, Any]) -> Bundle:
         text_free=text_free,
         provenance=dict(config["provenance"]),
         files={name: dict(entry) for name, entry in files.items()},
-        sha256=_identity(config),
+        sha256=identity(config, ("input", "text", "threshold", "zones")),
     )

@@ -1,17 +1,23 @@
-"""Files of a bundle: read with a limit, hashed, and compared with what the config announces."""
+"""Files of a bundle of any task: read with a limit, hashed, and compared with what the config announces."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from textray.errors import BundleError
+from textray.errors import BundleError, OutputError
 from textray.inference.text_bank import BANK
 
 CONFIG = "config.json"
+FORMAT = 1
+"""Version of the layout of bundles; one of another is refused."""
+
+Task = Literal["segmentation", "grounding"]
+COMMANDS: dict[Task, str] = {"segmentation": "segment", "grounding": "ground"}
+"""Which command uses the weights of a task."""
 
 # Largest size of each file in bytes: a bundle is data from elsewhere, and a wrong file must not fill the memory.
 LARGEST = {
@@ -22,13 +28,92 @@ LARGEST = {
     BANK: 2**28,
     "model.onnx": 2**31,
     "model.safetensors": 2**32,
+    "image.onnx": 2**31,
+    "text.onnx": 2**31,
+    "vocab.txt": 2**24,
 }
+_ABOUT = ("preprocess.json", "README.md", "LICENSE")
+GROUNDING_FILES = (*_ABOUT, "vocab.txt", "image.onnx", "text.onnx", "model.safetensors")
+"""Names of all files of a grounding bundle but the config."""
 _AGAIN = "Copy or download the whole bundle again"
 
 
 def expected_files(text_encoder: str | None) -> tuple[str, ...]:
-    """Names of all files but the config; the text bank only where the network reads text."""
-    return tuple(name for name in LARGEST if name != CONFIG and (name != BANK or text_encoder is not None))
+    """Names of all files of a segmentation bundle but the config; the text bank only where the network reads text."""
+    return (*_ABOUT, *(() if text_encoder is None else (BANK,)), "model.onnx", "model.safetensors")
+
+
+def task_of(config: Mapping[str, Any]) -> object:
+    """What the weights of a config do; configs of segmentation do not say."""
+    return config.get("task", "segmentation")
+
+
+def read_config(folder: Path, task: Task) -> dict[str, Any]:
+    """Read the config of a bundle of this task and format.
+
+    Raises:
+        BundleError: If it is of another one.
+    """
+    config = parse_json(read_file(folder, CONFIG), CONFIG)
+    found = task_of(config)
+    if found != task:
+        other = next((command for name, command in COMMANDS.items() if name == found), None)
+        raise BundleError(
+            f"the weights of {folder.name} are for another task",
+            came=str(found)[:40],
+            expected=task,
+            do=f"Use them with: textray {other}" if other else f"Name weights for textray {COMMANDS[task]}",
+        )
+    if config.get("format") != FORMAT:
+        raise BundleError(
+            f"bundle {folder.name} has another format version",
+            came=config.get("format"),
+            expected=FORMAT,
+            do="Use the TextRay version that wrote it, or export the checkpoint again with: textray export",
+        )
+    return config
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write the config, the last file of a bundle; raises `OutputError` where it cannot."""
+    try:
+        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{folder / CONFIG} cannot be written", came=error.strerror) from error
+
+
+def list_files(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Size and hash of files, as the config announces them."""
+    found = {name: digest(folder, name) for name in names}
+    return {name: {"bytes": size, "sha256": sha256} for name, (size, sha256) in found.items()}
+
+
+def check_files(folder: Path, files: Mapping[str, Any], expected: Sequence[str]) -> None:
+    """Hold the files of a folder against those that its config announces.
+
+    Raises:
+        BundleError: If the config announces others, or one differs.
+    """
+    if set(files) != set(expected):
+        raise BundleError(
+            f"bundle {folder.name} lists other files", came=sorted(files), expected=", ".join(sorted(expected))
+        )
+    for name in expected:
+        compare(folder, name, files[name], *digest(folder, name))
+
+
+def read_verified(folder: Path, name: str, entry: Mapping[str, Any]) -> bytes:
+    """Bytes of one file, held against its entry in the config while they are read."""
+    data = read_file(folder, name)
+    compare(folder, name, entry, len(data), hashlib.sha256(data).hexdigest())
+    return data
+
+
+def identity(config: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """SHA-256 of what decides a result: these keys of the config, and all files but the card and the licence."""
+    files = {name: entry["sha256"] for name, entry in config["files"].items() if name not in {"README.md", "LICENSE"}}
+    decides = {"files": files, **{key: config[key] for key in keys}}
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
 def _size(folder: Path, name: str) -> int:

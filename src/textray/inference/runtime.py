@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
@@ -20,6 +21,17 @@ MOST_THREADS = 16
 """Threads used at most where none are asked for; a small network gains nothing from more."""
 INPUTS = ("image", "text_features", "text_mask")
 OUTPUTS = ("logits", "zone_logits", "attention")
+
+
+class Carrier(Protocol):
+    """A bundle of any task, as far as its graphs go."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    def read(self, name: str) -> bytes:
+        """Bytes of one of its files, verified."""
 
 
 def default_threads() -> int:
@@ -51,7 +63,7 @@ class Runtime:
             raise UsageError("number of threads is wrong", came=threads, expected="1 or more")
         self.threads = threads or default_threads()
         self.bundle = bundle
-        self._session = _session(bundle, self.threads)
+        self._session = open_session(bundle, "model.onnx", self.threads)
         self._inputs = tuple(item.name for item in self._session.get_inputs())
         self.outputs = tuple(item.name for item in self._session.get_outputs())
         known = set(self._inputs) <= set(INPUTS) and set(self.outputs) <= set(OUTPUTS)
@@ -101,11 +113,7 @@ class Runtime:
             if array.shape != shape:
                 raise ShapeError(f"{name} does not fit the network", came=array.shape, expected=shape)
             feeds[name] = np.ascontiguousarray(array, dtype=np.float32)
-        try:
-            found = self._session.run(list(self.outputs), feeds)
-        except Exception as error:  # onnxruntime raises classes of its compiled module only
-            raise TextRayError("the network failed", came=str(error)[:300], do="Report this with the file.") from error
-        outputs = {name: np.asarray(value, np.float32) for name, value in zip(self.outputs, found, strict=True)}
+        outputs = dict(zip(self.outputs, run_session(self._session, self.outputs, feeds), strict=True))
         self._check(outputs, batch)
         return outputs
 
@@ -127,18 +135,41 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(logits >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
 
 
-def _session(bundle: Bundle, threads: int) -> Any:  # noqa: ANN401 -- onnxruntime ships no types
+def open_session(bundle: Carrier, file: str, threads: int) -> Any:  # noqa: ANN401 -- onnxruntime ships no types
+    """Load a graph of a bundle on the CPU.
+
+    Args:
+        bundle: A verified bundle.
+        file: Name of the graph in it.
+        threads: Threads of one run.
+
+    Raises:
+        BundleError: If the graph cannot be loaded.
+    """
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only: the graph optimiser's remarks are not for users
-    graph = bundle.read("model.onnx")  # bytes, not a path: a graph that points to further files finds none
+    graph = bundle.read(file)  # bytes, not a path: a graph that points to further files finds none
     try:
         return onnxruntime.InferenceSession(graph, sess_options=options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its compiled module only
         raise BundleError(
-            f"model.onnx of bundle {bundle.name} cannot be loaded",
+            f"{file} of bundle {bundle.name} cannot be loaded",
             came=str(error)[:300],
             do="Update onnxruntime, or export the checkpoint again with: textray export",
         ) from error
+
+
+def run_session(session: Any, names: Sequence[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:  # noqa: ANN401 -- as above
+    """Run a graph; what it gives, as float32, in the order of ``names``.
+
+    Raises:
+        TextRayError: If the network fails.
+    """
+    try:
+        found = session.run(list(names), feeds)
+    except Exception as error:  # onnxruntime raises classes of its compiled module only
+        raise TextRayError("the network failed", came=str(error)[:300], do="Report this with the file.") from error
+    return [np.asarray(value, np.float32) for value in found]

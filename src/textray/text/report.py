@@ -17,7 +17,7 @@ from textray.text.cleaning import clean, is_blank
 from textray.text.grammar import bank_sentences, parse_caption, sentence
 from textray.text.terms import FINDINGS, PLACES
 
-__all__ = ["bank_sentences", "parse", "parse_caption", "sentence", "write"]
+__all__ = ["ASSUMED", "UNDEFINED", "bank_sentences", "parse", "parse_caption", "sentence", "write"]
 
 _SHOWN = 12
 """Words that a notice lists at most."""
@@ -86,7 +86,7 @@ def write(zones: Zones, *, laterality: Laterality | str, grid: Grid | None = Non
     film = grid or Grid(height=1, width=1)
     if film.sides_from == "undefined" and zones.present != zones.mirror().present:
         raise InputError(
-            _UNDEFINED.text.rstrip("."), do="Write the report with laterality 'viewer'", code="E_SIDES_UNDEFINED"
+            UNDEFINED.text.rstrip("."), do="Write the report with laterality 'viewer'", code="E_SIDES_UNDEFINED"
         )
     return sentence(zones.mirror() if film.mirrored else zones)
 
@@ -101,16 +101,18 @@ _NEGATIVE = Notice(
     text="The report says where there is no lesion and names no place that has one; the film is read without it.",
     remedy="Name a side and a level where a lesion is, or leave the text out.",
 )
-_ASSUMED = Notice(
+ASSUMED = Notice(
     code="W_SIDES_ASSUMED",
     text="The film does not say which side is the patient's left; the usual one is assumed: on the viewer's right.",
     remedy="Check the picture, or give the words by the viewer's sides with laterality 'viewer'.",
 )
-_UNDEFINED = Notice(
+"""Of the patient's sides on a film that does not tell them."""
+UNDEFINED = Notice(
     code="W_SIDES_UNDEFINED",
     text="The film's rows run to neither side of the patient, so the patient's left and right cannot be placed on it.",
     remedy="Give the words by the viewer's sides with laterality 'viewer'.",
 )
+"""Of the patient's sides on a film that has none."""
 
 
 def _laterality(value: Laterality | str) -> Laterality:
@@ -133,12 +135,12 @@ def _place(report: Report, grid: Grid | None, *, strict: bool) -> Report:
         return report
     if film.sides_from == "undefined":
         if strict:
-            raise InputError(_UNDEFINED.text.rstrip("."), do=_UNDEFINED.remedy, code="E_SIDES_UNDEFINED")
+            raise InputError(UNDEFINED.text.rstrip("."), do=UNDEFINED.remedy, code="E_SIDES_UNDEFINED")
         pairs = zip(zones.states, zones.mirror().states, strict=True)
         agreed = Zones(tuple(own if own is other else ZoneState.UNMENTIONED for own, other in pairs))
-        return _with(replace(report, zones=agreed), _UNDEFINED)
+        return _with(replace(report, zones=agreed), UNDEFINED)
     if film.sides_from == "assumed":
-        report = _with(report, _ASSUMED)
+        report = _with(report, ASSUMED)
     return replace(report, zones=zones.mirror() if film.mirrored else zones)
 
 

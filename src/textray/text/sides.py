@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
-_ANY = re.compile(r"left|right|clockwise", re.IGNORECASE)
+_ANY = re.compile(r"(?<!\bc)left|(?<!\bup)(?<!\bb)right|clockwise", re.IGNORECASE)  # not cleft, upright, bright
 _OTHER = {"left": "right", "right": "left"}
 
 

@@ -1,0 +1,312 @@
+"""Where in a film a phrase is true: the cosine of the phrase with each place, on the film's own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textray.errors import BundleError, ShapeError, TextRayError, UsageError
+from textray.inference.grounding_bundle import GroundingBundle
+from textray.inference.phrases import TurnedPhrase, check, turn
+from textray.inference.runtime import default_threads, open_session, run_session
+from textray.metrics.score_map import SIGMA, smooth
+from textray.preprocess import Preprocess
+from textray.records import Grid, Image, Laterality, Notice
+from textray.text.sentences import clauses, split
+from textray.text.tokens import Pieces, pad, report_weights
+
+MOST_PHRASES = 64
+"""Phrases that go through the text graph at once."""
+_TINY = 1e-8
+_KNOWN = 1024  # embeddings that are kept; the oldest goes first
+
+
+class ImageFeatures(NamedTuple):
+    """What a film is in the common space, not normalised.
+
+    Attributes:
+        local: Of each place, ``(B, D, h', w')`` float32.
+        pooled: Of the whole film, ``(B, D)`` float32.
+    """
+
+    local: NDArray[np.float32]
+    pooled: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Localization:
+    """Where one phrase is true in one film.
+
+    Attributes:
+        phrase: As given, and in the viewer's and in the network's convention.
+        told: What the network was told: the words after their sides were turned.
+        map: Cosine of the phrase with each pixel's place, ``(H, W)`` float32 in [-1, 1] on the film's own grid.
+        peak: Row and column of the highest value, the middle of it where several pixels share it.
+        unknown: Words of the phrase that the vocabulary does not have as a whole.
+        notices: Warnings about this phrase.
+    """
+
+    phrase: TurnedPhrase
+    told: str
+    map: NDArray[np.float32]
+    peak: tuple[int, int]
+    unknown: tuple[str, ...] = ()
+    notices: tuple[Notice, ...] = ()
+
+    @property
+    def score(self) -> float:
+        """Value at the peak."""
+        return float(self.map[self.peak])
+
+
+class Locates(Protocol):
+    """What evaluation needs of a localizer; `Localizer` is the one of bundles."""
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """From a picture to the network's input."""
+
+    @property
+    def laterality(self) -> Laterality:
+        """Whose left and right the network was taught."""
+
+    def told(self, phrase: str, *, laterality: Laterality | str, grid: Grid) -> str:
+        """A phrase after its sides were turned to those that the network was taught."""
+
+    def embed(self, phrases: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of phrases, sides as the network was taught: ``(K, D)`` of length one."""
+
+    def maps(self, pixels: NDArray[np.float32], phrases: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Cosine of vectors ``(K, D)`` with each place of films ``(B, C, h, w)``: ``(B, K, h', w')``."""
+
+
+class Localizer:
+    """A loaded grounding bundle.
+
+    Args:
+        bundle: A verified bundle.
+        threads: Threads of the network; ``None`` is the number of processors.
+
+    Raises:
+        BundleError: If a graph cannot be loaded or has another signature.
+        UsageError: If ``threads`` is not positive.
+
+    Attributes:
+        bundle: The bundle.
+        threads: Threads of the network.
+    """
+
+    def __init__(self, bundle: GroundingBundle, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise UsageError("number of threads is wrong", came=threads, expected="1 or more")
+        self.bundle, self.threads = bundle, threads or default_threads()
+        self._vocabulary = bundle.vocabulary()
+        self._image = open_session(bundle, "image.onnx", self.threads)
+        self._text = open_session(bundle, "text.onnx", self.threads)
+        for file, session, inputs, outputs in (
+            ("image.onnx", self._image, {"image"}, {"local", "pooled"}),
+            ("text.onnx", self._text, {"ids", "attention", "weights"}, {"phrases"}),
+        ):
+            found = {item.name for item in session.get_inputs()}, {item.name for item in session.get_outputs()}
+            if found != (inputs, outputs):
+                raise BundleError(
+                    f"{file} has another signature",
+                    came=f"{sorted(found[0])} to {sorted(found[1])}",
+                    expected=f"{sorted(inputs)} to {sorted(outputs)}",
+                )
+        self._known: dict[str, NDArray[np.float32]] = {}
+
+    def __repr__(self) -> str:
+        return f"Localizer({self.bundle.name!r}, version={self.bundle.version!r}, threads={self.threads})"
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """From a picture to the network's input, and the way back."""
+        return self.bundle.preprocess
+
+    @property
+    def laterality(self) -> Laterality:
+        """Whose left and right the network was taught."""
+        return self.bundle.text.laterality
+
+    def told(self, phrase: str, *, laterality: Laterality | str, grid: Grid) -> str:
+        """A phrase as the network is told it, its sides turned by the film's grid; see `textray.inference.phrases`.
+
+        Raises:
+            InputError: If there are no words, or their sides cannot be turned.
+        """
+        return turn(phrase, laterality=Laterality(laterality), taught=self.laterality, grid=grid).told
+
+    def sentences(self, phrase: str) -> tuple[str, ...]:
+        """A phrase cut the way the network's training texts were, at least one sentence."""
+        kind = self.bundle.text.sentences
+        found = clauses(phrase) if kind == "clauses" else split(phrase) if kind == "split" else ()
+        return tuple(found) or (phrase,)
+
+    def read(self, phrase: str) -> Pieces:
+        """A phrase in pieces, with the words that are not in the vocabulary.
+
+        Raises:
+            InputError: If nothing of it can be read.
+        """
+        return self._vocabulary.encode(self.sentences(check(phrase)), self.bundle.text.most_pieces)
+
+    def embed(self, phrases: Sequence[str]) -> NDArray[np.float32]:
+        """Bring phrases into the common space; known ones are not computed again.
+
+        Args:
+            phrases: K of them, their sides as the network was taught (`told`).
+
+        Returns:
+            ``(K, D)`` float32, rows of length one.
+
+        Raises:
+            InputError: If nothing of a phrase can be read.
+            TextRayError: If the network fails or gives what is not finite.
+        """
+        found: dict[str, NDArray[np.float32]] = {text: self._known[text] for text in phrases if text in self._known}
+        new = [text for text in dict.fromkeys(phrases) if text not in found]
+        for start in range(0, len(new), MOST_PHRASES):
+            part = new[start : start + MOST_PHRASES]
+            found |= dict(zip(part, self._embed(part), strict=True))
+        for text in new:
+            self._known[text] = found[text]
+            if len(self._known) > _KNOWN:
+                del self._known[next(iter(self._known))]
+        return np.stack([found[text] for text in phrases]) if phrases else np.zeros((0, self.bundle.width), np.float32)
+
+    def _embed(self, phrases: Sequence[str]) -> NDArray[np.float32]:
+        batch = pad([self.read(text) for text in phrases])
+        feeds: dict[str, NDArray[Any]] = {
+            "ids": batch.ids,
+            "attention": batch.attention,
+            "weights": report_weights(batch, self.bundle.text.aggregation),
+        }
+        (vectors,) = run_session(self._text, ["phrases"], feeds)
+        _check("phrases", vectors, (len(phrases), self.bundle.width))
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.asarray(vectors / np.maximum(lengths, _TINY), np.float32)
+
+    def features(self, pixels: NDArray[np.float32]) -> ImageFeatures:
+        """Bring films ``(B, C, h, w)``, each as `Preprocess.apply` gives it, into the common space.
+
+        Raises:
+            ShapeError: If they have another size than the bundle says.
+            TextRayError: If the network fails or gives what is not finite.
+        """
+        expected = (len(pixels), self.preprocess.channels, *self.preprocess.size)
+        if pixels.shape != expected:
+            raise ShapeError("image does not fit the network", came=pixels.shape, expected=expected)
+        feeds = {"image": np.ascontiguousarray(pixels, np.float32)}
+        local, pooled = run_session(self._image, ["local", "pooled"], feeds)
+        _check("local features", local, (len(pixels), self.bundle.width, *self.bundle.map_size))
+        _check("pooled features", pooled, (len(pixels), self.bundle.width))
+        return ImageFeatures(local, pooled)
+
+    def maps(self, pixels: NDArray[np.float32], phrases: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Cosine of vectors ``(K, D)`` with each place of films ``(B, C, h, w)``: ``(B, K, h', w')``."""
+        return similarity(self.features(pixels).local, phrases)
+
+    def locate(
+        self,
+        image: Image,
+        phrases: Sequence[str],
+        *,
+        laterality: Laterality | str | Sequence[Laterality] = Laterality.PATIENT,
+        sigma: float = SIGMA,
+    ) -> tuple[Localization, ...]:
+        """Tell where phrases are true in a film.
+
+        Args:
+            image: The film, grey or in colour as the weights want it.
+            phrases: Any words, one or more.
+            laterality: Whose left and right they mean: for all of them, or for each.
+            sigma: Width of the smoothing in cells of the network's map, 0 for none.
+
+        Returns:
+            One for each phrase, in their order.
+
+        Raises:
+            InputError: If a phrase has no words, or its sides cannot be turned; or the film is of the wrong kind.
+            ShapeError: If phrases and lateralities differ in number.
+        """
+        self.preprocess.check_colour(image)
+        sides = [Laterality(laterality)] * len(phrases) if isinstance(laterality, str) else list(laterality)
+        if len(sides) != len(phrases):
+            raise ShapeError("phrases and lateralities differ in number", came=len(sides), expected=len(phrases))
+        turned = [
+            turn(phrase, laterality=side, taught=self.laterality, grid=image.grid)
+            for phrase, side in zip(phrases, sides, strict=True)
+        ]
+        vectors = self.embed([phrase.told for phrase in turned])
+        coarse = smooth(self.maps(self.preprocess.apply(image)[None], vectors)[0], sigma)
+        return tuple(self._localization(phrase, one, image.grid) for phrase, one in zip(turned, coarse, strict=True))
+
+    def _localization(self, phrase: TurnedPhrase, coarse: NDArray[np.float32], grid: Grid) -> Localization:
+        pieces = self.read(phrase.told)
+        notices = list(phrase.notices)
+        unknown = tuple(word for word in pieces.unknown if any(map(str.isalnum, word)))
+        if unknown:
+            shown = ", ".join(repr(word[:40]) for word in unknown[:12]) + (" ..." if len(unknown) > 12 else "")
+            notices.append(
+                Notice(
+                    code="W_UNKNOWN_WORD",
+                    text=f"The network has not learnt these words: {shown}; they may mean anything to it.",
+                    remedy="Say it with other words.",
+                )
+            )
+        if pieces.dropped or pieces.cut:
+            notices.append(
+                Notice(
+                    code="W_PHRASE_CUT",
+                    text=f"The network reads {self.bundle.text.most_pieces} pieces of a phrase; its end was left out.",
+                    remedy="Give one sentence for each finding, each as a phrase of its own.",
+                )
+            )
+        on_grid = self.preprocess.restore_coarse(coarse, grid)
+        return Localization(
+            phrase=phrase,
+            told=phrase.told,
+            map=on_grid,
+            peak=find_peak(on_grid),
+            unknown=unknown,
+            notices=tuple(notices),
+        )
+
+
+def similarity(local: NDArray[np.float32], phrases: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cosine of vectors ``(K, D)`` with places ``(B, D, h, w)``: ``(B, K, h, w)`` in [-1, 1].
+
+    Raises:
+        ShapeError: If the widths differ.
+    """
+    if phrases.ndim != 2 or local.ndim != 4 or phrases.shape[1] != local.shape[1]:
+        raise ShapeError("phrases do not fit the film", came=phrases.shape, expected=f"(K, {local.shape[1]})")
+    lengths = np.linalg.norm(phrases, axis=1, keepdims=True)
+    unit = phrases / np.maximum(lengths, _TINY)
+    norms = np.sqrt((local**2).sum(1))[:, None]  # (B, 1, h, w)
+    found = np.einsum("kd,bdhw->bkhw", unit, local) / np.maximum(norms, _TINY)
+    return np.asarray(np.clip(found, -1, 1), np.float32)
+
+
+def find_peak(values: NDArray[np.float32]) -> tuple[int, int]:
+    """Row and column of the highest value of a map ``(H, W)``.
+
+    Enlarged maps are flat beyond the centres of their outer cells; of pixels that share the highest value it is the
+    one nearest to their middle.
+    """
+    places = np.argwhere(values == values.max())
+    row, column = places[int(((places - places.mean(0)) ** 2).sum(1).argmin())]
+    return int(row), int(column)
+
+
+def _check(name: str, values: NDArray[np.float32], shape: tuple[int, ...]) -> None:
+    """Refuse outputs of other shapes than announced, and what is not finite: a bundle is data from elsewhere."""
+    if values.shape != shape:
+        raise ShapeError(f"{name} have another shape", came=values.shape, expected=shape)
+    if not np.isfinite(values).all():
+        raise TextRayError(f"the network gave {name} that are not finite", do="Report this with the file.")

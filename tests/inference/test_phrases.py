@@ -1,0 +1,101 @@
+"""Whose left and right a phrase means, whose the network was taught, how the film lies: all ways through the door."""
+
+import pytest
+
+from textray.errors import InputError
+from textray.inference.phrases import spell, turn
+from textray.records import Grid, Laterality
+from textray.text.sides import swap_sides
+
+USUAL = Grid(height=4, width=4, orientation=("L", "F"))
+FLIPPED = Grid(height=4, width=4, orientation=("R", "F"))
+UNTOLD = Grid(height=4, width=4)
+LATERAL = Grid(height=4, width=4, orientation=("A", "F"))
+PATIENT, VIEWER, UNKNOWN = Laterality.PATIENT, Laterality.VIEWER, Laterality.UNKNOWN
+
+
+# What lies on the viewer's left is what a viewer's-side network calls left, and a patient's-side one, which knows the
+# usual film only, right.
+@pytest.mark.parametrize(
+    ("given", "grid", "taught", "viewer", "told"),
+    [
+        (PATIENT, USUAL, VIEWER, "right", "right"),
+        (PATIENT, FLIPPED, VIEWER, "left", "left"),
+        (PATIENT, UNTOLD, VIEWER, "right", "right"),
+        (VIEWER, USUAL, VIEWER, "left", "left"),
+        (VIEWER, FLIPPED, VIEWER, "left", "left"),
+        (VIEWER, LATERAL, VIEWER, "left", "left"),
+        (UNKNOWN, USUAL, VIEWER, "left", "left"),
+        (PATIENT, USUAL, PATIENT, "right", "left"),
+        (PATIENT, FLIPPED, PATIENT, "left", "right"),
+        (PATIENT, UNTOLD, PATIENT, "right", "left"),
+        (VIEWER, USUAL, PATIENT, "left", "right"),
+        (VIEWER, FLIPPED, PATIENT, "left", "right"),
+        (VIEWER, LATERAL, PATIENT, "left", "right"),
+        (PATIENT, USUAL, UNKNOWN, "right", "right"),
+        (VIEWER, FLIPPED, UNKNOWN, "left", "left"),
+    ],
+)
+def test_every_way_of_the_sides(given, grid, taught, viewer, told):
+    found = turn("Opacity, left base", laterality=given, taught=taught, grid=grid)
+    assert (found.viewer, found.told) == (f"Opacity, {viewer} base", f"Opacity, {told} base")
+    assert found.phrase == "Opacity, left base"
+    codes = [notice.code for notice in found.notices]
+    assert ("W_SIDES_ASSUMED" in codes) == (given is PATIENT and grid is UNTOLD)
+    assert ("W_SIDES_UNTAUGHT" in codes) == (taught is UNKNOWN)
+
+
+@pytest.mark.parametrize("taught", [VIEWER, PATIENT])
+def test_the_patients_sides_of_a_film_that_has_none_are_refused(taught):
+    with pytest.raises(InputError, match="run to neither side") as error:
+        turn("left base", laterality=PATIENT, taught=taught, grid=LATERAL)
+    assert error.value.code == "E_SIDES_UNDEFINED"
+    assert turn("bilateral haze", laterality=PATIENT, taught=taught, grid=LATERAL).told == "bilateral haze"
+
+
+@pytest.mark.parametrize("phrase", ["leftmost opacity", "rightward shift", "turned clockwise", "lingular opacity"])
+def test_sides_that_cannot_be_turned_are_refused_where_they_must_be(phrase):
+    with pytest.raises(InputError, match="cannot be turned") as error:
+        turn(phrase, laterality=PATIENT, taught=VIEWER, grid=USUAL)
+    assert error.value.code == "E_SIDES"
+    assert turn(phrase, laterality=PATIENT, taught=PATIENT, grid=USUAL).told == phrase
+    assert turn(phrase, laterality=VIEWER, taught=VIEWER, grid=USUAL).told == phrase
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ("RLL opacity", "right lower lobe opacity"),
+        ("Collapse of the lul.", "Collapse of the left upper lobe."),
+        ("rt. base and Lt apex", "right base and left apex"),
+        ("R lung, L > R", "right lung, left > right"),
+        ("effusion (L)", "effusion (left)"),
+        ("l base, r upper zone", "left base, right upper zone"),
+        ("left-sided haze", "left-sided haze"),
+        ("RML/RLL", "right middle lobe/right lower lobe"),
+        ("L1 fracture, L 4, R.M. and O'R", "L1 fracture, L 4, R.M. and O'R"),
+        ("bulla, alt, art, full", "bulla, alt, art, full"),
+    ],
+)
+def test_short_forms_are_spelled_out(short, long):
+    assert spell(short) == long
+    assert spell(long) == long
+
+
+def test_a_short_form_is_turned_as_its_words_are():
+    assert turn("RLL opacity", laterality=PATIENT, taught=VIEWER, grid=USUAL).told == "left lower lobe opacity"
+
+
+@pytest.mark.parametrize("words", ["upright film", "a bright spot", "cleft"])
+def test_words_that_hold_a_side_are_none(words):
+    assert swap_sides(words) == words
+    found = turn(words, laterality=PATIENT, taught=VIEWER, grid=LATERAL)
+    assert found.told == words
+
+
+@pytest.mark.parametrize("words", ["", " \n", "nan", "...", "x" * 4001])
+def test_no_words_and_too_many_are_refused(words):
+    with pytest.raises(InputError) as error:
+        turn(words, laterality=PATIENT, taught=VIEWER, grid=USUAL)
+    assert error.value.code == "E_NO_PHRASE"
+    assert len(str(error.value)) < 400
