@@ -52,7 +52,7 @@ def _normalise(text: str, *, lower: bool) -> Iterator[str]:
 def _clean(char: str) -> str:
     if char in "\t\n\r" or unicodedata.category(char) in {"Zs", "Zl", "Zp"}:
         return " "
-    return "" if char == "\ufffd" or unicodedata.category(char).startswith("C") else char
+    return "" if char == "\ufffd" or unicodedata.category(char) in {"Cc", "Cf", "Co", "Cs"} else char
 
 
 @lru_cache(maxsize=4096)
