@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -224,3 +225,16 @@ def test_environment_names_the_folder(
     assert cache_folder() == tmp_path / "elsewhere"
     assert PixelCache(samples, SIZE).path.parent == tmp_path / "elsewhere" / "pixels"
     assert "decoded 10 samples" in caplog.text
+
+
+def test_images_without_masks(samples: list[Sample], tmp_path: Path) -> None:
+    bare = [SimpleNamespace(image_path=sample.image_path, mask_path=None) for sample in samples]
+    for sample in samples[1:]:
+        sample.mask_path.write_bytes(b"")  # what is not to be read may be anything
+    cache, again = (PixelCache(bare, SIZE, tmp_path / "c") for _ in range(2))
+    np.testing.assert_array_equal(cache.image(2), again.image(2))
+    assert cache.image(0).shape == SIZE.size
+    with pytest.raises(IndexError):
+        cache.mask(0)
+    with pytest.raises(DataError, match="some images have masks"):
+        PixelCache([samples[0], bare[1]], SIZE, tmp_path / "c")

@@ -18,13 +18,13 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from textray.data.base import Sample, naming
+from textray.data.base import naming
 from textray.errors import DataError, DiskError, OutputError
 from textray.io.read import read_mask
 from textray.preprocess import Preprocess
@@ -38,6 +38,18 @@ _FORMAT = 1
 _CODE = ("preprocess.py", "io/read.py", "io/raster.py", "io/dicom.py", "io/dicom_pixels.py")
 _FULL = 65535  # pixels are stored as 16-bit fixed point: half a step of error, half the size of float32
 _STALE_SECONDS = 24 * 3600  # a temporary folder this old was left by a killed process
+
+
+class Pictured(Protocol):
+    """An image on disk, and its mask where that is to be read."""
+
+    @property
+    def image_path(self) -> Path:
+        """The image."""
+
+    @property
+    def mask_path(self) -> Path | None:
+        """Its mask on the same pixel grid, ``None`` where there is none to read."""
 
 
 def cache_folder() -> Path:
@@ -74,20 +86,22 @@ class PixelCache:
     processes: the maps are opened anew there.
 
     Args:
-        samples: What to hold, in this order.
+        samples: What to hold, in this order. No masks are held where none has one.
         preprocess: Its ``resize`` and ``resize_mask`` are applied; normalisation is not.
         folder: Where to keep it; by default `cache_folder`.
 
     Raises:
-        DataError: If a mask has another size than its image.
+        DataError: If a mask has another size than its image, or some have masks and some don't.
         InputError: If a file cannot be read, or is in colour where ``preprocess`` is not, or the other way round.
         OutputError: If the folder cannot be written to.
         DiskError: If the disk is full.
     """
 
-    def __init__(self, samples: Sequence[Sample], preprocess: Preprocess, folder: str | Path | None = None) -> None:
+    def __init__(self, samples: Sequence[Pictured], preprocess: Preprocess, folder: str | Path | None = None) -> None:
         self.size, self.colour = preprocess.size, preprocess.colour
-        self._count = len(samples)
+        self._count, self._masked = len(samples), sum(sample.mask_path is not None for sample in samples)
+        if self._masked not in (0, self._count):
+            raise DataError("some images have masks and some don't", came=f"{self._masked} of {self._count} masks")
         base = (cache_folder() if folder is None else Path(folder)) / "pixels"
         try:
             base.mkdir(parents=True, exist_ok=True)
@@ -130,14 +144,14 @@ class PixelCache:
         return pixels
 
     def mask(self, index: int) -> NDArray[np.bool_]:
-        """Lesion mask of a sample: ``(h, w)`` bool."""
+        """Lesion mask of a sample: ``(h, w)`` bool; an `IndexError` where there are none."""
         height, width = self.size
         return np.unpackbits(self._masks[index], count=height * width).reshape(height, width).view(np.bool_)
 
     @property
     def _shapes(self) -> tuple[tuple[int, ...], tuple[int, int]]:
         height, width = self.size
-        return (self._count, height, width, *((3,) if self.colour else ())), (self._count, (height * width + 7) // 8)
+        return (self._count, height, width, *((3,) if self.colour else ())), (self._masked, (height * width + 7) // 8)
 
     def _open(self) -> None:
         pixels, masks = self._shapes
@@ -145,7 +159,11 @@ class PixelCache:
             self._pixels, self._masks = np.zeros(pixels, "<u2"), np.zeros(masks, np.uint8)
             return
         self._pixels = np.memmap(self.path / "pixels.u16", dtype="<u2", mode="r", shape=pixels)
-        self._masks = np.memmap(self.path / "masks.bits", dtype=np.uint8, mode="r", shape=masks)
+        self._masks = (
+            np.memmap(self.path / "masks.bits", dtype=np.uint8, mode="r", shape=masks)
+            if self._masked
+            else np.zeros(masks, np.uint8)
+        )
 
     def _complete(self, path: Path) -> bool:
         pixels, masks = self._shapes
@@ -156,7 +174,7 @@ class PixelCache:
         except OSError:
             return False
 
-    def _build(self, samples: Sequence[Sample], preprocess: Preprocess, target: Path) -> None:
+    def _build(self, samples: Sequence[Pictured], preprocess: Preprocess, target: Path) -> None:
         _sweep(target.parent)
         part = target.with_name(f"{target.name}.{secrets.token_hex(8)}.part")
         started = time.monotonic()
@@ -193,18 +211,20 @@ class PixelCache:
                 raise
 
 
-def _append(sample: Sample, preprocess: Preprocess, pixels: BinaryIO, masks: BinaryIO) -> None:
-    image, mask = naming(sample.image_path, preprocess.read), naming(sample.mask_path, read_mask)
-    if mask.shape != image.grid.shape:
-        raise DataError(
-            f"{sample.mask_path.name} and its image differ in size",
-            came=f"mask {mask.shape}, image {image.grid.shape}",
-            expected="one pixel grid; nothing is resized silently",
-            do='Find all such masks with "textray data check".',
-        )
+def _append(sample: Pictured, preprocess: Preprocess, pixels: BinaryIO, masks: BinaryIO) -> None:
+    image = naming(sample.image_path, preprocess.read)
+    if sample.mask_path is not None:
+        mask = naming(sample.mask_path, read_mask)
+        if mask.shape != image.grid.shape:
+            raise DataError(
+                f"{sample.mask_path.name} and its image differ in size",
+                came=f"mask {mask.shape}, image {image.grid.shape}",
+                expected="one pixel grid; nothing is resized silently",
+                do='Find all such masks with "textray data check".',
+            )
+        masks.write(np.packbits(preprocess.resize_mask(mask)).tobytes())
     resized = np.rint(np.clip(preprocess.resize(image.pixels), 0.0, 1.0) * _FULL).astype("<u2")
     pixels.write(resized.tobytes())
-    masks.write(np.packbits(preprocess.resize_mask(mask)).tobytes())
 
 
 def _settings_digest(preprocess: Preprocess) -> str:
@@ -218,7 +238,7 @@ def _settings_digest(preprocess: Preprocess) -> str:
     return digest.hexdigest()
 
 
-def _stat_digest(samples: Sequence[Sample], settings: str) -> str:
+def _stat_digest(samples: Sequence[Pictured], settings: str) -> str:
     digest = hashlib.sha256(settings.encode())
     for path in _paths(samples):
         status = path.stat()
@@ -226,7 +246,7 @@ def _stat_digest(samples: Sequence[Sample], settings: str) -> str:
     return digest.hexdigest()[:32]
 
 
-def _content_digest(samples: Sequence[Sample], settings: str) -> str:
+def _content_digest(samples: Sequence[Pictured], settings: str) -> str:
     digest = hashlib.sha256(settings.encode())
     for path in _paths(samples):
         with path.open("rb") as stream:
@@ -234,8 +254,8 @@ def _content_digest(samples: Sequence[Sample], settings: str) -> str:
     return digest.hexdigest()[:32]
 
 
-def _paths(samples: Sequence[Sample]) -> list[Path]:
-    return [path for sample in samples for path in (sample.image_path, sample.mask_path)]
+def _paths(samples: Sequence[Pictured]) -> list[Path]:
+    return [path for sample in samples for path in (sample.image_path, sample.mask_path) if path is not None]
 
 
 def _read_text(path: Path) -> str | None:
