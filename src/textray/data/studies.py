@@ -12,11 +12,12 @@ from textray import registry
 from textray.data.base import Sample, Split, check_split, open_reader
 from textray.errors import unknown_name
 from textray.records import Laterality
+from textray.text import sentences as words
 
 log = logging.getLogger(__name__)
 
-Cut = Literal["clauses", "caption"]
-"""``clauses``: a caption cut at its commas. ``caption``: a caption as one sentence."""
+Cut = Literal["clauses", "caption", "split"]
+"""``clauses``: a caption cut at its commas. ``caption``: a caption as one sentence. ``split``: at the end of sentences."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,13 +117,12 @@ def studies_of(samples: Iterable[Sample], *, laterality: Laterality, cut: Cut = 
 
 
 def _whole(caption: str) -> tuple[str, ...]:
-    words = caption.strip()
-    return (words,) if words else ()
+    told = caption.strip()
+    return (told,) if told else ()
 
 
-def _clauses(caption: str) -> tuple[str, ...]:
-    parts = (part.strip() for part in caption.strip().removesuffix(".").split(","))
-    return tuple(part for part in parts if part)
-
-
-_CUTS: dict[str, Callable[[str], tuple[str, ...]]] = {"clauses": _clauses, "caption": _whole}
+_CUTS: dict[str, Callable[[str], tuple[str, ...]]] = {
+    "clauses": words.clauses,
+    "caption": _whole,
+    "split": words.split,
+}

@@ -1,0 +1,166 @@
+"""Phrases and where they are true; sentences to learn from; patients that weights must not have seen."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from textray.data.exclusion import exclusion_record, refuse_unless_excluded
+from textray.data.phrases import PhraseSample, box_problem, phrases, truth
+from textray.data.qata_cov19 import QaTaCOV19
+from textray.data.studies import studies, studies_of
+from textray.errors import DataError, UsageError
+from textray.records import Laterality
+
+
+def boxed(*boxes: tuple[float, float, float, float], space: tuple[int, int] = (20, 10)) -> PhraseSample:
+    return PhraseSample(
+        image_id="a",
+        image_path=Path("a.png"),
+        phrase="words",
+        label="Edema",
+        boxes=boxes,
+        box_space=space,
+        laterality=Laterality.PATIENT,
+        split="test",
+    )
+
+
+def test_boxes_are_half_open_and_overlapping_ones_count_once() -> None:
+    mask = truth(boxed((2, 1, 3, 4), (4, 3, 5, 2)), (10, 20))
+    expected = np.zeros((10, 20), bool)
+    expected[1:5, 2:5] = True
+    expected[3:5, 4:9] = True
+    assert mask.dtype == bool
+    assert np.array_equal(mask, expected)
+
+
+def test_a_box_is_cut_off_at_the_border_and_covers_one_pixel_at_least() -> None:
+    assert truth(boxed((18, -1, 5, 3)), (10, 20)).sum() == 2 * 2
+    assert truth(boxed((3.6, 4.6, 0.1, 0.1)), (10, 20)).sum() == 1
+    assert truth(boxed((3.6, 4.6, 0.1, 0.1)), (10, 20))[4, 3]
+
+
+def test_boxes_are_scaled_with_a_smaller_copy() -> None:
+    small = truth(boxed((256, 512, 128, 256), space=(1024, 1024)), (64, 64))
+    expected = np.zeros((64, 64), bool)
+    expected[32:48, 16:24] = True
+    assert np.array_equal(small, expected)
+
+
+def test_a_copy_of_other_proportions_is_refused() -> None:
+    with pytest.raises(DataError, match="no scaled copy"):
+        truth(boxed((1, 1, 5, 5), space=(1000, 800)), (512, 512))
+
+
+@given(
+    box=st.tuples(st.integers(0, 19), st.integers(0, 9), st.integers(1, 20), st.integers(1, 10)),
+    factor=st.integers(1, 5),
+)
+def test_whole_boxes_cover_what_counting_pixels_says(box: tuple[int, int, int, int], factor: int) -> None:
+    x, y, w, h = box
+    mask = truth(boxed(box), (10 * factor, 20 * factor))
+    for row in range(0, 10 * factor, factor):
+        for column in range(0, 20 * factor, factor):
+            inside = x <= column // factor < x + w and y <= row // factor < y + h
+            assert mask[row, column] == inside
+    assert mask.any()
+
+
+@pytest.mark.parametrize(
+    ("box", "code"),
+    [
+        ((0, 0, 20, 10), None),
+        ((0, 0, 0, 5), "E_BOX"),
+        ((0, 0, -3, 5), "E_BOX"),
+        ((0, float("nan"), 3, 5), "E_BOX"),
+        ((20, 0, 3, 5), "E_BOX"),
+        ((15, 0, 9, 5), "W_BOX_CUT"),
+    ],
+)
+def test_what_is_wrong_with_a_box(box: tuple[float, float, float, float], code: str | None) -> None:
+    found = box_problem(box, (20, 10))
+    assert (found[0] if found else None) == code
+
+
+def test_captions_of_films_and_the_clause_that_names_places(qata: Path) -> None:
+    whole, places = (phrases("qata_cov19", "val", root=qata, kind=kind) for kind in ("caption", "clause"))
+    samples = QaTaCOV19(qata).samples("val")
+    assert [p.image_id for p in whole] == [s.image_id for s in samples] == [p.image_id for p in places]
+    assert {p.phrase for p in whole} == {
+        "unilateral pulmonary infection, one infected area, upper left lung.",
+        "unilateral pulmonary infection, one infected area, lower right lung.",
+    }
+    assert {p.phrase for p in places} == {"upper left lung", "lower right lung"}
+    assert all(p.laterality is Laterality.VIEWER and p.group == p.patient_id for p in whole)
+    mask = truth(places[0], (24, 20))
+    assert mask.sum() == 5 * 5
+    assert mask[3:8, 2:7].all()
+
+
+def test_a_mask_of_another_size_is_refused(qata: Path) -> None:
+    with pytest.raises(DataError, match="differ in size"):
+        truth(phrases("qata_cov19", "val", root=qata)[0], (48, 40))
+
+
+def test_data_without_phrases_and_other_kinds_are_refused(qata: Path) -> None:
+    with pytest.raises(UsageError, match="does not say where"):
+        phrases("phantom", "val", root=None)
+    with pytest.raises(UsageError, match="caption, clause"):
+        phrases("qata_cov19", "val", root=qata, kind="captions")
+
+
+def test_sentences_to_learn_from_need_no_masks(qata: Path) -> None:
+    found = studies("qata_cov19", "fit", root=qata)
+    assert found[0].sentences == ("unilateral pulmonary infection", "one infected area", "upper left lung")
+    assert found[0].laterality is Laterality.VIEWER
+    assert [s.image_id for s in found] == [s.image_id for s in QaTaCOV19(qata).samples("fit")]
+    whole = studies("qata_cov19", "fit", root=qata, cut="caption")
+    assert whole[0].sentences == ("unilateral pulmonary infection, one infected area, upper left lung.",)
+    assert studies("qata_cov19", "fit", root=qata, cut="split")[0].sentences == whole[0].sentences
+
+
+def test_an_image_without_words_is_left_out_and_counted(qata: Path, caplog: pytest.LogCaptureFixture) -> None:
+    table = qata / "prompt/test.csv"
+    head, first, *rest = table.read_text().splitlines()
+    table.write_text("\n".join([head, first.split(",")[0] + ",", *rest]))
+    samples = QaTaCOV19(qata, captions="text-free").samples("test")
+    found = studies_of(samples, laterality=Laterality.VIEWER)
+    assert len(found) == len(samples) - 1
+    assert "1 images without words" in caplog.text
+    with pytest.raises(UsageError, match="caption, clauses, split"):
+        studies_of(samples, laterality=Laterality.VIEWER, cut="words")  # type: ignore[arg-type]
+
+
+class Held:
+    def patients(self) -> tuple[str, ...]:
+        return "10000032", "10000764"
+
+
+def test_weights_without_a_record_of_the_patients_left_out_are_refused() -> None:
+    record = exclusion_record(["10000764", "10000032", "10000764"])
+    assert record == {"sha256": hashlib.sha256(b"10000032\n10000764").hexdigest(), "count": 2}
+    refuse_unless_excluded(Held(), {"excluded_patients": record}, "ms_cxr")
+    refuse_unless_excluded(object(), {}, "qata_cov19")
+    with pytest.raises(UsageError, match="no record of patients left out"):
+        refuse_unless_excluded(Held(), {}, "ms_cxr")
+    with pytest.raises(UsageError, match="another list of patients"):
+        refuse_unless_excluded(Held(), {"excluded_patients": exclusion_record(["10000032"])}, "ms_cxr")
+
+
+@pytest.mark.parametrize(("split", "count", "different"), [("val", 1429, 57), ("inner", 221, None)])
+def test_the_published_captions(real_qata: Path, split: str, count: int, different: int | None) -> None:
+    found = phrases("qata_cov19", split, root=real_qata)
+    assert len(found) == count
+    assert different is None or len({p.phrase for p in found}) == different
+    with Image.open(found[0].image_path) as film:
+        assert truth(found[0], (film.height, film.width)).any()
+    learnt = studies("qata_cov19", split, root=real_qata)
+    assert {len(study.sentences) for study in learnt} == {3}
+    assert len(learnt) == count
