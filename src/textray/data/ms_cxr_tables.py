@@ -100,7 +100,7 @@ def read_annotations(path: Path, where: str, classes: Collection[str]) -> Annota
     for place, cells in _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path):
         name = _PATH.fullmatch(str(cells["path"] or ""))
         box, size = read_box([cells[edge] for edge in "xywh"]), _size(cells["image_width"], cells["image_height"])
-        text, category = clean(str(cells["label_text"] or "")).strip(), str(cells["category_name"] or "")
+        text, category = " ".join(clean(str(cells["label_text"] or "")).split()), str(cells["category_name"] or "")
         if not text:
             problems.append(Problem(code="E_CAPTION_BLANK", path=where, message=f"{place} has no sentence"))
         elif name is None or name["image"] != cells["dicom_id"]:

@@ -17,7 +17,7 @@ from textray.text import sentences as words
 log = logging.getLogger(__name__)
 
 Cut = Literal["clauses", "caption", "split"]
-"""``clauses``: a caption cut at its commas. ``caption``: a caption as one sentence. ``split``: at the end of sentences."""
+"""A caption cut at its commas (``clauses``), not at all (``caption``), or where its sentences end (``split``)."""
 
 
 @dataclass(frozen=True, kw_only=True)

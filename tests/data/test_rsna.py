@@ -1,0 +1,180 @@
+"""RSNA Pneumonia on a small copy in its published layout, made without code of the reader."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGBaseline8Bit, SecondaryCaptureImageStorage, generate_uid
+
+from textray.data.phrases import phrases, truth
+from textray.data.rsna import RSNA
+from textray.errors import DataError, LayoutError, UsageError
+from textray.io.read import read
+
+FILMS = {  # boxes of a film as the labels have them
+    "0004cfab": [],
+    "00436515": [(264.0, 152.0, 213.0, 379.0), (562.0, 152.0, 256.0, 453.0)],
+    "00704310": [(323.0, 577.0, 160.0, 104.0)],
+    "c1f6b555": [],
+    "0100515c": [(100.0, 100.0, 200.0, 200.0), (200.0, 200.0, 200.0, 200.0)],
+    "00313ee0": [(10.0, 10.0, 50.0, 60.0)],
+}
+LISTED = ["c1f6b555", "0100515c", "00436515"]
+
+
+def write_dicom(path: Path, size: int = 64) -> None:
+    """Secondary capture, 8 bit, JPEG baseline, as the challenge has them."""
+    levels = np.random.default_rng(3).integers(0, 256, (size, size), dtype=np.uint8)
+    picture = io.BytesIO()
+    Image.fromarray(levels).save(picture, "JPEG")
+    film = Dataset()
+    film.file_meta = FileMetaDataset()
+    film.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    film.file_meta.MediaStorageSOPClassUID = film.SOPClassUID = SecondaryCaptureImageStorage
+    film.file_meta.MediaStorageSOPInstanceUID = film.SOPInstanceUID = generate_uid()
+    film.PatientID, film.Modality, film.ViewPosition, film.BodyPartExamined = path.stem, "CR", "PA", "CHEST"
+    film.PhotometricInterpretation, film.SamplesPerPixel = "MONOCHROME2", 1
+    film.Rows = film.Columns = size
+    film.BitsAllocated = film.BitsStored = 8
+    film.HighBit, film.PixelRepresentation = 7, 0
+    film.PixelSpacing = [0.139, 0.139]
+    film.PixelData = encapsulate([picture.getvalue()])
+    film["PixelData"].is_undefined_length = True
+    film.save_as(path, enforce_file_format=True)
+
+
+def write_list(root: Path, names: list[str], boxes: dict[str, list[tuple]] = FILMS) -> None:
+    lines = ["ID,img_path,boxes,classes"]
+    for name in names:
+        told = "|".join(";".join(str(edge) for edge in box) for box in boxes[name]) or "nan"
+        lines.append(f"{name},/mnt/elsewhere/1.2.276.0.{len(name)}.dcm,{told},{int(bool(boxes[name]))}")
+    (root / "test.csv").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def rsna(tmp_path: Path) -> Path:
+    root = tmp_path / "rsna-pneumonia-detection-challenge"
+    (root / "stage_2_train_images").mkdir(parents=True)
+    labels, classes = ["patientId,x,y,width,height,Target"], ["patientId,class"]
+    for name, boxes in FILMS.items():
+        labels += [f"{name},{x},{y},{w},{h},1" for x, y, w, h in boxes] or [f"{name},,,,,0"]
+        classes += [f"{name},{'Lung Opacity' if boxes else 'Normal'}"] * max(1, len(boxes))
+        write_dicom(root / "stage_2_train_images" / f"{name}.dcm")
+    (root / "stage_2_train_labels.csv").write_text("\r\n".join(labels))
+    (root / "stage_2_detailed_class_info.csv").write_text("\n".join(classes))
+    write_list(root, LISTED)
+    return tmp_path
+
+
+def folder(root: Path) -> Path:
+    return root / "rsna-pneumonia-detection-challenge"
+
+
+def change_labels(root: Path, old: str, new: str) -> None:
+    path = folder(root) / "stage_2_train_labels.csv"
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+
+
+def test_films_with_boxes_are_asked_once(rsna: Path) -> None:
+    found = phrases("rsna", "test", root=rsna)
+    assert [(p.image_id, len(p.boxes)) for p in found] == [("00436515", 2), ("0100515c", 2)]
+    assert {(p.phrase, p.label) for p in found} == {("Findings suggesting pneumonia.", "Pneumonia")}
+    assert found[1].group == "0100515c"
+    assert truth(found[1], (1024, 1024)).sum() == 40000 + 40000 - 10000
+
+
+def test_films_are_read_and_boxes_scaled_with_small_ones(rsna: Path) -> None:
+    film = phrases("rsna", "test", root=rsna)[1]
+    image = read(film.image_path)
+    assert image.grid.shape == (64, 64)
+    assert truth(film, image.grid.shape)[7:18, 7:18].any()
+
+
+def test_train_is_what_the_list_leaves(rsna: Path) -> None:
+    assert [p.image_id for p in phrases("rsna", "train", root=rsna)] == ["00704310", "00313ee0"]
+    parts = {split: {p.image_id for p in phrases("rsna", split, root=rsna)} for split in ("inner", "fit")}
+    assert len(parts["inner"]) == len(parts["fit"]) == 1
+    assert parts["inner"] | parts["fit"] == {"00704310", "00313ee0"}
+    with pytest.raises(UsageError, match="has no val"):
+        phrases("rsna", "val", root=rsna)
+
+
+def test_another_list_of_films_may_be_given(rsna: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.csv"
+    own.write_text("patientId,x\n00704310,1\n00436515,1\n00436515,2\n")
+    assert [p.image_id for p in RSNA(rsna, test_list=own).phrases("test")] == ["00436515", "00704310"]
+    own.write_text("film\n00704310\n")
+    with pytest.raises(DataError, match="no column ID"):
+        RSNA(rsna, test_list=own).phrases("test")
+
+
+def test_no_list_no_split(rsna: Path) -> None:
+    (folder(rsna) / "test.csv").unlink()
+    with pytest.raises(LayoutError, match="no list of test films"):
+        phrases("rsna", "test", root=rsna)
+    assert RSNA(rsna).check().counts["list of test films"] == "not present"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ("0004cfab,,,,,0", "0004cfab,,,,,1", "E_ROW"),
+        ("0004cfab,,,,,0", "0004cfab,1,2,3,4,0", "E_ROW"),
+        ("0004cfab,,,,,0", "0004cfab,,,,,", "E_ROW"),
+        ("c1f6b555,,,,,0", "00704310,,,,,0", "E_ROW"),
+        ("323.0,577.0,160.0", "323.0,577.0,-160.0", "E_BOX"),
+        ("323.0,577.0,160.0", "900.0,577.0,160.0", "W_BOX_CUT"),
+    ],
+)
+def test_broken_rows_are_found_and_named(rsna: Path, old: str, new: str, code: str) -> None:
+    change_labels(rsna, old, new)
+    assert any(p.code == code and p.message.startswith("row ") for p in RSNA(rsna).check().problems)
+    if code.startswith("E_"):
+        with pytest.raises(DataError, match=code):
+            phrases("rsna", "train", root=rsna)
+
+
+def test_a_list_that_disagrees_is_told(rsna: Path) -> None:
+    write_list(folder(rsna), LISTED, {**FILMS, "0100515c": FILMS["0100515c"][:1]})
+    (problem,) = RSNA(rsna).check().problems
+    assert (problem.code, problem.fatal) == ("W_LIST_BOXES", False)
+    assert "row 3" in problem.message
+    assert len(phrases("rsna", "test", root=rsna)[1].boxes) == 2
+    write_list(folder(rsna), [*LISTED, "c1f6b555", "feedbeef"], {**FILMS, "feedbeef": []})
+    assert [p.code for p in RSNA(rsna).check().problems] == ["E_LIST", "E_DUPLICATE_ID"]
+
+
+def test_films_that_are_missing_or_twice_are_named(rsna: Path) -> None:
+    images = folder(rsna) / "stage_2_train_images"
+    (images / "00436515.dcm").unlink()
+    with pytest.raises(DataError, match=r"00436515\.dcm is labelled and not there"):
+        phrases("rsna", "test", root=rsna)
+    assert len(phrases("rsna", "train", root=rsna)) == 2
+    Image.new("L", (64, 48)).save(images / "00436515.png")
+    Image.new("L", (64, 64)).save(images / "0004cfab.png")
+    assert [p.code for p in RSNA(rsna).check().problems] == ["E_SAME_STEM", "E_SIZE"]
+
+
+def test_check_counts(rsna: Path) -> None:
+    result = RSNA(rsna).check()
+    assert result.ok
+    assert result.problems == ()
+    assert result.counts["films with boxes"] == "4 (published: 6012)"
+    assert result.counts["test"] == "2 films with boxes (MedKLIP's: 1218)"
+    assert result.counts["class Lung Opacity"] == 4
+
+
+def test_other_folders_and_other_uses_are_refused(rsna: Path, tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match="stage_2_train_labels"):
+        RSNA(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="no lesion masks"):
+        RSNA(rsna).samples("test")
+    with pytest.raises(UsageError, match="class"):
+        phrases("rsna", "test", root=rsna, kind="phrase")
