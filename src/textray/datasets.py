@@ -93,6 +93,23 @@ DATASETS = {
             phrase_kinds=("class",),
         ),
         DatasetRow(
+            name="open_i",
+            path="textray.data.open_i:OpenI",
+            title="Open-i, chest X-rays of Indiana University",
+            laterality="patient",
+            masks=False,
+            card="docs/datasets/open_i.md",
+            terms="CC BY-NC-ND 4.0, the terms of its reports: not for commercial use, and not to be passed on changed. "
+            "No image or report of it is in here.",
+            limits=(
+                "Reports of one state's hospitals, a third of them of normal films; words that could "
+                "name a person were taken out, some findings with them.",
+                "Lateral films are among the images, and nothing says which they are.",
+            ),
+            captions="free",
+            tasks=("grounding",),
+        ),
+        DatasetRow(
             name="phantom",
             path="textray.data.phantom:Phantom",
             title="Synthetic chest film",

@@ -33,7 +33,7 @@ _REST = re.compile(r"^(?:[ ,;:)*\u2022-]|\.(?!\d))+")
 """What a sentence that was cut off, or a bullet, leaves in front of the next one; ".5 cm" keeps its point."""
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
-_HEADER = re.compile(r"^ {0,4}(?P<name>[A-Z][A-Z ()/,-]{0,80}):", re.MULTILINE)
+_HEADER = re.compile(r"^(?P<name>[A-Z][A-Z ()/,-]{0,80}):", re.MULTILINE)
 _NAMES = {
     "FINDINGS": "findings",
     "FINDING": "findings",
@@ -167,10 +167,11 @@ def training_text(sections: Sections) -> str:
 
 
 def _plain(text: str) -> str:
-    """Bring line ends, quotes and marks of any origin to plain ones; no line ends in blanks."""
-    if isinstance(text, str):  # lone carriage returns would be dropped as control characters
-        text = "\n".join(line.rstrip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
-    return clean(text).translate(_QUOTES)
+    """Bring line ends, quotes and marks of any origin to plain ones; no line begins or ends in blanks."""
+    if not isinstance(text, str):
+        return clean(text)  # refuses it
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return "\n".join(clean(line) for line in lines).translate(_QUOTES).strip()
 
 
 def _prepare(text: str) -> str:

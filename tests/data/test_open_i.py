@@ -1,0 +1,269 @@
+"""Open-i: a copy in the published layout, written here by hand, with the pitfalls of the real one."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from textray import registry
+from textray.data.base import open_reader
+from textray.data.open_i import OpenI
+from textray.data.studies import studies
+from textray.errors import DataError, LayoutError, UsageError
+from textray.records import Laterality
+from textray.text.sentences import split
+
+REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "open-i"
+
+REPORT = """<?xml version="1.0" encoding="utf-8"?>
+<eCitation>
+   <meta type="rr"/>
+   <uId id="{uid}"/>
+   <pmcId id="{number}"/>
+   <IUXRId id="{number}"/>
+   <licenseURL>http://creativecommons.org/licenses/by-nc-nd/4.0/</licenseURL>
+   <MedlineCitation Owner="Indiana University" Status="supplied by publisher">
+      <Article PubModel="Electronic">
+         <ArticleTitle>Indiana University Chest X-ray Collection</ArticleTitle>
+         <Abstract>
+
+            <AbstractText Label="COMPARISON">Large left effusion in XXXX.</AbstractText>
+
+            <AbstractText Label="INDICATION">XXXX year old with cough</AbstractText>
+
+            <AbstractText Label="FINDINGS">{findings}</AbstractText>
+
+            <AbstractText Label="IMPRESSION">{impression}</AbstractText>
+
+         </Abstract>
+      </Article>
+   </MedlineCitation>
+   <MeSH><major>normal</major></MeSH>
+{images}
+</eCitation>"""
+IMAGE = """   <parentImage id="{0}">
+      <figureId>F1</figureId>
+      <caption>PA and lateral. </caption>
+      <panel type="single"><url>/hadoop/storage/radiology/extract/{0}.jpg</url></panel>
+   </parentImage>"""
+
+
+def report(number, findings="", impression="", images=(), uid=None):
+    drawn = "\n".join(IMAGE.format(image) for image in images)
+    return REPORT.format(
+        uid=uid or f"CXR{number}", number=number, findings=findings, impression=impression, images=drawn
+    ).encode()
+
+
+REPORTS = {
+    "1": report(
+        1, "Heart size &lt; 1.2 of XXXX.Lungs are clear.", "1. No edema. 2. Old scar.", ["CXR1_1_IM-0001-3001"]
+    ),
+    "2": report(2, "", "Left base opacity.", ["CXR2_IM-0652-1001", "CXR2_IM-0652-2001"]),
+    "10": report(10, "", "", ["CXR10_IM-0002-1001"]),  # nothing said
+    "11": report(11, "XXXX.", "Normal.", ["CXR11_IM-0067-1001"]),  # words, but no sentence
+    "12": report(12, "The lungs\n      are clear", "No effusion", ["CXR12_IM-0113-1001"]),  # its image is not there
+    "13": report(13, "Clear lungs.", ""),  # no image named
+}
+THERE = ["CXR1_1_IM-0001-3001", "CXR2_IM-0652-1001", "CXR2_IM-0652-2001", "CXR10_IM-0002-1001", "CXR11_IM-0067-1001"]
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """Reports unpacked, images in the folder beside, as the two archives give them."""
+    root = tmp_path / "Open I"
+    (root / "ecgen-radiology").mkdir(parents=True)
+    for number, content in REPORTS.items():
+        (root / "ecgen-radiology" / f"{number}.xml").write_bytes(content)
+    (root / "ecgen-radiology" / "._1.xml").write_bytes(b"\x00\x05")  # what some unpackers leave
+    (root / "NLMCXR_png").mkdir()
+    for number, name in enumerate(THERE):
+        pixels = np.full((24 + number, 32), 90, dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "NLMCXR_png" / f"{name}.png")
+    return root
+
+
+def everything(reader):
+    return [study for part in ("train", "val", "test") for study in reader.studies(part)]
+
+
+def test_each_image_has_the_sentences_of_its_report(copy):
+    found = {study.image_id: study for study in everything(OpenI(copy))}
+    assert set(found) == {"CXR1_1_IM-0001-3001", "CXR2_IM-0652-1001", "CXR2_IM-0652-2001"}
+    first = found["CXR1_1_IM-0001-3001"]
+    assert first.sentences == ("Heart size < 1.2 of.", "Lungs are clear.", "No edema.", "Old scar.")
+    assert first.image_path == copy / "NLMCXR_png" / "CXR1_1_IM-0001-3001.png"
+    assert (first.patient_id, first.laterality) == (None, Laterality.PATIENT)
+    assert found["CXR2_IM-0652-1001"].sentences == found["CXR2_IM-0652-2001"].sentences == ("Left base opacity.",)
+
+
+def test_what_is_left_out_is_counted(copy, caplog):
+    everything(OpenI(copy))
+    lines = [record.getMessage().split(" and ") for record in caplog.records]
+    assert sum(int(line[0].split()[0]) for line in lines) == 2  # 10 and 11
+    assert sum(int(line[1].split()[0]) for line in lines) == 1  # 12
+
+
+def test_no_comparison_and_no_indication_is_learnt_from(copy):
+    words = " ".join(sentence for r in OpenI(copy).reports() for sentence in r.sentences)
+    assert "effusion in" not in words
+    assert "year old" not in words
+    assert {r.number: r.sentences for r in OpenI(copy).reports()}[12] == ("The lungs are clear", "No effusion")
+
+
+def test_splits_are_the_same_in_every_copy(copy):
+    whole = {r.number: r.part for r in OpenI(copy).reports()}
+    (copy / "ecgen-radiology" / "2.xml").unlink()
+    assert {r.number: r.part for r in OpenI(copy).reports()} == {n: p for n, p in whole.items() if n != 2}
+
+
+def test_inner_and_fit_part_train(copy):
+    for number in range(20, 80):
+        content = report(number, "Clear lungs.", images=[f"CXR{number}_IM-1-1001"])
+        (copy / "ecgen-radiology" / f"{number}.xml").write_bytes(content)
+    reader = OpenI(copy)
+    numbers = {part: {r.number for r in reader.reports(part)} for part in ("train", "val", "test", "inner", "fit")}
+    assert numbers["inner"] | numbers["fit"] == numbers["train"]
+    assert not numbers["inner"] & numbers["fit"]
+    assert numbers["inner"]
+    assert numbers["train"] | numbers["val"] | numbers["test"] == {r.number for r in reader.reports()}
+    assert len(numbers["train"]) > 3 * len(numbers["val"] | numbers["test"]) / 2
+    other = {r.number for r in OpenI(copy, seed=1).reports("inner")}
+    assert other != numbers["inner"]
+    assert reader.fingerprint("val") == OpenI(copy).fingerprint("val")
+    with pytest.raises(UsageError, match="unknown split"):
+        reader.reports("dev")
+
+
+@pytest.mark.parametrize("around", [False, True])
+def test_the_archive_is_read_as_it_was_downloaded(copy, around):
+    unpacked = {r.number: (r.sections, r.image_ids) for r in OpenI(copy).reports()}
+    with tarfile.open(copy / "NLMCXR_reports.tgz", "w:gz") as archive:
+        for number, content in reversed(REPORTS.items()):
+            member = tarfile.TarInfo(f"ecgen-radiology/{number}.xml")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    for path in (copy / "ecgen-radiology").iterdir():
+        path.unlink()
+    (copy / "ecgen-radiology").rmdir()
+    reader = OpenI(copy.parent if around else copy)
+    assert {r.number: (r.sections, r.image_ids) for r in reader.reports()} == unpacked
+    assert len(everything(reader)) == 3
+    archived = (copy / "NLMCXR_reports.tgz").read_bytes()
+    (copy / "NLMCXR_reports.tgz").write_bytes(archived[: len(archived) // 2])
+    with pytest.raises(LayoutError, match=r"NLMCXR_reports\.tgz cannot be read"):
+        OpenI(copy).reports()
+
+
+def test_reports_alone_have_no_studies(copy):
+    for path in (copy / "NLMCXR_png").iterdir():
+        path.unlink()
+    assert len(OpenI(copy).reports()) == 6
+    with pytest.raises(LayoutError, match=r"no image of open_i.*reports alone.*CXR1_1_IM-0001-3001\.png"):
+        OpenI(copy).studies("train")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "code", "message"),
+    [
+        ("3.xml", b"<eCitation><uId", "E_XML", "is no XML"),
+        ("3.xml", b"\xff\xfe<\x00", "E_XML", "is no XML"),
+        ("3.xml", b'<!DOCTYPE a [<!ENTITY b "bb">]><a>&b;</a>', "E_XML", "document type"),
+        ("3.xml", report(3, "x" * 1_100_000), "E_SIZE", "larger than 1000000 bytes"),
+        ("3.xml", report(3, uid="CXR4"), "E_ID", "calls itself CXR4"),
+        ("three.xml", report(3), "E_ID", "calls itself CXR3"),
+        ("3.xml", b"<eCitation/>", "E_ID", "calls itself None"),
+        ("02.xml", report(2), "E_DUPLICATE_ID", "second report number 2|is a second"),
+        ("3.xml", report(3, images=["CXR1_1_IM-0001-3001"]), "E_DUPLICATE_ID", "as 1.xml does"),
+    ],
+)
+def test_a_bad_report_is_refused_and_named(copy, name, content, code, message):
+    (copy / "ecgen-radiology" / name).write_bytes(content)
+    with pytest.raises(DataError, match=code):
+        OpenI(copy).studies("train")
+    found = OpenI(copy).check()
+    assert not found.ok
+    (problem,) = [problem for problem in found.problems if problem.fatal]
+    assert problem.code == code
+    assert problem.path in (name, "2.xml")
+    assert any(part in problem.message for part in message.split("|"))
+
+
+def test_an_image_that_lies_in_two_folders_is_refused(copy):
+    (copy / "more").mkdir()
+    (copy / "more" / f"{THERE[0]}.png").write_bytes((copy / "NLMCXR_png" / f"{THERE[0]}.png").read_bytes())
+    with pytest.raises(DataError, match="E_DUPLICATE_ID"):
+        OpenI(copy).studies("train")
+
+
+def test_check_counts_and_warns(copy):
+    found = OpenI(copy).check()
+    assert found.ok
+    assert found.counts["reports"] == "6 (published: 3955)"
+    assert found.counts["with findings"] == "4 (published: 3425)"
+    assert found.counts["images named"] == "6 (published: 7470)"
+    assert found.counts["with words"] == 5
+    assert found.counts["sentences"] == 8
+    assert found.counts["images on disk"] == 5
+    codes = [problem.code for problem in found.problems]
+    assert codes.count("W_NO_TEXT") == 1
+    assert codes.count("W_NO_IMAGE") == 1
+    assert "W_NO_REPORT" not in codes
+
+
+def test_check_looks_at_every_image(copy):
+    png = copy / "NLMCXR_png" / f"{THERE[0]}.png"
+    png.write_bytes(png.read_bytes()[:-20])
+    (copy / "NLMCXR_png" / f"{THERE[1]}.png").write_bytes(b"no picture")
+    (copy / "NLMCXR_png" / "CXR99_IM-1-1.png").write_bytes((copy / "NLMCXR_png" / f"{THERE[2]}.png").read_bytes())
+    codes = {problem.code: problem.path for problem in OpenI(copy).check().problems}
+    assert THERE[0] in codes["E_TRUNCATED"]
+    assert THERE[1] in codes["E_FORMAT"]
+    assert "CXR99" in codes["W_NO_REPORT"]
+
+
+def test_the_doors_know_it(copy):
+    row = registry.dataset("open_i")
+    assert (row.masks, row.tasks, row.laterality) == (False, ("grounding",), "patient")
+    with pytest.raises(UsageError, match="no lesion masks"):
+        open_reader("open_i", copy).samples("train")
+    through = [study for part in ("train", "val", "test") for study in studies("open_i", part, root=copy)]
+    assert through == everything(OpenI(copy))
+    with pytest.raises(LayoutError, match=r"no reports of open_i.*ecgen-radiology"):
+        OpenI(copy / "NLMCXR_png")
+
+
+def test_data_check_prints_it(copy):
+    from textray.cli import app
+
+    shown = CliRunner().invoke(app, ["data", "check", "open_i", str(copy)])
+    assert shown.exit_code == 0
+    assert "reports: 6 (published: 3955)" in shown.output
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="the reports of Open-i are not beside the repository")
+def test_the_published_reports_have_the_published_counts():
+    """3,955 reports; the sentences are those that the card tells."""
+    reader = OpenI(REAL)
+    found = reader.check()
+    assert found.ok
+    assert [found.counts[name] for name in ("reports", "with findings", "with impression", "images named")] == [
+        "3955 (published: 3955)",
+        "3425 (published: 3425)",
+        "3921 (published: 3921)",
+        "7470 (published: 7470)",
+    ]
+    assert (found.counts["with words"], found.counts["sentences"]) == (3927, 22_570)
+    assert [len(reader.reports(part)) for part in ("train", "val", "test")] == [3158, 400, 397]
+    assert {problem.code for problem in found.problems} == {"W_NO_TEXT"}
+    told = [report for report in reader.reports() if report.text]
+    lengths = [len(report.sentences) for report in told]
+    assert (min(lengths), int(np.median(lengths)), max(lengths)) == (1, 5, 25)
+    words = [len(sentence.split()) for report in told for sentence in report.sentences]
+    assert (int(np.median(words)), max(words)) == (5, 44)
+    assert sum(len(split(report.text, min_words=1)) for report in told) == 22_854
