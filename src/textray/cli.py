@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from textray import __version__
-from textray.commands import explain, importing, info, reader, reproduce, research
+from textray.commands import evaluating, explain, importing, info, reader, reproduce, research
 from textray.commands.console import note, printable, say
 from textray.errors import TextRayError
 
@@ -36,7 +36,7 @@ app.command(
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(research.train)
-app.command("evaluate")(research.evaluate)
+app.command("evaluate")(evaluating.evaluate)
 app.command("export")(research.export)
 app.command("import")(importing.import_)
 app.command("reproduce")(reproduce.reproduce)

@@ -1,4 +1,4 @@
-"""Commands for researchers: data check, train, evaluate and export."""
+"""Commands for researchers: data check, train and export."""
 
 from __future__ import annotations
 
@@ -41,48 +41,6 @@ def train(context: typer.Context) -> None:
     All arguments go to Lightning's command line; --help lists them.
     """
     registry.load("textray.training.cli:main")(context.args)
-
-
-def evaluate(
-    name: Annotated[str, typer.Option("--data", help="Data set, such as qata_cov19.")],
-    text_mode: Annotated[
-        list[str], typer.Option(help="oracle, none, shuffled or generated; may be repeated.", show_default=True)
-    ] = ["oracle", "none"],  # noqa: B006 -- typer copies it
-    root: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
-    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("textray-out"),
-    model: Annotated[str | None, typer.Option(help="Weights inside by name, or a bundle folder.")] = None,
-    captions: Annotated[str, typer.Option(help="Missing captions: error, skip or text-free.")] = "error",
-    split_by: Annotated[str | None, typer.Option(help="How CT data are cut: slice (as published) or volume.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Score only so many images, spread over the split.")] = None,
-    sides: Annotated[bool, typer.Option("--sides", help="Also measure left-right sensitivity.")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the network.")] = None,
-) -> None:
-    """Score weights on a split of a data set: cases.csv, summary.json and summary.md."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from textray.evaluate import evaluate as score
-
-    screen = Console(stderr=True)
-    with Progress(console=screen, transient=True, disable=not screen.is_terminal, redirect_stdout=False) as bar:
-        task = bar.add_task("evaluate", total=None)
-        score(
-            data=name,
-            root=root,
-            split=split,
-            text_modes=text_mode,
-            out=out,
-            model=model,
-            captions=captions,
-            split_by=split_by,
-            threads=threads,
-            limit=limit,
-            sides=sides,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    say((out / "summary.md").read_text(encoding="utf-8").rstrip())
-    note(f"Results: {shown(out)}")
 
 
 def export(

@@ -21,7 +21,13 @@ from textray.metrics.table import summary_page
 SUMMARY, PAGE, CASES, SIDES = "summary.json", "summary.md", "cases.csv", "sides.csv"
 
 
-def write(folder: Path, tables: Mapping[str, bytes], summary: Mapping[str, Any]) -> dict[str, Any]:
+def write(
+    folder: Path,
+    tables: Mapping[str, bytes],
+    summary: Mapping[str, Any],
+    *,
+    page: Callable[[Mapping[str, Any]], str] = summary_page,
+) -> dict[str, Any]:
     """Write tables, page and summary of a run, all of them or none.
 
     Args:
@@ -29,6 +35,7 @@ def write(folder: Path, tables: Mapping[str, bytes], summary: Mapping[str, Any])
         tables: Contents of ``cases.csv`` and, where measured, ``sides.csv``. An earlier one that is not among them is
             removed.
         summary: What ``summary.json`` holds, without ``files``.
+        page: Makes the Markdown of ``summary.md`` from the summary.
 
     Returns:
         The summary as written, with ``files``: the SHA-256 of each other file.
@@ -41,7 +48,7 @@ def write(folder: Path, tables: Mapping[str, bytes], summary: Mapping[str, Any])
     contents = dict(tables)
     # The page names the tables' hashes, and the summary the page's.
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    contents[PAGE] = summary_page({**summary, "files": hashes}).encode()
+    contents[PAGE] = page({**summary, "files": hashes}).encode()
     whole = {**summary, "files": {**hashes, PAGE: hashlib.sha256(contents[PAGE]).hexdigest()}}
     write_together(
         {name: folder / name for name in (*contents, SUMMARY)},

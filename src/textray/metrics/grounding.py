@@ -16,7 +16,7 @@ over cases give every score, for `textray.metrics.intervals`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
@@ -41,6 +41,18 @@ SCORES = ("iou", "dice", "cnr", "cnr_signed", "pointing")
 _IN_SCAN = tuple(SCAN.index(t) for t in THRESHOLDS)
 
 
+def check_empty_prediction(rule: str) -> EmptyPrediction:
+    """The rule of that name.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    for known in EMPTY_PREDICTIONS:
+        if rule == known:
+            return known
+    raise UsageError(f"unknown rule for empty predictions {rule!r}", expected="one of " + ", ".join(EMPTY_PREDICTIONS))
+
+
 @dataclass(frozen=True, kw_only=True)
 class MapScore:
     """Scores of one map against its truth.
@@ -63,6 +75,11 @@ class MapScore:
         """IoU and Dice at one of `SCAN`."""
         place = SCAN.index(threshold)
         return self.iou[place], self.dice[place]
+
+    @property
+    def marks_nothing(self) -> int:
+        """How many of `THRESHOLDS` leave nothing of the map."""
+        return sum(not self.marked[place] for place in _IN_SCAN)
 
 
 def overlap(values: NDArray[np.floating[Any]], truth: NDArray[np.bool_]) -> tuple[Floats, Floats, NDArray[np.bool_]]:
@@ -184,11 +201,7 @@ def case_columns(
         UsageError: If ``empty_prediction`` is unknown.
         ShapeError: If the lengths differ.
     """
-    if empty_prediction not in EMPTY_PREDICTIONS:
-        raise UsageError(
-            f"unknown rule for empty predictions {empty_prediction!r}",
-            expected="one of " + ", ".join(EMPTY_PREDICTIONS),
-        )
+    check_empty_prediction(empty_prediction)
     if len(cases) != len(labels):
         raise ShapeError("one class for each case", came=len(labels), expected=len(cases))
     classes = tuple(sorted(set(labels)))
@@ -253,7 +266,7 @@ def _nanmean(values: Floats) -> Floats:
     return _ratio(np.where(there, values, 0).sum(axis=-1), there.sum(axis=-1).astype(np.float64))
 
 
-def threshold_table(totals: Floats, classes: int) -> dict[str, dict[str, float]]:
+def threshold_table(totals: Floats, classes: int) -> dict[str, dict[str, float | None]]:
     """IoU and Dice at each of `THRESHOLDS`, means over classes.
 
     Args:
@@ -261,15 +274,16 @@ def threshold_table(totals: Floats, classes: int) -> dict[str, dict[str, float]]
         classes: How many classes there are.
 
     Returns:
-        By threshold (as text, for JSON): ``iou`` and ``dice``.
+        By threshold (as text, for JSON): ``iou`` and ``dice``; ``None`` where every case is left out.
     """
     iou, dice = (_by_threshold(totals, first, classes) for first in (0, _STEPS))
     return {
-        str(t): {"iou": float(iou[at]), "dice": float(dice[at])} for t, at in zip(THRESHOLDS, _IN_SCAN, strict=True)
+        str(t): {"iou": _defined(iou[at]), "dice": _defined(dice[at])}
+        for t, at in zip(THRESHOLDS, _IN_SCAN, strict=True)
     }
 
 
-def best_threshold(totals: Floats, classes: int) -> Mapping[str, float]:
+def best_threshold(totals: Floats, classes: int) -> dict[str, float | None]:
     """The one threshold of `SCAN` with the highest Dice, chosen on the very cases that it is scored on.
 
     Returns:
@@ -277,7 +291,12 @@ def best_threshold(totals: Floats, classes: int) -> Mapping[str, float]:
     """
     iou, dice = (_by_threshold(totals, first, classes) for first in (0, _STEPS))
     at = int(np.nanargmax(dice)) if not np.isnan(dice).all() else 0
-    return {"threshold": SCAN[at], "iou": float(iou[at]), "dice": float(dice[at])}
+    return {"threshold": SCAN[at], "iou": _defined(iou[at]), "dice": _defined(dice[at])}
+
+
+def _defined(value: np.float64) -> float | None:
+    """For JSON, which has no NaN."""
+    return None if np.isnan(value) else float(value)
 
 
 def skipped(cases: Sequence[MapScore]) -> dict[str, int]:
