@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from textray.commands.console import note, printable, say, say_json, shown
+from textray.commands.progress import work_through
 from textray.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from textray.inference.batch import Row
     from textray.inference.plan import Plan
 
@@ -169,83 +167,23 @@ _CAPTIONS = "These weights know captions, which textray info lists; left and rig
 
 def _run(todo: Plan, model: str | None, threads: int | None, *, as_json: bool) -> tuple[int, list[Row]]:
     """Work through a plan with a progress bar; returns the exit code and what became of each input."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     import textray
     from textray.inference.batch import Batch
-    from textray.inference.inputs import RUN_FILE
 
     batch = Batch(textray.load(model, threads=threads), todo)
     for side in todo.sides:
         note(_CAPTIONS if batch.predictor.bundle.captions else CONVENTION[side])
-    screen = Console(stderr=True, highlight=False)
-    columns = (TextColumn("segment"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(
-        *columns,
-        console=screen,
-        transient=True,
-        disable=not screen.is_terminal,
-        redirect_stdout=False,  # else results would be printed on the standard error while the bar is shown
-        redirect_stderr=False,
-    )
-
-    def above_bar(text: str) -> None:
-        screen.print(text, markup=False, soft_wrap=True)
-
-    # Where results and bar share one terminal, a line has to be printed around the bar.
-    result = above_bar if screen.is_terminal and sys.stdout.isatty() and not as_json else say
-    remark = above_bar if screen.is_terminal else note
-    told: set[tuple[str, str]] = set()
-    try:
-        with bar:
-            task = bar.add_task("segment", total=len(todo.items))
-
-            def on_row(row: Row) -> None:
-                _tell(row, told, result=result, remark=remark, as_json=as_json)
-                bar.advance(task)
-
-            for row in batch.rows:
-                _tell(row, told, result=result, remark=remark, as_json=as_json)
-            code = batch.run(on_row)
-    except KeyboardInterrupt:
-        note("Interrupted. The same command goes on where this one stopped.")
-        return 130, batch.rows
-    counts = batch.counts
-    if as_json:
-        say_json({"type": "run", "exit_code": code, "counts": counts, "run": shown(todo.out / RUN_FILE)})
-    words = {"done": "done", "finished": "finished by an earlier run", "skipped": "skipped", "failed": "failed"}
-    told_counts = ", ".join(f"{counts[status]} {word}" for status, word in words.items() if counts[status])
-    note(f"{told_counts or 'nothing to do'}. Summary: {shown(todo.out / RUN_FILE)}")
+    code = work_through(batch, "segment", len(todo.items), todo.out, _tell, as_json=as_json)
     return code, batch.rows
 
 
-def _tell(
-    row: Row,
-    told: set[tuple[str, str]],
-    *,
-    result: Callable[[str], None],
-    remark: Callable[[str], None],
-    as_json: bool,
-) -> None:
-    path = shown(row.path)
-    if as_json:
-        say_json({"type": "result", **row.to_dict()})
-    if row.status in ("failed", "skipped"):
-        word = "error" if row.status == "failed" else "skipped"
-        remark(f"{word} {row.code}: {path}: {printable(row.reason)}")
-        return
-    for warning in row.warnings:
-        if (warning["code"], warning["text"]) not in told:
-            told.add((warning["code"], warning["text"]))
-            remark(f"warning {warning['code']}: {path}: {printable(warning['text'])} {warning['remedy']}".rstrip())
-    if not as_json:
-        earlier = ", finished by an earlier run" if row.status == "finished" else ""
-        earlier += f": {row.written}" if row.written else ""
-        result(
-            f"{path}: {row.share or 0:.1%} of the picture is lesion (text: {row.text_mode}{earlier}) -> "
-            f"{shown(row.outputs['mask'])}"
-        )
+def _tell(row: Row) -> list[str]:
+    earlier = ", finished by an earlier run" if row.status == "finished" else ""
+    earlier += f": {row.written}" if row.written else ""
+    return [
+        f"{shown(row.path)}: {row.share or 0:.1%} of the picture is lesion (text: {row.text_mode}{earlier}) -> "
+        f"{shown(row.outputs['mask'])}"
+    ]
 
 
 def _zone_table(found: dict[str, Any]) -> list[str]:

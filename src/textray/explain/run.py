@@ -13,10 +13,11 @@ from textray.errors import DiskError, InputError, OutputError, TextRayError
 from textray.explain import subject
 from textray.explain.explanation import Explainer
 from textray.inference import outputs, record
-from textray.inference.batch import NOT_IMAGE, Row, done_row, failed_row, is_no_picture, same_file
+from textray.inference.batch import Row, done_row
 from textray.inference.inputs import Item
 from textray.inference.plan import Plan
 from textray.inference.predictor import Predictor
+from textray.inference.run import NOT_IMAGE, failed_row, is_no_picture, same_file
 from textray.inference.texts import Words
 from textray.io.write import check_writable, is_own_picture, write_json, write_picture
 
@@ -59,7 +60,7 @@ def explain_all(
             raise  # every further file would fail alike
         except TextRayError as error:
             _remove(plan.out / item.folder, item, explainer.kind)
-            row = failed_row(item, error.code, str(error), start)
+            row = failed_row(Row, item, error.code, str(error), start)
             if not item.named and isinstance(error, InputError) and is_no_picture(item.path, error.code):
                 row = replace(row, status="skipped", code=NOT_IMAGE)
         except Exception as error:  # one file must not end the run
@@ -67,7 +68,7 @@ def explain_all(
             _remove(plan.out / item.folder, item, explainer.kind)
             # The class only: the text of a foreign exception may quote the file, and with it a patient.
             reason = f"unexpected {type(error).__name__}. Report this with the file."
-            row = failed_row(item, "E_INTERNAL", reason, start)
+            row = failed_row(Row, item, "E_INTERNAL", reason, start)
         rows.append(row)
         if on_row is not None:
             on_row(rows[-1])

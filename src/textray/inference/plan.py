@@ -86,28 +86,12 @@ def plan(
             raise UsageError("both reports and a correction were given", expected="--texts or --edit")
     out = Path(out)
     items, left_out = collect(inputs, out)
-    notices = []
+    notices: list[Notice] = []
     words: dict[int, Words] = {}
     if texts is not None:
         words, unknown = texts.match([item.path for item in items])
         words = {i: found for i, found in words.items() if found.text is not None}
-        if unknown:
-            shown = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
-            notices.append(
-                Notice(
-                    code="W_UNKNOWN_IMAGE",
-                    text=f"{len(unknown)} rows of {texts.path} name no input: {shown}",
-                    remedy="Write image names as they are given on the command line.",
-                )
-            )
-        if texts.encoding == "latin-1":
-            notices.append(
-                Notice(
-                    code="W_ENCODING",
-                    text=f"{texts.path} is not UTF-8 and was read as Latin-1.",
-                    remedy="Save the table as UTF-8.",
-                )
-            )
+        notices = table_notices(texts, unknown)
     elif not is_blank(text):
         words = dict.fromkeys(range(len(items)), Words(text=text))
     check_writable(out)
@@ -123,3 +107,26 @@ def plan(
         edit=edit,
         notices=tuple(notices),
     )
+
+
+def table_notices(table: TextTable, unknown: Sequence[str]) -> list[Notice]:
+    """Warnings about a table: rows that fit no picture, and an encoding that had to be guessed."""
+    notices = []
+    if unknown:
+        shown = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
+        notices.append(
+            Notice(
+                code="W_UNKNOWN_IMAGE",
+                text=f"{len(unknown)} rows of {table.path} name no input: {shown}",
+                remedy="Write image names as they are given on the command line.",
+            )
+        )
+    if table.encoding == "latin-1":
+        notices.append(
+            Notice(
+                code="W_ENCODING",
+                text=f"{table.path} is not UTF-8 and was read as Latin-1.",
+                remedy="Save the table as UTF-8.",
+            )
+        )
+    return notices

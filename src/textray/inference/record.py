@@ -155,24 +155,12 @@ def build(
         seconds: Wall-clock time by phase.
     """
     grid, total = image.grid, int(mask.sum())
-    whole = _area(total, grid.height * grid.width, grid)
+    whole = area(mask, grid)
     return {
         "schema": SCHEMA,
         "textray": __version__,
         "key": key(image.sha256, bundle, text, used_settings),
-        "input": {
-            "path": None if image.source is None else plain_path(image.source),
-            "sha256": image.sha256,
-            "reader": dict(image.info),
-        },
-        "grid": {
-            "height": grid.height,
-            "width": grid.width,
-            "spacing_mm": None if grid.spacing_mm is None else list(grid.spacing_mm),
-            "orientation": None if grid.orientation is None else list(grid.orientation),
-            "transform": grid.transform,
-            "displayed": "as stored" if not grid.transform else f"turned by {grid.transform}; the mask lies on that",
-        },
+        **film(image),
         "model": bundle.describe(),
         "text": _text(text, report, mode, steering, grid),
         **({} if own is None else {"own_report": own_report.describe(own, grid, mode, steering)}),
@@ -187,6 +175,26 @@ def build(
         "settings": dict(used_settings),
         "settings_sha256": digest(used_settings),
         "seconds": {phase: round(value, 4) for phase, value in seconds.items()},
+    }
+
+
+def film(image: Image) -> dict[str, Any]:
+    """What records say of a picture: ``input`` and ``grid``."""
+    grid = image.grid
+    return {
+        "input": {
+            "path": None if image.source is None else plain_path(image.source),
+            "sha256": image.sha256,
+            "reader": dict(image.info),
+        },
+        "grid": {
+            "height": grid.height,
+            "width": grid.width,
+            "spacing_mm": None if grid.spacing_mm is None else list(grid.spacing_mm),
+            "orientation": None if grid.orientation is None else list(grid.orientation),
+            "transform": grid.transform,
+            "displayed": "as stored" if not grid.transform else f"turned by {grid.transform}; the mask lies on that",
+        },
     }
 
 
@@ -233,3 +241,8 @@ def _area(pixels: int, whole: int, grid: Grid) -> dict[str, Any]:
         "share": round(pixels / whole, 6) if whole else 0.0,
         "mm2": None if each is None else round(pixels * each, 2),
     }
+
+
+def area(mask: NDArray[np.bool_], grid: Grid) -> dict[str, Any]:
+    """Area of a mask ``(H, W)``: ``pixels``, ``share`` of the picture, ``mm2`` (``None`` where uncalibrated)."""
+    return _area(int(mask.sum()), grid.height * grid.width, grid)

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,6 +37,65 @@ class Words:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Columns:
+    """What a table says, line by line.
+
+    Attributes:
+        path: The table's file.
+        rows: For each line after the first its number, from 1, and its values by column.
+        encoding: Encoding it was read with.
+        delimiter: What parts its columns.
+    """
+
+    path: Path
+    rows: tuple[tuple[int, dict[str, str]], ...]
+    encoding: str
+    delimiter: str
+
+
+def read_columns(path: str | Path, columns: Sequence[str], *, needed: int) -> Columns:
+    """Read a CSV; comma, semicolon or tab, with or without byte-order mark. Values stay text ("007").
+
+    Args:
+        path: The file.
+        columns: Names that the first line may hold, in any order and case, among others.
+        needed: How many of them, from the first, it must hold.
+
+    Raises:
+        UsageError: If it cannot be read as a table, or lacks a column.
+    """
+    path = Path(path)
+    must = ",".join(columns[:needed])
+    may = must + "".join(f"[,{name}]" for name in columns[needed:])
+    text, encoding = _decode(path, may)
+    header = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=header.count)
+    try:
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        names = [name.strip().lower() for name in next(lines, [])]
+        missing = [name for name in columns[:needed] if name not in names]
+        if missing:
+            raise UsageError(
+                f"{path} lacks the column {' and '.join(missing)}",
+                came=", ".join(names) or "an empty table",
+                expected=f"a first line: {must} or {','.join(columns)}",
+            )
+        rows = []
+        for values in lines:
+            if any(cell.strip() for cell in values[len(names) :]):
+                raise UsageError(
+                    f"{path} line {lines.line_num} has more columns than the first line",
+                    came=len(values),
+                    expected=len(names),
+                    do=f"Put texts that hold a {delimiter!r} in double quotes",
+                )
+            rows.append((lines.line_num, dict(zip(names, values, strict=False))))
+    except csv.Error as error:
+        raise UsageError(f"{path} is not a CSV table", came=str(error), expected=may) from error
+    return Columns(path=path, rows=tuple(rows), encoding=encoding, delimiter=delimiter)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextTable:
     """Reports by image name.
 
@@ -59,35 +118,11 @@ class TextTable:
         Raises:
             UsageError: If it cannot be read, lacks a column, names an image twice, or has an unknown laterality.
         """
-        path = Path(path)
-        text, encoding = _decode(path)
-        header = text.split("\n", 1)[0]
-        delimiter = max(",;\t", key=header.count)
-        try:
-            lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-            names = [name.strip().lower() for name in next(lines, [])]
-            missing = [name for name in _COLUMNS[:2] if name not in names]
-            if missing:
-                raise UsageError(
-                    f"{path} lacks the column {' and '.join(missing)}",
-                    came=", ".join(names) or "an empty table",
-                    expected="a first line: image,text or image,text,laterality",
-                )
-            rows: dict[str, Words] = {}
-            for values in lines:
-                if any(cell.strip() for cell in values[len(names) :]):
-                    raise UsageError(
-                        f"{path} line {lines.line_num} has more columns than the first line",
-                        came=len(values),
-                        expected=len(names),
-                        do=f"Put texts that hold a {delimiter!r} in double quotes",
-                    )
-                _add(rows, path, lines.line_num, dict(zip(names, values, strict=False)))
-        except csv.Error as error:
-            raise UsageError(
-                f"{path} is not a CSV table", came=str(error), expected="image,text[,laterality]"
-            ) from error
-        return cls(path=path, rows=rows, encoding=encoding, delimiter=delimiter)
+        table = read_columns(path, _COLUMNS, needed=2)
+        rows: dict[str, Words] = {}
+        for line, values in table.rows:
+            _add(rows, table.path, line, values)
+        return cls(path=table.path, rows=rows, encoding=table.encoding, delimiter=table.delimiter)
 
     def match(self, paths: Sequence[Path]) -> tuple[dict[int, Words], list[str]]:
         """Find the row of each picture: by the path as given, else by file name, else by name without suffix.
@@ -157,24 +192,32 @@ def _add(rows: dict[str, Words], path: Path, line: int, values: dict[str, str]) 
         return
     if name in rows:
         raise UsageError(f"{path} names {name!r} twice", came=f"lines {rows[name].line} and {line}", expected="once")
+    side = read_side(path, line, values)
+    rows[name] = Words(text=None if is_blank(text) else text, laterality=side, line=line)
+
+
+def read_side(path: Path, line: int, values: Mapping[str, str]) -> Laterality | None:
+    """Whose left and right a line of a table means, ``None`` where it does not say.
+
+    Raises:
+        UsageError: If it is an unknown word.
+    """
     side = values.get("laterality", "").strip().lower()
     if side and side not in set(Laterality):
         raise UsageError(
             f"{path} line {line}: unknown laterality", came=repr(side), expected=", ".join(Laterality) + " or nothing"
         )
-    rows[name] = Words(text=None if is_blank(text) else text, laterality=Laterality(side) if side else None, line=line)
+    return Laterality(side) if side else None
 
 
-def _decode(path: Path) -> tuple[str, str]:
+def _decode(path: Path, columns: str) -> tuple[str, str]:
     try:
         size = path.stat().st_size
         if size > _LARGEST:
             raise UsageError(f"{path} is too large for a table", came=f"{size} bytes", expected=f"<= {_LARGEST}")
         raw = path.read_bytes()
     except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read", came=error.strerror, expected="a CSV: image,text[,laterality]"
-        ) from error
+        raise UsageError(f"{path} cannot be read", came=error.strerror, expected=f"a CSV: {columns}") from error
     for encoding in _ENCODINGS:
         if encoding == "utf-16" and raw[:2] not in (b"\xff\xfe", b"\xfe\xff"):
             continue  # without its mark, almost any bytes pass as UTF-16
