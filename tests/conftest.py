@@ -4,6 +4,8 @@
 - ``tiny_bundle``: folder of a real bundle with a small ONNX graph, 64 x 64, whose answer depends on the picture and, by
   zone, on the text; shared by the session, so do not change it. ``make_bundle(folder, ...)`` builds one of your own.
 - ``writing_bundle``: the same for a bundle that writes its own report of the zones that are bright.
+- ``grounding_bundle``: folder of weights that find the words left, right and bright, by the viewer's sides; shared.
+  ``make_grounding_bundle(folder, *, name, laterality, sentences, size, letterbox)`` builds one of your own.
 - ``film(path, ...)``: writes a grey picture, by default 100 x 80 with one bright spot in its upper left.
 - ``cli(*args)``: runs the command line in this process; gives ``.code``, ``.out``, ``.err`` and ``.rows`` (JSON lines).
 """
@@ -167,6 +169,135 @@ def build_bundle(
         zone_thresholds=zone_thresholds,
         text_free=text_free,
     )
+
+
+GROUNDING_CELLS = 8
+GROUNDING_WORDS = ("left", "right", "bright", "opacity", "lung", "lower", "upper", "and", ",", ".")
+
+
+def grounding_graphs(size=TINY_SIZE, pieces=None):
+    """ONNX bytes of a text and an image graph, D = 4.
+
+    A place is (1 on the viewer's left, 1 on the right, its brightness, 1); a word is the unit vector of "left",
+    "right", "bright", or else the last one.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    cells, patch = GROUNDING_CELLS, size // GROUNDING_CELLS
+    side = np.zeros((1, 2, cells, cells), np.float32)
+    side[:, 0, :, : cells // 2] = 1
+    side[:, 1, :, cells // 2 :] = 1
+    table = np.zeros((len(pieces), 4), np.float32)
+    for row, piece in enumerate(pieces):
+        table[row, {"left": 0, "right": 1, "bright": 2}.get(piece, 3)] = 1
+
+    def model(nodes, inputs, outputs, constants):
+        graph = helper.make_graph(
+            nodes,
+            "tiny",
+            [helper.make_tensor_value_info(*given) for given in inputs],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs],
+            [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+        )
+        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        return made.SerializeToString()
+
+    text = model(
+        [
+            helper.make_node("Gather", ["table", "ids"], ["words"]),
+            helper.make_node("Cast", ["attention"], ["real"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["weights", "real"], ["shares"]),
+            helper.make_node("Unsqueeze", ["shares", "last"], ["shares3"]),
+            helper.make_node("Mul", ["words", "shares3"], ["kept"]),
+            helper.make_node("ReduceSum", ["kept", "middle"], ["summed"], keepdims=0),
+            helper.make_node("LpNormalization", ["summed"], ["phrases"], axis=1),
+        ],
+        [
+            ("ids", TensorProto.INT64, ["K", "L"]),
+            ("attention", TensorProto.INT64, ["K", "L"]),
+            ("weights", TensorProto.FLOAT, ["K", "L"]),
+        ],
+        [("phrases", ["K", 4])],
+        {"table": table, "last": np.array([2]), "middle": np.array([1])},
+    )
+    image = model(
+        [
+            helper.make_node("ReduceMean", ["image", "channels"], ["grey"], keepdims=1),
+            helper.make_node("AveragePool", ["grey"], ["patches"], kernel_shape=[patch, patch], strides=[patch, patch]),
+            helper.make_node("Mul", ["patches", "none"], ["nothing"]),
+            helper.make_node("Add", ["nothing", "sides"], ["placed"]),
+            helper.make_node("Add", ["nothing", "one"], ["ones"]),
+            helper.make_node("Concat", ["placed", "patches", "ones"], ["local"], axis=1),
+            helper.make_node("ReduceMean", ["local", "places"], ["pooled"], keepdims=0),
+        ],
+        [("image", TensorProto.FLOAT, ["B", 3, size, size])],
+        [("local", ["B", 4, cells, cells]), ("pooled", ["B", 4])],
+        {
+            "channels": np.array([1]),
+            "places": np.array([2, 3]),
+            "none": np.float32(0),
+            "one": np.float32(1),
+            "sides": side,
+        },
+    )
+    return text, image
+
+
+def build_grounding_bundle(
+    folder, *, name="finder", laterality="viewer", sentences="caption", size=TINY_SIZE, letterbox=False, provenance=None
+):
+    """Write a whole grounding bundle into ``folder`` and return it sealed."""
+    from safetensors.numpy import save_file
+
+    from textray.inference.grounding_bundle import GroundingText, seal_grounding
+    from textray.preprocess import Preprocess
+    from textray.records import Laterality
+    from textray.text.tokens import Aggregation, build_vocabulary
+
+    folder.mkdir(parents=True, exist_ok=True)
+    pieces = build_vocabulary([" ".join(GROUNDING_WORDS)], 200)
+    text, image = grounding_graphs(size, pieces)
+    (folder / "text.onnx").write_bytes(text)
+    (folder / "image.onnx").write_bytes(image)
+    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8", newline="\n")
+    save_file({"table": np.ones((2, 2), np.float16)}, str(folder / "model.safetensors"))
+    preprocess = Preprocess(size=(size, size), letterbox=letterbox)
+    (folder / "preprocess.json").write_text(json.dumps(preprocess.to_dict()))
+    (folder / "README.md").write_text("# finder\n\nGraphs for tests.\n")
+    (folder / "LICENSE").write_text("CC0\n")
+    return seal_grounding(
+        folder,
+        name=name,
+        version="0",
+        model="sentence_grounding",
+        form="paper",
+        model_config={},
+        text=GroundingText(
+            encoder="own",
+            laterality=Laterality(laterality),
+            lower=True,
+            most_pieces=24,
+            aggregation=Aggregation(),
+            sentences=sentences,
+        ),
+        map_size=(GROUNDING_CELLS, GROUNDING_CELLS),
+        width=4,
+        provenance=provenance or {"data": "none"},
+    )
+
+
+@pytest.fixture(scope="session")
+def make_grounding_bundle():
+    """Build one: ``make_grounding_bundle(folder, *, name, laterality, sentences, size, letterbox, provenance)``."""
+    return build_grounding_bundle
+
+
+@pytest.fixture(scope="session")
+def grounding_bundle(tmp_path_factory):
+    """Folder of weights that find left, right and bright by the viewer's sides; shared, so do not change it."""
+    folder = tmp_path_factory.mktemp("bundles") / "finder"
+    build_grounding_bundle(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from textray import __version__
-from textray.commands import evaluating, explain, importing, info, reader, reproduce, research
+from textray.commands import evaluating, explain, ground, importing, info, reader, reproduce, research
 from textray.commands.console import note, printable, say
 from textray.errors import TextRayError
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.command("segment")(reader.segment)
 app.command("report")(reader.report)
+app.command("ground")(ground.ground)
 app.command("info")(info.info)
 app.command("demo")(reader.demo)
 app.add_typer(research.data, name="data")

@@ -57,7 +57,8 @@ def _everything() -> dict[str, Any]:
 
 
 def _one(name: str, form: str | None) -> dict[str, Any]:
-    from textray.inference.bundle import Bundle, inside
+    from textray.inference.bundle import inside
+    from textray.inference.grounding_bundle import load_any
 
     if form is not None and name not in registry.MODELS:
         raise UsageError("only a model is asked for by its form", came=name, expected=", ".join(registry.MODELS))
@@ -70,7 +71,7 @@ def _one(name: str, form: str | None) -> dict[str, Any]:
             found = {"kind": kind, **asdict(rows[name])}
             return found if form is None else {**found, "form": asdict(registry.model(name).form(form))}
     if name in inside() or Path(name).is_dir():
-        bundle = Bundle.load(name)
+        bundle = load_any(name)
         return {
             "kind": "weights",
             **bundle.describe(),
@@ -99,10 +100,10 @@ def _cost(name: str, kind: str, form: str | None, paper_convention: bool) -> dic
 
 
 def _weights(name: str) -> dict[str, Any]:
-    from textray.inference.bundle import Bundle
+    from textray.inference.grounding_bundle import load_any
 
     try:
-        return Bundle.load(name).describe()
+        return load_any(name).describe()
     except TextRayError as error:
         return {"name": name, "code": error.code, "error": str(error)}
 

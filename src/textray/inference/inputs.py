@@ -179,7 +179,11 @@ def _unfit(path: Path) -> LeftOut | None:
 
 
 def _is_own(path: Path) -> bool:
-    """True for a mask, an overlay or an explanation of this tool, and for its record."""
+    """True for a mask, an overlay, a map or an explanation of this tool, and for its record."""
+    ground = outputs.GROUND_FILE.fullmatch(path.name)
+    if ground or path.name.endswith(outputs.GROUND_RECORD):
+        place = path.with_name(ground["name"] + outputs.GROUND_RECORD) if ground else path
+        return outputs.read_record(place, outputs.GROUND_SCHEMA) is not None or is_own_picture(path)
     if path.name.endswith(outputs.EXPLAINED_SUFFIXES):
         return is_own_picture(path)
     for suffix in outputs.SUFFIXES.values():

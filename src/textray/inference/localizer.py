@@ -17,6 +17,7 @@ from textray.metrics.score_map import SIGMA, smooth
 from textray.preprocess import Preprocess
 from textray.records import Grid, Image, Laterality, Notice
 from textray.text.sentences import clauses, split
+from textray.text.terms import FUNCTION
 from textray.text.tokens import Pieces, pad, report_weights
 
 MOST_PHRASES = 64
@@ -250,8 +251,9 @@ class Localizer:
         pieces = self.read(phrase.told)
         notices = list(phrase.notices)
         unknown = tuple(word for word in pieces.unknown if any(map(str.isalnum, word)))
-        if unknown:
-            shown = ", ".join(repr(word[:40]) for word in unknown[:12]) + (" ..." if len(unknown) > 12 else "")
+        telling = [word for word in unknown if word not in FUNCTION]
+        if telling:
+            shown = ", ".join(repr(word[:40]) for word in telling[:12]) + (" ..." if len(telling) > 12 else "")
             notices.append(
                 Notice(
                     code="W_UNKNOWN_WORD",

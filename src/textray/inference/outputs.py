@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +39,11 @@ SUFFIXES = {
 report. The record comes last: where it is, the result is complete."""
 EXPLAINED_SUFFIXES = (".attention.png", ".words.png", ".zones.png")
 """What ends the names of the pictures that `textray explain` draws."""
+GROUND_SCHEMA = "textray.ground/1"
+GROUND_RECORD = ".ground.json"
+"""End of the name of the record that `textray ground` writes."""
+GROUND_FILE = re.compile(r"(?P<name>.+)\.\d{1,3}\.ground\.(?:npy|png|mask\.png)")
+"""Names of the maps, pictures and masks that `textray ground` writes, by phrase."""
 IMAGE_SUFFIXES = (
     ".png",
     ".jpg",

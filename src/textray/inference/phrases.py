@@ -47,6 +47,7 @@ class TurnedPhrase:
     Attributes:
         phrase: As given.
         laterality: Whose left and right it means.
+        taught: Whose left and right the network was taught.
         viewer: The same by the viewer's sides, ``None`` where they cannot be said so.
         told: As the network is told it.
         notices: How sure the sides are.
@@ -54,6 +55,7 @@ class TurnedPhrase:
 
     phrase: str
     laterality: Laterality
+    taught: Laterality
     viewer: str | None
     told: str
     notices: tuple[Notice, ...] = ()
@@ -101,7 +103,9 @@ def turn(phrase: str, *, laterality: Laterality, taught: Laterality, grid: Grid)
             do="Say it with left and right, or by the viewer's sides with --laterality viewer",
             code="E_SIDES",
         )
-    return TurnedPhrase(phrase=words, laterality=laterality, viewer=viewer, told=told, notices=tuple(notices))
+    return TurnedPhrase(
+        phrase=words, laterality=laterality, taught=taught, viewer=viewer, told=told, notices=tuple(notices)
+    )
 
 
 def check(phrase: str) -> str:

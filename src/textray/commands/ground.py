@@ -1,0 +1,88 @@
+"""The command that tells where in a film a phrase is true."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from textray.commands.console import note, printable, shown
+from textray.commands.progress import work_through
+from textray.commands.reader import CONVENTION, AsJson, Model, Out, Side, Threads, Whose
+
+if TYPE_CHECKING:
+    from textray.inference.ground_run import GroundRow
+
+
+class Stretch(StrEnum):
+    """What is done to a map before the threshold."""
+
+    MINMAX = "minmax"
+    NONE = "none"
+
+
+def ground(
+    inputs: Annotated[list[str], typer.Argument(help="Images (DICOM, PNG, JPEG), folders or patterns.")],
+    phrase: Annotated[
+        list[str] | None, typer.Option(help="Any words to look for; may be repeated, for every input.")
+    ] = None,
+    table: Annotated[Path | None, typer.Option(help="CSV of phrases instead: image,phrase[,laterality].")] = None,
+    laterality: Whose = Side.PATIENT,
+    threshold: Annotated[
+        float | None, typer.Option(help="Also write a mask of the pixels above this value, -1 to below 1.")
+    ] = None,
+    normalise: Annotated[
+        Stretch,
+        typer.Option(help="Before the threshold: minmax stretches each map to [-1, 1], none takes the cosine itself."),
+    ] = Stretch.MINMAX,
+    sigma: Annotated[float, typer.Option(help="Width of the smoothing in cells of the map; 0 for none.")] = 1.5,
+    model: Model = None,
+    out: Out = Path("textray-out"),
+    threads: Threads = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Work again on what is finished.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell where phrases are true: writes a map, a picture and a record of each input, and run.json.
+
+    A map is high where the network finds the phrase likest; it does not tell whether the finding is there at all.
+    What an earlier run finished is skipped. A file that is refused is listed with its reason, and the rest goes on.
+    Exit codes: 0 done, 1 crash, 2 usage, 3 some files refused.
+    """
+    from textray.inference.ground_plan import PhraseTable, plan_grounding
+    from textray.inference.ground_run import Grounding
+    from textray.inference.grounding_bundle import GroundingBundle
+    from textray.inference.localizer import Localizer
+    from textray.records import Laterality
+
+    todo = plan_grounding(
+        inputs,
+        out,
+        phrases=phrase or (),
+        table=None if table is None else PhraseTable.read(table),
+        laterality=Laterality(laterality.value),
+        sigma=sigma,
+        threshold=threshold,
+        normalise=normalise.value,
+        overwrite=overwrite,
+    )
+    for notice in todo.notices:
+        note(f"warning {notice.code}: {printable(notice.text)} {notice.remedy}".rstrip())
+    run = Grounding(Localizer(GroundingBundle.load(model), threads), todo)
+    for side in todo.sides:
+        note(CONVENTION[side])
+    raise typer.Exit(work_through(run, "ground", len(todo.items), out, _tell, as_json=as_json))
+
+
+def _tell(row: GroundRow) -> list[str]:
+    earlier = " (finished by an earlier run)" if row.status == "finished" else ""
+    lines = []
+    for found in row.phrases:
+        peak, number = found["peak"], found["number"]
+        told = "" if found["told"] == found["phrase"] else f', told as "{printable(found["told"])}"'
+        lines.append(
+            f'{shown(row.path)}: "{printable(found["phrase"])}"{told}: peak {peak["value"]:.3f} at row {peak["row"]}, '
+            f"column {peak['column']}{earlier} -> {shown(row.outputs[f'picture.{number}'])}"
+        )
+    return lines

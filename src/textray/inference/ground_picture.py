@@ -1,0 +1,119 @@
+"""The picture of a localization: the film with the map in colour, its peak, the patient's sides, and the words."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textray.inference.localizer import Localization
+from textray.io.page import INK, PAPER, Page, Picture, fit, heat, line_height, thumbnail, wrap
+from textray.io.write import FOUND, outline
+from textray.metrics.score_map import enlarge
+from textray.records import Grid
+
+_LONGEST, _SHORTEST = 1024, 480  # pixels of the film's longer side in the picture
+_PER_LETTER = 40  # letters of the caption that a line of the film's width holds, about
+_BAR = 84  # pixels beside the film for the colour scale
+_SHOWN = 400
+_PIXELS_PER_OUTLINE = 400
+
+
+def draw(
+    pixels: NDArray[np.float32],
+    found: Localization,
+    grid: Grid,
+    *,
+    mask: NDArray[np.bool_] | None = None,
+    rule: str = "",
+) -> Picture:
+    """Draw one localization.
+
+    Colours run from the lowest to the highest value of this map, which the scale beside the film names: two pictures
+    of the same colour need not mean the same cosine.
+
+    Args:
+        pixels: The film, ``(H, W)`` float32 in [0, 1], or ``(H, W, 3)``.
+        found: What was found.
+        grid: The film's grid.
+        mask: ``(H, W)`` bool, outlined.
+        rule: How the mask came about, for the caption.
+
+    Returns:
+        ``(h, w, 3)`` uint8, wider and higher than the film by scale and caption.
+    """
+    size = fit(grid.shape, min(max(*grid.shape, _SHORTEST), _LONGEST))
+    values = enlarge(found.map, size)
+    low, high = float(found.map.min()), float(found.map.max())
+    level = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
+    picture = heat(thumbnail(pixels, size), level)
+    if mask is not None:
+        small = enlarge(mask.astype(np.float32), size) >= 0.5
+        picture[outline(small, max(1, round(max(size) / _PIXELS_PER_OUTLINE)))] = FOUND
+    height, width = size
+    letters = max(12, round(max(size) / _PER_LETTER * 0.8))
+    margin = letters // 2
+    lines = [line for text in _caption(found, grid, rule) for line in wrap(text, letters, width + _BAR - 2 * margin)]
+    page = Page(width + _BAR, height + 2 * margin + len(lines) * line_height(letters))
+    page.paste(0, 0, picture)
+    scale = round(height * 0.6)
+    page.scale(width + 12, (height - scale) // 2, scale, low, high, None)
+    _cross(page, found.peak, grid, size)
+    _sides(page, grid, width, letters)
+    page.lines(margin, height + margin, lines, letters)
+    return page.picture
+
+
+def sides_line(grid: Grid) -> str:
+    """Whose sides the letters on a film are, and how they are known."""
+    return {
+        "tag": "R, L: the patient's right and left, by the film's tag.",
+        "assumed": "R?, L?: the patient's right and left, assumed; the file does not tell them.",
+        "undefined": "The film has no left and right of the patient.",
+    }[grid.sides_from]
+
+
+def _caption(found: Localization, grid: Grid, rule: str) -> list[str]:
+    phrase = found.phrase
+    lines = [f'"{_short(phrase.phrase)}" (left and right: the {_whose(str(phrase.laterality))})']
+    if found.told != phrase.phrase:
+        lines.append(f'Told to the network: "{_short(found.told)}" (the {_whose(str(phrase.taught))})')
+    low, high = float(found.map.min()), float(found.map.max())
+    row, column = found.peak
+    lines.append(f"Cosine from {low:.3f} to {high:.3f}; cross: its peak, row {row}, column {column}.")
+    if rule:
+        lines.append(rule)
+    return [*lines, sides_line(grid)]
+
+
+def _whose(laterality: str) -> str:
+    return "viewer's, as far as is known" if laterality == "unknown" else f"{laterality}'s"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+
+
+def _cross(page: Page, peak: tuple[int, int], grid: Grid, size: tuple[int, int]) -> None:
+    """Mark the peak by a white cross with a dark edge that leaves the place itself open."""
+    height, width = size
+    y = round((peak[0] + 0.5) / grid.height * height - 0.5)
+    x = round((peak[1] + 0.5) / grid.width * width - 0.5)
+    arm, gap = max(6, max(size) // 45), max(2, max(size) // 200)
+    for thick, colour, longer in ((5, INK, 1), (3, PAPER, 0)):
+        for start in (gap - longer, -gap - arm - longer):
+            span = arm + 2 * longer
+            left, right = max(x + start, 0), min(x + start + span, width)
+            page.box(left, max(y - thick // 2, 0), right - left, thick, colour)
+            top, bottom = max(y + start, 0), min(y + start + span, height)
+            page.box(min(max(x - thick // 2, 0), width - thick), top, thick, bottom - top, colour)
+
+
+def _sides(page: Page, grid: Grid, width: int, letters: int) -> None:
+    if grid.sides_from == "undefined":
+        return
+    unsure = "?" if grid.sides_from == "assumed" else ""
+    left, right = ("R", "L") if grid.mirrored else ("L", "R")
+    room, size = round(letters * 1.6), round(letters * 1.2)
+    for at, letter in ((4, left), (width - room - 4, right)):
+        page.box(at, 4, room, room, INK)
+        page.text(at + room // 2, 4 + (room - size) // 2, letter + unsure, size, colour=PAPER, anchor="m")

@@ -1,0 +1,291 @@
+"""`textray ground` as a user runs it: files of a result, sides, tables, resuming, refusals."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+
+PHRASE = ("--phrase", "opacity, left lung")
+
+
+@pytest.fixture
+def run(cli, tmp_path, monkeypatch, grounding_bundle):
+    monkeypatch.chdir(tmp_path)
+    return lambda *args: cli("ground", *args, "--model", grounding_bundle, "--threads", "1")
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def record(path):
+    return json.loads(path.read_bytes())
+
+
+def side_of(values):
+    middle = values.shape[1] // 2
+    return "left" if values[:, :middle].mean() > values[:, -middle:].mean() else "right"
+
+
+def test_map_picture_and_record_of_each_phrase(run, film, tmp_path):
+    film(tmp_path / "chest.png")
+    before = (tmp_path / "chest.png").read_bytes()
+    result = run("chest.png", *PHRASE, "--phrase", "bright lung")
+    assert result.code == 0
+    assert files(tmp_path / "textray-out") == [
+        "chest.1.ground.npy",
+        "chest.1.ground.png",
+        "chest.2.ground.npy",
+        "chest.2.ground.png",
+        "chest.ground.json",
+        "run.json",
+    ]
+    assert (tmp_path / "chest.png").read_bytes() == before
+    values = np.load(tmp_path / "textray-out/chest.1.ground.npy", allow_pickle=False)
+    assert (values.shape, values.dtype) == ((100, 80), np.float32)
+    found = record(tmp_path / "textray-out/chest.ground.json")
+    first, second = found["phrases"]
+    assert first["phrase"] == "opacity, left lung"
+    assert (first["laterality"], first["viewer"], first["told"]) == ("patient", *["opacity, right lung"] * 2)
+    assert side_of(values) == "right"  # the usual film is assumed: the patient's left is the viewer's right
+    peak = first["peak"]
+    assert values[peak["row"], peak["column"]] == values.max() == pytest.approx(peak["value"], abs=1e-6)
+    assert peak["side"] == {"viewer": "right", "patient": "left"}
+    assert (second["told"], second["mask"]) == ("bright lung", None)
+    assert second["peak"]["row"] < 50
+    assert second["peak"]["column"] < 40
+    assert found["sides"] == {"taught": "viewer", "film_sides_from": "assumed", "patients_left": "right"}
+    assert [warning["code"] for warning in found["warnings"]].count("W_SIDES_ASSUMED") == 1
+    assert found["outputs"]["map.2"] == "chest.2.ground.npy"
+    with PILImage.open(tmp_path / "textray-out/chest.1.ground.png") as picture:
+        assert picture.mode == "RGB"
+        assert picture.height > picture.width
+    summary = record(tmp_path / "textray-out/run.json")
+    assert (summary["schema"], summary["status"], summary["counts"]["done"]) == ("textray.ground-run/1", "done", 1)
+    assert summary["model"]["name"] == "finder"
+    assert "the patient's" in result.err
+    assert 'told as "opacity, right lung"' in result.out
+
+
+@pytest.mark.parametrize(
+    ("laterality", "orientation", "side"),
+    [("viewer", "L", "left"), ("viewer", "R", "left"), ("patient", "L", "right"), ("patient", "R", "left")],
+)
+def test_left_at_the_commands_door_by_the_films_own_tag(run, tmp_path, laterality, orientation, side):
+    pydicom = pytest.importorskip("pydicom")
+    dicom_film(tmp_path / "film.dcm", pydicom, orientation)
+    result = run("film.dcm", "--phrase", "left lung", "--laterality", laterality)
+    assert result.code == 0, result.err
+    found = record(tmp_path / "textray-out/film.ground.json")
+    assert found["sides"]["film_sides_from"] == "tag"
+    assert found["phrases"][0]["told"] == f"{side} lung"
+    assert side_of(np.load(tmp_path / "textray-out/film.1.ground.npy")) == side
+    assert found["phrases"][0]["peak"]["side"]["viewer"] == side
+
+
+def dicom_film(path, pydicom, row):
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
+    data.Modality, data.PhotometricInterpretation = "CR", "MONOCHROME2"
+    data.PatientOrientation = [row, "F"]
+    data.Rows, data.Columns, data.SamplesPerPixel = 90, 70, 1
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
+    data.PixelData = np.random.default_rng(0).integers(0, 4000, (90, 70)).astype("<u2").tobytes()
+    data.save_as(path, enforce_file_format=True)
+
+
+def test_a_mask_is_what_lies_above_the_threshold(run, film, tmp_path):
+    film(tmp_path / "chest.png")
+    assert run("chest.png", "--phrase", "bright", "--threshold", "0.2", "--sigma", "0").code == 0
+    values = np.load(tmp_path / "textray-out/chest.1.ground.npy")
+    with PILImage.open(tmp_path / "textray-out/chest.1.ground.mask.png") as picture:
+        mask = np.asarray(picture) > 0
+    stretched = (values - values.min()) / (values.max() - values.min()) * 2 - 1
+    np.testing.assert_array_equal(mask, stretched > 0.2)
+    assert record(tmp_path / "textray-out/chest.ground.json")["phrases"][0]["mask"]["pixels"] == mask.sum()
+    assert run("chest.png", "--phrase", "bright", "--threshold", "0.2", "--sigma", "0", "--normalise", "none").code == 0
+    with PILImage.open(tmp_path / "textray-out/chest.1.ground.mask.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture) > 0, values > 0.2)
+
+
+def test_what_is_finished_is_skipped_and_what_changed_is_not(run, film, tmp_path):
+    film(tmp_path / "in/a/one.png")
+    film(tmp_path / "in/two.png", seed=1)
+    out = tmp_path / "textray-out"
+    assert [row["status"] for row in run("in", *PHRASE, "--json").rows[:-1]] == ["done", "done"]
+    assert {"a/one.1.ground.npy", "a/one.ground.json", "two.ground.json"} < set(files(out))
+    before = (out / "two.ground.json").read_bytes()
+    assert [row["status"] for row in run("in", *PHRASE, "--json").rows[:-1]] == ["finished", "finished"]
+    assert (out / "two.ground.json").read_bytes() == before
+    (out / "two.1.ground.npy").unlink()
+    assert [row["status"] for row in run("in", *PHRASE, "--json").rows[:-1]] == ["finished", "done"]
+    for changes in (("--sigma", "0"), ("--laterality", "viewer"), ("--overwrite",), ("--threshold", "0")):
+        rows = run("in", *PHRASE, *changes, "--json").rows
+        assert [row["status"] for row in rows[:-1]] == ["done", "done"], changes
+
+
+def test_fewer_phrases_leave_no_old_files(run, film, tmp_path):
+    film(tmp_path / "chest.png")
+    run("chest.png", *PHRASE, "--phrase", "bright", "--threshold", "0.1")
+    (tmp_path / "textray-out/chest.9.ground.npy").write_bytes(b"the user's own")
+    assert run("chest.png", *PHRASE).code == 0
+    kept = ["chest.1.ground.npy", "chest.1.ground.png", "chest.9.ground.npy", "chest.ground.json", "run.json"]
+    assert files(tmp_path / "textray-out") == kept
+
+
+def test_phrases_of_a_table(run, film, tmp_path):
+    for name in ("one", "two", "three"):
+        film(tmp_path / f"in/{name}.png")
+    (tmp_path / "phrases.csv").write_text(
+        "image;phrase;laterality\none.png;left lung;viewer\none;left lung;\nin/two.png;bright;\nfour.png;x y;\n",
+        encoding="utf-8-sig",
+    )
+    result = run("in", "--table", "phrases.csv")
+    assert result.code == 2
+    assert "not the only row" in result.err  # one.png by two names
+    (tmp_path / "phrases.csv").write_text(
+        "image;phrase;laterality\none.png;left lung;viewer\none.png;left lung;\nin/two.png;bright;\nfour.png;x y;\n"
+    )
+    result = run("in", "--table", "phrases.csv", "--json")
+    assert result.code == 0
+    rows = {row["input"].split("/")[-1]: row for row in result.rows[:-1]}
+    assert [p["told"] for p in rows["one.png"]["phrases"]] == ["left lung", "right lung"]
+    assert [p["told"] for p in rows["two.png"]["phrases"]] == ["bright"]
+    assert (rows["three.png"]["status"], rows["three.png"]["code"]) == ("skipped", "W_NO_PHRASE")
+    assert "W_UNKNOWN_IMAGE" in result.err
+    assert "viewer's, as in the picture" in result.err
+    assert "are the patient's" in result.err
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((), "no phrase"),
+        (("--phrase", " "), "no words"),
+        (("--phrase", "a b", "--table", "empty.csv"), "both phrases and a table"),
+        (("--table", "none.csv"), "cannot be read"),
+        (("--table", "t.csv"), "lacks the column phrase"),
+        (("--table", "empty.csv"), "names none of the inputs"),
+        (("--table", "blank.csv"), "has no phrase"),
+        (("--table", "side.csv"), "unknown laterality"),
+        (("--phrase", "a b", "--threshold", "1"), "threshold is wrong"),
+        (("--phrase", "a b", "--threshold", "nan"), "threshold is wrong"),
+        (("--phrase", "a b", "--sigma", "-1"), "smoothing is wrong"),
+        (("--phrase", "a b") * 21, "too many phrases"),
+    ],
+)
+def test_a_wrong_command_is_refused_before_the_network_is_loaded(run, film, tmp_path, args, words, monkeypatch):
+    import textray.inference.localizer as localizer
+
+    monkeypatch.setattr(localizer.Localizer, "__init__", lambda *_: pytest.fail("the network was loaded"))
+    film(tmp_path / "chest.png")
+    (tmp_path / "t.csv").write_text("image,text\nchest.png,a b\n")
+    (tmp_path / "empty.csv").write_text("image,phrase\nother.png,a b\n")
+    (tmp_path / "blank.csv").write_text("image,phrase\nchest.png,\n")
+    (tmp_path / "side.csv").write_text("image,phrase,laterality\nchest.png,a b,mine\n")
+    result = run("chest.png", *args)
+    assert result.code == 2
+    assert words in result.err
+    assert not (tmp_path / "textray-out").exists()
+
+
+def test_one_bad_file_never_ends_a_batch_and_loses_its_old_result(run, film, tmp_path):
+    film(tmp_path / "in/bad.png")
+    film(tmp_path / "in/good.png")
+    (tmp_path / "in/notes.txt").write_text("nothing")
+    assert run("in", *PHRASE).code == 0
+    raw = (tmp_path / "in/bad.png").read_bytes()
+    (tmp_path / "in/bad.png").write_bytes(raw[: len(raw) // 2])
+    result = run("in", *PHRASE)
+    assert result.code == 3
+    assert "1 finished by an earlier run, 1 skipped, 1 failed" in result.err
+    assert files(tmp_path / "textray-out") == ["good.1.ground.npy", "good.1.ground.png", "good.ground.json", "run.json"]
+    summary = record(tmp_path / "textray-out/run.json")
+    assert {row["status"] for row in summary["items"]} == {"failed", "finished", "skipped"}
+
+
+def test_sides_that_cannot_be_turned_fail_the_film_and_say_why(run, film, tmp_path):
+    film(tmp_path / "chest.png")
+    result = run("chest.png", "--phrase", "leftmost opacity")
+    assert result.code == 3
+    assert "E_SIDES" in result.err
+    assert run("chest.png", "--phrase", "leftmost opacity", "--laterality", "viewer").code == 0
+
+
+def test_unknown_words_are_warned_of_once_for_each_text(run, film, tmp_path):
+    film(tmp_path / "in/a.png")
+    film(tmp_path / "in/b.png")
+    result = run("in", "--phrase", "bright pneumothorax in the lung")
+    assert result.code == 0
+    assert result.err.count("W_UNKNOWN_WORD") == 1
+    assert "'pneumothorax'" in result.err
+    assert "'the'" not in result.err
+    found = record(tmp_path / "textray-out/a.ground.json")
+    assert found["phrases"][0]["unknown_words"] == ["pneumothorax", "in", "the"]
+
+
+def test_results_are_no_inputs_and_inputs_are_not_overwritten(run, film, tmp_path):
+    film(tmp_path / "chest.png")
+    assert run("chest.png", *PHRASE, "--threshold", "0.1", "--out", ".").code == 0
+    result = run(".", *PHRASE, "--out", "other", "--json")
+    assert [row["status"] for row in result.rows[:-1] if row["code"] == ""] == ["done"]
+    own = {row["input"] for row in result.rows[:-1] if row["code"] == "W_OWN_RESULT"}
+    ends = ("1.ground.npy", "1.ground.png", "1.ground.mask.png", "ground.json")
+    assert own == {f"chest.{end}" for end in ends}
+    # A film of the user's that is called like a result, in the folder of the results, stays.
+    film(tmp_path / "own/x.1.ground.png")
+    film(tmp_path / "own/x.png", seed=2)
+    before = (tmp_path / "own/x.1.ground.png").read_bytes()
+    assert run("own/x.png", *PHRASE, "--out", "own").code == 0
+    assert (tmp_path / "own/x.1.ground.png").read_bytes() == before
+    assert len([name for name in files(tmp_path / "own") if name.endswith(".ground.json")]) == 1
+
+
+def test_two_films_of_one_name_keep_apart(run, film, tmp_path):
+    film(tmp_path / "a/x.png")
+    film(tmp_path / "b/x.png", seed=1)
+    run("a/x.png", *PHRASE)
+    assert run("b/x.png", *PHRASE).code == 0
+    sources = {record(path)["input"]["path"] for path in (tmp_path / "textray-out").glob("*.ground.json")}
+    assert sources == {"a/x.png", "b/x.png"}
+
+
+def test_the_wrong_command_for_weights_names_the_right_one(cli, film, tmp_path, grounding_bundle, tiny_bundle):
+    film(tmp_path / "chest.png")
+    result = cli("segment", tmp_path / "chest.png", "--model", grounding_bundle, "--out", tmp_path / "o")
+    assert (result.code, "textray ground" in result.err) == (2, True)
+    result = cli("ground", tmp_path / "chest.png", *PHRASE, "--model", tiny_bundle, "--out", tmp_path / "o")
+    assert (result.code, "textray segment" in result.err) == (2, True)
+
+
+def test_info_tells_of_grounding_weights(cli, grounding_bundle, tmp_path, monkeypatch):
+    from textray.inference import bundle
+
+    result = cli("info", grounding_bundle, "--json")
+    assert (result.rows[0]["task"], result.rows[0]["sides"], result.rows[0]["map"]) == ("grounding", "viewer", [8, 8])
+    shutil.copytree(grounding_bundle, tmp_path / "weights/finder")
+    monkeypatch.setattr(bundle, "WEIGHTS_FOLDER", tmp_path / "weights")
+    assert "finder" in cli("info").out
+    assert cli("info", "--json").rows[0]["weights"]["finder"]["task"] == "grounding"
+
+
+def test_the_command_needs_no_torch(grounding_bundle, film, tmp_path):
+    import os
+    import subprocess
+    import sys
+
+    film(tmp_path / "chest.png")
+    code = (
+        "import sys; sys.modules['torch'] = None; from textray.cli import main; "
+        f"main(['ground', 'chest.png', '--phrase', 'left', '--model', {os.fspath(grounding_bundle)!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
