@@ -23,11 +23,13 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, Mode
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
+from textray.data.grounding_module import GroundingData
 from textray.data.module import SegmentationData
 from textray.errors import UsageError, unknown_name
 from textray.io.write import check_writable, write_json
 from textray.provenance import git_state, versions
 from textray.training.checkpoints import last_checkpoint
+from textray.training.grounding import GroundingTask
 from textray.training.pretrain import ContrastiveTask
 from textray.training.semi import SemiSupervisedTask
 from textray.training.task import Task
@@ -35,11 +37,12 @@ from textray.training.tasks import SegmentationTask
 
 logger = logging.getLogger(__name__)
 
-TaskName = Literal["segmentation", "semi_supervised", "contrastive"]
+TaskName = Literal["segmentation", "semi_supervised", "contrastive", "grounding"]
 TASKS: dict[TaskName, type[Task]] = {
     "segmentation": SegmentationTask,
     "semi_supervised": SemiSupervisedTask,
     "contrastive": ContrastiveTask,
+    "grounding": GroundingTask,
 }
 
 
@@ -180,7 +183,7 @@ def main(arguments: Sequence[str]) -> None:
     )
     cli = TrainCLI(
         TASKS[order.task],
-        SegmentationData,
+        GroundingData if order.task == "grounding" else SegmentationData,
         run=False,
         args=list(order.rest),
         parser_kwargs={"prog": "textray train"},

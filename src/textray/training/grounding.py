@@ -1,0 +1,326 @@
+"""The Lightning module that trains sentence grounding: films and the sentences of their reports, no mask."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn import functional as F
+
+from textray.data.grounding_batch import GroundingBatch
+from textray.data.grounding_module import GroundingData
+from textray.data.report_words import Said
+from textray.errors import UsageError
+from textray.models.sentence_grounding import SentenceGrounding
+from textray.nn.text_trunk import PUBLISHED, published_vocabulary
+from textray.text.tokens import WordPiece
+from textray.training.grounding_losses import (
+    Aggregate,
+    Mode,
+    Temperatures,
+    local_scores,
+)
+from textray.training.grounding_targets import RightTexts, keys_of, retrieval, targeted_pair
+from textray.training.ranks import gather_objects, gather_rows, gather_units, rank_count
+from textray.training.task import Task
+
+Unit = Literal["word", "sentence", "report"]
+Schedule = Literal["exponential", "cosine"]
+
+
+class Compared(NamedTuple):
+    """What the losses compare, of one process or of all.
+
+    Attributes:
+        films: ``(B, D)``.
+        places: ``(B, D, M)``.
+        reports: ``(B, D)``.
+        units: ``(B, S, D)``.
+        mask: ``(B, S)`` bool, true at units.
+        cls: ``(B, D)``.
+        said: What each report says.
+    """
+
+    films: Tensor
+    places: Tensor
+    reports: Tensor
+    units: Tensor
+    mask: Tensor
+    cls: Tensor
+    said: list[Said]
+
+    def gathered(self) -> Compared:
+        """The same of all processes; gradients reach what is this one's own."""
+        units, mask = gather_units(self.units, self.mask)
+        films, places, reports, cls = (gather_rows(x) for x in (self.films, self.places, self.reports, self.cls))
+        return Compared(films, places, reports, units, mask, cls, gather_objects(self.said))
+
+
+class GroundingLosses(NamedTuple):
+    """Scalars: the weighted sum, and its two parts in both directions together."""
+
+    total: Tensor
+    whole: Tensor
+    local: Tensor
+
+
+class GroundingTask(Task):
+    """Trains a grounding network on films and the sentences of their reports.
+
+    Logs ``train/loss`` with its parts ``train/global`` and ``train/local``, and on the inner split the same of batches
+    as they come, and ``inner/retrieval``: the share of films whose own report is nearest to them of all the different
+    reports of the split. No mask takes part, in learning or in selecting.
+
+    Args:
+        network: The network, built by its configuration.
+        mode: Local loss of the ``paper`` or of the ``released`` code, see `textray.training.grounding_losses`.
+        targets: Which texts are right for a film: its own (``diagonal``, the paper's); all that say the same
+            (``identical_text``), since reports repeat and would be wrong answers to each other; or all that say nothing
+            but what its own report says too (``entailed``, past the paper), since a text that was cut short is true of
+            more films.
+        local_unit: What places are compared with: ``sentence`` (the paper's), ``word`` or ``report``.
+        aggregate: ``lse`` (the paper's), or ``lme``: long texts gain nothing.
+        global_weight: Weight of films against reports.
+        local_weight: Weight of places against units.
+        temperatures: Multipliers of the losses.
+        chunk: Texts that the local loss takes at a time, to spare memory; ``None`` for all at once.
+        lr: Learning rate after the warm-up.
+        schedule: ``exponential`` multiplies it by ``decay`` after each epoch (the paper's); ``cosine`` falls to
+            ``lr_final`` at the last step of the last epoch.
+        decay: See ``schedule``.
+        lr_final: See ``schedule``.
+        warmup_epochs: Linear warm-up, in epochs (0 is the paper's).
+        trunk_lr_scale: The image trunk learns at this multiple of the rates (1 is the paper's).
+        text_lr_scale: So does the text encoder.
+        betas: Adam's; the paper's "momentum 0.9" is the first.
+        weight_decay: AdamW's; at 0, the paper's, it is Adam.
+        initial: What to start from, see `textray.training.initial.begin`; a whole checkpoint brings its vocabulary.
+        freeze: Parts of the network that do not learn, such as ``trunk`` or ``text``.
+
+    Raises:
+        UsageError: If a weight is negative, or both are zero.
+    """
+
+    selects = ("inner/loss", "min")
+
+    def __init__(
+        self,
+        network: SentenceGrounding,
+        mode: Mode = "paper",
+        targets: RightTexts = "diagonal",
+        local_unit: Unit = "sentence",
+        aggregate: Aggregate = "lse",
+        global_weight: float = 1.0,
+        local_weight: float = 1.0,
+        temperatures: Temperatures = Temperatures(),  # noqa: B008 -- frozen
+        chunk: int | None = None,
+        lr: float = 2e-5,
+        schedule: Schedule = "exponential",
+        decay: float = 0.9,
+        lr_final: float = 1e-6,
+        warmup_epochs: float = 0.0,
+        trunk_lr_scale: float = 1.0,
+        text_lr_scale: float = 1.0,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.0,
+        initial: str | list[str] | None = None,
+        freeze: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(
+            network,
+            text_encoder=None,  # the one that learns is a part of the network
+            text_encoder_folder=None,
+            max_tokens=0,
+            lr=lr,
+            lr_final=lr_final,
+            trunk_lr_scale=trunk_lr_scale,
+            weight_decay=weight_decay,
+            warmup_epochs=warmup_epochs,
+            initial=initial,
+            freeze=freeze,
+        )
+        if min(global_weight, local_weight) < 0 or global_weight == local_weight == 0:
+            raise UsageError(
+                "the weights of the losses",
+                came=f"{global_weight:g} and {local_weight:g}",
+                expected="0 or more, not both 0",
+            )
+        self.mode: Mode = mode
+        self.aggregate: Aggregate = aggregate
+        self.targets, self.local_unit = targets, local_unit
+        self.global_weight, self.local_weight = global_weight, local_weight
+        self.temperatures, self.chunk = temperatures, chunk
+        self.schedule, self.decay, self.text_lr_scale, self.betas = schedule, decay, text_lr_scale, betas
+        self.word_pieces: WordPiece | None = None
+        self.most_pieces = network.config.text.sizes.positions
+        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
+        # Convolutions on CPUs like it, and images come so.
+        network.trunk.to(memory_format=torch.channels_last)
+
+    @property
+    def _net(self) -> SentenceGrounding:
+        return cast(SentenceGrounding, self.network)
+
+    def setup(self, stage: str) -> None:
+        """Read the tensors to start from, and give the data the vocabulary that the network reads.
+
+        Raises:
+            UsageError: If reports may be longer than the text encoder reads, or the vocabulary larger.
+        """
+        super().setup(stage)
+        data = getattr(self.trainer, "datamodule", None)
+        if stage != "fit" or not isinstance(data, GroundingData):
+            return
+        sizes = self._net.config.text.sizes
+        if data.most_pieces > sizes.positions:
+            raise UsageError(
+                "reports may be longer than the text encoder can read",
+                came=f"data.most_pieces {data.most_pieces}",
+                expected=f"at most {sizes.positions}",
+            )
+        words = self._vocabulary(data)
+        if len(words) > sizes.pieces:
+            raise UsageError(
+                "the vocabulary has more pieces than the text encoder",
+                came=len(words),
+                expected=f"at most {sizes.pieces}",
+            )
+        self.word_pieces, self.most_pieces = WordPiece(words), data.most_pieces
+        data.set_vocabulary(self.word_pieces)
+
+    def _vocabulary(self, data: GroundingData) -> tuple[str, ...]:
+        """Pieces of the checkpoint that is started from, of a published encoder, or our own."""
+        text = self._net.config.text
+        whole = self.initial if isinstance(self.initial, str) else None
+        if whole is not None and self.trainer.ckpt_path is None and Path(whole).is_file():
+            facts = torch.load(whole, map_location="cpu", weights_only=True, mmap=True).get("textray", {})
+            if facts.get("vocabulary"):
+                return tuple(facts["vocabulary"])
+        if text.encoder == "own":
+            return data.own_vocabulary(text.sizes.pieces)
+        folder = None if text.weights in (None, PUBLISHED) else text.weights
+        return published_vocabulary(text.encoder, folder=folder)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the words of the checkpoint.
+
+        Raises:
+            UsageError: If it is not one of a grounding training.
+        """
+        words = checkpoint.get("textray", {}).get("vocabulary")
+        if not words:
+            raise UsageError("the checkpoint holds no vocabulary", expected="one of a grounding training")
+        self.word_pieces = WordPiece(words)
+        data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        if isinstance(data, GroundingData):
+            data.set_vocabulary(self.word_pieces)
+
+    def forward(self, batch: GroundingBatch) -> Compared:
+        """Films and reports of a batch in the common space."""
+        image = self._net.encode_image(batch["image"])
+        text = self._net.encode_text(batch["ids"], batch["attention"], batch["word"], batch["sentence"])
+        units, mask = {
+            "word": (text.words, text.word_mask),
+            "sentence": (text.sentences, text.sentence_mask),
+            "report": (text.report[:, None], text.sentence_mask.any(1, keepdim=True)),
+        }[self.local_unit]
+        return Compared(image.pooled, image.local.flatten(2), text.report, units, mask, text.cls, batch["said"])
+
+    def losses(self, found: Compared) -> GroundingLosses:
+        """Losses of films and their reports."""
+        whole = local = found.films.new_zeros((), dtype=torch.float32)
+        scale = self.temperatures.contrastive
+        if self.global_weight:
+            films, reports = (F.normalize(x.float(), dim=1, eps=1e-8) for x in (found.films, found.reports))
+            whole = targeted_pair(scale * films @ reports.T, found.said, self.targets).total
+        if self.local_weight:
+            scores = local_scores(
+                found.places,
+                found.units,
+                found.mask,
+                mode=self.mode,
+                cls=found.cls if self.mode == "released" else None,
+                temperatures=self.temperatures,
+                aggregate=self.aggregate,
+                chunk=self.chunk,
+            )
+            local = targeted_pair(scale * scores, found.said, self.targets).total
+        return GroundingLosses(self.global_weight * whole + self.local_weight * local, whole, local)
+
+    def training_step(self, batch: GroundingBatch, index: int) -> Tensor:
+        """Loss of the films of all processes, times the number of these, whose gradients are averaged."""
+        found = self.losses(self(batch).gathered())
+        self.check_loss(found.total, cast(Any, batch), index)
+        self._log("train", found, len(batch["said"]))
+        return found.total * rank_count()
+
+    def on_validation_epoch_start(self) -> None:
+        """Start collecting."""
+        self._seen = []
+
+    def validation_step(self, batch: GroundingBatch, index: int) -> None:
+        """Log the loss of a batch, keep what retrieval needs; each process sees the whole split."""
+        compared = self(batch)
+        self._log("inner", self.losses(compared), len(batch["said"]))
+        self._seen.append((compared.films.float().cpu(), compared.reports.float().cpu(), keys_of(batch["said"])))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log for how many films the nearest report is their own, or says the same."""
+        films, reports, keys = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
+        self._seen = []
+        self.log("inner/retrieval", retrieval(films, reports, keys), prog_bar=True)
+
+    def _log(self, split: str, found: GroundingLosses, count: int) -> None:
+        for name, value in (("loss", found.total), ("global", found.whole), ("local", found.local)):
+            self.log(
+                f"{split}/{name}", value, on_step=False, on_epoch=True, prog_bar=name == "loss", batch_size=count,
+                sync_dist=split == "inner",
+            )  # fmt: skip
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam with decoupled weight decay; a warm-up, then the schedule."""
+        scales = {"trunk": self.trunk_lr_scale, "text": self.text_lr_scale}
+        groups: dict[float, list[torch.nn.Parameter]] = {}
+        for name, parameter in self.network.named_parameters():
+            if parameter.requires_grad:
+                groups.setdefault(scales.get(name.partition(".")[0], 1.0), []).append(parameter)
+        optimizer = torch.optim.AdamW(
+            [{"params": some, "lr": self.lr * scale} for scale, some in groups.items()],
+            lr=self.lr,
+            betas=self.betas,
+            weight_decay=self.weight_decay,
+        )
+        total, epochs = max(int(self.trainer.estimated_stepping_batches), 1), self.trainer.max_epochs or 1
+        an_epoch = max(total // epochs, 1)
+        warmup, floor = round(total * self.warmup_epochs / epochs), self.lr_final / self.lr
+
+        def scale(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            if self.schedule == "exponential":
+                return float(self.decay ** (step // an_epoch))
+            progress = min((step - warmup) / max(total - warmup, 1), 1.0)
+            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write beside the tensors what an export needs: words, how they become a phrase, whose sides they mean."""
+        super().on_save_checkpoint(checkpoint)
+        config = self._net.config
+        checkpoint["textray"] |= {
+            "task": "grounding",
+            "text_encoder": config.text.encoder,
+            "vocabulary": list(self.word_pieces.vocabulary) if self.word_pieces is not None else [],
+            "lower": True,
+            "most_pieces": self.most_pieces,
+            "aggregation": {"piece": config.agg_piece, "word": config.agg_word, "sentence": "mean"},
+            "mode": self.mode,
+            "targets": self.targets,
+            "local_unit": self.local_unit,
+        }

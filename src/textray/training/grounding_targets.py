@@ -1,0 +1,79 @@
+"""Which texts are right for which films, and for how many films the right one is found."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from textray.data.report_words import Said
+from textray.training.grounding_losses import LossPair, contrastive_pair, text_keys
+
+RightTexts = Literal["diagonal", "identical_text", "entailed"]
+"""``diagonal``: a film's own. ``identical_text``: all that say the same. ``entailed``: all that say nothing but what
+the film's own report says too, as a text that was cut short does of many films."""
+_ROWS = 1024
+"""Films whose texts are looked for at a time."""
+
+
+def targeted_pair(scores: Tensor, said: list[Said], targets: RightTexts) -> LossPair:
+    """Cross-entropy of scores ``(B, B)``, film by text, in both directions.
+
+    Args:
+        scores: With their temperature.
+        said: What is said of each film.
+        targets: Which texts are right.
+    """
+    if targets == "diagonal":
+        return contrastive_pair(scores)
+    if targets == "identical_text":
+        return contrastive_pair(scores, targets="identical_text", keys=keys_of(said).to(scores.device))
+    return entailed_pair(scores, entailed(said).to(scores.device))
+
+
+def keys_of(said: list[Said]) -> Tensor:
+    """Numbers ``(B,)`` int64, equal where two texts say the same, whatever their words."""
+    return text_keys([" | ".join(sorted(one.says)) for one in said])
+
+
+def entailed(said: list[Said]) -> Tensor:
+    """Whether a text says nothing but what is true of a film: ``(B films, B texts)`` bool."""
+    return torch.tensor([[text.says <= film.true for text in said] for film in said])
+
+
+def entailed_pair(scores: Tensor, right: Tensor) -> LossPair:
+    """Cross-entropy of scores ``(B, B)`` with all the right texts of a film, and films of a text, to equal parts.
+
+    Args:
+        scores: Film by text, with their temperature.
+        right: ``(B, B)`` bool, at least one in each row and column.
+    """
+    shares = right.to(scores.dtype)
+    to_text = F.cross_entropy(scores, shares / shares.sum(1, keepdim=True))
+    to_image = F.cross_entropy(scores.T, shares.T / shares.sum(0)[:, None])
+    return LossPair(to_text, to_image)
+
+
+def retrieval(films: Tensor, reports: Tensor, keys: Tensor) -> Tensor:
+    """Share of films whose nearest report, of all the different ones, is their own.
+
+    Args:
+        films: ``(N, D)``.
+        reports: ``(N, D)``; of those with one key the first counts.
+        keys: ``(N,)``, equal where two reports say the same.
+    """
+    different, first = _first_of_each(keys)
+    texts = F.normalize(reports[first], dim=1, eps=1e-8)  # (K, D)
+    # A film's length changes nothing in the order of its texts.
+    nearest = torch.cat([(some @ texts.T).argmax(1) for some in torch.split(films, _ROWS)])
+    return (different[nearest] == keys).float().mean()
+
+
+def _first_of_each(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Different keys, and where each stands first."""
+    different, inverse = torch.unique(keys, return_inverse=True)
+    places = torch.full((len(different),), len(keys), dtype=torch.int64)
+    places.scatter_reduce_(0, inverse, torch.arange(len(keys)), "amin")
+    return different, places

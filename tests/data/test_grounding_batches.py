@@ -1,0 +1,162 @@
+"""Films and sentences to learn grounding from: what is drawn, what it says, who is left out; no mask is read."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("lightning")
+
+from textray.data.grounding_batch import RankSampler  # noqa: E402
+from textray.data.grounding_module import GroundingData, GroundingSet, leave_out, read_patients  # noqa: E402
+from textray.data.report_words import StudyWords, mirror  # noqa: E402
+from textray.errors import DataError, UsageError  # noqa: E402
+from textray.records import Laterality, Zones  # noqa: E402
+from textray.text.grammar import sentence  # noqa: E402
+from textray.text.tokens import WordPiece  # noqa: E402
+
+LEFT = Zones.from_index(0b000100)
+CLAUSES = tuple(sentence(LEFT).rstrip(".").split(", "))
+
+
+def words(*studies, **settings):
+    return StudyWords([SimpleNamespace(sentences=s, laterality=Laterality.VIEWER) for s in studies], **settings)
+
+
+@pytest.fixture
+def phantom(tmp_path):
+    def build(**settings):
+        data = GroundingData(
+            "phantom", size=(32, 32), batch_size=4, workers=0, limit=8, cache=str(tmp_path / "cache"), **settings
+        )
+        data.setup("fit")
+        data.set_vocabulary(WordPiece(data.own_vocabulary(512)))
+        return data
+
+    return build
+
+
+def test_a_batch_is_what_the_network_takes(phantom, monkeypatch):
+    def refuse(path):
+        raise AssertionError(f"{path} is a mask")
+
+    monkeypatch.setattr("textray.data.cache.read_mask", refuse)
+    data = phantom(paraphrase=0.5, augment="strong")
+    batch = next(iter(data.train_dataloader()))
+    assert batch["image"].shape == (4, 3, 32, 32)
+    assert batch["image"].is_contiguous(memory_format=torch.channels_last)
+    assert batch["ids"].shape == batch["attention"].shape == batch["word"].shape == batch["sentence"].shape
+    counts = [len(said.sentences) for said in batch["said"]]
+    assert (batch["sentence"].amax(1) + 1).tolist() == counts
+    assert all(said.says <= said.true for said in batch["said"])
+    assert len(data.sets["fit"]) == 8
+
+
+def test_what_is_drawn_depends_on_seed_epoch_and_study_only(phantom):
+    first, other = (phantom(paraphrase=0.5, augment="strong", sentence_sampling="random_subset") for _ in range(2))
+    for key in ((0, 3), (5, 3), (5, 0)):
+        one, two = first.sets["fit"][key], other.sets["fit"][key]
+        torch.testing.assert_close(one["image"], two["image"])
+        assert one["said"] == two["said"]
+    drawn = {first.sets["fit"][epoch, 3]["said"].sentences for epoch in range(8)}
+    assert len(drawn) > 2
+    plain = [first.sets["inner"][epoch, 0] for epoch in (0, 1)]  # selection sees films and reports as they are
+    torch.testing.assert_close(plain[0]["image"], plain[1]["image"])
+    assert plain[0]["said"].sentences == first.sets["inner"].studies[0].sentences
+
+
+def test_each_clause_says_its_part():
+    found = words(CLAUSES)
+    sentences, says = found.draw(0, np.random.default_rng(0))
+    assert sentences == CLAUSES
+    assert says == ({"unilateral"}, {"one areas"}, {"left lower"})
+    assert found.true(0) == {"unilateral", "one areas", "left lower"}
+    assert words((sentence(LEFT),)).draw(0, np.random.default_rng(0))[1] == (found.true(0),)
+
+
+def test_sentences_of_a_report_say_themselves():
+    report = ("Lungs are clear.", "No effusion.")
+    assert words(report).true(0) == {"lungs are clear", "no effusion"}
+
+
+def test_a_random_subset_keeps_at_least_one_in_any_order():
+    found, rng = words(("a b", "c d", "e f"), sampling="random_subset"), np.random.default_rng(0)
+    drawn = {found.draw(0, rng)[0] for _ in range(300)}
+    assert {len(sentences) for sentences in drawn} == {1, 2, 3}
+    assert len(drawn) == 3 + 6 + 6
+
+
+def test_a_mirrored_film_is_told_with_other_sides():
+    found = words(CLAUSES, paraphrase=0.5)
+    assert found.true(0, mirrored=True) == {"unilateral", "one areas", "right lower"}
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        for text, says in zip(*found.draw(0, rng, mirrored=True), strict=True):
+            assert "left" not in text
+            assert "left lower" not in says
+    assert mirror(("Opacity in the left base.", "Right lung clear.")) == (
+        "Opacity in the right base.",
+        "Left lung clear.",
+    )
+
+
+@pytest.mark.parametrize("text", ["RLL opacity", "lingular opacity", "L lung clear", "leftmost rib", "lt base"])
+def test_sides_that_cannot_be_swapped_forbid_a_flip(text):
+    assert mirror(("Left lung clear.", text)) is None
+    assert not words((text,)).can_mirror(0)
+
+
+def test_unknown_sides_forbid_a_flip():
+    study = SimpleNamespace(sentences=CLAUSES, laterality=Laterality.UNKNOWN)
+    assert not StudyWords([study]).can_mirror(0)
+
+
+def test_processes_share_the_batches_of_one():
+    def batches(size, rank, ranks, epoch):
+        sampler = RankSampler(21, seed=4, shuffle=True, rank=rank, ranks=ranks)
+        sampler.set_epoch(epoch)
+        keys = list(sampler)
+        return [keys[i : i + size] for i in range(0, len(keys) - size + 1, size)]
+
+    for epoch in (0, 3):
+        whole = [sorted(batch) for batch in batches(4, 0, 1, epoch)]
+        parts = zip(batches(2, 0, 2, epoch), batches(2, 1, 2, epoch), strict=True)
+        assert whole == [sorted(a + b) for a, b in parts]
+        assert len({index for batch in whole for _, index in batch}) == 20
+
+
+def test_patients_are_left_out_and_recorded(tmp_path):
+    studies = [SimpleNamespace(patient_id=name, image_id=f"{name}-{i}") for name in "abc" for i in range(2)]
+    assert [study.patient_id for study in leave_out(studies, ["b"])] == ["a", "a", "c", "c"]
+    with pytest.raises(DataError, match="whose they are"):
+        leave_out([SimpleNamespace(patient_id=None, image_id="x")], ["b"])
+    listed = tmp_path / "patients.txt"
+    listed.write_text("b\n\nzz\nb\n")
+    assert read_patients(listed) == ("b", "zz")
+    listed.write_text("\n")
+    with pytest.raises(UsageError, match="empty"):
+        read_patients(listed)
+
+
+def test_the_list_of_patients_goes_into_the_checkpoint(phantom, tmp_path):
+    assert "excluded_patients" not in phantom().describe()
+    listed = tmp_path / "patients.txt"
+    listed.write_text("nobody\n")
+    with pytest.raises(DataError, match="whose they are"):  # drawn films are of nobody
+        phantom(exclude=str(listed))
+
+
+def test_wishes_that_cannot_be_met_are_refused():
+    with pytest.raises(UsageError, match="is a share"):
+        GroundingData("phantom", paraphrase=1.5)
+    with pytest.raises(UsageError, match="other words"):
+        GroundingData("monuseg", paraphrase=0.5)
+
+
+def test_reports_are_read_with_a_vocabulary_only(tmp_path):
+    data = GroundingData("phantom", size=(32, 32), workers=0, limit=2, cache=str(tmp_path / "cache"))
+    data.setup("fit")
+    with pytest.raises(UsageError, match="without a vocabulary"):
+        data.sets["fit"][0, 0]
+    assert isinstance(data.sets["fit"], GroundingSet)
