@@ -180,17 +180,18 @@ def inside() -> list[str]:
     return sorted(path.parent.name for path in WEIGHTS_FOLDER.glob(f"*/{CONFIG}"))
 
 
-def find(name_or_folder: str | Path | None, default: str = DEFAULT_WEIGHTS) -> Path:
+def find(name_or_folder: str | Path | None, default: str | None = None) -> Path:
     """Folder of a bundle: weights inside the package by name, or any folder that holds a config.
 
     Args:
         name_or_folder: The name or the folder; ``None`` is the default.
-        default: Name of weights inside the package.
+        default: Name of weights inside the package; ``None`` is `DEFAULT_WEIGHTS`.
 
     Raises:
         BundleError: If the folder holds no config, or the default weights are not inside the package.
         UsageError: If it is neither a name nor a folder.
     """
+    default = default or DEFAULT_WEIGHTS
     if name_or_folder is None:
         folder = WEIGHTS_FOLDER / default
         if not (folder / CONFIG).is_file():
