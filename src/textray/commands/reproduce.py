@@ -25,6 +25,10 @@ def reproduce(
     ),
     rows: Annotated[list[str] | None, typer.Option(help="Only this row or method; may be repeated.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the networks.")] = None,
+    jobs: Annotated[
+        int,
+        typer.Option(min=1, help="Tables: rows made at once; one for each core pays."),
+    ] = 1,
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Keep the checkpoints of finished rows.")
     ] = False,
@@ -52,6 +56,7 @@ def reproduce(
         seeds=seeds,
         rows=tuple(rows or ()),
         threads=threads,
+        jobs=jobs,
         keep_checkpoints=keep_checkpoints,
         text_encoder=text_encoder,
         models=tuple(model or ()),

@@ -43,6 +43,7 @@ class Order:
         seeds: How many seeds a row is trained with: 0, 1, ...; a few rows have more or less than the others.
         rows: Names of the rows or methods to make; empty is all.
         threads: Threads of the networks; ``None`` leaves the choice to torch and onnxruntime.
+        jobs: How many rows of a table are made at once, each in a process of its own.
         keep_checkpoints: Keep the checkpoints of finished rows beside their bundles.
         text_encoder: Folder of the frozen text encoder, for one that is in no package.
         models: Methods of a figure, LABEL=BUNDLE each; empty is the weights inside with and without captions.
@@ -59,6 +60,7 @@ class Order:
     seeds: int = 2
     rows: Sequence[str] = ()
     threads: int | None = None
+    jobs: int = 1
     keep_checkpoints: bool = False
     text_encoder: Path | None = None
     models: Sequence[str] = ()

@@ -29,6 +29,7 @@ class Options:
     Attributes:
         out: Folder of the results.
         threads: Threads of the networks; ``None`` leaves the choice to torch and onnxruntime.
+        jobs: How many rows are made at once.
         keep_checkpoints: Keep the checkpoints of finished rows.
         text_encoder: Folder of the frozen text encoder.
         tell: Called with each line of progress.
@@ -36,6 +37,7 @@ class Options:
 
     out: Path
     threads: int | None = None
+    jobs: int = 1
     keep_checkpoints: bool = False
     text_encoder: Path | None = None
     tell: Callable[[str], None]
@@ -72,14 +74,19 @@ def fit(job: Job | Stage, home: Path, options: Options, start: Sequence[str]) ->
     """
     home.mkdir(parents=True, exist_ok=True)
     write_json(home / "settings.json", dict(job.settings))
-    best = home / _RUN / "checkpoints" / "best.ckpt"
-    if not (home / _TRAINED).is_file() or not best.is_file():
+    if not is_trained(job, options):
         words = [*job.words, *_folders(job, options), *start, *_UNHASHED, "--out", str(home / _RUN)]
         _train(words, options.threads)
         write_json(home / _TRAINED, read_clock(home / _RUN))
     clock = json.loads((home / _TRAINED).read_text(encoding="utf-8"))
     seconds = clock["seconds"].values()
-    return Trained(checkpoint=best, epochs=len(seconds), steps=clock["steps"], seconds=sum(seconds))
+    return Trained(checkpoint=_best(home), epochs=len(seconds), steps=clock["steps"], seconds=sum(seconds))
+
+
+def is_trained(job: Job | Stage, options: Options) -> bool:
+    """True where a training has ended and its best checkpoint is kept."""
+    home = home_of(options.out, job)
+    return (home / _TRAINED).is_file() and _best(home).is_file()
 
 
 def run_stage(stage: Job | Stage, options: Options) -> Trained:
@@ -104,12 +111,16 @@ def tidy(trained: Trained, options: Options, *, keep_best: bool) -> None:
         return
     for path in folder.iterdir():
         if path != trained.checkpoint:
-            path.unlink()
+            path.unlink(missing_ok=True)  # another row with the same training before it may tidy too
 
 
 def home_of(out: Path, job: Job | Stage) -> Path:
     """Folder of a training among the results."""
     return out / "rows" / job.folder
+
+
+def _best(home: Path) -> Path:
+    return home / _RUN / "checkpoints" / "best.ckpt"
 
 
 def _train(words: Sequence[str], threads: int | None) -> None:

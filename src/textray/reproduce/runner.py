@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,6 +25,7 @@ from textray.export import export
 from textray.io.write import write_json
 from textray.metrics.text import TextScorer
 from textray.provenance import git_state, versions
+from textray.reproduce import workers
 from textray.reproduce.fit import Options, fit, home_of, run_stage, tidy
 from textray.reproduce.plan import Budget, Row, Table
 from textray.reproduce.trainings import Job, Source, Stage, merged, open_source, plan_job
@@ -130,29 +130,21 @@ def run_table(
     if any("generated" in job.row.modes for job in wanted if job not in done):
         TextScorer()  # asks for its packages before hours of training, not after
     options.tell(f"{table.name}: {len(wanted)} trainings, {len(done)} of them done")
-    open_jobs = [job for job in wanted if job not in done]
-    failures: dict[str, str] = {}
-    spent, steps = 0.0, 0
-    for number, job in enumerate(open_jobs, start=1):
-        started = time.perf_counter()
-        name = f"{number} of {len(open_jobs)}: {job.row.label}, {job.data}, text {job.row.learnt}, seed {job.seed}"
-        options.tell(f"{name} ...")
-        try:
-            run_job(job, options)
-            words = "done"
-        except Exception as error:  # one row must not end the others, whatever its network or its data raise
-            logger.debug("row %s failed", job.folder, exc_info=True)
-            code = error.code if isinstance(error, TextRayError) else type(error).__name__
-            failures[job.folder] = f"{code}: {' '.join(str(error).split())[:300]}"
-            write_json(home_of(options.out, job) / FAILURE, {"reason": failures[job.folder]})
-            words = f"failed ({failures[job.folder]})"
-        seconds = time.perf_counter() - started
-        if words == "done":
-            spent, steps = spent + seconds, steps + job.steps
-        left = sum(other.steps for other in open_jobs[number:])
-        rest = f"; about {spent / steps * left / 60:.0f} minutes remain" if steps and left else ""
-        options.tell(f"{name}: {words} after {seconds / 60:.1f} minutes{rest}")
+    workers.run([job for job in wanted if job not in done], attempt_job, options)
     return [entry if isinstance(entry, Entry) else _entry(entry, options.out) for entry in plan]
+
+
+def attempt_job(job: Job, options: Options) -> str:
+    """Make one row; where that fails, write ``failure.json`` and say why."""
+    try:
+        run_job(job, options)
+    except Exception as error:  # one row must not end the others, whatever its network or its data raise
+        logger.debug("row %s failed", job.folder, exc_info=True)
+        code = error.code if isinstance(error, TextRayError) else type(error).__name__
+        reason = f"{code}: {' '.join(str(error).split())[:300]}"
+        write_json(home_of(options.out, job) / FAILURE, {"reason": reason})
+        return f"failed ({reason})"
+    return workers.DONE
 
 
 def run_job(job: Job, options: Options) -> Mapping[str, Any]:

@@ -157,6 +157,7 @@ def make(table: Table, budget: Budget, order: Order) -> int:
             options=Options(
                 out=order.out,
                 threads=order.threads,
+                jobs=order.jobs,
                 keep_checkpoints=order.keep_checkpoints,
                 text_encoder=order.text_encoder,
                 tell=order.tell,
