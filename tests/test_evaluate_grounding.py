@@ -1,11 +1,13 @@
 """Evaluation of phrases with a network whose answers are known: it points at the zones that it is told."""
 
 import csv
+import hashlib
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image as PILImage
 
 from textray.data.mean_masks import mean_masks
 from textray.data.phantom import Phantom
@@ -254,3 +256,50 @@ def test_classes_are_told_one_by_one(samples, tmp_path):
         headline(summary, "model", "none")["dice"]
     )
     assert "## By class (minmax)" in (tmp_path / "summary.md").read_text()
+
+
+def test_the_command_scores_a_bundle(root, grounding_bundle, tmp_path, cli):
+    ran = cli(
+        "evaluate", "--task", "grounding", "--data", "qata_cov19", "--root", root, "--split", "val",
+        "--model", grounding_bundle, "--phrases", "clause", "--limit", "3", "--threads", "1", "--out", tmp_path,
+    )  # fmt: skip
+    assert ran.code == 0, ran.err
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["model"]["name"] == "finder"
+    assert summary["phrases"] == 3
+    assert {"model", "shuffled", "random_heads", "mean_phrase", "mean_mask"} <= set(summary["rows"])
+    with (tmp_path / "cases.csv").open(newline="") as file:
+        asked = [row for row in csv.DictReader(file) if row["row"] == "model"]
+    assert all(row["told"] == row["phrase"] and row["told"].endswith("lung") for row in asked)
+
+
+def ms_cxr(root):
+    """Two sentences about one film, in the published layout."""
+    film = root / "files/p10/p10000032/s50414267/02aa804e.jpg"
+    film.parent.mkdir(parents=True)
+    PILImage.fromarray(np.random.default_rng(0).integers(0, 256, (50, 60), dtype=np.uint8)).save(film)
+    lines = ["category_name,label_text,path,x,y,w,h,image_width,image_height,dicom_id"]
+    for category, text, x in (("Pneumonia", "opacity in the left lung", 30), ("Edema", "opacity in the right lung", 0)):
+        lines.append(f"{category},{text},files/p10/p10000032/s50414267/02aa804e.jpg,{x},0,30,50,60,50,02aa804e")
+    (root / "MS_CXR_Local_Alignment_v1.0.0.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_ms_cxr_is_scored_only_where_its_patients_were_left_out(make_grounding_bundle, tmp_path, cli):
+    root = ms_cxr(tmp_path / "data")
+    words = ["evaluate", "--task", "grounding", "--data", "ms_cxr", "--root", root, "--split", "test", "--threads", "1"]
+    make_grounding_bundle(tmp_path / "unknown")
+    refused = cli(*words, "--model", tmp_path / "unknown", "--out", tmp_path / "none")
+    assert refused.code == 2
+    assert "patients were left out" in refused.err
+    assert not (tmp_path / "none").exists()
+    left_out = {"sha256": hashlib.sha256(b"10000032").hexdigest(), "count": 1}
+    make_grounding_bundle(tmp_path / "known", provenance={"excluded_patients": left_out})
+    ran = cli(*words, "--model", tmp_path / "known", "--out", tmp_path / "out")
+    assert ran.code == 0, ran.err
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["classes"] == {"Edema": 1, "Pneumonia": 1}
+    assert headline(summary, "model")["pointing"] == 1  # the patient's left is the viewer's right
+    assert headline(summary, "mirrored")["pointing"] == headline(summary, "shuffled")["pointing"] == 0
+    assert headline(summary, "mirrored")["cnr_signed"] < 0 < headline(summary, "model")["cnr_signed"]
+    assert "test alone" in summary["not_computed"]["mean_mask"]
