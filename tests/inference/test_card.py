@@ -79,6 +79,8 @@ def test_a_card_tells_of_a_training_before_and_of_a_mean():
     assert "earlier training" not in text
     assert "mean of this checkpoint" not in text
     other = {"epoch": 5, "max_epochs": 6, "recipe": None, "git": None}
-    text = card("weights", facts() | {"started": True, "averaged": [other]}, 1, "", [])
+    again = facts() | {"started": True, "averaged": [other], "recipe": ["mmi_unet_lite"]}
+    text = card("weights", again, 1, "", [])
+    assert "`textray train --config mmi_unet_lite --data.root DIR --model.initial CHECKPOINT`" in text
     assert "- It started from the weights of an earlier training; what is said above is of the last one." in text
     assert "the mean of this checkpoint and of 1 more (epoch 5 of 6)" in text

@@ -15,6 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from textray.training.checkpoints import AtomicCheckpointIO, last_checkpoint  # noqa: E402
+from textray.training.cli import read_order  # noqa: E402
 
 RECIPE = """\
 seed_everything: 3
@@ -234,6 +235,19 @@ def test_training_needs_a_configuration(cli):
     result = cli("train")
     assert result.code == 2
     assert "--config" in result.err
+
+
+def test_a_recipe_that_holds_only_what_differs_needs_the_one_before_it(cli, tmp_path):
+    found = cli("train", "--config", "mmi_unet_lite_224", "--data.root", tmp_path, "--model.initial=x.ckpt")
+    assert found.code == 2
+    assert "names no network" in found.err
+    assert "comes after the one that it is for" in found.err
+    more = tmp_path / "more.yaml"
+    more.write_text("trainer: {max_epochs: 1}")
+    assert "names no network" in cli("train", "--config", more).err
+    own = read_order(["--config", str(more), "--model.network=textray.models.baselines.unet.UNet"])
+    assert own.recipes == (str(more),)
+    assert read_order(["--config", "mmi_unet_lite", "--config", str(more)]).out.name == "more"
 
 
 def test_a_text_encoder_of_another_width_is_refused(recipe, tmp_path, cli):

@@ -86,7 +86,8 @@ def _origin(facts: Mapping[str, Any]) -> list[str]:
     lines = []
     if facts.get("recipe"):
         words = " ".join(f"--config {name}" for name in facts["recipe"])
-        lines.append(f"- Recipe: `textray train {words} --data.root DIR`.")
+        words += " --data.root DIR" + (" --model.initial CHECKPOINT" if facts.get("started") else "")
+        lines.append(f"- Recipe: `textray train {words}`.")
     if facts.get("git"):
         changed = ", with local changes" if facts["git"]["changed"] else ""
         lines.append(f"- Code of the training: commit `{facts['git']['commit'][:12]}`{changed}.")

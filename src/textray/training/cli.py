@@ -117,7 +117,7 @@ def read_order(arguments: Sequence[str]) -> Order:
         UsageError: If no configuration is named, one is unknown, or an option lacks its value.
     """
     words = list(arguments)
-    out, rest, names, fresh, task = None, [], [], False, "segmentation"
+    out, rest, names, fresh, task, network = None, [], [], False, "segmentation", False
     while words:
         word = words.pop(0)
         key, equals, value = word.partition("=")
@@ -132,12 +132,16 @@ def read_order(arguments: Sequence[str]) -> Order:
             else:
                 names.append(value)
                 path = find_recipe(value)
-                task = _task_of(path) or task
+                found = _read(path)
+                task, network = _task_of(found) or task, network or _names_network(found)
                 rest.append(f"--config={path}")
         elif key == "--task" and (equals or words):
             task = value if equals else words.pop(0)
             rest.append(f"--task={task}")
         else:
+            network = (
+                network or key == "--model" or key.startswith(("--model.network", "--print_config", "--help", "-h"))
+            )
             rest.append(word)
     if not names and not {"--help", "-h", "--print_config"} & set(rest):
         raise UsageError(
@@ -145,18 +149,37 @@ def read_order(arguments: Sequence[str]) -> Order:
         )
     if task not in TASKS:
         raise unknown_name("task", task, get_args(TaskName))
+    if names and not network:
+        raise UsageError(
+            "the configuration names no network",
+            came=" ".join(names),
+            expected="one with model.network among them, such as --config mmi_unet_lite",
+            do="A recipe that holds only what differs, such as a later stage, comes after the one that it is for",
+        )
     run = out or Path("textray-runs") / (Path(names[-1]).stem if names else "run")
     return Order(recipes=tuple(names), out=run, fresh=fresh, task=task, rest=tuple(rest))
 
 
-def _task_of(path: str) -> str | None:
-    """What a configuration trains for, if it says so; a file that is no YAML is left to the parser to refuse."""
+def _read(path: str) -> object:
+    """What a configuration holds; a file that is no YAML is left to the parser to refuse."""
     try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
         return None
+
+
+def _task_of(found: object) -> str | None:
+    """What a configuration trains for, if it says so."""
     task = found.get("task") if isinstance(found, dict) else None
     return None if task is None else str(task)
+
+
+def _names_network(found: object) -> bool:
+    """True where a configuration names a network, or is none that could be looked into."""
+    if not isinstance(found, dict):
+        return True
+    model = found.get("model")
+    return isinstance(model, str) or (isinstance(model, dict) and "network" in model)
 
 
 def main(arguments: Sequence[str]) -> None:
