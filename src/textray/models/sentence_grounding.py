@@ -26,7 +26,7 @@ Differences from the paper: a sentence is the mean of its words where the paper 
 that a long sentence does not outweigh a short one in the report. Past the paper, off by default: ``local_stage`` other
 than the third, ``fuse`` and a ``width`` other than the text's.
 
-Differences from the authors' released code: the report's vector takes no padding, [CLS] or [SEP] in; sentences are those
+Differences from the authors' released code: the report takes no padding, [CLS] or [SEP] in; sentences are those
 of the text, not those between pieces that are full stops.
 """
 
@@ -122,7 +122,7 @@ class SentenceGrounding(Network):
         super().__init__(in_channels=config.in_channels, size_multiple=32, text_width=None)
         if config.local_stage not in (1, 2, 3, 4):
             raise UsageError("no such stage of the image trunk", came=config.local_stage, expected="1, 2, 3 or 4")
-        if min(config.width or 1, config.enlarge or 32) < 1:
+        if any(size is not None and size < 1 for size in (config.width, config.enlarge)):
             raise UsageError(
                 "an impossible size", came=f"width {config.width}, enlarge {config.enlarge}", expected="1 or more"
             )

@@ -1,0 +1,176 @@
+"""Sentence grounding: counts of the paper's form, options, and that it learns to tell pairs apart."""
+
+import pytest
+import torch
+
+from textray.errors import ShapeError, UsageError
+from textray.models.sentence_grounding import SentenceGrounding, SentenceGroundingConfig, similarity
+from textray.nn.text_trunk import BertSizes, TextTrunkConfig
+from textray.training.grounding_losses import Mode, global_loss, local_loss, local_scores
+
+TEXT = TextTrunkConfig(
+    encoder="own",
+    last_layers=2,
+    dropout=0.0,
+    own=BertSizes(pieces=40, width=16, layers=2, heads=2, feed_forward=24, positions=16),
+)
+
+
+def build(**fields):
+    torch.manual_seed(0)
+    return SentenceGrounding(SentenceGroundingConfig(**{"trunk": "resnet18", "enlarge": None, "text": TEXT, **fields}))
+
+
+def texts(count=8):
+    """Reports of one or two sentences, four pieces at most, all different: ids, attention, word, sentence."""
+    ids = torch.tensor([[2, 5 + k, 6 + k, 7 + k, 8 + k, 3] for k in range(count)])
+    word = torch.tensor([[-1, 0, 0, 1, 2, -1]]).repeat(count, 1)
+    sentence = torch.tensor([[-1, 0, 0, 0, 1, -1]]).repeat(count, 1)
+    attention = torch.ones_like(ids)
+    short = slice(0, count, 2)  # every other report is cut after its first sentence
+    ids[short, 4:], word[short, 4:], sentence[short, 4:] = torch.tensor([3, 0]), -1, -1
+    attention[short, 5] = 0
+    return ids, attention, word, sentence
+
+
+@pytest.mark.slow
+def test_the_papers_form_has_its_sizes():
+    with torch.device("meta"):
+        network = SentenceGrounding()
+        image = torch.zeros(1, 3, 224, 224)
+        found = network.eval().encode_image(image)
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in network.named_children()}
+    assert counts == {
+        "trunk": 23_508_032, "text": 107_719_680, "local": 786_432, "pooled": 1_573_632, "projection": 0,
+    }  # fmt: skip
+    assert sum(counts.values()) == 133_587_776
+    assert found.pooled.shape == (1, 768)
+    assert found.local.shape == (1, 768, 19, 19)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3, 4])
+@pytest.mark.parametrize("fuse", [False, True])
+def test_places_have_the_stride_of_their_stage(stage, fuse):
+    if stage == 4 and fuse:
+        with pytest.raises(UsageError, match="a finer one"):
+            build(local_stage=stage, fuse=fuse)
+        return
+    network = build(local_stage=stage, fuse=fuse, width=12).eval()
+    with torch.no_grad():
+        found = network.encode_image(torch.randn(1, 3, 64, 96))
+    side = 2 ** (stage + 1)
+    assert found.local.shape == (1, 12, 64 // side, 96 // side)
+    assert found.pooled.shape == (1, 12)
+
+
+def test_an_enlarged_image_keeps_its_proportions():
+    network = build(enlarge=150).eval()
+    with torch.no_grad():
+        assert network.encode_image(torch.randn(1, 3, 64, 64)).local.shape[2:] == (10, 10)
+        assert network.encode_image(torch.randn(1, 3, 32, 64)).local.shape[2:] == (5, 10)
+
+
+@pytest.mark.parametrize("width", [None, 12])
+def test_a_phrase_is_the_weighted_sum_of_its_pieces(width):
+    """What a graph of the text encoder computes; one sentence, so report and sentence are the same."""
+    network = build(width=width).eval()
+    ids = torch.tensor([[2, 5, 6, 7, 8, 3]])
+    word = torch.tensor([[-1, 0, 0, 1, 2, -1]])
+    sentence = torch.where(word >= 0, 0, -1)
+    with torch.no_grad():
+        found = network.encode_text(ids, torch.ones_like(ids), word, sentence)
+        pieces = network.encode_pieces(ids, torch.ones_like(ids))
+    weights = torch.tensor([[0, 1, 1, 1, 1, 0]]) / 3  # pieces are summed, three words averaged
+    torch.testing.assert_close(found.report, (weights[..., None] * pieces).sum(1))
+    torch.testing.assert_close(found.report, found.sentences[:, 0])
+    torch.testing.assert_close(found.cls, pieces[:, 0])
+
+
+def test_mean_and_sum_of_words_give_a_sentence_one_direction():
+    given = texts()
+    mean, total = (build(agg_word=how).eval().encode_text(*given) for how in ("mean", "sum"))
+    cosine = torch.nn.functional.cosine_similarity(mean.sentences, total.sentences, dim=2)
+    torch.testing.assert_close(cosine, mean.sentence_mask.float())
+    reports = torch.nn.functional.cosine_similarity(mean.report[1::2], total.report[1::2], dim=1)
+    assert (reports < 1 - 1e-4).all()  # long sentences outweigh short ones in a report of sums
+
+
+def test_padding_leaves_a_report_as_it_is():
+    network = build().eval()
+    given = texts()
+    longer = [torch.nn.functional.pad(x, (0, 4), value=v) for x, v in zip(given, (0, 0, -1, -1), strict=True)]
+    with torch.no_grad():
+        short, padded = network.encode_text(*given), network.encode_text(*longer)
+    for one, other in zip(short, padded, strict=True):
+        torch.testing.assert_close(one, other)
+    assert short.sentence_mask.tolist() == [[True, k % 2 == 1] for k in range(8)]
+
+
+def test_a_report_without_words_is_zero_and_finite():
+    ids = torch.tensor([[2, 3]])
+    none = torch.full_like(ids, -1)
+    found = build().eval().encode_text(ids, torch.ones_like(ids), none, none)
+    assert not found.report.any()
+    assert not found.sentence_mask.any()
+    assert not found.word_mask.any()
+
+
+def test_similarity_is_the_cosine_of_each_phrase_with_each_place():
+    generator = torch.Generator().manual_seed(3)
+    local, phrases = torch.randn(2, 5, 3, 4, generator=generator), torch.randn(2, 3, 5, generator=generator)
+    found = similarity(local, phrases)
+    one = torch.nn.functional.cosine_similarity(local[1, :, 2, 1], phrases[1, 2], dim=0)
+    torch.testing.assert_close(found[1, 2, 2, 1], one)
+    torch.testing.assert_close(similarity(local, 7 * phrases[1])[1], found[1])
+    for wrong in (torch.zeros(3, 4), torch.zeros(3, 3, 5), torch.zeros(5)):
+        with pytest.raises(ShapeError, match="phrases do not fit"):
+            similarity(local, wrong)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [({"local_stage": 5}, "no such stage"), ({"width": 0}, "impossible size"), ({"enlarge": -1}, "impossible size")],
+    ids=str,
+)
+def test_impossible_sizes_are_refused(fields, says):
+    with pytest.raises(UsageError, match=says):
+        build(**fields)
+
+
+def test_words_that_do_not_fit_the_pieces_are_refused():
+    ids, attention, word, sentence = texts()
+    with pytest.raises(ShapeError, match="words and sentences do not fit"):
+        build().encode_text(ids, attention, word[:, :3], sentence)
+
+
+@pytest.mark.parametrize("mode", ["paper", "released"])
+def test_it_learns_eight_pairs_by_heart(mode: Mode):
+    network = build(trunk="resnet10t", fuse=True, width=12)
+    image = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    given = texts()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+
+    def losses():
+        seen, told = network.encode_image(image), network.encode_text(*given)
+        cls = told.cls if mode == "released" else None
+        local = local_loss(seen.local, told.sentences, told.sentence_mask, mode=mode, cls=cls)
+        return global_loss(seen.pooled, told.report).total + local.total, seen, told
+
+    first = losses()[0]
+    first.backward()
+    parts = [network.trunk, network.text, network.local, network.coarse, network.pooled, network.projection]
+    assert all(any(p.grad is not None and p.grad.any() for p in part.parameters()) for part in parts)
+    for _ in range(20):
+        optimizer.zero_grad()
+        loss = losses()[0]
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        last, seen, told = losses()
+    assert last < 0.1 * first.detach()
+    cosine = torch.nn.functional.normalize(seen.pooled, dim=1) @ torch.nn.functional.normalize(told.report, dim=1).T
+    cls = told.cls if mode == "released" else None
+    scores = local_scores(seen.local, told.sentences, told.sentence_mask, mode=mode, cls=cls)
+    for alike in (cosine, scores):
+        assert alike.argmax(1).tolist() == list(range(8))
+        assert alike.argmax(0).tolist() == list(range(8))

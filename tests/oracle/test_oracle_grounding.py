@@ -1,0 +1,104 @@
+"""The losses of sentence grounding and its sums over pieces again, pair by pair in NumPy, double precision."""
+
+import numpy as np
+import pytest
+import torch
+
+from textray.models.sentence_grounding import gather, owners
+from textray.training.grounding_losses import Temperatures, contrastive_pair, local_loss, local_scores
+
+TEMPERATURES = Temperatures(attention=3.0, pooling=6.0, contrastive=8.0)  # all different, none the default
+
+
+def unit(x):
+    return x / max(np.sqrt((x**2).sum()), 1e-8)
+
+
+def softmax(x):
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+def score(places, units, *, released, mean):
+    """Z of one film ``(D, M)`` and the real units ``(S, D)`` of one text."""
+    count = places.shape[1]
+    if released:
+        raw = np.array([[t @ places[:, j] for j in range(count)] for t in units])
+        raw = np.stack([softmax(raw[:, j]) for j in range(count)], 1)
+    else:
+        raw = np.array([[unit(t) @ unit(places[:, j]) for j in range(count)] for t in units])
+    total = 0.0
+    for row, told in zip(raw, units, strict=True):
+        alpha = softmax(TEMPERATURES.attention * row)
+        attended = sum(alpha[j] * places[:, j] for j in range(count))
+        total += np.exp(TEMPERATURES.pooling * (unit(attended) @ unit(told)))
+    z = np.log(total / len(units) if mean else total)
+    return z if released else z / TEMPERATURES.pooling
+
+
+def cross_entropy(scores, same):
+    """Mean over rows, each of whose right columns share equally."""
+    rows = []
+    for row, right in zip(scores, same, strict=True):
+        log_probability = row - np.log(np.exp(row).sum())
+        rows.append(-log_probability[right].mean())
+    return np.mean(rows)
+
+
+@pytest.mark.parametrize("released", [False, True], ids=["paper", "released"])
+@pytest.mark.parametrize("mean", [False, True], ids=["lse", "lme"])
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_local_loss_is_the_one_of_the_pairs(released, mean, chunk):
+    random = np.random.default_rng(4)
+    places, units = random.normal(size=(4, 5, 2, 3)), random.normal(size=(4, 3, 5))
+    cls = random.normal(size=(4, 5)) if released else None
+    real = np.array([[1, 1, 0], [1, 1, 1], [0, 1, 0], [1, 0, 1]], bool)
+    keys = np.array([7, 3, 7, 9])
+    told = [np.concatenate([units[k][real[k]], *([] if cls is None else [cls[k : k + 1]])]) for k in range(4)]
+    z = np.array([[score(v.reshape(5, 6), t, released=released, mean=mean) for t in told] for v in places])
+    given = {
+        "mode": "released" if released else "paper",
+        "cls": None if cls is None else torch.from_numpy(cls),
+        "temperatures": TEMPERATURES,
+        "aggregate": "lme" if mean else "lse",
+        "chunk": chunk,
+    }
+    found = torch.from_numpy(places), torch.from_numpy(units), torch.from_numpy(real)
+    np.testing.assert_allclose(local_scores(*found, **given), z, rtol=1e-10)
+    for targets, same in (("diagonal", np.eye(4, dtype=bool)), ("identical_text", keys[:, None] == keys)):
+        pair = local_loss(*found, **given, targets=targets, keys=torch.from_numpy(keys))
+        logits = TEMPERATURES.contrastive * z
+        assert pair.to_text.item() == pytest.approx(cross_entropy(logits, same))
+        assert pair.to_image.item() == pytest.approx(cross_entropy(logits.T, same))
+
+
+def test_a_loss_of_distinct_texts_put_in_place_is_that_of_all_of_them():
+    """What a training does whose texts repeat."""
+    generator = torch.Generator().manual_seed(1)
+    local = torch.randn(5, 4, 3, 3, generator=generator)
+    distinct = torch.randn(2, 3, 4, generator=generator)
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    which = torch.tensor([0, 1, 0, 0, 1])
+    whole = local_loss(local, distinct[which], mask[which], targets="identical_text", keys=which)
+    scores = 10 * local_scores(local, distinct, mask)[:, which]
+    torch.testing.assert_close(contrastive_pair(scores, targets="identical_text", keys=which), whole)
+
+
+@pytest.mark.parametrize("piece", ["sum", "mean"])
+@pytest.mark.parametrize("word_of", ["mean", "sum"])
+def test_pieces_make_words_and_sentences(piece, word_of):
+    """Two reports: [CLS] ab ##c d . [SEP] and [CLS] e f ##g ##h, where the first word of the second has one piece."""
+    word = np.array([[-1, 0, 0, 1, 2, -1, -1], [-1, 0, 1, 1, 1, 2, -1]])
+    sentence = np.array([[-1, 0, 0, 0, 1, -1, -1], [-1, 0, 0, 0, 0, 1, -1]])
+    pieces = np.random.default_rng(0).normal(size=(2, 7, 3))
+    words, word_mask = gather(torch.from_numpy(pieces), torch.from_numpy(word), mean=piece == "mean")
+    owner = owners(torch.from_numpy(word), torch.from_numpy(sentence))
+    sentences, sentence_mask = gather(words, owner, mean=word_of == "mean")
+    assert owner.tolist() == [[0, 0, 1], [0, 0, 1]]
+    assert word_mask.all()
+    assert sentence_mask.all()
+    fold = {"sum": np.sum, "mean": np.mean}
+    for b in range(2):
+        made = [fold[piece](pieces[b][word[b] == w], axis=0) for w in range(3)]
+        np.testing.assert_allclose(words[b], made)
+        np.testing.assert_allclose(sentences[b], [fold[word_of](np.array(made[:2]), axis=0), made[2]])

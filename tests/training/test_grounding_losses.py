@@ -1,0 +1,199 @@
+"""Losses of sentence grounding: printed values, what must not change them, what they refuse."""
+
+import math
+
+import pytest
+import torch
+
+from textray.errors import ShapeError, UsageError
+from textray.training.grounding_losses import (
+    Temperatures,
+    contrastive_pair,
+    global_loss,
+    local_loss,
+    local_scores,
+    text_keys,
+)
+
+MODES = ("paper", "released")
+
+
+def wave(shape, a, b):
+    """sin(a n + b) for n = 1, 2, ... in C order."""
+    n = torch.arange(1, math.prod(shape) + 1, dtype=torch.float64)
+    return torch.sin(a * n + b).view(shape)
+
+
+POOLED, REPORT = wave((3, 4), 0.7, 0.1), wave((3, 4), 0.9, 0.3)
+LOCAL, UNITS = wave((3, 4, 6), 0.37, 0.2), wave((3, 3, 4), 0.53, 0.4)
+MASK = torch.tensor([[True, True, False], [True, True, True], [True, False, False]])
+
+
+def near(pair):
+    return pytest.approx(pair, abs=1e-5)
+
+
+def numbers(pair):
+    return [pair.to_text.item(), pair.to_image.item()]
+
+
+def test_global_loss_has_the_values_of_the_specification():
+    assert numbers(global_loss(POOLED, REPORT)) == near([3.810291, 3.733715])
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 2, 5])
+@pytest.mark.parametrize(
+    ("mode", "pair", "total", "scores"),
+    [
+        (
+            "paper",
+            [1.075405, 0.935559],
+            9.554970,
+            [[0.229693, 0.275296, 0.195916], [0.176106, 0.296013, -0.189699], [0.245942, 0.270610, 0.170562]],
+        ),
+        (
+            "released",
+            [2.898411, 1.451163],
+            11.893581,
+            [[1.137815, 1.361454, 0.967925], [0.865416, 1.462149, -0.970858], [1.244237, 1.322660, 0.726711]],
+        ),
+    ],
+    ids=MODES,
+)
+def test_local_loss_has_the_values_of_the_specification(mode, pair, total, scores, chunk):
+    found = local_loss(LOCAL, UNITS, MASK, mode=mode, chunk=chunk)
+    assert numbers(found) == near(pair)
+    assert (found.total + global_loss(POOLED, REPORT).total).item() == near(total)
+    assert local_scores(LOCAL, UNITS, MASK, mode=mode, chunk=chunk).tolist() == [near(row) for row in scores]
+
+
+def test_eq_1_as_printed_tells_nothing_apart_and_ours_does():
+    """As printed, its sum runs over matched pairs: constant where they are equally alike, whatever the others are."""
+
+    def printed(image, text):
+        alike = (image * text).sum(1)
+        return (alike.logsumexp(0) - alike.mean()).item()
+
+    eye = torch.eye(3)
+    assert printed(eye, eye) == pytest.approx(math.log(3))
+    assert printed(10 * eye, eye) == pytest.approx(math.log(3))
+    same = torch.ones(3, 3)  # every report fits every film equally well
+    assert printed(same, same) == pytest.approx(math.log(3))
+    assert global_loss(same, same).to_text.item() == pytest.approx(math.log(3))
+    assert global_loss(eye, eye).to_text.item() < 1e-3
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_order_of_places_and_padding_change_nothing(mode):
+    wanted = local_scores(LOCAL, UNITS, MASK, mode=mode)
+    torch.testing.assert_close(local_scores(LOCAL[..., [3, 0, 5, 1, 4, 2]], UNITS, MASK, mode=mode), wanted)
+    torch.testing.assert_close(local_scores(LOCAL.unflatten(2, (2, 3)), UNITS, MASK, mode=mode), wanted)
+    longer = torch.cat([UNITS, torch.full((3, 2, 4), 50.0)], 1)
+    padded = torch.nn.functional.pad(MASK, (0, 2))
+    torch.testing.assert_close(local_scores(LOCAL, longer, padded, mode=mode), wanted)
+
+
+def test_swapped_sides_transpose_the_global_loss():
+    forth, back = global_loss(POOLED, REPORT), global_loss(REPORT, POOLED)
+    assert numbers(forth) == pytest.approx(numbers(back)[::-1])
+
+
+def test_length_of_image_features_matters_in_the_released_mode_only():
+    lengths = torch.tensor([0.5, 7.0, 3.0], dtype=torch.float64)[:, None]
+    assert numbers(global_loss(POOLED * lengths, REPORT)) == pytest.approx(numbers(global_loss(POOLED, REPORT)))
+    scaled, wanted = (local_scores(3 * LOCAL, UNITS, MASK), local_scores(LOCAL, UNITS, MASK))
+    torch.testing.assert_close(scaled, wanted)
+    released = [local_scores(k * LOCAL, UNITS, MASK, mode="released") for k in (1, 3)]
+    assert (released[0] - released[1]).abs().max() > 1e-3
+
+
+def test_one_sentence_without_cls_attends_evenly_in_the_released_mode():
+    one, mask = UNITS[:, :1], MASK[:, :1]
+    r = torch.nn.functional.cosine_similarity(LOCAL.mean(2)[:, None], one[:, 0][None], dim=2)
+    torch.testing.assert_close(local_scores(LOCAL, one, mask, mode="released"), 5 * r)
+    with_cls = local_scores(LOCAL, one, mask, mode="released", cls=REPORT)
+    both = torch.stack([one[:, 0], REPORT], 1)
+    torch.testing.assert_close(with_cls, local_scores(LOCAL, both, torch.ones(3, 2, dtype=torch.bool), mode="released"))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mean_over_units_favours_no_long_text(mode):
+    """A text that says its one sentence three times scores as the one that says it once."""
+    thrice = UNITS[:1, :1].expand(3, 3, 4)
+    several = torch.tensor([[True, False, False], [True, True, False], [True, True, True]])
+    mean = local_scores(LOCAL, thrice, several, mode=mode, aggregate="lme")
+    torch.testing.assert_close(mean, mean[:, :1].expand(3, 3))
+    summed = local_scores(LOCAL, thrice, several, mode=mode)
+    gained = torch.full((3,), math.log(3) / (5 if mode == "paper" else 1), dtype=torch.float64)
+    torch.testing.assert_close(summed[:, 2] - summed[:, 0], gained)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_chunks_change_neither_loss_nor_gradient(mode, chunk):
+    gradients = []
+    for size in (None, chunk):
+        given = [LOCAL.clone().requires_grad_(), UNITS.clone().requires_grad_()]
+        local_loss(*given, MASK, mode=mode, chunk=size).total.backward()
+        gradients.append([x.grad for x in given])
+    assert all(gradient.abs().max() > 0 for gradient in gradients[0])
+    assert not gradients[0][1][~MASK].any()  # padding learns nothing
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_half_precision_is_widened(mode):
+    with torch.autocast("cpu", torch.bfloat16):
+        found = local_scores(LOCAL.bfloat16(), UNITS.bfloat16(), MASK, mode=mode)
+    assert found.dtype == torch.float32
+    rounded = local_scores(LOCAL.bfloat16().float(), UNITS.bfloat16().float(), MASK, mode=mode)
+    torch.testing.assert_close(found, rounded)
+
+
+def test_one_pair_has_no_loss():
+    pair = local_loss(LOCAL[:1], UNITS[:1], MASK[:1])
+    assert numbers(pair) == [0, 0]
+    assert numbers(global_loss(POOLED[:1], REPORT[:1])) == [0, 0]
+
+
+def test_equal_texts_are_not_negatives_of_each_other():
+    keys = text_keys(["Left lung.", " left  LUNG.", "Right lung."])
+    assert keys[0] == keys[1] != keys[2]
+    scores = torch.tensor([[9.0, 9, 0], [9, 9, 0], [0, 0, 9]])
+    assert contrastive_pair(scores).to_text > 0.4
+    pair = contrastive_pair(scores, targets="identical_text", keys=keys)
+    floor = 2 / 3 * math.log(2)  # two right answers share what is right
+    assert numbers(pair) == pytest.approx([floor, floor], abs=1e-3)
+    unlike = contrastive_pair(scores, targets="identical_text", keys=torch.arange(3))
+    assert unlike == contrastive_pair(scores)
+
+
+def test_keys_are_the_same_on_every_machine():
+    assert text_keys(["left lung"]).tolist() == [6129734923812329648]
+
+
+def test_temperatures_multiply():
+    """Ten times the temperature, a tenth of the multiplier: the scores of a fitted batch fall."""
+    assert global_loss(torch.eye(3), torch.eye(3), temperatures=Temperatures(contrastive=0.1)).to_text > 1
+    assert global_loss(torch.eye(3), torch.eye(3), temperatures=Temperatures(contrastive=100)).to_text < 1e-6
+
+
+def test_what_does_not_fit_is_refused():
+    with pytest.raises(ShapeError, match="films and reports"):
+        global_loss(POOLED, REPORT[:2])
+    with pytest.raises(ShapeError, match="not as many"):
+        local_loss(LOCAL[:2], UNITS, MASK)
+    with pytest.raises(ShapeError, match="places and units"):
+        local_loss(LOCAL, UNITS[..., :3], MASK)
+    with pytest.raises(ShapeError, match="no unit"):
+        local_loss(LOCAL, UNITS, torch.zeros_like(MASK))
+    with pytest.raises(ShapeError, match="square"):
+        contrastive_pair(torch.zeros(2, 3))
+    with pytest.raises(ShapeError, match="one a text"):
+        contrastive_pair(torch.zeros(3, 3), targets="identical_text", keys=torch.arange(2))
+    with pytest.raises(UsageError, match="keys=text_keys"):
+        global_loss(POOLED, REPORT, targets="identical_text")
+    with pytest.raises(UsageError, match="released mode only"):
+        local_loss(LOCAL, UNITS, MASK, cls=REPORT)
+    with pytest.raises(UsageError, match="1 or more"):
+        local_loss(LOCAL, UNITS, MASK, chunk=0)
