@@ -87,6 +87,7 @@ def facts():
     protocol = {
         "grid": list(GRID), "sigma": 1.0, "margin": 0, "thresholds": [0.1, 0.2, 0.3, 0.4, 0.5],
         "empty_prediction": "zero", "per_box": False, "training_masks": 24,
+        "training_masks_scored": True,
     }  # fmt: skip
     data = {"name": "qata_cov19", "split": "train", "split_by": None, "kind": "caption", "ids_sha256": "ab" * 32}
     model = {"name": "pointer", "version": "1", "sha256": "cd" * 32}
@@ -157,6 +158,7 @@ def test_page_and_files_belong_together_and_say_what_each_row_is(done):
         assert f"| {row} |" in page
         assert f"- `{row}`: " in page
     assert "Never compare a score under `minmax` with one under `none`" in page
+    assert "the very masks that are scored" in page  # split train
     assert json.loads((out / "summary.json").read_text()) == summary
 
 
@@ -303,3 +305,5 @@ def test_ms_cxr_is_scored_only_where_its_patients_were_left_out(make_grounding_b
     assert headline(summary, "mirrored")["pointing"] == headline(summary, "shuffled")["pointing"] == 0
     assert headline(summary, "mirrored")["cnr_signed"] < 0 < headline(summary, "model")["cnr_signed"]
     assert "test alone" in summary["not_computed"]["mean_mask"]
+    for name in ("summary.json", "summary.md"):  # which are pasted elsewhere, and the sentences may not be
+        assert "opacity" not in (tmp_path / "out" / name).read_text()

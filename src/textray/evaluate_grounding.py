@@ -7,7 +7,6 @@ says what each row is. Results: ``cases.csv``, ``summary.json`` and ``summary.md
 
 from __future__ import annotations
 
-import logging
 import shlex
 import time
 from collections import Counter
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from textray import __version__, registry
-from textray.data.base import check_split, fingerprint, open_reader
+from textray.data.base import fingerprint, open_reader
 from textray.data.exclusion import refuse_unless_excluded
 from textray.data.mean_masks import MeanMasks, mean_masks
 from textray.data.phrases import PhraseReader, PhraseSample, phrases
@@ -40,9 +39,8 @@ from textray.metrics.grounding_page import grounding_page
 from textray.metrics.score_map import SIGMA, Normalise, check_normalise
 from textray.provenance import git_state
 
-log = logging.getLogger(__name__)
-
 _SHOWN_PHRASES = 8
+_OF_TRAIN = ("train", "inner", "fit")
 
 
 def evaluate(
@@ -113,7 +111,7 @@ def evaluate(
         refuse_unless_excluded(reader, bundle.provenance, data)
     check_writable(out)
     asked = kind or registry.dataset(data).phrase_kinds[0]
-    means, reason = _means(cast(PhraseReader, reader), data, split, asked, samples, bundle)
+    means, reason = _means(cast(PhraseReader, reader), data, asked, samples, bundle)
     facts: dict[str, Any] = {
         "textray": __version__,
         "task": "grounding",
@@ -135,6 +133,7 @@ def evaluate(
             "empty_prediction": rule,
             "per_box": per_box,
             "training_masks": None if means is None else means.count,
+            "training_masks_scored": means is not None and split in _OF_TRAIN,
         },
         "not_computed": {} if reason is None else {str(row): reason for row in (Row.MEAN_PHRASE, Row.MEAN_MASK)},
         "command": _command(
@@ -194,7 +193,11 @@ def score(
         "images_without_patient": len({sample.image_path for sample in kept if sample.patient_id is None}),
         "left_out": {"empty_truth": len(found.without_truth), "sides_not_turned": len(found.without_sides)},
         "classes": dict(sorted(classes.items())),
-        "wordings": {"different": len(wordings), "most_frequent": dict(wordings.most_common(_SHOWN_PHRASES))},
+        "wordings": {
+            "different": len(wordings),
+            # Sentences of radiologists stay out of what is pasted elsewhere: their data sets may not be passed on.
+            "most_frequent": {} if facts["data"]["kind"] == "phrase" else dict(wordings.most_common(_SHOWN_PHRASES)),
+        },
         "estimator": intervals.ESTIMATOR,
         "draws": intervals.DRAWS,
         "seed": intervals.SEED,
@@ -222,7 +225,6 @@ _UNASKED = {
 def _means(
     reader: PhraseReader,
     data: str,
-    split: str,
     kind: str,
     samples: Sequence[PhraseSample],
     bundle: GroundingBundle | None,
@@ -238,8 +240,6 @@ def _means(
         return None, error.what
     if not training:
         return None, f"the training part of {data} holds no phrase"
-    if check_split(split) in ("train", "inner", "fit"):
-        log.warning("the mean masks are learnt from phrases that are scored, since split %s is part of train", split)
     grid = evaluation_grid(None if bundle is None else bundle.preprocess)
     return mean_masks(training, grid, (sample.phrase for sample in samples)), None
 

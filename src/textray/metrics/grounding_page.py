@@ -109,11 +109,17 @@ def _protocol_lines(summary: Mapping[str, Any]) -> list[str]:
     lines += [f"  neighbour to the same grid, boxes of a phrase joined; border left out: {protocol['margin']} pixels."]
     lines += [f"- Contrast (`cnr`) of the truth as: {contrast}. `pointing`: the highest pixel lies inside the truth."]
     lines += [f"- Training masks behind the mean masks: {protocol['training_masks'] or 'none'}."]
+    if protocol["training_masks_scored"]:
+        lines += [
+            "  The split is part of train, so they hold the very masks that are scored: these two floors are too high."
+        ]
     lines += [
         f"- Left out of every row: {left['empty_truth']} phrases with nothing true on the grid, "
         f"{left['sides_not_turned']} whose sides cannot be turned to those that the network knows."
     ]
-    lines += [f"- {wordings['different']} different phrases; the most frequent:"]
+    lines += [
+        f"- {wordings['different']} different phrases{'; the most frequent:' if wordings['most_frequent'] else '.'}"
+    ]
     return lines + [f"  - {count} × `{phrase}`" for phrase, count in wordings["most_frequent"].items()]
 
 
