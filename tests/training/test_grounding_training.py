@@ -1,0 +1,273 @@
+"""Training of sentence grounding: what is right for a film, pairs learnt by heart, one process and two, resuming."""
+
+import json
+import multiprocessing
+import os
+import socket
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("lightning")
+from lightning import Trainer  # noqa: E402
+from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
+
+from textray.data.grounding_module import GroundingData  # noqa: E402
+from textray.data.report_words import Said  # noqa: E402
+from textray.errors import UsageError  # noqa: E402
+from textray.models.sentence_grounding import SentenceGrounding, SentenceGroundingConfig  # noqa: E402
+from textray.nn.text_trunk import BertSizes, TextTrunkConfig  # noqa: E402
+from textray.records import Zones  # noqa: E402
+from textray.text.grammar import sentence  # noqa: E402
+from textray.text.tokens import WordPiece, build_vocabulary, pad  # noqa: E402
+from textray.training.grounding import GroundingTask  # noqa: E402
+from textray.training.grounding_targets import entailed, entailed_pair, keys_of, retrieval  # noqa: E402
+
+ZONES = [Zones.from_index(index) for index in (1, 2, 4, 8, 16, 32, 9, 18)]
+CAPTIONS = [tuple(sentence(zones).rstrip(".").split(", ")) for zones in ZONES]
+
+
+def network(seed=0, dropout=0.0):
+    torch.manual_seed(seed)
+    own = BertSizes(pieces=512, width=32, layers=1, heads=2, feed_forward=64, positions=97)
+    config = SentenceGroundingConfig(
+        trunk="convnext_atto",
+        enlarge=None,
+        width=32,
+        text=TextTrunkConfig(encoder="own", last_layers=1, dropout=dropout, own=own),
+    )
+    return SentenceGrounding(config)
+
+
+def pairs(count=8):
+    """A batch of bright patches and their captions, each of another place."""
+    pieces = WordPiece(build_vocabulary([text for caption in CAPTIONS for text in caption], 512))
+    batch = pad([pieces.encode(caption) for caption in CAPTIONS[:count]])
+    image = np.random.default_rng(0).normal(0, 0.1, (count, 3, 32, 32)).astype(np.float32)
+    for row, zones in enumerate(ZONES[:count]):
+        for zone in np.flatnonzero(zones.present):
+            image[row, :, 10 * (zone % 3) : 10 * (zone % 3) + 10, 16 * (zone // 3) : 16 * (zone // 3) + 16] += 2.0
+    says = [frozenset(caption) for caption in CAPTIONS[:count]]
+    return {
+        "image": torch.from_numpy(image),
+        "ids": torch.from_numpy(batch.ids),
+        "attention": torch.from_numpy(batch.attention),
+        "word": torch.from_numpy(batch.word),
+        "sentence": torch.from_numpy(batch.sentence),
+        "said": [Said(caption, says[i], says[i]) for i, caption in enumerate(CAPTIONS[:count])],
+        "image_id": [str(i) for i in range(count)],
+        "index": torch.arange(count),
+    }
+
+
+def test_a_text_is_right_for_every_film_that_it_is_true_of():
+    said = [
+        Said((), frozenset({"left lower"}), frozenset({"left lower", "unilateral"})),
+        Said((), frozenset({"bilateral", "left lower"}), frozenset({"left lower", "right lower", "bilateral"})),
+    ]
+    assert entailed(said).tolist() == [[True, False], [True, True]]
+    scores = torch.tensor([[2.0, 1.0], [0.5, 3.0]])
+    rows, columns = scores.log_softmax(1), scores.log_softmax(0)
+    found = entailed_pair(scores, entailed(said))
+    torch.testing.assert_close(found.to_text, -(rows[0, 0] + (rows[1, 0] + rows[1, 1]) / 2) / 2)
+    torch.testing.assert_close(found.to_image, -((columns[0, 0] + columns[1, 0]) / 2 + columns[1, 1]) / 2)
+
+
+def test_texts_that_say_the_same_have_one_key_whatever_their_words():
+    facts = frozenset({"left lower", "unilateral"})
+    keys = keys_of([Said(("a",), facts, facts), Said(("b", "c"), facts, facts), Said(("a",), frozenset({"x"}), facts)])
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_retrieval_counts_films_whose_own_report_is_nearest():
+    films = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.1, 1.0], [1.0, 0.1]])
+    reports = torch.tensor([[3.0, 0.0], [0.0, 1.0], [0.0, 1.0], [-1.0, 0.0]])
+    assert retrieval(films, reports, torch.tensor([7, -5, -5, 3])) == 0.75
+
+
+@pytest.mark.parametrize(
+    ("mode", "unit", "targets"),
+    [
+        ("paper", "sentence", "identical_text"),
+        ("released", "word", "diagonal"),
+        pytest.param("paper", "report", "entailed", marks=pytest.mark.slow),
+    ],
+)
+def test_pairs_are_learnt_by_heart(mode, unit, targets):
+    net, batch = network(), pairs()
+    task = GroundingTask(net, mode=mode, local_unit=unit, targets=targets)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    first = None
+    for _ in range(40):
+        loss = task.losses(task(batch)).total
+        optimizer.zero_grad()
+        loss.backward()
+        if first is None:
+            first = loss.item()
+            reached = {
+                name.partition(".")[0] for name, p in net.named_parameters() if p.grad is not None and p.grad.any()
+            }
+            assert reached == {"trunk", "text", "local", "pooled"}
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+    assert loss.item() < first / 4
+    with torch.no_grad():
+        found = task(batch)
+    scores = torch.nn.functional.normalize(found.films) @ torch.nn.functional.normalize(found.reports).T
+    assert scores.argmax(1).tolist() == list(range(8))
+    assert retrieval(found.films, found.reports, keys_of(batch["said"])) == 1
+
+
+def gradients(task, batch):
+    loss = task.training_step(batch, 0)
+    loss.backward()
+    return loss.detach(), {name: p.grad for name, p in task.network.named_parameters()}
+
+
+def share_of(rank, ranks, port, target, queue):
+    """One of several processes: its part of the batch, gradients averaged as by DDP."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=ranks)
+    task = GroundingTask(network(), targets=target)
+    task.log = lambda *_, **__: None
+    batch = {key: value[rank::ranks] for key, value in pairs(6).items()}
+    if rank == 0:  # texts of one process may be shorter than those of another
+        most = int(batch["attention"].sum(1).max())
+        batch |= {key: batch[key][:, :most] for key in ("ids", "attention", "word", "sentence")}
+    loss, found = gradients(task, batch)
+    for value in found.values():
+        torch.distributed.all_reduce(value)
+        value /= ranks
+    if rank == 0:
+        queue.put((float(loss) / ranks, {name: value.numpy() for name, value in found.items()}))
+        queue.close()
+        queue.join_thread()
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_loss_and_the_gradient_of_one():
+    targets = "entailed"  # the one for which the other process's texts must be known
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    runs = [context.Process(target=share_of, args=(rank, 2, port, targets, queue)) for rank in range(2)]
+    for run in runs:
+        run.start()
+    loss, found = queue.get(timeout=600)
+    for run in runs:
+        run.join(60)
+        assert run.exitcode == 0
+    task = GroundingTask(network(), targets=targets)
+    task.log = lambda *_, **__: None
+    expected, whole = gradients(task, pairs(6))
+    assert loss == pytest.approx(float(expected), rel=1e-5)
+    assert found.keys() == whole.keys()
+    for name, value in whole.items():
+        torch.testing.assert_close(torch.from_numpy(found[name]), value, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def fit(folder, epochs, *, checkpoint=None, seed=0, **settings):
+    data = GroundingData(
+        "phantom",
+        size=(32, 32),
+        batch_size=4,
+        workers=0,
+        limit=8,
+        paraphrase=0.5,
+        cache=str(folder / "cache"),
+        seed=seed,
+    )
+    task = GroundingTask(network(dropout=0.1), lr=1e-3, targets="entailed", **settings)
+    name = f"last-{epochs}-{checkpoint is not None}"
+    saved = ModelCheckpoint(dirpath=folder, filename=name, save_on_train_epoch_end=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Lightning's advice on workers
+        trainer = Trainer(
+            max_epochs=2, logger=False, callbacks=[saved], enable_progress_bar=False, enable_model_summary=False,
+            accelerator="cpu", gradient_clip_val=0.25, limit_train_batches=2,
+        )  # fmt: skip
+        trainer.fit_loop.max_epochs = epochs
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
+    return task, trainer, folder / f"{name}.ckpt"
+
+
+def test_a_resumed_training_is_the_same_to_the_bit(tmp_path):
+    whole, trainer, path = fit(tmp_path, 2)
+    assert {"inner/loss", "inner/global", "inner/local", "inner/retrieval"} <= trainer.callback_metrics.keys()
+    _, _, half = fit(tmp_path, 1)
+    resumed, _, _ = fit(tmp_path, 2, checkpoint=half)
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(resumed.network.state_dict()[name], value), name
+    facts = torch.load(path, weights_only=True)["textray"]
+    assert facts["task"] == "grounding"
+    assert facts["network"] == "sentence_grounding"
+    assert facts["vocabulary"][:2] == ["[PAD]", "[UNK]"]
+    assert facts["aggregation"] == {"piece": "sum", "word": "mean", "sentence": "mean"}
+    assert facts["most_pieces"] == 97
+    assert facts["data"]["laterality"] == "viewer"
+    assert facts["data"]["sentences"] == "clauses"
+    assert "excluded_patients" not in facts["data"]
+    assert SentenceGroundingConfig(**facts["config"] | {"text": whole.network.config.text}) == whole.network.config
+
+
+def test_a_text_encoder_that_is_too_small_is_refused(tmp_path):
+    data = GroundingData("phantom", size=(32, 32), most_pieces=128, limit=2, workers=0, cache=str(tmp_path))
+    task = GroundingTask(network())
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", max_epochs=1)
+    with pytest.raises(UsageError, match="longer than the text encoder"):
+        trainer.fit(task, datamodule=data)
+
+
+def test_a_loss_without_weight_is_refused():
+    with pytest.raises(UsageError, match="weights of the losses"):
+        GroundingTask(network(), global_weight=0.0, local_weight=0.0)
+
+
+RECIPE = """\
+task: grounding
+trainer:
+  enable_progress_bar: false
+data:
+  data: phantom
+  size: [32, 32]
+  batch_size: 4
+  limit: 8
+  workers: 0
+model:
+  network:
+    class_path: textray.models.sentence_grounding.SentenceGrounding
+    init_args:
+      config:
+        trunk: efficientnet_lite0
+        enlarge: null
+        text:
+          encoder: own
+          last_layers: 1
+          own: {pieces: 512, width: 32, layers: 1, heads: 2, feed_forward: 64, positions: 97}
+"""
+
+
+@pytest.mark.slow
+def test_the_command_trains_and_goes_on(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    environment = os.environ | {"TEXTRAY_CACHE": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": ""}
+    for epochs in (1, 2):
+        words = ["train", "--config", "tiny.yaml", "--out", "run", f"--trainer.max_epochs={epochs}"]
+        code = f"import sys; from textray.cli import main; sys.argv = ['textray', *{words!r}]; main()"
+        run = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
+        )
+        assert run.returncode == 0, run.stdout + run.stderr
+        assert json.loads((tmp_path / "run" / "run.json").read_text())["resumed"] is (epochs == 2)
+        for name in ("last", "best"):
+            facts = torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=True)["textray"]
+            assert facts["task"] == "grounding"
+        assert facts["epoch"] <= epochs
