@@ -26,7 +26,7 @@ def evaluate(
     task: Annotated[Task, typer.Option(help="Masks of a segmenter, or maps of phrases.")] = Task.SEGMENTATION,
     text_mode: Annotated[
         list[str] | None,
-        typer.Option(help="oracle, none, shuffled or generated; may be repeated.  [default: oracle, none]"),
+        typer.Option(help="oracle, none, shuffled or generated; may be repeated.", show_default="oracle, none"),
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
@@ -44,17 +44,17 @@ def evaluate(
     ] = None,
     normalise: Annotated[
         list[str] | None,
-        typer.Option(help="Grounding: minmax, none or clamp; may be repeated.  [default: minmax, none]"),
+        typer.Option(help="Grounding: minmax, none or clamp; may be repeated.", show_default="minmax, none"),
     ] = None,
     sigma: Annotated[
-        float | None, typer.Option(help="Grounding: smoothing in cells of the map.  [default: 1.5]")
+        float | None, typer.Option(help="Grounding: smoothing in cells of the map.", show_default="1.5")
     ] = None,
     margin: Annotated[
-        int | None, typer.Option(help="Grounding: border left out of every measure, of 224 pixels.  [default: 0]")
+        int | None, typer.Option(help="Grounding: border left out of every measure, of 224 pixels.", show_default="0")
     ] = None,
     empty_prediction: Annotated[
         str | None,
-        typer.Option(help="Grounding: a threshold that marks nothing scores zero, or skip it.  [default: zero]"),
+        typer.Option(help="Grounding: a threshold that marks nothing scores zero, or skip it.", show_default="zero"),
     ] = None,
     per_box: Annotated[bool, typer.Option("--per-box", help="Grounding: contrast of each box by itself.")] = False,
     floors_only: Annotated[
