@@ -138,7 +138,7 @@ MODELS = {
             name="sentence_grounding",
             task="grounding",
             reads=("image", "text"),
-            paper="Yang et al.: Multimodal self-supervised learning for lesion localization, ISBI 2024",
+            paper="Yang et al.: Multimodal self-supervised learning for lesion localization, arXiv:2401.01524, 2024",
             card="docs/models/sentence_grounding.md",
             forms=(
                 FormRow(

@@ -33,7 +33,6 @@ def texts(count=8):
     return ids, attention, word, sentence
 
 
-@pytest.mark.slow
 def test_the_papers_form_has_its_sizes():
     with torch.device("meta"):
         network = SentenceGrounding()

@@ -1,6 +1,6 @@
 r"""Sentence grounding: an image's sub-regions and a report's sentences in one space, learnt without a mask.
 
-Source: Yang et al.: Multimodal self-supervised learning for lesion localization, ISBI 2024.
+Source: Yang et al.: Multimodal self-supervised learning for lesion localization, arXiv:2401.01524, 2024.
 
 The idea: an image trunk gives one vector for the film and one for each place of a grid, a language model gives one for
 the report and one for each of its sentences, and contrastive losses bring together what belongs together
