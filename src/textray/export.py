@@ -76,6 +76,12 @@ def export(
     out = Path(out)
     check_out(out)
     facts, network = read_checkpoint(checkpoint, *average)
+    if registry.model(facts["network"]).task != "segmentation":
+        raise UsageError(
+            f"{facts['network']} does not segment",
+            expected="a segmentation network",
+            do="Use textray.export_grounding.export_grounding, as textray export does",
+        )
     writes = isinstance(network, SelfGuided)
     if text_free == "generated" and not writes:
         raise UsageError(
@@ -180,15 +186,37 @@ def write_graph(network: Network, path: Path, preprocess: Preprocess, text: Sequ
     with torch.inference_mode():
         carried(*inputs)  # tells which outputs there are
     batch = torch.export.Dim("B", min=1, max=4096)
+    write_onnx(carried, inputs, path, inputs=names, outputs=carried.names, dynamic=tuple({0: batch} for _ in inputs))
+
+
+def write_onnx(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    path: Path,
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    dynamic: tuple[dict[int, Any], ...],
+) -> None:
+    """Write a module as an ONNX graph.
+
+    Args:
+        module: What to write; it is put into evaluation mode.
+        example: Tensors that it is traced with.
+        path: The file.
+        inputs: Names of its inputs.
+        outputs: Names of its outputs.
+        dynamic: Of each input the axes of free length.
+    """
     with warnings.catch_warnings(), _silent("onnxscript"):
         warnings.simplefilter("ignore")  # remarks of the exporter about its own parts; parity is checked after
         torch.onnx.export(
-            carried.eval(),
-            inputs,
+            module.eval(),
+            example,
             str(path),
-            input_names=names,
-            output_names=list(carried.names),
-            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=dynamic,
             opset_version=_OPSET,
             dynamo=True,
             external_data=False,

@@ -15,8 +15,8 @@ from textray.errors import UsageError
 from textray.models.base import Network
 
 _PREFIX = "network."  # of the network's tensors among those of the task
-_SAME = ("network", "form", "config", "text_encoder", "max_tokens")
-_SAME_DATA = ("name", "preprocess", "captions")
+_SAME = ("network", "form", "config", "text_encoder", "max_tokens", "vocabulary", "aggregation", "most_pieces")
+_SAME_DATA = ("name", "preprocess", "captions", "sentences")
 
 
 def read_checkpoint(path: str | Path, *others: str | Path) -> tuple[dict[str, Any], Network]:
@@ -46,6 +46,15 @@ def read_checkpoint(path: str | Path, *others: str | Path) -> tuple[dict[str, An
     network.load_state_dict({k: v / count if v.is_floating_point() else v for k, v in tensors.items()})
     round_to_half(network)
     return facts, network.eval()
+
+
+def task_of(path: str | Path) -> str:
+    """What the network of a checkpoint does; ``segmentation`` where the file does not say, or is none."""
+    try:
+        facts = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["textray"]
+        return str(registry.model(facts["network"]).task)
+    except Exception:  # whoever reads it whole says what is wrong with it
+        return "segmentation"
 
 
 def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

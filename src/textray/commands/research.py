@@ -48,7 +48,8 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
     samples: Annotated[Path | None, typer.Option(help="Folder of images for the parity check.")] = None,
     scores: Annotated[
-        list[Path] | None, typer.Option(help="summary.json of textray evaluate, for the model card; may be repeated.")
+        list[Path] | None,
+        typer.Option(help="summary.json of textray evaluate, for the model card (grounding: summary.md); repeatable."),
     ] = None,
     text_encoder: Annotated[Path | None, typer.Option(help="Folder of the frozen text encoder.")] = None,
     text_free: Annotated[
@@ -60,6 +61,16 @@ def export(
     ] = None,
 ) -> None:
     """Write a bundle from a checkpoint; fails unless ONNX and torch agree."""
+    if registry.load("textray.trained:task_of")(checkpoint) == "grounding":
+        if text_encoder is not None or text_free is not None:
+            raise UsageError(
+                "--text-encoder and --text-free are of networks that segment",
+                came="a checkpoint of a grounding network",
+            )
+        ground = registry.load("textray.export_grounding:export_grounding")
+        ground(checkpoint, out, samples=samples, scores=scores or (), average=average or ())
+        note(f"Bundle: {shown(out)}")
+        return
     run = registry.load("textray.export:export")
     run(
         checkpoint,

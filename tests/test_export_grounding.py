@@ -1,0 +1,186 @@
+"""From a checkpoint of a grounding training to weights that `textray ground` uses."""
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from dataclasses import asdict  # noqa: E402
+
+from textray.errors import BundleError, UsageError  # noqa: E402
+from textray.export_grounding import check_grounding, export_grounding, store_half  # noqa: E402
+from textray.inference.grounding_bundle import GroundingBundle  # noqa: E402
+from textray.inference.localizer import Localizer  # noqa: E402
+from textray.io.read import from_array  # noqa: E402
+from textray.models.sentence_grounding import SentenceGrounding, SentenceGroundingConfig  # noqa: E402
+from textray.nn.text_trunk import BertSizes, TextTrunkConfig  # noqa: E402
+from textray.preprocess import Preprocess  # noqa: E402
+from textray.text.tokens import Aggregation, build_vocabulary, pad  # noqa: E402
+from textray.trained import read_checkpoint, task_of  # noqa: E402
+
+SIZES = BertSizes(pieces=160, width=16, layers=1, heads=2, feed_forward=32, positions=40)
+CONFIG = SentenceGroundingConfig(
+    trunk="efficientnet_lite0.ra_in1k",
+    enlarge=None,
+    width=24,
+    text=TextTrunkConfig(encoder="own", last_layers=1, own=SIZES),
+)
+TEXTS = ["bilateral pulmonary infection, two infected areas, lower left lung and upper right lung.", "opacity"]
+
+
+def checkpoint(path, seed=0, **changes):
+    """A checkpoint as a grounding training writes it, of a network with random weights."""
+    torch.manual_seed(seed)
+    network = SentenceGrounding(CONFIG)
+    facts = {
+        "version": "0.1.0",
+        "task": "grounding",
+        "network": "sentence_grounding",
+        "form": "paper",
+        "config": asdict(CONFIG),
+        "text_encoder": "own",
+        "max_tokens": 0,
+        "vocabulary": list(build_vocabulary(TEXTS, 160)),
+        "lower": True,
+        "most_pieces": 32,
+        "aggregation": asdict(Aggregation()),
+        "mode": "paper",
+        "targets": "identical_text",
+        "local_unit": "sentence",
+        "data": {
+            "name": "qata_cov19",
+            "laterality": "viewer",
+            "preprocess": Preprocess(size=(64, 96)).to_dict(),
+            "sentences": "clauses",
+            "images": {"fit": 5, "inner": 2},
+            "seed": 3,
+            "excluded_patients": {"sha256": "ab" * 32, "count": 7},
+        },
+        "epoch": 2,
+        "max_epochs": 4,
+        "started": False,
+        **changes,
+    }
+    state = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"textray": facts, "state_dict": state}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    path = checkpoint(folder / "run/checkpoints/best.ckpt")
+    return path, export_grounding(path, folder / "mine")
+
+
+@pytest.mark.slow
+def test_the_bundle_says_what_the_network_says(exported):
+    path, bundle = exported
+    _, network = read_checkpoint(path)
+    localizer = Localizer(bundle, threads=1)
+    rng = np.random.default_rng(0)
+    image = from_array(rng.random((80, 70), np.float32))
+    batch = pad([localizer.read(text) for text in TEXTS])
+    assert batch.sentence.max() == 2  # the caption's three clauses
+    with torch.inference_mode():
+        parts = (torch.from_numpy(part) for part in (batch.ids, batch.attention, batch.word, batch.sentence))
+        report = network.encode_text(*parts).report
+        wanted = network(torch.from_numpy(bundle.preprocess.apply(image)[None]), report).numpy()
+    found = localizer.maps(bundle.preprocess.apply(image)[None], localizer.embed(TEXTS))
+    assert found.shape == (1, 2, 4, 6) == (1, 2, *bundle.map_size)
+    np.testing.assert_allclose(found, wanted, atol=3e-4)  # kernels with norms folded in are rounded once more
+    assert found.std() > 1e-3
+    located = localizer.locate(image, [TEXTS[0]], laterality="patient")
+    assert located[0].told.startswith("bilateral pulmonary infection, two infected areas, lower right lung")
+
+
+@pytest.mark.slow
+def test_the_bundle_holds_half_precision_what_is_known_and_nothing_else(exported):
+    import onnx
+
+    path, bundle = exported
+    parameters = sum(p.numel() for p in SentenceGrounding(CONFIG).parameters())
+    assert bundle.size_bytes < 2 * 2 * parameters * 1.35  # twice, and what is not parameters
+    for name in ("image.onnx", "text.onnx"):
+        graph = onnx.load(str(bundle.folder / name)).graph
+        wide = [t.name for t in graph.initializer if t.data_type == onnx.TensorProto.FLOAT and len(t.dims) > 1]
+        assert wide == []
+    assert bundle.provenance["excluded_patients"] == {"sha256": "ab" * 32, "count": 7}
+    assert (bundle.model, bundle.name, bundle.text.sentences) == ("sentence_grounding", "mine", "clauses")
+    assert str(bundle.text.laterality) == "viewer"
+    card = (bundle.folder / "README.md").read_text()
+    assert "Patients left out of the training: 7" in card
+    assert "4×6 cells" in card
+    assert "targets `identical_text`" in card
+    assert str(path) not in card + json.dumps(bundle.provenance)
+
+
+@pytest.mark.slow
+def test_other_weights_than_torchs_do_not_pass(exported):
+    _, bundle = exported
+    torch.manual_seed(1)
+    with pytest.raises(BundleError, match="disagree"):
+        check_grounding(bundle, SentenceGrounding(CONFIG).eval(), [from_array(np.eye(64, dtype=np.float32))])
+
+
+@pytest.mark.slow
+def test_the_command_finds_the_task_by_itself(cli, exported, tmp_path, film):
+    path, bundle = exported
+    result = cli("export", path, "--out", tmp_path / "mine")
+    assert result.code == 0, result.err
+    assert GroundingBundle.load(tmp_path / "mine").sha256 == bundle.sha256
+    film(tmp_path / "chest.png")
+    result = cli("ground", tmp_path / "chest.png", "--phrase", "opacity", "--model", bundle.folder, "--out", tmp_path)
+    assert result.code == 0
+    result = cli("export", path, "--out", tmp_path / "other", "--text-free", "none")
+    assert (result.code, "networks that segment" in result.err) == (2, True)
+
+
+def test_the_task_of_a_checkpoint(tmp_path):
+    assert task_of(checkpoint(tmp_path / "a.ckpt")) == "grounding"
+    (tmp_path / "b.ckpt").write_bytes(b"no checkpoint")
+    assert task_of(tmp_path / "b.ckpt") == task_of(tmp_path / "none.ckpt") == "segmentation"
+
+
+def test_checkpoints_of_other_words_are_not_averaged(tmp_path):
+    one = checkpoint(tmp_path / "a.ckpt")
+    other = checkpoint(tmp_path / "b.ckpt", 1, vocabulary=list(build_vocabulary([*TEXTS, "more words"], 160)))
+    with pytest.raises(UsageError, match="their vocabulary differ"):
+        export_grounding(one, tmp_path / "mine", average=[other])
+    assert not (tmp_path / "mine").exists()
+
+
+def test_the_export_of_segmenters_refuses_it_and_says_what_to_use(tmp_path):
+    from textray.export import export
+
+    with pytest.raises(UsageError, match="export_grounding"):
+        export(checkpoint(tmp_path / "a.ckpt"), tmp_path / "mine")
+
+
+def test_a_graph_stores_half_precision_and_computes_in_single(tmp_path):
+    import onnx
+    import onnxruntime
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    weight, bias = rng.normal(size=(5, 3)).astype(np.float32), rng.normal(size=3).astype(np.float32)
+    made = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Add", ["m", "b"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["B", 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["B", 3])],
+        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")],
+    )
+    path = tmp_path / "g.onnx"
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), str(path))
+    store_half(path)
+    kinds = {t.name: t.data_type for t in onnx.load(str(path)).graph.initializer}
+    assert kinds == {"w.half": TensorProto.FLOAT16, "b": TensorProto.FLOAT}
+    x = rng.normal(size=(4, 5)).astype(np.float32)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(
+        session.run(None, {"x": x})[0], x @ weight.astype(np.float16).astype(np.float32) + bias, rtol=1e-6, atol=1e-6
+    )
