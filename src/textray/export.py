@@ -197,6 +197,7 @@ def write_onnx(
     inputs: Sequence[str],
     outputs: Sequence[str],
     dynamic: tuple[dict[int, Any], ...],
+    optimize: bool = True,
 ) -> None:
     """Write a module as an ONNX graph.
 
@@ -207,6 +208,7 @@ def write_onnx(
         inputs: Names of its inputs.
         outputs: Names of its outputs.
         dynamic: Of each input the axes of free length.
+        optimize: Let the exporter simplify the graph, which folds norms into kernels; else the runtime does so.
     """
     with warnings.catch_warnings(), _silent("onnxscript"):
         warnings.simplefilter("ignore")  # remarks of the exporter about its own parts; parity is checked after
@@ -220,6 +222,7 @@ def write_onnx(
             opset_version=_OPSET,
             dynamo=True,
             external_data=False,
+            optimize=optimize,
             verbose=False,
         )
 

@@ -1,8 +1,7 @@
 """From the checkpoint of a grounding training to a bundle that `textray ground` uses.
 
 Film and phrase go through a graph each, so that one film can be asked many phrases. Weights lie in the graphs in half
-precision and are widened when a graph is loaded: sums are in single precision, and the whole folder stays small. The
-exporter folds norms into the kernels before them, so these are rounded twice; the parity check bounds what comes of it.
+precision and are widened when a graph is loaded: sums are in single precision, and the whole folder stays small.
 """
 
 from __future__ import annotations
@@ -150,6 +149,7 @@ def write_graphs(network: SentenceGrounding, folder: Path, preprocess: Preproces
         inputs=("image",),
         outputs=("local", "pooled"),
         dynamic=({0: batch},),
+        optimize=False,  # kernels with norms folded in would be rounded to half precision a second time
     )
     phrases, pieces = torch.export.Dim("K", min=1, max=4096), torch.export.Dim("L", min=3, max=max(most_pieces, 4))
     shape = (2, min(7, most_pieces))
