@@ -139,6 +139,7 @@ def test_a_phrase_is_cut_into_sentences_as_the_training_did(make_grounding_bundl
     assert len(split.sentences(caption)) == len(finder.sentences(caption)) == 1
     assert len(split.sentences("The lungs are clear. The heart is large.")) == 2
     assert split.sentences("Cardiomegaly.") == ("Cardiomegaly.",)
+    assert split.sentences("Cardiomegaly. Small effusion.") == ("Cardiomegaly.", "Small effusion.")
     # The mean over sentences is not the mean over words: the second clause weighs as much as the first.
     mean = clauses.embed(["bright, left lung"])[0]
     np.testing.assert_allclose(mean / mean[2], [0.5, 0, 1, 0.5], atol=1e-6)

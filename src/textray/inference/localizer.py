@@ -143,9 +143,9 @@ class Localizer:
         return turn(phrase, laterality=Laterality(laterality), taught=self.laterality, grid=grid).told
 
     def sentences(self, phrase: str) -> tuple[str, ...]:
-        """A phrase cut the way the network's training texts were, at least one sentence."""
+        """A phrase cut the way the network's training texts were, at least one sentence; none for being of one word."""
         kind = self.bundle.text.sentences
-        found = clauses(phrase) if kind == "clauses" else split(phrase) if kind == "split" else ()
+        found = clauses(phrase) if kind == "clauses" else split(phrase, min_words=1) if kind == "split" else ()
         return tuple(found) or (phrase,)
 
     def read(self, phrase: str) -> Pieces:
