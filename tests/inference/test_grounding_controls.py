@@ -38,6 +38,11 @@ def sample(phrase="opacity", label="Opacity", image="film", **more):
         ("upper middle left lung", "upper middle right lung"),
         ("opacities in the left base and right base", "opacities in the right base and left base"),
         ("left lung and right lung", None),
+        ("opacities in the left and right base", None),
+        ("Right- and left-sided effusions.", None),
+        ("left/right apical caps", None),
+        ("effusion, left greater than right", "effusion, right greater than left"),
+        ("opacity in the lingula and left base", None),  # whose lingula would lie on the right
         ("enlarged heart", None),
         ("opacity on the leftmost margin", None),
     ],

@@ -74,6 +74,7 @@ def test_sides_that_cannot_be_turned_are_refused_where_they_must_be(phrase):
         ("left-sided haze", "left-sided haze"),
         ("RML/RLL", "right middle lobe/right lower lobe"),
         ("L1 fracture, L 4, R.M. and O'R", "L1 fracture, L 4, R.M. and O'R"),
+        ("R/O mass, L/R bases", "R/O mass, left/right bases"),
         ("bulla, alt, art, full", "bulla, alt, art, full"),
     ],
 )

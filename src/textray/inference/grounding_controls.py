@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,16 +12,18 @@ from numpy.typing import NDArray
 from textray.data.mean_masks import wording
 from textray.data.phrases import PhraseSample
 from textray.errors import InputError
+from textray.inference.phrases import exchange
 from textray.metrics.score_map import enlarge, smooth
 from textray.records import Zones
 from textray.text.grammar import parse_caption, sentence
-from textray.text.sides import swap_sides
 
 CENTRE_WIDTH = 0.25
 """Standard deviation of the centred Gaussian, as a share of height and of width."""
 RANDOM_CELLS = (14, 14)
 """Cells of the random map, as many as stride 16 leaves of 224 pixels."""
 
+_BOTH = re.compile(r"\bright(-?(?: (?:and|or|&) (?:the )?| ?/ ?))left\b")
+"""Both sides of one thing, as in "right and left base", in the words of `wording`."""
 _PLACE_ONLY = "bilateral pulmonary infection, two infected areas, "
 
 
@@ -37,7 +40,7 @@ def mirrored(phrase: str) -> str | None:
             return None
         caption = sentence(zones.mirror())
         return caption if whole else caption.removesuffix(".").rsplit(", ", 1)[-1]
-    swapped = swap_sides(phrase)
+    swapped = exchange(phrase)
     return None if swapped is None or _parts(swapped) == _parts(phrase) else swapped
 
 
@@ -55,7 +58,8 @@ def _zones(phrase: str) -> tuple[Zones, bool] | None:
 
 def _parts(phrase: str) -> frozenset[str]:
     """What a phrase lists, in no order: "left and right base" says the same as its mirror image."""
-    words = wording(phrase).replace(",", " and ").replace(";", " and ").replace(" or ", " and ")
+    words = _BOTH.sub(r"left\1right", wording(phrase))
+    words = words.replace(",", " and ").replace(";", " and ").replace(" or ", " and ")
     return frozenset(part.strip() for part in f" {words} ".split(" and ") if part.strip())
 
 

@@ -34,7 +34,7 @@ _SHORT = re.compile(r"(?<![\w.])(" + "|".join(_SPELLED) + r")(?!\w)", re.IGNOREC
 _DOT = re.compile(r"(?<![\w.])([lr]t)\.(?= [a-z])", re.IGNORECASE)
 _NOT_IN_WORD = r"(?<![\w.'’-])"
 _LETTERS = (
-    re.compile(_NOT_IN_WORD + r"([LR])(?=[)\s/,;:.>]|$)(?!\s*\d)(?!\.\w)"),
+    re.compile(_NOT_IN_WORD + r"([LR])(?=[)\s/,;:.>]|$)(?!\s*\d)(?!\.\w)(?!/[oO]\b)"),  # "R/O" rules out
     re.compile(_NOT_IN_WORD + r"([lr])(?= (?:lung|upper|mid|lower|bas|apex|apical|hil|perihil|lobe|zone))"),
 )
 _IMPLIED = re.compile(r"\b(?:lingula\w*)", re.IGNORECASE)
@@ -93,8 +93,8 @@ def turn(phrase: str, *, laterality: Laterality, taught: Laterality, grid: Grid)
         notices.append(_UNTAUGHT)
     if sided:
         as_taught = as_viewer is not (taught is Laterality.PATIENT)
-    viewer = _swapped(spelled) if as_viewer else spelled
-    told = _swapped(spelled) if as_taught else spelled
+    viewer = exchange(spelled) if as_viewer else spelled
+    told = exchange(spelled) if as_taught else spelled
     if told is None:
         raise InputError(
             "the sides of a phrase cannot be turned to those that the network knows",
@@ -140,7 +140,8 @@ def spell(words: str) -> str:
     return words
 
 
-def _swapped(words: str) -> str | None:
+def exchange(words: str) -> str | None:
+    """Words, short forms spelled out, with left and right exchanged; ``None`` where one names a side by itself."""
     return None if _IMPLIED.search(words) else swap_sides(words)
 
 
