@@ -94,6 +94,9 @@ def test_a_broken_or_missing_file_is_refused(shrunk, tmp_path):
 def test_the_vocabulary_is_in_the_order_of_the_rows(shrunk):
     folder, _, pieces = shrunk
     assert published_vocabulary("bio_clinical_bert", folder=folder) == tuple(pieces)
+    rare = [*pieces[:-1], "\u2028"]  # a piece that is a line break to some
+    (folder / "vocab.txt").write_text("\n".join(rare) + "\n", encoding="utf-8")
+    assert published_vocabulary("bio_clinical_bert", folder=folder) == tuple(rare)
     (folder / "vocab.txt").write_text("\n".join(["x"] * 13))
     with pytest.raises(BundleError, match="not that of bio_clinical_bert"):
         published_vocabulary("bio_clinical_bert", folder=folder)

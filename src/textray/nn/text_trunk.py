@@ -203,7 +203,8 @@ def published_vocabulary(name: str, *, folder: str | Path | None = None) -> tupl
         return tuple(sorted(rows, key=rows.__getitem__))
     place = Path(folder) if folder is not None else find_folder(row)
     require_files(place, "vocab.txt")
-    pieces = tuple((place / "vocab.txt").read_text(encoding="utf-8").splitlines())
+    # splitlines() would break at pieces that are rare line breaks themselves.
+    pieces = tuple((place / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n"))
     if len(pieces) > SIZES[name].pieces:
         raise BundleError(
             f"the vocabulary is not that of {name}", came=len(pieces), expected=f"at most {SIZES[name].pieces} pieces"
