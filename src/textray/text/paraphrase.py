@@ -252,9 +252,8 @@ def _one(side: str, levels: Sequence[str], rng: np.random.Generator, *, side_fir
             f"{the}{_PLAIN[level]} third of the {side} lung",
             f"{the}{word} zone on the {side}",
             _pick(rng, [short for short in _SHORT[side, level] if short != _NEVER_ALONE]),
+            f"{the}{side} {level} lobe",  # of either side: on the usual film the middle lobe lies on the viewer's left
         ]
-        if level != "middle" or side == "right":  # there is no left middle lobe
-            forms.append(f"{the}{side} {level} lobe")
         return _pick(rng, forms)
     words = " and ".join(_PLAIN[level] for level in levels)
     noun = _pick(rng, ("zones", "fields", "lung zones"))
@@ -287,7 +286,7 @@ def _beside(sides: Sequence[str], levels: Sequence[str], rng: np.random.Generato
         return f"{whose} {words} zone"
     level = levels[0]
     forms = [f"{whose} {words} zone", f"{whose} {_pick(rng, _ADJECTIVES[level])}"]
-    if level != "middle" or sides == ["right"]:  # there is no left middle lobe
+    if level != "middle" or len(sides) == 1:  # a patient has one middle lobe
         forms.append(f"{whose} {level} lobe")
     forms.append(_pick(rng, _TWO_SIDED[level] if len(sides) == 2 else _SHORT[sides[0], level]))
     return _pick(rng, forms)
