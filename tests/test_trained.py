@@ -68,7 +68,13 @@ def test_several_give_the_mean_of_weights_and_of_statistics_and_say_so(tmp_path)
 def test_stages_that_mean_something_else_are_refused(tmp_path):
     first, _ = stage(tmp_path / "a.ckpt", 1)
     sizes = {"name": "phantom", "preprocess": {"size": (64, 64), "normalise": "unit", "channels": 1}}
-    for facts, word in (({"data": sizes}, "preprocess"), ({"max_tokens": 8}, "max_tokens"), ({"form": "x"}, "form")):
+    patients = {"data": {**FACTS["data"], "excluded_patients": {"sha256": "0", "count": 1}}}
+    for facts, word in (
+        ({"data": sizes}, "preprocess"),
+        ({"max_tokens": 8}, "max_tokens"),
+        ({"form": "x"}, "form"),
+        (patients, "excluded_patients"),
+    ):
         other, _ = stage(tmp_path / "b.ckpt", 2, **facts)
         with pytest.raises(UsageError, match=f"b.ckpt cannot be averaged.*their {word} differ"):
             read_checkpoint(first, other)

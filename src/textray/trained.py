@@ -11,12 +11,13 @@ from torch import Tensor
 
 from textray import registry
 from textray.building import build
+from textray.data.exclusion import RECORDED_AS
 from textray.errors import UsageError
 from textray.models.base import Network
 
 _PREFIX = "network."  # of the network's tensors among those of the task
 _SAME = ("network", "form", "config", "text_encoder", "max_tokens", "vocabulary", "aggregation", "most_pieces")
-_SAME_DATA = ("name", "preprocess", "captions", "sentences")
+_SAME_DATA = ("name", "preprocess", "captions", "sentences", RECORDED_AS)
 
 
 def read_checkpoint(path: str | Path, *others: str | Path) -> tuple[dict[str, Any], Network]:
