@@ -75,6 +75,9 @@ class GroundingTask(Task):
     as they come, and ``inner/retrieval``: the share of films whose own report is nearest to them of all the different
     reports of the split. No mask takes part, in learning or in selecting.
 
+    Several processes give the loss and gradient of one with all their films, but for batch norms, which take the
+    statistics of their own process (``trainer.sync_batchnorm`` on GPUs). The inner loss is that of one process's batch.
+
     Args:
         network: The network, built by its configuration.
         mode: Local loss of the ``paper`` or of the ``released`` code, see `textray.training.grounding_losses`.
