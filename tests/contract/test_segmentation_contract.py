@@ -99,7 +99,7 @@ BUILDS = {
     "sgseg-mmi_unet": Build(
         row="sgseg",
         config={
-            "locator": {**LERG, "aggregate": "six"},
+            "locator": {**LERG, "aggregate": "six", "size": [64, 32]},
             "guide_decoder": None,
             "mmi_unet": MATCHED,
             "tokens": 12,

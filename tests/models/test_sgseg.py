@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch.nn import functional as F
 
 from textray import registry
 from textray.building import build
@@ -70,12 +71,26 @@ class TestSizes:
         assert logits.shape == (1, 6)
         assert attention.shape == (1, 1, size[0] // 8, size[1] // 8)
 
+    def test_a_detector_can_see_less_than_the_segmenter(self):
+        torch.manual_seed(0)
+        plain, small = LERG(LERGConfig(**TINY)).eval(), LERG(LERGConfig(**TINY, size=(32, 64))).eval()
+        small.load_state_dict(plain.state_dict())
+        film = torch.rand(2, 3, 96, 128)
+        seen = F.interpolate(film, (32, 64), mode="bilinear", align_corners=False)
+        with torch.no_grad():
+            logits, attention = small(film)
+            expected, _ = plain(seen)
+        assert torch.equal(logits, expected)
+        assert attention.shape == (2, 1, 12, 16), "drawn on the film's own grid"
+
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
             ({"width": 18}, "multiple of 4"),
             ({"heads": 3}, "multiple of 4 and of heads"),
             ({"queries": 0}, "each 1 or more"),
+            ({"size": (48, 64)}, "multiple of 32"),
+            ({"size": (0, 64)}, "multiple of 32"),
             ({"detector_weights": "file"}, "hold their own trunk"),
             ({"trunk": "resnet50_vd", "trunk_weights": "hub"}, "as detector_weights"),
             ({"trunk": "vit_tiny_patch16_224"}, "cannot be run stage by stage"),

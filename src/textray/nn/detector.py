@@ -49,6 +49,8 @@ class LERGConfig:
             `textray.nn.image_encoder.read_trunk`), or ``None`` for random ones.
         detector_weights: A published RT-DETR, trunk included: a ``.safetensors`` file or a folder with a
             ``model.safetensors``; ``None`` for a random start. Read once, when a training starts.
+        size: Height and width, multiples of 32, that an image is brought to before the trunk; ``None`` takes it as it
+            is. Past the paper: zones are coarse, and a segmenter's pixels cost a detector much.
         width: Width d of maps and queries, a multiple of 4 and of ``heads``.
         queries: Object queries Q; an image with fewer places than that has as many queries as places.
         layers: Layers of the decoder.
@@ -62,6 +64,7 @@ class LERGConfig:
     trunk: str = "resnet50_vd"
     trunk_weights: str | None = None
     detector_weights: str | None = None
+    size: tuple[int, int] | None = None
     width: int = 256
     queries: int = 300
     layers: int = 6
@@ -204,7 +207,9 @@ class Detector(nn.Module):
             return objects, sampled.flatten(2, 3), shares.flatten(2) / look.n_heads
 
     def fuse(self, image: Tensor) -> list[Tensor]:
-        """Trunk, encoder and fusion: ``(B, C, H, W)`` to three maps ``(B, d, h, w)`` at strides 8, 16, 32."""
+        """Trunk, encoder and fusion: ``(B, C, H, W)`` to three maps ``(B, d, h, w)`` at its strides 8, 16, 32."""
+        if self.config.size is not None:
+            image = F.interpolate(image, tuple(self.config.size), mode="bilinear", align_corners=False)
         backbone = self.rt_detr.backbone
         ours = isinstance(backbone, ImageEncoder)
         maps = backbone(image)[1:] if ours else backbone.model(image).feature_maps
@@ -243,6 +248,12 @@ def check(config: LERGConfig) -> None:
             "a detector cannot have these sizes",
             came=f"queries, layers, heads, ffn {numbers}, width {config.width}, expansion {config.expansion}",
             expected="each 1 or more, and a width that is a multiple of 4 and of heads",
+        )
+    if config.size is not None and (len(config.size) != 2 or min(config.size) < 32 or any(n % 32 for n in config.size)):
+        raise UsageError(
+            "a detector cannot see images of this size",
+            came=config.size,
+            expected="height and width, each a multiple of 32",
         )
     if config.trunk in PUBLISHED and config.trunk_weights is not None:
         raise UsageError(
