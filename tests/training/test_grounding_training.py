@@ -226,6 +226,17 @@ def test_a_text_encoder_that_is_too_small_is_refused(tmp_path):
         trainer.fit(task, datamodule=data)
 
 
+def test_weights_that_may_have_seen_patients_left_out_are_no_start(tmp_path):
+    record = {"sha256": "0" * 64, "count": 3}
+    for name, data in (("same", {"excluded_patients": record}), ("other", {}), ("pixels", None)):
+        facts = {} if data is None else {"textray": {"data": data}}
+        torch.save({"state_dict": {}, **facts}, tmp_path / f"{name}.ckpt")
+    GroundingTask(network(), initial=str(tmp_path / "same.ckpt"))._refuse_seen(record)
+    for initial in (str(tmp_path / "other.ckpt"), [f"trunk={tmp_path / 'pixels.ckpt'}"]):
+        with pytest.raises(UsageError, match="may have seen the patients"):
+            GroundingTask(network(), initial=initial)._refuse_seen(record)
+
+
 def test_a_loss_without_weight_is_refused():
     with pytest.raises(UsageError, match="weights of the losses"):
         GroundingTask(network(), global_weight=0.0, local_weight=0.0)

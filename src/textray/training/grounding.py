@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
+from textray.data.exclusion import RECORDED_AS
 from textray.data.grounding_batch import GroundingBatch
 from textray.data.grounding_module import GroundingData
 from textray.data.report_words import Said
@@ -25,6 +26,7 @@ from textray.training.grounding_losses import (
     local_scores,
 )
 from textray.training.grounding_targets import RightTexts, keys_of, retrieval, targeted_pair
+from textray.training.initial import started_from
 from textray.training.ranks import gather_objects, gather_rows, gather_units, rank_count
 from textray.training.task import Task
 
@@ -172,12 +174,15 @@ class GroundingTask(Task):
         """Read the tensors to start from, and give the data the vocabulary that the network reads.
 
         Raises:
-            UsageError: If reports may be longer than the text encoder reads, or the vocabulary larger.
+            UsageError: If reports may be longer than the text encoder reads, the vocabulary is larger, or weights to
+                start from may have seen patients that are left out.
         """
         super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
         if stage != "fit" or not isinstance(data, GroundingData):
             return
+        if data.excluded is not None and self.trainer.ckpt_path is None:
+            self._refuse_seen(data.excluded)
         sizes = self._net.config.text.sizes
         if data.most_pieces > sizes.positions:
             raise UsageError(
@@ -194,6 +199,18 @@ class GroundingTask(Task):
             )
         self.word_pieces, self.most_pieces = WordPiece(words), data.most_pieces
         data.set_vocabulary(self.word_pieces)
+
+    def _refuse_seen(self, excluded: dict[str, str | int]) -> None:
+        """Refuse to start from weights that do not record that they have left the same patients out."""
+        for path in started_from(self.initial):
+            facts = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("textray", {})
+            if facts.get("data", {}).get(RECORDED_AS) != excluded:
+                raise UsageError(
+                    "the weights to start from may have seen the patients that are left out",
+                    came=path,
+                    expected="a training with the same data.exclude",
+                    do="Start from pretrained trunks, or train without data.exclude",
+                )
 
     def _vocabulary(self, data: GroundingData) -> tuple[str, ...]:
         """Pieces of the checkpoint that is started from, of a published encoder, or our own."""

@@ -57,6 +57,11 @@ def starts_part(part: str, initial: str | Sequence[str] | None) -> bool:
     return any(_part(item)[0] in (None, part) for item in named)
 
 
+def started_from(initial: str | Sequence[str] | None) -> list[Path]:
+    """Checkpoints that a start names, whole or for parts."""
+    return [_part(item)[1] for item in ([initial] if isinstance(initial, str) else list(initial or ()))]
+
+
 def _part(item: str) -> tuple[str | None, Path]:
     """Part and checkpoint of ``PART=CHECKPOINT``; a path alone, even one with a ``=`` in it, has no part."""
     part, equals, path = item.partition("=")
