@@ -26,20 +26,13 @@ from textray.inference import captions as known_captions
 from textray.inference import own_report
 from textray.inference.bundle_files import (
     CONFIG,
-    FORMAT,
-    check_files,
     expected_files,
-    identity,
-    list_files,
-    parse_json,
-    read_config,
     read_file,
-    read_verified,
     write_config,
 )
 from textray.inference.own_report import TextFree
+from textray.inference.sealed import Sealed, open_sealed, read_sealed, sealed_config
 from textray.inference.text_bank import BANK, BANK_ROWS, MOST_TOKENS, MOST_WIDTH, TextBank, parse_bank
-from textray.preprocess import Preprocess
 from textray.records import ZONE_ROWS
 
 log = logging.getLogger(__name__)
@@ -56,17 +49,10 @@ _KEYS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bundle:
-    """A verified bundle.
+class Bundle(Sealed):
+    """A verified bundle of a segmenter.
 
     Attributes:
-        folder: Where it lies.
-        name: Its own name.
-        version: Version of the weights.
-        model: Registry name of the network.
-        form: Which form of it.
-        model_config: Fields of the network's config dataclass.
-        preprocess: From a picture to the network's input and back.
         threshold: Probability from which a pixel is lesion.
         text_encoder: Registry name of the text encoder of the bank, ``None`` where the network reads no text.
         tokens: Tokens L of a row of the bank, 0 without one.
@@ -76,19 +62,8 @@ class Bundle:
         zone_thresholds: Probability from which the network writes a zone into its own report, six of them in the order
             of `textray.records.ZONE_NAMES`; ``None`` where it writes none.
         text_free: What a run without a text does; always ``none`` where the network writes no report.
-        provenance: Data, epoch, terms and whatever else the exporter noted.
-        files: Size and SHA-256 of each file but the config.
-        sha256: Hash of what decides a result: graph, text bank, preprocessing, threshold, zone split. The card and the
-            licence are not in it, so scores measured before they were written down in the card are still its own.
     """
 
-    folder: Path
-    name: str
-    version: str
-    model: str
-    form: str
-    model_config: dict[str, Any]
-    preprocess: Preprocess
     threshold: float
     text_encoder: str | None
     tokens: int
@@ -97,9 +72,6 @@ class Bundle:
     zone_rows: tuple[float, float]
     zone_thresholds: tuple[float, ...] | None
     text_free: TextFree
-    provenance: dict[str, Any]
-    files: dict[str, dict[str, Any]]
-    sha256: str
 
     @classmethod
     def load(cls, name_or_folder: str | Path | None = None) -> Bundle:
@@ -112,23 +84,9 @@ class Bundle:
             BundleError: If a file is missing, cut off or altered, or the format or a key is not the expected one.
             UsageError: If there is no bundle of that name.
         """
-        folder = find(name_or_folder)
-        config = read_config(folder, "segmentation")
-        try:
-            bundle = _from_config(folder, config)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BundleError(
-                f"{CONFIG} of bundle {folder.name} is not laid out as expected",
-                came=f"{type(error).__name__}: {error}",
-                do="Export the checkpoint again with: textray export",
-            ) from error
+        bundle = open_sealed(find(name_or_folder), "segmentation", _from_config)
         log.debug("bundle %s %s verified", bundle.name, bundle.sha256[:12])
         return bundle
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of all files but the config."""
-        return sum(int(entry["bytes"]) for entry in self.files.values())
 
     @property
     def needs_text(self) -> bool:
@@ -140,10 +98,6 @@ class Bundle:
     def writes_report(self) -> bool:
         """True where the network can write a report of its own."""
         return self.zone_thresholds is not None
-
-    def read(self, name: str) -> bytes:
-        """Bytes of one of the bundle's files, verified again while they are read."""
-        return read_verified(self.folder, name, self.files[name])
 
     def text_bank(self) -> TextBank | None:
         """The text bank, ``None`` where the network reads no text.
@@ -252,7 +206,6 @@ def seal(
         OutputError: If the config cannot be written.
     """
     folder = Path(folder)
-    preprocess = Preprocess.from_dict(parse_json(read_file(folder, "preprocess.json"), "preprocess.json"))
     text: dict[str, Any] | None = None
     if text_encoder is not None:
         bank = parse_bank(read_file(folder, BANK), rows=len(captions) or BANK_ROWS)
@@ -264,37 +217,31 @@ def seal(
     if text is not None:
         text |= {"free": text_free} if text_free is not None else {}
         text |= {"captions": list(captions)} if captions else {}
-    config = {
-        "format": FORMAT,
-        "name": name,
-        "version": version,
-        "model": {"name": model, "form": form, "config": dict(model_config)},
-        "input": {"height": preprocess.size[0], "width": preprocess.size[1], "channels": preprocess.channels},
-        "text": text,
-        "zones": zones,
-        "threshold": threshold,
-        "provenance": dict(provenance),
-        "files": list_files(folder, expected_files(text_encoder)),
-    }
+    config = sealed_config(
+        folder,
+        name=name,
+        version=version,
+        model=model,
+        form=form,
+        model_config=model_config,
+        provenance=provenance,
+        files=expected_files(text_encoder),
+    )
+    config |= {"text": text, "zones": zones, "threshold": threshold}
     write_config(folder, config)
     return Bundle.load(folder)
 
 
 def _from_config(folder: Path, config: dict[str, Any]) -> Bundle:
-    if set(config) != _KEYS:
-        missing, more = sorted(_KEYS - set(config)), sorted(set(config) - _KEYS)
-        raise BundleError(f"{CONFIG} of bundle {folder.name} has other keys", came=f"missing {missing}, unknown {more}")
-    text, files = config["text"], config["files"]
+    text = config.get("text")
     encoder = None if text is None else str(text["encoder"])
-    check_files(folder, files, expected_files(encoder))
-    preprocess = Preprocess.from_dict(parse_json(read_file(folder, "preprocess.json"), "preprocess.json"))
-    announced = tuple(config["input"][key] for key in ("height", "width", "channels"))
-    if announced != (*preprocess.size, preprocess.channels):
-        raise BundleError(
-            f"bundle {folder.name} contradicts itself",
-            came=f"input {announced} in {CONFIG}",
-            expected=f"{(*preprocess.size, preprocess.channels)} as in preprocess.json",
-        )
+    fields = read_sealed(
+        folder,
+        config,
+        keys=_KEYS,
+        files=expected_files(encoder),
+        decides=("input", "text", "threshold", "zones"),
+    )
     rows = tuple(float(row) for row in config["zones"]["rows"])
     if len(rows) != 2 or not 0 < rows[0] < rows[1] < 1 or tuple(config["zones"]["columns"]) != ZONE_COLUMNS:
         raise BundleError(
@@ -312,13 +259,7 @@ def _from_config(folder: Path, config: dict[str, Any]) -> Bundle:
         )
     zone_thresholds, text_free = own_report.announced(config["zones"], text)
     return Bundle(
-        folder=folder,
-        name=str(config["name"]),
-        version=str(config["version"]),
-        model=str(config["model"]["name"]),
-        form=str(config["model"]["form"]),
-        model_config=dict(config["model"]["config"]),
-        preprocess=preprocess,
+        **fields,
         threshold=threshold,
         text_encoder=encoder,
         tokens=tokens,
@@ -327,7 +268,4 @@ def _from_config(folder: Path, config: dict[str, Any]) -> Bundle:
         zone_rows=(rows[0], rows[1]),
         zone_thresholds=zone_thresholds,
         text_free=text_free,
-        provenance=dict(config["provenance"]),
-        files={name: dict(entry) for name, entry in files.items()},
-        sha256=identity(config, ("input", "text", "threshold", "zones")),
     )

@@ -24,20 +24,14 @@ from textray.errors import BundleError
 from textray.inference.bundle import Bundle, find
 from textray.inference.bundle_files import (
     CONFIG,
-    FORMAT,
     GROUNDING_FILES,
-    check_files,
-    identity,
-    list_files,
     parse_json,
-    read_config,
     read_file,
-    read_verified,
     task_of,
     write_config,
 )
+from textray.inference.sealed import Sealed, open_sealed, read_sealed, sealed_config
 from textray.inference.text_bank import MOST_TOKENS, MOST_WIDTH
-from textray.preprocess import Preprocess
 from textray.records import Laterality
 from textray.text.tokens import Aggregation, WordPiece
 
@@ -104,38 +98,18 @@ class GroundingText:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroundingBundle:
-    """A verified grounding bundle.
+class GroundingBundle(Sealed):
+    """A verified bundle of a grounding network.
 
     Attributes:
-        folder: Where it lies.
-        name: Its own name.
-        version: Version of the weights.
-        model: Registry name of the network.
-        form: Which form of it.
-        model_config: Fields of the network's config dataclass.
-        preprocess: From a picture to the network's input and back.
         text: How phrases are read.
         map_size: Height and width of the map of one phrase, in cells.
         width: Width D of the space that film and phrase share.
-        provenance: Data, epoch, terms, left-out patients and whatever else the exporter noted.
-        files: Size and SHA-256 of each file but the config.
-        sha256: Hash of what decides a result; card and licence are not in it.
     """
 
-    folder: Path
-    name: str
-    version: str
-    model: str
-    form: str
-    model_config: dict[str, Any]
-    preprocess: Preprocess
     text: GroundingText
     map_size: tuple[int, int]
     width: int
-    provenance: dict[str, Any]
-    files: dict[str, dict[str, Any]]
-    sha256: str
 
     @classmethod
     def load(cls, name_or_folder: str | Path | None = None) -> GroundingBundle:
@@ -148,27 +122,9 @@ class GroundingBundle:
             BundleError: If a file is missing, cut off or altered, or the weights are for another task.
             UsageError: If there is no bundle of that name.
         """
-        folder = find(name_or_folder, DEFAULT_WEIGHTS)
-        config = read_config(folder, "grounding")
-        try:
-            bundle = _from_config(folder, config)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BundleError(
-                f"{CONFIG} of bundle {folder.name} is not laid out as expected",
-                came=f"{type(error).__name__}: {error}",
-                do="Export the checkpoint again with: textray export",
-            ) from error
+        bundle = open_sealed(find(name_or_folder, DEFAULT_WEIGHTS), "grounding", _from_config)
         log.debug("grounding bundle %s %s verified", bundle.name, bundle.sha256[:12])
         return bundle
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of all files but the config."""
-        return sum(int(entry["bytes"]) for entry in self.files.values())
-
-    def read(self, name: str) -> bytes:
-        """Bytes of one of the bundle's files, verified again while they are read."""
-        return read_verified(self.folder, name, self.files[name])
 
     def vocabulary(self) -> WordPiece:
         """The word pieces.
@@ -236,19 +192,21 @@ def seal_grounding(
         OutputError: If the config cannot be written.
     """
     folder = Path(folder)
-    preprocess = Preprocess.from_dict(parse_json(read_file(folder, "preprocess.json"), "preprocess.json"))
-    config = {
-        "format": FORMAT,
+    config = sealed_config(
+        folder,
+        name=name,
+        version=version,
+        model=model,
+        form=form,
+        model_config=model_config,
+        provenance=provenance,
+        files=GROUNDING_FILES,
+    )
+    config |= {
         "task": "grounding",
-        "name": name,
-        "version": version,
-        "model": {"name": model, "form": form, "config": dict(model_config)},
-        "input": {"height": preprocess.size[0], "width": preprocess.size[1], "channels": preprocess.channels},
         "text": text.to_dict(),
         "map": {"height": map_size[0], "width": map_size[1]},
         "width": width,
-        "provenance": dict(provenance),
-        "files": list_files(folder, GROUNDING_FILES),
     }
     write_config(folder, config)
     return GroundingBundle.load(folder)
@@ -263,19 +221,7 @@ def _pieces(raw: bytes) -> list[str]:
 
 
 def _from_config(folder: Path, config: dict[str, Any]) -> GroundingBundle:
-    if set(config) != _KEYS:
-        missing, more = sorted(_KEYS - set(config)), sorted(set(config) - _KEYS)
-        raise BundleError(f"{CONFIG} of bundle {folder.name} has other keys", came=f"missing {missing}, unknown {more}")
-    files = config["files"]
-    check_files(folder, files, GROUNDING_FILES)
-    preprocess = Preprocess.from_dict(parse_json(read_file(folder, "preprocess.json"), "preprocess.json"))
-    announced = tuple(config["input"][key] for key in ("height", "width", "channels"))
-    if announced != (*preprocess.size, preprocess.channels):
-        raise BundleError(
-            f"bundle {folder.name} contradicts itself",
-            came=f"input {announced} in {CONFIG}",
-            expected=f"{(*preprocess.size, preprocess.channels)} as in preprocess.json",
-        )
+    fields = read_sealed(folder, config, keys=_KEYS, files=GROUNDING_FILES, decides=_DECIDES)
     map_size, width = (int(config["map"]["height"]), int(config["map"]["width"])), int(config["width"])
     if not (min(map_size) > 0 and max(map_size) <= _MOST_CELLS and 0 < width <= MOST_WIDTH):
         raise BundleError(
@@ -283,18 +229,4 @@ def _from_config(folder: Path, config: dict[str, Any]) -> GroundingBundle:
             came=f"{map_size} cells, width {width}",
             expected=f"1 to {_MOST_CELLS} cells and 1 to {MOST_WIDTH}",
         )
-    return GroundingBundle(
-        folder=folder,
-        name=str(config["name"]),
-        version=str(config["version"]),
-        model=str(config["model"]["name"]),
-        form=str(config["model"]["form"]),
-        model_config=dict(config["model"]["config"]),
-        preprocess=preprocess,
-        text=GroundingText.from_dict(config["text"]),
-        map_size=map_size,
-        width=width,
-        provenance=dict(config["provenance"]),
-        files={name: dict(entry) for name, entry in files.items()},
-        sha256=identity(config, _DECIDES),
-    )
+    return GroundingBundle(**fields, text=GroundingText.from_dict(config["text"]), map_size=map_size, width=width)
