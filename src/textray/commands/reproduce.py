@@ -37,7 +37,8 @@ def reproduce(
         list[str] | None,
         typer.Option(
             metavar="LABEL=BUNDLE",
-            help="Figures: a method; with @none at its end it is told nothing, with @generated its own report.",
+            help="Figures: a method; with @none at its end it is told nothing, with @generated its own report. "
+            "grounding-table1|2|3: weights to score.",
         ),
     ] = None,
     cases: Annotated[list[str] | None, typer.Option(metavar="ID", help="Figures: an image; may be repeated.")] = None,

@@ -57,7 +57,7 @@ def draw(
     page.paste(0, 0, picture)
     scale = round(height * 0.6)
     page.scale(width + 12, (height - scale) // 2, scale, low, high, None)
-    _cross(page, found.peak, grid, size)
+    cross(page, found.peak, grid, size)
     _sides(page, grid, width, letters)
     page.lines(margin, height + margin, lines, letters)
     return page.picture
@@ -93,7 +93,7 @@ def _short(text: str) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
 
 
-def _cross(page: Page, peak: tuple[int, int], grid: Grid, size: tuple[int, int]) -> None:
+def cross(page: Page, peak: tuple[int, int], grid: Grid, size: tuple[int, int]) -> None:
     """Mark the peak by a white cross with a dark edge that leaves the place itself open."""
     height, width = size
     y = round((peak[0] + 0.5) / grid.height * height - 0.5)

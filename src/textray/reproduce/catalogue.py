@@ -23,6 +23,11 @@ REPRODUCTIONS = {
     "sgseg-fig3": "textray.reproduce.figures:run",
     "sgseg-fig4": "textray.reproduce.own_report_figures:run",
     "sgseg-fig5": "textray.reproduce.own_report_figures:run",
+    "grounding-qata": "textray.reproduce.grounding_qata:run",
+    "grounding-table1": "textray.reproduce.grounding_tables:run",
+    "grounding-table2": "textray.reproduce.grounding_tables:run",
+    "grounding-table3": "textray.reproduce.grounding_tables:run",
+    "grounding-fig3": "textray.reproduce.grounding_figures:run",
 }
 """Name → ``module:function``; the function takes an `Order` and gives an exit code."""
 

@@ -110,14 +110,14 @@ def _section(table: Table, data: str, entries: Sequence[Entry]) -> list[str]:
         if registry.dataset(data).protocols[:1] == ("slice",):
             lines += [_BY_SLICE, ""]
     head = _head(table)
-    lines += _markdown_row(head) + _markdown_row(["---"] * 3 + ["---:"] * (len(head) - 4) + ["---"])
+    lines += markdown_row(head) + markdown_row(["---"] * 3 + ["---:"] * (len(head) - 4) + ["---"])
     for row in table.rows:
-        lines += _markdown_row(_cells(table, row, data, [e for e in entries if e.row is row]))
+        lines += markdown_row(_cells(table, row, data, [e for e in entries if e.row is row]))
     if done:
         lines += ["", f"### Each seed: {title}", "", "In percent, with the 95 % interval over patients.", ""]
         columns = [f"`{name}`" for name in _measures(table)] + ["with a sentence"] * _writes(table)
-        lines += _markdown_row(["row", "text", "seed", "training images", "steps", *columns])
-        lines += _markdown_row(["---"] * 2 + ["---:"] * (3 + len(columns)))
+        lines += markdown_row(["row", "text", "seed", "training images", "steps", *columns])
+        lines += markdown_row(["---"] * 2 + ["---:"] * (3 + len(columns)))
         lines += [line for entry in done for line in _seed_line(table, entry)]
         lines += _answers(table, data, entries, title)
     return [*lines, ""]
@@ -165,7 +165,7 @@ def _cells(table: Table, row: Row, data: str, entries: Sequence[Entry]) -> list[
     results = [entry.result for entry in done if entry.result is not None]
     for entry in done:
         check_protocol({name: entry.scores[name]["value"] for name in SCORES})
-    cells = [row.label, row.mode if row.exists else "–", _state(entries)]
+    cells = [row.label, row.mode if row.exists else "–", state_words(entries)]
     for name in _measures(table):
         cells.append(_mean_cell([entry.scores[name]["value"] for entry in done]))
     if _writes(table):
@@ -193,7 +193,7 @@ def _mean_cell(shares: Sequence[float]) -> str:
     return f"{mean:.2f}{spread}" if shares else "–"
 
 
-def _state(entries: Sequence[Entry]) -> str:
+def state_words(entries: Sequence[Entry]) -> str:
     """What became of a row, over its seeds."""
     words = []
     for state in State:
@@ -214,7 +214,7 @@ def _seed_line(table: Table, entry: Entry) -> list[str]:
     for score in shown:
         interval = f"{100 * score['value']:.2f} [{100 * score['low']:.2f}, {100 * score['high']:.2f}]" if score else "–"
         cells.append(interval)
-    return _markdown_row(cells)
+    return markdown_row(cells)
 
 
 def _answers(table: Table, data: str, entries: Sequence[Entry], title: str) -> list[str]:
@@ -225,8 +225,8 @@ def _answers(table: Table, data: str, entries: Sequence[Entry], title: str) -> l
         "Differences in points of Dice with the 95 % interval over patients, both rows on the same draws, all seeds"
     ]
     lines += ["together. Better or worse is said only where the interval leaves 0 out and every seed agrees.", ""]
-    lines += _markdown_row(["question", "`dice_pooled`", "answer", "`dice_per_image`", "answer", "each seed (pooled)"])
-    lines += _markdown_row(["---", "---:", "---", "---:", "---", "---:"])
+    lines += markdown_row(["question", "`dice_pooled`", "answer", "`dice_per_image`", "answer", "each seed (pooled)"])
+    lines += markdown_row(["---", "---:", "---", "---:", "---", "---:"])
     for comparison in table.comparisons:
         answer = compare(comparison, entries, data)
         cells = [comparison.question]
@@ -234,7 +234,7 @@ def _answers(table: Table, data: str, entries: Sequence[Entry], title: str) -> l
             found = answer.differences.get(name)
             shown = f"{100 * found.value:+.2f} [{100 * found.low:+.2f}, {100 * found.high:+.2f}]" if found else "–"
             cells += [shown, str(answer.verdict(name))]
-        lines += _markdown_row([*cells, ", ".join(f"{100 * d:+.2f}" for d in answer.by_seed.get("dice_pooled", ()))])
+        lines += markdown_row([*cells, ", ".join(f"{100 * d:+.2f}" for d in answer.by_seed.get("dice_pooled", ()))])
     return lines
 
 
@@ -249,16 +249,18 @@ def _provenance(entries: Sequence[Entry], seeds: int) -> list[str]:
     if not results:
         return [*lines, f"TextRay {__version__}; no row is measured yet."]
     steps = sorted({result["steps"] for result in results})
-    lines.append(f"Optimiser steps of a row: {_span(steps)}; input {_span(sorted({_size(r) for r in results}))} px.")
+    lines.append(
+        f"Optimiser steps of a row: {listed(steps)}; input {listed(sorted({size_of(r) for r in results}))} px."
+    )
     for data in dict.fromkeys(result["data"] for result in results):
         first = next(result for result in results if result["data"] == data)
         rows = [result for result in results if result["data"] == data]
-        learnt = _span(sorted({result["images"]["fit"] for result in rows}))
+        learnt = listed(sorted({result["images"]["fit"] for result in rows}))
         lines.append(
             f"{data}: learnt from `fit` ({learnt} images), selected on `inner` ({first['images']['inner']} images), "
             f"scored on `{first['split']}`, ids `{first['ids_sha256'][:12]}`."
         )
-    commits = dict.fromkeys(_commit(result) for result in results)
+    commits = dict.fromkeys(commit_of(result) for result in results)
     lines.append(f"Code: TextRay {__version__}, {', '.join(commits)}.")
     packages = {f"{name} {number}" for result in results for name, number in result["versions"].items()}
     lines.append(f"Versions: {', '.join(sorted(packages))}.")
@@ -293,7 +295,7 @@ def _csv_row(table: Table, entry: Entry) -> dict[str, Any]:
             "settings", "command")  # fmt: skip
     values |= {key: result[key] for key in kept}
     values |= {"images_fit": result["images"]["fit"], "images_scored": result["images"][result["split"]]}
-    values |= {"size": _size(result), "commit": _commit(result), "steps_before": result.get("steps_before", 0)}
+    values |= {"size": size_of(result), "commit": commit_of(result), "steps_before": result.get("steps_before", 0)}
     shown = {name: entry.scores[name] for name in (*SCORES, _ACCURACY)} | {"sentence_share": entry.sentences}
     for name, score in shown.items():
         if score is not None:
@@ -301,18 +303,22 @@ def _csv_row(table: Table, entry: Entry) -> dict[str, Any]:
     return values
 
 
-def _commit(result: Any) -> str:  # noqa: ANN401 -- JSON
+def commit_of(result: Any) -> str:  # noqa: ANN401 -- JSON
+    """Commit that a result was made at, and whether the checkout was changed."""
     git = result["git"]
     return f"commit {git['commit'][:12]}{' with local changes' if git['changed'] else ''}" if git else "no commit"
 
 
-def _size(result: Any) -> str:  # noqa: ANN401 -- JSON
+def size_of(result: Any) -> str:  # noqa: ANN401 -- JSON
+    """Size that a network reads, in words."""
     return "×".join(map(str, result["size"]))
 
 
-def _span(values: Sequence[Any]) -> str:
+def listed(values: Sequence[Any]) -> str:
+    """Values one after the other, thousands apart."""
     return ", ".join(f"{value:,}" if isinstance(value, int) else str(value) for value in values)
 
 
-def _markdown_row(cells: Sequence[str]) -> list[str]:
+def markdown_row(cells: Sequence[str]) -> list[str]:
+    """One line of a Markdown table."""
     return ["| " + " | ".join(cells) + " |"]

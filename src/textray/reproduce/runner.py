@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -93,6 +93,7 @@ def run_table(
     seeds: Sequence[int],
     rows: Sequence[str],
     options: Options,
+    attempt: workers.Attempt | None = None,
 ) -> list[Entry]:
     """Run what is not done yet; every row of the table has an entry for every data set.
 
@@ -103,6 +104,7 @@ def run_table(
         seeds: Seeds of the trainings.
         rows: Names of the rows to run; empty is all. The others are listed as they are.
         options: How to run.
+        attempt: What makes a row; ``None`` is `attempt_job`.
 
     Raises:
         UsageError: If a name is wrong, or a data set that was asked for cannot be read; nothing was trained then.
@@ -130,14 +132,19 @@ def run_table(
     if any("generated" in job.row.modes for job in wanted if job not in done):
         TextScorer()  # asks for its packages before hours of training, not after
     options.tell(f"{table.name}: {len(wanted)} trainings, {len(done)} of them done")
-    workers.run([job for job in wanted if job not in done], attempt_job, options)
+    workers.run([job for job in wanted if job not in done], attempt or attempt_job, options)
     return [entry if isinstance(entry, Entry) else _entry(entry, options.out) for entry in plan]
 
 
 def attempt_job(job: Job, options: Options) -> str:
     """Make one row; where that fails, write ``failure.json`` and say why."""
+    return try_job(run_job, job, options)
+
+
+def try_job(make: Callable[[Job, Options], object], job: Job, options: Options) -> str:
+    """Make a row by ``make``; where that fails, write ``failure.json`` and say why."""
     try:
-        run_job(job, options)
+        make(job, options)
     except Exception as error:  # one row must not end the others, whatever its network or its data raise
         logger.debug("row %s failed", job.folder, exc_info=True)
         code = error.code if isinstance(error, TextRayError) else type(error).__name__
@@ -153,11 +160,7 @@ def run_job(job: Job, options: Options) -> Mapping[str, Any]:
     Raises:
         TextRayError: If any of the three refuses.
     """
-    home = home_of(options.out, job)
-    home.mkdir(parents=True, exist_ok=True)
-    (home / FAILURE).unlink(missing_ok=True)
-    for half in home.glob(".bundle-*"):  # what a kill left of an export
-        shutil.rmtree(half)
+    home = clear(job, options)
     before = None if job.before is None else run_stage(job.before, options)
     start = [] if before is None else [_start(job, str(before.checkpoint.resolve()))]
     trained = fit(job, home, options, start)
@@ -203,7 +206,7 @@ def run_job(job: Job, options: Options) -> Mapping[str, Any]:
             trained.seconds + (before.seconds if before and isinstance(job.before, Stage) else 0), 1
         ),
         "evaluate_seconds": summary["seconds"],
-        "command": _command(job),
+        "command": command_of(job),
         "git": git_state(Path(registry.__file__).parent),
         "versions": versions(),
     }
@@ -212,7 +215,17 @@ def run_job(job: Job, options: Options) -> Mapping[str, Any]:
     return result
 
 
-def _command(job: Job) -> str:
+def clear(job: Job, options: Options) -> Path:
+    """Folder of a row that is about to be made, without what an earlier end has left there."""
+    home = home_of(options.out, job)
+    home.mkdir(parents=True, exist_ok=True)
+    (home / FAILURE).unlink(missing_ok=True)
+    for half in home.glob(".bundle-*"):  # what a kill left of an export
+        shutil.rmtree(half)
+    return home
+
+
+def command_of(job: Job) -> str:
     """The commands that a row is trained with, without folders."""
     words = " ".join(["textray train", *job.words])
     if job.before is None:

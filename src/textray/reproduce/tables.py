@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from textray.errors import UsageError, unknown_name
 from textray.io.write import atomic_write
+from textray.reproduce import page, workers
 from textray.reproduce.catalogue import Order
 from textray.reproduce.fit import Options
 from textray.reproduce.lock import locked
-from textray.reproduce.page import command_line, csv_table, markdown
 from textray.reproduce.plan import Budget, Comparison, Row, Table
 from textray.reproduce.printed import MMI_UNET_TABLE_1, MMI_UNET_TABLE_2, MMI_UNET_TABLE_3
-from textray.reproduce.runner import State, run_table
+from textray.reproduce.runner import Entry, State, run_table
 
 SOME_FAILED = 3
 _NETWORKS = ("mmi_unet", "mmi_unet_gd", "guide_decoder", "unet")
@@ -138,13 +139,42 @@ def run(order: Order) -> int:
 
 def run_of(tables: Mapping[str, Table], budgets: Mapping[str, Budget], order: Order) -> int:
     """Make one of a paper's tables with one of its budgets; see `run`."""
-    if order.budget not in budgets:
-        raise unknown_name("budget", order.budget, budgets)
-    return make(tables[order.name], budgets[order.budget], order)
+    return make(tables[order.name], budget_of(budgets, order.budget), order)
 
 
-def make(table: Table, budget: Budget, order: Order) -> int:
-    """Make any table with any budget; see `run`."""
+def budget_of(budgets: Mapping[str, Budget], name: str) -> Budget:
+    """The budget of that name.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    if name not in budgets:
+        raise unknown_name("budget", name, budgets)
+    return budgets[name]
+
+
+class Pages(Protocol):
+    """A module that writes a table down; `textray.reproduce.page` is the one of segmentation."""
+
+    def markdown(self, table: Table, budget: Budget, entries: Sequence[Entry], *, seeds: int, command: str) -> str:
+        """The whole ``table.md``."""
+
+    def csv_table(self, table: Table, entries: Sequence[Entry]) -> str:
+        """The whole ``table.csv``."""
+
+
+def make(
+    table: Table, budget: Budget, order: Order, *, attempt: workers.Attempt | None = None, pages: Pages = page
+) -> int:
+    """Make any table with any budget; see `run`.
+
+    Args:
+        table: The table.
+        budget: Its budget.
+        order: What was asked for.
+        attempt: What makes a row; ``None`` trains and scores a segmenter.
+        pages: What writes the table down.
+    """
     if order.seeds < 1:
         raise UsageError("a table needs seeds", came=order.seeds, expected="1 or more")
     with locked(order.out):
@@ -162,13 +192,14 @@ def make(table: Table, budget: Budget, order: Order) -> int:
                 text_encoder=order.text_encoder,
                 tell=order.tell,
             ),
+            attempt=attempt,
         )
-        command = command_line(table.name, list(order.roots), budget.name, order.seeds, order.rows)
+        command = page.command_line(table.name, list(order.roots), budget.name, order.seeds, order.rows)
         folder = order.out / f"{table.name}-{budget.name}"
         folder.mkdir(exist_ok=True)
-        atomic_write(folder / "table.csv", csv_table(table, entries).encode())
-        page = markdown(table, budget, entries, seeds=order.seeds, command=command)
-        atomic_write(folder / "table.md", page.encode())
+        atomic_write(folder / "table.csv", pages.csv_table(table, entries).encode())
+        words = pages.markdown(table, budget, entries, seeds=order.seeds, command=command)
+        atomic_write(folder / "table.md", words.encode())
     failed = [entry for entry in entries if entry.state is State.FAILED]
     order.tell(f"Table: {folder / 'table.md'}" + (f"; {len(failed)} trainings failed" if failed else ""))
     return SOME_FAILED if failed else 0
