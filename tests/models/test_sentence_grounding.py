@@ -62,6 +62,30 @@ def test_places_have_the_stride_of_their_stage(stage, fuse):
     assert found.pooled.shape == (1, 12)
 
 
+class Blank(torch.nn.Module):
+    """A trunk that sees the same everywhere."""
+
+    def forward(self, image):
+        sides = [
+            (channels, image.shape[2] // s, image.shape[3] // s)
+            for channels, s in zip((64, 128, 256, 512), (4, 8, 16, 32), strict=True)
+        ]
+        return [torch.ones(len(image), *side) for side in sides]
+
+
+def test_a_place_knows_where_it_is_only_if_it_is_told():
+    blind, told = build(width=12), build(width=12, positions=True)
+    maps = {}
+    for name, network in (("blind", blind), ("told", told)):
+        network.trunk = Blank()
+        with torch.no_grad():
+            maps[name] = network.eval().encode_image(torch.zeros(2, 3, 64, 96)).local
+    assert torch.equal(maps["blind"], maps["blind"][:, :, :1, :1].expand_as(maps["blind"]))
+    places = maps["told"].flatten(2)[0].T  # (h*w, D)
+    assert torch.pdist(places).min() > 1e-3, "no two places are alike"
+    assert torch.equal(maps["told"][0], maps["told"][1])
+
+
 def test_an_enlarged_image_keeps_its_proportions():
     network = build(enlarge=150).eval()
     with torch.no_grad():

@@ -24,7 +24,7 @@ Shapes in the paper's configuration, 224 x 224, ResNet-50, Bio_ClinicalBERT, L p
 
 Differences from the paper: a sentence is the mean of its words where the paper prints a sum (``agg_word`` has both), so
 that a long sentence does not outweigh a short one in the report. Past the paper, off by default: ``local_stage`` other
-than the third, ``fuse`` and a ``width`` other than the text's.
+than the third, ``fuse``, ``positions`` and a ``width`` other than the text's.
 
 Differences from the authors' released code: the report takes no padding, [CLS] or [SEP] in; sentences are those
 of the text, not those between pieces that are full stops.
@@ -41,8 +41,12 @@ from torch.nn import functional as F
 
 from textray.errors import ShapeError, UsageError
 from textray.models.base import Network
+from textray.nn.attention import sine_positions
 from textray.nn.image_encoder import ImageEncoder
 from textray.nn.text_trunk import TextTrunk, TextTrunkConfig
+
+POSITIONS = 32
+"""Channels of sines beside the features of a place, where it is told its position."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,8 @@ class SentenceGroundingConfig:
         local_stage: Stage of the trunk whose places are compared with phrases: 1 to 4 at strides 4, 8, 16, 32.
         fuse: Also bring the last stage to those places, by a 1x1 convolution and bilinear enlargement, and add it. Past
             the paper.
+        positions: Tell each place where it is: fixed sines of row and column beside its features, and a hidden layer
+            of width D before the 1x1 convolution. Past the paper: words such as "lower left" are about places.
         width: Width D of the common space; ``None`` (the paper) takes the text encoder's, and nothing stands between.
         text: The text encoder.
         agg_piece: How the pieces of a word make the word.
@@ -70,6 +76,7 @@ class SentenceGroundingConfig:
     enlarge: int | None = 299
     local_stage: Literal[1, 2, 3, 4] = 3
     fuse: bool = False
+    positions: bool = False
     width: int | None = None
     text: TextTrunkConfig = field(default_factory=TextTrunkConfig)
     agg_piece: Literal["sum", "mean"] = "sum"
@@ -133,7 +140,10 @@ class SentenceGrounding(Network):
         self.text = TextTrunk(config.text)
         self.width = config.width or self.text.width
         channels, last = self.trunk.channels[config.local_stage - 1], self.trunk.channels[3]
-        self.local = nn.Conv2d(channels, self.width, 1, bias=False)
+        self.hidden: nn.Module | None = None
+        if config.positions:
+            self.hidden = nn.Sequential(nn.Conv2d(channels + POSITIONS, self.width, 1), nn.GELU())
+        self.local = nn.Conv2d(self.width if config.positions else channels, self.width, 1, bias=False)
         self.coarse = nn.Conv2d(last, self.width, 1, bias=False) if config.fuse else None
         self.pooled = nn.Linear(last, self.width)
         # Linear and without bias, so that sums over pieces may be taken before or after it.
@@ -161,7 +171,12 @@ class SentenceGrounding(Network):
             size = (max(round(height * factor), 1), max(round(width * factor), 1))
             image = F.interpolate(image, size, mode="bilinear", align_corners=True)
         maps = self.trunk(image)
-        local = self.local(maps[self.config.local_stage - 1])  # (B, D, h, w)
+        places = maps[self.config.local_stage - 1]  # (B, C, h, w)
+        if self.hidden is not None:
+            sines = sine_positions(places[:, :1].expand(-1, POSITIONS, -1, -1))  # (1, h*w, P)
+            sines = sines.transpose(1, 2).view(1, POSITIONS, *places.shape[2:]).expand(len(places), -1, -1, -1)
+            places = self.hidden(torch.cat([places, sines], 1))
+        local = self.local(places)  # (B, D, h, w)
         if self.coarse is not None:
             coarse = self.coarse(maps[3])
             local = local + F.interpolate(coarse, local.shape[2:], mode="bilinear", align_corners=False)
