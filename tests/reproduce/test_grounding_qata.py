@@ -127,6 +127,7 @@ def test_rows_differ_in_what_they_are_named_for_and_each_is_a_training_of_its_ow
     for budget in BUDGETS.values():
         jobs = [plan_job(row, source, 0, budget) for row in found.rows]
         assert len({job.hash for job in jobs}) == len(jobs)
+        assert all(f"-{job.row.name}-" in job.folder for job in jobs)
         shared = set(jobs[0].words)
         for job in jobs:
             assert len([word for word in job.words if word not in shared]) == len(job.row.arguments) <= 1

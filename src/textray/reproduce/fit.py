@@ -139,10 +139,6 @@ def _folders(job: Job | Stage, options: Options) -> list[str]:
     words = [] if job.root is None else [f"--data.root={job.root}"]
     if options.text_encoder is not None and (isinstance(job, Stage) or job.row.reads_text):
         # The text encoder of a grounding network learns, and is a part of it.
-        part = "network.init_args.config.text.weights" if _grounds(job) else "text_encoder_folder"
+        part = "network.init_args.config.text.weights" if job.grounds else "text_encoder_folder"
         words.append(f"--model.{part}={options.text_encoder}")
     return words
-
-
-def _grounds(job: Job | Stage) -> bool:
-    return bool(job.settings["recipe"].get("task") == "grounding")

@@ -50,6 +50,11 @@ class Training:
         """Arguments of `textray train`, without folders."""
         return [word for recipe in self.recipes for word in ("--config", recipe)] + list(self.arguments)
 
+    @property
+    def grounds(self) -> bool:
+        """True where it is one of a grounding network."""
+        return bool(self.settings["recipe"].get("task") == "grounding")
+
     def _named(self, *words: str) -> str:
         """Name of a folder: for the eye, and with a part of the hash, so that other settings lie elsewhere."""
         return "-".join([*words, f"seed{self.seed}", self.hash[:8]]).replace("%", "pct")
@@ -91,7 +96,8 @@ class Job(Training):
     def folder(self) -> str:
         """Name of its folder."""
         row = self.row
-        words = [row.model, *([row.form] if row.form != "paper" else []), self.data, row.learnt, f"{row.fraction:.0%}"]
+        told = row.name if self.grounds else row.learnt  # grounding has no text mode
+        words = [row.model, *([row.form] if row.form != "paper" else []), self.data, told, f"{row.fraction:.0%}"]
         return self._named(*words, *([f"masks{row.labelled:.0%}"] if row.labelled < 1 else []))
 
 
