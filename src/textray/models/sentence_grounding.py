@@ -174,7 +174,7 @@ class SentenceGrounding(Network):
         places = maps[self.config.local_stage - 1]  # (B, C, h, w)
         if self.hidden is not None:
             sines = sine_positions(places[:, :1].expand(-1, POSITIONS, -1, -1))  # (1, h*w, P)
-            sines = sines.transpose(1, 2).view(1, POSITIONS, *places.shape[2:]).expand(len(places), -1, -1, -1)
+            sines = sines.transpose(1, 2).view(1, POSITIONS, *places.shape[2:]).expand(places.shape[0], -1, -1, -1)
             places = self.hidden(torch.cat([places, sines], 1))
         local = self.local(places)  # (B, D, h, w)
         if self.coarse is not None:
