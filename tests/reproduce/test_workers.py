@@ -89,8 +89,10 @@ from textray.reproduce.runner import attempt_job
 
 def attempt(job, options):
     (options.out / f"{job.folder}.pid").write_text(str(os.getpid()))
-    if job.folder == "killed":
-        os.kill(os.getpid(), 9)
+    while job.folder == "killed":
+        if (options.out / "b.pid").exists():  # both are at work
+            os.kill(os.getpid(), 9)
+        time.sleep(0.05)
     time.sleep(120)
 
 if __name__ == "__main__":

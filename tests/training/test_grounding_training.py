@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -151,17 +152,21 @@ def share_of(rank, ranks, port, target, queue):
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_loss_and_the_gradient_of_one():
+def test_two_processes_give_the_loss_and_the_gradient_of_one(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where a new process finds this file
     targets = "entailed"  # the one for which the other process's texts must be known
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    runs = [context.Process(target=share_of, args=(rank, 2, port, targets, queue)) for rank in range(2)]
+    runs = [context.Process(target=share_of, args=(rank, 2, port, targets, queue), daemon=True) for rank in range(2)]
     for run in runs:
         run.start()
-    loss, found = queue.get(timeout=600)
+    while queue.empty():
+        assert all(run.exitcode in (None, 0) for run in runs), "a process has failed"
+        runs[0].join(0.2)
+    loss, found = queue.get(timeout=60)
     for run in runs:
         run.join(60)
         assert run.exitcode == 0

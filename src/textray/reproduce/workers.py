@@ -99,6 +99,8 @@ def _run_at_once(waiting: list[Job], attempt: Attempt, options: Options, progres
                 try:
                     progress.end(job, future.result())
                 except BrokenProcessPool as error:
+                    for other in multiprocessing.active_children():  # asked to end by the pool, which they may ignore
+                        other.kill()
                     raise UsageError(
                         "the process of a training has ended without a word",
                         came=job.row.label,
