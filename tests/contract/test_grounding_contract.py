@@ -49,7 +49,9 @@ BUILDS = {
     ),
     "sentence_grounding-convnext": Build(
         row="sentence_grounding",
-        config={"trunk": "convnext_atto", "enlarge": None, "positions": True, "text": {"encoder": "tiny", "last_layers": 2}},
+        config={
+            "trunk": "convnext_atto", "enlarge": None, "positions": True, "text": {"encoder": "tiny", "last_layers": 2},
+        },
     ),
 }  # fmt: skip
 
