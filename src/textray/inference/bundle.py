@@ -151,7 +151,7 @@ def find(name_or_folder: str | Path | None, default: str | None = None) -> Path:
         if not (folder / CONFIG).is_file():
             raise BundleError(
                 f"the default weights {default} are not inside this installation",
-                do="Install TextRay from its wheel, or name a bundle folder with --model",
+                do="Name a bundle folder with --model, or install a wheel of TextRay that holds them",
             )
         return folder
     names = inside()
@@ -235,7 +235,7 @@ def seal(
 def _from_config(folder: Path, config: dict[str, Any]) -> Bundle:
     text = config.get("text")
     encoder = None if text is None else str(text["encoder"])
-    fields = read_sealed(
+    sealed = read_sealed(
         folder,
         config,
         keys=_KEYS,
@@ -259,7 +259,7 @@ def _from_config(folder: Path, config: dict[str, Any]) -> Bundle:
         )
     zone_thresholds, text_free = own_report.announced(config["zones"], text)
     return Bundle(
-        **fields,
+        **vars(sealed),
         threshold=threshold,
         text_encoder=encoder,
         tokens=tokens,

@@ -33,7 +33,7 @@ from textray.inference.bundle_files import (
 from textray.inference.sealed import Sealed, open_sealed, read_sealed, sealed_config
 from textray.inference.text_bank import MOST_TOKENS, MOST_WIDTH
 from textray.records import Laterality
-from textray.text.tokens import Aggregation, WordPiece
+from textray.text.tokens import Aggregation, WordPiece, read_pieces
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ class GroundingBundle(Sealed):
         Raises:
             BundleError: If the file is no vocabulary.
         """
-        return WordPiece(_pieces(self.read("vocab.txt")), lower=self.text.lower)
+        return WordPiece(read_pieces(self.read("vocab.txt")), lower=self.text.lower)
 
     def describe(self) -> dict[str, Any]:
         """What `textray info` and the records of runs say of the bundle."""
@@ -212,16 +212,8 @@ def seal_grounding(
     return GroundingBundle.load(folder)
 
 
-def _pieces(raw: bytes) -> list[str]:
-    try:
-        lines = raw.decode("utf-8").split("\n")  # splitlines() would break at pieces that are rare line breaks
-    except UnicodeDecodeError as error:
-        raise BundleError("vocab.txt is not UTF-8", came=error.reason) from error
-    return [line.removesuffix("\r") for line in (lines[:-1] if not lines[-1] else lines)]
-
-
 def _from_config(folder: Path, config: dict[str, Any]) -> GroundingBundle:
-    fields = read_sealed(folder, config, keys=_KEYS, files=GROUNDING_FILES, decides=_DECIDES)
+    sealed = read_sealed(folder, config, keys=_KEYS, files=GROUNDING_FILES, decides=_DECIDES)
     map_size, width = (int(config["map"]["height"]), int(config["map"]["width"])), int(config["width"])
     if not (min(map_size) > 0 and max(map_size) <= _MOST_CELLS and 0 < width <= MOST_WIDTH):
         raise BundleError(
@@ -229,4 +221,4 @@ def _from_config(folder: Path, config: dict[str, Any]) -> GroundingBundle:
             came=f"{map_size} cells, width {width}",
             expected=f"1 to {_MOST_CELLS} cells and 1 to {MOST_WIDTH}",
         )
-    return GroundingBundle(**fields, text=GroundingText.from_dict(config["text"]), map_size=map_size, width=width)
+    return GroundingBundle(**vars(sealed), text=GroundingText.from_dict(config["text"]), map_size=map_size, width=width)

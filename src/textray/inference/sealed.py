@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 from textray.errors import BundleError
 from textray.inference.bundle_files import (
@@ -23,21 +23,6 @@ from textray.inference.bundle_files import (
 from textray.preprocess import Preprocess
 
 T = TypeVar("T")
-
-
-class SealedFields(TypedDict):
-    """Fields of a `Sealed`."""
-
-    folder: Path
-    name: str
-    version: str
-    model: str
-    form: str
-    model_config: dict[str, Any]
-    preprocess: Preprocess
-    provenance: dict[str, Any]
-    files: dict[str, dict[str, Any]]
-    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +88,7 @@ def open_sealed(folder: Path, task: Task, read: Callable[[Path, dict[str, Any]],
 
 def read_sealed(
     folder: Path, config: Mapping[str, Any], *, keys: Collection[str], files: Sequence[str], decides: Sequence[str]
-) -> SealedFields:
+) -> Sealed:
     """Verify the files of a bundle, and read what its config says whatever the task.
 
     Args:
@@ -128,18 +113,18 @@ def read_sealed(
             came=f"input {announced} in {CONFIG}",
             expected=f"{(*preprocess.size, preprocess.channels)} as in preprocess.json",
         )
-    return {
-        "folder": folder,
-        "name": str(config["name"]),
-        "version": str(config["version"]),
-        "model": str(config["model"]["name"]),
-        "form": str(config["model"]["form"]),
-        "model_config": dict(config["model"]["config"]),
-        "preprocess": preprocess,
-        "provenance": dict(config["provenance"]),
-        "files": {name: dict(entry) for name, entry in config["files"].items()},
-        "sha256": identity(config, decides),
-    }
+    return Sealed(
+        folder=folder,
+        name=str(config["name"]),
+        version=str(config["version"]),
+        model=str(config["model"]["name"]),
+        form=str(config["model"]["form"]),
+        model_config=dict(config["model"]["config"]),
+        preprocess=preprocess,
+        provenance=dict(config["provenance"]),
+        files={name: dict(entry) for name, entry in config["files"].items()},
+        sha256=identity(config, decides),
+    )
 
 
 def read_preprocess(folder: Path) -> Preprocess:

@@ -133,15 +133,10 @@ class WordPiece:
             BundleError: If it cannot be read as one.
         """
         try:
-            text = Path(path).read_bytes().decode("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BundleError(
-                "the vocabulary cannot be read", came=type(error).__name__, expected="vocab.txt in UTF-8"
-            ) from error
-        lines = text.split("\n")  # splitlines() would break at pieces that are rare line breaks themselves
-        if lines and not lines[-1]:
-            lines.pop()
-        return cls([line.removesuffix("\r") for line in lines], lower=lower)
+            raw = Path(path).read_bytes()
+        except OSError as error:
+            raise BundleError("the vocabulary cannot be read", came=type(error).__name__) from error
+        return cls(read_pieces(raw), lower=lower)
 
     def __len__(self) -> int:
         return len(self.vocabulary)
@@ -310,3 +305,18 @@ def build_vocabulary(texts: Iterable[str], size: int, *, lower: bool = True) -> 
         raise UsageError("the vocabulary is too small", came=size, expected=f"{len(fixed)} or more, for the letters")
     ranked = sorted((word for word in counts if len(word) > 1), key=lambda word: (-counts[word], word))
     return (*fixed, *ranked[: size - len(fixed)])
+
+
+def read_pieces(raw: bytes) -> list[str]:
+    """Word pieces of a ``vocab.txt``, one a line.
+
+    Raises:
+        BundleError: If it is not UTF-8.
+    """
+    try:
+        lines = raw.decode("utf-8").split("\n")  # splitlines() would break at pieces that are rare line breaks
+    except UnicodeDecodeError as error:
+        raise BundleError(
+            "the vocabulary cannot be read", came=type(error).__name__, expected="vocab.txt in UTF-8"
+        ) from error
+    return [line.removesuffix("\r") for line in (lines[:-1] if not lines[-1] else lines)]
