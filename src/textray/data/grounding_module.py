@@ -96,11 +96,30 @@ class GroundingSet(Dataset[GroundingItem]):
         if cut:
             log.warning("%d of %d reports are longer than %d word pieces", cut, len(self.studies), most_pieces)
 
-    def __getitem__(self, key: Key) -> GroundingItem:
+    def told(self, index: int, rng: np.random.Generator, *, mirrored: bool = False) -> tuple[Pieces, Said]:
+        """What a study is told in this time, in word pieces, and what that says.
+
+        Args:
+            index: Which study.
+            rng: The only source of chance.
+            mirrored: Of the mirrored film; only where its words allow it.
+
+        Raises:
+            UsageError: Without a vocabulary.
+        """
         if self.word_pieces is None:
             raise UsageError(
                 "reports cannot be read without a vocabulary", do="Call GroundingData.set_vocabulary, as its task does"
             )
+        sentences, facts = self.words.draw(index, rng, mirrored=mirrored)
+        pieces = self._known.get(sentences) or self.word_pieces.encode(sentences, self.most_pieces)
+        return pieces, Said(
+            sentences=tuple(sentences[i] for i in pieces.kept),
+            says=frozenset().union(*(facts[i] for i in pieces.kept)),
+            true=self.words.true(index, mirrored=mirrored),
+        )
+
+    def __getitem__(self, key: Key) -> GroundingItem:
         epoch, index = key
         rng = np.random.default_rng((self.seed, epoch, index))
         pixels = self.pixels.image(index)
@@ -108,17 +127,12 @@ class GroundingSet(Dataset[GroundingItem]):
         if flipped:
             pixels = pixels[:, ::-1]
         own = np.random.default_rng((self.seed, epoch, index, 1))  # its own: words change no draw of the pixels
-        sentences, facts = self.words.draw(index, own, mirrored=flipped)
-        pieces = self._known.get(sentences) or self.word_pieces.encode(sentences, self.most_pieces)
+        pieces, said = self.told(index, own, mirrored=flipped)
         pixels = self.augment(pixels, self._nothing, _NO_REPORT, rng)[0]
         return GroundingItem(
             image=torch.from_numpy(self.preprocess.normalise_pixels(pixels)),
             pieces=pieces,
-            said=Said(
-                sentences=tuple(sentences[i] for i in pieces.kept),
-                says=frozenset().union(*(facts[i] for i in pieces.kept)),
-                true=self.words.true(index, mirrored=flipped),
-            ),
+            said=said,
             image_id=self.studies[index].image_id,
             index=index,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -28,7 +27,8 @@ from textray.training.grounding_losses import (
 from textray.training.grounding_targets import RightTexts, keys_of, retrieval, targeted_pair
 from textray.training.initial import started_from
 from textray.training.ranks import gather_objects, gather_rows, gather_units, rank_count
-from textray.training.task import Task
+from textray.training.task import Task, cosine
+from textray.training.words_first import learn_words
 
 Unit = Literal["word", "sentence", "report"]
 Schedule = Literal["exponential", "cosine"]
@@ -105,6 +105,8 @@ class GroundingTask(Task):
         weight_decay: AdamW's; at 0, the paper's, it is Adam.
         initial: What to start from, see `textray.training.initial.begin`; a whole checkpoint brings its vocabulary.
         freeze: Parts of the network that do not learn, such as ``trunk`` or ``text``.
+        words_first: Steps in which the text encoder learns which texts say the same before it sees a film, see
+            `textray.training.words_first` (0 is the paper's).
 
     Raises:
         UsageError: If a weight is negative, or both are zero.
@@ -134,6 +136,7 @@ class GroundingTask(Task):
         weight_decay: float = 0.0,
         initial: str | list[str] | None = None,
         freeze: tuple[str, ...] = (),
+        words_first: int = 0,
     ) -> None:
         super().__init__(
             network,
@@ -149,17 +152,15 @@ class GroundingTask(Task):
             freeze=freeze,
         )
         if min(global_weight, local_weight) < 0 or global_weight == local_weight == 0:
-            raise UsageError(
-                "the weights of the losses",
-                came=f"{global_weight:g} and {local_weight:g}",
-                expected="0 or more, not both 0",
-            )
+            came = f"{global_weight:g} and {local_weight:g}"
+            raise UsageError("the weights of the losses", came=came, expected="0 or more, not both 0")
         self.mode: Mode = mode
         self.aggregate: Aggregate = aggregate
         self.targets, self.local_unit = targets, local_unit
         self.global_weight, self.local_weight = global_weight, local_weight
         self.temperatures, self.chunk = temperatures, chunk
         self.schedule, self.decay, self.text_lr_scale, self.betas = schedule, decay, text_lr_scale, betas
+        self.words_first = words_first
         self.word_pieces: WordPiece | None = None
         self.most_pieces = network.config.text.sizes.positions
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -199,6 +200,12 @@ class GroundingTask(Task):
             )
         self.word_pieces, self.most_pieces = WordPiece(words), data.most_pieces
         data.set_vocabulary(self.word_pieces)
+
+    def on_fit_start(self) -> None:
+        """Teach the text encoder its words, where that is asked for and the training is no resumed one."""
+        data = getattr(self.trainer, "datamodule", None)
+        if self.words_first > 0 and self.trainer.ckpt_path is None and isinstance(data, GroundingData):
+            learn_words(self._net, data.sets["fit"], steps=self.words_first)
 
     def _refuse_seen(self, excluded: dict[str, str | int]) -> None:
         """Refuse to start from weights that do not record that they have left the same patients out."""
@@ -319,12 +326,9 @@ class GroundingTask(Task):
         warmup, floor = round(total * self.warmup_epochs / epochs), self.lr_final / self.lr
 
         def scale(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            if self.schedule == "exponential":
+            if self.schedule == "exponential" and step >= warmup:
                 return float(self.decay ** (step // an_epoch))
-            progress = min((step - warmup) / max(total - warmup, 1), 1.0)
-            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+            return cosine(step, total, warmup, floor)
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -144,13 +144,7 @@ class Task(LightningModule):
         warmup = round(total * self.warmup_epochs / epochs)
         floor = self.lr_final / self.lr
 
-        def scale(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            progress = min((step - warmup) / max(total - warmup, 1), 1.0)
-            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, total, warmup, floor))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def learning(self) -> list[torch.nn.Parameter]:
@@ -172,3 +166,11 @@ class Task(LightningModule):
             "max_epochs": self.trainer.max_epochs,
             "started": self.initial is not None,
         }
+
+
+def cosine(step: int, total: int, warmup: int, floor: float) -> float:
+    """Multiple of the learning rate: up to 1 in ``warmup`` steps, then along a cosine to ``floor`` at ``total``."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min((step - warmup) / max(total - warmup, 1), 1.0)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
