@@ -57,7 +57,7 @@ def learn_words(network: SentenceGrounding, data: GroundingSet, *, steps: int) -
             (one, said), (other, answered) = (_told(network, data, drawn, rng) for _ in range(2))
             loss = F.mse_loss(one @ other.T, shares(said, answered).to(one.device))
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call] -- torch's
+            torch.autograd.backward(loss)
             optimizer.step()
             error = float(loss.detach()) ** 0.5
             if (step + 1) % _LOGGED == 0:
