@@ -49,6 +49,10 @@ def test_info_tells_of_one_row_or_one_bundle(cli, tiny_bundle):
     (row,) = cli("info", tiny_bundle, "--json").rows
     assert row["kind"] == "weights"
     assert row["files"]["model.onnx"]["bytes"] == (tiny_bundle / "model.onnx").stat().st_size
+    told = cli("info", tiny_bundle).out.splitlines()
+    assert not any("{" in line or "[" in line for line in told), "nested values are lines of their own"
+    assert told[told.index("  model.onnx:") + 1] == f"    bytes: {row['files']['model.onnx']['bytes']}"
+    assert "  - name: paper" in cli("info", "mmi_unet").out.splitlines()
     wrong = cli("info", "mmi_unett")
     assert wrong.code == 2
     assert "Did you mean 'mmi_unet'" in wrong.err

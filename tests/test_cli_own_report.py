@@ -136,6 +136,6 @@ def test_results_are_no_input_of_a_later_run(segment, cli, writing_bundle, tmp_p
 
 def test_info_says_what_the_weights_write(cli, writing_bundle, tiny_bundle):
     told = cli("info", writing_bundle).out
-    assert "writes_report: True" in told
+    assert "writes_report: yes" in told
     assert "text_free: generated" in told
-    assert "writes_report: False" in cli("info", tiny_bundle).out
+    assert "writes_report: no" in cli("info", tiny_bundle).out

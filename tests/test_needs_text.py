@@ -85,4 +85,4 @@ def test_info_tells_form_and_need(cli, tiny_bundle):
     assert json.loads(cli("info", tiny_bundle, "--json").out)["needs_text"] is True
     told = cli("info", tiny_bundle).out
     assert "form: paper" in told
-    assert "needs_text: True" in told
+    assert "needs_text: yes" in told

@@ -14,6 +14,9 @@ from textray import __version__, registry
 from textray.commands.console import say, say_json
 from textray.errors import TextRayError, UsageError, unknown_name
 
+_ONE_LINE = 80
+"""Longest list, in characters, that is told in one line."""
+
 
 def info(
     name: Annotated[
@@ -133,7 +136,8 @@ def _extras() -> dict[str, dict[str, Any]]:
 
 def _lines(values: dict[str, Any]) -> list[str]:
     if "extras" not in values:
-        lines = [f"{key}: {value}" for key, value in values.items() if key not in ("cost", "captions")]
+        own = ("cost", "captions")  # told below in words of their own
+        lines = [line for key, value in values.items() if key not in own for line in _told(key, value)]
         if values["kind"] == "weights" and "captions" in values:
             lines += ["captions that --text may be:", *(f"  {caption}" for caption in values["captions"])]
         elif "captions" in values:
@@ -154,6 +158,27 @@ def _lines(values: dict[str, Any]) -> list[str]:
         lines.append(f"  {name:20}{told}")
     if not values["weights"]:
         lines.append("  none")
+    return lines
+
+
+def _told(key: str, value: object) -> list[str]:
+    """A value by its name: one line, or what it holds in further, indented ones."""
+    if isinstance(value, dict) and value:
+        return [f"{key}:", *(f"  {line}" for name, part in value.items() for line in _told(str(name), part))]
+    if not isinstance(value, (list, tuple)):
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
+        return [f"{key}: {'none' if value in (None, '', {}) else value}"]
+    nested = any(isinstance(part, (dict, list, tuple)) for part in value)
+    if not nested and len(line := ", ".join(map(str, value))) < _ONE_LINE:
+        return [f"{key}: {line or 'none'}"]
+    lines = [f"{key}:"]
+    for part in value:
+        if isinstance(part, dict):
+            inner = [line for name, own in part.items() for line in _told(str(name), own)]
+            lines += [f"  {'-' if i == 0 else ' '} {line}" for i, line in enumerate(inner)]
+        else:
+            lines.append(f"  - {', '.join(map(str, part)) if isinstance(part, (list, tuple)) else part}")
     return lines
 
 
