@@ -52,7 +52,7 @@ def atomic_write(path: str | Path, data: bytes) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         raise _explain(error, path) from error
 
@@ -203,7 +203,12 @@ def _write_through(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on disk, so that a rename there outlasts a power loss.
+
+    Raises:
+        OSError: If the disk fails or is full.
+    """
     if os.name != "posix":  # elsewhere a folder cannot be opened, and the rename is durable by itself
         return
     handle = os.open(folder, os.O_RDONLY)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from textray.errors import DiskError, ShapeError, UsageError
 from textray.geometry import Geometry, Plane
+from textray.io.write import sync_folder
 
 _FULL = 65535
 _HALF = 32768  # the smallest stored value that means at least one half
@@ -105,6 +106,7 @@ class PseudoLabels:
             if written != self.count:
                 raise ShapeError("pseudo-labels", came=written, expected=self.count)
             part.replace(self._path(0))
+            sync_folder(self.folder)
         except OSError as error:
             raise self._disk(error) from error
 
@@ -180,6 +182,7 @@ class PseudoLabels:
             with part.open("rb") as stream:
                 os.fsync(stream.fileno())
             part.replace(self._path(self.epoch + 1))
+            sync_folder(self.folder)
         except OSError as error:
             raise self._disk(error) from error
 
