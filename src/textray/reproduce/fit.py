@@ -132,6 +132,11 @@ def _train(words: Sequence[str], threads: int | None) -> None:
         if stop.code == 2:  # what a parser of arguments says to a wrong one
             raise UsageError("the settings of the training are refused", came=" ".join(words)) from stop
         raise KeyboardInterrupt from stop  # Lightning's way to say so
+    except RuntimeError as error:
+        # Who ends all processes of a run means the run: its loader's process may notice first.
+        if "is killed by signal: Terminated" in str(error):
+            raise KeyboardInterrupt from error
+        raise
 
 
 def _folders(job: Job | Stage, options: Options) -> list[str]:
