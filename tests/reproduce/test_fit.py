@@ -3,8 +3,8 @@
 import pytest
 
 pytest.importorskip("lightning")
-from textray.errors import UsageError  # noqa: E402
-from textray.reproduce import fit  # noqa: E402
+from textray.errors import UsageError
+from textray.reproduce import fit
 
 
 @pytest.mark.parametrize(
