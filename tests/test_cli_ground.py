@@ -148,13 +148,7 @@ def test_phrases_of_a_table(run, film, tmp_path):
         "image;phrase;laterality\none.png;left lung;viewer\none;left lung;\nin/two.png;bright;\nfour.png;x y;\n",
         encoding="utf-8-sig",
     )
-    result = run("in", "--table", "phrases.csv")
-    assert result.code == 2
-    assert "not the only row" in result.err  # one.png by two names
-    (tmp_path / "phrases.csv").write_text(
-        "image;phrase;laterality\none.png;left lung;viewer\none.png;left lung;\nin/two.png;bright;\nfour.png;x y;\n"
-    )
-    result = run("in", "--table", "phrases.csv", "--json")
+    result = run("in", "--table", "phrases.csv", "--json")  # one.png by two names
     assert result.code == 0
     rows = {row["input"].split("/")[-1]: row for row in result.rows[:-1]}
     assert [p["told"] for p in rows["one.png"]["phrases"]] == ["left lung", "right lung"]
@@ -163,6 +157,10 @@ def test_phrases_of_a_table(run, film, tmp_path):
     assert "W_UNKNOWN_IMAGE" in result.err
     assert "viewer's, as in the picture" in result.err
     assert "are the patient's" in result.err
+    film(tmp_path / "in/deep/one.png")
+    result = run("in", "--table", "phrases.csv")
+    assert result.code == 2
+    assert "not the only row or picture" in result.err
 
 
 @pytest.mark.parametrize(

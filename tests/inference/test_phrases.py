@@ -1,9 +1,11 @@
 """Whose left and right a phrase means, whose the network was taught, how the film lies: all ways through the door."""
 
+import re
+
 import pytest
 
 from textray.errors import InputError
-from textray.inference.phrases import spell, turn
+from textray.inference.phrases import lone_sides, spell, turn
 from textray.records import Grid, Laterality
 from textray.text.sides import swap_sides
 
@@ -53,13 +55,37 @@ def test_the_patients_sides_of_a_film_that_has_none_are_refused(taught):
     assert turn("bilateral haze", laterality=PATIENT, taught=taught, grid=LATERAL).told == "bilateral haze"
 
 
-@pytest.mark.parametrize("phrase", ["leftmost opacity", "rightward shift", "turned clockwise", "lingular opacity"])
+CANNOT = ["leftmost opacity", "rightward shift", "turned clockwise", "R.U.L. opacity", "infection (l)", "opacity, r>l"]
+
+
+@pytest.mark.parametrize("phrase", CANNOT)
 def test_sides_that_cannot_be_turned_are_refused_where_they_must_be(phrase):
     with pytest.raises(InputError, match="cannot be turned") as error:
         turn(phrase, laterality=PATIENT, taught=VIEWER, grid=USUAL)
     assert error.value.code == "E_SIDES"
     assert turn(phrase, laterality=PATIENT, taught=PATIENT, grid=USUAL).told == phrase
     assert turn(phrase, laterality=VIEWER, taught=VIEWER, grid=USUAL).told == phrase
+
+
+def test_the_lingula_is_the_patients_left_whoever_looks():
+    words = "lingular opacity"
+    assert turn(words, laterality=PATIENT, taught=PATIENT, grid=USUAL).told == words
+    for laterality, taught in ((PATIENT, VIEWER), (VIEWER, VIEWER), (VIEWER, PATIENT), (UNKNOWN, VIEWER)):
+        with pytest.raises(InputError) as error:
+            turn(words, laterality=laterality, taught=taught, grid=USUAL)
+        assert error.value.code == "E_SIDES"
+        assert "left middle zone" in error.value.do or "side in the picture" in error.value.do
+
+
+@pytest.mark.parametrize(
+    "phrase", ["R+L bases", "R&L", "L=R", "R-base opacity", "l hemithorax", "L-sided haze", "LLZ haze"]
+)
+def test_no_side_is_left_behind_when_others_are_turned(phrase):
+    told = turn(phrase, laterality=PATIENT, taught=VIEWER, grid=USUAL).told
+    assert lone_sides(told) == ()
+    sides = re.findall("left|right", told)
+    assert sides == [{"left": "right", "right": "left"}[side] for side in re.findall("left|right", spell(phrase))]
+    assert sides
 
 
 @pytest.mark.parametrize(

@@ -160,8 +160,10 @@ def plan_grounding(
     asked = [for_all] * len(items)
     notices: list[Notice] = []
     if table is not None:
-        found, unknown = table.names.match([item.path for item in items])
-        asked = [table.phrases[found[i].line] if i in found else () for i in range(len(items))]
+        found, unknown = table.names.match_all([item.path for item in items])
+        asked = [
+            tuple(phrase for row in found.get(i, ()) for phrase in table.phrases[row.line]) for i in range(len(items))
+        ]
         notices = table_notices(table.names, unknown)
         left_out += [
             LeftOut(path=item.path, code="W_NO_PHRASE", reason="the table has no phrase for it")

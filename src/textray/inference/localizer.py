@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from textray.errors import BundleError, ShapeError, TextRayError, UsageError
 from textray.inference.grounding_bundle import GroundingBundle
-from textray.inference.phrases import TurnedPhrase, check, turn
+from textray.inference.phrases import TurnedPhrase, check, lone_sides, turn
 from textray.inference.runtime import default_threads, open_session, run_session
 from textray.metrics.score_map import SIGMA, smooth
 from textray.preprocess import Preprocess
@@ -250,7 +250,9 @@ class Localizer:
     def _localization(self, phrase: TurnedPhrase, coarse: NDArray[np.float32], grid: Grid) -> Localization:
         pieces = self.read(phrase.told)
         notices = list(phrase.notices)
-        unknown = tuple(word for word in pieces.unknown if any(map(str.isalnum, word)))
+        words = tuple(word for word in pieces.unknown if any(map(str.isalnum, word)))
+        # Single letters are pieces of every vocabulary, but no words.
+        unknown = (*words, *(letter for letter in dict.fromkeys(lone_sides(phrase.told)) if letter not in words))
         telling = [word for word in unknown if word not in FUNCTION]
         if telling:
             shown = ", ".join(repr(word[:40]) for word in telling[:12]) + (" ..." if len(telling) > 12 else "")

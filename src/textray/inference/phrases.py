@@ -25,6 +25,11 @@ _SPELLED = {
     "rul": "right upper lobe",
     "rml": "right middle lobe",
     "rll": "right lower lobe",
+    **{
+        f"{a}{b}z": f"{side} {level} zone"
+        for a, side in (("l", "left"), ("r", "right"))
+        for b, level in (("u", "upper"), ("m", "middle"), ("l", "lower"))
+    },
     "lt": "left",
     "rt": "right",
     "leftsided": "left-sided",
@@ -34,9 +39,14 @@ _SHORT = re.compile(r"(?<![\w.])(" + "|".join(_SPELLED) + r")(?!\w)", re.IGNOREC
 _DOT = re.compile(r"(?<![\w.])([lr]t)\.(?= [a-z])", re.IGNORECASE)
 _NOT_IN_WORD = r"(?<![\w.'’-])"
 _LETTERS = (
-    re.compile(_NOT_IN_WORD + r"([LR])(?=[)\s/,;:.>]|$)(?!\s*\d)(?!\.\w)(?!/[oO]\b)"),  # "R/O" rules out
-    re.compile(_NOT_IN_WORD + r"([lr])(?= (?:lung|upper|mid|lower|bas|apex|apical|hil|perihil|lobe|zone))"),
+    re.compile(_NOT_IN_WORD + r"([LR])(?=[)\s/,;:.>&+=<]|$)(?!\s*\d)(?!\.\w)(?!/[oO]\b)"),  # "R/O" rules out
+    re.compile(
+        _NOT_IN_WORD + r"([lr])(?=[ -](?:lung|upper|mid|lower|bas|apex|apical|hil|perihil|lobe|zone|side|hemi))",
+        re.IGNORECASE,
+    ),
 )
+_LONE = re.compile(r"(?<![\w'’])[lr](?![\w'’])(?!/o\b|\s*\d)", re.IGNORECASE)
+"""A letter that may be a side and was not understood as one, such as those of "R.U.L."."""
 _IMPLIED = re.compile(r"\b(?:lingula\w*)", re.IGNORECASE)
 
 
@@ -78,7 +88,16 @@ def turn(phrase: str, *, laterality: Laterality, taught: Laterality, grid: Grid)
     """
     words = check(phrase)
     spelled = spell(words)
-    sided = bool(_IMPLIED.search(spelled)) or swap_sides(spelled) != spelled
+    implied = bool(_IMPLIED.search(spelled))
+    if implied and laterality is not Laterality.PATIENT:
+        raise InputError(
+            "a word names the patient's left by itself, but the sides of the phrase are the viewer's",
+            came=words[:200],
+            expected="no 'lingula' among the viewer's sides",
+            do="Name the zone by its side in the picture, or give the phrase by the patient's sides",
+            code="E_SIDES",
+        )
+    sided = implied or bool(lone_sides(spelled)) or swap_sides(spelled) != spelled
     notices: list[Notice] = []
     as_viewer = as_taught = False  # whether the words have to be exchanged for each of the two
     if sided and laterality is Laterality.PATIENT:
@@ -99,8 +118,8 @@ def turn(phrase: str, *, laterality: Laterality, taught: Laterality, grid: Grid)
         raise InputError(
             "the sides of a phrase cannot be turned to those that the network knows",
             came=words[:200],
-            expected="sides as the words left and right; no 'leftmost', 'clockwise' or 'lingula'",
-            do="Say it with left and right, or by the viewer's sides with --laterality viewer",
+            expected="sides as the words left and right; no 'leftmost', 'clockwise', 'lingula', 'R.U.L.' or lone 'l'",
+            do="Write left and right in full; the lingula lies in the patient's left middle zone",
             code="E_SIDES",
         )
     return TurnedPhrase(
@@ -142,7 +161,12 @@ def spell(words: str) -> str:
 
 def exchange(words: str) -> str | None:
     """Words, short forms spelled out, with left and right exchanged; ``None`` where one names a side by itself."""
-    return None if _IMPLIED.search(words) else swap_sides(words)
+    return None if _IMPLIED.search(words) or _LONE.search(words) else swap_sides(words)
+
+
+def lone_sides(words: str) -> tuple[str, ...]:
+    """Letters in spelled words that may mean a side and were not understood, such as the "l" of "infection (l)"."""
+    return tuple(match[0].lower() for match in _LONE.finditer(words))
 
 
 _UNTAUGHT = Notice(

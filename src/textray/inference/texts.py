@@ -134,13 +134,26 @@ class TextTable:
             Words by position in ``paths``, and the names of rows that fit no picture.
 
         Raises:
+            UsageError: If a row fits several pictures, or several rows one.
+        """
+        found, unknown = self.match_all(paths)
+        for i, rows in found.items():
+            if len(rows) > 1:
+                name = next(name for name, words in self.rows.items() if words is rows[1])
+                raise self._ambiguous(name, rows[1], [paths[i]])
+        return {i: words for i, (words,) in found.items()}, unknown
+
+    def match_all(self, paths: Sequence[Path]) -> tuple[dict[int, list[Words]], list[str]]:
+        """Find the rows of each picture, which may be several under different spellings of its name; see `match`.
+
+        Raises:
             UsageError: If a row fits several pictures.
         """
         whole = [os.path.abspath(path) for path in paths]  # noqa: PTH100 -- links keep the names they were given
         places = _index((i, (plain_path(p), p.as_posix(), whole[i])) for i, p in enumerate(paths))
         names = _index((i, (plain_path(p.name), p.name)) for i, p in enumerate(paths))
         stems = _index((i, (outputs.stem(p.name),)) for i, p in enumerate(paths))
-        found: dict[int, Words] = {}
+        found: dict[int, list[Words]] = {}
         unknown = []
         for name, words in self.rows.items():
             key = _normal(name)
@@ -151,16 +164,18 @@ class TextTable:
             if not hits:
                 unknown.append(name)
                 continue
-            if len(hits) > 1 or hits[0] in found:
-                shown = ", ".join(plain_path(paths[i]) for i in hits[:3])
-                raise UsageError(
-                    f"{self.path} line {words.line}: {name!r} is not the only row or picture of that name",
-                    came=shown,
-                    expected="one row for one picture",
-                    do="Write the path as it is given on the command line",
-                )
-            found[hits[0]] = words
+            if len(hits) > 1:
+                raise self._ambiguous(name, words, [paths[i] for i in hits[:3]])
+            found.setdefault(hits[0], []).append(words)
         return found, unknown
+
+    def _ambiguous(self, name: str, words: Words, paths: Sequence[Path]) -> UsageError:
+        return UsageError(
+            f"{self.path} line {words.line}: {name!r} is not the only row or picture of that name",
+            came=", ".join(map(plain_path, paths)),
+            expected="one row for one picture",
+            do="Write the path as it is given on the command line",
+        )
 
 
 def _index(named: Iterable[tuple[int, Iterable[str]]]) -> dict[str, list[int]]:

@@ -49,12 +49,12 @@ _PART = {"upper": "apex", "middle": "midzone", "lower": "base"}
 _PARTS = {"upper": "apices", "middle": "midzones", "lower": "bases"}
 _TWO_SIDED = {"upper": ("biapical",), "middle": ("biperihilar", "bihilar"), "lower": ("bibasal", "bibasilar")}
 _SHORT = {
-    place.sides + place.levels: tuple(w for w, p in PLACES.items() if p == place)
+    place.sides + place.levels: tuple(w for w, p in PLACES.items() if p == place and not w.startswith("lingula"))
     for place in PLACES.values()
     if len(place.sides) == 1 and len(place.levels) == 1
 }
-"""Words for one zone, such as ``lll``, by side and level."""
-_NEVER_ALONE = "lingular"
+"""Words for one zone, such as ``lll``, by side and level; not the lingula, which is the patient's, whose sides zones
+are not of."""
 
 _KINDS = ("", "", "", "", "patchy ", "hazy ", "ground glass ", "interstitial ", "airspace ", "confluent ", "dense ")
 _SINGULAR = (
@@ -251,7 +251,7 @@ def _one(side: str, levels: Sequence[str], rng: np.random.Generator, *, side_fir
             f"{the}{side} {_PART[level]}",
             f"{the}{_PLAIN[level]} third of the {side} lung",
             f"{the}{word} zone on the {side}",
-            _pick(rng, [short for short in _SHORT[side, level] if short != _NEVER_ALONE]),
+            *([_pick(rng, _SHORT[side, level])] if _SHORT[side, level] else []),
             f"{the}{side} {level} lobe",  # of either side: on the usual film the middle lobe lies on the viewer's left
         ]
         return _pick(rng, forms)
@@ -288,5 +288,5 @@ def _beside(sides: Sequence[str], levels: Sequence[str], rng: np.random.Generato
     forms = [f"{whose} {words} zone", f"{whose} {_pick(rng, _ADJECTIVES[level])}"]
     if level != "middle" or len(sides) == 1:  # a patient has one middle lobe
         forms.append(f"{whose} {level} lobe")
-    forms.append(_pick(rng, _TWO_SIDED[level] if len(sides) == 2 else _SHORT[sides[0], level]))
-    return _pick(rng, forms)
+    short = _TWO_SIDED[level] if len(sides) == 2 else _SHORT[sides[0], level]
+    return _pick(rng, [*forms, _pick(rng, short)] if short else forms)
