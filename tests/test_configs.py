@@ -78,7 +78,11 @@ def test_a_recipe_is_parsed_and_means_what_it_says(name, parse):
         assert found[key] == value, key
 
 
-ON_TOP = dict.fromkeys(("mmi_unet_lite_224_first", "mmi_unet_lite_224"), "mmi_unet_lite")
+ON_TOP = {
+    "mmi_unet_lite_224_first": "mmi_unet_lite",
+    "mmi_unet_lite_224": "mmi_unet_lite",
+    "sgseg_lite_last": "sgseg_lite",
+}
 """Recipes that only make sense behind another: they must differ from that one, not from the defaults."""
 
 

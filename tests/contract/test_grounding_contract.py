@@ -53,6 +53,12 @@ BUILDS = {
             "trunk": "convnext_atto", "enlarge": None, "positions": True, "text": {"encoder": "tiny", "last_layers": 2},
         },
     ),
+    "sentence_grounding-tiles": Build(
+        row="sentence_grounding",
+        config={
+            "trunk": "efficientnet_lite0", "enlarge": None, "tiles": 2, "pooled": "places", "width": 6, "text": TEXT,
+        },
+    ),
 }  # fmt: skip
 
 

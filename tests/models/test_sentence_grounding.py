@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from textray.errors import ShapeError, UsageError
-from textray.models.sentence_grounding import SentenceGrounding, SentenceGroundingConfig, similarity
+from textray.models.sentence_grounding import SentenceGrounding, SentenceGroundingConfig, similarity, tiled
 from textray.nn.text_trunk import BertSizes, TextTrunkConfig
 from textray.training.grounding_losses import Mode, global_loss, local_loss, local_scores
 
@@ -86,6 +86,35 @@ def test_a_place_knows_where_it_is_only_if_it_is_told():
     assert torch.equal(maps["told"][0], maps["told"][1])
 
 
+def test_tiles_are_read_apart_from_each_other():
+    network = build(trunk="efficientnet_lite0", width=12, tiles=2).eval()
+    image = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        halves = network.trunk.stages[1](network.trunk.stages[0](image))
+        expected = [
+            torch.cat([network.trunk.stages[2](part) for part in row.chunk(2, 3)], 3) for row in halves.chunk(2, 2)
+        ]
+        found = tiled(network.trunk.stages[2], halves, 2)
+        local = network.local(found)
+    torch.testing.assert_close(found, torch.cat(expected, 2))
+    torch.testing.assert_close(network.encode_image(image).local, local)
+    assert not torch.allclose(build(trunk="efficientnet_lite0", width=12).eval().encode_image(image).local, local)
+    assert network.size_multiple == 32
+    assert build(width=12, tiles=3).size_multiple == 96
+    with pytest.raises(ShapeError, match="multiple"):
+        build(width=12, tiles=3).encode_image(torch.zeros(1, 3, 64, 96))
+
+
+@pytest.mark.parametrize("fuse", [False, True])
+def test_a_film_may_be_the_mean_of_its_places(fuse):
+    network = build(width=12, tiles=2, positions=True, pooled="places", fuse=fuse).eval()
+    with torch.no_grad():
+        found = network.encode_image(torch.randn(2, 3, 64, 96))
+    torch.testing.assert_close(found.pooled, found.local.mean((2, 3)))
+    assert len(network.trunk.stages) == (4 if fuse else 3)
+    assert not [name for name, _ in network.named_parameters() if name.startswith("pooled")]
+
+
 def test_an_enlarged_image_keeps_its_proportions():
     network = build(enlarge=150).eval()
     with torch.no_grad():
@@ -152,7 +181,13 @@ def test_similarity_is_the_cosine_of_each_phrase_with_each_place():
 
 @pytest.mark.parametrize(
     ("fields", "says"),
-    [({"local_stage": 5}, "no such stage"), ({"width": 0}, "impossible size"), ({"enlarge": -1}, "impossible size")],
+    [
+        ({"local_stage": 5}, "no such stage"),
+        ({"width": 0}, "impossible size"),
+        ({"enlarge": -1}, "impossible size"),
+        ({"tiles": 0}, "come out even"),
+        ({"tiles": 2, "enlarge": 299}, "come out even"),
+    ],
     ids=str,
 )
 def test_impossible_sizes_are_refused(fields, says):

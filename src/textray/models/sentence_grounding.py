@@ -24,7 +24,7 @@ Shapes in the paper's configuration, 224 x 224, ResNet-50, Bio_ClinicalBERT, L p
 
 Differences from the paper: a sentence is the mean of its words where the paper prints a sum (``agg_word`` has both), so
 that a long sentence does not outweigh a short one in the report. Past the paper, off by default: ``local_stage`` other
-than the third, ``fuse``, ``positions`` and a ``width`` other than the text's.
+than the third, ``fuse``, ``positions``, ``tiles``, ``pooled: places`` and a ``width`` other than the text's.
 
 Differences from the authors' released code: the report takes no padding, [CLS] or [SEP] in; sentences are those
 of the text, not those between pieces that are full stops.
@@ -33,7 +33,8 @@ of the text, not those between pieces that are full stops.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from math import lcm
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ from torch.nn import functional as F
 from textray.errors import ShapeError, UsageError
 from textray.models.base import Network
 from textray.nn.attention import sine_positions
-from textray.nn.image_encoder import ImageEncoder
+from textray.nn.image_encoder import STRIDES, ImageEncoder
 from textray.nn.text_trunk import TextTrunk, TextTrunkConfig
 
 POSITIONS = 32
@@ -64,6 +65,11 @@ class SentenceGroundingConfig:
             the paper.
         positions: Tell each place where it is: fixed sines of row and column beside its features, and a hidden layer
             of width D before the 1x1 convolution. Past the paper: words such as "lower left" are about places.
+        tiles: Cut what enters the local stage into this many tiles a side, which that stage reads apart from each
+            other; 1 (the paper) cuts nothing. Past the paper: the third stage of a deep trunk sees the whole film from
+            every place, and nothing then makes a place say what lies there.
+        pooled: What the film's vector is made of: the ``last`` stage (the paper), or past the paper the ``places``
+            themselves, whose mean it then is; later stages are left out.
         width: Width D of the common space; ``None`` (the paper) takes the text encoder's, and nothing stands between.
         text: The text encoder.
         agg_piece: How the pieces of a word make the word.
@@ -77,6 +83,8 @@ class SentenceGroundingConfig:
     local_stage: Literal[1, 2, 3, 4] = 3
     fuse: bool = False
     positions: bool = False
+    tiles: int = 1
+    pooled: Literal["last", "places"] = "last"
     width: int | None = None
     text: TextTrunkConfig = field(default_factory=TextTrunkConfig)
     agg_piece: Literal["sum", "mean"] = "sum"
@@ -126,9 +134,16 @@ class SentenceGrounding(Network):
     """
 
     def __init__(self, config: SentenceGroundingConfig = SentenceGroundingConfig()) -> None:
-        super().__init__(in_channels=config.in_channels, size_multiple=32, text_width=None)
         if config.local_stage not in (1, 2, 3, 4):
             raise UsageError("no such stage of the image trunk", came=config.local_stage, expected="1, 2, 3 or 4")
+        if config.tiles < 1 or (config.tiles > 1 and config.enlarge is not None):
+            raise UsageError(
+                "tiles must come out even",
+                came=f"tiles {config.tiles}, enlarge {config.enlarge}",
+                expected="tiles of 1 or more; above 1 without enlarge",
+            )
+        multiple = lcm(32, config.tiles * STRIDES[config.local_stage - 1])
+        super().__init__(in_channels=config.in_channels, size_multiple=multiple, text_width=None)
         if any(size is not None and size < 1 for size in (config.width, config.enlarge)):
             raise UsageError(
                 "an impossible size", came=f"width {config.width}, enlarge {config.enlarge}", expected="1 or more"
@@ -136,16 +151,22 @@ class SentenceGrounding(Network):
         if config.fuse and config.local_stage == 4:
             raise UsageError("fuse adds the last stage to a finer one", came="local_stage 4", expected="1, 2 or 3")
         self.config = config
-        self.trunk = ImageEncoder(config.trunk, in_channels=config.in_channels, weights=config.trunk_weights)
+        self.pools_places = config.pooled == "places"
+        self.trunk = ImageEncoder(
+            config.trunk,
+            in_channels=config.in_channels,
+            weights=config.trunk_weights,
+            stages=config.local_stage if self.pools_places and not config.fuse else 4,
+        )
         self.text = TextTrunk(config.text)
         self.width = config.width or self.text.width
-        channels, last = self.trunk.channels[config.local_stage - 1], self.trunk.channels[3]
+        channels, last = self.trunk.channels[config.local_stage - 1], self.trunk.channels[-1]
         self.hidden: nn.Module | None = None
         if config.positions:
             self.hidden = nn.Sequential(nn.Conv2d(channels + POSITIONS, self.width, 1), nn.GELU())
         self.local = nn.Conv2d(self.width if config.positions else channels, self.width, 1, bias=False)
         self.coarse = nn.Conv2d(last, self.width, 1, bias=False) if config.fuse else None
-        self.pooled = nn.Linear(last, self.width)
+        self.pooled = None if self.pools_places else nn.Linear(last, self.width)
         # Linear and without bias, so that sums over pieces may be taken before or after it.
         same = self.width == self.text.width
         self.projection = nn.Identity() if same else nn.Linear(self.text.width, self.width, bias=False)
@@ -159,7 +180,7 @@ class SentenceGrounding(Network):
         """Bring images into the common space.
 
         Args:
-            image: ``(B, C, H, W)`` float, normalised; H and W multiples of 32.
+            image: ``(B, C, H, W)`` float, normalised; H and W multiples of ``size_multiple``.
 
         Raises:
             ShapeError: If it is not.
@@ -170,7 +191,7 @@ class SentenceGrounding(Network):
             factor = self.config.enlarge / max(height, width)
             size = (max(round(height * factor), 1), max(round(width * factor), 1))
             image = F.interpolate(image, size, mode="bilinear", align_corners=True)
-        maps = self.trunk(image)
+        maps = self._maps(image)
         places = maps[self.config.local_stage - 1]  # (B, C, h, w)
         if self.hidden is not None:
             sines = sine_positions(places[:, :1].expand(-1, POSITIONS, -1, -1))  # (1, h*w, P)
@@ -180,7 +201,19 @@ class SentenceGrounding(Network):
         if self.coarse is not None:
             coarse = self.coarse(maps[3])
             local = local + F.interpolate(coarse, local.shape[2:], mode="bilinear", align_corners=False)
-        return ImageFeatures(self.pooled(maps[3].mean((2, 3))), local)
+        pooled = local.mean((2, 3)) if self.pooled is None else self.pooled(maps[-1].mean((2, 3)))
+        return ImageFeatures(pooled, local)
+
+    def _maps(self, image: Tensor) -> list[Tensor]:
+        """What the stages of the trunk give, the local one tile by tile."""
+        if self.config.tiles == 1:
+            return cast(list[Tensor], self.trunk(image))
+        maps, features = [], image
+        for number, stage in enumerate(self.trunk.stages, 1):
+            local = number == self.config.local_stage
+            features = tiled(stage, features, self.config.tiles) if local else stage(features)
+            maps.append(features)
+        return maps
 
     def encode_pieces(self, ids: Tensor, attention: Tensor) -> Tensor:
         """Bring word pieces ``(B, L)`` into the common space, ``(B, L, D)``.
@@ -223,7 +256,7 @@ class SentenceGrounding(Network):
         """Tell where phrases are true.
 
         Args:
-            image: ``(B, C, H, W)`` float, normalised; H and W multiples of 32.
+            image: ``(B, C, H, W)`` float, normalised; H and W multiples of ``size_multiple``.
             phrases: In the common space, ``(K, D)`` for all images or ``(B, K, D)``; any length.
 
         Returns:
@@ -253,6 +286,18 @@ def similarity(local: Tensor, phrases: Tensor) -> Tensor:
     places = F.normalize(local.flatten(2), dim=1, eps=1e-8)  # (B, D, h*w)
     cosine = F.normalize(phrases, dim=-1, eps=1e-8) @ places  # (B, K, h*w)
     return cosine.view(*cosine.shape[:2], *local.shape[2:])
+
+
+def tiled(stage: nn.Module, features: Tensor, tiles: int) -> Tensor:
+    """Run a stage on ``tiles`` x ``tiles`` parts of ``(B, C, H, W)``, apart from each other, and join what it gives.
+
+    H and W must be multiples of ``tiles`` times the stage's stride.
+    """
+    height, width = features.shape[2] // tiles, features.shape[3] // tiles
+    cut = features.reshape(-1, features.shape[1], tiles, height, tiles, width)  # (B, C, t, h, t, w)
+    found = stage(cut.permute(0, 2, 4, 1, 3, 5).flatten(0, 2))  # (B t t, C', h', w')
+    joined = found.reshape(-1, tiles, tiles, *found.shape[1:]).permute(0, 3, 1, 4, 2, 5)  # (B, C', t, h', t, w')
+    return joined.flatten(4, 5).flatten(2, 3)
 
 
 def gather(parts: Tensor, owner: Tensor, *, mean: bool) -> tuple[Tensor, Tensor]:

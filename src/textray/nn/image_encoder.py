@@ -27,6 +27,7 @@ class ImageEncoder(nn.Module):
         name: timm's name with its tag, such as ``convnext_tiny.fb_in22k``; the tag decides which weights are meant.
         in_channels: Channels of the image.
         weights: Where its pretrained tensors come from (see `read_trunk`); ``None`` for random ones.
+        stages: How many of the stages there are, the finest first.
 
     Attributes:
         channels: Channels after each stage.
@@ -35,7 +36,7 @@ class ImageEncoder(nn.Module):
         UsageError: If the trunk is of another family.
     """
 
-    def __init__(self, name: str, *, in_channels: int = 3, weights: str | None = None) -> None:
+    def __init__(self, name: str, *, in_channels: int = 3, weights: str | None = None, stages: int = 4) -> None:
         super().__init__()
         self.name, self.weights = name, weights
         architecture = name.partition(".")[0]
@@ -48,8 +49,8 @@ class ImageEncoder(nn.Module):
             )
         trunk = timm.create_model(architecture, pretrained=False, in_chans=in_channels)
         theirs = {id(tensor): name for name, tensor in _tensors(trunk)}
-        stages, self.channels = _cut(trunk)
-        self.stages = nn.ModuleList(stages)
+        parts, channels = _cut(trunk)
+        self.stages, self.channels = nn.ModuleList(parts[:stages]), channels[:stages]
         self.timm_names = {own: theirs[id(tensor)] for own, tensor in _tensors(self)}
 
     def load_pretrained(self) -> None:
@@ -58,7 +59,7 @@ class ImageEncoder(nn.Module):
             load_trunk(self, read_trunk(self.weights, self.name), source=self.weights)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Run all stages without change between: ``(B, C, H, W)`` to four maps at strides 4, 8, 16, 32."""
+        """Run all stages without change between: ``(B, C, H, W)`` to maps at strides 4, 8, 16, 32."""
         maps, features = [], image
         for stage in self.stages:
             features = stage(features)
