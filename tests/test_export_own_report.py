@@ -142,6 +142,19 @@ def test_a_network_that_writes_is_carried_whole(checkpoint, tmp_path, zone_token
     assert predictor.segment(pixels).record["own_report"]["zones"]["left upper"]["written"]
 
 
+def test_the_threshold_of_masks_can_be_chosen(checkpoint, tmp_path):
+    path = checkpoint(guided())
+    bundle = module.export(path, tmp_path / "strict", threshold=0.6)
+    assert bundle.threshold == 0.6
+    assert "from a probability of 0.6 on" in (tmp_path / "strict" / "README.md").read_text()
+    assert module.export(path, tmp_path / "plain").threshold == 0.5
+    assert "from a probability" not in (tmp_path / "plain" / "README.md").read_text()
+    assert Bundle.load(tmp_path / "plain").sha256 != bundle.sha256
+    with pytest.raises(UsageError, match="threshold is wrong"):
+        module.export(path, tmp_path / "none", threshold=1.0)
+    assert not (tmp_path / "none").exists()
+
+
 def test_the_default_of_runs_without_a_text_can_be_chosen(checkpoint, tmp_path):
     path = checkpoint(guided())
     assert module.export(path, tmp_path / "quiet", text_free="none").text_free == "none"

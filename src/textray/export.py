@@ -52,6 +52,7 @@ def export(
     text_encoder_folder: str | Path | None = None,
     text_free: TextFree | None = None,
     average: Sequence[str | Path] = (),
+    threshold: float = 0.5,
 ) -> Bundle:
     """Write a bundle from a checkpoint.
 
@@ -65,17 +66,21 @@ def export(
         text_free: What a run without a text shall do with a network that can write its own report; ``None`` is
             ``generated``.
         average: Further checkpoints of the same network; the bundle holds the mean of all weights.
+        threshold: Probability from which a pixel is lesion, in (0, 1).
 
     Raises:
-        UsageError: If a checkpoint is not TextRay's or of another network than the first, a file is missing, or a
-            report is asked of a network that writes none.
+        UsageError: If the threshold is out of range, a checkpoint is not TextRay's or of another network than the
+            first, a file is missing, or a report is asked of a network that writes none.
         OutputError: If ``out`` holds something that is no bundle.
         BundleError: If ONNX and torch disagree, or the sentences that a network was trained with are not those of its
             text encoder; nothing is written then.
     """
+    if not 0 < threshold < 1:
+        raise UsageError("threshold is wrong", came=threshold, expected="a number in (0, 1)")
     out = Path(out)
     check_out(out)
     facts, network = read_checkpoint(checkpoint, *average)
+    facts = {**facts, "threshold": threshold}
     if registry.model(facts["network"]).task != "segmentation":
         raise UsageError(
             f"{facts['network']} does not segment",
@@ -121,7 +126,7 @@ def export(
             model=facts["network"],
             form=facts["form"],
             model_config=facts["config"],
-            threshold=0.5,
+            threshold=threshold,
             text_encoder=facts["text_encoder"],
             provenance={**provenance, "textray": facts["version"], "terms": terms},
             zone_thresholds=network.thresholds.tolist() if isinstance(network, SelfGuided) else None,

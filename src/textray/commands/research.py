@@ -59,12 +59,15 @@ def export(
         list[Path] | None,
         typer.Option(metavar="CKPT", help="Further stage of the same training: take the mean weights; repeatable."),
     ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Probability from which a pixel is lesion; 0.5 where none is given.")
+    ] = None,
 ) -> None:
     """Write a bundle from a checkpoint; fails unless ONNX and torch agree."""
     if registry.load("textray.trained:task_of")(checkpoint) == "grounding":
-        if text_encoder is not None or text_free is not None:
+        if text_encoder is not None or text_free is not None or threshold is not None:
             raise UsageError(
-                "--text-encoder and --text-free are of networks that segment",
+                "--text-encoder, --text-free and --threshold are of networks that segment",
                 came="a checkpoint of a grounding network",
             )
         ground = registry.load("textray.export_grounding:export_grounding")
@@ -80,5 +83,6 @@ def export(
         text_encoder_folder=text_encoder,
         text_free=None if text_free is None else text_free.value,
         average=average or (),
+        threshold=0.5 if threshold is None else threshold,
     )
     note(f"Bundle: {shown(out)}")

@@ -57,6 +57,7 @@ def card(
         f"- Epoch {facts['epoch']} of {facts['max_epochs']}, seed {seen['seed']}, TextRay {facts['version']}.",
         *_start_lines(facts),
         *_average_lines(facts),
+        *_threshold_lines(facts),
         "",
         "## Configuration",
         "",
@@ -108,6 +109,12 @@ def _average_lines(facts: Mapping[str, Any]) -> list[str]:
         return []
     epochs = ", ".join(f"epoch {other['epoch']} of {other['max_epochs']}" for other in others)
     return [f"- Weights: the mean of this checkpoint and of {len(others)} more ({epochs})."]
+
+
+def _threshold_lines(facts: Mapping[str, Any]) -> list[str]:
+    """From which probability on a pixel is lesion, where that is not one half."""
+    threshold = facts.get("threshold", 0.5)
+    return [] if threshold == 0.5 else [f"- A pixel is lesion from a probability of {threshold:g} on."]
 
 
 def _mask_lines(facts: Mapping[str, Any]) -> list[str]:

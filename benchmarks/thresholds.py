@@ -1,0 +1,58 @@
+"""Pooled Dice by threshold, for `textray export --threshold`: choose on `inner`, not on `val`.
+
+Run: python benchmarks/thresholds.py ROOT [--data qata_cov19] [--split inner] [--model BUNDLE] [--step 0.05]
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+
+from textray.data.base import open_reader
+from textray.inference.bundle import Bundle
+from textray.inference.predictor import Predictor
+from textray.io.read import read, read_mask
+
+BATCH = 16
+
+
+def main() -> None:
+    """Print a row for each text mode of the model."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("root")
+    parser.add_argument("--data", default="qata_cov19")
+    parser.add_argument("--split", default="inner")
+    parser.add_argument("--model")
+    parser.add_argument("--step", type=float, default=0.05)
+    given = parser.parse_args()
+    predictor = Predictor(Bundle.load(given.model))
+    samples = open_reader(given.data, given.root).samples(given.split)
+    thresholds = np.arange(0.4, 0.8 + given.step / 2, given.step)
+    silent, write = Predictor.SILENT, Predictor.WRITE
+    modes = ["oracle", "none", *(["generated"] if predictor.bundle.writes_report else [])]
+    counts = {mode: np.zeros((len(thresholds), 3)) for mode in modes}  # in both, predicted, true
+    for start in range(0, len(samples), BATCH):
+        batch = samples[start : start + BATCH]
+        images = [read(sample.image_path) for sample in batch]
+        truths = [read_mask(sample.mask_path) for sample in batch]
+        pixels = np.stack([predictor.preprocess.apply(image) for image in images])
+        told = [predictor.bank_row(sample.report) for sample in batch]
+        for mode in modes:
+            rows = told if mode == "oracle" else [silent if mode == "none" else write] * len(batch)
+            planes = predictor.predict_batch(pixels, rows)
+            for image, plane, truth in zip(images, planes, truths, strict=True):
+                found = predictor.preprocess.restore(plane, image.grid)
+                for i, threshold in enumerate(thresholds):
+                    mask = found >= threshold
+                    counts[mode][i] += (mask & truth).sum(), mask.sum(), truth.sum()
+    print(
+        f"{len(samples)} images of {given.data} {given.split}, model {predictor.bundle.name}; pooled Dice on native grids"
+    )
+    print("threshold ", *(f"{threshold:6.2f}" for threshold in thresholds))
+    for mode, count in counts.items():
+        print(f"{mode:10}", *(f"{2 * both / (own + true):6.4f}" for both, own, true in count))
+
+
+if __name__ == "__main__":
+    main()
