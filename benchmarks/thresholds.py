@@ -46,9 +46,8 @@ def main() -> None:
                 for i, threshold in enumerate(thresholds):
                     mask = found >= threshold
                     counts[mode][i] += (mask & truth).sum(), mask.sum(), truth.sum()
-    print(
-        f"{len(samples)} images of {given.data} {given.split}, model {predictor.bundle.name}; pooled Dice on native grids"
-    )
+    name = predictor.bundle.name
+    print(f"{len(samples)} images of {given.data} {given.split}, model {name}; pooled Dice on native grids")
     print("threshold ", *(f"{threshold:6.2f}" for threshold in thresholds))
     for mode, count in counts.items():
         print(f"{mode:10}", *(f"{2 * both / (own + true):6.4f}" for both, own, true in count))
