@@ -10,6 +10,7 @@ from torch import nn
 pytest.importorskip("lightning")
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from safetensors.torch import save_file
 
 from textray.data.module import SegmentationData
 from textray.errors import UsageError
@@ -343,6 +344,20 @@ def test_parts_start_from_their_own_trainings(stages):
     begin(network, [f"segmenter.trunk={folder / 'segmenter.ckpt'}"])  # a part of a part, by the last word of its name
     assert same(second.trunk, network.segmenter.trunk)
     assert not same(second.read, network.segmenter.read)
+
+
+def test_a_part_starts_from_a_bundle(stages):
+    folder, _, second = stages
+    bundle = folder / "weights"
+    bundle.mkdir()
+    save_file({name: value.half().clone() for name, value in second.state_dict().items()}, bundle / "model.safetensors")
+    network = Guided()
+    begin(network, [f"segmenter={bundle}"])
+    for name, value in second.state_dict().items():
+        assert torch.equal(network.segmenter.state_dict()[name], value.half().float()), name
+    (bundle / "model.safetensors").write_bytes(b"half a file")
+    with pytest.raises(UsageError, match="not a readable bundle"):
+        begin(Guided(), [f"segmenter={bundle}"])
 
 
 def test_a_segmenter_leaves_the_zone_head_of_its_own_training_behind(stages):

@@ -25,7 +25,7 @@ from textray.training.grounding_losses import (
     local_scores,
 )
 from textray.training.grounding_targets import RightTexts, keys_of, retrieval, targeted_pair
-from textray.training.initial import started_from
+from textray.training.initial import facts_of, started_from
 from textray.training.ranks import gather_objects, gather_rows, gather_units, rank_count
 from textray.training.task import Task, cosine
 from textray.training.words_first import learn_words
@@ -210,8 +210,7 @@ class GroundingTask(Task):
     def _refuse_seen(self, excluded: dict[str, str | int]) -> None:
         """Refuse to start from weights that do not record that they have left the same patients out."""
         for path in started_from(self.initial):
-            facts = torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("textray", {})
-            if facts.get("data", {}).get(RECORDED_AS) != excluded:
+            if facts_of(path).get("data", {}).get(RECORDED_AS) != excluded:
                 raise UsageError(
                     "the weights to start from may have seen the patients that are left out",
                     came=path,
@@ -223,10 +222,8 @@ class GroundingTask(Task):
         """Pieces of the checkpoint that is started from, of a published encoder, or our own."""
         text = self._net.config.text
         whole = self.initial if isinstance(self.initial, str) else None
-        if whole is not None and self.trainer.ckpt_path is None and Path(whole).is_file():
-            facts = torch.load(whole, map_location="cpu", weights_only=True, mmap=True).get("textray", {})
-            if facts.get("vocabulary"):
-                return tuple(facts["vocabulary"])
+        if whole is not None and self.trainer.ckpt_path is None and (words := facts_of(Path(whole)).get("vocabulary")):
+            return tuple(words)
         if text.encoder == "own":
             return data.own_vocabulary(text.sizes.pieces)
         folder = None if text.weights in (None, PUBLISHED) else text.weights

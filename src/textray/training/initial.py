@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from textray.errors import UsageError
@@ -16,15 +18,19 @@ from textray.models.self_guided import SelfGuided
 
 logger = logging.getLogger(__name__)
 
+BUNDLED = "model.safetensors"
+"""Where a bundle keeps its tensors."""
+
 
 def begin(network: Network, initial: str | Sequence[str] | None) -> None:
     """Give a network the tensors that its training starts from.
 
     Args:
         network: Changed in place.
-        initial: ``None``: the pretrained tensors of its trunks, where its config names any. A checkpoint: that whole
-            network, as far as it has the tensors; no pretrained ones are read. One or more of ``PART=CHECKPOINT``, such
-            as ``segmenter=mmi.ckpt``: see `start_part`; only parts that are not named read pretrained tensors.
+        initial: ``None``: the pretrained tensors of its trunks, where its config names any. A checkpoint, or a bundle's
+            folder: that whole network, as far as it has the tensors; no pretrained ones are read. One or more of
+            ``PART=CHECKPOINT``, such as ``segmenter=mmi.ckpt``: see `start_part`; only parts that are not named read
+            pretrained tensors.
 
     Raises:
         UsageError: If a checkpoint is missing or does not fit, or whole checkpoints and parts are mixed.
@@ -141,11 +147,15 @@ def find_part(network: nn.Module, part: str) -> nn.Module:
 
 
 def read_network(path: Path) -> dict[str, Tensor]:
-    """Tensors of the network in a checkpoint of `textray train`, by its own names.
+    """Tensors of the network in a checkpoint of `textray train` or in a bundle's folder, by its own names.
+
+    A bundle's are in half precision, and may be the mean of several checkpoints.
 
     Raises:
         UsageError: If there is no such file, or it holds no network.
     """
+    if (path / BUNDLED).is_file():
+        return {name: value.float() if value.is_floating_point() else value for name, value in _bundled(path).items()}
     if not path.is_file():
         raise UsageError(
             "no checkpoint to start from", came=path, do="Run the training before it, or set model.initial"
@@ -156,6 +166,20 @@ def read_network(path: Path) -> dict[str, Tensor]:
     if not found:
         raise UsageError(f"{path.name} holds no network", expected="a checkpoint of textray train")
     return found
+
+
+def facts_of(path: Path) -> dict[str, Any]:
+    """What a checkpoint tells of itself beside its tensors; nothing for a bundle's folder or for no file."""
+    if not path.is_file():
+        return {}
+    return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("textray", {}))
+
+
+def _bundled(folder: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(folder / BUNDLED)
+    except (OSError, SafetensorError) as error:
+        raise UsageError(f"{folder.name} is not a readable bundle", came=type(error).__name__) from error
 
 
 def _copy(module: nn.Module, given: dict[str, Tensor], path: Path) -> list[str]:
