@@ -87,6 +87,24 @@ def test_a_random_subset_keeps_at_least_one_in_any_order():
     assert len(drawn) == 3 + 6 + 6
 
 
+def test_some_zones_are_told_as_places_that_are_true():
+    zones = Zones.from_present([1, 0, 1, 0, 0, 1])
+    found, rng = (
+        words(tuple(sentence(zones).split(", ")), paraphrase=0.5, sampling="some_zones"),
+        np.random.default_rng(0),
+    )
+    told, whole = set(), 0
+    for _ in range(200):
+        says = frozenset().union(*found.draw(0, rng)[1])
+        assert says <= found.true(0)
+        whole += bool(says & {"bilateral", "three areas"})
+        told.add(says - {"bilateral", "three areas"})
+    assert 20 < whole < 70  # one time in four captions are drawn from as they are
+    assert len(told - {frozenset()}) == 7, "every choice of three zones"
+    report = ("Lungs are clear.", "No effusion.")
+    assert {len(words(report, sampling="some_zones").draw(0, rng)[0]) for _ in range(40)} == {1, 2}
+
+
 def test_a_mirrored_film_is_told_with_other_sides():
     found = words(CLAUSES, paraphrase=0.5)
     assert found.true(0, mirrored=True) == {"unilateral", "one areas", "right lower"}

@@ -149,8 +149,8 @@ class GroundingData(LightningDataModule):
         root: Its folder.
         sentences: What a sentence is: ``clauses`` of a caption, a whole ``caption``, or what a report is ``split``
             into.
-        sentence_sampling: ``all`` in order, or ``random_subset``: at least one, in random order, as in the authors'
-            released code.
+        sentence_sampling: Which of them are told, see `textray.data.report_words.SentenceSampling`;
+            ``random_subset`` is what the authors' released code does.
         paraphrase: Share of the captions of zones that are said in other words, see `textray.text.paraphrase`.
         size: Height and width that the network reads.
         normalise: Normalisation of `textray.preprocess.Preprocess`.
