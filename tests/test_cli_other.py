@@ -114,10 +114,14 @@ def test_export_hands_paths_on(cli, monkeypatch, tmp_path):
     assert cli("export", checkpoint, "--out", out).code == 0
     assert cli("export", checkpoint, "--out", out, "--samples", folder, "--scores", "s.json").code == 0
     assert cli("export", checkpoint, "--out", out, "--average", "c.ckpt", "--average", "d.ckpt").code == 0
-    nothing = {"samples": None, "scores": (), "text_encoder_folder": None, "text_free": None, "average": ()}
+    assert cli("export", checkpoint, "--out", out, "--threshold", "0.6").code == 0
+    nothing = {
+        "samples": None, "scores": (), "text_encoder_folder": None, "text_free": None, "average": (), "threshold": 0.5,
+    }  # fmt: skip
     assert seen[0] == ((checkpoint, out), nothing)
     assert seen[2] == ((checkpoint, out), {**nothing, "average": [Path("c.ckpt"), Path("d.ckpt")]})
     assert seen[1] == ((checkpoint, out), {**nothing, "samples": folder, "scores": [Path("s.json")]})
+    assert seen[3] == ((checkpoint, out), {**nothing, "threshold": 0.6})
 
 
 def test_evaluate_prints_the_summary(cli, monkeypatch, tmp_path):
