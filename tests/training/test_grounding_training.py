@@ -231,6 +231,14 @@ def test_a_text_encoder_that_is_too_small_is_refused(tmp_path):
         trainer.fit(task, datamodule=data)
 
 
+def test_a_bundle_to_start_from_brings_its_vocabulary(tmp_path):
+    words = build_vocabulary(["lower left lung"], 120)
+    (tmp_path / "vocab.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+    task = GroundingTask(network(), initial=str(tmp_path))
+    task.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", max_epochs=1)
+    assert task._vocabulary(GroundingData("phantom")) == tuple(words)
+
+
 def test_weights_that_may_have_seen_patients_left_out_are_no_start(tmp_path):
     record = {"sha256": "0" * 64, "count": 3}
     for name, data in (("same", {"excluded_patients": record}), ("other", {}), ("pixels", None)):

@@ -103,7 +103,7 @@ class GroundingTask(Task):
         text_lr_scale: So does the text encoder.
         betas: Adam's; the paper's "momentum 0.9" is the first.
         weight_decay: AdamW's; at 0, the paper's, it is Adam.
-        initial: What to start from, see `textray.training.initial.begin`; a whole checkpoint brings its vocabulary.
+        initial: See `textray.training.initial.begin`; a whole checkpoint or bundle brings its vocabulary.
         freeze: Parts of the network that do not learn, such as ``trunk`` or ``text``.
         words_first: Steps in which the text encoder learns which texts say the same before it sees a film, see
             `textray.training.words_first` (0 is the paper's).
@@ -219,11 +219,14 @@ class GroundingTask(Task):
                 )
 
     def _vocabulary(self, data: GroundingData) -> tuple[str, ...]:
-        """Pieces of the checkpoint that is started from, of a published encoder, or our own."""
+        """Pieces of the checkpoint or bundle that is started from, of a published encoder, or our own."""
         text = self._net.config.text
-        whole = self.initial if isinstance(self.initial, str) else None
-        if whole is not None and self.trainer.ckpt_path is None and (words := facts_of(Path(whole)).get("vocabulary")):
-            return tuple(words)
+        if isinstance(self.initial, str) and self.trainer.ckpt_path is None:
+            whole = Path(self.initial)
+            if (whole / "vocab.txt").is_file():  # a bundle
+                return WordPiece.read(whole / "vocab.txt").vocabulary
+            if words := facts_of(whole).get("vocabulary"):
+                return tuple(words)
         if text.encoder == "own":
             return data.own_vocabulary(text.sizes.pieces)
         folder = None if text.weights in (None, PUBLISHED) else text.weights
