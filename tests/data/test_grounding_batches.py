@@ -105,6 +105,15 @@ def test_some_zones_are_told_as_places_that_are_true():
     assert {len(words(report, sampling="some_zones").draw(0, rng)[0]) for _ in range(40)} == {1, 2}
 
 
+def test_one_zone_is_told_at_a_time():
+    zones, rng = Zones.from_present([1, 0, 1, 0, 0, 1]), np.random.default_rng(0)
+    found = words(tuple(sentence(zones).split(", ")), paraphrase=0.5, sampling="one_zone")
+    told = [frozenset().union(*found.draw(0, rng)[1]) for _ in range(200)]
+    single = [says for says in told if len(says) == 1]
+    assert set(single) >= {frozenset({zone}) for zone in found.true(0) if zone.startswith(("left", "right"))}
+    assert 120 < len(single) < 190
+
+
 def test_a_mirrored_film_is_told_with_other_sides():
     found = words(CLAUSES, paraphrase=0.5)
     assert found.true(0, mirrored=True) == {"unilateral", "one areas", "right lower"}

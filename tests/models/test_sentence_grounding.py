@@ -1,10 +1,14 @@
 """Sentence grounding: counts of the paper's form, options, and that it learns to tell pairs apart."""
 
+from math import erf
+
+import numpy as np
 import pytest
 import torch
 
 from textray.errors import ShapeError, UsageError
 from textray.models.sentence_grounding import SentenceGrounding, SentenceGroundingConfig, similarity, tiled
+from textray.nn.factored_places import position_sines
 from textray.nn.text_trunk import BertSizes, TextTrunkConfig
 from textray.training.grounding_losses import Mode, global_loss, local_loss, local_scores
 
@@ -115,6 +119,42 @@ def test_a_film_may_be_the_mean_of_its_places(fuse):
     assert not [name for name, _ in network.named_parameters() if name.startswith("pooled")]
 
 
+def test_a_factored_place_says_how_much_of_it_lies_where():
+    network = build(trunk="resnet10t", width=6, local="factored", local_stage=2, pooled="places", quiet=0.25).eval()
+    images = torch.randn(2, 3, 32, 64, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        local = network.encode_image(images).local
+    features = network.trunk(images)[1].detach().numpy()
+    sines = position_sines(torch.zeros(1, 1, *features.shape[2:]))[0].numpy()
+
+    def layers(part, x):
+        first, _, last = ({k: v.numpy() for k, v in layer.state_dict().items()} for layer in part)
+        hidden = np.einsum("oc,chw->ohw", first["weight"][..., 0, 0], x) + first["bias"][:, None, None]
+        hidden = hidden * 0.5 * (1 + np.vectorize(erf)(hidden / np.sqrt(2)))  # GELU
+        return np.einsum("oc,chw->ohw", last["weight"][..., 0, 0], hidden) + last["bias"][:, None, None]
+
+    where = np.exp(layers(network.local.where, sines))
+    where /= where.sum(0)
+    for film, found in zip(features, local.numpy(), strict=True):
+        amount = np.log1p(np.exp(layers(network.local.amount, film)))
+        np.testing.assert_allclose(found[:5], amount * where, rtol=1e-4, atol=1e-6)
+        assert (found[5] == 0.25).all()
+
+
+def test_texts_of_factored_places_point_where_a_film_may_say_something():
+    network = build(width=6, local="factored", pooled="places").eval()
+    ids, attention, word, sentence = texts()
+    with torch.no_grad():
+        pieces = network.encode_pieces(ids, attention)
+        found = network.encode_text(ids, attention, word, sentence)
+    assert (pieces[..., :5] > 0).all()
+    assert (found.report[:, :5] > 0).all()
+    assert not pieces[..., 5].any()
+    assert not found.report[:, 5].any()
+    quiet = torch.tensor([0.0, 0, 0, 0, 0, 1]).view(1, 6, 1, 1)  # nothing is found there
+    assert not similarity(quiet, found.report).any()
+
+
 def test_an_enlarged_image_keeps_its_proportions():
     network = build(enlarge=150).eval()
     with torch.no_grad():
@@ -186,6 +226,8 @@ def test_similarity_is_the_cosine_of_each_phrase_with_each_place():
         ({"width": 0}, "impossible size"),
         ({"enlarge": -1}, "impossible size"),
         ({"tiles": 0}, "come out even"),
+        ({"local": "factored", "positions": True}, "its own position"),
+        ({"local": "factored", "fuse": True}, "its own features"),
         ({"tiles": 2, "enlarge": 299}, "come out even"),
     ],
     ids=str,

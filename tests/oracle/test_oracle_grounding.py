@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from textray.data.report_words import Said
 from textray.models.sentence_grounding import gather, owners
 from textray.training.grounding_losses import Temperatures, contrastive_pair, local_loss, local_scores
+from textray.training.grounding_targets import targeted_loss
 
 TEMPERATURES = Temperatures(attention=3.0, pooling=6.0, contrastive=8.0)  # all different, none the default
 
@@ -70,6 +72,40 @@ def test_local_loss_is_the_one_of_the_pairs(released, mean, chunk):
         logits = TEMPERATURES.contrastive * z
         assert pair.to_text.item() == pytest.approx(cross_entropy(logits, same))
         assert pair.to_image.item() == pytest.approx(cross_entropy(logits.T, same))
+
+
+def test_a_match_by_dot_product_counts_how_much_is_found():
+    random = np.random.default_rng(5)
+    places, units = random.normal(size=(2, 5, 6)), random.normal(size=(3, 2, 5))
+    real = np.array([[1, 1], [1, 0], [1, 1]], bool)
+    expected = np.zeros((2, 3))
+    for i, k in np.ndindex(2, 3):
+        total = 0.0
+        for told in units[k][real[k]]:
+            alpha = softmax(TEMPERATURES.attention * np.array([unit(told) @ unit(v) for v in places[i].T]))
+            total += np.exp(TEMPERATURES.pooling * (places[i] @ alpha) @ unit(told))
+        expected[i, k] = np.log(total) / TEMPERATURES.pooling
+    given = torch.from_numpy(places), torch.from_numpy(units), torch.from_numpy(real)
+    found = local_scores(*given, temperatures=TEMPERATURES, match="dot")
+    np.testing.assert_allclose(found, expected, rtol=1e-10)
+    none = local_scores(2 * given[0], *given[1:], temperatures=Temperatures(attention=0.0), match="dot")
+    mean = np.array([[(2 * v.mean(1)) @ unit(units[1, 0]) for v in places]])
+    np.testing.assert_allclose(none[:, 1:2], mean.T, rtol=1e-10, err_msg="without attention the mean of all places")
+
+
+def test_a_sigmoid_tells_each_film_and_text_on_its_own():
+    says = [frozenset({"a"}), frozenset({"a", "b"}), frozenset({"c"})]
+    said = [Said((), one, one | {"b"}) for one in says]
+    scores, bias = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64), torch.tensor(0.3)
+    for targets, right in (
+        ("entailed", [[1, 1, 0], [1, 1, 0], [0, 0, 1]]),
+        ("diagonal", np.eye(3)),
+        ("identical_text", np.eye(3)),
+    ):
+        chance = 1 / (1 + np.exp(-(scores.numpy() + 0.3)))
+        expected = -np.where(np.array(right) == 1, np.log(chance), np.log(1 - chance)).mean()
+        assert targeted_loss(scores, said, targets, bias).item() == pytest.approx(expected)
+    assert targeted_loss(scores, said, "diagonal").item() == pytest.approx(contrastive_pair(scores).total.item())
 
 
 def test_a_loss_of_distinct_texts_put_in_place_is_that_of_all_of_them():

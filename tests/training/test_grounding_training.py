@@ -16,16 +16,20 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 from lightning import Trainer  # noqa: E402
 from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
 
 from textray.data.grounding_module import GroundingData  # noqa: E402
 from textray.data.report_words import Said  # noqa: E402
 from textray.errors import UsageError  # noqa: E402
-from textray.models.sentence_grounding import SentenceGrounding, SentenceGroundingConfig  # noqa: E402
+from textray.models.sentence_grounding import SentenceGrounding, SentenceGroundingConfig, similarity  # noqa: E402
+from textray.nn.factored_places import FactoredPlaces  # noqa: E402
 from textray.nn.text_trunk import BertSizes, TextTrunkConfig  # noqa: E402
 from textray.records import Zones  # noqa: E402
 from textray.text.grammar import sentence  # noqa: E402
 from textray.text.tokens import WordPiece, build_vocabulary, pad  # noqa: E402
 from textray.training.grounding import GroundingTask  # noqa: E402
+from textray.training.grounding_compared import Compared, GroundingCriterion  # noqa: E402
+from textray.training.grounding_losses import Temperatures  # noqa: E402
 from textray.training.grounding_targets import entailed, entailed_pair, keys_of, retrieval  # noqa: E402
 
 ZONES = [Zones.from_index(index) for index in (1, 2, 4, 8, 16, 32, 9, 18)]
@@ -90,6 +94,49 @@ def test_retrieval_counts_films_whose_own_report_is_nearest():
     assert retrieval(films, reports, torch.tensor([7, -5, -5, 3])) == 0.75
 
 
+def test_what_lies_where_is_learnt_from_texts_of_one_place():
+    """Factored places, a dot product and a sigmoid, all past the paper: what is asked for is bright, and lies there."""
+    random, zones = np.random.default_rng(0), 6
+    present = random.random((64, zones)) < 0.5
+    image = random.normal(0, 0.3, (64, 3, 6, 6)).astype(np.float32)
+    for film, zone in np.argwhere(present):
+        image[film, :, 2 * (zone % 3) : 2 * (zone % 3) + 2, 3 * (zone // 3) : 3 * (zone // 3) + 3] += 1.0
+    told = [int(random.choice(np.flatnonzero(row))) if row.any() else 0 for row in present]
+    said = [
+        Said((), frozenset({str(zone)}), frozenset(map(str, np.flatnonzero(row))))
+        for zone, row in zip(told, present, strict=True)
+    ]
+    units = F.pad(torch.eye(zones), (0, 1))  # the last direction says nothing
+    torch.manual_seed(0)
+    places = FactoredPlaces(3, zones + 1, quiet=0.5)
+    criterion = GroundingCriterion(
+        mode="paper", targets="entailed", aggregate="lse", match="dot", contrast="sigmoid", global_weight=0.5,
+        local_weight=1.0, temperatures=Temperatures(attention=0.0), chunk=None,
+    )  # fmt: skip
+    before = criterion.bias.detach().clone()
+    optimizer = torch.optim.Adam([*places.parameters(), *criterion.parameters()], lr=3e-2)
+    for _ in range(150):
+        local, texts = places(torch.from_numpy(image)), units[told]
+        mask, cls = torch.ones(64, 1, dtype=torch.bool), torch.zeros_like(texts)
+        found = Compared(local.mean((2, 3)), local.flatten(2), texts, texts[:, None], mask, cls, said)
+        loss = criterion(found).total
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert (criterion.bias != before).all(), "both biases learn"
+    with torch.no_grad():
+        local = places(torch.from_numpy(image))
+        asked = similarity(local, units).unflatten(2, (3, 2)).unflatten(4, (2, 3)).mean((3, 5))  # (64, 6, 3, 2)
+    asked = asked.transpose(2, 3).flatten(2).numpy()  # (64, zones asked for, zones)
+    for film, row in enumerate(present):
+        for zone in range(zones):
+            others = np.delete(asked[film, zone], zone)
+            if row[zone]:
+                assert asked[film, zone, zone] > 2 * others.max(), "the map of a bright zone lies there"
+            else:
+                assert asked[film, zone, zone] < asked[present[:, zone], zone, zone].min() / 2, "nothing is found there"
+
+
 @pytest.mark.parametrize(
     ("mode", "unit", "targets"),
     [
@@ -104,7 +151,7 @@ def test_pairs_are_learnt_by_heart(mode, unit, targets):
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     first = None
     for _ in range(40):
-        loss = task.losses(task(batch)).total
+        loss = task.criterion(task(batch)).total
         optimizer.zero_grad()
         loss.backward()
         if first is None:

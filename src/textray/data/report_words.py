@@ -17,11 +17,11 @@ from textray.text.sentences import clauses
 from textray.text.sides import swap_sides
 from textray.text.terms import PLACES
 
-SentenceSampling = Literal["all", "random_subset", "some_zones"]
+SentenceSampling = Literal["all", "random_subset", "some_zones", "one_zone"]
 """``all`` sentences in order; a ``random_subset`` of them in random order; or of a caption of zones ``some_zones``, at
 least one, told as places alone: whether one lung is ill or both, and in how many areas, is told by the healthy lung as
 much as by the ill one, and a place that says so is no place of a lesion. One time in four, and for other reports
-always, it is a ``random_subset``, so that whole captions can be read too.
+always, it is a ``random_subset``, so that whole captions can be read too. ``one_zone`` is the same with one zone only.
 """
 
 Facts = frozenset[str]
@@ -90,7 +90,7 @@ class StudyWords:
             mirrored: Of the mirrored film; only where `can_mirror`.
         """
         sentences, zones = self._as_is(index, mirrored=mirrored)
-        if zones and self.sampling == "some_zones" and rng.random() < _OF_PLACES:
+        if zones and self.sampling in ("some_zones", "one_zone") and rng.random() < _OF_PLACES:
             return self._some_zones(zones, rng)
         says = self._facts(sentences, zones)
         if zones and rng.random() < self.paraphrase:
@@ -103,7 +103,8 @@ class StudyWords:
 
     def _some_zones(self, zones: Zones, rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[Facts, ...]]:
         named = [zone for zone, present in enumerate(zones.present) if present]
-        kept = rng.choice(named, rng.integers(1, len(named) + 1), replace=False)
+        count = 1 if self.sampling == "one_zone" else rng.integers(1, len(named) + 1)
+        kept = rng.choice(named, count, replace=False)
         some = Zones.from_present(zone in kept for zone in range(6))
         if rng.random() < self.paraphrase:
             statements = paraphrase(some, rng, form=_PLACES[int(rng.integers(len(_PLACES)))])

@@ -24,7 +24,8 @@ Shapes in the paper's configuration, 224 x 224, ResNet-50, Bio_ClinicalBERT, L p
 
 Differences from the paper: a sentence is the mean of its words where the paper prints a sum (``agg_word`` has both), so
 that a long sentence does not outweigh a short one in the report. Past the paper, off by default: ``local_stage`` other
-than the third, ``fuse``, ``positions``, ``tiles``, ``pooled: places`` and a ``width`` other than the text's.
+than the third, ``fuse``, ``positions``, ``tiles``, ``pooled: places``, ``local: factored`` and a ``width`` other than
+the text's.
 
 Differences from the authors' released code: the report takes no padding, [CLS] or [SEP] in; sentences are those
 of the text, not those between pieces that are full stops.
@@ -42,12 +43,9 @@ from torch.nn import functional as F
 
 from textray.errors import ShapeError, UsageError
 from textray.models.base import Network
-from textray.nn.attention import sine_positions
+from textray.nn.factored_places import POSITIONS, FactoredPlaces, position_sines
 from textray.nn.image_encoder import STRIDES, ImageEncoder
 from textray.nn.text_trunk import TextTrunk, TextTrunkConfig
-
-POSITIONS = 32
-"""Channels of sines beside the features of a place, where it is told its position."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +61,11 @@ class SentenceGroundingConfig:
         local_stage: Stage of the trunk whose places are compared with phrases: 1 to 4 at strides 4, 8, 16, 32.
         fuse: Also bring the last stage to those places, by a 1x1 convolution and bilinear enlargement, and add it. Past
             the paper.
+        local: What a place's vector is: its features ``projected`` (the paper), or past the paper ``factored``: how
+            much is found there, told by its features alone, times where it is, told by its position alone; see
+            `textray.nn.factored_places`. Texts are then vectors without negative numbers.
+        quiet: Length that a factored place has beside what it says, in a direction in which no text points: its
+            cosine with any phrase sinks to 0 where less than this is found.
         positions: Tell each place where it is: fixed sines of row and column beside its features, and a hidden layer
             of width D before the 1x1 convolution. Past the paper: words such as "lower left" are about places.
         tiles: Cut what enters the local stage into this many tiles a side, which that stage reads apart from each
@@ -81,6 +84,8 @@ class SentenceGroundingConfig:
     in_channels: int = 3
     enlarge: int | None = 299
     local_stage: Literal[1, 2, 3, 4] = 3
+    local: Literal["projected", "factored"] = "projected"
+    quiet: float = 1.0
     fuse: bool = False
     positions: bool = False
     tiles: int = 1
@@ -150,6 +155,13 @@ class SentenceGrounding(Network):
             )
         if config.fuse and config.local_stage == 4:
             raise UsageError("fuse adds the last stage to a finer one", came="local_stage 4", expected="1, 2 or 3")
+        self.factored = config.local == "factored"
+        if self.factored and (config.fuse or config.positions):
+            raise UsageError(
+                "a factored place is told by its own features and its own position",
+                came=f"fuse {config.fuse}, positions {config.positions}",
+                expected="neither",
+            )
         self.config = config
         self.pools_places = config.pooled == "places"
         self.trunk = ImageEncoder(
@@ -164,12 +176,15 @@ class SentenceGrounding(Network):
         self.hidden: nn.Module | None = None
         if config.positions:
             self.hidden = nn.Sequential(nn.Conv2d(channels + POSITIONS, self.width, 1), nn.GELU())
-        self.local = nn.Conv2d(self.width if config.positions else channels, self.width, 1, bias=False)
+        self.local: nn.Module = nn.Conv2d(self.width if config.positions else channels, self.width, 1, bias=False)
+        if self.factored:
+            self.local = FactoredPlaces(channels, self.width, quiet=config.quiet)
         self.coarse = nn.Conv2d(last, self.width, 1, bias=False) if config.fuse else None
         self.pooled = None if self.pools_places else nn.Linear(last, self.width)
         # Linear and without bias, so that sums over pieces may be taken before or after it.
-        same = self.width == self.text.width
-        self.projection = nn.Identity() if same else nn.Linear(self.text.width, self.width, bias=False)
+        said = self.width - 1 if self.factored else self.width  # of a factored place the last number says nothing
+        same = said == self.text.width
+        self.projection = nn.Identity() if same else nn.Linear(self.text.width, said, bias=False)
 
     def load_pretrained(self) -> None:
         """Read the pretrained tensors of the image trunk and of the text encoder, where any are named."""
@@ -194,8 +209,7 @@ class SentenceGrounding(Network):
         maps = self._maps(image)
         places = maps[self.config.local_stage - 1]  # (B, C, h, w)
         if self.hidden is not None:
-            sines = sine_positions(places[:, :1].expand(-1, POSITIONS, -1, -1))  # (1, h*w, P)
-            sines = sines.transpose(1, 2).view(1, POSITIONS, *places.shape[2:]).expand(places.shape[0], -1, -1, -1)
+            sines = position_sines(places).expand(places.shape[0], -1, -1, -1)
             places = self.hidden(torch.cat([places, sines], 1))
         local = self.local(places)  # (B, D, h, w)
         if self.coarse is not None:
@@ -224,7 +238,7 @@ class SentenceGrounding(Network):
             ShapeError: If the shapes differ or the text is too long.
         """
         pieces: Tensor = self.projection(self.text(ids, attention))
-        return pieces
+        return F.pad(F.softplus(pieces), (0, 1)) if self.factored else pieces
 
     def encode_text(self, ids: Tensor, attention: Tensor, word: Tensor, sentence: Tensor) -> TextFeatures:
         """Bring reports into the common space: pieces to words to sentences to the report.

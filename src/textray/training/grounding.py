@@ -3,71 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.nn import functional as F
 
 from textray.data.exclusion import RECORDED_AS
 from textray.data.grounding_batch import GroundingBatch
 from textray.data.grounding_module import GroundingData
-from textray.data.report_words import Said
 from textray.errors import UsageError
 from textray.models.sentence_grounding import SentenceGrounding
 from textray.nn.text_trunk import PUBLISHED, published_vocabulary
 from textray.text.tokens import WordPiece
-from textray.training.grounding_losses import (
-    Aggregate,
-    Mode,
-    Temperatures,
-    local_scores,
-)
-from textray.training.grounding_targets import RightTexts, keys_of, retrieval, targeted_pair
+from textray.training.grounding_compared import Compared, GroundingCriterion, GroundingLosses
+from textray.training.grounding_losses import Aggregate, Match, Mode, Temperatures
+from textray.training.grounding_targets import Contrast, RightTexts, keys_of, retrieval
 from textray.training.initial import facts_of, started_from
-from textray.training.ranks import gather_objects, gather_rows, gather_units, rank_count
+from textray.training.ranks import rank_count
 from textray.training.task import Task, cosine
 from textray.training.words_first import learn_words
 
 Unit = Literal["word", "sentence", "report"]
 Schedule = Literal["exponential", "cosine"]
-
-
-class Compared(NamedTuple):
-    """What the losses compare, of one process or of all.
-
-    Attributes:
-        films: ``(B, D)``.
-        places: ``(B, D, M)``.
-        reports: ``(B, D)``.
-        units: ``(B, S, D)``.
-        mask: ``(B, S)`` bool, true at units.
-        cls: ``(B, D)``.
-        said: What each report says.
-    """
-
-    films: Tensor
-    places: Tensor
-    reports: Tensor
-    units: Tensor
-    mask: Tensor
-    cls: Tensor
-    said: list[Said]
-
-    def gathered(self) -> Compared:
-        """The same of all processes; gradients reach what is this one's own."""
-        units, mask = gather_units(self.units, self.mask)
-        films, places, reports, cls = (gather_rows(x) for x in (self.films, self.places, self.reports, self.cls))
-        return Compared(films, places, reports, units, mask, cls, gather_objects(self.said))
-
-
-class GroundingLosses(NamedTuple):
-    """Scalars: the weighted sum, and its two parts in both directions together."""
-
-    total: Tensor
-    whole: Tensor
-    local: Tensor
 
 
 class GroundingTask(Task):
@@ -89,6 +47,8 @@ class GroundingTask(Task):
             more films.
         local_unit: What places are compared with: ``sentence`` (the paper's), ``word`` or ``report``.
         aggregate: ``lse`` (the paper's), or ``lme``: long texts gain nothing.
+        match: ``cosine`` (the paper's) or ``dot``, see `textray.training.grounding_losses`.
+        contrast: ``softmax`` (the paper's) or ``sigmoid``, see `textray.training.grounding_targets`.
         global_weight: Weight of films against reports.
         local_weight: Weight of places against units.
         temperatures: Multipliers of the losses.
@@ -100,7 +60,7 @@ class GroundingTask(Task):
         lr_final: See ``schedule``.
         warmup_epochs: Linear warm-up, in epochs (0 is the paper's).
         trunk_lr_scale: The image trunk learns at this multiple of the rates (1 is the paper's).
-        text_lr_scale: So does the text encoder.
+        text_lr_scale: So does the text encoder, at its own; 0 leaves it as ``words_first`` made it.
         betas: Adam's; the paper's "momentum 0.9" is the first.
         weight_decay: AdamW's; at 0, the paper's, it is Adam.
         initial: See `textray.training.initial.begin`; a whole checkpoint or bundle brings its vocabulary.
@@ -121,6 +81,8 @@ class GroundingTask(Task):
         targets: RightTexts = "diagonal",
         local_unit: Unit = "sentence",
         aggregate: Aggregate = "lse",
+        match: Match = "cosine",
+        contrast: Contrast = "softmax",
         global_weight: float = 1.0,
         local_weight: float = 1.0,
         temperatures: Temperatures = Temperatures(),  # noqa: B008 -- frozen
@@ -151,14 +113,18 @@ class GroundingTask(Task):
             initial=initial,
             freeze=freeze,
         )
-        if min(global_weight, local_weight) < 0 or global_weight == local_weight == 0:
-            came = f"{global_weight:g} and {local_weight:g}"
-            raise UsageError("the weights of the losses", came=came, expected="0 or more, not both 0")
-        self.mode: Mode = mode
-        self.aggregate: Aggregate = aggregate
-        self.targets, self.local_unit = targets, local_unit
-        self.global_weight, self.local_weight = global_weight, local_weight
-        self.temperatures, self.chunk = temperatures, chunk
+        self.criterion = GroundingCriterion(
+            mode=mode,
+            targets=targets,
+            aggregate=aggregate,
+            match=match,
+            contrast=contrast,
+            global_weight=global_weight,
+            local_weight=local_weight,
+            temperatures=temperatures,
+            chunk=chunk,
+        )
+        self.local_unit = local_unit
         self.schedule, self.decay, self.text_lr_scale, self.betas = schedule, decay, text_lr_scale, betas
         self.words_first = words_first
         self.word_pieces: WordPiece | None = None
@@ -257,30 +223,9 @@ class GroundingTask(Task):
         }[self.local_unit]
         return Compared(image.pooled, image.local.flatten(2), text.report, units, mask, text.cls, batch["said"])
 
-    def losses(self, found: Compared) -> GroundingLosses:
-        """Losses of films and their reports."""
-        whole = local = found.films.new_zeros((), dtype=torch.float32)
-        scale = self.temperatures.contrastive
-        if self.global_weight:
-            films, reports = (F.normalize(x.float(), dim=1, eps=1e-8) for x in (found.films, found.reports))
-            whole = targeted_pair(scale * films @ reports.T, found.said, self.targets).total
-        if self.local_weight:
-            scores = local_scores(
-                found.places,
-                found.units,
-                found.mask,
-                mode=self.mode,
-                cls=found.cls if self.mode == "released" else None,
-                temperatures=self.temperatures,
-                aggregate=self.aggregate,
-                chunk=self.chunk,
-            )
-            local = targeted_pair(scale * scores, found.said, self.targets).total
-        return GroundingLosses(self.global_weight * whole + self.local_weight * local, whole, local)
-
     def training_step(self, batch: GroundingBatch, index: int) -> Tensor:
         """Loss of the films of all processes, times the number of these, whose gradients are averaged."""
-        found = self.losses(self(batch).gathered())
+        found = self.criterion(self(batch).gathered())
         self.check_loss(found.total, cast(Any, batch), index)
         self._log("train", found, len(batch["said"]))
         return found.total * rank_count()
@@ -292,7 +237,7 @@ class GroundingTask(Task):
     def validation_step(self, batch: GroundingBatch, index: int) -> None:
         """Log the loss of a batch, keep what retrieval needs; each process sees the whole split."""
         compared = self(batch)
-        self._log("inner", self.losses(compared), len(batch["said"]))
+        self._log("inner", self.criterion(compared), len(batch["said"]))
         self._seen.append((compared.films.float().cpu(), compared.reports.float().cpu(), keys_of(batch["said"])))
 
     def on_validation_epoch_end(self) -> None:
@@ -310,11 +255,12 @@ class GroundingTask(Task):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam with decoupled weight decay; a warm-up, then the schedule."""
-        scales = {"trunk": self.trunk_lr_scale, "text": self.text_lr_scale}
+        scales = {"trunk": self.trunk_lr_scale, "text": self.text_lr_scale, "projection": self.text_lr_scale}
         groups: dict[float, list[torch.nn.Parameter]] = {}
         for name, parameter in self.network.named_parameters():
             if parameter.requires_grad:
                 groups.setdefault(scales.get(name.partition(".")[0], 1.0), []).append(parameter)
+        groups.setdefault(1.0, []).extend(self.criterion.parameters())
         optimizer = torch.optim.AdamW(
             [{"params": some, "lr": self.lr * scale} for scale, some in groups.items()],
             lr=self.lr,
@@ -344,7 +290,7 @@ class GroundingTask(Task):
             "lower": True,
             "most_pieces": self.most_pieces,
             "aggregation": {"piece": config.agg_piece, "word": config.agg_word, "sentence": "mean"},
-            "mode": self.mode,
-            "targets": self.targets,
+            "mode": self.criterion.mode,
+            "targets": self.criterion.targets,
             "local_unit": self.local_unit,
         }

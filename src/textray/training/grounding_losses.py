@@ -35,6 +35,9 @@ from textray.errors import ShapeError, UsageError
 Mode = Literal["paper", "released"]
 Targets = Literal["diagonal", "identical_text"]
 Aggregate = Literal["lse", "lme"]
+Match = Literal["cosine", "dot"]
+"""How what a film shows is compared with a unit: by ``cosine`` (the paper), or past the paper by the ``dot`` product
+with the unit's direction, so that how much is found counts too. Eq. 5 prints a dot product, of units of any length."""
 _LEAST = 1e-8
 """Shortest length that a vector is divided by."""
 
@@ -157,11 +160,13 @@ def local_scores(
     cls: Tensor | None = None,
     temperatures: Temperatures = Temperatures(),
     aggregate: Aggregate = "lse",
+    match: Match = "cosine",
     chunk: int | None = None,
 ) -> Tensor:
     """Z of every film and every text, ``(B, K)`` float32 or float64; arguments as of `local_loss`, with K texts.
 
-    Where texts repeat, their scores may be computed once and be put where they belong by index.
+    ``match`` says how r is computed, see `Match`. Where texts repeat, their scores may be computed once and be put
+    where they belong by index.
     """
     if cls is not None:
         if mode != "released":
@@ -184,7 +189,7 @@ def local_scores(
         found = []
         for start in range(0, len(units), chunk or len(units)):
             part = slice(start, start + (chunk or len(units)))
-            arguments = (local, places, units[part], mask[part], mode, temperatures)
+            arguments = (local, places, units[part], mask[part], mode, match, temperatures)
             # Chunks spare memory only if their attention is not kept for the gradient.
             again = chunk is not None and torch.is_grad_enabled()
             alike = checkpoint(_alike, *arguments, use_reentrant=False) if again else _alike(*arguments)
@@ -221,9 +226,9 @@ def contrastive_pair(scores: Tensor, *, targets: Targets = "diagonal", keys: Ten
 
 
 def _alike(
-    local: Tensor, places: Tensor, units: Tensor, mask: Tensor, mode: Mode, temperatures: Temperatures
+    local: Tensor, places: Tensor, units: Tensor, mask: Tensor, mode: Mode, match: Match, temperatures: Temperatures
 ) -> Tensor:
-    """Cosine r of each real unit of texts ``(K, S, D)`` with what it attends to in films ``(B, D, M)``: ``(B, N)``."""
+    """Match r of each real unit of texts ``(K, S, D)`` with what it attends to in films ``(B, D, M)``: ``(B, N)``."""
     real = units[mask]  # (N, D); padding costs nothing
     aimed = _unit(real)
     if mode == "paper":
@@ -232,7 +237,7 @@ def _alike(
         first = _over_units(real @ places, mask)
         weights = (temperatures.attention * first).softmax(2)
     attended = weights @ local.transpose(1, 2)  # (B, N, D), c
-    return (_unit(attended) * aimed).sum(2)
+    return ((_unit(attended) if match == "cosine" else attended) * aimed).sum(2)
 
 
 def _over_units(scores: Tensor, mask: Tensor) -> Tensor:

@@ -18,6 +18,35 @@ _ROWS = 1024
 """Films whose texts are looked for at a time."""
 
 
+Contrast = Literal["softmax", "sigmoid"]
+"""``softmax``: each film chooses among the texts, and each text among the films (the paper). ``sigmoid``: each film and
+text are told apart on their own, whether the text is true of it (Zhai et al., ICCV 2023, without its temperature)."""
+
+
+def targeted_loss(scores: Tensor, said: list[Said], targets: RightTexts, bias: Tensor | None = None) -> Tensor:
+    """The loss of scores ``(B, B)``, film by text, with their temperature: both directions of the softmax together.
+
+    Args:
+        scores: With their temperature.
+        said: What is said of each film.
+        targets: Which texts are right.
+        bias: Of the sigmoid, a scalar that all scores are raised by; ``None`` for the softmax.
+    """
+    if bias is None:
+        return targeted_pair(scores, said, targets).total
+    return F.binary_cross_entropy_with_logits(scores + bias, right_texts(said, targets).to(scores))
+
+
+def right_texts(said: list[Said], targets: RightTexts) -> Tensor:
+    """Whether a text is right for a film: ``(B films, B texts)`` bool."""
+    if targets == "diagonal":
+        return torch.eye(len(said), dtype=torch.bool)
+    if targets == "identical_text":
+        keys = keys_of(said)
+        return keys[:, None] == keys
+    return entailed(said)
+
+
 def targeted_pair(scores: Tensor, said: list[Said], targets: RightTexts) -> LossPair:
     """Cross-entropy of scores ``(B, B)``, film by text, in both directions.
 

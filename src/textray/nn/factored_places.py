@@ -1,0 +1,49 @@
+"""Places of a film as how much is found there, times where that is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from textray.nn.attention import sine_positions
+
+POSITIONS = 32
+"""Channels of the sines that tell a place its position."""
+
+
+class FactoredPlaces(nn.Module):
+    """Bring the features of places into the common space in two factors.
+
+    The first, one number above zero, is how much is found at a place, told by its features alone. The second, a share
+    of each of D - 1 directions, is where it is, told by its row and column alone, the same for every film. So a film's
+    vector, the mean of its places, is where that lies which is found; and features can be told apart by a text's places
+    only by being found where the text says. A network that is free to mix the two also finds the *healthy* lung, which
+    says as well as the ill one that the other side is ill.
+
+    Past the paper of sentence grounding; ours. The last number of each vector is a constant, in which no text points.
+
+    Args:
+        channels: C of the features.
+        width: D of the common space, at least 2; also that of both hidden layers.
+        quiet: The constant.
+    """
+
+    def __init__(self, channels: int, width: int, *, quiet: float) -> None:
+        super().__init__()
+        self.quiet = quiet
+        self.amount = nn.Sequential(nn.Conv2d(channels, width, 1), nn.GELU(), nn.Conv2d(width, 1, 1))
+        self.where = nn.Sequential(nn.Conv2d(POSITIONS, width, 1), nn.GELU(), nn.Conv2d(width, width - 1, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Vectors ``(B, D, h, w)``, none below zero, of features ``(B, C, h, w)``."""
+        amount = F.softplus(self.amount(features))  # (B, 1, h, w)
+        where = self.where(position_sines(features)).softmax(1)  # (1, D-1, h, w)
+        return torch.cat([amount * where, torch.full_like(amount, self.quiet)], 1)
+
+
+def position_sines(places: Tensor) -> Tensor:
+    """Fixed sines of row and column ``(1, POSITIONS, h, w)`` for places ``(B, C, h, w)``."""
+    height, width = places.shape[2:]
+    sines = sine_positions(places[:1, :1].expand(-1, POSITIONS, -1, -1))  # (1, h*w, P)
+    return sines.transpose(1, 2).view(1, POSITIONS, height, width)
