@@ -1,6 +1,7 @@
 """From a checkpoint of a grounding training to weights that `textray ground` uses."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 from dataclasses import asdict  # noqa: E402
 
+import textray
 from textray.errors import BundleError, UsageError  # noqa: E402
 from textray.export_grounding import check_grounding, export_grounding, store_half  # noqa: E402
 from textray.inference.grounding_bundle import GroundingBundle  # noqa: E402
@@ -97,6 +99,8 @@ def test_the_bundle_says_what_the_network_says(exported):
     assert found.std() > 1e-3
     located = localizer.locate(image, [TEXTS[0]], laterality="patient")
     assert located[0].told.startswith("bilateral pulmonary infection, two infected areas, lower right lung")
+    for graph in ("image.onnx", "text.onnx"):
+        assert str(Path(textray.__file__).parent).encode() not in bundle.read(graph), "no folder of this machine"
 
 
 @pytest.mark.slow

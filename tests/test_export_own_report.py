@@ -1,6 +1,7 @@
 """Networks that write their own report, through the exporter and out again."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -140,6 +141,7 @@ def test_a_network_that_writes_is_carried_whole(checkpoint, tmp_path, zone_token
         np.testing.assert_allclose(found.zone_probability, wanted.zone_logits.sigmoid().numpy(), atol=2e-3)
         np.testing.assert_allclose(found.attention, wanted.attention[0].numpy(), atol=1e-3)
     assert predictor.segment(pixels).record["own_report"]["zones"]["left upper"]["written"]
+    assert str(Path(module.__file__).parent).encode() not in bundle.read("model.onnx"), "no folder of this machine"
 
 
 def test_the_threshold_of_masks_can_be_chosen(checkpoint, tmp_path):

@@ -8,13 +8,10 @@ on real pictures, through the same `textray.inference` code that a user runs.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,12 +31,12 @@ from textray.inference.text_bank import BANK
 from textray.models.base import Network, Output
 from textray.models.self_guided import SelfGuided
 from textray.nn.text_encoder import load_text_encoder
+from textray.onnx_graph import write_onnx
 from textray.parity import check_parity, parity_pictures
 from textray.preprocess import Preprocess
 from textray.text.report import bank_sentences
 from textray.trained import halved, read_checkpoint
 
-_OPSET = 18
 _SAME_BANK = 2e-3  # largest difference, as a share of the larger value: two steps of half precision
 
 
@@ -192,56 +189,6 @@ def write_graph(network: Network, path: Path, preprocess: Preprocess, text: Sequ
         carried(*inputs)  # tells which outputs there are
     batch = torch.export.Dim("B", min=1, max=4096)
     write_onnx(carried, inputs, path, inputs=names, outputs=carried.names, dynamic=tuple({0: batch} for _ in inputs))
-
-
-def write_onnx(
-    module: nn.Module,
-    example: tuple[Tensor, ...],
-    path: Path,
-    *,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
-    dynamic: tuple[dict[int, Any], ...],
-    optimize: bool = True,
-) -> None:
-    """Write a module as an ONNX graph.
-
-    Args:
-        module: What to write; it is put into evaluation mode.
-        example: Tensors that it is traced with.
-        path: The file.
-        inputs: Names of its inputs.
-        outputs: Names of its outputs.
-        dynamic: Of each input the axes of free length.
-        optimize: Let the exporter simplify the graph, which folds norms into kernels; else the runtime does so.
-    """
-    with warnings.catch_warnings(), _silent("onnxscript"):
-        warnings.simplefilter("ignore")  # remarks of the exporter about its own parts; parity is checked after
-        torch.onnx.export(
-            module.eval(),
-            example,
-            str(path),
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes=dynamic,
-            opset_version=_OPSET,
-            dynamo=True,
-            external_data=False,
-            optimize=optimize,
-            verbose=False,
-        )
-
-
-@contextmanager
-def _silent(name: str) -> Iterator[None]:
-    """Let a library's logger tell errors only: it would warn a user of what no user can change."""
-    log = logging.getLogger(name)
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)
 
 
 class _Carried(nn.Module):

@@ -25,12 +25,13 @@ from torch.nn import functional as F
 from textray import registry
 from textray.data.exclusion import RECORDED_AS
 from textray.errors import BundleError, UsageError
-from textray.export import check_out, swap, write_onnx
+from textray.export import check_out, swap
 from textray.inference.card import licence
 from textray.inference.grounding_bundle import GroundingBundle, GroundingText, seal_grounding
 from textray.inference.grounding_card import grounding_card
 from textray.inference.localizer import Localizer
 from textray.models.sentence_grounding import SentenceGrounding
+from textray.onnx_graph import write_onnx
 from textray.parity import PARITY, parity_pictures
 from textray.preprocess import Preprocess
 from textray.records import Image, Laterality

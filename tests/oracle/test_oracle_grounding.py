@@ -102,9 +102,15 @@ def test_a_sigmoid_tells_each_film_and_text_on_its_own():
         ("diagonal", np.eye(3)),
         ("identical_text", np.eye(3)),
     ):
-        chance = 1 / (1 + np.exp(-(scores.numpy() + 0.3)))
-        expected = -np.where(np.array(right) == 1, np.log(chance), np.log(1 - chance)).mean()
-        assert targeted_loss(scores, said, targets, bias).item() == pytest.approx(expected)
+        chance, right = 1 / (1 + np.exp(-(scores.numpy() + 0.3))), np.array(right) == 1
+        columns = [
+            (-np.log(chance[true, k]).mean() - np.log(1 - chance[~true, k]).mean()) / 2
+            for k, true in enumerate(right.T)
+        ]
+        assert targeted_loss(scores, said, targets, bias).item() == pytest.approx(np.mean(columns))
+    alike = [Said((), frozenset({"a"}), frozenset({"a"}))] * 2
+    found = targeted_loss(scores[:2, :2], alike, "entailed", torch.tensor(0.0))
+    assert found.item() == pytest.approx(np.log1p(np.exp(-scores[:2, :2].numpy())).mean() / 2), "no film is wrong"
     assert targeted_loss(scores, said, "diagonal").item() == pytest.approx(contrastive_pair(scores).total.item())
 
 

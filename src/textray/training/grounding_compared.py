@@ -11,11 +11,8 @@ from torch.nn import functional as F
 from textray.data.report_words import Said
 from textray.errors import UsageError
 from textray.training.grounding_losses import Aggregate, Match, Mode, Temperatures, local_scores
-from textray.training.grounding_targets import Contrast, RightTexts, right_texts, targeted_loss
+from textray.training.grounding_targets import Contrast, RightTexts, targeted_loss
 from textray.training.ranks import gather_objects, gather_rows, gather_units
-
-_SHARE = 1e-3
-"""Least share of right texts, and of wrong ones, that a bias starts from."""
 
 
 class Compared(NamedTuple):
@@ -62,8 +59,8 @@ class GroundingCriterion(nn.Module):
 
     Attributes:
         bias: What the scores of films and of places are raised by before a sigmoid, ``(2,)``; ``None`` for the softmax.
-            The first batch that is learnt from sets it, so that the mean chance is the share of right texts: else all
-            that is found sinks to nothing before the first difference is learnt.
+            The first batch that is learnt from sets it, so that the mean score is raised to 0: else all that is found
+            sinks to nothing before the first difference is learnt.
     """
 
     begun: Tensor
@@ -102,7 +99,7 @@ class GroundingCriterion(nn.Module):
             self._places(found) if self.local_weight else None,
         ]
         if self.bias is not None and self.training and not self.begun:
-            self._begin(scores, right_texts(found.said, self.targets))
+            self._begin(scores)
         biases = (None, None) if self.bias is None else self.bias.unbind()
         whole, local = (
             found.films.new_zeros((), dtype=torch.float32)
@@ -130,10 +127,9 @@ class GroundingCriterion(nn.Module):
         )
 
     @torch.no_grad()
-    def _begin(self, scores: list[Tensor | None], right: Tensor) -> None:
-        share = right.float().mean().clamp(_SHARE, 1 - _SHARE)
+    def _begin(self, scores: list[Tensor | None]) -> None:
         assert self.bias is not None
         for number, part in enumerate(scores):
             if part is not None:
-                self.bias[number] = share.logit() - self.temperatures.contrastive * part.mean()
+                self.bias[number] = -self.temperatures.contrastive * part.mean()
         self.begun.fill_(True)

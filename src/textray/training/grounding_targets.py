@@ -20,7 +20,9 @@ _ROWS = 1024
 
 Contrast = Literal["softmax", "sigmoid"]
 """``softmax``: each film chooses among the texts, and each text among the films (the paper). ``sigmoid``: each film and
-text are told apart on their own, whether the text is true of it (Zhai et al., ICCV 2023, without its temperature)."""
+text are told apart on their own, whether the text is true of it (after Zhai et al., ICCV 2023, whose temperature is
+left out). The films that a text is true of weigh as much together as those that it is not: that a text is often true
+is not to be learnt from films."""
 
 
 def targeted_loss(scores: Tensor, said: list[Said], targets: RightTexts, bias: Tensor | None = None) -> Tensor:
@@ -34,7 +36,10 @@ def targeted_loss(scores: Tensor, said: list[Said], targets: RightTexts, bias: T
     """
     if bias is None:
         return targeted_pair(scores, said, targets).total
-    return F.binary_cross_entropy_with_logits(scores + bias, right_texts(said, targets).to(scores))
+    right = right_texts(said, targets).to(scores)
+    losses = F.binary_cross_entropy_with_logits(scores + bias, right, reduction="none")
+    shares = right / right.sum(0).clamp(min=1) + (1 - right) / (1 - right).sum(0).clamp(min=1)
+    return (shares * losses).sum(0).mean() / 2
 
 
 def right_texts(said: list[Said], targets: RightTexts) -> Tensor:
