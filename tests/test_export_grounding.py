@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from dataclasses import asdict  # noqa: E402
 
-import textray
+import textray  # noqa: E402
 from textray.errors import BundleError, UsageError  # noqa: E402
 from textray.export_grounding import check_grounding, export_grounding, store_half  # noqa: E402
 from textray.inference.grounding_bundle import GroundingBundle  # noqa: E402

@@ -155,9 +155,9 @@ def test_a_bank_with_lying_header_is_refused(copy):
 
 
 def test_unknown_names_and_empty_folders_are_told(tmp_path, monkeypatch):
-    with pytest.raises(UsageError, match="unknown bundle 'mmi_unet_light'") as caught:
-        Bundle.load("mmi_unet_light")
-    assert "mmi_unet_lite" in str(caught.value)
+    with pytest.raises(UsageError, match="unknown bundle 'sgseg_light'") as caught:
+        Bundle.load("sgseg_light")
+    assert "sgseg_lite" in str(caught.value)
     with pytest.raises(BundleError, match="holds no bundle"):
         Bundle.load(tmp_path)
     monkeypatch.setattr(bundle_module, "WEIGHTS_FOLDER", tmp_path)
@@ -166,7 +166,7 @@ def test_unknown_names_and_empty_folders_are_told(tmp_path, monkeypatch):
 
 
 def test_weights_inside_are_found_by_name(tiny_bundle, tmp_path, monkeypatch):
-    shutil.copytree(tiny_bundle, tmp_path / "mmi_unet_lite")
+    shutil.copytree(tiny_bundle, tmp_path / "sgseg_lite")
     monkeypatch.setattr(bundle_module, "WEIGHTS_FOLDER", tmp_path)
-    assert bundle_module.inside() == ["mmi_unet_lite"]
-    assert Bundle.load().folder == Bundle.load("mmi_unet_lite").folder == tmp_path / "mmi_unet_lite"
+    assert bundle_module.inside() == ["sgseg_lite"]
+    assert Bundle.load().folder == Bundle.load("sgseg_lite").folder == tmp_path / "sgseg_lite"

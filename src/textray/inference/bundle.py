@@ -37,7 +37,7 @@ from textray.records import ZONE_ROWS
 
 log = logging.getLogger(__name__)
 
-DEFAULT_WEIGHTS = "mmi_unet_lite"
+DEFAULT_WEIGHTS = "sgseg_lite"
 """Name of the bundle that is used where none is asked for."""
 WEIGHTS_FOLDER = Path(__file__).resolve().parent.parent / "weights"
 """Where the bundles inside the package lie."""

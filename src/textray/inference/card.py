@@ -7,7 +7,7 @@ from typing import Any
 
 from textray import registry
 from textray.inference import silence
-from textray.metrics.table import results_table, side_lines
+from textray.metrics.table import report_lines, results_table, side_lines
 
 _LIMITS = (
     "For research. Not a medical device; not for diagnosis, triage or treatment.",
@@ -69,8 +69,10 @@ def card(
     if summaries:
         lines += [results_table(summaries)]
         for summary in summaries:
-            if summary.get("sides"):
-                lines += ["#" + line if line.startswith("#") else line for line in side_lines(summary["sides"])] + [""]
+            sections = [report_lines(summary["report"])] if summary.get("report") else []
+            sections += [side_lines(summary["sides"])] if summary.get("sides") else []
+            for section in sections:
+                lines += ["#" + line if line.startswith("#") else line for line in section] + [""]
     else:
         lines += [
             "Not measured. Run `textray evaluate` on this bundle and export again with `--scores summary.json`.",
