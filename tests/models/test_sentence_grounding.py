@@ -128,15 +128,22 @@ def test_a_factored_place_says_how_much_of_it_lies_where():
     sines = position_sines(torch.zeros(1, 1, *features.shape[2:]))[0].numpy()
 
     def layers(part, x):
-        first, _, last = ({k: v.numpy() for k, v in layer.state_dict().items()} for layer in part)
-        hidden = np.einsum("oc,chw->ohw", first["weight"][..., 0, 0], x) + first["bias"][:, None, None]
-        hidden = hidden * 0.5 * (1 + np.vectorize(erf)(hidden / np.sqrt(2)))  # GELU
-        return np.einsum("oc,chw->ohw", last["weight"][..., 0, 0], hidden) + last["bias"][:, None, None]
+        for layer in part:
+            values = {k: v.numpy() for k, v in layer.state_dict().items()}
+            if not values:
+                x = x * 0.5 * (1 + np.vectorize(erf)(x / np.sqrt(2)))  # GELU
+            elif layer.kernel_size == (1, 1):
+                x = np.einsum("oc,chw->ohw", values["weight"][..., 0, 0], x) + values["bias"][:, None, None]
+            else:  # each channel by itself
+                edged = np.pad(x, ((0, 0), (1, 1), (1, 1)), mode="edge")
+                around = np.lib.stride_tricks.sliding_window_view(edged, (3, 3), axis=(1, 2))
+                x = np.einsum("chwij,cij->chw", around, values["weight"][:, 0]) + values["bias"][:, None, None]
+        return x
 
     where = np.exp(layers(network.local.where, sines))
     where /= where.sum(0)
     for film, found in zip(features, local.numpy(), strict=True):
-        amount = np.log1p(np.exp(layers(network.local.amount, film)))
+        amount = np.sqrt(np.log1p(np.exp(layers(network.local.amount, film))) + 1e-6)
         np.testing.assert_allclose(found[:5], amount * where, rtol=1e-4, atol=1e-6)
         assert (found[5] == 0.25).all()
 

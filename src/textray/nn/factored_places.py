@@ -10,16 +10,21 @@ from textray.nn.attention import sine_positions
 
 POSITIONS = 32
 """Channels of the sines that tell a place its position."""
+_LEAST = 1e-6
+"""What is added before a root is taken, whose slope at zero has no end."""
 
 
 class FactoredPlaces(nn.Module):
     """Bring the features of places into the common space in two factors.
 
-    The first, one number above zero, is how much is found at a place, told by its features alone. The second, a share
-    of each of D - 1 directions, is where it is, told by its row and column alone, the same for every film. So a film's
-    vector, the mean of its places, is where that lies which is found; and features can be told apart by a text's places
-    only by being found where the text says. A network that is free to mix the two also finds the *healthy* lung, which
-    says as well as the ill one that the other side is ill.
+    The first, one number above zero, is how much is found at a place, told by the features there and around it alone.
+    The second, a share of each of D - 1 directions, is where it is, told by its row and column alone, the same for
+    every film. So a film's vector, the mean of its places, is where that lies which is found; and features can be told
+    apart by a text's places only by being found where the text says. A network that is free to mix the two also finds
+    the *healthy* lung, which says as well as the ill one that the other side is ill.
+
+    How much is the root of what a softplus gives, so that the mean of a film rises with the area of what is found
+    more than with its brightest point.
 
     Past the paper of sentence grounding; ours. The last number of each vector is a constant, in which no text points.
 
@@ -32,12 +37,19 @@ class FactoredPlaces(nn.Module):
     def __init__(self, channels: int, width: int, *, quiet: float) -> None:
         super().__init__()
         self.quiet = quiet
-        self.amount = nn.Sequential(nn.Conv2d(channels, width, 1), nn.GELU(), nn.Conv2d(width, 1, 1))
+        self.amount = nn.Sequential(
+            nn.Conv2d(channels, width, 1),
+            nn.GELU(),
+            nn.Conv2d(width, width, 3, padding=1, padding_mode="replicate", groups=width),
+            nn.Conv2d(width, width, 1),
+            nn.GELU(),
+            nn.Conv2d(width, 1, 1),
+        )
         self.where = nn.Sequential(nn.Conv2d(POSITIONS, width, 1), nn.GELU(), nn.Conv2d(width, width - 1, 1))
 
     def forward(self, features: Tensor) -> Tensor:
         """Vectors ``(B, D, h, w)``, none below zero, of features ``(B, C, h, w)``."""
-        amount = F.softplus(self.amount(features))  # (B, 1, h, w)
+        amount = (F.softplus(self.amount(features)) + _LEAST).sqrt()  # (B, 1, h, w)
         where = self.where(position_sines(features)).softmax(1)  # (1, D-1, h, w)
         return torch.cat([amount * where, torch.full_like(amount, self.quiet)], 1)
 
