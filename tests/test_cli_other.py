@@ -10,6 +10,7 @@ import pytest
 from textray import registry
 from textray.errors import UsageError
 from textray.inference import inputs
+from textray.inference.bundle import inside
 
 
 def test_report_shows_both_conventions(cli):
@@ -68,6 +69,20 @@ def test_demo_segments_the_installed_film(cli, tiny_bundle, tmp_path):
     assert (tmp_path / "out/RG1_UNCR.mask.png").is_file()
     assert str(tmp_path / "out/RG1_UNCR.overlay.png") in result.out
     assert "left half" in result.out
+
+
+def test_demo_shows_what_the_weights_inside_would_write(cli, tmp_path):
+    pytest.importorskip("data_store", reason="pydicom-data is not installed")
+    if not inside():
+        pytest.skip("no weights inside this checkout")
+    result = cli("demo", "--out", tmp_path / "out")
+    own = json.loads((tmp_path / "out/RG1_UNCR.json").read_bytes())["own_report"]
+    assert not own["used"], "the film alone is read unless a report is asked for"
+    assert f"(patient's sides): {own['sentence']['patient']}" in result.out
+    lines = [
+        line for line in result.out.splitlines() if line.startswith(("mask:", "overlay:", "attention:", "record:"))
+    ]
+    assert {len(line.split(":")[0] + ":") + line.split(":", 1)[1].count(" ") for line in lines} == {11}
 
 
 def test_demo_tells_of_its_own_result_where_the_name_is_taken(cli, film, tiny_bundle, tmp_path):

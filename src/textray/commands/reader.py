@@ -108,7 +108,11 @@ def demo(out: Out = _OUT, model: Model = None, threads: Threads = None) -> None:
     found = read_record(written["record"]) if written else None
     if found is not None:
         for kind, path in written.items():
-            say(f"{kind + ':':9}{shown(path)}")
+            say(f"{kind + ':':11}{shown(path)}")
+        own = found.get("own_report") or {}
+        told = [(side, text) for side, text in sorted((own.get("sentence") or {}).items()) if text]
+        if told and not own["used"]:  # the patient's sides, or else the viewer's
+            say(f"Its own report, which segment --text-free generated uses ({told[0][0]}'s sides): {told[0][1]}")
         for line in _zone_table(found):
             say(line)
         note("Not a medical device: for research only.")
