@@ -59,6 +59,13 @@ BUILDS = {
             "trunk": "efficientnet_lite0", "enlarge": None, "tiles": 2, "pooled": "places", "width": 6, "text": TEXT,
         },
     ),
+    "sentence_grounding-factored": Build(
+        row="sentence_grounding",
+        config={
+            "trunk": "efficientnet_lite0", "enlarge": None, "local_stage": 2, "local": "factored", "pooled": "places",
+            "width": 6, "text": TEXT,
+        },
+    ),
 }  # fmt: skip
 
 

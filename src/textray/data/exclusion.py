@@ -7,10 +7,12 @@ without its patients. A training that leaves them out records whom, as a hash an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from textray.data.base import fingerprint
-from textray.errors import UsageError
+from textray.data.studies import Study
+from textray.errors import DataError, UsageError
 
 RECORDED_AS = "excluded_patients"
 """Key in the provenance of a checkpoint and of a bundle."""
@@ -55,3 +57,38 @@ def refuse_unless_excluded(reader: object, provenance: Mapping[str, Any], name: 
             expected=f"a training that left out the {expected['count']} patients of {name}, {expected['sha256']}",
             do="Score weights that were learnt without them.",
         )
+
+
+def read_patients(path: str | Path) -> tuple[str, ...]:
+    """Ids of patients from a file with one a line.
+
+    Raises:
+        UsageError: If it cannot be read, or names nobody.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError("the list of patients cannot be read", came=f"{path}: {type(error).__name__}") from error
+    found = tuple(sorted({line.strip() for line in lines} - {""}))
+    if not found:
+        raise UsageError("the list of patients is empty", came=path, expected="one id a line")
+    return found
+
+
+def leave_out(found: Iterable[Study], patients: Iterable[str]) -> list[Study]:
+    """Studies of all but these patients.
+
+    Raises:
+        DataError: If a study does not tell whose it is.
+    """
+    out, kept = set(patients), []
+    for study in found:
+        if study.patient_id is None:
+            raise DataError(
+                "patients cannot be left out where images do not tell whose they are",
+                came=study.image_id,
+                do="Train without data.exclude, or on a data set with patient ids",
+            )
+        if study.patient_id not in out:
+            kept.append(study)
+    return kept

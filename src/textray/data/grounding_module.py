@@ -7,7 +7,6 @@ epoch and sample only, so that a resumed training sees the very batches it would
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from textray.augment import Augment, Preset
 from textray.data.base import Split, fingerprint
 from textray.data.batch import Key
 from textray.data.cache import PixelCache
-from textray.data.exclusion import RECORDED_AS, exclusion_record
+from textray.data.exclusion import RECORDED_AS, exclusion_record, leave_out, read_patients
 from textray.data.grounding_batch import GroundingItem, RankSampler, collate
 from textray.data.report_words import Said, SentenceSampling, StudyWords
 from textray.data.studies import Study, studies
@@ -96,13 +95,21 @@ class GroundingSet(Dataset[GroundingItem]):
         if cut:
             log.warning("%d of %d reports are longer than %d word pieces", cut, len(self.studies), most_pieces)
 
-    def told(self, index: int, rng: np.random.Generator, *, mirrored: bool = False) -> tuple[Pieces, Said]:
+    def told(
+        self,
+        index: int,
+        rng: np.random.Generator,
+        *,
+        mirrored: bool = False,
+        sampling: SentenceSampling | None = None,
+    ) -> tuple[Pieces, Said]:
         """What a study is told in this time, in word pieces, and what that says.
 
         Args:
             index: Which study.
             rng: The only source of chance.
             mirrored: Of the mirrored film; only where its words allow it.
+            sampling: Which sentences, in place of the usual ones.
 
         Raises:
             UsageError: Without a vocabulary.
@@ -111,7 +118,7 @@ class GroundingSet(Dataset[GroundingItem]):
             raise UsageError(
                 "reports cannot be read without a vocabulary", do="Call GroundingData.set_vocabulary, as its task does"
             )
-        sentences, facts = self.words.draw(index, rng, mirrored=mirrored)
+        sentences, facts = self.words.draw(index, rng, mirrored=mirrored, sampling=sampling)
         pieces = self._known.get(sentences) or self.word_pieces.encode(sentences, self.most_pieces)
         return pieces, Said(
             sentences=tuple(sentences[i] for i in pieces.kept),
@@ -315,38 +322,3 @@ class GroundingData(LightningDataModule):
             "ids_sha256": {name: fingerprint(s.image_id for s in data.studies) for name, data in self.sets.items()},
             **({RECORDED_AS: self.excluded} if self.excluded is not None else {}),
         }
-
-
-def read_patients(path: str | Path) -> tuple[str, ...]:
-    """Ids of patients from a file with one a line.
-
-    Raises:
-        UsageError: If it cannot be read, or names nobody.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError("the list of patients cannot be read", came=f"{path}: {type(error).__name__}") from error
-    found = tuple(sorted({line.strip() for line in lines} - {""}))
-    if not found:
-        raise UsageError("the list of patients is empty", came=path, expected="one id a line")
-    return found
-
-
-def leave_out(found: Iterable[Study], patients: Iterable[str]) -> list[Study]:
-    """Studies of all but these patients.
-
-    Raises:
-        DataError: If a study does not tell whose it is.
-    """
-    out, kept = set(patients), []
-    for study in found:
-        if study.patient_id is None:
-            raise DataError(
-                "patients cannot be left out where images do not tell whose they are",
-                came=study.image_id,
-                do="Train without data.exclude, or on a data set with patient ids",
-            )
-        if study.patient_id not in out:
-            kept.append(study)
-    return kept

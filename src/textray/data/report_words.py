@@ -21,7 +21,8 @@ SentenceSampling = Literal["all", "random_subset", "some_zones", "one_zone"]
 """``all`` sentences in order; a ``random_subset`` of them in random order; or of a caption of zones ``some_zones``, at
 least one, told as places alone: whether one lung is ill or both, and in how many areas, is told by the healthy lung as
 much as by the ill one, and a place that says so is no place of a lesion. One time in four, and for other reports
-always, it is a ``random_subset``, so that whole captions can be read too. ``one_zone`` is the same with one zone only.
+always, it is a ``random_subset``, so that whole captions can be read too. ``one_zone`` tells a single zone every time:
+what else a caption says then means no place at all.
 """
 
 Facts = frozenset[str]
@@ -80,7 +81,12 @@ class StudyWords:
         return frozenset().union(*self._facts(*self._as_is(index, mirrored=mirrored)))
 
     def draw(
-        self, index: int, rng: np.random.Generator, *, mirrored: bool = False
+        self,
+        index: int,
+        rng: np.random.Generator,
+        *,
+        mirrored: bool = False,
+        sampling: SentenceSampling | None = None,
     ) -> tuple[tuple[str, ...], tuple[Facts, ...]]:
         """Sentences that a study is told in, one or more, and what each says.
 
@@ -88,22 +94,26 @@ class StudyWords:
             index: Which study.
             rng: The only source of chance.
             mirrored: Of the mirrored film; only where `can_mirror`.
+            sampling: Which sentences, in place of the usual ones.
         """
+        sampling = sampling or self.sampling
         sentences, zones = self._as_is(index, mirrored=mirrored)
-        if zones and self.sampling in ("some_zones", "one_zone") and rng.random() < _OF_PLACES:
-            return self._some_zones(zones, rng)
+        if zones and (sampling == "one_zone" or (sampling == "some_zones" and rng.random() < _OF_PLACES)):
+            return self._some_zones(zones, rng, one=sampling == "one_zone")
         says = self._facts(sentences, zones)
         if zones and rng.random() < self.paraphrase:
             statements = paraphrase(zones, rng)
             sentences, says = tuple(s.text for s in statements), tuple(s.says for s in statements)
-        if self.sampling != "all":
+        if sampling != "all":
             kept = rng.permutation(len(sentences))[: rng.integers(1, len(sentences) + 1)]
             sentences, says = tuple(sentences[i] for i in kept), tuple(says[i] for i in kept)
         return sentences, says
 
-    def _some_zones(self, zones: Zones, rng: np.random.Generator) -> tuple[tuple[str, ...], tuple[Facts, ...]]:
+    def _some_zones(
+        self, zones: Zones, rng: np.random.Generator, *, one: bool
+    ) -> tuple[tuple[str, ...], tuple[Facts, ...]]:
         named = [zone for zone, present in enumerate(zones.present) if present]
-        count = 1 if self.sampling == "one_zone" else rng.integers(1, len(named) + 1)
+        count = 1 if one else rng.integers(1, len(named) + 1)
         kept = rng.choice(named, count, replace=False)
         some = Zones.from_present(zone in kept for zone in range(6))
         if rng.random() < self.paraphrase:

@@ -1,5 +1,7 @@
 """What words mean before the first film is seen: a text encoder that starts at random learns which texts say the same.
 
+Whole captions are among the texts here also where films are told one zone at a time, so that they can be read.
+
 Past the paper, whose text encoder was pretrained on clinical notes. From random weights words and films wait for each
 other: as long as "left" and "right" are the same vector, no film can be told by them, and while no film is, nothing
 draws the words apart. Here two texts each of many reports are compared, and their cosine is brought to the share of
@@ -16,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from textray.data.grounding_module import GroundingSet
-from textray.data.report_words import Said
+from textray.data.report_words import Said, SentenceSampling
 from textray.errors import UsageError
 from textray.models.sentence_grounding import SentenceGrounding
 from textray.text.tokens import pad
@@ -76,7 +78,11 @@ def _told(
     network: SentenceGrounding, data: GroundingSet, drawn: list[tuple[int, bool]], rng: np.random.Generator
 ) -> tuple[Tensor, list[Said]]:
     """Vectors ``(B, D)`` of length one of texts about studies, and what the texts say."""
-    told = [data.told(index, rng, mirrored=turned and data.words.can_mirror(index)) for index, turned in drawn]
+    sampling: SentenceSampling | None = "some_zones" if data.words.sampling == "one_zone" else None
+    told = [
+        data.told(index, rng, mirrored=turned and data.words.can_mirror(index), sampling=sampling)
+        for index, turned in drawn
+    ]
     batch, device = pad([pieces for pieces, _ in told]), next(network.text.parameters()).device
     tensors = (torch.from_numpy(x).to(device) for x in (batch.ids, batch.attention, batch.word, batch.sentence))
     return F.normalize(network.encode_text(*tensors).report.float(), dim=1, eps=1e-8), [said for _, said in told]
