@@ -47,8 +47,8 @@ _PHRASES = (
 )
 """What the parity check asks: one word, three clauses, two sentences, of different lengths."""
 _PROVENANCE = (
-    "data", "text_encoder", "mode", "targets", "local_unit", "epoch", "max_epochs", "recipe", "git", "averaged",
-    "started",
+    "data", "text_encoder", "mode", "targets", "local_unit", "match", "contrast", "epoch", "max_epochs", "recipe",
+    "git", "averaged", "started",
 )  # fmt: skip
 
 

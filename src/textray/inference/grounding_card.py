@@ -50,7 +50,9 @@ def grounding_card(
     data = registry.dataset(seen["name"])
     size = "×".join(str(n) for n in seen["preprocess"]["size"])
     left_out = seen.get("excluded_patients")
-    options = ", ".join(f"{key} `{facts[key]}`" for key in ("mode", "targets", "local_unit") if facts.get(key))
+    options = ", ".join(
+        f"{key} `{facts[key]}`" for key in ("mode", "targets", "local_unit", "match", "contrast") if facts.get(key)
+    )
     recipe = " ".join(f"--config {word}" for word in facts.get("recipe") or ())
     lines = [
         f"# {name}",

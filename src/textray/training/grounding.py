@@ -293,4 +293,6 @@ class GroundingTask(Task):
             "mode": self.criterion.mode,
             "targets": self.criterion.targets,
             "local_unit": self.local_unit,
+            "match": self.criterion.match,
+            "contrast": self.criterion.contrast,
         }

@@ -86,6 +86,7 @@ class GroundingCriterion(nn.Module):
         self.targets: RightTexts = targets
         self.aggregate: Aggregate = aggregate
         self.match: Match = match
+        self.contrast: Contrast = contrast
         self.global_weight, self.local_weight = global_weight, local_weight
         self.temperatures, self.chunk = temperatures, chunk
         self.bias = nn.Parameter(torch.zeros(2)) if contrast == "sigmoid" else None
