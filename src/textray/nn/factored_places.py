@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,10 +21,11 @@ class FactoredPlaces(nn.Module):
     """Bring the features of places into the common space in two factors.
 
     The first, one number above zero, is how much is found at a place, told by the features there and around it alone.
-    The second, a share of each of D - 1 directions, is where it is, told by its row and column alone, the same for
-    every film. So a film's vector, the mean of its places, is where that lies which is found; and features can be told
-    apart by a text's places only by being found where the text says. A network that is free to mix the two also finds
-    the *healthy* lung, which says as well as the ill one that the other side is ill.
+    The second, shares of D - 1 directions and of none, is where it is, told by its row and column alone, the same for
+    every film; half is of none at first, or what no text asks for would lie in directions of other texts. So a film's
+    vector, the mean of its places, is where that lies which is found; and features can be told apart by a text's places
+    only by being found where the text says. A network that is free to mix the two also finds the *healthy* lung, which
+    says as well as the ill one that the other side is ill.
 
     How much is the root of what a softplus gives, so that the mean of a film rises with the area of what is found
     more than with its brightest point.
@@ -45,12 +49,15 @@ class FactoredPlaces(nn.Module):
             nn.GELU(),
             nn.Conv2d(width, 1, 1),
         )
-        self.where = nn.Sequential(nn.Conv2d(POSITIONS, width, 1), nn.GELU(), nn.Conv2d(width, width - 1, 1))
+        self.where = nn.Sequential(nn.Conv2d(POSITIONS, width, 1), nn.GELU(), nn.Conv2d(width, width, 1))
+        last = cast(nn.Conv2d, self.where[2])
+        with torch.no_grad():
+            cast(Tensor, last.bias)[-1] += math.log(width - 1)  # as much of none as of all the others
 
     def forward(self, features: Tensor) -> Tensor:
         """Vectors ``(B, D, h, w)``, none below zero, of features ``(B, C, h, w)``."""
         amount = (F.softplus(self.amount(features)) + _LEAST).sqrt()  # (B, 1, h, w)
-        where = self.where(position_sines(features)).softmax(1)  # (1, D-1, h, w)
+        where = self.where(position_sines(features)).softmax(1)[:, :-1]  # (1, D-1, h, w), without none
         return torch.cat([amount * where, torch.full_like(amount, self.quiet)], 1)
 
 

@@ -70,8 +70,14 @@ def learn_words(network: SentenceGrounding, data: GroundingSet, *, steps: int) -
 
 
 def shares(said: list[Said], other: list[Said]) -> Tensor:
-    """Facts that two texts have in common, of all that either says: ``(len(said), len(other))`` in [0, 1]."""
-    return torch.tensor([[len(a.says & b.says) / max(len(a.says | b.says), 1) for b in other] for a in said])
+    """Facts in common, of the geometric mean of the numbers of both: ``(len(said), len(other))`` in [0, 1].
+
+    That is the cosine of sums of one direction a fact: a text of several places is then the sum of theirs, and nothing
+    besides.
+    """
+    return torch.tensor(
+        [[len(a.says & b.says) / max((len(a.says) * len(b.says)) ** 0.5, 1) for b in other] for a in said]
+    )
 
 
 def _told(
