@@ -27,8 +27,8 @@ CAPTION = 30
 ZONES = textray.Zones.from_present([0, 1, 0, 0, 1, 0])
 PANELS = (
     ("no report", None),
-    ("told: left middle lung", "left middle lung"),
-    ("told: right middle lung", "right middle lung"),
+    ("told: viewer's left middle lung", "left middle lung"),
+    ("told: viewer's right middle lung", "right middle lung"),
 )
 """Caption and words of each segmented panel; the words mean the viewer's sides, as one looks at the picture."""
 LEGEND = (("found", TRUE_POSITIVE), ("missed", FALSE_NEGATIVE), ("wrong", FALSE_POSITIVE))
