@@ -123,7 +123,7 @@ def test_silence_is_no_report(predictor):
     assert silent.record["text"]["mode"] == "none"
     assert silent.report is None
     assert silent.record["own_report"]["sentence"]["viewer"] == LEFT_UPPER
-    assert "told to write no report" in silent.record["own_report"]["meaning"]
+    assert "not asked for a report" in silent.record["own_report"]["meaning"]
     assert not silent.record["own_report"]["denied"]
     assert caption(silent.record) == []
     assert codes(silent) == []

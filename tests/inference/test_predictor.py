@@ -170,6 +170,7 @@ def test_an_unknown_laterality_is_a_usage_error(predictor, grey, laterality):
 def test_the_record_holds_what_the_contract_names(predictor, grey, film, tmp_path):
     record = predictor.segment(film(tmp_path / "a b.png"), "left base, Mr Smith").record
     assert record["schema"] == "textray.record/1"
+    assert "viewer's left" in record["zones_mean"]
     assert record["input"]["path"] == str(tmp_path / "a b.png")
     assert len(record["input"]["sha256"]) == 64
     assert (record["grid"]["height"], record["grid"]["width"]) == (100, 80)

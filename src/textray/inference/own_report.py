@@ -209,5 +209,5 @@ def _meaning(own: OwnReport, mode: TextMode, steering: Report | None) -> str:
             "would have written from the film."
         )
     if own.silent:
-        return "The network was told to write no report; this is what it would have written from the film."
+        return "The network was not asked for a report; this is what it would have written from the film."
     return "The network found nothing to write about this film; this does not say that it is clear."

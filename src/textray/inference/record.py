@@ -58,6 +58,13 @@ def digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
+ZONES_MEAN = (
+    "Names of zones here are sides of the picture as one looks at it: 'left' is the viewer's left, on the usual film "
+    "the patient's right, whatever convention the words had."
+)
+"""What a record says of its zones, so that nobody takes them for the patient's."""
+
+
 def key(input_sha256: str, bundle: Bundle, text: str | None, settings: Mapping[str, Any]) -> str:
     """Hash of input, model, text and settings: results with the same key are the same."""
     text = None if text is None or is_blank(text) else clean(text)
@@ -162,6 +169,7 @@ def build(
         "key": key(image.sha256, bundle, text, used_settings),
         **film(image),
         "model": bundle.describe(),
+        "zones_mean": ZONES_MEAN,
         "text": _text(text, report, mode, steering, grid),
         **({} if own is None else {"own_report": own_report.describe(own, grid, mode, steering)}),
         "lesion": {**whole, "zones": zone_areas(mask, grid, bundle.zone_rows)},
