@@ -41,7 +41,7 @@ BUDGETS = {
             words="not the paper's configuration: the recipe `sentence_grounding_qata` (EfficientNet-Lite0 from "
             "ImageNet that stays as it is, places at stride 8 as how much times where, a dot product and a sigmoid, a "
             "text encoder of two layers that learns which texts say the same before the first film, half of the "
-            "captions in other words, three texts in four of one zone) at 160 px, 8 epochs in batches of 64.",
+            "captions in other words, one zone a text) at 160 px, 8 epochs in batches of 64.",
             recipes=("sentence_grounding_qata",),
             networks={"sentence_grounding": "reproduce/small_grounding"},
             epochs=8,

@@ -9,20 +9,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from textray.data.report_words import Said
-from textray.training.grounding_losses import LossPair, contrastive_pair, text_keys
+from textray.training.grounding_losses import LossPair, text_keys
 
 RightTexts = Literal["diagonal", "identical_text", "entailed"]
 """``diagonal``: a film's own. ``identical_text``: all that say the same. ``entailed``: all that say nothing but what
 the film's own report says too, as a text that was cut short does of many films."""
-_ROWS = 1024
-"""Films whose texts are looked for at a time."""
-
-
 Contrast = Literal["softmax", "sigmoid"]
 """``softmax``: each film chooses among the texts, and each text among the films (the paper). ``sigmoid``: each film and
 text are told apart on their own, whether the text is true of it (after Zhai et al., ICCV 2023, whose temperature is
 left out). The films that a text is true of weigh as much together as those that it is not: that a text is often true
 is not to be learnt from films."""
+_ROWS = 1024
+"""Films whose texts are looked for at a time."""
 
 
 def targeted_loss(scores: Tensor, said: list[Said], targets: RightTexts, bias: Tensor | None = None) -> Tensor:
@@ -60,11 +58,7 @@ def targeted_pair(scores: Tensor, said: list[Said], targets: RightTexts) -> Loss
         said: What is said of each film.
         targets: Which texts are right.
     """
-    if targets == "diagonal":
-        return contrastive_pair(scores)
-    if targets == "identical_text":
-        return contrastive_pair(scores, targets="identical_text", keys=keys_of(said).to(scores.device))
-    return entailed_pair(scores, entailed(said).to(scores.device))
+    return entailed_pair(scores, right_texts(said, targets).to(scores.device))
 
 
 def keys_of(said: list[Said]) -> Tensor:
