@@ -15,11 +15,13 @@ from textray.text.terms import (
     FUNCTION,
     LUNG,
     NORMAL,
+    NOTHING_WRONG,
     NOUNS,
     PATTERN,
     PLACES,
     PLEURAL,
     PLURALS,
+    STUDY,
     VERBS,
     Place,
 )
@@ -58,6 +60,7 @@ class Clause:
         negated: A "no", "not", "without" stands in it.
         normal: A "clear", "normal", "spared" stands in it.
         finding: A finding, such as "opacity", stands in it.
+        unseen: It says that something could not be seen well, and so neither affirms nor denies.
     """
 
     joiner: str
@@ -69,6 +72,7 @@ class Clause:
     negated: bool = False
     normal: bool = False
     finding: bool = False
+    unseen: bool = False
 
     def add(self, token: Token) -> None:
         """Take a token in."""
@@ -77,6 +81,7 @@ class Clause:
         self.negated |= token.kind == "negation"
         self.normal |= token.kind == "normal" or token.text in NORMAL
         self.finding |= token.kind == "finding" or token.text in FINDINGS
+        self.unseen |= token.kind == "unseen"
         place = place_of(token)
         if place is None:
             return
@@ -161,8 +166,11 @@ class Clause:
 
     @property
     def says_clear(self) -> bool:
-        """Where it denies: what it denies is any lesion of the lungs, as in "no infection", "normal chest"."""
-        named = self.words & BROAD or (self.normal and self.words & (NOUNS | {"film", "radiograph", "study"}))
+        """Where it denies: what it denies is any lesion of the lungs, as in "no infection", "normal chest", "NAD"."""
+        named = self.words & (BROAD | {"abnormal", "finding", "findings"})
+        named = named or (self.normal and self.words & (NOUNS | STUDY))
+        if not named and self.words & NOTHING_WRONG:
+            named = self.words if self.words <= NOTHING_WRONG | FUNCTION else frozenset()
         return bool(named) and not self.places and self.of_lung
 
 

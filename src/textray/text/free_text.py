@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from textray.records import LEVELS, SIDES, Zones, ZoneState
 from textray.text.clauses import Clause, Token, place_of, sentences
-from textray.text.terms import BROAD, DIFFUSE, FUNCTION, NORMAL, NOUNS
+from textray.text.terms import BROAD, DIFFUSE, FUNCTION, NORMAL, NOUNS, STUDY
 
 _LIST = frozenset({"and", "or", "comma", "split"})
 _SHARING = frozenset({"and", "or", "split"})
@@ -56,7 +56,7 @@ def read(text: str) -> Reading:
                 used.update(_used(clause, affirmed))
             elif not placed and not affirmed and clause.says_clear:
                 clear = True
-                used.update(t.number for t in clause.tokens if t.text in BROAD | NOUNS or _is_cue(t))
+                used.update(t.number for t in clause.tokens if t.text in BROAD | NOUNS | STUDY or _is_cue(t))
         if any(s is not None and not s.present for s in found):
             used.update(t.number for c in clauses for t in c.tokens if _is_cue(t))
     zones, contradictory = _weigh(statements, clear=clear)
@@ -142,7 +142,7 @@ def _statements(clauses: list[Clause], present: list[bool]) -> list[_Statement |
     found: list[_Statement | None] = []
     for index, clause in enumerate(clauses):
         named = sides[index]
-        placed = bool(named) and clause.of_lung
+        placed = bool(named) and clause.of_lung and not clause.unseen
         if not levels[index] and present[index] and not clause.diffuse:
             named = {side for side in named if side not in refined}  # "left lung opacity, mainly in the lower zone"
         zones = frozenset((side, level) for side in named for level in levels[index] or LEVELS)

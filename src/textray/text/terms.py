@@ -93,7 +93,8 @@ PLEURAL = _words("effusion effusions pleural pleura pneumothorax pneumothoraces 
 ELSEWHERE = PLEURAL | _words(
     """pacemaker catheter line lines tube tubes picc port drain lead leads electrode electrodes clip clips wire wires
     rib ribs clavicle clavicles shoulder humerus humeral scapula spine spinal vertebra vertebral bone bones
-    osseous heart cardiac atrium atrial ventricle ventricular aorta aortic mediastinum mediastinal
+    osseous bony skeletal tissue tissues heart cardiac atrium atrial ventricle ventricular aorta aortic
+    mediastinum mediastinal
     cardiomediastinal trachea tracheal carina diaphragm diaphragms hemidiaphragm hemidiaphragms breast breasts
     axilla axillary neck arm leg hand abdomen abdominal quadrant liver spleen kidney renal stomach brain
     frontal temporal parietal occipital cerebral subclavian jugular artery view views projection rotated
@@ -105,6 +106,10 @@ ELSEWHERE = PLEURAL | _words(
 NORMAL = _words(
     "clear cleared sharp normal normally unremarkable spared resolved uninvolved unaffected healthy aerated absent"
 )
+NOTHING_WRONG = frozenset({"clear", "normal", "unremarkable", "nad", "wnl", "within normal limits"})
+"""What a whole sentence may consist of to say that nothing is found, as in "Unremarkable."."""
+
+STUDY = _words("film radiograph study examination exam cxr xray x ray")
 VERBS = _words("is are was were shows show showed seen noted there has have demonstrates demonstrated")
 
 FUNCTION = VERBS | _words(
@@ -118,9 +123,16 @@ _PHRASES = {
     r"not(?: significantly)? changed|"
     r"not (?:seen|present|visible|noted) (?:previously|before|on (?:the )?(?:prior|previous)\w*)|"
     r"(?:cannot|can not|not|could not)(?: be)?(?: entirely| completely)? (?:excluded?|ruled? out)|not only",
+    "unseen": r"(?:not|poorly|incompletely|inadequately|suboptimally)(?: be)?"
+    r"(?: well| fully| clearly| adequately| completely| entirely| optimally| properly| reliably| confidently)*"
+    r" (?:visuali[sz]ed|assessed|evaluated|imaged|included)|"
+    r"(?:cannot|can not|could not) be(?: \w+ly| well)? (?:seen|visuali[sz]ed|assessed|evaluated)|"
+    r"not seen (?:well|fully|clearly|adequately|completely|properly)|"
+    r"(?:poorly|incompletely|not (?:well|fully|clearly|adequately|completely|entirely|optimally|properly)) "
+    r"(?:seen|shown|demonstrated)",
     "finding": r"not (?:fully |completely |entirely |yet )?(?:clear|normal|unremarkable|cleared|resolved|spared)|"
     r"ground glass|air space",
-    "normal": r"no longer(?: \w+)?|not (?:involved|affected)|ruled out|excluded",
+    "normal": r"nad|wnl|within normal limits|no longer(?: \w+)?|not (?:involved|affected)|ruled out|excluded",
     "negation": r"free (?:of|from)|negative for|(?:absence|lack|resolution|clearing) of|"
     r"no|not|never|none|nothing|neither",
     "both": r"(?:left|right)(?: side| lung)?(?: is| are)?(?: much| slightly)? (?:greater|more|worse|larger|less|>|<)"
