@@ -107,9 +107,9 @@ def test_flip_moves_the_lesion_and_its_words_to_the_other_half() -> None:
     assert after.zones == parse_caption(after.text).zones == words.zones.mirror()
 
 
-def test_flips_in_the_strong_preset_take_the_words_along() -> None:
+def test_flips_take_the_words_along() -> None:
     pixels, mask, words = film()
-    only = replace(Augment(), flip_p=0.5)
+    only = Augment.preset("flips")
     rng = np.random.default_rng(0)
     flipped = 0
     for _ in range(60):

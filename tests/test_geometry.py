@@ -21,7 +21,7 @@ def dice(first, second):
     return 2 * float((first & second).sum()) / float(first.sum() + second.sum())
 
 
-@pytest.mark.parametrize("preset", ["none", "paper", "light", "strong", "sgseg"])
+@pytest.mark.parametrize("preset", ["none", "paper", "flips", "light", "strong", "sgseg"])
 def test_a_map_goes_where_the_mask_went_and_comes_back(preset):
     pixels, mask = blob()
     report = Report(zones=UPPER_LEFT, text=sentence(UPPER_LEFT))
@@ -38,7 +38,7 @@ def test_a_map_goes_where_the_mask_went_and_comes_back(preset):
         if (mask & seen).sum() > 50:
             assert dice((again >= 0.5) & seen, mask & seen) > 0.93
         moved += way.warped
-    assert moved > 0 or preset == "none"
+    assert moved > 0 or preset in {"none", "flips"}
 
 
 def test_a_call_and_a_traced_call_are_the_same():

@@ -23,7 +23,7 @@ from textray.records import Laterality, Report, Zones
 from textray.text.report import sentence
 from textray.text.sides import swap_sides
 
-Preset = Literal["none", "paper", "light", "strong", "sgseg"]
+Preset = Literal["none", "paper", "flips", "light", "strong", "sgseg"]
 
 Pixels = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -99,9 +99,10 @@ class Augment:
     def preset(cls, name: str) -> Augment:
         """A named recipe.
 
-        ``none``; ``paper``: the zoom of MMI-UNet (probability 0.1, 0.95 to 1.2, bicubic); ``light``: turn, zoom,
-        shift, brightness and contrast; ``strong``: everything but erasing, with flips; ``sgseg``: what SGSeg's paper
-        names, "random crops, masks, and rotations", which gives no numbers: those here are this project's.
+        ``none``; ``paper``: the zoom of MMI-UNet (probability 0.1, 0.95 to 1.2, bicubic); ``flips``: half of
+        the images mirrored, no other change; ``light``: turn, zoom, shift, brightness and contrast; ``strong``:
+        everything but erasing, with flips; ``sgseg``: what SGSeg's paper names, "random crops, masks, and rotations",
+        which gives no numbers: those here are this project's.
 
         Raises:
             UsageError: If there is none of that name.
@@ -316,6 +317,7 @@ def _between(name: str, value: float, low: float, high: float) -> None:
 _PRESETS: dict[str, Augment] = {
     "none": Augment(),
     "paper": Augment(geometry_p=0.1, scale=(0.95, 1.2), bicubic=True, fill="edge"),
+    "flips": Augment(flip_p=0.5),
     "light": Augment(
         geometry_p=1.0,
         rotate_degrees=10.0,

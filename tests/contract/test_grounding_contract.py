@@ -63,7 +63,7 @@ BUILDS = {
         row="sentence_grounding",
         config={
             "trunk": "efficientnet_lite0", "enlarge": None, "local_stage": 2, "local": "factored", "pooled": "places",
-            "width": 6, "text": TEXT,
+            "finer": True, "merge": 2, "width": 6, "text": TEXT,
         },
     ),
 }  # fmt: skip

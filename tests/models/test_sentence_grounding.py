@@ -119,9 +119,30 @@ def test_a_film_may_be_the_mean_of_its_places(fuse):
     assert not [name for name, _ in network.named_parameters() if name.startswith("pooled")]
 
 
+@pytest.mark.parametrize("local", ["projected", "factored"])
+def test_places_may_take_the_stage_before_and_be_merged(local):
+    fields = {"trunk": "resnet10t", "width": 6, "local": local, "local_stage": 2, "pooled": "places", "finer": True}
+    apart, merged = build(**fields).eval(), build(**fields, merge=4).eval()
+    merged.load_state_dict(apart.state_dict())
+    images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        fine, coarse = apart.encode_image(images), merged.encode_image(images)
+        before, own = apart.trunk(images)[:2]
+        before = (before[..., ::2, ::2] + before[..., ::2, 1::2] + before[..., 1::2, ::2] + before[..., 1::2, 1::2]) / 4
+        torch.testing.assert_close(apart.local(torch.cat([own, before], 1)), fine.local)
+    assert fine.local.shape == (2, 6, 8, 12)
+    blocks = fine.local.reshape(2, 6, 2, 4, 3, 4).mean((3, 5))
+    torch.testing.assert_close(coarse.local, blocks)
+    torch.testing.assert_close(coarse.pooled, fine.pooled)
+    assert build(**fields, merge=3).size_multiple == 96
+
+
 def test_a_factored_place_says_how_much_of_it_lies_where():
     network = build(trunk="resnet10t", width=6, local="factored", local_stage=2, pooled="places", quiet=0.25).eval()
     images = torch.randn(2, 3, 32, 64, generator=torch.Generator().manual_seed(3))
+    scale = network.local.amount[0]
+    torch.nn.init.uniform_(scale.running_mean, -0.5, 0.5, generator=torch.Generator().manual_seed(4))
+    torch.nn.init.uniform_(scale.running_var, 0.5, 2.0, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
         local = network.encode_image(images).local
     features = network.trunk(images)[1].detach().numpy()
@@ -132,6 +153,9 @@ def test_a_factored_place_says_how_much_of_it_lies_where():
             values = {k: v.numpy() for k, v in layer.state_dict().items()}
             if not values:
                 x = x * 0.5 * (1 + np.vectorize(erf)(x / np.sqrt(2)))  # GELU
+            elif "running_mean" in values:
+                mean, variance = values["running_mean"], values["running_var"]
+                x = (x - mean[:, None, None]) / np.sqrt(variance + layer.eps)[:, None, None]
             elif layer.kernel_size == (1, 1):
                 x = np.einsum("oc,chw->ohw", values["weight"][..., 0, 0], x) + values["bias"][:, None, None]
             else:  # each channel by itself
@@ -237,6 +261,11 @@ def test_similarity_is_the_cosine_of_each_phrase_with_each_place():
         ({"local": "factored", "positions": True}, "its own position"),
         ({"local": "factored", "fuse": True}, "its own features"),
         ({"tiles": 2, "enlarge": 299}, "come out even"),
+        ({"merge": 0}, "merge must come out even"),
+        ({"merge": 2, "enlarge": 299}, "merge must come out even"),
+        ({"finer": True, "local_stage": 1}, "finer takes the stage before"),
+        ({"finer": True, "tiles": 2}, "finer takes the stage before"),
+        ({"finer": True, "enlarge": 299}, "finer takes the stage before"),
     ],
     ids=str,
 )

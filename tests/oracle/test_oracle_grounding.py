@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from textray.data.report_words import Said
-from textray.models.sentence_grounding import gather, owners
+from textray.nn.text_units import gather, owners
 from textray.training.grounding_losses import Temperatures, contrastive_pair, local_loss, local_scores
 from textray.training.grounding_targets import targeted_loss
 

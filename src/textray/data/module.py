@@ -156,8 +156,8 @@ class SegmentationData(LightningDataModule):
             must know where left is.
         interpolation: How images are resized, see `textray.preprocess.Preprocess`.
         colour: Read images in colour; ``None`` where the data set's are.
-        augment: Preset of `textray.augment.Augment`: ``none``, ``paper`` (random zoom), ``light``, ``strong``,
-            ``sgseg`` (random crops, masks and rotations).
+        augment: Preset of `textray.augment.Augment`: ``none``, ``paper`` (random zoom), ``flips``, ``light``,
+            ``strong``, ``sgseg`` (random crops, masks and rotations).
         batch_size: Images of a training batch; the last, smaller one of an epoch is left out.
         report_dropout: Share of training samples that lose their report (0 is the paper's).
         report_partial: Share of training samples whose report names only some of its zones (0 is the paper's).

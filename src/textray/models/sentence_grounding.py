@@ -24,8 +24,8 @@ Shapes in the paper's configuration, 224 x 224, ResNet-50, Bio_ClinicalBERT, L p
 
 Differences from the paper: a sentence is the mean of its words where the paper prints a sum (``agg_word`` has both), so
 that a long sentence does not outweigh a short one in the report. Past the paper, off by default: ``local_stage`` other
-than the third, ``fuse``, ``positions``, ``tiles``, ``pooled: places``, ``local: factored`` and a ``width`` other than
-the text's.
+than the third, ``fuse``, ``finer``, ``merge``, ``positions``, ``tiles``, ``pooled: places``, ``local: factored`` and a
+``width`` other than the text's.
 
 Differences from the authors' released code: the report takes no padding, [CLS] or [SEP] in; sentences are those
 of the text, not those between pieces that are full stops.
@@ -46,6 +46,7 @@ from textray.models.base import Network
 from textray.nn.factored_places import POSITIONS, FactoredPlaces, position_sines
 from textray.nn.image_encoder import STRIDES, ImageEncoder
 from textray.nn.text_trunk import TextTrunk, TextTrunkConfig
+from textray.nn.text_units import gather, owners
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,14 @@ class SentenceGroundingConfig:
         local: What a place's vector is: its features ``projected`` (the paper), or past the paper ``factored``: how
             much is found there, told by its features alone, times where it is, told by its position alone; see
             `textray.nn.factored_places`. Texts are then vectors without negative numbers.
+        finer: Beside a place's features take those of the stage before, averaged over what the place covers. Past the
+            paper.
+        merge: Average this many places a side into one, after they are in the common space; 1 (the paper) leaves each.
+            Past the paper: a fine stage tells what is found, a coarse map is what is asked for.
+        finer: Beside a place's features take those of the stage before, averaged over what the place covers. Past the
+            paper.
+        merge: Average this many places a side into one once they are in the common space; 1 (the paper) leaves each.
+            Past the paper: a fine stage tells best what is found, but the map that is asked for may be coarser.
         quiet: Length that a factored place has beside what it says, in a direction in which no text points: its
             cosine with any phrase sinks to 0 where less than this is found.
         positions: Tell each place where it is: fixed sines of row and column beside its features, and a hidden layer
@@ -85,6 +94,10 @@ class SentenceGroundingConfig:
     enlarge: int | None = 299
     local_stage: Literal[1, 2, 3, 4] = 3
     local: Literal["projected", "factored"] = "projected"
+    finer: bool = False
+    merge: int = 1
+    finer: bool = False
+    merge: int = 1
     quiet: float = 1.0
     fuse: bool = False
     positions: bool = False
@@ -139,29 +152,11 @@ class SentenceGrounding(Network):
     """
 
     def __init__(self, config: SentenceGroundingConfig = SentenceGroundingConfig()) -> None:
-        if config.local_stage not in (1, 2, 3, 4):
-            raise UsageError("no such stage of the image trunk", came=config.local_stage, expected="1, 2, 3 or 4")
-        if config.tiles < 1 or (config.tiles > 1 and config.enlarge is not None):
-            raise UsageError(
-                "tiles must come out even",
-                came=f"tiles {config.tiles}, enlarge {config.enlarge}",
-                expected="tiles of 1 or more; above 1 without enlarge",
-            )
-        multiple = lcm(32, config.tiles * STRIDES[config.local_stage - 1])
+        _check(config)
+        stride = STRIDES[config.local_stage - 1]
+        multiple = lcm(32, config.tiles * stride, config.merge * stride)
         super().__init__(in_channels=config.in_channels, size_multiple=multiple, text_width=None)
-        if any(size is not None and size < 1 for size in (config.width, config.enlarge)):
-            raise UsageError(
-                "an impossible size", came=f"width {config.width}, enlarge {config.enlarge}", expected="1 or more"
-            )
-        if config.fuse and config.local_stage == 4:
-            raise UsageError("fuse adds the last stage to a finer one", came="local_stage 4", expected="1, 2 or 3")
         self.factored = config.local == "factored"
-        if self.factored and (config.fuse or config.positions):
-            raise UsageError(
-                "a factored place is told by its own features and its own position",
-                came=f"fuse {config.fuse}, positions {config.positions}",
-                expected="neither",
-            )
         self.config = config
         self.pools_places = config.pooled == "places"
         self.trunk = ImageEncoder(
@@ -173,6 +168,8 @@ class SentenceGrounding(Network):
         self.text = TextTrunk(config.text)
         self.width = config.width or self.text.width
         channels, last = self.trunk.channels[config.local_stage - 1], self.trunk.channels[-1]
+        if config.finer:
+            channels += self.trunk.channels[config.local_stage - 2]
         self.hidden: nn.Module | None = None
         if config.positions:
             self.hidden = nn.Sequential(nn.Conv2d(channels + POSITIONS, self.width, 1), nn.GELU())
@@ -208,6 +205,8 @@ class SentenceGrounding(Network):
             image = F.interpolate(image, size, mode="bilinear", align_corners=True)
         maps = self._maps(image)
         places = maps[self.config.local_stage - 1]  # (B, C, h, w)
+        if self.config.finer:
+            places = torch.cat([places, F.avg_pool2d(maps[self.config.local_stage - 2], 2)], 1)
         if self.hidden is not None:
             sines = position_sines(places).expand(places.shape[0], -1, -1, -1)
             places = self.hidden(torch.cat([places, sines], 1))
@@ -215,6 +214,8 @@ class SentenceGrounding(Network):
         if self.coarse is not None:
             coarse = self.coarse(maps[3])
             local = local + F.interpolate(coarse, local.shape[2:], mode="bilinear", align_corners=False)
+        if self.config.merge > 1:
+            local = F.avg_pool2d(local, self.config.merge)
         pooled = local.mean((2, 3)) if self.pooled is None else self.pooled(maps[-1].mean((2, 3)))
         return ImageFeatures(pooled, local)
 
@@ -283,6 +284,36 @@ class SentenceGrounding(Network):
         return similarity(local, phrases)
 
 
+def _check(config: SentenceGroundingConfig) -> None:
+    """Refuse sizes that make no network."""
+    given, whole = f"enlarge {config.enlarge}", config.enlarge is None  # only whole images come out even
+    if config.local_stage not in (1, 2, 3, 4):
+        raise UsageError("no such stage of the image trunk", came=config.local_stage, expected="1, 2, 3 or 4")
+    for name, number in (("tiles", config.tiles), ("merge", config.merge)):
+        if number < 1 or (number > 1 and not whole):
+            raise UsageError(
+                f"{name} must come out even",
+                came=f"{name} {number}, {given}",
+                expected=f"{name} of 1 or more; above 1 without enlarge",
+            )
+    if config.finer and (config.local_stage == 1 or config.tiles > 1 or not whole):
+        raise UsageError(
+            "finer takes the stage before, at twice as many places a side",
+            came=f"local_stage {config.local_stage}, tiles {config.tiles}, {given}",
+            expected="local_stage 2, 3 or 4, without tiles and enlarge",
+        )
+    if any(size is not None and size < 1 for size in (config.width, config.enlarge)):
+        raise UsageError("an impossible size", came=f"width {config.width}, {given}", expected="1 or more")
+    if config.fuse and config.local_stage == 4:
+        raise UsageError("fuse adds the last stage to a finer one", came="local_stage 4", expected="1, 2 or 3")
+    if config.local == "factored" and (config.fuse or config.positions):
+        raise UsageError(
+            "a factored place is told by its own features and its own position",
+            came=f"fuse {config.fuse}, positions {config.positions}",
+            expected="neither",
+        )
+
+
 def similarity(local: Tensor, phrases: Tensor) -> Tensor:
     """Cosine of phrases ``(K, D)`` or ``(B, K, D)`` with places ``(B, D, h, w)``: ``(B, K, h, w)``.
 
@@ -312,35 +343,3 @@ def tiled(stage: nn.Module, features: Tensor, tiles: int) -> Tensor:
     found = stage(cut.permute(0, 2, 4, 1, 3, 5).flatten(0, 2))  # (B t t, C', h', w')
     joined = found.reshape(-1, tiles, tiles, *found.shape[1:]).permute(0, 3, 1, 4, 2, 5)  # (B, C', t, h', t, w')
     return joined.flatten(4, 5).flatten(2, 3)
-
-
-def gather(parts: Tensor, owner: Tensor, *, mean: bool) -> tuple[Tensor, Tensor]:
-    """Sum or average parts by what they belong to.
-
-    Args:
-        parts: ``(B, N, D)``.
-        owner: Number of the unit that each part belongs to, ``(B, N)`` int64; negative where to none.
-        mean: Average, else sum.
-
-    Returns:
-        Units ``(B, U, D)``, zeros where there is none, and a bool mask ``(B, U)``; U is the largest number plus one,
-        and at least 1.
-    """
-    batch, _, width = parts.shape
-    units = int(owner.max().clamp(min=0)) + 1
-    real = owner >= 0
-    row = torch.arange(batch, device=owner.device)[:, None] * units + owner  # (B, N), place in the flat table
-    flat = row[real]
-    sums = parts.new_zeros(batch * units, width).index_add(0, flat, parts[real])
-    counts = parts.new_zeros(batch * units).index_add(0, flat, torch.ones_like(flat, dtype=parts.dtype))
-    if mean:
-        sums = sums / counts.clamp(min=1)[:, None]
-    return sums.view(batch, units, width), (counts > 0).view(batch, units)
-
-
-def owners(word: Tensor, sentence: Tensor) -> Tensor:
-    """Sentence of each word, ``(B, W)`` int64, -1 where there is no word, from those of the pieces ``(B, L)``."""
-    units = int(word.max().clamp(min=0)) + 1
-    found = word.new_full((word.shape[0], units + 1), -1)
-    # Pieces of no word go to a column that is cut off.
-    return found.scatter(1, torch.where(word >= 0, word, units), sentence)[:, :units]

@@ -27,6 +27,9 @@ class FactoredPlaces(nn.Module):
     only by being found where the text says. A network that is free to mix the two also finds the *healthy* lung, which
     says as well as the ill one that the other side is ill.
 
+    Features come to one scale, channel by channel, before they are told from: some channels of
+    a trunk are many times as strong as others.
+
     How much is the root of what a softplus gives, so that the mean of a film rises with the area of what is found
     more than with its brightest point.
 
@@ -42,6 +45,7 @@ class FactoredPlaces(nn.Module):
         super().__init__()
         self.quiet = quiet
         self.amount = nn.Sequential(
+            nn.BatchNorm2d(channels, affine=False),
             nn.Conv2d(channels, width, 1),
             nn.GELU(),
             nn.Conv2d(width, width, 3, padding=1, padding_mode="replicate", groups=width),
