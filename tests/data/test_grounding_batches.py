@@ -13,7 +13,7 @@ from textray.data.grounding_batch import RankSampler  # noqa: E402
 from textray.data.grounding_module import GroundingData, GroundingSet  # noqa: E402
 from textray.data.report_words import StudyWords, mirror  # noqa: E402
 from textray.errors import DataError, UsageError  # noqa: E402
-from textray.records import Laterality, Zones  # noqa: E402
+from textray.records import ZONE_NAMES, Laterality, Zones  # noqa: E402
 from textray.text.grammar import sentence  # noqa: E402
 from textray.text.tokens import WordPiece  # noqa: E402
 
@@ -65,6 +65,18 @@ def test_what_is_drawn_depends_on_seed_epoch_and_study_only(phantom):
     plain = [first.sets["inner"][epoch, 0] for epoch in (0, 1)]  # selection sees films and reports as they are
     torch.testing.assert_close(plain[0]["image"], plain[1]["image"])
     assert plain[0]["said"].sentences == first.sets["inner"].studies[0].sentences
+
+
+def test_one_zone_a_text_is_selected_by_one_zone_a_text_the_same_in_each_epoch(phantom):
+    one, other = (phantom(paraphrase=0.5, sentence_sampling="one_zone") for _ in range(2))
+    for data in (one, other):
+        data.val_dataloader().sampler.set_epoch(3)
+    told, again = ([said for batch in data.val_dataloader() for said in batch["said"]] for data in (one, other))
+    assert told == again
+    assert any(said.true > said.says for said in told)
+    for said in told:
+        (zone,) = said.says
+        assert zone in ZONE_NAMES
 
 
 def test_each_clause_says_its_part():

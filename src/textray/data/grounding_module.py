@@ -241,7 +241,8 @@ class GroundingData(LightningDataModule):
                 found,
                 self.preprocess,
                 augment=self.augment if learning else Augment.preset("none"),
-                sampling=self.sentence_sampling if learning else "all",
+                # A network that learns one zone a text is selected by such texts: the same ones in each epoch.
+                sampling=self.sentence_sampling if learning or self.sentence_sampling == "one_zone" else "all",
                 paraphrase=self.paraphrase if learning else 0.0,
                 seed=self.seed,
                 cache=self.cache,
