@@ -4,21 +4,18 @@ import sys
 import zipfile
 from pathlib import Path
 
-WEIGHTS = "textray/weights/sgseg_lite/"
-BUNDLE = (
-    "config.json",
-    "model.onnx",
-    "model.safetensors",
-    "text_bank.safetensors",
-    "preprocess.json",
-    "README.md",
-    "LICENSE",
-)
+WEIGHTS = "textray/weights/"
+SHARED = ("config.json", "model.safetensors", "preprocess.json", "README.md", "LICENSE")
+BUNDLES = {
+    "sgseg_lite": (*SHARED, "model.onnx", "text_bank.safetensors"),
+    "sentence_grounding_small": (*SHARED, "image.onnx", "text.onnx", "vocab.txt"),
+}
 MOST_MEGABYTES = 90  # the weights inside may take as much before they are compressed
 
 root = Path(__file__).resolve().parent.parent / "src"
 data = [*(root / "textray" / "configs").rglob("*.yaml"), *(root / "textray" / "data" / "splits").glob("*.json")]
-expected = {p.relative_to(root).as_posix() for p in data} | {"textray/py.typed"} | {WEIGHTS + name for name in BUNDLE}
+weights = {f"{WEIGHTS}{bundle}/{name}" for bundle, names in BUNDLES.items() for name in names}
+expected = {p.relative_to(root).as_posix() for p in data} | {"textray/py.typed"} | weights
 
 wheel = Path(sys.argv[1])
 with zipfile.ZipFile(wheel) as archive:

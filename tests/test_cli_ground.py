@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
+from textray.inference.bundle import inside
+from textray.inference.grounding_bundle import DEFAULT_WEIGHTS, GroundingBundle
+
 PHRASE = ("--phrase", "opacity, left lung")
 
 
@@ -83,6 +86,39 @@ def test_left_at_the_commands_door_by_the_films_own_tag(run, tmp_path, lateralit
     assert found["phrases"][0]["told"] == f"{side} lung"
     assert side_of(np.load(tmp_path / "textray-out/film.1.ground.npy")) == side
     assert found["phrases"][0]["peak"]["side"]["viewer"] == side
+
+
+@pytest.mark.parametrize("words", ["{side} lung", "lower {side} lung", "opacity in the {side} lower lobe"])
+@pytest.mark.parametrize("orientation", ["L", "R"])
+def test_the_weights_inside_look_where_the_patients_side_is(cli, tmp_path, monkeypatch, words, orientation):
+    pydicom = pytest.importorskip("pydicom")
+    if DEFAULT_WEIGHTS not in inside():
+        pytest.skip("no grounding weights inside this checkout")
+    monkeypatch.chdir(tmp_path)
+    dicom_film(tmp_path / "film.dcm", pydicom, orientation)
+    asked = [word for side in ("left", "right") for word in ("--phrase", words.format(side=side))]
+    assert cli("ground", "film.dcm", *asked, "--threads", "1").code == 0
+    found = record(tmp_path / "textray-out/film.ground.json")
+    assert found["model"]["name"] == DEFAULT_WEIGHTS
+    for number, side in enumerate(("left", "right"), 1):
+        seen = side if orientation == "R" else {"left": "right", "right": "left"}[side]
+        assert found["phrases"][number - 1]["told"] == words.format(side=seen)
+        assert side_of(np.load(tmp_path / f"textray-out/film.{number}.ground.npy")) == seen
+
+
+def test_the_weights_inside_are_small_scored_and_without_torch_or_folders():
+    if DEFAULT_WEIGHTS not in inside():
+        pytest.skip("no grounding weights inside this checkout")
+    bundle = GroundingBundle.load()
+    assert bundle.name == DEFAULT_WEIGHTS
+    assert bundle.size_bytes <= 30e6
+    assert bundle.text.laterality == "viewer"
+    card = bundle.read("README.md").decode()
+    for row in ("mean_mask", "mean_phrase", "mirrored", "centre"):
+        assert row in card
+    for name in bundle.files:
+        assert b"/work/" not in bundle.read(name)
+        assert b"/home/" not in bundle.read(name)
 
 
 def dicom_film(path, pydicom, row):

@@ -38,7 +38,7 @@ BUDGETS = {
         ),
         Budget(
             name="small",
-            words="not the paper's configuration: EfficientNet-Lite0 from ImageNet that learns, too, places at stride 8 "
+            words="not the paper's configuration: EfficientNet-Lite0 from ImageNet that learns too, places at stride 8 "
             "that know where they lie, both losses as in the paper but for equal and entailed texts, which are right "
             "as well, a text encoder of two layers that learns which texts say the same before the first film, half of "
             "the captions in other words, 128 px, 6 epochs in batches of 64. The row of amounts and places is the "
