@@ -18,7 +18,8 @@ _RANGES = {
 
 def grounding_page(summary: Mapping[str, Any]) -> str:
     """The whole ``summary.md`` of a grounding evaluation, from what ``summary.json`` holds."""
-    lines = ["# Grounding", "", *grounding_lines(summary)]
+    title = f"# Grounding: phrases of kind {summary['data']['kind']}"
+    lines = [title, "", *grounding_lines(summary)]
     if any(summary["paired"].values()):
         lines += ["", *_paired_lines(summary)]
     lines += ["", *_threshold_lines(summary)]

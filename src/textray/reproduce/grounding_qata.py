@@ -81,9 +81,7 @@ TABLES = {
                     question="Are clauses better than the caption as one sentence?", first="caption", second="sentence"
                 ),
                 Comparison(question="Is paper's mode better than released?", first="released", second="sentence"),
-                Comparison(
-                    question="Is how much times where better than sentence?", first="sentence", second="places"
-                ),
+                Comparison(question="Is how much times where better than sentence?", first="sentence", second="places"),
             ),
         ),
     )
