@@ -303,6 +303,14 @@ def test_a_model_that_reads_no_text_is_scored_without_text_only(root, tmp_path):
     assert 0 < summary["modes"]["none"]["dice_pooled"]["value"] < 1
 
 
+def test_modes_that_nobody_names_are_those_that_the_model_can_work_in(bundle, root, tmp_path):
+    blind = make_bundle(tmp_path / "bright", reads_text=False)
+    for model, modes in ((blind, ["none"]), (bundle, ["oracle", "none"])):
+        summary = run(model, root, tmp_path / "out", modes=(), split="val")
+        assert list(summary["modes"]) == modes
+        assert all(f"--text-mode {mode}" in summary["command"] for mode in modes)
+
+
 def samples_of(indices):
     """Samples that name the zones of these bank rows; nothing on disk."""
     return [

@@ -54,7 +54,7 @@ def evaluate(
     data: str,
     root: Path | None,
     split: str,
-    text_modes: Sequence[str],
+    text_modes: Sequence[str] = (),
     out: Path,
     model: str | Path | None = None,
     captions: str = "error",
@@ -70,7 +70,7 @@ def evaluate(
         data: Registry name of the data set.
         root: Its folder; ``None`` for one that is drawn, such as ``phantom``.
         split: Name of the split.
-        text_modes: One or more of `TextMode`.
+        text_modes: Of `TextMode`; none of them are those that the model can work in of ``oracle`` and ``none``.
         out: Folder of the results.
         model: Name of weights inside the package, or a bundle folder; ``None`` for the default weights.
         captions: Caption policy of the reader (``error``, ``skip``, ``text-free``).
@@ -88,8 +88,9 @@ def evaluate(
         DataError: If an image and its mask have different sizes, or the model needs a text that an image lacks.
         OutputError: If ``out`` cannot be written to.
     """
-    modes = parse_modes(text_modes)
+    named = parse_modes(text_modes) if text_modes else ()
     bundle = Bundle.load(model)
+    modes = named or _usual_modes(bundle)
     if TextMode.GENERATED in modes and not bundle.writes_report:
         raise refuse_generated()
     if bundle.text_encoder is None and (sides or set(modes) != {TextMode.NONE}):
@@ -264,6 +265,13 @@ def _limited(samples: list[Sample], limit: int | None) -> list[Sample]:
     if limit < 1:
         raise UsageError("limit of images is wrong", came=limit, expected="1 or more")
     return [samples[i * len(samples) // limit] for i in range(limit)]
+
+
+def _usual_modes(bundle: Bundle) -> tuple[TextMode, ...]:
+    """Modes of an evaluation that names none."""
+    if bundle.text_encoder is None:
+        return (TextMode.NONE,)
+    return (TextMode.ORACLE,) if bundle.needs_text else (TextMode.ORACLE, TextMode.NONE)
 
 
 def _command(

@@ -203,8 +203,9 @@ def test_shuffled_captions_are_always_other_ones() -> None:
     for seed in range(10):
         shuffled = mode_texts(samples, TextMode.SHUFFLED, seed=seed)
         assert all(shuffled[i] not in (None, oracle[i]) for i in range(5))
-    with pytest.raises(UsageError, match="has another one"):
-        mode_texts(samples_of(EVEN, EVEN), TextMode.SHUFFLED, seed=0)
+    for same in (EVEN, EVEN.upper(), EVEN.replace(" ", "  ")):
+        with pytest.raises(UsageError, match="has another one"):
+            mode_texts(samples_of(EVEN, same), TextMode.SHUFFLED, seed=0)
 
 
 def run(root: Path, out: Path, bundle: Path, *modes: str, data: str = "monuseg", **options: object) -> dict:

@@ -26,7 +26,10 @@ def evaluate(
     task: Annotated[Task, typer.Option(help="Masks of a segmenter, or maps of phrases.")] = Task.SEGMENTATION,
     text_mode: Annotated[
         list[str] | None,
-        typer.Option(help="oracle, none, shuffled or generated; may be repeated.", show_default="oracle, none"),
+        typer.Option(
+            help="oracle, none, shuffled or generated; may be repeated.",
+            show_default="oracle and none, as far as it can",
+        ),
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
@@ -104,7 +107,7 @@ def evaluate(
                 data=name,
                 root=root,
                 split=split,
-                text_modes=text_mode or ["oracle", "none"],
+                text_modes=text_mode or (),
                 out=out,
                 model=model,
                 captions=captions,

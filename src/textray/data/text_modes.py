@@ -113,4 +113,5 @@ def mode_texts(samples: Sequence[Sample], mode: TextMode, *, seed: int) -> dict[
 
 
 def _key(told: Zones | Caption) -> int | str:
-    return told.text if isinstance(told, Caption) else told.index
+    """What makes texts the same: zones, or words whatever their case and blanks."""
+    return " ".join(told.text.casefold().split()) if isinstance(told, Caption) else told.index
