@@ -67,10 +67,6 @@ class SentenceGroundingConfig:
             `textray.nn.factored_places`. Texts are then vectors without negative numbers.
         finer: Beside a place's features take those of the stage before, averaged over what the place covers. Past the
             paper.
-        merge: Average this many places a side into one, after they are in the common space; 1 (the paper) leaves each.
-            Past the paper: a fine stage tells what is found, a coarse map is what is asked for.
-        finer: Beside a place's features take those of the stage before, averaged over what the place covers. Past the
-            paper.
         merge: Average this many places a side into one once they are in the common space; 1 (the paper) leaves each.
             Past the paper: a fine stage tells best what is found, but the map that is asked for may be coarser.
         quiet: Length that a factored place has beside what it says, in a direction in which no text points: its
@@ -94,8 +90,6 @@ class SentenceGroundingConfig:
     enlarge: int | None = 299
     local_stage: Literal[1, 2, 3, 4] = 3
     local: Literal["projected", "factored"] = "projected"
-    finer: bool = False
-    merge: int = 1
     finer: bool = False
     merge: int = 1
     quiet: float = 1.0

@@ -167,11 +167,10 @@ class Clause:
     @property
     def says_clear(self) -> bool:
         """Where it denies: what it denies is any lesion of the lungs, as in "no infection", "normal chest", "NAD"."""
-        named = self.words & (BROAD | {"abnormal", "finding", "findings"})
-        named = named or (self.normal and self.words & (NOUNS | STUDY))
-        if not named and self.words & NOTHING_WRONG:
-            named = self.words if self.words <= NOTHING_WRONG | FUNCTION else frozenset()
-        return bool(named) and not self.places and self.of_lung
+        named = bool(self.words & (BROAD | {"abnormal", "finding", "findings"}))
+        named |= self.normal and bool(self.words & (NOUNS | STUDY))
+        named |= bool(self.words & NOTHING_WRONG) and self.words <= NOTHING_WRONG | FUNCTION
+        return named and not self.places and self.of_lung
 
 
 def place_of(token: Token) -> Place | None:
