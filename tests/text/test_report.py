@@ -80,6 +80,7 @@ def test_sides_that_no_film_side_answers_to_are_dropped():
     assert report.zones == z("001001")
     assert report.sides_from == "undefined"
     assert codes(report) == ["W_SIDES_UNDEFINED"]
+    assert "of one side only is not used" in report.notices[0].text
     assert not parse("RUL opacity", laterality="patient", grid=LATERAL).zones
     assert codes(parse("both lungs", laterality="patient", grid=LATERAL)) == []
     with pytest.raises(InputError) as caught:

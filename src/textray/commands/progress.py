@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -55,6 +56,7 @@ def work_through(
     result = above_bar if screen.is_terminal and sys.stdout.isatty() and not as_json else say
     remark = above_bar if screen.is_terminal else note
     told: set[tuple[str, str]] = set()
+    more: Counter[str] = Counter()  # files with a warning that another one has told in the same words
 
     def tell(row: R) -> None:
         path = shown(row.path)
@@ -64,6 +66,7 @@ def work_through(
             word = "error" if row.status == "failed" else "skipped"
             remark(f"{word} {row.code}: {path}: {printable(row.reason)}")
             return
+        more.update({w["code"] for w in row.warnings if (w["code"], w["text"]) in told})
         for warning in row.warnings:
             if (warning["code"], warning["text"]) not in told:
                 told.add((warning["code"], warning["text"]))
@@ -86,6 +89,8 @@ def work_through(
     except KeyboardInterrupt:
         note("Interrupted. The same command goes on where this one stopped.")
         return 130
+    for repeated, files in more.items():
+        note(f"warning {repeated}: also of {files} more {'file' if files == 1 else 'files'}; their records tell.")
     counts = run.counts
     if as_json:
         say_json({"type": "run", "exit_code": code, "counts": counts, "run": shown(out / RUN_FILE)})

@@ -138,7 +138,8 @@ def _place(report: Report, grid: Grid | None, *, strict: bool) -> Report:
             raise InputError(UNDEFINED.text.rstrip("."), do=UNDEFINED.remedy, code="E_SIDES_UNDEFINED")
         pairs = zip(zones.states, zones.mirror().states, strict=True)
         agreed = Zones(tuple(own if own is other else ZoneState.UNMENTIONED for own, other in pairs))
-        return _with(replace(report, zones=agreed), UNDEFINED)
+        dropped = replace(UNDEFINED, text=f"{UNDEFINED.text} What the words say of one side only is not used.")
+        return _with(replace(report, zones=agreed), dropped)
     if film.sides_from == "assumed":
         report = _with(report, ASSUMED)
     return replace(report, zones=zones.mirror() if film.mirrored else zones)
