@@ -9,6 +9,10 @@ from PIL import Image as PILImage
 
 from textray.inference.bundle import inside
 from textray.inference.grounding_bundle import DEFAULT_WEIGHTS, GroundingBundle
+from textray.inference.localizer import Localizer
+from textray.inference.phrase_notices import of_peak
+from textray.inference.phrases import turn
+from textray.records import Grid, Laterality
 
 PHRASE = ("--phrase", "opacity, left lung")
 
@@ -264,6 +268,63 @@ def test_unknown_words_are_warned_of_once_for_each_text(run, film, tmp_path):
     assert "'the'" not in result.err
     found = record(tmp_path / "textray-out/a.ground.json")
     assert found["phrases"][0]["unknown_words"] == ["pneumothorax", "in", "the"]
+
+
+def codes(folder, name="chest"):
+    return [warning["code"] for warning in record(folder / f"{name}.ground.json")["warnings"]]
+
+
+def test_what_a_phrase_cannot_ask_is_told_in_record_and_picture(run, film, tmp_path):
+    film(tmp_path / "chest.png")
+    assert run("chest.png", *PHRASE, "--phrase", "no opacity in the left lung", "--out", "denied").code == 0
+    assert codes(tmp_path / "denied").count("W_DENIED") == 1
+    heights = []
+    for number in (1, 2):
+        with PILImage.open(tmp_path / f"denied/chest.{number}.ground.png") as picture:
+            heights.append(picture.height)
+    assert heights[0] < heights[1], "the picture says so too"
+    assert run("chest.png", "--phrase", "opacity", "--out", "placeless").code == 0
+    assert "W_NO_PLACE" not in codes(tmp_path / "placeless"), "these weights do not say that they know places only"
+
+
+def test_weights_that_know_places_only_say_so(film, tmp_path):
+    if DEFAULT_WEIGHTS not in inside():
+        pytest.skip("no grounding weights inside this checkout")
+    localizer = Localizer(GroundingBundle.load(), 1)
+    film(tmp_path / "chest.png")
+    image = localizer.preprocess.read(tmp_path / "chest.png")
+    placed, bare = localizer.locate(image, ["opacity in the left lung", "opacity"], laterality="viewer")
+    assert "W_NO_PLACE" not in [notice.code for notice in placed.notices]
+    assert "W_NO_PLACE" in [notice.code for notice in bare.notices]
+
+
+@pytest.mark.parametrize(
+    ("phrase", "column", "warned"),
+    [
+        ("lower left lung", 10, False),
+        ("lower left lung", 70, True),
+        ("opacity in the right lung", 10, True),
+        ("both lungs", 70, False),
+        ("no opacity in the left lung", 70, False),
+        ("bright", 70, False),
+    ],
+)
+def test_a_peak_on_the_side_that_is_not_named_is_told(phrase, column, warned):
+    grid = Grid(height=100, width=80)
+    turned = turn(phrase, laterality=Laterality.VIEWER, taught=Laterality.VIEWER, grid=grid)
+    assert [notice.code for notice in of_peak(turned, (5, column), grid)] == ["W_PEAK_OTHER_SIDE"] * warned
+
+
+def test_an_empty_mask_is_told_and_a_range_without_threshold_refused(run, film, tmp_path):
+    film(tmp_path / "chest.png")
+    asked = ("chest.png", *PHRASE, "--normalise", "none")
+    wrong = run(*asked)
+    assert wrong.code == 2
+    assert "--threshold" in wrong.err
+    for threshold, empty in (("0.99", True), ("-0.99", False)):
+        result = run(*asked, "--threshold", threshold, "--out", threshold.strip("-"))
+        assert result.code == 0, result.err
+        assert ("W_NOTHING_MARKED" in result.err) is empty
 
 
 def test_results_are_no_inputs_and_inputs_are_not_overwritten(run, film, tmp_path):

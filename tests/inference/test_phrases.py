@@ -55,7 +55,10 @@ def test_the_patients_sides_of_a_film_that_has_none_are_refused(taught):
     assert turn("bilateral haze", laterality=PATIENT, taught=taught, grid=LATERAL).told == "bilateral haze"
 
 
-CANNOT = ["leftmost opacity", "rightward shift", "turned clockwise", "R.U.L. opacity", "infection (l)", "opacity, r>l"]
+CANNOT = [
+    "leftmost opacity", "rightward shift", "turned clockwise", "opacity at 3 o'clock",
+    "R.U.L. opacity", "infection (l)", "opacity, r>l",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("phrase", CANNOT)

@@ -11,6 +11,7 @@ import typer
 from textray.commands.console import note, printable, shown
 from textray.commands.progress import work_through
 from textray.commands.reader import CONVENTION, AsJson, Model, Out, Side, Threads, Whose
+from textray.errors import UsageError
 
 if TYPE_CHECKING:
     from textray.inference.ground_run import GroundRow
@@ -34,9 +35,12 @@ def ground(
         float | None, typer.Option(help="Also write a mask of the pixels above this value, -1 to below 1.")
     ] = None,
     normalise: Annotated[
-        Stretch,
-        typer.Option(help="Before the threshold: minmax stretches each map to [-1, 1], none takes the cosine itself."),
-    ] = Stretch.MINMAX,
+        Stretch | None,
+        typer.Option(
+            help="Before the threshold: minmax stretches each map to [-1, 1], none takes the cosine itself.",
+            show_default="minmax",
+        ),
+    ] = None,
     sigma: Annotated[float, typer.Option(help="Width of the smoothing in cells of the map; 0 for none.")] = 1.5,
     model: Model = None,
     out: Out = Path("textray-out"),
@@ -56,6 +60,12 @@ def ground(
     from textray.inference.localizer import Localizer
     from textray.records import Laterality
 
+    if normalise is not None and threshold is None:
+        raise UsageError(
+            "--normalise is for the threshold, and there is none",
+            came=normalise.value,
+            do="Add --threshold, or leave it",
+        )
     todo = plan_grounding(
         inputs,
         out,
@@ -64,7 +74,7 @@ def ground(
         laterality=Laterality(laterality.value),
         sigma=sigma,
         threshold=threshold,
-        normalise=normalise.value,
+        normalise=(normalise or Stretch.MINMAX).value,
         overwrite=overwrite,
     )
     for notice in todo.notices:

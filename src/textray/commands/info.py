@@ -155,7 +155,7 @@ def _lines(values: dict[str, Any]) -> list[str]:
     lines.append("weights inside:")
     for name, row in values["weights"].items():
         told = row.get("error") or f"{row['model']}, {row['bytes'] / 1e6:.1f} MB, {row['sha256'][:12]}"
-        lines.append(f"  {name:20}{told}")
+        lines.append(f"  {name:26}{told}")
     if not values["weights"]:
         lines.append("  none")
     return lines

@@ -62,7 +62,9 @@ def read_config(folder: Path, task: Task) -> dict[str, Any]:
             f"the weights of {folder.name} are for another task",
             came=str(found)[:40],
             expected=task,
-            do=f"Use them with: textray {other}" if other else f"Name weights for textray {COMMANDS[task]}",
+            do=f"Use them with: textray {other}; to score them: textray evaluate --task {found}"
+            if other
+            else f"Name weights for textray {COMMANDS[task]}",
         )
     if config.get("format") != FORMAT:
         raise BundleError(

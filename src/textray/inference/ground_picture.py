@@ -15,6 +15,8 @@ _LONGEST, _SHORTEST = 1024, 480  # pixels of the film's longer side in the pictu
 _PER_LETTER = 40  # letters of the caption that a line of the film's width holds, about
 _BAR = 84  # pixels beside the film for the colour scale
 _SHOWN = 400
+_TOLD = {"W_UNKNOWN_WORD", "W_PHRASE_CUT", "W_DENIED", "W_NO_PLACE", "W_PEAK_OTHER_SIDE"}
+"""Warnings that belong to the picture, which may be passed on without its record."""
 _PIXELS_PER_OUTLINE = 400
 
 
@@ -79,9 +81,11 @@ def _caption(found: Localization, grid: Grid, rule: str) -> list[str]:
         lines.append(f'Told to the network: "{_short(found.told)}" (the {_whose(str(phrase.taught))})')
     low, high = float(found.map.min()), float(found.map.max())
     row, column = found.peak
-    lines.append(f"Cosine from {low:.3f} to {high:.3f}; cross: its peak, row {row}, column {column}.")
+    lines.append(f"Colours run over this map's own cosines, {low:.3f} to {high:.3f}.")
+    lines.append(f"Cross: its peak, row {row}, column {column}.")
     if rule:
         lines.append(rule)
+    lines += [notice.text for notice in found.notices if notice.code in _TOLD]
     return [*lines, sides_line(grid)]
 
 

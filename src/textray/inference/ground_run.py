@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textray import __version__
-from textray.inference import outputs, record
+from textray.inference import outputs, phrase_notices, record
 from textray.inference.ground_picture import draw
 from textray.inference.ground_plan import GroundPlan, Phrase
 from textray.inference.inputs import Item
@@ -169,8 +169,10 @@ class Grounding(Run[GroundRow]):
     def _draw(self, path: Path, *, image: Image, found: Localization) -> None:
         plan = self.plan
         how = "the map stretched to [-1, 1]" if plan.normalise == "minmax" else "the cosine"
-        rule = "" if plan.threshold is None else f"Outline: where {how} is above {plan.threshold:g}."
-        write_picture(path, draw(image.pixels, found, image.grid, mask=self._mask(found), rule=rule))
+        mask, rule = self._mask(found), ""
+        if mask is not None:
+            rule = f"Outline: where {how} is above {plan.threshold:g}" + ("." if mask.any() else ", which is nowhere.")
+        write_picture(path, draw(image.pixels, found, image.grid, mask=mask, rule=rule))
 
     def _record(
         self,
@@ -181,7 +183,11 @@ class Grounding(Run[GroundRow]):
         seconds: float,
     ) -> dict[str, Any]:
         told = {notice.code for one in found for notice in one.notices}  # they say what the reader's mean for phrases
+        if self.plan.threshold is None:
+            told.add("W_UNCALIBRATED")  # no area is measured
         notices = [notice for notice in image.notices if notice.code not in told]
+        if any(mask is not None and not mask.any() for mask in map(self._mask, found)):
+            notices.append(phrase_notices.NOTHING_MARKED)
         used = self._settings()
         return {
             "schema": GROUND_SCHEMA,
@@ -204,7 +210,7 @@ class Grounding(Run[GroundRow]):
 
     def _describe(self, number: int, found: Localization, grid: Grid) -> dict[str, Any]:
         row, column = found.peak
-        side = "left" if column + 0.5 < grid.width / 2 else "right"
+        side = phrase_notices.side_of(found.peak, grid)
         mask = self._mask(found)
         return {
             "number": number,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from textray import registry
+from textray.inference.phrase_notices import PLACES_ONLY
 
 _LIMITS = (
     "For research. Not a medical device; not for diagnosis, triage or treatment.",
@@ -15,6 +16,12 @@ _LIMITS = (
     "The map has as many cells as said above; what is smaller than a cell cannot be told from its neighbours.",
     "Words outside of the vocabulary are cut into letters, which may mean anything; `textray ground` names them "
     "(`W_UNKNOWN_WORD`).",
+)
+_PLACES = (
+    "It learnt words of places only: the name of a finding beside a place changes little, and a phrase that names no "
+    "place may light up anything (`W_NO_PLACE`).",
+    "The peak may lie on the side that was not asked for (`W_PEAK_OTHER_SIDE`), and denials are not understood "
+    "(`W_DENIED`).",
 )
 _SIDES = {
     "viewer": "Left and right in the training texts were the viewer's. `textray ground` turns the patient's to them.",
@@ -63,10 +70,11 @@ def grounding_card(
         "## What it was trained on",
         "",
         f"- Data: {data.title} (`{data.name}`), {seen['images'].get('fit', 0):,} films with their texts to learn from "
-        f"and {seen['images'].get('inner', 0):,} to select with; no mask and no box. Card of the data: `{data.card}`.",
+        f"and {seen['images'].get('inner', 0):,} held out; no mask and no box. Card of the data: `{data.card}`.",
         f"- {_SIDES[str(seen['laterality'])]}",
         f"- Texts as sentences: `{seen['sentences']}`; a phrase is cut the same way. Vocabulary: "
         f"{len(facts['vocabulary']):,} word pieces.",
+        *_sampling_lines(seen),
         f"- Image: {size} px, map: {map_size[0]}×{map_size[1]} cells.",
         *([f"- Losses: {options}."] if options else []),
         *(
@@ -89,14 +97,24 @@ def grounding_card(
         "",
         "## Scores",
         "",
-        *(summaries or ("Not measured. Run `textray evaluate --task grounding` on this bundle.",)),
+        "\n\n".join(summaries) or "Not measured. Run `textray evaluate --task grounding` on this bundle.",
         "",
         "## Limits",
         "",
-        *(f"- {limit}" for limit in (*_LIMITS, *data.limits)),
+        *(f"- {limit}" for limit in (*_LIMITS, *(_PLACES if _places_only(seen) else ()), *data.limits)),
         "",
         "## Terms",
         "",
         terms,
     ]
     return "\n".join(lines) + "\n"
+
+
+def _places_only(seen: Mapping[str, Any]) -> bool:
+    return seen.get("sentence_sampling") in PLACES_ONLY
+
+
+def _sampling_lines(seen: Mapping[str, Any]) -> list[str]:
+    """How texts and films were varied, where the checkpoint says so."""
+    told = [(key, seen[key]) for key in ("sentence_sampling", "paraphrase", "augment") if seen.get(key) is not None]
+    return [f"- In training: {', '.join(f'{key} `{value}`' for key, value in told)}."] if told else []

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textray.errors import BundleError, ShapeError, TextRayError, UsageError
+from textray.inference import phrase_notices
 from textray.inference.grounding_bundle import GroundingBundle
 from textray.inference.phrases import TurnedPhrase, check, lone_sides, turn
 from textray.inference.runtime import default_threads, open_session, run_session
@@ -17,7 +18,6 @@ from textray.metrics.score_map import SIGMA, smooth
 from textray.preprocess import Preprocess
 from textray.records import Grid, Image, Laterality, Notice
 from textray.text.sentences import clauses, split
-from textray.text.terms import FUNCTION
 from textray.text.tokens import Pieces, pad, report_weights
 
 MOST_PHRASES = 64
@@ -249,36 +249,23 @@ class Localizer:
 
     def _localization(self, phrase: TurnedPhrase, coarse: NDArray[np.float32], grid: Grid) -> Localization:
         pieces = self.read(phrase.told)
-        notices = list(phrase.notices)
         words = tuple(word for word in pieces.unknown if any(map(str.isalnum, word)))
         # Single letters are pieces of every vocabulary, but no words.
         unknown = (*words, *(letter for letter in dict.fromkeys(lone_sides(phrase.told)) if letter not in words))
-        telling = [word for word in unknown if word not in FUNCTION]
-        if telling:
-            shown = ", ".join(repr(word[:40]) for word in telling[:12]) + (" ..." if len(telling) > 12 else "")
-            notices.append(
-                Notice(
-                    code="W_UNKNOWN_WORD",
-                    text=f"The network has not learnt these words: {shown}; they may mean anything to it.",
-                    remedy="Say it with other words.",
-                )
-            )
-        if pieces.dropped or pieces.cut:
-            notices.append(
-                Notice(
-                    code="W_PHRASE_CUT",
-                    text=f"The network reads {self.bundle.text.most_pieces} pieces of a phrase; its end was left out.",
-                    remedy="Give one sentence for each finding, each as a phrase of its own.",
-                )
-            )
         on_grid = self.preprocess.restore_coarse(coarse, grid)
+        peak = find_peak(on_grid)
+        learnt_from = self.bundle.provenance.get("data")
+        sampling = learnt_from.get("sentence_sampling") if isinstance(learnt_from, dict) else None
+        of_words = phrase_notices.of_words(
+            phrase, pieces, unknown, most_pieces=self.bundle.text.most_pieces, sampling=sampling
+        )
         return Localization(
             phrase=phrase,
             told=phrase.told,
             map=on_grid,
-            peak=find_peak(on_grid),
+            peak=peak,
             unknown=unknown,
-            notices=tuple(notices),
+            notices=(*phrase.notices, *of_words, *phrase_notices.of_peak(phrase, peak, grid)),
         )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 _SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
-_ANY = re.compile(r"(?<!\bc)left|(?<!\bup)(?<!\bb)right|clockwise", re.IGNORECASE)  # not cleft, upright, bright
+_ANY = re.compile(
+    r"(?<!\bc)left|(?<!\bup)(?<!\bb)right|clockwise|o.?clock", re.IGNORECASE
+)  # not cleft, upright, bright
 _OTHER = {"left": "right", "right": "left"}
 
 
@@ -17,7 +19,7 @@ def swap_sides(text: str) -> str | None:
 
     Returns:
         The words, unchanged where they name no side; ``None`` where they name one in a way that is not understood,
-        such as "leftmost" or "clockwise".
+        such as "leftmost", "clockwise" or "3 o'clock".
     """
     if _ANY.search(_SIDE.sub("", text)):
         return None
