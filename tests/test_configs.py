@@ -82,6 +82,8 @@ ON_TOP = {
     "mmi_unet_lite_224_first": "mmi_unet_lite",
     "mmi_unet_lite_224": "mmi_unet_lite",
     "sgseg_lite_last": "sgseg_lite",
+    "reproduce/small_grounding": "sentence_grounding_qata",
+    "reproduce/small_grounding_places": "sentence_grounding_qata",
 }
 """Recipes that only make sense behind another: they must differ from that one, not from the defaults."""
 
