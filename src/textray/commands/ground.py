@@ -64,7 +64,7 @@ def ground(
         raise UsageError(
             "--normalise is for the threshold, and there is none",
             came=normalise.value,
-            do="Add --threshold, or leave it",
+            do="Add --threshold, or leave it out",
         )
     todo = plan_grounding(
         inputs,

@@ -161,15 +161,15 @@ class Grounding(Run[GroundRow]):
         for number, one in enumerate(found, 1):
             mask = self._mask(one)
             writers[f"map.{number}"] = partial(_write_map, values=one.map)
-            writers[f"picture.{number}"] = partial(self._draw, image=image, found=one)
+            writers[f"picture.{number}"] = partial(self._draw, image=image, found=one, mask=mask)
             if mask is not None:
                 writers[f"mask.{number}"] = partial(write_mask, mask=mask)
         return writers
 
-    def _draw(self, path: Path, *, image: Image, found: Localization) -> None:
+    def _draw(self, path: Path, *, image: Image, found: Localization, mask: NDArray[np.bool_] | None) -> None:
         plan = self.plan
         how = "the map stretched to [-1, 1]" if plan.normalise == "minmax" else "the cosine"
-        mask, rule = self._mask(found), ""
+        rule = ""
         if mask is not None:
             rule = f"Outline: where {how} is above {plan.threshold:g}" + ("." if mask.any() else ", which is nowhere.")
         write_picture(path, draw(image.pixels, found, image.grid, mask=mask, rule=rule))
@@ -186,7 +186,8 @@ class Grounding(Run[GroundRow]):
         if self.plan.threshold is None:
             told.add("W_UNCALIBRATED")  # no area is measured
         notices = [notice for notice in image.notices if notice.code not in told]
-        if any(mask is not None and not mask.any() for mask in map(self._mask, found)):
+        told_phrases = [self._describe(number, one, image.grid) for number, one in enumerate(found, 1)]
+        if any(phrase["mask"] is not None and not phrase["mask"]["pixels"] for phrase in told_phrases):
             notices.append(phrase_notices.NOTHING_MARKED)
         used = self._settings()
         return {
@@ -200,7 +201,7 @@ class Grounding(Run[GroundRow]):
                 "film_sides_from": image.grid.sides_from,
                 "patients_left": _patients_left(image.grid),
             },
-            "phrases": [self._describe(number, one, image.grid) for number, one in enumerate(found, 1)],
+            "phrases": told_phrases,
             "warnings": record.notice_rows([*notices, *(notice for one in found for notice in one.notices)]),
             "settings": used,
             "settings_sha256": record.digest(used),

@@ -34,7 +34,7 @@ OTHER_SIDE = Notice(
 NOTHING_MARKED = Notice(
     code="W_NOTHING_MARKED",
     text="No pixel of a map is above the threshold: its mask is empty.",
-    remedy="Lower --threshold; with --normalise none few maps pass 0.3.",
+    remedy="Lower --threshold; --normalise minmax always marks something.",
 )
 
 
@@ -61,8 +61,9 @@ def of_words(
                 remedy="Say it with other words.",
             )
         )
-    clauses = [clause for sentence in sentences(clean(phrase.told)) for clause in sentence]
-    if any(clause.negated for clause in clauses) or ZoneState.ABSENT in free_text.read(clean(phrase.told)).zones.states:
+    text = clean(phrase.told)
+    clauses = [clause for sentence in sentences(text) for clause in sentence]
+    if any(clause.negated for clause in clauses) or ZoneState.ABSENT in free_text.read(text).zones.states:
         notices.append(DENIED)
     if sampling in PLACES_ONLY and not any(clause.sides or clause.levels for clause in clauses):
         notices.append(NO_PLACE)

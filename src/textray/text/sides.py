@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 _SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
-_ANY = re.compile(
-    r"(?<!\bc)left|(?<!\bup)(?<!\bb)right|clockwise|o.?clock", re.IGNORECASE
-)  # not cleft, upright, bright
+# Not cleft, upright, bright.
+_ANY = re.compile(r"(?<!\bc)left|(?<!\bup)(?<!\bb)right|clockwise|o.?clock", re.IGNORECASE)
 _OTHER = {"left": "right", "right": "left"}
 
 

@@ -94,8 +94,8 @@ ELSEWHERE = PLEURAL | _words(
     """pacemaker catheter line lines tube tubes picc port drain lead leads electrode electrodes clip clips wire wires
     rib ribs clavicle clavicles shoulder humerus humeral scapula spine spinal vertebra vertebral bone bones
     osseous bony skeletal tissue tissues heart cardiac atrium atrial ventricle ventricular aorta aortic
-    mediastinum mediastinal
-    cardiomediastinal trachea tracheal carina diaphragm diaphragms hemidiaphragm hemidiaphragms breast breasts
+    mediastinum mediastinal cardiomediastinal trachea tracheal carina diaphragm diaphragms hemidiaphragm hemidiaphragms
+    breast breasts
     axilla axillary neck arm leg hand abdomen abdominal quadrant liver spleen kidney renal stomach brain
     frontal temporal parietal occipital cerebral subclavian jugular artery view views projection rotated
     rotation oblique decubitus shift shifted deviated deviation inflated expanded hyperinflated hyperexpanded
