@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("torch")
 import torch
+from PIL import Image as PILImage
 from safetensors.numpy import load_file
 from torch.nn import functional as F
 
@@ -23,6 +24,7 @@ from textray.inference.bundle import Bundle
 from textray.inference.inputs import demo_film
 from textray.io.read import from_array, read
 from textray.models.released.keys import own_name, published, text_encoder_prefix
+from textray.models.released.lvit import ReleasedLViT
 from textray.nn.text_encoder import assemble, load_text_encoder
 from textray.text.report import bank_sentences
 
@@ -153,7 +155,7 @@ def test_lvit_reads_the_first_ten_words_without_the_encoders_marks(uncased_folde
     longer = encoder.encode("no infection. EOF XXX EOF XXX EOF XXX EOF XXX")
     assert filled.shape == (10, 768)
     assert torch.equal(filled, longer[1:11])
-    features, mask = CONVENTIONS["lvit"].bank(encoder)
+    features, mask = CONVENTIONS["lvit"].bank(encoder, bank_sentences())
     assert features.shape == (64, 10, 768)
     assert mask.all()
     assert torch.equal(features[0], filled)
@@ -208,6 +210,74 @@ def test_lvit_becomes_a_bundle(tmp_path, published_state, uncased_folder):
         image = torch.from_numpy(from_array(pixels).pixels.copy()).expand(1, 3, 224, 224)
         logits = load_network(bundle)(image, torch.from_numpy(features.astype(np.float32)), torch.ones(1, 10)).logits
     np.testing.assert_allclose(found.probability, torch.sigmoid(logits)[0, 0].numpy(), atol=5e-3)
+
+
+NUCLEI = ("No infected area.", "Two infected areas, lower left.")  # of words that the fake encoder knows
+
+
+@pytest.fixture
+def tissue(tmp_path):
+    """Root of a data set in MoNuSeg's layout: two pictures, each with a caption."""
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    book.active.append(("Image", "Description"))
+    folder = tmp_path / "MoNuSeg" / "Train_Folder"
+    for place, caption in zip("AB", NUCLEI, strict=True):
+        name = f"TCGA-{place * 2}-0001-01Z-00-DX1.png"
+        for part, colour in (("img", (230, 150, 40)), ("labelcol", 255)):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            PILImage.new("RGB" if part == "img" else "L", (40, 36), colour).save(folder / part / name)
+        book.active.append((name, caption))
+    book.save(folder / "Train_text.xlsx")
+    return folder.parent
+
+
+@pytest.mark.slow
+def test_lvit_of_pictures_in_colour_becomes_a_bundle(cli, tmp_path, published_state, uncased_folder, tissue):
+    """The bundle takes red first where the checkpoint took blue first, and knows the captions instead of zones."""
+    state = published_state("lvit")
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "lvit.pth")
+    words = ("import", "lvit", tmp_path / "lvit.pth", "--out", tmp_path / "bundle", "--text-encoder", uncased_folder)
+    assert cli(*words, "--data", "monuseg", "--root", tissue).code == 0
+    bundle = Bundle.load(tmp_path / "bundle")
+    assert (bundle.preprocess.colour, bundle.captions) == (True, NUCLEI)
+    pixels = np.random.default_rng(3).random((224, 224, 3), dtype=np.float32)
+    predictor = textray.load(tmp_path / "bundle", threads=1)
+    found = predictor.segment(pixels, NUCLEI[1].upper())
+    encoder = load_text_encoder("bert_uncased", folder=uncased_folder, max_tokens=32)
+    network = ReleasedLViT().eval()  # as its authors run it: blue first
+    network.load_state_dict({own_name("lvit", theirs): value for theirs, value in state.items()})
+    with torch.inference_mode():
+        image = torch.from_numpy(found.image.pixels.copy()).permute(2, 0, 1)[None].flip(1)
+        logits = network(image, word_vectors(encoder, NUCLEI[1])[None], torch.ones(1, 10)).logits
+    np.testing.assert_allclose(found.probability, torch.sigmoid(logits)[0, 0].numpy(), atol=5e-3)
+    with pytest.raises(InputError, match=r"cannot work without.*none of its captions.*textray info lists"):
+        predictor.segment(pixels, "lower left")
+    card = (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert "2 captions of monuseg" in card
+    assert "useless on films" in card
+    assert "zone" not in card
+    assert "CC BY-NC-SA" in (tmp_path / "bundle" / "LICENSE").read_text(encoding="utf-8")
+    told = json.loads(cli("info", tmp_path / "bundle", "--json").out)
+    assert told["captions"] == list(NUCLEI)
+    scored = cli("evaluate", "--model", tmp_path / "bundle", "--data", "monuseg", "--root", tissue, "--split", "train",
+                 "--text-mode", "oracle", "--out", tmp_path / "scores")  # fmt: skip
+    assert scored.code == 0, scored.err
+
+
+def test_data_that_a_checkpoint_cannot_be_of_are_refused(cli, tmp_path, uncased_folder, tissue):
+    (tmp_path / "a.pth").write_bytes(b"PK")
+    words = (tmp_path / "a.pth", "--out", tmp_path / "o", "--text-encoder", uncased_folder)
+    for name, more, told in (
+        ("lvit", ("--data", "qata_cov19", "--root", tissue), "lvit with monuseg"),
+        ("mmi_unet", ("--data", "monuseg", "--root", tissue), "lvit with monuseg"),
+        ("lvit", ("--data", "monuseg"), "--root"),
+        ("lvit", ("--root", tissue), "--data NAME"),
+        ("lvit", ("--data", "monusegg", "--root", tissue), "monuseg"),
+    ):
+        refused = cli("import", name, *words, *more)
+        assert (refused.code, told in refused.err) == (2, True), refused.err
+    assert not (tmp_path / "o").exists()
 
 
 def fake(tmp_path, tensors):

@@ -76,7 +76,7 @@ def data(**settings):
     return SegmentationData("phantom", **settings)
 
 
-def fit(module, out, epochs=1, more=(), batches=None, **settings):
+def fit(module, out, epochs=1, more=(), batches=None, processes=1, **settings):
     """Train in a folder, going on from what is there; return the trainer."""
     last = ModelCheckpoint(dirpath=out, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
     batches = batches or data(**settings)
@@ -85,6 +85,7 @@ def fit(module, out, epochs=1, more=(), batches=None, **settings):
         trainer = Trainer(
             max_epochs=epochs, logger=False, callbacks=[*more, last], enable_progress_bar=False, accelerator="cpu",
             enable_model_summary=False, log_every_n_steps=1, default_root_dir=out, num_sanity_val_steps=0,
+            devices=processes, strategy="ddp_spawn" if processes > 1 else "auto",
         )  # fmt: skip
         trainer.ckpt_path = last_checkpoint(out)  # as `textray train` does
         trainer.fit(module, datamodule=batches)
@@ -273,6 +274,36 @@ def test_schematic_masks_and_reports_that_are_missing(place, teacher, tmp_path):
     silent = Watch()
     fit(semi(teacher, lv_bank="schematic"), tmp_path / "silent", 1, [silent], augment="none", report_dropout=1.0)
     assert "train/lv" not in silent.logged[0]
+
+
+class Constant(Network):
+    """The same probability everywhere, whatever it is shown."""
+
+    def __init__(self, level=0.0):
+        super().__init__(in_channels=3, size_multiple=4, text_width=None)
+        self.config = NoConfig()
+        self.level = nn.Parameter(torch.tensor(float(level)))
+
+    def forward(self, image, text_features=None, text_mask=None):
+        return Output(self.level.expand(image.shape[0], 1, *image.shape[2:]))
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_labels(place, tmp_path, monkeypatch):
+    """Each process moves the labels of its own images, once in an epoch; none undoes what the other wrote."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where a new process finds this file
+    words = {"text_encoder": None, "lr": 1e-9, "lr_final": 1e-10}
+    settings = {"augment": "none", "batch_size": 2}
+    fit(SegmentationTask(Constant(-2.0), **words), tmp_path / "teacher", **settings)
+    teacher, out = str(tmp_path / "teacher" / "last.ckpt"), tmp_path / "student"
+    first, found = (1 / (1 + np.exp(-level)) for level in (-2.0, 1.5))
+    for epoch in (1, 2):  # the second goes on from the first one's checkpoint
+        task = SemiSupervisedTask(Constant(1.5), lv_weight=0.0, beta=0.6, teacher=teacher, initial=None, **words)
+        trainer = fit(task, out, epoch, processes=2, **settings)
+        assert trainer.world_size == 2
+        expected = found + 0.6**epoch * (first - found)
+        np.testing.assert_allclose(stored(out, epoch, semi_count()), expected, atol=5e-5)
+        assert torch.load(out / "last.ckpt", weights_only=True)["textray"]["semi_supervised"]["labels"] == epoch
 
 
 def test_what_cannot_be_trained_is_refused(place, teacher, tmp_path, caplog):

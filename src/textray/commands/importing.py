@@ -20,6 +20,10 @@ def import_(
     text_encoder: Annotated[
         Path | None, typer.Option(help="Folder with vocab.txt and config.json of the text encoder.")
     ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data set in colour that it was learnt from, such as monuseg; else films.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of that data set; its captions go into the bundle.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on the standard output.")] = False,
 ) -> None:
     """Write a bundle from a checkpoint that a network's authors published.
@@ -27,7 +31,7 @@ def import_(
     The file is read in a process of its own that runs nothing of it. Exit codes: 0 done, 2 usage, 3 file refused.
     """
     run = registry.load("textray.importer.convert:import_checkpoint")
-    report = run(name, file, out, text_encoder_folder=text_encoder)
+    report = run(name, file, out, text_encoder_folder=text_encoder, data=data, root=root)
     if as_json:
         say_json(report)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from textray import registry
@@ -15,7 +15,9 @@ TERMS = (
 )
 
 
-def card(name: str, report: Mapping[str, Any], parameters: int, convention: Convention) -> str:
+def card(
+    name: str, report: Mapping[str, Any], parameters: int, convention: Convention, captions: Sequence[str] = ()
+) -> str:
     """Write the card.
 
     Args:
@@ -23,6 +25,7 @@ def card(name: str, report: Mapping[str, Any], parameters: int, convention: Conv
         report: What `textray.importer.convert.import_checkpoint` reports, ``mapped`` as a number.
         parameters: Number of the network's parameters.
         convention: What the network expects of film and report.
+        captions: Those that it knows, where they are not the zone sentences.
 
     Returns:
         Markdown.
@@ -30,6 +33,14 @@ def card(name: str, report: Mapping[str, Any], parameters: int, convention: Conv
     row, file = registry.model(report["model"]), report["file"]
     facts = ", ".join(f"{key} {value}" for key, value in report["facts"].items()) or "nothing"
     dropped, skipped = len(report["dropped"]), len(report["skipped"])
+    if captions:
+        texts = f"{len(captions)} captions of {report['data']}"
+        needs = "a text that is one of the captions which `textray info` lists"
+        limits = [f"- {limit}" for limit in registry.dataset(report["data"]).limits]
+    else:
+        texts, needs = "the 64 zone sentences", "a report that names at least one zone"
+        films = "if on QaTa-COV19 or MosMedData+, it has seen only COVID-19"
+        limits = [f"- What it was trained on is not known to TextRay; {films}."]
     lines = [
         f"# {name}",
         "",
@@ -42,14 +53,14 @@ def card(name: str, report: Mapping[str, Any], parameters: int, convention: Conv
         f"- The file says of itself: {facts}.",
         f"- {report['mapped']} tensors were taken, {dropped} have no use here (heads of the language model, tables "
         f"that are computed), {skipped} kinds of foreign objects were skipped unread.",
-        f"- The text encoder's weights come from the {report['text_encoder']}; its features of the 64 zone sentences "
+        f"- The text encoder's weights come from the {report['text_encoder']}; its features of {texts} "
         f"are in the bundle: {convention.told_text}.",
         "- Matrices and kernels are rounded to half precision.",
         "",
         "## How it is used",
         "",
         f"- {convention.told_film}",
-        "- It cannot work without a report that names at least one zone.",
+        f"- It cannot work without {needs}.",
         "",
         "## Scores",
         "",
@@ -59,7 +70,7 @@ def card(name: str, report: Mapping[str, Any], parameters: int, convention: Conv
         "",
         "- For research. Not a medical device; not for diagnosis, triage or treatment.",
         "- Probabilities are not calibrated.",
-        "- What it was trained on is not known to TextRay; if on QaTa-COV19 or MosMedData+, it has seen only COVID-19.",
+        *limits,
         "",
         "## Terms",
         "",

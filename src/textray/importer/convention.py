@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from textray.nn.text_encoder import TextEncoder
 from textray.preprocess import Preprocess
-from textray.text.report import bank_sentences
 
 _SIZE = (224, 224)
 _VECTORS = 10
@@ -27,41 +26,53 @@ class Convention:
         preprocess: From a film to its pixels.
         text_encoder: Registry name of the frozen text encoder.
         max_tokens: Longest text that this encoder reads, its marks included.
-        bank: Features ``(64, L, D)`` and mask ``(64, L)`` of the zone sentences as the network reads them.
+        bank: Features ``(K, L, D)`` and mask ``(K, L)`` of K texts as the network reads them.
         landmark: A word that the encoder's vocabulary holds whole, and others do not.
         landmark_id: Its number there, ``None`` where the word alone tells.
         needed: Files of the encoder's folder without which nothing can be done.
         no_folder: Why there must be such a folder.
         told_film: How films reach it, for the card.
         told_text: How reports reach it, for the card.
+        blue_first: Weight that reads the picture, where checkpoints learnt on colour have been published, blue first;
+            empty where there are none.
     """
 
     preprocess: Preprocess
     text_encoder: str
     max_tokens: int
-    bank: Callable[[TextEncoder], Bank]
+    bank: Callable[[TextEncoder, Sequence[str]], Bank]
     landmark: str
     landmark_id: int | None = None
     needed: tuple[str, ...] = ("config.json", "vocab.txt")
     no_folder: str
     told_film: str
     told_text: str
+    blue_first: str = ""
 
     def knows(self, encoder: TextEncoder) -> bool:
         """True where an encoder's vocabulary is the one that the network learnt with, as far as one word can tell."""
         found = encoder.tokenizer.token_to_id(self.landmark)
         return found is not None and self.landmark_id in (None, found)
 
+    def in_colour(self) -> Convention:
+        """The same for pictures in colour, red first; the weights are turned round, see `blue_first`."""
+        return replace(
+            self,
+            preprocess=replace(self.preprocess, colour=True),
+            told_film="Pictures in colour are resized to 224 × 224, red first, in [0, 1]; the weights that read them "
+            "were published for blue first and are turned round.",
+        )
 
-def padded_bank(encoder: TextEncoder) -> Bank:
-    """The sentences padded to the encoder's longest text, padding as the encoder gives it, all of it to be attended."""
-    features, mask = encoder(bank_sentences(), attend_padding=True)
+
+def padded_bank(encoder: TextEncoder, texts: Sequence[str]) -> Bank:
+    """The texts padded to the encoder's longest one, padding as the encoder gives it, all of it to be attended."""
+    features, mask = encoder(texts, attend_padding=True)
     return features, mask
 
 
-def vector_bank(encoder: TextEncoder) -> Bank:
-    """The sentences as the 10 vectors that LViT reads of each."""
-    features = torch.stack([word_vectors(encoder, sentence) for sentence in bank_sentences()])
+def vector_bank(encoder: TextEncoder, texts: Sequence[str]) -> Bank:
+    """The texts as the 10 vectors that LViT reads of each."""
+    features = torch.stack([word_vectors(encoder, text) for text in texts])
     return features, torch.ones(features.shape[:2], dtype=torch.bool)
 
 
@@ -106,7 +117,9 @@ _LVIT = Convention(
     needed=("config.json", "vocab.txt", "model.safetensors"),
     no_folder="the checkpoint carries no text encoder",
     told_film="Films are resized to 224 × 224, three equal channels in [0, 1].",
-    told_text="the vectors of their first 10 words and marks, so that most lose what they say of the second lung",
+    told_text="the vectors of their first 10 words and marks, so that most captions of films lose what they say of "
+    "the second lung",
+    blue_first="body.first.0.weight",
 )
 
 CONVENTIONS: dict[str, Convention] = {

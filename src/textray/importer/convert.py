@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,11 +21,13 @@ from torch import Tensor
 
 from textray import registry
 from textray.building import build
+from textray.data.base import FreeCaptions, open_reader
 from textray.errors import BundleError, InputError, UsageError
 from textray.export import check_out, swap, write_graph
 from textray.importer.card import TERMS, card
 from textray.importer.checkpoint import Published, read_published
 from textray.importer.convention import CONVENTIONS, Convention, unknown_words
+from textray.inference import captions as known_captions
 from textray.inference.bundle import Bundle, seal
 from textray.inference.card import licence
 from textray.inference.text_bank import BANK
@@ -43,7 +45,13 @@ _SHOWN = 5
 
 
 def import_checkpoint(
-    name: str, file: str | Path, out: str | Path, *, text_encoder_folder: str | Path | None
+    name: str,
+    file: str | Path,
+    out: str | Path,
+    *,
+    text_encoder_folder: str | Path | None,
+    data: str | None = None,
+    root: str | Path | None = None,
 ) -> dict[str, Any]:
     """Write a bundle from a checkpoint that the authors of a network published.
 
@@ -54,9 +62,12 @@ def import_checkpoint(
         text_encoder_folder: Folder with ``vocab.txt`` and ``config.json`` of the frozen text encoder. Its weights are
             taken from the checkpoint, or, if they are not there (LViT's never are), from ``model.safetensors`` in this
             folder.
+        data: Registry name of a data set in colour with free captions that the checkpoint was learnt from, which
+            nothing in the file tells; ``None``: from films.
+        root: Its folder; the bundle knows the captions that are found there.
 
     Returns:
-        The report: ``model``, ``form``, ``file``, ``facts``, ``mapped`` (our name by the published one),
+        The report: ``model``, ``form``, ``data``, ``file``, ``facts``, ``mapped`` (our name by the published one),
         ``text_encoder`` (where its weights came from), ``dropped`` (tensors that have no use), ``skipped`` (objects
         that were not read), ``notices``, and ``bundle`` (what `Bundle.describe` says).
 
@@ -69,7 +80,7 @@ def import_checkpoint(
     out = Path(out)
     row = registry.model(name).form(FORM)
     published(name)  # a name without a published checkpoint is refused before anything is read
-    convention = CONVENTIONS[name]
+    convention, captions = _seen(name, data, root)
     hub = registry.text_encoder(convention.text_encoder).hub
     if text_encoder_folder is None:
         raise UsageError(
@@ -86,12 +97,13 @@ def import_checkpoint(
         source = read_published(file, read)
         tensors, mapped = _sort(name, source)
         network = build(row, {})
-        _fill(network, tensors, mapped)
+        _fill(network, tensors, mapped, convention.blue_first if convention.preprocess.colour else "")
         encoder, dropped = _encoder(name, tensors, Path(text_encoder_folder))
-        _check_encoder(encoder, convention)
+        _check_encoder(encoder, convention, captions or bank_sentences())
         report = {
             "model": name,
             "form": FORM,
+            "data": data,
             "file": {"name": source.name, "bytes": source.nbytes, "sha256": source.sha256},
             "facts": source.facts,
             "text_encoder": "checkpoint" if _has_encoder(name, tensors) else "folder",
@@ -101,12 +113,38 @@ def import_checkpoint(
         }
         folder = Path(scratch) / out.name
         folder.mkdir()
-        _write(
-            folder, network, encoder, convention, report | {"mapped": sum(own is not None for own in mapped.values())}
-        )
+        counted = report | {"mapped": sum(own is not None for own in mapped.values())}
+        _write(folder, network, encoder, convention, captions, counted)
         swap(folder, out)
     mapping = {theirs: own for theirs, own in mapped.items() if own is not None}
     return {**report, "mapped": mapping, "bundle": Bundle.load(out).describe()}
+
+
+def _seen(name: str, data: str | None, root: str | Path | None) -> tuple[Convention, tuple[str, ...]]:
+    """How a network wants the pictures that its checkpoint was learnt from, and their captions if these name no zones.
+
+    Raises:
+        UsageError: If no checkpoints of the network are known that were learnt from such data, or it cannot be read.
+    """
+    convention = CONVENTIONS[name]
+    if data is None:
+        if root is not None:
+            raise UsageError("a folder of data was named, but no data", came=root, do="Add --data NAME")
+        return convention, ()
+    row = registry.dataset(data)
+    if not (row.colour and row.captions == "free" and convention.blue_first):
+        known = [row.name for row in registry.DATASETS.values() if row.colour and row.captions == "free"]
+        named = [name for name, convention in CONVENTIONS.items() if convention.blue_first]
+        raise UsageError(
+            f"checkpoints of {name} learnt from {data} need no --data, or none are known",
+            expected=f"{', '.join(named)} with {', '.join(known)}",
+            do="Leave out --data and --root if it was learnt from films",
+        )
+    reader = open_reader(data, root, captions="text-free")
+    captions = known_captions.distinct(cast(FreeCaptions, reader).captions())
+    if not captions:
+        raise UsageError(f"the folder of {data} holds no captions", came=root, do=f"See {row.card}")
+    return convention.in_colour(), captions
 
 
 def _sort(name: str, source: Published) -> tuple[dict[str, Tensor], dict[str, str | None]]:
@@ -162,9 +200,14 @@ def _advice(given: Mapping[str, tuple[int, ...]]) -> str:
     return f"It is a {fits[0]}: name that" if fits else "Name the network that the checkpoint was trained as"
 
 
-def _fill(network: Network, tensors: Mapping[str, Tensor], mapped: Mapping[str, str | None]) -> None:
-    """Copy the network's tensors, rounded as the bundle stores them."""
-    network.load_state_dict({own: tensors[theirs] for theirs, own in mapped.items() if own is not None})
+def _fill(
+    network: Network, tensors: Mapping[str, Tensor], mapped: Mapping[str, str | None], blue_first: str = ""
+) -> None:
+    """Copy the network's tensors, rounded as the bundle stores them; the one that reads blue first is turned round."""
+    own_tensors = {own: tensors[theirs] for theirs, own in mapped.items() if own is not None}
+    if blue_first:
+        own_tensors[blue_first] = own_tensors[blue_first].flip(1)
+    network.load_state_dict(own_tensors)
     round_to_half(network)
     network.eval()
 
@@ -196,8 +239,8 @@ def _encoder(name: str, tensors: Mapping[str, Tensor], folder: Path) -> tuple[Te
     return encoder, [prefix + key for key in own if key.startswith(HEADS) or key.endswith("position_ids")]
 
 
-def _check_encoder(encoder: TextEncoder, convention: Convention) -> None:
-    """Refuse an encoder that cannot read the zone sentences as the network learnt them.
+def _check_encoder(encoder: TextEncoder, convention: Convention, sentences: Sequence[str]) -> None:
+    """Refuse an encoder that cannot read the sentences as the network learnt them.
 
     Raises:
         BundleError: If its features are too narrow or too wide, or a sentence has words that it does not know.
@@ -207,10 +250,9 @@ def _check_encoder(encoder: TextEncoder, convention: Convention) -> None:
         raise BundleError(
             "the text encoder has another width than the network reads", came=encoder.width, expected=row.width
         )
-    sentences = bank_sentences()
     if strange := unknown_words(encoder, sentences):
         raise BundleError(
-            f"the text encoder's vocab.txt lacks words of {len(strange)} of the {len(sentences)} zone sentences",
+            f"the text encoder's vocab.txt lacks words of {len(strange)} of the {len(sentences)} sentences",
             came=strange[0],
             expected=f"the whole vocab.txt of {row.hub}",
             do="Download it again",
@@ -234,22 +276,29 @@ def _notices(encoder: TextEncoder, convention: Convention) -> list[dict[str, str
 
 
 def _write(
-    folder: Path, network: Network, encoder: TextEncoder, convention: Convention, report: Mapping[str, Any]
+    folder: Path,
+    network: Network,
+    encoder: TextEncoder,
+    convention: Convention,
+    captions: tuple[str, ...],
+    report: Mapping[str, Any],
 ) -> None:
     """Write all files of the bundle and compare its graph with torch.
 
     Raises:
         BundleError: If they disagree.
     """
-    features, mask = convention.bank(encoder)  # padding too is attended, so every position counts as a token
+    terms = TERMS if report["data"] is None else f"{TERMS} {registry.dataset(report['data']).terms}"
+    # Padding too is attended, so every position counts as a token.
+    features, mask = convention.bank(encoder, captions or bank_sentences())
     features, preprocess = features.half(), convention.preprocess
     save_file({"features": features.contiguous(), "mask": mask.to(torch.uint8)}, str(folder / BANK))
     save_file({k: v.contiguous() for k, v in halved(network).items()}, str(folder / "model.safetensors"))
     write_graph(network, folder / "model.onnx", preprocess, features.shape[1:])
     (folder / "preprocess.json").write_text(json.dumps(preprocess.to_dict(), indent=2) + "\n", encoding="utf-8")
     parameters = sum(p.numel() for p in network.parameters())
-    (folder / "README.md").write_text(card(folder.name, report, parameters, convention), encoding="utf-8")
-    (folder / "LICENSE").write_text(licence(folder.name, TERMS), encoding="utf-8")
+    (folder / "README.md").write_text(card(folder.name, report, parameters, convention, captions), encoding="utf-8")
+    (folder / "LICENSE").write_text(licence(folder.name, terms), encoding="utf-8")
     bundle = seal(
         folder,
         name=folder.name,
@@ -259,8 +308,9 @@ def _write(
         model_config={},
         threshold=0.5,
         text_encoder=convention.text_encoder,
-        provenance={"imported": dict(report), "textray": version("textray"), "terms": TERMS},
+        provenance={"imported": dict(report), "textray": version("textray"), "terms": terms},
+        captions=captions,
     )
-    check_parity(bundle, network, (features.float(), mask.float()), parity_pictures(None))
+    check_parity(bundle, network, (features.float(), mask.float()), parity_pictures(None, preprocess=preprocess))
     for path in folder.iterdir():
         path.chmod(0o644)  # safetensors writes files that only their owner can read

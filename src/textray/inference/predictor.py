@@ -203,7 +203,12 @@ class Predictor:
             report = parse(text, laterality=side, grid=image.grid, strict=strict_text)
         row, denied = self.bank_row(report), False
         if row is None:
-            self._require_text("no text" if text is None or is_blank(text) else "words that name no zone with lesions")
+            unknown = (
+                "words that are none of its captions"
+                if self.bundle.captions
+                else "words that name no zone with lesions"
+            )
+            self._require_text("no text" if text is None or is_blank(text) else unknown)
             denied = ZoneState.ABSENT in report.zones.states  # nothing is written over what a person denies
             write = (text_free or self.bundle.text_free) == "generated" and not denied
             row = self.WRITE if write else self.SILENT
@@ -294,7 +299,9 @@ class Predictor:
             raise InputError(
                 f"{self.bundle.name} cannot work without a report",
                 came=came,
-                expected="words that name at least one zone with lesions",
+                expected="one of the captions that textray info lists"
+                if self.bundle.captions
+                else "words that name at least one zone with lesions",
                 do="Give --text or --texts, or name a model with --model that also works without",
                 code="E_NO_TEXT",
             )
