@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from textray.errors import DataError
 from textray.inference import evaluation_files
 from textray.metrics.intervals import Interval, paired_difference
 from textray.metrics.segmentation import Floats, case_columns, dice_per_image, dice_pooled
@@ -54,6 +55,12 @@ class Answer:
             return Verdict.BETTER
         return Verdict.WORSE if found.high < 0 and max(each) < 0 else Verdict.UNDECIDED
 
+    def words(self, score: str) -> str:
+        """The verdict, and where it rests on a single seed, that it does."""
+        verdict = self.verdict(score)
+        alone = len(self.seeds) == 1 and verdict in (Verdict.BETTER, Verdict.WORSE)
+        return f"{verdict}, one seed" if alone else str(verdict)
+
 
 def compare(comparison: Comparison, entries: Sequence[Entry], data: str) -> Answer:
     """Answer a comparison on one data set from the cases of both rows.
@@ -62,11 +69,20 @@ def compare(comparison: Comparison, entries: Sequence[Entry], data: str) -> Answ
         comparison: The question.
         entries: Entries of the whole table.
         data: Registry name of the data set.
+
+    Raises:
+        DataError: If the rows were scored on other images.
     """
     cases = [_cases(entries, data, name) for name in (comparison.first, comparison.second)]
     seeds = tuple(sorted(cases[0].keys() & cases[1].keys()))
     if not seeds:
         return Answer(comparison=comparison, differences={}, by_seed={}, seeds=())
+    if any(cases[0][seed][1] != cases[1][seed][1] for seed in seeds):
+        raise DataError(
+            f"{comparison.first} and {comparison.second} were scored on other images",
+            expected="scores of one split",
+            do="Make both rows again, in one --out",
+        )
     # The same film of two seeds belongs to the same patient, so seeds add no patients.
     stacked = [np.concatenate([side[seed][0] for seed in seeds]) for side in cases]
     groups = [group for seed in seeds for group in cases[0][seed][1]]

@@ -180,7 +180,8 @@ def _mean_cell(scores: Sequence[Mapping[str, float | None]]) -> str:
 def _answers(table: Table, kind: str, entries: Sequence[Entry]) -> list[str]:
     done = [entry for entry in entries if kind in _scores(entry)]
     lines = ["Differences with the 95 % interval over patients, both on the same phrases and draws, all seeds"]
-    lines += ["together. Better or worse is said only where the interval leaves 0 out and every seed agrees.", ""]
+    lines += ["together. Better or worse is said only where the interval leaves 0 out and every seed agrees."]
+    lines += ["The interval tells what other patients would change, not what another training would.", ""]
     lines += markdown_row(["question", "range", "`iou`", "answer", "`dice`", "answer", "each seed (`dice`)"])
     lines += markdown_row(["---", "---", "---:", "---", "---:", "---", "---:"])
     ranges = _ranges(done, kind)
@@ -196,7 +197,7 @@ def _answers(table: Table, kind: str, entries: Sequence[Entry]) -> list[str]:
         cells = [answer.comparison.question, how]
         for name in STATISTICS:
             found = answer.differences.get(name)
-            cells += ["–" if found is None else f"{found:+.3f}", str(answer.verdict(name))]
+            cells += ["–" if found is None else f"{found:+.3f}", answer.words(name)]
         lines += markdown_row([*cells, ", ".join(f"{d:+.3f}" for d in answer.by_seed.get("dice", ()))])
     return lines
 

@@ -222,9 +222,12 @@ def _answers(table: Table, data: str, entries: Sequence[Entry], title: str) -> l
         return []
     lines = ["", f"### Questions: {title}", ""]
     lines += [
-        "Differences in points of Dice with the 95 % interval over patients, both rows on the same draws, all seeds"
+        "Differences in points of Dice with the 95 % interval over patients, both rows on the same draws, all seeds",
+        "together. Better or worse is said only where the interval leaves 0 out and every seed agrees.",
+        "The interval tells what other patients would change, not what another training would:",
+        _spread(entries),
+        "",
     ]
-    lines += ["together. Better or worse is said only where the interval leaves 0 out and every seed agrees.", ""]
     lines += markdown_row(["question", "`dice_pooled`", "answer", "`dice_per_image`", "answer", "each seed (pooled)"])
     lines += markdown_row(["---", "---:", "---", "---:", "---", "---:"])
     for comparison in table.comparisons:
@@ -233,9 +236,21 @@ def _answers(table: Table, data: str, entries: Sequence[Entry], title: str) -> l
         for name in ("dice_pooled", "dice_per_image"):
             found = answer.differences.get(name)
             shown = f"{100 * found.value:+.2f} [{100 * found.low:+.2f}, {100 * found.high:+.2f}]" if found else "–"
-            cells += [shown, str(answer.verdict(name))]
+            cells += [shown, answer.words(name)]
         lines += markdown_row([*cells, ", ".join(f"{100 * d:+.2f}" for d in answer.by_seed.get("dice_pooled", ()))])
     return lines
+
+
+def _spread(entries: Sequence[Entry]) -> str:
+    """How much the seeds of one row differ, in words."""
+    scores: dict[str, list[float]] = {}
+    for entry in entries:
+        if entry.result is not None:
+            scores.setdefault(entry.row.name, []).append(100 * entry.scores["dice_pooled"]["value"])
+    apart = sorted(max(values) - min(values) for values in scores.values() if len(values) > 1)
+    if not apart:
+        return "each row here is a single one."
+    return f"seeds of one row differ here by {apart[0]:.2f} to {apart[-1]:.2f} points of pooled Dice."
 
 
 def _provenance(entries: Sequence[Entry], seeds: int) -> list[str]:
