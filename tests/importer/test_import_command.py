@@ -400,7 +400,12 @@ def test_what_was_mapped_dropped_and_skipped_is_said(cli, tmp_path, monkeypatch)
     words = ("import", "mmi_unet", tmp_path / "a.ckpt", "--out", tmp_path / "o", "--text-encoder", tmp_path)
     told = cli(*words)
     assert told.code == 0
-    assert asked == [(("mmi_unet", tmp_path / "a.ckpt", tmp_path / "o"), {"text_encoder_folder": tmp_path})]
+    assert asked == [
+        (
+            ("mmi_unet", tmp_path / "a.ckpt", tmp_path / "o"),
+            {"text_encoder_folder": tmp_path, "data": None, "root": None},
+        )
+    ]
     lines = told.out.splitlines()
     assert lines[0] == "mapped:  2 tensors of the network, text encoder from the checkpoint"
     assert lines[1] == "dropped: 0"
@@ -484,13 +489,13 @@ def test_a_vocabulary_that_is_cut_off_is_refused(tmp_path, encoder_folder, encod
     whole = (encoder_folder / "vocab.txt").read_text().splitlines()
     (tmp_path / "bert/vocab.txt").write_text("\n".join(whole[:-8]))
     encoder = assemble("cxr_bert", tmp_path / "bert", encoder_state, max_tokens=24)
-    with pytest.raises(BundleError, match=r"lacks words of 6\d of the 64 zone sentences"):
-        convert._check_encoder(encoder, CONVENTIONS["mmi_unet"])
+    with pytest.raises(BundleError, match=r"lacks words of 6\d of the 64 sentences"):
+        convert._check_encoder(encoder, CONVENTIONS["mmi_unet"], bank_sentences())
 
 
 def test_an_encoder_of_another_width_is_refused():
     with pytest.raises(BundleError, match=r"another width.*Got 32.*Expected 768"):
-        convert._check_encoder(load_text_encoder("tiny"), CONVENTIONS["mmi_unet"])
+        convert._check_encoder(load_text_encoder("tiny"), CONVENTIONS["mmi_unet"], bank_sentences())
 
 
 def test_a_vocabulary_of_general_english_is_told(encoder_folder, encoder_state):
