@@ -17,6 +17,9 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from textray.errors import InputError
+from textray.io.dicom import read_dicom
+
 SYNTAXES = {
     "explicit": ExplicitVRLittleEndian,
     "implicit": ImplicitVRLittleEndian,
@@ -111,3 +114,28 @@ def real_film():
     """The film that the package pydicom-data ships; never over a network."""
     store = pytest.importorskip("data_store", reason="pydicom-data is not installed")
     return Path(store.__file__).parent / "data" / "RG1_UNCR.dcm"
+
+
+@pytest.fixture(scope="session")
+def refused():
+    """Ask for the refusal of DICOM bytes: ``refused(data, code)`` gives the message."""
+
+    def ask(data, code):
+        with pytest.raises(InputError) as caught:
+            read_dicom(data)
+        assert caught.value.code == code, str(caught.value)
+        return str(caught.value)
+
+    return ask
+
+
+@pytest.fixture(scope="session")
+def raw_text():
+    """Put a text into DICOM bytes that no correct writer would write, in place of as many nines."""
+
+    def put_in(data, text):
+        nines = b"9" * len(text)
+        assert data.count(nines) == 1
+        return data.replace(nines, text)
+
+    return put_in

@@ -51,10 +51,10 @@ def test_scores_are_those_of_the_cases(rows):
             assert float(statistic(sums)) == pytest.approx(result["scores"][name]["value"], abs=1e-9), (folder, name)
 
 
-def test_every_row_stands_in_a_table_and_every_table_rests_on_rows(rows):
+def test_every_row_stands_in_a_table_and_every_table_rests_on_rows(rows, request):
     kept = {json.loads(files["result.json"])["settings"]: json.loads(files["result.json"]) for files in rows.values()}
-    seen = set()
-    for path in RESULTS.glob("lvit-*/table.csv"):
+    seen, paper = set(), request.node.callspec.params["rows"].name.removesuffix("-rows.tar.gz")
+    for path in RESULTS.glob(f"{paper}-*/table.csv"):
         for line in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
             if line["state"] == "done":
                 result = kept[line["settings"]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from textray import registry
@@ -15,9 +15,7 @@ TERMS = (
 )
 
 
-def card(
-    name: str, report: Mapping[str, Any], parameters: int, convention: Convention, captions: Sequence[str] = ()
-) -> str:
+def card(name: str, report: Mapping[str, Any], parameters: int, convention: Convention) -> str:
     """Write the card.
 
     Args:
@@ -25,7 +23,6 @@ def card(
         report: What `textray.importer.convert.import_checkpoint` reports, ``mapped`` as a number.
         parameters: Number of the network's parameters.
         convention: What the network expects of film and report.
-        captions: Those that it knows, where they are not the zone sentences.
 
     Returns:
         Markdown.
@@ -33,8 +30,8 @@ def card(
     row, file = registry.model(report["model"]), report["file"]
     facts = ", ".join(f"{key} {value}" for key, value in report["facts"].items()) or "nothing"
     dropped, skipped = len(report["dropped"]), len(report["skipped"])
-    if captions:
-        texts = f"{len(captions)} captions of {report['data']}"
+    if convention.captions:
+        texts = f"{len(convention.captions)} captions of {report['data']}"
         needs = "a text that is one of the captions which `textray info` lists"
         limits = [f"- {limit}" for limit in registry.dataset(report["data"]).limits]
     else:

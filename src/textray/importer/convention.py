@@ -10,6 +10,7 @@ from torch import Tensor
 
 from textray.nn.text_encoder import TextEncoder
 from textray.preprocess import Preprocess
+from textray.text.report import bank_sentences
 
 _SIZE = (224, 224)
 _VECTORS = 10
@@ -26,7 +27,7 @@ class Convention:
         preprocess: From a film to its pixels.
         text_encoder: Registry name of the frozen text encoder.
         max_tokens: Longest text that this encoder reads, its marks included.
-        bank: Features ``(K, L, D)`` and mask ``(K, L)`` of K texts as the network reads them.
+        encode: Features ``(K, L, D)`` and mask ``(K, L)`` of K texts as the network reads them.
         landmark: A word that the encoder's vocabulary holds whole, and others do not.
         landmark_id: Its number there, ``None`` where the word alone tells.
         needed: Files of the encoder's folder without which nothing can be done.
@@ -35,12 +36,13 @@ class Convention:
         told_text: How reports reach it, for the card.
         blue_first: Weight that reads the picture, where checkpoints learnt on colour have been published, blue first;
             empty where there are none.
+        captions: What the network is told in place of the zone sentences; empty where it is told those.
     """
 
     preprocess: Preprocess
     text_encoder: str
     max_tokens: int
-    bank: Callable[[TextEncoder, Sequence[str]], Bank]
+    encode: Callable[[TextEncoder, Sequence[str]], Bank]
     landmark: str
     landmark_id: int | None = None
     needed: tuple[str, ...] = ("config.json", "vocab.txt")
@@ -48,29 +50,36 @@ class Convention:
     told_film: str
     told_text: str
     blue_first: str = ""
+    captions: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that the network can be told, in the order of the bundle's bank."""
+        return self.captions or tuple(bank_sentences())
 
     def knows(self, encoder: TextEncoder) -> bool:
         """True where an encoder's vocabulary is the one that the network learnt with, as far as one word can tell."""
         found = encoder.tokenizer.token_to_id(self.landmark)
         return found is not None and self.landmark_id in (None, found)
 
-    def in_colour(self) -> Convention:
-        """The same for pictures in colour, red first; the weights are turned round, see `blue_first`."""
+    def in_colour(self, captions: tuple[str, ...]) -> Convention:
+        """The same for pictures in colour, red first, with captions; the weights are turned round, see `blue_first`."""
         return replace(
             self,
+            captions=captions,
             preprocess=replace(self.preprocess, colour=True),
             told_film="Pictures in colour are resized to 224 × 224, red first, in [0, 1]; the weights that read them "
             "were published for blue first and are turned round.",
         )
 
 
-def padded_bank(encoder: TextEncoder, texts: Sequence[str]) -> Bank:
+def padded(encoder: TextEncoder, texts: Sequence[str]) -> Bank:
     """The texts padded to the encoder's longest one, padding as the encoder gives it, all of it to be attended."""
     features, mask = encoder(texts, attend_padding=True)
     return features, mask
 
 
-def vector_bank(encoder: TextEncoder, texts: Sequence[str]) -> Bank:
+def vectors(encoder: TextEncoder, texts: Sequence[str]) -> Bank:
     """The texts as the 10 vectors that LViT reads of each."""
     features = torch.stack([word_vectors(encoder, text) for text in texts])
     return features, torch.ones(features.shape[:2], dtype=torch.bool)
@@ -99,7 +108,7 @@ _CXR_BERT = Convention(
     ),
     text_encoder="cxr_bert",
     max_tokens=24,
-    bank=padded_bank,
+    encode=padded,
     landmark="pneumothorax",  # BERTs of general English know it only in pieces
     no_folder="the checkpoint carries no vocabulary: it holds the text encoder's weights, but not the list of its "
     "words",
@@ -111,7 +120,7 @@ _LVIT = Convention(
     preprocess=Preprocess(size=_SIZE, normalise="unit", channels=3),
     text_encoder="bert_uncased",
     max_tokens=32,
-    bank=vector_bank,
+    encode=vectors,
     landmark="the",
     landmark_id=1996,
     needed=("config.json", "vocab.txt", "model.safetensors"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -35,7 +35,6 @@ from textray.models.base import Network
 from textray.models.released.keys import own_name, published, text_encoder_prefix
 from textray.nn.text_encoder import HEADS, TextEncoder, assemble, load_text_encoder, require_files
 from textray.parity import check_parity, parity_pictures
-from textray.text.report import bank_sentences
 from textray.trained import halved, round_to_half
 
 logger = logging.getLogger(__name__)
@@ -80,7 +79,7 @@ def import_checkpoint(
     out = Path(out)
     row = registry.model(name).form(FORM)
     published(name)  # a name without a published checkpoint is refused before anything is read
-    convention, captions = _seen(name, data, root)
+    convention = _convention(name, data, root)
     hub = registry.text_encoder(convention.text_encoder).hub
     if text_encoder_folder is None:
         raise UsageError(
@@ -99,7 +98,7 @@ def import_checkpoint(
         network = build(row, {})
         _fill(network, tensors, mapped, convention.blue_first if convention.preprocess.colour else "")
         encoder, dropped = _encoder(name, tensors, Path(text_encoder_folder))
-        _check_encoder(encoder, convention, captions or bank_sentences())
+        _check_encoder(encoder, convention)
         report = {
             "model": name,
             "form": FORM,
@@ -114,14 +113,14 @@ def import_checkpoint(
         folder = Path(scratch) / out.name
         folder.mkdir()
         counted = report | {"mapped": sum(own is not None for own in mapped.values())}
-        _write(folder, network, encoder, convention, captions, counted)
+        _write(folder, network, encoder, convention, counted)
         swap(folder, out)
     mapping = {theirs: own for theirs, own in mapped.items() if own is not None}
     return {**report, "mapped": mapping, "bundle": Bundle.load(out).describe()}
 
 
-def _seen(name: str, data: str | None, root: str | Path | None) -> tuple[Convention, tuple[str, ...]]:
-    """How a network wants the pictures that its checkpoint was learnt from, and their captions if these name no zones.
+def _convention(name: str, data: str | None, root: str | Path | None) -> Convention:
+    """How a network wants pictures and texts such as its checkpoint was learnt from.
 
     Raises:
         UsageError: If no checkpoints of the network are known that were learnt from such data, or it cannot be read.
@@ -130,7 +129,7 @@ def _seen(name: str, data: str | None, root: str | Path | None) -> tuple[Convent
     if data is None:
         if root is not None:
             raise UsageError("a folder of data was named, but no data", came=root, do="Add --data NAME")
-        return convention, ()
+        return convention
     row = registry.dataset(data)
     if not (row.colour and row.captions == "free" and convention.blue_first):
         known = [row.name for row in registry.DATASETS.values() if row.colour and row.captions == "free"]
@@ -144,7 +143,7 @@ def _seen(name: str, data: str | None, root: str | Path | None) -> tuple[Convent
     captions = known_captions.distinct(cast(FreeCaptions, reader).captions())
     if not captions:
         raise UsageError(f"the folder of {data} holds no captions", came=root, do=f"See {row.card}")
-    return convention.in_colour(), captions
+    return convention.in_colour(captions)
 
 
 def _sort(name: str, source: Published) -> tuple[dict[str, Tensor], dict[str, str | None]]:
@@ -239,8 +238,8 @@ def _encoder(name: str, tensors: Mapping[str, Tensor], folder: Path) -> tuple[Te
     return encoder, [prefix + key for key in own if key.startswith(HEADS) or key.endswith("position_ids")]
 
 
-def _check_encoder(encoder: TextEncoder, convention: Convention, sentences: Sequence[str]) -> None:
-    """Refuse an encoder that cannot read the sentences as the network learnt them.
+def _check_encoder(encoder: TextEncoder, convention: Convention) -> None:
+    """Refuse an encoder that cannot read the texts as the network learnt them.
 
     Raises:
         BundleError: If its features are too narrow or too wide, or a sentence has words that it does not know.
@@ -250,9 +249,9 @@ def _check_encoder(encoder: TextEncoder, convention: Convention, sentences: Sequ
         raise BundleError(
             "the text encoder has another width than the network reads", came=encoder.width, expected=row.width
         )
-    if strange := unknown_words(encoder, sentences):
+    if strange := unknown_words(encoder, convention.texts):
         raise BundleError(
-            f"the text encoder's vocab.txt lacks words of {len(strange)} of the {len(sentences)} sentences",
+            f"the text encoder's vocab.txt lacks words of {len(strange)} of the {len(convention.texts)} texts",
             came=strange[0],
             expected=f"the whole vocab.txt of {row.hub}",
             do="Download it again",
@@ -276,12 +275,7 @@ def _notices(encoder: TextEncoder, convention: Convention) -> list[dict[str, str
 
 
 def _write(
-    folder: Path,
-    network: Network,
-    encoder: TextEncoder,
-    convention: Convention,
-    captions: tuple[str, ...],
-    report: Mapping[str, Any],
+    folder: Path, network: Network, encoder: TextEncoder, convention: Convention, report: Mapping[str, Any]
 ) -> None:
     """Write all files of the bundle and compare its graph with torch.
 
@@ -290,14 +284,14 @@ def _write(
     """
     terms = TERMS if report["data"] is None else f"{TERMS} {registry.dataset(report['data']).terms}"
     # Padding too is attended, so every position counts as a token.
-    features, mask = convention.bank(encoder, captions or bank_sentences())
+    features, mask = convention.encode(encoder, convention.texts)
     features, preprocess = features.half(), convention.preprocess
     save_file({"features": features.contiguous(), "mask": mask.to(torch.uint8)}, str(folder / BANK))
     save_file({k: v.contiguous() for k, v in halved(network).items()}, str(folder / "model.safetensors"))
     write_graph(network, folder / "model.onnx", preprocess, features.shape[1:])
     (folder / "preprocess.json").write_text(json.dumps(preprocess.to_dict(), indent=2) + "\n", encoding="utf-8")
     parameters = sum(p.numel() for p in network.parameters())
-    (folder / "README.md").write_text(card(folder.name, report, parameters, convention, captions), encoding="utf-8")
+    (folder / "README.md").write_text(card(folder.name, report, parameters, convention), encoding="utf-8")
     (folder / "LICENSE").write_text(licence(folder.name, terms), encoding="utf-8")
     bundle = seal(
         folder,
@@ -309,7 +303,7 @@ def _write(
         threshold=0.5,
         text_encoder=convention.text_encoder,
         provenance={"imported": dict(report), "textray": version("textray"), "terms": terms},
-        captions=captions,
+        captions=convention.captions,
     )
     check_parity(bundle, network, (features.float(), mask.float()), parity_pictures(None, preprocess=preprocess))
     for path in folder.iterdir():

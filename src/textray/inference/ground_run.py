@@ -28,6 +28,8 @@ from textray.records import Grid, Image, Laterality
 
 RUN_SCHEMA = "textray.ground-run/1"
 
+_Mask = NDArray[np.bool_]
+
 
 @dataclass(frozen=True, kw_only=True)
 class GroundRow(Outcome):
@@ -77,9 +79,10 @@ class Grounding(Run[GroundRow]):
             laterality=[self._side(phrase) for phrase in phrases],
             sigma=self.plan.sigma,
         )
-        values = self._record(image, phrases, found, places, time.perf_counter() - start)
+        masks = [self._mask(one) for one in found]
+        values = self._record(image, phrases, found, masks, places, time.perf_counter() - start)
         self.prepare(folder)
-        outputs.write_together(places, self._writers(image, found, values))
+        outputs.write_together(places, self._writers(image, found, masks, values))
         for path in _listed(folder, name, earlier):  # of an earlier run with more phrases, or with masks
             if path not in places.values():
                 path.unlink(missing_ok=True)
@@ -150,23 +153,22 @@ class Grounding(Run[GroundRow]):
         }
         return {**files, "record": _record_path(folder, name)}
 
-    def _mask(self, found: Localization) -> NDArray[np.bool_] | None:
+    def _mask(self, found: Localization) -> _Mask | None:
         threshold = self.plan.threshold
         return None if threshold is None else np.asarray(normalise(found.map, self.plan.normalise) > threshold)
 
     def _writers(
-        self, image: Image, found: Sequence[Localization], values: Mapping[str, Any]
+        self, image: Image, found: Sequence[Localization], masks: Sequence[_Mask | None], values: Mapping[str, Any]
     ) -> dict[str, Callable[[Path], None]]:
         writers: dict[str, Callable[[Path], None]] = {"record": partial(write_json, obj=values)}
-        for number, one in enumerate(found, 1):
-            mask = self._mask(one)
+        for number, (one, mask) in enumerate(zip(found, masks, strict=True), 1):
             writers[f"map.{number}"] = partial(_write_map, values=one.map)
             writers[f"picture.{number}"] = partial(self._draw, image=image, found=one, mask=mask)
             if mask is not None:
                 writers[f"mask.{number}"] = partial(write_mask, mask=mask)
         return writers
 
-    def _draw(self, path: Path, *, image: Image, found: Localization, mask: NDArray[np.bool_] | None) -> None:
+    def _draw(self, path: Path, *, image: Image, found: Localization, mask: _Mask | None) -> None:
         plan = self.plan
         how = "the map stretched to [-1, 1]" if plan.normalise == "minmax" else "the cosine"
         rule = ""
@@ -179,6 +181,7 @@ class Grounding(Run[GroundRow]):
         image: Image,
         phrases: Sequence[Phrase],
         found: Sequence[Localization],
+        masks: Sequence[_Mask | None],
         places: Mapping[str, Path],
         seconds: float,
     ) -> dict[str, Any]:
@@ -186,8 +189,7 @@ class Grounding(Run[GroundRow]):
         if self.plan.threshold is None:
             told.add("W_UNCALIBRATED")  # no area is measured
         notices = [notice for notice in image.notices if notice.code not in told]
-        told_phrases = [self._describe(number, one, image.grid) for number, one in enumerate(found, 1)]
-        if any(phrase["mask"] is not None and not phrase["mask"]["pixels"] for phrase in told_phrases):
+        if any(mask is not None and not mask.any() for mask in masks):
             notices.append(phrase_notices.NOTHING_MARKED)
         used = self._settings()
         return {
@@ -201,7 +203,10 @@ class Grounding(Run[GroundRow]):
                 "film_sides_from": image.grid.sides_from,
                 "patients_left": _patients_left(image.grid),
             },
-            "phrases": told_phrases,
+            "phrases": [
+                self._describe(number, one, mask, image.grid)
+                for number, (one, mask) in enumerate(zip(found, masks, strict=True), 1)
+            ],
             "warnings": record.notice_rows([*notices, *(notice for one in found for notice in one.notices)]),
             "settings": used,
             "settings_sha256": record.digest(used),
@@ -209,10 +214,10 @@ class Grounding(Run[GroundRow]):
             "outputs": {kind: path.name for kind, path in places.items()},
         }
 
-    def _describe(self, number: int, found: Localization, grid: Grid) -> dict[str, Any]:
+    @staticmethod
+    def _describe(number: int, found: Localization, mask: _Mask | None, grid: Grid) -> dict[str, Any]:
         row, column = found.peak
         side = phrase_notices.side_of(found.peak, grid)
-        mask = self._mask(found)
         return {
             "number": number,
             "phrase": record.plain_text(found.phrase.phrase),

@@ -118,7 +118,7 @@ class Predictor:
             UsageError: If a report is to be written by a network that writes none.
         """
         if None in rows or self.SILENT in rows:
-            self._require_text("no text")
+            self._require_text(None)
         if self.WRITE in rows:
             self.check_free("generated")
         if len(rows) != len(pixels):
@@ -203,12 +203,7 @@ class Predictor:
             report = parse(text, laterality=side, grid=image.grid, strict=strict_text)
         row, denied = self.bank_row(report), False
         if row is None:
-            unknown = (
-                "words that are none of its captions"
-                if self.bundle.captions
-                else "words that name no zone with lesions"
-            )
-            self._require_text("no text" if text is None or is_blank(text) else unknown)
+            self._require_text(text)
             denied = ZoneState.ABSENT in report.zones.states  # nothing is written over what a person denies
             write = (text_free or self.bundle.text_free) == "generated" and not denied
             row = self.WRITE if write else self.SILENT
@@ -294,17 +289,21 @@ class Predictor:
             return self.preprocess.read(picture)
         return self.preprocess.from_array(picture)
 
-    def _require_text(self, came: str) -> None:
-        if self.bundle.needs_text:
-            raise InputError(
-                f"{self.bundle.name} cannot work without a report",
-                came=came,
-                expected="one of the captions that textray info lists"
-                if self.bundle.captions
-                else "words that name at least one zone with lesions",
-                do="Give --text or --texts, or name a model with --model that also works without",
-                code="E_NO_TEXT",
-            )
+    def _require_text(self, text: str | None) -> None:
+        """Refuse a picture whose text tells the network nothing, if it cannot work so."""
+        if not self.bundle.needs_text:
+            return
+        if self.bundle.captions:
+            came, expected = "words that are none of its captions", "one of the captions that textray info lists"
+        else:
+            came, expected = "words that name no zone with lesions", "words that name at least one zone with lesions"
+        raise InputError(
+            f"{self.bundle.name} cannot work without a report",
+            came="no text" if text is None or is_blank(text) else came,
+            expected=expected,
+            do="Give --text or --texts, or name a model with --model that also works without",
+            code="E_NO_TEXT",
+        )
 
     def _notices(self, report: Report) -> list[Notice]:
         if report.zones and self._bank is None:

@@ -10,7 +10,7 @@ from typing import Any
 from textray import __version__, registry
 from textray.inference.grounding_cases import CONTROLS, FLOORS
 from textray.inference.grounding_cases import Row as Asked
-from textray.reproduce.compare import Answer, mean_and_range
+from textray.reproduce.compare import RULE, Answer, mean_and_range
 from textray.reproduce.grounding_compare import STATISTICS, against, between
 from textray.reproduce.page import commit_of, listed, markdown_row, size_of, state_words
 from textray.reproduce.plan import Budget, Table
@@ -180,8 +180,7 @@ def _mean_cell(scores: Sequence[Mapping[str, float | None]]) -> str:
 def _answers(table: Table, kind: str, entries: Sequence[Entry]) -> list[str]:
     done = [entry for entry in entries if kind in _scores(entry)]
     lines = ["Differences with the 95 % interval over patients, both on the same phrases and draws, all seeds"]
-    lines += ["together. Better or worse is said only where the interval leaves 0 out and every seed agrees."]
-    lines += ["The interval tells what other patients would change, not what another training would.", ""]
+    lines += [f"{RULE}.", ""]
     lines += markdown_row(["question", "range", "`iou`", "answer", "`dice`", "answer", "each seed (`dice`)"])
     lines += markdown_row(["---", "---", "---:", "---", "---:", "---", "---:"])
     ranges = _ranges(done, kind)

@@ -10,7 +10,7 @@ from typing import Any
 
 from textray import __version__, registry
 from textray.metrics.segmentation import check_protocol
-from textray.reproduce.compare import compare, mean_and_range
+from textray.reproduce.compare import RULE, compare, mean_and_range
 from textray.reproduce.plan import Budget, Row, Table
 from textray.reproduce.printed import Protocol
 from textray.reproduce.runner import Entry, State
@@ -223,8 +223,7 @@ def _answers(table: Table, data: str, entries: Sequence[Entry], title: str) -> l
     lines = ["", f"### Questions: {title}", ""]
     lines += [
         "Differences in points of Dice with the 95 % interval over patients, both rows on the same draws, all seeds",
-        "together. Better or worse is said only where the interval leaves 0 out and every seed agrees.",
-        "The interval tells what other patients would change, not what another training would:",
+        f"{RULE}:",
         _spread(entries),
         "",
     ]
