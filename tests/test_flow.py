@@ -12,11 +12,13 @@ from PIL import Image as PILImage
 from textray.data.base import Sample
 from textray.data.phantom import Phantom
 from textray.data.text_modes import TextMode, mode_texts
+from textray.data.unlabelled import unlabelled_samples
 from textray.inference.bundle import Bundle
 from textray.inference.cases import segment
 from textray.inference.predictor import Predictor
 from textray.io.write import FOUND
-from textray.records import Zones
+from textray.records import ZONE_NAMES, Laterality, Zones
+from textray.registry import dataset
 
 LEFT, RIGHT = "left lower", "right lower"
 
@@ -125,6 +127,32 @@ def test_a_table_brings_its_own_convention_to_a_mirrored_film(cli, tiny_bundle, 
     assert cli("segment", *films, *args).code == 0
     found = {n: json.loads((tmp_path / f"out/{n}.json").read_bytes())["text"]["zones"] for n in ("a", "b", "c")}
     assert found["a"][RIGHT] == found["b"][LEFT] == found["c"][LEFT] == "present"
+
+
+@pytest.mark.parametrize(
+    ("film", "laterality", "half"),
+    [
+        ("png", "patient", RIGHT),
+        ("png", "viewer", LEFT),
+        ("dicom L/F", "patient", RIGHT),
+        ("dicom R/F", "patient", LEFT),
+        ("dicom R/F", "viewer", LEFT),
+        ("dicom untagged", "patient", RIGHT),
+    ],
+)
+def test_words_about_pictures_without_masks_are_learnt_for_the_half_that_they_mean(tmp_path, film, laterality, half):
+    name, orientation = FILMS[film]
+    folder = tmp_path / "films"
+    folder.mkdir()
+    if name.endswith("png"):
+        PILImage.fromarray(levels()).save(folder / name)
+    else:
+        write_dicom(folder / name, orientation)
+    (tmp_path / "t.csv").write_text("image,text\nfilm,left base\n")
+    (sample,) = unlabelled_samples(
+        folder, dataset("phantom"), texts=tmp_path / "t.csv", laterality=Laterality(laterality)
+    )
+    assert [zone for zone, present in zip(ZONE_NAMES, sample.report.zones.present, strict=True) if present] == [half]
 
 
 @pytest.fixture

@@ -149,6 +149,11 @@ class Zones:
         return tuple(s is ZoneState.PRESENT for s in self.states)
 
     @property
+    def mentioned(self) -> bool:
+        """True where something is said of a zone, if only that it is not infected."""
+        return any(s is not ZoneState.UNMENTIONED for s in self.states)
+
+    @property
     def index(self) -> int:
         """Row in the text bank: bit ``i`` set where zone ``i`` is present; 0 is "no infection."."""
         return sum(1 << i for i, p in enumerate(self.present) if p)

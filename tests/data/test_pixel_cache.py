@@ -236,5 +236,37 @@ def test_images_without_masks(samples: list[Sample], tmp_path: Path) -> None:
     assert cache.image(0).shape == SIZE.size
     with pytest.raises(IndexError):
         cache.mask(0)
-    with pytest.raises(DataError, match="some images have masks"):
-        PixelCache([samples[0], bare[1]], SIZE, tmp_path / "c")
+
+
+def test_some_images_have_masks_and_some_none(samples: list[Sample], tmp_path: Path) -> None:
+    mixed = [samples[0], SimpleNamespace(image_path=samples[1].image_path, mask_path=None), samples[2]]
+    cache, whole = PixelCache(mixed, SIZE, tmp_path / "c"), PixelCache(samples, SIZE, tmp_path / "c")
+    for index in range(3):
+        np.testing.assert_array_equal(cache.image(index), whole.image(index))
+    for index in (0, 2):
+        np.testing.assert_array_equal(cache.mask(index), whole.mask(index))
+    for held in (cache, pickle.loads(pickle.dumps(cache)), PixelCache(mixed, SIZE, tmp_path / "c")):
+        with pytest.raises(IndexError, match="no mask"):
+            held.mask(1)
+
+
+def test_the_same_files_as_images_or_as_masks_are_not_mixed_up(samples: list[Sample], tmp_path: Path) -> None:
+    """Two lists name the same three files in the same order; what is a mask in one is an image in the other."""
+    first, second, third = (sample.image_path for sample in samples[:3])
+    picture = SimpleNamespace
+    one = [picture(image_path=first, mask_path=second), picture(image_path=third, mask_path=None)]
+    two = [picture(image_path=first, mask_path=None), picture(image_path=second, mask_path=third)]
+    for path in (second, third):
+        Image.fromarray((np.arange(480).reshape(24, 20) // 240 * 255).astype(np.uint8)).save(path)
+    assert PixelCache(one, SIZE, tmp_path / "c").mask(0).any()
+    assert PixelCache(two, SIZE, tmp_path / "c").mask(1).any()
+
+
+def test_every_file_that_is_refused_is_named(samples: list[Sample], tmp_path: Path) -> None:
+    for index in (3, 5):
+        samples[index].image_path.write_bytes(b"nothing")
+    with pytest.raises(DataError, match="2 files cannot be learnt from") as caught:
+        PixelCache(samples, SIZE, tmp_path / "c")
+    assert samples[3].image_path.name in str(caught.value)
+    assert samples[5].image_path.name in str(caught.value)
+    assert list((tmp_path / "c" / "pixels").iterdir()) == []

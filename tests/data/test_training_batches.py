@@ -12,7 +12,8 @@ import torch
 from textray.augment import Augment
 from textray.data.base import open_reader
 from textray.data.batch import EpochSampler, collate
-from textray.data.module import SegmentationData, SegmentationSet
+from textray.data.module import SegmentationData
+from textray.data.segmentation_set import SegmentationSet
 from textray.geometry import Geometry
 from textray.preprocess import Preprocess
 from textray.records import Report, Zones

@@ -74,6 +74,23 @@ def test_a_card_tells_how_many_masks_were_seen():
     assert "Masks:" not in card("weights", some, 1, "", [])
 
 
+def test_a_card_tells_of_pictures_that_have_no_masks():
+    plain, more = facts(), facts()
+    own = plain["data"]["images"]["fit"]
+    more["data"]["images"] = plain["data"]["images"] | {"fit": own + 1200}
+    more["data"]["labelled"] = {"images": own}
+    more["data"]["unlabelled"] = {"images": 1200, "with_text": 1000, "laterality": "patient"}
+    text = card("weights", more, 1, "", [])
+    assert f", {own:,} images to learn from" in text
+    assert (
+        "own: 1,200, taught by pseudo-labels; 1,000 with a report (sides in it: patient, unless its table said)."
+        in text
+    )
+    assert "Masks:" not in text  # all of the data set's
+    more["data"]["captions"] = ["Nuclei."]
+    assert "1,000 with a report." in card("weights", more, 1, "", [])
+
+
 def test_a_card_tells_of_a_training_before_and_of_a_mean():
     text = card("weights", facts() | {"started": False}, 1, "", [])
     assert "earlier training" not in text

@@ -3,8 +3,8 @@ import os
 import pytest
 
 from textray.errors import OutputError, UsageError
-from textray.inference import outputs
 from textray.inference.inputs import collect
+from textray.io.names import mark, stem
 
 
 def touch(root, *names):
@@ -51,8 +51,8 @@ def test_clashing_names_part_by_a_mark(tmp_path):
     items, _ = collect([tmp_path / "in", tmp_path / "other"], tmp_path / "out")
     found = names(items)
     assert found[0] == "a"
-    assert found[1] == f"a-{outputs.mark(tmp_path / 'in/a.png')}"
-    assert found[2] == f"A-{outputs.mark(tmp_path / 'other/A.PNG')}"
+    assert found[1] == f"a-{mark(tmp_path / 'in/a.png')}"
+    assert found[2] == f"A-{mark(tmp_path / 'other/A.PNG')}"
 
 
 def test_a_picture_called_run_leaves_the_summary_its_name(tmp_path):
@@ -111,15 +111,15 @@ def test_inputs_that_hold_nothing_are_usage_errors(tmp_path, given):
     ],
 )
 def test_names_of_results_follow_the_file(name, expected):
-    assert outputs.stem(name) == expected
+    assert stem(name) == expected
 
 
 @pytest.mark.parametrize(
     "name", ["a\nb.png", "-rf.png", "é" * 126 + ".png", "a\x1b[31m.png", ".png", "a\udcff.png", "a?.png"]
 )
 def test_odd_names_become_safe_ones_that_differ(name):
-    stem = outputs.stem(name)
-    assert stem.isprintable()
-    assert not stem.startswith("-")
-    assert len(stem.encode()) + len(".overlay.png") <= 255
-    assert stem != outputs.stem(name.replace(".png", "_.png"))
+    safe = stem(name)
+    assert safe.isprintable()
+    assert not safe.startswith("-")
+    assert len(safe.encode()) + len(".overlay.png") <= 255
+    assert safe != stem(name.replace(".png", "_.png"))

@@ -10,8 +10,8 @@ import pydicom
 import pytest
 from pydicom import dcmread
 
-from textray.errors import TextRayError
-from textray.io.dicom import read_dicom
+from textray.errors import InputError, TextRayError
+from textray.io.dicom import read_dicom, read_dicom_grid
 from textray.io.read import read
 
 FULL = {"WindowCenter": 2048, "WindowWidth": 4096}  # shows 0..4095 as it is
@@ -92,8 +92,20 @@ def test_without_a_positive_pixel_spacing_a_film_is_uncalibrated(levels, dicom, 
 def test_sides(levels, dicom, tags, orientation, mirrored, notices):
     image = read_dicom(dicom(levels, **tags))
     assert image.grid.orientation == orientation
+    header = read_dicom_grid(dicom(levels, **tags))  # without the pixels
+    assert (header.shape, header.orientation) == (image.grid.shape, orientation)
     assert image.grid.mirrored is mirrored
     assert codes(image) == notices
+
+
+def test_a_header_without_a_picture_is_refused(dicom, levels):
+    for tags in ({"Rows": None}, {"Columns": 0}):
+        with pytest.raises(InputError) as caught:
+            read_dicom_grid(dicom(levels, **tags))
+        assert caught.value.code == "W_NOT_IMAGE"
+    with pytest.raises(InputError) as caught:
+        read_dicom_grid(dicom(levels, syntax="deflated"))
+    assert caught.value.code == "E_DECODER"
 
 
 def colour_tags(photometric="RGB"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image as PILImage
 from torch import nn
 
 pytest.importorskip("lightning")
@@ -17,10 +18,11 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from textray.augment import Augment
 from textray.data.batch import collate
 from textray.data.module import SegmentationData
+from textray.data.phantom import draw
 from textray.errors import UsageError
 from textray.models.base import Network, Output
 from textray.models.baselines.unet import UNet, UNetConfig
-from textray.text.report import parse_caption
+from textray.text.report import parse_caption, sentence
 from textray.training.checkpoints import last_checkpoint
 from textray.training.pseudo_labels import PseudoLabels
 from textray.training.semi import SemiSupervisedTask
@@ -274,6 +276,84 @@ def test_schematic_masks_and_reports_that_are_missing(place, teacher, tmp_path):
     silent = Watch()
     fit(semi(teacher, lv_bank="schematic"), tmp_path / "silent", 1, [silent], augment="none", report_dropout=1.0)
     assert "train/lv" not in silent.logged[0]
+
+
+@pytest.fixture
+def films(tmp_path):
+    """Five pictures whose masks nobody has drawn, and a table with reports of four of them."""
+    folder, rows = tmp_path / "films", ["image,text"]
+    folder.mkdir()
+    for number in range(5):
+        pixels, _, zones = draw(1000 + number, (48, 40))
+        PILImage.fromarray(np.rint(pixels * 255).astype(np.uint8)).save(folder / f"{number}.png")
+        rows.append(f'{number},"{sentence(zones)}"' if number else "")
+    (tmp_path / "reports.csv").write_text("\n".join(rows))
+    return {
+        "unlabelled": str(folder),
+        "unlabelled_texts": str(tmp_path / "reports.csv"),
+        "unlabelled_laterality": "viewer",
+        "labelled_fraction": 1.0,
+    }
+
+
+def test_pictures_that_have_no_masks_are_learnt_from(place, teacher, films, tmp_path, caplog):
+    watch = Watch()
+    trainer = fit(semi(teacher), tmp_path / "run", 2, [watch], augment="light", **films)
+    task, count = trainer.lightning_module, len(trainer.datamodule.sets["fit"])
+    assert (count, len(task._rows)) == (12 + 5, 5)
+    assert np.abs(stored(tmp_path / "run", 2, 5) - stored(tmp_path / "run", 1, 5)).max() > 0
+    seen = {name for batch in watch.batches for name in batch["image_id"]}
+    assert {f"{number}.png" for number in range(5)} <= seen
+    for batch in watch.batches:
+        assert batch["mask"][~batch["labelled"]].isnan().all()
+        assert not batch["mask"][batch["labelled"]].isnan().any()
+    assert "pseudo/dice_teacher" in watch.logged[0]
+    assert "pseudo/dice_truth" not in watch.logged[0]  # nothing is known of it
+    kept = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["textray"]["data"]
+    assert kept["unlabelled"] == {"images": 5, "with_text": 4, "laterality": "viewer"}
+    assert kept["labelled"]["images"] == kept["images"]["fit"] - 5
+    assert "W_TEACHER" in caplog.text  # this teacher saw fewer masks
+
+    fit(semi(teacher, epi=False), tmp_path / "still", 1, augment="strong", **films)
+    first, plain = stored(tmp_path / "still", 0, 5), task.fit_set.plain()
+    network = Shift()
+    network.load_state_dict({n.removeprefix("network."): v for n, v in weights(place / "teacher").items()})
+    network.eval()
+    for index, row in task._rows.items():
+        batch = collate([plain[0, index]])
+        assert (batch["text"] == [None]) == (batch["image_id"] == ["0.png"])
+        with torch.no_grad():
+            expected = torch.sigmoid(network(batch["image"], *task.encoder(batch["text"])).logits)[0, 0]
+        np.testing.assert_allclose(first[row], expected, atol=2e-5)
+
+
+def test_pictures_without_masks_beside_hidden_masks(teacher, films, tmp_path):
+    """The truth that is looked at is that of the hidden masks; other pictures in the folder are another training."""
+    settings = films | {"labelled_fraction": 0.4}
+    watch = Watch()
+    trainer = fit(semi(teacher), tmp_path / "run", 1, [watch], **settings)
+    assert len(trainer.lightning_module._rows) == semi_count() + 5
+    fit_set = trainer.datamodule.sets["fit"]
+    labels = stored(tmp_path / "run", 1, semi_count() + 5) >= 0.5
+    drawn = [(labels[row], fit_set.truth(index)) for index, row in trainer.lightning_module._rows.items()]
+    common = sum((label & mask).sum() for label, mask in drawn if mask is not None)
+    both = sum(label.sum() + mask.sum() for label, mask in drawn if mask is not None)
+    assert sum(mask is None for _, mask in drawn) == 5
+    assert watch.logged[0]["pseudo/dice_truth"] == pytest.approx(2 * common / both if both else 1.0)
+    (Path(films["unlabelled"]) / "4.png").rename(tmp_path / "4.png")
+    with pytest.raises(UsageError, match="labels are of other images"):
+        fit(semi(teacher), tmp_path / "run", 2, **settings)
+
+
+def test_who_cannot_learn_from_pictures_without_masks(teacher, films, tmp_path):
+    with pytest.raises(UsageError, match=r"does not learn from pictures without masks.*semi_supervised"):
+        fit(supervised(), tmp_path / "a", **films)
+    with pytest.raises(UsageError, match="reports without pictures"):
+        fit(semi(teacher), tmp_path / "b", unlabelled_texts=films["unlabelled_texts"])
+    telling = semi(teacher)
+    telling.zone_weight = 0.5
+    with pytest.raises(UsageError, match=r"zones cannot be learnt.*1 such pictures"):
+        fit(telling, tmp_path / "c", **films)
 
 
 class Constant(Network):

@@ -67,8 +67,8 @@ def segment(
     What an earlier run finished is skipped. A file that is refused is listed with its reason, and the rest goes on.
     Exit codes: 0 done, 1 crash, 2 usage, 3 some files refused.
     """
+    from textray.data.texts import TextTable
     from textray.inference.plan import plan
-    from textray.inference.texts import TextTable
     from textray.records import Laterality
 
     if text is not None and texts is not None:
@@ -125,7 +125,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Show what is understood of a report: zones, the sentence that the network is given, and unused words."""
-    from textray.inference.record import plain_text
+    from textray.io.names import plain_text
     from textray.records import ZONE_NAMES
     from textray.text.report import parse, sentence, write
 

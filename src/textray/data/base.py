@@ -9,8 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from textray import registry
 from textray.errors import DataError, InputError, UsageError
+from textray.io.read import read_mask
 from textray.records import Report
 
 Split = Literal["train", "val", "test", "inner", "fit"]
@@ -32,7 +36,7 @@ class Sample:
     Attributes:
         image_id: Name of the image without its extension; unique within a data set.
         image_path: The image.
-        mask_path: The lesion mask on the same pixel grid.
+        mask_path: The lesion mask on the same pixel grid, ``None`` where nobody has drawn one.
         report: What is written about the image; ``report.text`` is ``None`` where there are no words.
         patient_id: Pseudonym of the patient, ``None`` where the data set does not tell.
         split: The split it was asked for under.
@@ -40,7 +44,7 @@ class Sample:
 
     image_id: str
     image_path: Path
-    mask_path: Path
+    mask_path: Path | None
     report: Report
     patient_id: str | None
     split: Split
@@ -49,6 +53,17 @@ class Sample:
     def group(self) -> str:
         """What a bootstrap draws: the patient, or the image itself where the patient is not known."""
         return self.patient_id or self.image_id
+
+    def read_mask(self) -> NDArray[np.bool_]:
+        """Read the lesion mask, ``(H, W)`` bool.
+
+        Raises:
+            DataError: If there is none.
+            InputError: If the file cannot be read.
+        """
+        if self.mask_path is None:
+            raise DataError(f"{self.image_id} has no mask", expected="an image whose lesions have been drawn")
+        return naming(self.mask_path, read_mask)
 
 
 class Reader(Protocol):

@@ -24,8 +24,8 @@ import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from textray.data.base import naming
-from textray.errors import DataError, DiskError, OutputError
+from textray.data.base import name_some, naming
+from textray.errors import DataError, DiskError, InputError, OutputError
 from textray.io.read import read_mask
 from textray.preprocess import Preprocess
 
@@ -86,22 +86,22 @@ class PixelCache:
     processes: the maps are opened anew there.
 
     Args:
-        samples: What to hold, in this order. No masks are held where none has one.
+        samples: What to hold, in this order. Where none has a mask, no masks are held.
         preprocess: Its ``resize`` and ``resize_mask`` are applied; normalisation is not.
         folder: Where to keep it; by default `cache_folder`.
 
     Raises:
-        DataError: If a mask has another size than its image, or some have masks and some don't.
-        InputError: If a file cannot be read, or is in colour where ``preprocess`` is not, or the other way round.
+        DataError: If a mask has another size than its image.
+        InputError: If files cannot be read, or are in colour where ``preprocess`` is not, or the other way round; all
+            of them are looked at, and the first ones named.
         OutputError: If the folder cannot be written to.
         DiskError: If the disk is full.
     """
 
     def __init__(self, samples: Sequence[Pictured], preprocess: Preprocess, folder: str | Path | None = None) -> None:
         self.size, self.colour = preprocess.size, preprocess.colour
-        self._count, self._masked = len(samples), sum(sample.mask_path is not None for sample in samples)
-        if self._masked not in (0, self._count):
-            raise DataError("some images have masks and some don't", came=f"{self._masked} of {self._count} masks")
+        self._drawn = [sample.mask_path is not None for sample in samples]
+        self._count, self._masked = len(samples), len(samples) if any(self._drawn) else 0
         base = (cache_folder() if folder is None else Path(folder)) / "pixels"
         try:
             base.mkdir(parents=True, exist_ok=True)
@@ -112,6 +112,8 @@ class PixelCache:
                 do=f"Set {ENVIRONMENT} to another folder.",
             ) from error
         settings = _settings_digest(preprocess)
+        if 0 < sum(self._drawn) < self._count:  # which files are masks, else told by their places
+            settings += "".join("01"[drawn] for drawn in self._drawn)
         seen = base / f"{_stat_digest(samples, settings)}.seen"
         content = _read_text(seen)
         if content is None or not self._complete(base / content):
@@ -144,7 +146,9 @@ class PixelCache:
         return pixels
 
     def mask(self, index: int) -> NDArray[np.bool_]:
-        """Lesion mask of a sample: ``(h, w)`` bool; an `IndexError` where there are none."""
+        """Lesion mask of a sample: ``(h, w)`` bool; an `IndexError` where nobody has drawn one."""
+        if not self._drawn[index]:
+            raise IndexError(f"sample {index} has no mask")
         height, width = self.size
         return np.unpackbits(self._masks[index], count=height * width).reshape(height, width).view(np.bool_)
 
@@ -181,8 +185,13 @@ class PixelCache:
         try:
             part.mkdir()
             with (part / "pixels.u16").open("wb") as pixels, (part / "masks.bits").open("wb") as masks:
+                refused: list[InputError] = []
                 for sample in samples:
-                    _append(sample, preprocess, pixels, masks)
+                    try:
+                        self._append(sample, preprocess, pixels, masks)
+                    except InputError as error:
+                        refused.append(error)
+                _refuse(refused)
                 for stream in (pixels, masks):
                     stream.flush()
                     os.fsync(stream.fileno())
@@ -199,6 +208,23 @@ class PixelCache:
             shutil.rmtree(part, ignore_errors=True)
         log.info("decoded %d samples into %s in %.1f s", len(samples), target, time.monotonic() - started)
 
+    def _append(self, sample: Pictured, preprocess: Preprocess, pixels: BinaryIO, masks: BinaryIO) -> None:
+        image = naming(sample.image_path, preprocess.read)
+        if sample.mask_path is not None:
+            mask = naming(sample.mask_path, read_mask)
+            if mask.shape != image.grid.shape:
+                raise DataError(
+                    f"{sample.mask_path.name} and its image differ in size",
+                    came=f"mask {mask.shape}, image {image.grid.shape}",
+                    expected="one pixel grid; nothing is resized silently",
+                    do='Find all such masks with "textray data check".',
+                )
+            masks.write(np.packbits(preprocess.resize_mask(mask)).tobytes())
+        elif self._masked:
+            masks.write(bytes(self._shapes[1][1]))  # keeps its place; `mask` never reads it
+        resized = np.rint(np.clip(preprocess.resize(image.pixels), 0.0, 1.0) * _FULL).astype("<u2")
+        pixels.write(resized.tobytes())
+
     def _put_in_place(self, part: Path, target: Path) -> None:
         if target.exists() and not self._complete(target):
             log.warning("the cache %s is damaged and is built again", target)
@@ -211,20 +237,17 @@ class PixelCache:
                 raise
 
 
-def _append(sample: Pictured, preprocess: Preprocess, pixels: BinaryIO, masks: BinaryIO) -> None:
-    image = naming(sample.image_path, preprocess.read)
-    if sample.mask_path is not None:
-        mask = naming(sample.mask_path, read_mask)
-        if mask.shape != image.grid.shape:
-            raise DataError(
-                f"{sample.mask_path.name} and its image differ in size",
-                came=f"mask {mask.shape}, image {image.grid.shape}",
-                expected="one pixel grid; nothing is resized silently",
-                do='Find all such masks with "textray data check".',
-            )
-        masks.write(np.packbits(preprocess.resize_mask(mask)).tobytes())
-    resized = np.rint(np.clip(preprocess.resize(image.pixels), 0.0, 1.0) * _FULL).astype("<u2")
-    pixels.write(resized.tobytes())
+def _refuse(refused: Sequence[InputError]) -> None:
+    """Raise what was found; of several files one error that names the first of them."""
+    if len(refused) == 1:
+        raise refused[0]
+    if refused:
+        raise DataError(
+            f"{len(refused)} files cannot be learnt from",
+            came=name_some([error.what for error in refused]),
+            expected="pictures, and masks of their size",
+            do="Mend them, or take them out of the folder",
+        )
 
 
 def _settings_digest(preprocess: Preprocess) -> str:

@@ -6,140 +6,23 @@ depends on seed, epoch and sample only, so a resumed training sees the very batc
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from copy import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
 
-import numpy as np
-import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from textray.augment import Augment, Preset
-from textray.data.base import CaptionPolicy, FreeCaptions, Sample, Split, fingerprint, open_reader
-from textray.data.batch import EpochSampler, Item, Key, collate
-from textray.data.cache import PixelCache
+from textray.data.base import CaptionPolicy, FreeCaptions, Reader, Sample, Split, fingerprint, open_reader
+from textray.data.batch import EpochSampler, Item, collate
 from textray.data.fractions import keep_share
-from textray.data.withhold import withhold, withhold_label
+from textray.data.segmentation_set import SegmentationSet
+from textray.data.unlabelled import unlabelled_samples
 from textray.errors import ShapeError, UsageError
 from textray.preprocess import Interpolation, Normalise, Preprocess
-from textray.records import Report, Zones
+from textray.records import Laterality, Zones
 from textray.registry import dataset
-from textray.text.report import sentence
-
-
-class SegmentationSet(Dataset[Item]):
-    """Samples with their pixels, changed and normalised.
-
-    Args:
-        samples: The samples.
-        preprocess: Size and normalisation.
-        augment: Changes to image, mask and report.
-        report_dropout: Share of samples that lose their report.
-        report_partial: Share of samples whose report names only some of its zones; samples without a mask keep theirs
-            whole.
-        report_withheld: Share of samples, of those with two zones or more, that are told of some of their zones only,
-            and are to find only what lies there: the words decide, not the pixels alone. See
-            `textray.data.withhold`. A pair is the share in the first and in the last of ``epochs``, linear between.
-        epochs: Epochs of the training.
-        seed: Of everything random.
-        labelled: Samples whose masks may be seen, by their names; ``None``: all. The masks of the others are not read.
-        cache: Folder of the pixel cache, ``None`` for the user's.
-    """
-
-    def __init__(
-        self,
-        samples: list[Sample],
-        preprocess: Preprocess,
-        *,
-        augment: Augment,
-        report_dropout: float = 0.0,
-        report_partial: float = 0.0,
-        report_withheld: float | tuple[float, float] = 0.0,
-        epochs: int = 1,
-        seed: int = 0,
-        labelled: Collection[str] | None = None,
-        cache: Path | None = None,
-    ) -> None:
-        pair = report_withheld if isinstance(report_withheld, tuple) else (report_withheld, report_withheld)
-        self.report_withheld, self.epochs, self.whole_zones = pair, epochs, False
-        self.samples, self.preprocess, self.augment = samples, preprocess, augment
-        self.report_dropout, self.report_partial, self.seed = report_dropout, report_partial, seed
-        self.pixels = PixelCache(samples, preprocess, folder=cache)
-        self.labelled = [labelled is None or sample.image_id in labelled for sample in samples]
-        self.labels: Sequence[Zones] | None = None  # one for each sample; None takes the reports' zones
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, key: Key) -> Item:
-        epoch, index = key
-        rng = np.random.default_rng((self.seed, epoch, index))
-        sample = self.samples[index]
-        labelled, report, certain = self.labelled[index], sample.report, False
-        mask = self.pixels.mask(index) if labelled else np.zeros(self.pixels.size, np.bool_)
-        own = np.random.default_rng((self.seed, epoch, index, 1))  # its own, so that it changes no other draw
-        told = withhold(mask, report, own) if labelled and own.random() < self._withheld(epoch) else None
-        if told is not None:
-            (mask, report), certain = told, True  # without its words the cut mask would be a lie
-        before = report
-        pixels, mask, report, way = self.augment.traced(self.pixels.image(index), mask, before, rng)
-        target = np.where(labelled, mask, np.float32(np.nan))
-        label = sample.report.zones if self.labels is None else self.labels[index]
-        if not self.whole_zones:
-            label = withhold_label(label, sample.report.zones, before.zones)
-        zones = label if report is before else label.mirror()  # only a flip makes a new report
-        return Item(
-            image=torch.from_numpy(self.preprocess.normalise_pixels(pixels)),
-            mask=torch.from_numpy(np.ascontiguousarray(target, dtype=np.float32))[None],
-            zones=torch.tensor(zones.present, dtype=torch.float32),
-            text=report.text if certain else self._words(report, rng, whole=not labelled),
-            image_id=sample.image_id,
-            index=index,
-            labelled=labelled,
-            geometry=way,
-        )
-
-    @property
-    def without_text(self) -> int:
-        """Number of samples that come without a text, whatever is dropped: no caption, or one that names no zone."""
-        return sum(not self.whole_text(index) for index in range(len(self)))
-
-    def whole_text(self, index: int) -> str | None:
-        """What the network is told of a sample whose report is left whole; the picture is not looked at."""
-        return _told(self.samples[index].report)
-
-    def plain(self) -> SegmentationSet:
-        """The same samples as they are: not augmented, with their whole reports."""
-        same = copy(self)
-        same.augment, same.report_dropout, same.report_partial = Augment.preset("none"), 0.0, 0.0
-        same.report_withheld = (0.0, 0.0)
-        return same
-
-    def _withheld(self, epoch: int) -> float:
-        """Share of samples from which zones are withheld in an epoch."""
-        first, last = self.report_withheld
-        return first + (last - first) * min(epoch / max(self.epochs - 1, 1), 1.0)
-
-    def _words(self, report: Report, rng: np.random.Generator, *, whole: bool = False) -> str | None:
-        """The words that the network is given, or none.
-
-        ``whole``: the words of all zones or none, since a pseudo-label knows no shortened report.
-        """
-        draw, told = rng.random(), _told(report)
-        if told is None or draw < self.report_dropout:
-            return None
-        named = np.flatnonzero(report.zones.present)
-        if not whole and draw < self.report_dropout + self.report_partial and len(named) > 1:
-            kept = rng.choice(named, size=rng.integers(1, len(named)), replace=False)
-            return sentence(Zones.from_present(zone in kept for zone in range(6)))
-        return told
-
-
-def _told(report: Report) -> str | None:
-    """A free caption as it stands, else the sentence of the zones, as in use; "no infection." is none in use."""
-    return report.text if report.free else sentence(report.zones) if report.zones else None
 
 
 class SegmentationData(LightningDataModule):
@@ -176,6 +59,10 @@ class SegmentationData(LightningDataModule):
             patients at a time. A task that learns from images without masks (``learns_unlabelled``) is given the
             others too, without theirs; any other task never sees them.
         fraction_seed: Chooses the patients of both shares; smaller shares of one seed lie in larger ones.
+        unlabelled: Folder of pictures whose masks nobody has drawn, to be learnt from beside those of ``fit``; for a
+            task that learns from such. See `textray.data.unlabelled`.
+        unlabelled_texts: Table ``image,text[,laterality]`` with their reports; the others come without.
+        unlabelled_laterality: Whose left and right these reports mean, where the table does not say.
         workers: Processes that prepare batches.
         seed: Of order and augmentation.
         cache: Folder of the pixel cache, ``None`` for the user's.
@@ -205,6 +92,9 @@ class SegmentationData(LightningDataModule):
         train_fraction: float = 1.0,
         labelled_fraction: float = 1.0,
         fraction_seed: int = 0,
+        unlabelled: str | None = None,
+        unlabelled_texts: str | None = None,
+        unlabelled_laterality: Literal["viewer", "patient", "unknown"] = "patient",
         workers: int = 1,
         seed: int = 0,
         cache: str | None = None,
@@ -215,6 +105,8 @@ class SegmentationData(LightningDataModule):
         self.root, self.captions, self.split_by, self.limit = root, captions, split_by, limit
         self.train_fraction, self.fraction_seed = train_fraction, fraction_seed
         self.labelled_fraction = labelled_fraction
+        self.unlabelled, self.unlabelled_texts = unlabelled, unlabelled_texts
+        self.unlabelled_laterality = Laterality(unlabelled_laterality)
         self.preprocess = Preprocess(
             size=size,
             normalise=normalise,
@@ -254,6 +146,9 @@ class SegmentationData(LightningDataModule):
         reader = open_reader(self.row.name, self.root, captions=self.captions, split_by=self.split_by)
         if self.row.captions == "free":
             self.known_captions = cast(FreeCaptions, reader).captions()
+        task = self.trainer.lightning_module if self.trainer is not None else None
+        learns_unlabelled = getattr(task, "learns_unlabelled", False)
+        others = self._others(reader, learns_unlabelled)
         splits: tuple[Split, ...] = ("fit", "inner")
         for split in splits:
             learning, samples = split == "fit", reader.samples(split)
@@ -261,11 +156,10 @@ class SegmentationData(LightningDataModule):
                 samples = keep_share(samples, self.train_fraction, seed=self.fraction_seed)
             samples = samples[: self.limit]
             labelled = keep_share(samples, self.labelled_fraction, seed=self.fraction_seed) if learning else samples
-            task = self.trainer.lightning_module if self.trainer is not None else None
-            if not getattr(task, "learns_unlabelled", False):
+            if not learns_unlabelled:
                 samples = labelled
             self.sets[split] = SegmentationSet(
-                samples,
+                [*samples, *others] if learning else samples,
                 self.preprocess,
                 augment=self.augment if learning else Augment.preset("none"),
                 report_dropout=self.report_dropout if learning else 0.0,
@@ -276,6 +170,29 @@ class SegmentationData(LightningDataModule):
                 labelled={sample.image_id for sample in labelled},
                 cache=self.cache,
             )
+
+    def _others(self, reader: Reader, learns_unlabelled: bool) -> list[Sample]:
+        """Pictures without masks from a folder of their own."""
+        if self.unlabelled is None:
+            if self.unlabelled_texts is not None:
+                raise UsageError("reports without pictures", came=self.unlabelled_texts, expected="data.unlabelled")
+            return []
+        if not learns_unlabelled:
+            raise UsageError(
+                "this task does not learn from pictures without masks",
+                came=f"data.unlabelled {self.unlabelled}",
+                expected="task: semi_supervised",
+                do="Train the teacher without data.unlabelled, and what it teaches with it",
+            )
+        return unlabelled_samples(
+            self.unlabelled,
+            self.row,
+            texts=self.unlabelled_texts,
+            laterality=self.unlabelled_laterality,
+            captions=self.known_captions,
+            colour=self.preprocess.colour,
+            known=reader,
+        )[: self.limit]
 
     def set_labels(self, split: str, zones: Sequence[Zones]) -> None:
         """Give the samples of a split other zones to learn from than their reports'.
@@ -338,7 +255,14 @@ class SegmentationData(LightningDataModule):
             "groups": {split: len({s.group for s in data.samples}) for split, data in self.sets.items()},
             "ids_sha256": {split: fingerprint(s.image_id for s in data.samples) for split, data in self.sets.items()},
             "labelled": self._describe_labelled(),
+            **({} if self.unlabelled is None else {"unlabelled": self._describe_unlabelled()}),
         }
+
+    def _describe_unlabelled(self) -> dict[str, Any]:
+        """Those of ``fit`` whose masks nobody has drawn."""
+        found = [sample for sample in self.sets["fit"].samples if sample.mask_path is None] if self.sets else []
+        told = sum(bool(sample.report.zones) or sample.report.free for sample in found)
+        return {"images": len(found), "with_text": told, "laterality": str(self.unlabelled_laterality)}
 
     def _describe_labelled(self) -> dict[str, Any]:
         """Those of ``fit`` whose masks may be seen."""

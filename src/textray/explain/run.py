@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from textray import __version__
+from textray.data.texts import Words
 from textray.errors import DiskError, InputError, OutputError, TextRayError
 from textray.explain import subject
 from textray.explain.explanation import Explainer
@@ -18,7 +19,7 @@ from textray.inference.inputs import Item
 from textray.inference.plan import Plan
 from textray.inference.predictor import Predictor
 from textray.inference.run import NOT_IMAGE, failed_row, is_no_picture, same_file
-from textray.inference.texts import Words
+from textray.io.names import mark
 from textray.io.write import check_writable, is_own_picture, write_json, write_picture
 
 log = logging.getLogger(__name__)
@@ -127,9 +128,9 @@ def _free_name(folder: Path, item: Item, kind: str) -> str:
     found = outputs.read_record(places["record"], SCHEMA, largest=_LARGEST_RECORD)
     if found is not None:
         same = same_file(found.get("input", {}).get("path"), item.path)
-        return item.name if same else f"{item.name}-{outputs.mark(item.path)}"
+        return item.name if same else f"{item.name}-{mark(item.path)}"
     foreign = places["record"].exists() or (places["picture"].exists() and not is_own_picture(places["picture"]))
-    return f"{item.name}-{outputs.mark(item.path)}" if foreign else item.name
+    return f"{item.name}-{mark(item.path)}" if foreign else item.name
 
 
 def _remove(folder: Path, item: Item, kind: str) -> None:

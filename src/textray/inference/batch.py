@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from textray.data.texts import Words
 from textray.inference import outputs, record
 from textray.inference.inputs import Item
 from textray.inference.plan import Plan
 from textray.inference.predictor import Predictor
 from textray.inference.run import Outcome, Run, Status, same_file
-from textray.inference.texts import Words
+from textray.io.names import mark
 from textray.io.write import is_own_picture
 from textray.records import Laterality
 
@@ -102,7 +103,7 @@ class Batch(Run[Row]):
     def free_name(self, folder: Path, item: Item) -> str:
         """The item's name, marked where an earlier run gave it to another input or a foreign file has it."""
         places = outputs.paths(folder, item.name, attention=self.predictor.tells_attention)
-        marked = f"{item.name}-{outputs.mark(item.path)}"
+        marked = f"{item.name}-{mark(item.path)}"
         place = places.pop("record")
         if not place.exists():  # pictures of a killed run may be overwritten, a user's own may not
             return marked if any(path.exists() and not is_own_picture(path) for path in places.values()) else item.name

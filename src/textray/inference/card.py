@@ -47,7 +47,7 @@ def card(
         "",
         "## What it was trained on",
         "",
-        f"- Data: {data.title} (`{data.name}`), {seen['images'].get('fit', 0):,} images to learn from and "
+        f"- Data: {data.title} (`{data.name}`), {_own_images(seen):,} images to learn from and "
         f"{seen['images'].get('inner', 0):,} of other patients to select with. Card of the data: `{data.card}`.",
         f"- Sides in its texts: {data.laterality}. Image: {size} px, normalisation "
         f"`{seen['preprocess']['normalise']}`, augmentation `{seen['augment']}`.",
@@ -120,12 +120,25 @@ def _threshold_lines(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _mask_lines(facts: Mapping[str, Any]) -> list[str]:
-    """How many masks were seen, where not all of them were."""
+    """How many masks were seen, where not all of them were, and which images have none."""
     seen = facts["data"]
-    images, labelled = seen["images"].get("fit", 0), seen.get("labelled", {}).get("images")
+    images, labelled, others = _own_images(seen), seen.get("labelled", {}).get("images"), seen.get("unlabelled")
+    lines = []
+    if others:
+        sides = "" if seen.get("captions") else f" (sides in it: {others['laterality']}, unless its table said)"
+        lines = [
+            f"- Pictures without masks of the trainer's own: {others['images']:,}, taught by pseudo-labels; "
+            f"{others['with_text']:,} with a report{sides}."
+        ]
     if labelled is None or labelled == images:
-        return []
-    return [f"- Masks: those of {labelled:,} of these images; others taught by pseudo-labels, at first a teacher's."]
+        return lines
+    masks = f"- Masks: those of {labelled:,} of these images; others taught by pseudo-labels, at first a teacher's."
+    return [masks, *lines]
+
+
+def _own_images(seen: Mapping[str, Any]) -> int:
+    """Images of the data set itself that were learnt from."""
+    return int(seen["images"].get("fit", 0)) - int(seen.get("unlabelled", {}).get("images", 0))
 
 
 def _text_lines(facts: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,6 @@ from textray.inference import captions as known
 from textray.inference.own_report import written
 from textray.inference.predictor import Inference, Predictor
 from textray.inference.record import zone_areas
-from textray.io.read import read_mask
 from textray.metrics.segmentation import Counts, count
 from textray.preprocess import Preprocess
 from textray.records import Zones
@@ -98,7 +97,7 @@ def segment(
     for start in range(0, len(samples), BATCH):
         indices = range(start, min(start + BATCH, len(samples)))
         images = [naming(samples[i].image_path, segmenter.preprocess.read) for i in indices]
-        truths = [naming(samples[i].mask_path, read_mask) for i in indices]
+        truths = [samples[i].read_mask() for i in indices]
         for i, image, truth in zip(indices, images, truths, strict=True):
             if truth.shape != image.grid.shape:
                 raise DataError(

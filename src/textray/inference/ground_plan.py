@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from textray.data.texts import TextTable, Words, read_columns, read_side, table_notices
 from textray.errors import InputError, UsageError
 from textray.inference.inputs import Item, LeftOut, collect
 from textray.inference.phrases import check
-from textray.inference.plan import table_notices
-from textray.inference.texts import TextTable, Words, read_columns, read_side
 from textray.io.write import check_writable
 from textray.metrics.score_map import SIGMA, Normalise
 from textray.records import Laterality, Notice
@@ -83,7 +82,7 @@ class PhraseTable:
 
     @classmethod
     def read(cls, path: str | Path) -> PhraseTable:
-        """Read a CSV ``image,phrase[,laterality]``; see `textray.inference.texts.read_columns`.
+        """Read a CSV ``image,phrase[,laterality]``; see `textray.data.texts.read_columns`.
 
         Raises:
             UsageError: If it cannot be read, lacks a column, or has an image or a phrase alone in a row.

@@ -22,6 +22,7 @@ from textray.inference.inputs import Item
 from textray.inference.localizer import Localization, Localizer
 from textray.inference.outputs import GROUND_SCHEMA
 from textray.inference.run import Outcome, Run, Status, same_file
+from textray.io.names import mark, plain_text
 from textray.io.write import atomic_write, is_own_picture, write_json, write_mask, write_picture
 from textray.metrics.score_map import normalise
 from textray.records import Grid, Image, Laterality
@@ -90,7 +91,7 @@ class Grounding(Run[GroundRow]):
 
     def free_name(self, folder: Path, item: Item) -> str:
         """The item's name, marked where results of it would take the place of another input's or a user's files."""
-        marked = f"{item.name}-{outputs.mark(item.path)}"
+        marked = f"{item.name}-{mark(item.path)}"
         places = self._places(folder, item.name, self._counts[item.path])
         if any(os.path.realpath(path) in self._sources for path in places.values()):
             return marked
@@ -220,10 +221,10 @@ class Grounding(Run[GroundRow]):
         side = phrase_notices.side_of(found.peak, grid)
         return {
             "number": number,
-            "phrase": record.plain_text(found.phrase.phrase),
+            "phrase": plain_text(found.phrase.phrase),
             "laterality": str(found.phrase.laterality),
-            "viewer": None if found.phrase.viewer is None else record.plain_text(found.phrase.viewer),
-            "told": record.plain_text(found.told),
+            "viewer": None if found.phrase.viewer is None else plain_text(found.phrase.viewer),
+            "told": plain_text(found.told),
             "unknown_words": list(found.unknown),
             "map": {
                 "min": round(float(found.map.min()), 6),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from textray.errors import OutputError, UsageError
 from textray.inference import outputs
+from textray.io.names import mark, stem
 from textray.io.write import is_own_picture
 
 RUN_FILE = "run.json"
@@ -81,9 +82,9 @@ def collect(inputs: Sequence[str | Path], out: Path) -> tuple[list[Item], list[L
             seen.add(place)
             folder = path.parent.relative_to(base)
             folder = Path() if ".." in folder.parts else folder
-            name = outputs.stem(path.name)
+            name = stem(path.name)
             if str(folder / name).casefold() in taken or (folder == Path() and name.casefold() == Path(RUN_FILE).stem):
-                name = f"{name}-{outputs.mark(path)}"
+                name = f"{name}-{mark(path)}"
             taken.add(str(folder / name).casefold())
             items.append(Item(path=path, folder=folder, name=name, named=named))
         if count == len(items) + len(left_out):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from typing import Any
 from textray.errors import DiskError, OutputError, TextRayError
 from textray.inference.own_report import caption
 from textray.inference.record import SCHEMA
+from textray.io.names import stem
 from textray.io.page import project
 from textray.io.write import (
     check_writable,
@@ -44,47 +44,10 @@ GROUND_RECORD = ".ground.json"
 """End of the name of the record that `textray ground` writes."""
 GROUND_FILE = re.compile(r"(?P<name>.+)\.\d{1,3}\.ground\.(?:npy|png|mask\.png)")
 """Names of the maps, pictures and masks that `textray ground` writes, by phrase."""
-IMAGE_SUFFIXES = (
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".dcm",
-    ".dicom",
-    ".dic",
-    ".tif",
-    ".tiff",
-    ".bmp",
-    ".gif",
-    ".webp",
-)
-"""Ends of names that claim to be a picture; they are cut off for the result's name."""
 
 _STAGE = ".textray-stage"
-_LONGEST = 200  # bytes of a name: 255 is what file systems take, less the longest suffix, a clash mark and a stage name
-_FORBIDDEN = set('<>:"/\\|?*')
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 _LARGEST_RECORD = 2**22
-
-
-def stem(name: str) -> str:
-    """Name of a result for a file name: no image suffix, nothing that a file system or a terminal stumbles over.
-
-    A name that had to be changed gets a mark of eight hexadecimal digits, so that two odd names stay two.
-    """
-    end = Path(name).suffix
-    base = name.removesuffix(end) if end.lower() in IMAGE_SUFFIXES else name
-    safe = "".join("_" if c in _FORBIDDEN or not c.isprintable() or 0xD800 <= ord(c) < 0xE000 else c for c in base)
-    safe = safe.strip(" .") or "_"
-    safe = "_" + safe[1:] if safe.startswith("-") else safe
-    short = safe.encode()[:_LONGEST].decode("utf-8", "ignore")
-    return base if short == base else f"{short}-{mark(name)}"
-
-
-def mark(path: str | Path) -> str:
-    """Eight hexadecimal digits that tell two paths apart."""
-    return hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
 
 
 def paths(folder: Path, name: str, *, attention: bool) -> dict[str, Path]:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from textray.data.texts import TextTable, Words, table_notices
 from textray.errors import UsageError
 from textray.inference.edit import check as check_edit
 from textray.inference.inputs import Item, LeftOut, collect
 from textray.inference.own_report import TextFree
-from textray.inference.texts import TextTable, Words
 from textray.io.write import check_writable
 from textray.records import Laterality, Notice
 from textray.text.cleaning import is_blank
@@ -107,26 +107,3 @@ def plan(
         edit=edit,
         notices=tuple(notices),
     )
-
-
-def table_notices(table: TextTable, unknown: Sequence[str]) -> list[Notice]:
-    """Warnings about a table: rows that fit no picture, and an encoding that had to be guessed."""
-    notices = []
-    if unknown:
-        shown = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
-        notices.append(
-            Notice(
-                code="W_UNKNOWN_IMAGE",
-                text=f"{len(unknown)} rows of {table.path} name no input: {shown}",
-                remedy="Write image names as they are given on the command line.",
-            )
-        )
-    if table.encoding == "latin-1":
-        notices.append(
-            Notice(
-                code="W_ENCODING",
-                text=f"{table.path} is not UTF-8 and was read as Latin-1.",
-                remedy="Save the table as UTF-8.",
-            )
-        )
-    return notices

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from textray.errors import ShapeError, TextRayError
 from textray.inference import own_report
 from textray.inference.bundle import Bundle
 from textray.inference.own_report import OwnReport, TextFree, TextMode
+from textray.io.names import plain_path, plain_text
 from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Image, Laterality, Notice, Report
 from textray.text import report as report_text
 from textray.text.cleaning import clean, is_blank
@@ -78,16 +78,6 @@ def file_sha256(path: Path) -> str | None:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
-
-
-def plain_text(text: str) -> str:
-    """The same text where it is valid Unicode; lone surrogates (from odd file names and clipboards) are escaped."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def plain_path(path: str | Path) -> str:
-    """A path as given, as valid Unicode."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def zone_areas(mask: NDArray[np.bool_], grid: Grid, rows: tuple[float, float]) -> dict[str, dict[str, Any]]:

@@ -22,6 +22,7 @@ from textray import __version__
 from textray.errors import DiskError, InputError, OutputError, TextRayError
 from textray.inference import outputs, record
 from textray.inference.inputs import RUN_FILE, Item, LeftOut
+from textray.io.names import IMAGE_SUFFIXES, plain_path, plain_text
 from textray.io.write import check_writable
 from textray.records import Notice
 
@@ -63,11 +64,11 @@ class Outcome:
     def to_dict(self) -> dict[str, Any]:
         """The row in ``run.json`` and on the standard output."""
         return {
-            "input": record.plain_path(self.path),
+            "input": plain_path(self.path),
             "status": self.status,
             "code": self.code,
-            "reason": record.plain_text(self.reason),
-            "outputs": {kind: record.plain_path(path) for kind, path in self.outputs.items()},
+            "reason": plain_text(self.reason),
+            "outputs": {kind: plain_path(path) for kind, path in self.outputs.items()},
             **self.found(),
             "warnings": [dict(warning) for warning in self.warnings],
             "seconds": round(self.seconds, 3),
@@ -250,11 +251,11 @@ def failed_row(row: type[R], item: Item, code: str, reason: str, start: float) -
 
 def is_no_picture(path: Path, code: str) -> bool:
     """True for what lies in a folder beside pictures: DICOM objects without pixels, tables, notes."""
-    return code == NOT_IMAGE or (code == "E_FORMAT" and path.suffix.lower() not in outputs.IMAGE_SUFFIXES)
+    return code == NOT_IMAGE or (code == "E_FORMAT" and path.suffix.lower() not in IMAGE_SUFFIXES)
 
 
 def same_file(recorded: object, path: Path) -> bool:
     """True where a record's path, as given to an earlier run, leads to the same file as ``path``."""
-    if recorded == record.plain_path(path):
+    if recorded == plain_path(path):
         return True
     return isinstance(recorded, str) and os.path.realpath(recorded) == os.path.realpath(path)

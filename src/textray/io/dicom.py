@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -22,7 +23,7 @@ from pydicom.uid import (
 
 from textray.errors import InputError, TextRayError
 from textray.io.dicom_pixels import MONOCHROME, PixelTags, shown
-from textray.io.dicom_tags import known_word, numbers, quiet, tag_error, value, words
+from textray.io.dicom_tags import integer, known_word, numbers, quiet, tag_error, value, words
 from textray.io.limits import check_content
 from textray.records import Grid, Image, Notice
 
@@ -36,6 +37,7 @@ _VIEWS = frozenset(("AP", "PA", "LL", "RL", "LLD", "RLD", "LLO", "RLO"))
 _NO_PICTURES = frozenset(("SEG", "SR", "KO", "PR", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "REG", "FID", "ECG"))
 _DEFLATED = re.compile(rb"\x02\x00\x10\x00UI..1\.2\.840\.10008\.1\.2\.1\.99", re.DOTALL)
 _DIRECTIONS = re.compile(r"[LRAPHF]{1,3}")
+T = TypeVar("T")
 
 
 def looks_like_dicom(data: bytes) -> bool:
@@ -66,9 +68,23 @@ def read_dicom(data: bytes, *, source: Path | None = None) -> Image:
         InputError: ``W_NOT_IMAGE`` where the object is no picture; ``E_DICOM_TAG``, ``E_TRUNCATED``, ``E_DECODER``,
             ``E_MULTIFRAME``, ``E_COLOR``, ``E_SIZE``, ``E_CONSTANT``, ``E_FORMAT``.
     """
+    return _guarded(lambda: _read(data, source))
+
+
+def read_dicom_grid(data: bytes) -> Grid:
+    """Read where a film's sides lie without decoding it: size and orientation as in ``read_dicom(data).grid``.
+
+    Raises:
+        InputError: As `read_dicom`, of what stands before the pixels.
+    """
+    return _guarded(lambda: _grid(_dataset(data, stop_before_pixels=True)))
+
+
+def _guarded(read: Callable[[], T]) -> T:
+    """What ``read`` gives; an error of pydicom becomes one that quotes nothing of the file."""
     with quiet():
         try:
-            return _read(data, source)
+            return read()
         except TextRayError:
             raise
         except Exception:  # of any kind: pydicom's parser meets bytes that nobody has foreseen
@@ -77,7 +93,7 @@ def read_dicom(data: bytes, *, source: Path | None = None) -> Image:
     raise InputError("the DICOM file is damaged", expected="a readable file", do="Fetch it again.", code="E_DICOM_TAG")
 
 
-def _read(data: bytes, source: Path | None) -> Image:
+def _dataset(data: bytes, *, stop_before_pixels: bool = False) -> Dataset:
     if _DEFLATED.search(data[: 1 << 16]):  # pydicom would inflate it without a limit
         raise InputError(
             "the DICOM file is deflated as a whole",
@@ -85,7 +101,18 @@ def _read(data: bytes, source: Path | None) -> Image:
             do="Convert it to Explicit VR Little Endian.",
             code="E_DECODER",
         )
-    ds = dcmread(io.BytesIO(data), force=True)
+    return dcmread(io.BytesIO(data), force=True, stop_before_pixels=stop_before_pixels)
+
+
+def _grid(ds: Dataset) -> Grid:
+    rows, columns = (integer(ds, keyword) for keyword in ("Rows", "Columns"))
+    if not rows or not columns:
+        raise _no_picture("no Rows and Columns")
+    return Grid(height=rows, width=columns, orientation=_orientation(ds)[0])
+
+
+def _read(data: bytes, source: Path | None) -> Image:
+    ds = _dataset(data)
     _require_picture(ds, preamble=data[128:132] == b"DICM")
     tags = PixelTags.of(ds)
     syntax = _transfer_syntax(ds)

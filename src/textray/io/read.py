@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from textray.errors import DataError, InputError
 from textray.io import raster
-from textray.io.dicom import looks_like_dicom, read_dicom
+from textray.io.dicom import looks_like_dicom, read_dicom, read_dicom_grid
 from textray.io.limits import MAX_FILE_BYTES, check_content, check_size
 from textray.records import Grid, Image
 
@@ -109,6 +109,18 @@ def read(path: str | Path, *, color: bool = False) -> Image:
         info=picture.info,
         notices=picture.notices,
     )
+
+
+def read_grid(path: str | Path) -> Grid | None:
+    """Read where a film's sides lie without decoding it: size and orientation of a DICOM file.
+
+    ``None`` for any other file: nothing in it tells of sides, so the usual film is assumed.
+
+    Raises:
+        InputError: If the file cannot be read, or is DICOM without a picture or damaged.
+    """
+    data = _bytes(Path(path))
+    return read_dicom_grid(data) if looks_like_dicom(data) else None
 
 
 def from_array(

@@ -13,7 +13,7 @@ from textray.metrics.segmentation import SCORES, Floats, case_columns
 from textray.metrics.table import HEADLINE
 from textray.metrics.text import TextScorer
 from textray.metrics.zones import zone_summary
-from textray.records import Report, Zones, ZoneState
+from textray.records import Report, Zones
 from textray.text.report import write
 
 
@@ -81,7 +81,7 @@ def report_summary(
 
 def _says_zones(caption: Report) -> bool:
     """There are words, and they affirm or deny a zone."""
-    return caption.text is not None and any(state is not ZoneState.UNMENTIONED for state in caption.zones.states)
+    return caption.text is not None and caption.zones.mentioned
 
 
 def _dicts(found: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:

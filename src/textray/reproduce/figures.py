@@ -25,7 +25,7 @@ from textray.inference.bundle import Bundle
 from textray.inference.outputs import write_together
 from textray.inference.predictor import Predictor
 from textray.io.page import FAINT, Page, Picture, fit, line_height, shrink, wrap
-from textray.io.read import read, read_mask
+from textray.io.read import read
 from textray.io.write import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
@@ -249,7 +249,7 @@ def open_case(sample: Sample) -> tuple[Image, NDArray[np.bool_]]:
     Raises:
         DataError: If they differ in size.
     """
-    image, truth = naming(sample.image_path, read), naming(sample.mask_path, read_mask)
+    image, truth = naming(sample.image_path, read), sample.read_mask()
     if truth.shape != image.grid.shape:
         raise DataError(f"the mask of {sample.image_id} has another size", came=truth.shape, expected=image.grid.shape)
     return image, truth

@@ -58,7 +58,7 @@ def parse(
         report = Report(zones=reading.zones, text=words, laterality=whose, unused=reading.unused)
         if reading.contradictory:
             report = _with(report, _CONTRADICTION)
-    if not any(state is not ZoneState.UNMENTIONED for state in report.zones.states):
+    if not report.zones.mentioned:
         notice = _no_zone(report.unused)
         if strict:
             raise InputError(notice.text.rstrip("."), do=notice.remedy, code="E_NO_ZONE")

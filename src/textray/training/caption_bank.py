@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from textray.data.module import SegmentationData, SegmentationSet
+from textray.data.module import SegmentationData
+from textray.data.segmentation_set import SegmentationSet
 from textray.errors import ShapeError, UsageError
 from textray.geometry import Plane
 from textray.nn.text_encoder import TextEncoder

@@ -53,12 +53,12 @@ class LabelScores:
 
     Attributes:
         changed: Share of the pixels whose label is another than an epoch ago.
-        dice_truth: Pooled Dice against the masks that the training may not see.
+        dice_truth: Pooled Dice against the masks that the training may not see; ``None`` where nobody has drawn any.
         dice_teacher: Pooled Dice against the teacher's labels.
     """
 
     changed: float
-    dice_truth: float
+    dice_truth: float | None
     dice_teacher: float
 
 
@@ -190,25 +190,30 @@ class PseudoLabels:
         """Read the next epoch's labels from now on, once one process has put them in place."""
         self.open(self.epoch + 1)
 
-    def scores(self, truth: Callable[[int], NDArray[np.bool_]]) -> LabelScores:
+    def scores(self, truth: Callable[[int], NDArray[np.bool_] | None]) -> LabelScores:
         """Compare the labels of the epoch, written so far, with what they were, with the truth and with the teacher.
 
         Args:
-            truth: Mask ``(h, w)`` bool of an image, by row.
+            truth: Mask ``(h, w)`` bool of an image, by row; ``None`` where nobody has drawn one.
         """
         latest = self._reading if self._next is None else self._next
         height, width = self.size
         bits = np.fromfile(self.folder / _TEACHER, np.uint8).reshape(self.count, -1)
         changed = 0
-        true, taught = np.zeros(2), np.zeros(2)  # pixels in common, and pixels of both
+        true, taught, drawn = np.zeros(2), np.zeros(2), False  # pixels in common, and pixels of both
         for row in range(self.count):
             label = latest[row] >= _HALF
             changed += int((label != (self._reading[row] >= _HALF)).sum())
             teacher = np.unpackbits(bits[row], count=height * width).reshape(height, width).view(np.bool_)
-            for counts, other in ((true, truth(row)), (taught, teacher)):
-                counts += (label & other).sum(), label.sum() + other.sum()
+            taught += _overlap(label, teacher)
+            mask = truth(row)
+            if mask is not None:
+                drawn = True
+                true += _overlap(label, mask)
         return LabelScores(
-            changed=changed / (self.count * height * width), dice_truth=_dice(true), dice_teacher=_dice(taught)
+            changed=changed / (self.count * height * width),
+            dice_truth=_dice(true) if drawn else None,
+            dice_teacher=_dice(taught),
         )
 
     @property
@@ -238,6 +243,11 @@ class PseudoLabels:
 
 def _store(plane: Plane) -> NDArray[np.uint16]:
     return np.rint(np.clip(plane, 0.0, 1.0) * _FULL).astype("<u2")
+
+
+def _overlap(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> tuple[int, int]:
+    """Pixels in common, and pixels of both."""
+    return int((first & second).sum()), int(first.sum() + second.sum())
 
 
 def _dice(counts: NDArray[np.float64] | Sequence[float]) -> float:

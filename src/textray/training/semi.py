@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from textray.data.batch import Batch, collate
-from textray.data.module import SegmentationData, SegmentationSet
+from textray.data.module import SegmentationData
+from textray.data.segmentation_set import SegmentationSet
 from textray.errors import UsageError
 from textray.geometry import Geometry, Plane
 from textray.models.base import Network
@@ -39,8 +40,9 @@ FOLDER = "pseudo_labels"
 class SemiSupervisedTask(SegmentationTask):
     """Trains a network on images with masks and on images without, each of them with its report.
 
-    Which images have masks is said by ``data.labelled_fraction``. The loss of a batch is that of its labelled images
-    plus a weight times that of the others: Dice and cross-entropy against their pseudo-labels, and the LV loss.
+    Masks of a data set are hidden by ``data.labelled_fraction``; ``data.unlabelled`` adds images that have none. The
+    loss of a batch is that of its labelled images plus a weight times that of the others: Dice and cross-entropy
+    against their pseudo-labels, and the LV loss.
 
     A pseudo-label P belongs to the picture as it is. After each forward pass the prediction p of the augmented picture
     is moved back, P becomes beta P + (1 - beta) p wherever it could be seen, and P, moved forward, is the target. After
@@ -48,8 +50,9 @@ class SemiSupervisedTask(SegmentationTask):
     nothing in 20 epochs, where 0.9 leaves an eighth.
 
     Logs beside what `SegmentationTask` does: ``train/labelled``, ``train/unlabelled``, ``train/lv``, and of each epoch
-    ``pseudo/changed`` (share of pixels whose label changed in it), ``pseudo/dice_truth`` and ``pseudo/dice_teacher``
-    (pooled Dice of the labels against masks that nothing learns from, and against the teacher's), ``pseudo/weight``.
+    ``pseudo/changed`` (share of pixels whose label changed in it), ``pseudo/dice_teacher`` and ``pseudo/dice_truth``
+    (pooled Dice of the labels against the teacher's, and against masks that nothing learns from, if there are any),
+    ``pseudo/weight``.
 
     Args:
         network: The network, built by its configuration.
@@ -142,6 +145,7 @@ class SemiSupervisedTask(SegmentationTask):
         self.pseudo_loss = DiceCELoss("dice_ce")
         self._bank: CaptionBank | None = None
         self._labels: PseudoLabels | None = None
+        self._indices: list[int] = []
         self._rows: dict[int, int] = {}
         self._resumed: int | None = None
         self._saved: int | None = None
@@ -169,7 +173,13 @@ class SemiSupervisedTask(SegmentationTask):
             raise UsageError(
                 "every image has a mask",
                 came=f"labelled_fraction {data.labelled_fraction:g}",
-                expected="a data.labelled_fraction below 1, of more than one patient",
+                expected="a data.labelled_fraction below 1, of more than one patient; or data.unlabelled",
+            )
+        if self.zone_weight and self.fit_set.zoneless:
+            raise UsageError(
+                "zones cannot be learnt from pictures whose reports say nothing of them",
+                came=f"{self.fit_set.zoneless} such pictures in data.unlabelled, {self.zone_weight=}",
+                expected="zone_weight 0, or data.unlabelled_texts with words on zones for each picture",
             )
         if self.teacher is None and self.trainer.ckpt_path is None:
             raise UsageError(
@@ -177,7 +187,8 @@ class SemiSupervisedTask(SegmentationTask):
                 expected="model.teacher, a checkpoint of a training with task: segmentation on the same labelled part",
             )
         super().setup(stage)
-        self._rows = {int(index): row for row, index in enumerate(unlabelled)}
+        self._indices = [int(index) for index in unlabelled]
+        self._rows = {index: row for row, index in enumerate(self._indices)}
         self._labels = PseudoLabels(
             Path(self.trainer.default_root_dir) / FOLDER, count=len(unlabelled), size=self.fit_set.pixels.size
         )
@@ -209,11 +220,10 @@ class SemiSupervisedTask(SegmentationTask):
         """Log what became of the labels and put them in place; the checkpoint is written after this."""
         self.labels.flush()
         self.trainer.strategy.barrier()
-        pixels = self.fit_set.pixels
-        indices = list(self._rows)
-        scores = self.labels.scores(lambda row: pixels.mask(indices[row]))
+        scores = self.labels.scores(lambda row: self.fit_set.truth(self._indices[row]))
         for name in ("changed", "dice_truth", "dice_teacher"):
-            self.log(f"pseudo/{name}", getattr(scores, name), prog_bar=name == "dice_truth")
+            if (value := getattr(scores, name)) is not None:
+                self.log(f"pseudo/{name}", value, prog_bar=name == "dice_truth")
         self.log("pseudo/weight", self.weight)
         if self.epi:
             self.trainer.strategy.barrier()
@@ -321,7 +331,7 @@ class SemiSupervisedTask(SegmentationTask):
         load_teacher(self.network, path, data, text_encoder=self.encoder_name, max_tokens=self.max_tokens)
         training = self.network.training
         self.network.eval()
-        plain, indices = self.fit_set.plain(), list(self._rows)
+        plain, indices = self.fit_set.plain(), self._indices
 
         def planes() -> Iterator[Plane]:
             for start in range(0, len(indices), data.batch_size):

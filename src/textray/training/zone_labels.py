@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from textray.data.module import SegmentationData
 from textray.errors import DataError, UsageError
 from textray.nn.text_encoder import TextEncoder
-from textray.records import Laterality, Notice, Report, Zones, ZoneState
+from textray.records import Laterality, Notice, Report, Zones
 from textray.text.cleaning import is_blank
 from textray.text.grammar import sentence
 from textray.text.report import parse
@@ -144,12 +144,12 @@ def fit_zone_labels(
     cluster = [-1] * len(phrases)
     labels = list(read)
     for members in groups:
-        votes = Counter(read[i].present for i in members if _says(read[i]))
+        votes = Counter(read[i].present for i in members if read[i].mentioned)
         top, count = votes.most_common(1)[0] if votes else ((False,) * 6, 0)
         if 2 * count <= votes.total():
             notices.append(_notice("W_NO_MAJORITY", members, phrases, votes))
             continue
-        zones = next(read[i] for i in members if read[i].present == top and _says(read[i]))
+        zones = next(read[i] for i in members if read[i].present == top and read[i].mentioned)
         if len(votes) > 1:
             notices.append(_notice("W_MIXED_CLUSTER", members, phrases, votes))
         names = tuple(phrase for phrase, _ in Counter(phrases[i] for i in members).most_common())
@@ -166,7 +166,7 @@ def fit_zone_labels(
             do="Correct the captions, leave strict out, or label by the rules",
             code="E_MIXED_CLUSTER",
         )
-    silent = sum(not _says(label) for label in labels)
+    silent = sum(not label.mentioned for label in labels)
     if silent:
         notices.append(
             Notice(
@@ -230,11 +230,6 @@ def label_training(data: SegmentationData, encoder: TextEncoder | None) -> ZoneL
 
 def _has_words(report: Report) -> bool:
     return not is_blank(report.text)
-
-
-def _says(zones: Zones) -> bool:
-    """The parser read something: a zone, or that there is none."""
-    return any(state is not ZoneState.UNMENTIONED for state in zones.states)
 
 
 def _read(captions: Sequence[str]) -> tuple[Zones, ...]:

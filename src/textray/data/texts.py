@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from textray.errors import UsageError
-from textray.inference import outputs
-from textray.inference.record import plain_path
-from textray.records import Laterality
+from textray.io.names import plain_path, stem
+from textray.records import Laterality, Notice
 from textray.text.cleaning import is_blank
 
 _COLUMNS = ("image", "text", "laterality")
@@ -152,7 +151,7 @@ class TextTable:
         whole = [os.path.abspath(path) for path in paths]  # noqa: PTH100 -- links keep the names they were given
         places = _index((i, (plain_path(p), p.as_posix(), whole[i])) for i, p in enumerate(paths))
         names = _index((i, (plain_path(p.name), p.name)) for i, p in enumerate(paths))
-        stems = _index((i, (outputs.stem(p.name),)) for i, p in enumerate(paths))
+        stems = _index((i, (stem(p.name),)) for i, p in enumerate(paths))
         found: dict[int, list[Words]] = {}
         unknown = []
         for name, words in self.rows.items():
@@ -176,6 +175,29 @@ class TextTable:
             expected="one row for one picture",
             do="Write the path as it is given on the command line",
         )
+
+
+def table_notices(table: TextTable, unknown: Sequence[str]) -> list[Notice]:
+    """Warnings about a table: rows that fit no picture, and an encoding that had to be guessed."""
+    notices = []
+    if unknown:
+        shown = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
+        notices.append(
+            Notice(
+                code="W_UNKNOWN_IMAGE",
+                text=f"{len(unknown)} rows of {table.path} name no input: {shown}",
+                remedy="Write image names as they are given on the command line.",
+            )
+        )
+    if table.encoding == "latin-1":
+        notices.append(
+            Notice(
+                code="W_ENCODING",
+                text=f"{table.path} is not UTF-8 and was read as Latin-1.",
+                remedy="Save the table as UTF-8.",
+            )
+        )
+    return notices
 
 
 def _index(named: Iterable[tuple[int, Iterable[str]]]) -> dict[str, list[int]]:

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from textray.data.texts import TextTable
 from textray.errors import UsageError
-from textray.inference.texts import TextTable
 from textray.records import Laterality
 
 

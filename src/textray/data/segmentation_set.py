@@ -1,0 +1,153 @@
+"""Samples as a network sees them: pixels, mask and words of one, changed and normalised.
+
+Decoded pixels come from the memory-mapped cache. Everything random depends on seed, epoch and sample only, so a resumed
+training sees the very samples it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from copy import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from textray.augment import Augment
+from textray.data.base import Sample
+from textray.data.batch import Item, Key
+from textray.data.cache import PixelCache
+from textray.data.withhold import withhold, withhold_label
+from textray.preprocess import Preprocess
+from textray.records import Report, Zones
+from textray.text.report import sentence
+
+
+class SegmentationSet(Dataset[Item]):
+    """Samples with their pixels, changed and normalised.
+
+    Args:
+        samples: The samples.
+        preprocess: Size and normalisation.
+        augment: Changes to image, mask and report.
+        report_dropout: Share of samples that lose their report.
+        report_partial: Share of samples whose report names only some of its zones; samples without a mask keep theirs
+            whole.
+        report_withheld: Share of samples, of those with two zones or more, that are told of some of their zones only,
+            and are to find only what lies there: the words decide, not the pixels alone. See
+            `textray.data.withhold`. A pair is the share in the first and in the last of ``epochs``, linear between.
+        epochs: Epochs of the training.
+        seed: Of everything random.
+        labelled: Samples whose masks may be seen, by their names; ``None``: all that have one. The masks of the others
+            are not read.
+        cache: Folder of the pixel cache, ``None`` for the user's.
+    """
+
+    def __init__(
+        self,
+        samples: list[Sample],
+        preprocess: Preprocess,
+        *,
+        augment: Augment,
+        report_dropout: float = 0.0,
+        report_partial: float = 0.0,
+        report_withheld: float | tuple[float, float] = 0.0,
+        epochs: int = 1,
+        seed: int = 0,
+        labelled: Collection[str] | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        pair = report_withheld if isinstance(report_withheld, tuple) else (report_withheld, report_withheld)
+        self.report_withheld, self.epochs, self.whole_zones = pair, epochs, False
+        self.samples, self.preprocess, self.augment = samples, preprocess, augment
+        self.report_dropout, self.report_partial, self.seed = report_dropout, report_partial, seed
+        self.pixels = PixelCache(samples, preprocess, folder=cache)
+        self.labelled = [
+            sample.mask_path is not None and (labelled is None or sample.image_id in labelled) for sample in samples
+        ]
+        self.labels: Sequence[Zones] | None = None  # one for each sample; None takes the reports' zones
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: Key) -> Item:
+        epoch, index = key
+        rng = np.random.default_rng((self.seed, epoch, index))
+        sample = self.samples[index]
+        labelled, report, certain = self.labelled[index], sample.report, False
+        mask = self.pixels.mask(index) if labelled else np.zeros(self.pixels.size, np.bool_)
+        own = np.random.default_rng((self.seed, epoch, index, 1))  # its own, so that it changes no other draw
+        told = withhold(mask, report, own) if labelled and own.random() < self._withheld(epoch) else None
+        if told is not None:
+            (mask, report), certain = told, True  # without its words the cut mask would be a lie
+        before = report
+        pixels, mask, report, way = self.augment.traced(self.pixels.image(index), mask, before, rng)
+        target = np.where(labelled, mask, np.float32(np.nan))
+        label = sample.report.zones if self.labels is None else self.labels[index]
+        if not self.whole_zones:
+            label = withhold_label(label, sample.report.zones, before.zones)
+        zones = label if report is before else label.mirror()  # only a flip makes a new report
+        return Item(
+            image=torch.from_numpy(self.preprocess.normalise_pixels(pixels)),
+            mask=torch.from_numpy(np.ascontiguousarray(target, dtype=np.float32))[None],
+            zones=torch.tensor(zones.present, dtype=torch.float32),
+            text=report.text if certain else self._words(report, rng, whole=not labelled),
+            image_id=sample.image_id,
+            index=index,
+            labelled=labelled,
+            geometry=way,
+        )
+
+    @property
+    def without_text(self) -> int:
+        """Number of samples that come without a text, whatever is dropped: no caption, or one that names no zone."""
+        return sum(not self.whole_text(index) for index in range(len(self)))
+
+    def whole_text(self, index: int) -> str | None:
+        """What the network is told of a sample whose report is left whole; the picture is not looked at."""
+        return _told(self.samples[index].report)
+
+    def truth(self, index: int) -> NDArray[np.bool_] | None:
+        """Mask of a sample, ``(h, w)`` bool, whether it may be seen or not; ``None`` where nobody has drawn one.
+
+        For looking on: who learns from it or chooses by it uses masks that are hidden.
+        """
+        return None if self.samples[index].mask_path is None else self.pixels.mask(index)
+
+    @property
+    def zoneless(self) -> int:
+        """Number of samples without a drawn mask whose reports say nothing of zones: nothing tells what is in them."""
+        return sum(sample.mask_path is None and not sample.report.zones.mentioned for sample in self.samples)
+
+    def plain(self) -> SegmentationSet:
+        """The same samples as they are: not augmented, with their whole reports."""
+        same = copy(self)
+        same.augment, same.report_dropout, same.report_partial = Augment.preset("none"), 0.0, 0.0
+        same.report_withheld = (0.0, 0.0)
+        return same
+
+    def _withheld(self, epoch: int) -> float:
+        """Share of samples from which zones are withheld in an epoch."""
+        first, last = self.report_withheld
+        return first + (last - first) * min(epoch / max(self.epochs - 1, 1), 1.0)
+
+    def _words(self, report: Report, rng: np.random.Generator, *, whole: bool = False) -> str | None:
+        """The words that the network is given, or none.
+
+        ``whole``: the words of all zones or none, since a pseudo-label knows no shortened report.
+        """
+        draw, told = rng.random(), _told(report)
+        if told is None or draw < self.report_dropout:
+            return None
+        named = np.flatnonzero(report.zones.present)
+        if not whole and draw < self.report_dropout + self.report_partial and len(named) > 1:
+            kept = rng.choice(named, size=rng.integers(1, len(named)), replace=False)
+            return sentence(Zones.from_present(zone in kept for zone in range(6)))
+        return told
+
+
+def _told(report: Report) -> str | None:
+    """A free caption as it stands, else the sentence of the zones, as in use; "no infection." is none in use."""
+    return report.text if report.free else sentence(report.zones) if report.zones else None
