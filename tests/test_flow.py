@@ -54,6 +54,7 @@ FILMS = {
     "dicom L/F": ("film.dcm", ["L", "F"]),
     "dicom R/F": ("film.dcm", ["R", "F"]),
     "dicom untagged": ("film.dcm", None),
+    "dicom A/F": ("film.dcm", ["A", "F"]),
 }
 
 
@@ -138,6 +139,8 @@ def test_a_table_brings_its_own_convention_to_a_mirrored_film(cli, tiny_bundle, 
         ("dicom R/F", "patient", LEFT),
         ("dicom R/F", "viewer", LEFT),
         ("dicom untagged", "patient", RIGHT),
+        ("dicom A/F", "patient", None),
+        ("dicom A/F", "viewer", LEFT),
     ],
 )
 def test_words_about_pictures_without_masks_are_learnt_for_the_half_that_they_mean(tmp_path, film, laterality, half):
@@ -152,7 +155,9 @@ def test_words_about_pictures_without_masks_are_learnt_for_the_half_that_they_me
     (sample,) = unlabelled_samples(
         folder, dataset("phantom"), texts=tmp_path / "t.csv", laterality=Laterality(laterality)
     )
-    assert [zone for zone, present in zip(ZONE_NAMES, sample.report.zones.present, strict=True) if present] == [half]
+    named = [zone for zone, present in zip(ZONE_NAMES, sample.report.zones.present, strict=True) if present]
+    assert named == ([] if half is None else [half])
+    assert sample.report.zones.mentioned is (half is not None)
 
 
 @pytest.fixture

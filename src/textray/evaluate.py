@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from textray import __version__, registry
+from textray.data import silence
 from textray.data.base import Sample, check_split, fingerprint, open_reader
 from textray.data.text_modes import (
     FREE_MEANINGS,
@@ -28,7 +29,7 @@ from textray.data.text_modes import (
 )
 from textray.errors import DataError, UsageError
 from textray.inference import captions as known_captions
-from textray.inference import evaluation_files, silence
+from textray.inference import evaluation_files
 from textray.inference.bundle import Bundle
 from textray.inference.case_tables import case_table, side_table
 from textray.inference.cases import Case, Segmenter, Texts, counts_of, segment

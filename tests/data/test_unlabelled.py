@@ -53,7 +53,6 @@ def test_pictures_are_known_by_their_content(films, caplog):
     assert {sample.split for sample in found} == {"fit"}
     assert len({sample.group for sample in found}) == 3  # nobody knows whose they are
     assert "3 files in" in caplog.text  # the text, the BMP and the mask
-    assert "3 pictures without masks" in caplog.text
     with pytest.raises(DataError, match=r"a\.png has no mask"):
         found[0].read_mask()
 
@@ -71,34 +70,53 @@ def test_words_are_placed_by_whose_sides_they_mean(films, tmp_path):
     assert unlabelled_samples(films, QATA, texts=texts)[0].report.zones.present == RIGHT  # the patient's, as elsewhere
 
 
-def test_sides_that_cannot_be_brought_together_are_refused(films, tmp_path):
-    texts = table(tmp_path, "image,text\na,left upper opacity\n")
-    with pytest.raises(UsageError, match=r"same sides.*unknown in line 2, viewer in qata_cov19"):
-        unlabelled_samples(films, QATA, texts=texts, laterality=Laterality.UNKNOWN)
-    with pytest.raises(UsageError, match=r"same sides.*patient in line 2, unknown in mosmed_plus"):
-        unlabelled_samples(films, MOSMED, texts=texts)
-    found = unlabelled_samples(films, MOSMED, texts=texts, laterality=Laterality.UNKNOWN)
-    assert found[0].report.zones.present == LEFT
+def test_one_sided_words_are_not_told_where_sides_are_unknown(films, tmp_path, caplog):
+    """Two conventions that nobody knows need not be the same one, so these are not told either."""
+    texts = table(tmp_path, "image,text\na,left upper opacity\nb,bibasal consolidation\n")
+    for row, side in ((QATA, Laterality.UNKNOWN), (MOSMED, Laterality.PATIENT), (MOSMED, Laterality.UNKNOWN)):
+        caplog.clear()
+        a, b, _ = unlabelled_samples(films, row, texts=texts, laterality=side)
+        assert not a.report.zones.mentioned
+        assert a.report.text is None
+        assert b.report.zones.present == (False, False, True, False, False, True)
+        assert "W_SIDES_UNKNOWN: 1 reports, of a.png" in caplog.text
+    assert unlabelled_samples(films, QATA, texts=texts)[0].report.zones
 
 
 def test_what_a_table_cannot_tell_is_said(films, tmp_path, caplog):
     texts = table(tmp_path, "image,text\na,Large heart.\nb,No consolidation.\nward/c.jpg,left base\nz,left base\n")
     found = unlabelled_samples(films, QATA, texts=texts)
+    assert "3 of 3 pictures without masks have a report" in caplog.text
+    assert "are the patient's" in caplog.text  # every door says whose sides it takes
     assert "W_UNKNOWN_IMAGE: 1 rows" in caplog.text
-    assert "W_NO_ZONE: texts of 2 pictures" in caplog.text
-    assert "a.png, b" in caplog.text
+    assert "W_NO_ZONE: 1 reports, of a.png" in caplog.text
+    assert "W_NEGATIVE: 1 reports, of b:" in caplog.text
+    assert "W_SIDES_ASSUMED: 1 reports, of c.jpg" in caplog.text
     assert [bool(sample.report.zones) for sample in found] == [False, False, True]
-    assert not found[0].report.zones.mentioned
+    assert [sample.report.zones.mentioned for sample in found] == [False, True, True]
+
+
+def test_rows_name_pictures_by_their_path_below_the_folder(tmp_path):
+    folder = tmp_path / "films"
+    for name in ("001.png", "x/001.png", "y/001.png"):
+        write(folder / name)
+    rows = "image,text\n001.png,left base\nx/001.png,left apex\ny/001.png,\n"
+    root, x, y = unlabelled_samples(folder, QATA, texts=table(tmp_path, rows))
+    assert root.report.zones.present == (False,) * 5 + (True,)
+    assert x.report.zones.present == RIGHT
+    assert not y.report.zones.mentioned
+    with pytest.raises(UsageError, match="as much of the path"):
+        unlabelled_samples(folder / "..", QATA, texts=table(tmp_path, "image,text\n001,left base\n"))
 
 
 def test_free_captions_are_those_of_the_data_set(films, tmp_path, caplog):
-    texts = table(tmp_path, "image,text\na,Nuclei are dense.\nb,Nuclei sleep.\n")
+    texts = table(tmp_path, "image,text\na,nuclei  are DENSE.\nb,Nuclei sleep.\n")
     found = unlabelled_samples(films, MONUSEG, texts=texts, captions=("Nuclei are dense.",))
     assert [(sample.report.text, sample.report.free) for sample in found[:2]] == [
         ("Nuclei are dense.", True),
         (None, False),
     ]
-    assert "1 texts of" in caplog.text
+    assert "W_UNKNOWN_CAPTION: 1 reports" in caplog.text
 
 
 def test_pictures_of_the_data_set_are_refused(films, qata):
@@ -135,7 +153,56 @@ def test_colour_takes_tiff(tmp_path):
         unlabelled_samples(tmp_path / "films", QATA)
 
 
-def test_a_damaged_dicom_file_is_named(films, tmp_path):
-    (films / "x.dcm").write_bytes(bytes(128) + b"DICM" + bytes(40))
-    with pytest.raises(InputError, match=r"x\.dcm"):
-        unlabelled_samples(films, QATA, texts=table(tmp_path, "image,text\nx,left base\n"))
+def write_object(path, storage):
+    """A DICOM object without rows: no film, or one that ends early."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    ds.SOPClassUID, ds.SOPInstanceUID = storage, generate_uid(entropy_srcs=["textray"])
+    ds.save_as(path, enforce_file_format=True)
+
+
+def test_damaged_dicom_files_are_all_named_and_no_films_left_out(films, caplog):
+    from pydicom.uid import BasicTextSRStorage, ComputedRadiographyImageStorage
+
+    write_object(films / "report.dcm", BasicTextSRStorage)
+    assert len(unlabelled_samples(films, QATA)) == 3
+    assert "4 files in" in caplog.text
+    damaged = [films / "x.dcm", films / "ward" / "x.dcm"]
+    for path in damaged:
+        write_object(path, ComputedRadiographyImageStorage)
+    with pytest.raises(DataError, match="2 files cannot be learnt from") as caught:
+        unlabelled_samples(films, QATA)
+    assert all(str(path) in str(caught.value) and f"{path}: " in caplog.text for path in damaged)
+    damaged[0].unlink()
+    with pytest.raises(InputError, match=str(damaged[1])):
+        unlabelled_samples(films, QATA)
+
+
+def test_what_cannot_be_read_is_named_and_links_are_followed(films, tmp_path, caplog):
+    (tmp_path / "elsewhere").mkdir()
+    write(tmp_path / "elsewhere" / "d.png")
+    (films / "link").symlink_to(tmp_path / "elsewhere")
+    (films / "broken.png").symlink_to(tmp_path / "nowhere.png")
+    (films / "ward" / "up").symlink_to(films)
+    found = unlabelled_samples(films, QATA)
+    assert [sample.image_id for sample in found] == ["a.png", "b", "link/d.png", "ward/c.jpg"]
+    assert f"W_UNREADABLE {films / 'broken.png'}" in caplog.text
+    assert f"W_LINK_LOOP {films / 'ward' / 'up'}" in caplog.text
+
+
+def test_a_limit_looks_no_further(films):
+    from pydicom.uid import ComputedRadiographyImageStorage
+
+    write_object(films / "z.dcm", ComputedRadiographyImageStorage)
+    assert [sample.image_id for sample in unlabelled_samples(films, QATA, limit=2)] == ["a.png", "b"]
+
+
+def test_a_faulty_part_that_is_not_learnt_from_is_no_hindrance(films, qata, caplog):
+    prompts = qata / "prompt" / "test.csv"
+    prompts.write_text("\n".join(prompts.read_text().splitlines()[:-1]))
+    assert len(unlabelled_samples(films, QATA, known=QaTaCOV19(qata))) == 3
+    assert "not compared with those of test" in caplog.text

@@ -3,12 +3,13 @@
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from textray.errors import ShapeError
-from textray.training.losses import DiceCELoss, dice_loss
+from textray.training.losses import DiceCELoss, dice_loss, zone_loss
 
 
 @pytest.fixture
@@ -107,3 +108,24 @@ def test_other_shapes_are_refused(pair):
     logits, target = pair
     with pytest.raises(ShapeError, match=r"logits and target differ.*\(4, 8, 12\).*\(4, 1, 8, 12\)"):
         DiceCELoss()(logits, target[:, 0])
+
+
+def test_the_loss_of_zones_is_over_those_that_are_known():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 6, generator=generator, requires_grad=True)
+    zones = (torch.rand(4, 6, generator=generator) > 0.5).float()
+    x, y = logits.detach().double().numpy(), zones.double().numpy()
+    each = np.maximum(x, 0) - x * y + np.log1p(np.exp(-np.abs(x)))
+    assert zone_loss(logits, zones).item() == pytest.approx(each.mean(), rel=1e-6)
+    some = zones.clone()
+    some[[0, 2]] = torch.nan
+    loss = zone_loss(logits, some)
+    assert loss.item() == pytest.approx(each[[1, 3]].mean(), rel=1e-6)
+    loss.backward()
+    assert logits.grad.isfinite().all()
+    assert not logits.grad[[0, 2]].any()
+    nothing = zone_loss(logits, torch.full((4, 6), torch.nan))
+    nothing.backward()
+    assert nothing.item() == 0
+    with pytest.raises(ShapeError):
+        zone_loss(logits, zones[:2])

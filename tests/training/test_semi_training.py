@@ -310,9 +310,15 @@ def test_pictures_that_have_no_masks_are_learnt_from(place, teacher, films, tmp_
     assert "pseudo/dice_teacher" in watch.logged[0]
     assert "pseudo/dice_truth" not in watch.logged[0]  # nothing is known of it
     kept = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["textray"]["data"]
-    assert kept["unlabelled"] == {"images": 5, "with_text": 4, "laterality": "viewer"}
+    assert {name: kept["unlabelled"][name] for name in ("images", "with_text", "laterality")} == {
+        "images": 5,
+        "with_text": 4,
+        "laterality": "viewer",
+    }
+    assert kept["without_text"]["fit"] == 0  # what a teacher says of a silent film teaches nothing of silence
     assert kept["labelled"]["images"] == kept["images"]["fit"] - 5
     assert "W_TEACHER" in caplog.text  # this teacher saw fewer masks
+    assert "W_SILENCE: 1 images" in caplog.text  # and a report with each
 
     fit(semi(teacher, epi=False), tmp_path / "still", 1, augment="strong", **films)
     first, plain = stored(tmp_path / "still", 0, 5), task.fit_set.plain()
@@ -340,8 +346,11 @@ def test_pictures_without_masks_beside_hidden_masks(teacher, films, tmp_path):
     both = sum(label.sum() + mask.sum() for label, mask in drawn if mask is not None)
     assert sum(mask is None for _, mask in drawn) == 5
     assert watch.logged[0]["pseudo/dice_truth"] == pytest.approx(2 * common / both if both else 1.0)
+    for changed in ({"unlabelled_laterality": "patient"}, {"unlabelled": None, "unlabelled_texts": None}):
+        with pytest.raises(UsageError, match=r"other pictures without masks, or of other reports.*--fresh"):
+            fit(semi(teacher), tmp_path / "run", 2, **(settings | changed))
     (Path(films["unlabelled"]) / "4.png").rename(tmp_path / "4.png")
-    with pytest.raises(UsageError, match="labels are of other images"):
+    with pytest.raises(UsageError, match=r"other pictures without masks.*data\.unlabelled"):
         fit(semi(teacher), tmp_path / "run", 2, **settings)
 
 
@@ -350,10 +359,23 @@ def test_who_cannot_learn_from_pictures_without_masks(teacher, films, tmp_path):
         fit(supervised(), tmp_path / "a", **films)
     with pytest.raises(UsageError, match="reports without pictures"):
         fit(semi(teacher), tmp_path / "b", unlabelled_texts=films["unlabelled_texts"])
-    telling = semi(teacher)
-    telling.zone_weight = 0.5
-    with pytest.raises(UsageError, match=r"zones cannot be learnt.*1 such pictures"):
-        fit(telling, tmp_path / "c", **films)
+    with pytest.raises(UsageError, match="no captions to cluster"):
+        fit(semi(teacher), tmp_path / "c", labels="clusters", **films)
+    needy = semi(teacher)
+    needy.network.needs_text = True
+    with pytest.raises(UsageError, match=r"needs a report with every image.*1 images"):
+        fit(needy, tmp_path / "d", **films)
+
+
+def test_zones_that_nothing_tells_are_no_zones_to_learn(films, teacher, tmp_path):
+    trainer = fit(semi(teacher), tmp_path, 1, **films)
+    plain, rows = trainer.datamodule.sets["fit"].plain(), trainer.lightning_module._rows
+    batch = collate([plain[0, index] for index in range(12 + 5)])
+    unknown = [name == "0.png" for name in batch["image_id"]]
+    assert batch["zones"].isnan().all(1).tolist() == unknown
+    assert batch["zones"].isnan().any(1).tolist() == unknown
+    assert plain.silent_unlabelled == 1
+    assert len(rows) == 5
 
 
 class Constant(Network):

@@ -36,7 +36,8 @@ class Batch(TypedDict):
         image: ``(B, C, H, W)`` float32, normalised.
         mask: ``(B, 1, H, W)`` float32, {0, 1}; NaN throughout where it may not be seen, so that no loss can use it.
         zones: ``(B, 6)`` float32, {0, 1}: of the report or its cluster, whatever dropout left in ``text``; less those
-            withheld, but not with ``whole_zones``: a locator is not told what is withheld and sees the whole film.
+            withheld, but not with ``whole_zones``: a locator is not told what is withheld and sees the whole film. NaN
+            where nothing tells them.
         text: ``B`` sentences; ``None`` is no report.
         image_id: ``B`` names.
         index: ``(B,)`` int64, place of each sample in its split.

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -86,22 +86,23 @@ class PixelCache:
     processes: the maps are opened anew there.
 
     Args:
-        samples: What to hold, in this order. Where none has a mask, no masks are held.
+        samples: What to hold, in this order. No masks are held where none has one.
         preprocess: Its ``resize`` and ``resize_mask`` are applied; normalisation is not.
         folder: Where to keep it; by default `cache_folder`.
 
     Raises:
-        DataError: If a mask has another size than its image.
+        DataError: If a mask has another size than its image, or some have masks and some don't.
         InputError: If files cannot be read, or are in colour where ``preprocess`` is not, or the other way round; all
-            of them are looked at, and the first ones named.
+            of them are looked at, and each is logged where there are several.
         OutputError: If the folder cannot be written to.
         DiskError: If the disk is full.
     """
 
     def __init__(self, samples: Sequence[Pictured], preprocess: Preprocess, folder: str | Path | None = None) -> None:
         self.size, self.colour = preprocess.size, preprocess.colour
-        self._drawn = [sample.mask_path is not None for sample in samples]
-        self._count, self._masked = len(samples), len(samples) if any(self._drawn) else 0
+        self._count, self._masked = len(samples), sum(sample.mask_path is not None for sample in samples)
+        if self._masked not in (0, self._count):
+            raise DataError("some images have masks and some don't", came=f"{self._masked} of {self._count} masks")
         base = (cache_folder() if folder is None else Path(folder)) / "pixels"
         try:
             base.mkdir(parents=True, exist_ok=True)
@@ -112,8 +113,6 @@ class PixelCache:
                 do=f"Set {ENVIRONMENT} to another folder.",
             ) from error
         settings = _settings_digest(preprocess)
-        if 0 < sum(self._drawn) < self._count:  # which files are masks, else told by their places
-            settings += "".join("01"[drawn] for drawn in self._drawn)
         seen = base / f"{_stat_digest(samples, settings)}.seen"
         content = _read_text(seen)
         if content is None or not self._complete(base / content):
@@ -146,9 +145,7 @@ class PixelCache:
         return pixels
 
     def mask(self, index: int) -> NDArray[np.bool_]:
-        """Lesion mask of a sample: ``(h, w)`` bool; an `IndexError` where nobody has drawn one."""
-        if not self._drawn[index]:
-            raise IndexError(f"sample {index} has no mask")
+        """Lesion mask of a sample: ``(h, w)`` bool; an `IndexError` where there are none."""
         height, width = self.size
         return np.unpackbits(self._masks[index], count=height * width).reshape(height, width).view(np.bool_)
 
@@ -185,13 +182,13 @@ class PixelCache:
         try:
             part.mkdir()
             with (part / "pixels.u16").open("wb") as pixels, (part / "masks.bits").open("wb") as masks:
-                refused: list[InputError] = []
+                refused: dict[Path, InputError] = {}
                 for sample in samples:
                     try:
-                        self._append(sample, preprocess, pixels, masks)
+                        _append(sample, preprocess, pixels, masks)
                     except InputError as error:
-                        refused.append(error)
-                _refuse(refused)
+                        refused[sample.image_path] = error
+                refuse_files(refused)
                 for stream in (pixels, masks):
                     stream.flush()
                     os.fsync(stream.fileno())
@@ -208,23 +205,6 @@ class PixelCache:
             shutil.rmtree(part, ignore_errors=True)
         log.info("decoded %d samples into %s in %.1f s", len(samples), target, time.monotonic() - started)
 
-    def _append(self, sample: Pictured, preprocess: Preprocess, pixels: BinaryIO, masks: BinaryIO) -> None:
-        image = naming(sample.image_path, preprocess.read)
-        if sample.mask_path is not None:
-            mask = naming(sample.mask_path, read_mask)
-            if mask.shape != image.grid.shape:
-                raise DataError(
-                    f"{sample.mask_path.name} and its image differ in size",
-                    came=f"mask {mask.shape}, image {image.grid.shape}",
-                    expected="one pixel grid; nothing is resized silently",
-                    do='Find all such masks with "textray data check".',
-                )
-            masks.write(np.packbits(preprocess.resize_mask(mask)).tobytes())
-        elif self._masked:
-            masks.write(bytes(self._shapes[1][1]))  # keeps its place; `mask` never reads it
-        resized = np.rint(np.clip(preprocess.resize(image.pixels), 0.0, 1.0) * _FULL).astype("<u2")
-        pixels.write(resized.tobytes())
-
     def _put_in_place(self, part: Path, target: Path) -> None:
         if target.exists() and not self._complete(target):
             log.warning("the cache %s is damaged and is built again", target)
@@ -237,17 +217,77 @@ class PixelCache:
                 raise
 
 
-def _refuse(refused: Sequence[InputError]) -> None:
-    """Raise what was found; of several files one error that names the first of them."""
+class PixelCaches:
+    """Caches of several lists of samples, one list after the other: what is added to one does not touch the others.
+
+    Args:
+        lists: What to hold.
+        preprocess: As of `PixelCache`.
+        folder: As of `PixelCache`.
+    """
+
+    def __init__(
+        self, lists: Sequence[Sequence[Pictured]], preprocess: Preprocess, folder: str | Path | None = None
+    ) -> None:
+        self.size = preprocess.size
+        self._caches = [PixelCache(samples, preprocess, folder) for samples in lists]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._caches))
+
+    def image(self, index: int) -> NDArray[np.float32]:
+        """As `PixelCache.image`."""
+        cache, place = self._find(index)
+        return cache.image(place)
+
+    def mask(self, index: int) -> NDArray[np.bool_]:
+        """As `PixelCache.mask`."""
+        cache, place = self._find(index)
+        return cache.mask(place)
+
+    def _find(self, index: int) -> tuple[PixelCache, int]:
+        for cache in self._caches:
+            if index < len(cache):
+                return cache, index
+            index -= len(cache)
+        raise IndexError(f"there are {len(self)} samples")
+
+
+def refuse_files(refused: Mapping[Path, InputError]) -> None:
+    """Refuse files of a training; does nothing where there are none.
+
+    Args:
+        refused: What is wrong with each.
+
+    Raises:
+        InputError: Of one file its own error; of several one that names the first, after each has been logged.
+    """
     if len(refused) == 1:
-        raise refused[0]
+        raise next(iter(refused.values()))
     if refused:
+        for path, error in refused.items():
+            log.warning("%s %s: %s", error.code, path, error)
         raise DataError(
-            f"{len(refused)} files cannot be learnt from",
-            came=name_some([error.what for error in refused]),
-            expected="pictures, and masks of their size",
-            do="Mend them, or take them out of the folder",
+            f"{len(refused)} files cannot be learnt from; each is named above",
+            came=name_some([str(path) for path in refused]),
+            do="Mend them, or take them away",
         )
+
+
+def _append(sample: Pictured, preprocess: Preprocess, pixels: BinaryIO, masks: BinaryIO) -> None:
+    image = naming(sample.image_path, preprocess.read)
+    if sample.mask_path is not None:
+        mask = naming(sample.mask_path, read_mask)
+        if mask.shape != image.grid.shape:
+            raise DataError(
+                f"{sample.mask_path.name} and its image differ in size",
+                came=f"mask {mask.shape}, image {image.grid.shape}",
+                expected="one pixel grid; nothing is resized silently",
+                do='Find all such masks with "textray data check".',
+            )
+        masks.write(np.packbits(preprocess.resize_mask(mask)).tobytes())
+    resized = np.rint(np.clip(preprocess.resize(image.pixels), 0.0, 1.0) * _FULL).astype("<u2")
+    pixels.write(resized.tobytes())
 
 
 def _settings_digest(preprocess: Preprocess) -> str:

@@ -17,7 +17,7 @@ from textray.augment import Augment, Preset
 from textray.data.base import CaptionPolicy, FreeCaptions, Reader, Sample, Split, fingerprint, open_reader
 from textray.data.batch import EpochSampler, Item, collate
 from textray.data.fractions import keep_share
-from textray.data.segmentation_set import SegmentationSet
+from textray.data.segmentation_set import SegmentationSet, told_of
 from textray.data.unlabelled import unlabelled_samples
 from textray.errors import ShapeError, UsageError
 from textray.preprocess import Interpolation, Normalise, Preprocess
@@ -66,7 +66,7 @@ class SegmentationData(LightningDataModule):
         workers: Processes that prepare batches.
         seed: Of order and augmentation.
         cache: Folder of the pixel cache, ``None`` for the user's.
-        limit: Use only this many samples of each split, for a trial run.
+        limit: Use only this many samples of each split, and of ``unlabelled``, for a trial run.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class SegmentationData(LightningDataModule):
             if not learns_unlabelled:
                 samples = labelled
             self.sets[split] = SegmentationSet(
-                [*samples, *others] if learning else samples,
+                samples,
                 self.preprocess,
                 augment=self.augment if learning else Augment.preset("none"),
                 report_dropout=self.report_dropout if learning else 0.0,
@@ -168,6 +168,7 @@ class SegmentationData(LightningDataModule):
                 epochs=(self.trainer.max_epochs if self.trainer is not None else None) or 1,
                 seed=self.seed,
                 labelled={sample.image_id for sample in labelled},
+                others=others if learning else (),
                 cache=self.cache,
             )
 
@@ -177,6 +178,10 @@ class SegmentationData(LightningDataModule):
             if self.unlabelled_texts is not None:
                 raise UsageError("reports without pictures", came=self.unlabelled_texts, expected="data.unlabelled")
             return []
+        if self.labels == "clusters":
+            raise UsageError(
+                "reports of data.unlabelled are no captions to cluster", came="labels clusters", expected="labels rules"
+            )
         if not learns_unlabelled:
             raise UsageError(
                 "this task does not learn from pictures without masks",
@@ -192,7 +197,8 @@ class SegmentationData(LightningDataModule):
             captions=self.known_captions,
             colour=self.preprocess.colour,
             known=reader,
-        )[: self.limit]
+            limit=self.limit,
+        )
 
     def set_labels(self, split: str, zones: Sequence[Zones]) -> None:
         """Give the samples of a split other zones to learn from than their reports'.
@@ -261,8 +267,13 @@ class SegmentationData(LightningDataModule):
     def _describe_unlabelled(self) -> dict[str, Any]:
         """Those of ``fit`` whose masks nobody has drawn."""
         found = [sample for sample in self.sets["fit"].samples if sample.mask_path is None] if self.sets else []
-        told = sum(bool(sample.report.zones) or sample.report.free for sample in found)
-        return {"images": len(found), "with_text": told, "laterality": str(self.unlabelled_laterality)}
+        told = [(sample.image_id, told_of(sample.report)) for sample in found]
+        return {
+            "images": len(found),
+            "with_text": sum(text is not None for _, text in told),
+            "laterality": str(self.unlabelled_laterality),
+            "reports_sha256": fingerprint(f"{name}\t{text}" for name, text in told),
+        }
 
     def _describe_labelled(self) -> dict[str, Any]:
         """Those of ``fit`` whose masks may be seen."""

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from textray.augment import Augment
 from textray.data.base import Sample
 from textray.data.batch import Item, Key
-from textray.data.cache import PixelCache
+from textray.data.cache import PixelCache, PixelCaches
 from textray.data.withhold import withhold, withhold_label
 from textray.preprocess import Preprocess
 from textray.records import Report, Zones
@@ -29,7 +29,7 @@ class SegmentationSet(Dataset[Item]):
     """Samples with their pixels, changed and normalised.
 
     Args:
-        samples: The samples.
+        samples: The samples, with masks.
         preprocess: Size and normalisation.
         augment: Changes to image, mask and report.
         report_dropout: Share of samples that lose their report.
@@ -40,8 +40,8 @@ class SegmentationSet(Dataset[Item]):
             `textray.data.withhold`. A pair is the share in the first and in the last of ``epochs``, linear between.
         epochs: Epochs of the training.
         seed: Of everything random.
-        labelled: Samples whose masks may be seen, by their names; ``None``: all that have one. The masks of the others
-            are not read.
+        labelled: Samples whose masks may be seen, by their names; ``None``: all. The masks of the others are not read.
+        others: Samples without masks, which come after them.
         cache: Folder of the pixel cache, ``None`` for the user's.
     """
 
@@ -57,16 +57,17 @@ class SegmentationSet(Dataset[Item]):
         epochs: int = 1,
         seed: int = 0,
         labelled: Collection[str] | None = None,
+        others: Sequence[Sample] = (),
         cache: Path | None = None,
     ) -> None:
         pair = report_withheld if isinstance(report_withheld, tuple) else (report_withheld, report_withheld)
         self.report_withheld, self.epochs, self.whole_zones = pair, epochs, False
-        self.samples, self.preprocess, self.augment = samples, preprocess, augment
+        self.samples, self.preprocess, self.augment = [*samples, *others], preprocess, augment
         self.report_dropout, self.report_partial, self.seed = report_dropout, report_partial, seed
-        self.pixels = PixelCache(samples, preprocess, folder=cache)
-        self.labelled = [
-            sample.mask_path is not None and (labelled is None or sample.image_id in labelled) for sample in samples
-        ]
+        self.pixels = (
+            PixelCaches([samples, others], preprocess, cache) if others else PixelCache(samples, preprocess, cache)
+        )
+        self.labelled = [labelled is None or sample.image_id in labelled for sample in samples] + [False] * len(others)
         self.labels: Sequence[Zones] | None = None  # one for each sample; None takes the reports' zones
 
     def __len__(self) -> int:
@@ -92,7 +93,7 @@ class SegmentationSet(Dataset[Item]):
         return Item(
             image=torch.from_numpy(self.preprocess.normalise_pixels(pixels)),
             mask=torch.from_numpy(np.ascontiguousarray(target, dtype=np.float32))[None],
-            zones=torch.tensor(zones.present, dtype=torch.float32),
+            zones=torch.tensor(zones.present if self.tells_zones(index) else [np.nan] * 6, dtype=torch.float32),
             text=report.text if certain else self._words(report, rng, whole=not labelled),
             image_id=sample.image_id,
             index=index,
@@ -102,12 +103,16 @@ class SegmentationSet(Dataset[Item]):
 
     @property
     def without_text(self) -> int:
-        """Number of samples that come without a text, whatever is dropped: no caption, or one that names no zone."""
-        return sum(not self.whole_text(index) for index in range(len(self)))
+        """Number of samples with masks that come without a text, whatever is dropped: none, or one that names no zone.
+
+        Those without masks do not count: what is learnt from them is what a teacher did without a text.
+        """
+        drawn = (index for index, sample in enumerate(self.samples) if sample.mask_path is not None)
+        return sum(not self.whole_text(index) for index in drawn)
 
     def whole_text(self, index: int) -> str | None:
         """What the network is told of a sample whose report is left whole; the picture is not looked at."""
-        return _told(self.samples[index].report)
+        return told_of(self.samples[index].report)
 
     def truth(self, index: int) -> NDArray[np.bool_] | None:
         """Mask of a sample, ``(h, w)`` bool, whether it may be seen or not; ``None`` where nobody has drawn one.
@@ -116,10 +121,20 @@ class SegmentationSet(Dataset[Item]):
         """
         return None if self.samples[index].mask_path is None else self.pixels.mask(index)
 
+    def tells_zones(self, index: int) -> bool:
+        """False where neither a mask nor a report that speaks of zones tells which a sample has."""
+        sample = self.samples[index]
+        return sample.mask_path is not None or sample.report.zones.mentioned
+
+    def denies(self, index: int) -> bool:
+        """True where a sample's report says that zones are clear and names none that is infected."""
+        zones = self.samples[index].report.zones
+        return zones.mentioned and not zones
+
     @property
-    def zoneless(self) -> int:
-        """Number of samples without a drawn mask whose reports say nothing of zones: nothing tells what is in them."""
-        return sum(sample.mask_path is None and not sample.report.zones.mentioned for sample in self.samples)
+    def silent_unlabelled(self) -> int:
+        """Number of samples whose masks may not be seen and that come without a text."""
+        return sum(not seen and self.whole_text(index) is None for index, seen in enumerate(self.labelled))
 
     def plain(self) -> SegmentationSet:
         """The same samples as they are: not augmented, with their whole reports."""
@@ -138,7 +153,7 @@ class SegmentationSet(Dataset[Item]):
 
         ``whole``: the words of all zones or none, since a pseudo-label knows no shortened report.
         """
-        draw, told = rng.random(), _told(report)
+        draw, told = rng.random(), told_of(report)
         if told is None or draw < self.report_dropout:
             return None
         named = np.flatnonzero(report.zones.present)
@@ -148,6 +163,9 @@ class SegmentationSet(Dataset[Item]):
         return told
 
 
-def _told(report: Report) -> str | None:
-    """A free caption as it stands, else the sentence of the zones, as in use; "no infection." is none in use."""
+def told_of(report: Report) -> str | None:
+    """What a network is told of a report: a free caption as it stands, else the sentence of its zones, as in use.
+
+    ``None`` without words, and where no zone is infected: "no infection." is no text in use.
+    """
     return report.text if report.free else sentence(report.zones) if report.zones else None

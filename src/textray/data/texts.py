@@ -123,11 +123,12 @@ class TextTable:
             _add(rows, table.path, line, values)
         return cls(path=table.path, rows=rows, encoding=table.encoding, delimiter=table.delimiter)
 
-    def match(self, paths: Sequence[Path]) -> tuple[dict[int, Words], list[str]]:
+    def match(self, paths: Sequence[Path], *, below: Path | None = None) -> tuple[dict[int, Words], list[str]]:
         """Find the row of each picture: by the path as given, else by file name, else by name without suffix.
 
         Args:
             paths: The pictures.
+            below: A folder that they lie in, paths below which tell them too.
 
         Returns:
             Words by position in ``paths``, and the names of rows that fit no picture.
@@ -135,21 +136,25 @@ class TextTable:
         Raises:
             UsageError: If a row fits several pictures, or several rows one.
         """
-        found, unknown = self.match_all(paths)
+        found, unknown = self.match_all(paths, below=below)
         for i, rows in found.items():
             if len(rows) > 1:
                 name = next(name for name, words in self.rows.items() if words is rows[1])
                 raise self._ambiguous(name, rows[1], [paths[i]])
         return {i: words for i, (words,) in found.items()}, unknown
 
-    def match_all(self, paths: Sequence[Path]) -> tuple[dict[int, list[Words]], list[str]]:
+    def match_all(
+        self, paths: Sequence[Path], *, below: Path | None = None
+    ) -> tuple[dict[int, list[Words]], list[str]]:
         """Find the rows of each picture, which may be several under different spellings of its name; see `match`.
 
         Raises:
             UsageError: If a row fits several pictures.
         """
         whole = [os.path.abspath(path) for path in paths]  # noqa: PTH100 -- links keep the names they were given
-        places = _index((i, (plain_path(p), p.as_posix(), whole[i])) for i, p in enumerate(paths))
+        inner = [whole[i] if below is None else plain_path(p.relative_to(below)) for i, p in enumerate(paths)]
+        places = _index((i, (plain_path(p), p.as_posix(), whole[i], inner[i])) for i, p in enumerate(paths))
+        tails = _tails(paths)
         names = _index((i, (plain_path(p.name), p.name)) for i, p in enumerate(paths))
         stems = _index((i, (stem(p.name),)) for i, p in enumerate(paths))
         found: dict[int, list[Words]] = {}
@@ -158,7 +163,7 @@ class TextTable:
             key = _normal(name)
             tidy = str(Path(key))
             hits = (
-                places.get(key) or places.get(tidy) or _by_tail(tidy, paths, names) or names.get(key) or stems.get(key)
+                places.get(key) or places.get(tidy) or tails.get(Path(tidy).parts) or names.get(key) or stems.get(key)
             )
             if not hits:
                 unknown.append(name)
@@ -173,7 +178,7 @@ class TextTable:
             f"{self.path} line {words.line}: {name!r} is not the only row or picture of that name",
             came=", ".join(map(plain_path, paths)),
             expected="one row for one picture",
-            do="Write the path as it is given on the command line",
+            do="Write as much of the path as tells them apart",
         )
 
 
@@ -213,11 +218,14 @@ def _normal(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _by_tail(name: str, paths: Sequence[Path], names: dict[str, list[int]]) -> list[int]:
-    tail = Path(name).parts
-    if len(tail) < 2:
-        return []
-    return [i for i in names.get(tail[-1], []) if Path(_normal(str(paths[i]))).parts[-len(tail) :] == tail]
+def _tails(paths: Sequence[Path]) -> dict[tuple[str, ...], list[int]]:
+    """Positions by the last parts of paths, two or more of them."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for i, path in enumerate(paths):
+        parts = Path(_normal(str(path))).parts
+        for first in range(len(parts) - 1):
+            found.setdefault(parts[first:], []).append(i)
+    return found
 
 
 def _add(rows: dict[str, Words], path: Path, line: int, values: dict[str, str]) -> None:

@@ -7,27 +7,35 @@ and right they mean is said in the table or by the caller.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from textray.data.base import Reader, Sample, Split, name_some, naming
+from textray.data.base import Reader, Sample, Split, name_some
+from textray.data.cache import refuse_files
 from textray.data.texts import TextTable, table_notices
-from textray.errors import DataError, LayoutError, UsageError
+from textray.errors import DataError, InputError, LayoutError
 from textray.io.names import plain_path, stem
 from textray.io.read import detect, read_grid
-from textray.io.write import is_own_picture
-from textray.records import Laterality, Report, Zones
+from textray.io.walk import LeftOut, walk
+from textray.records import Grid, Laterality, Notice, Report, Zones
 from textray.rows import DatasetRow
-from textray.text.cleaning import clean
-from textray.text.report import parse
+from textray.text.cleaning import plain
+from textray.text.report import UNDEFINED, parse
 
 log = logging.getLogger(__name__)
 
 _SPLITS: tuple[Split, ...] = ("train", "val", "test")
 _HEAD = 1024  # bytes that tell what a file is
 _MEANT = {Laterality.PATIENT: "the patient's", Laterality.VIEWER: "the viewer's", Laterality.UNKNOWN: "unknown"}
-_PICTURES = frozenset({"png", "jpeg", "dicom"})
+_GREY = frozenset({"png", "jpeg", "dicom"})
 _COLOUR = frozenset({"png", "jpeg", "a TIFF picture"})
+
+
+@dataclass(frozen=True)
+class _Picture:
+    path: Path
+    grid: Grid | None  # of a DICOM file
 
 
 def unlabelled_samples(
@@ -39,12 +47,16 @@ def unlabelled_samples(
     captions: Collection[str] = (),
     colour: bool = False,
     known: Reader | None = None,
+    limit: int | None = None,
 ) -> list[Sample]:
     """List the pictures below a folder, each with its report where there is one, to be learnt from beside a data set.
 
-    Files are known by their content, whatever they are called; hidden files, those of other kinds and this tool's own
-    results are left out, and their number is logged. Nobody tells whose the pictures are, so each is a patient of its
-    own: whether a patient is in the data set's other splits cannot be found out here.
+    Files are known by their content, whatever they are called. Hidden files, those of other kinds, DICOM objects that
+    are no films and this tool's own results are left out and counted; what cannot be read is named. Nobody tells whose
+    the pictures are, so each is a patient of its own: whether a patient is in the data set too cannot be found out.
+
+    Words are not told where sides matter and cannot be placed: on a film without a left and a right, where nobody knows
+    whose they are, or beside a data set whose captions' sides are unknown.
 
     Args:
         folder: Where the pictures are, at any depth.
@@ -55,6 +67,7 @@ def unlabelled_samples(
         colour: True where pictures are read in colour.
         known: The data set's reader; a picture that is called as one of its is refused, for it would be learnt from
             twice, or select or be scored as well.
+        limit: Take only so many pictures.
 
     Returns:
         Samples of ``fit`` without ``mask_path``, in the order of their paths; ``image_id`` is the path below the
@@ -62,13 +75,15 @@ def unlabelled_samples(
 
     Raises:
         LayoutError: If there is no such folder, or no picture in it.
-        UsageError: If the table does not fit, or its words cannot be placed beside those of the data set.
+        UsageError: If the table does not fit.
         DataError: If a picture is one of the data set.
+        InputError: If DICOM files are damaged.
     """
     folder = Path(folder)
-    paths = _pictures(folder, _COLOUR if colour else _PICTURES)
-    names = set() if known is None else {stem(sample.image_path.name).casefold() for sample in _all_of(known)}
-    shared = [plain_path(path.relative_to(folder)) for path in paths if stem(path.name).casefold() in names]
+    pictures = _pictures(folder, _COLOUR if colour else _GREY, limit)
+    ids = [plain_path(picture.path.relative_to(folder).as_posix()) for picture in pictures]
+    names = set() if known is None else _names_of(known)
+    shared = [name for name, picture in zip(ids, pictures, strict=True) if stem(picture.path.name).casefold() in names]
     if shared:
         raise DataError(
             f"{len(shared)} pictures of {folder} have the names of pictures of {row.name}",
@@ -76,89 +91,126 @@ def unlabelled_samples(
             expected="pictures that the data set does not hold",
             do="Take them out of the folder; to hide masks of a data set, set data.labelled_fraction",
         )
-    reports = _reports(paths, row, texts, laterality, captions) if texts is not None else {}
-    silent = Report(zones=Zones(), laterality=laterality)
-    told = sum(report.text is not None for report in reports.values())
-    log.info(
-        "%d pictures without masks in %s, %d of them with a report; its left and right are %s unless told",
-        len(paths), folder, told, _MEANT[laterality],
-    )  # fmt: skip
+    reports = {} if texts is None else _reports(folder, pictures, row, TextTable.read(texts), laterality, captions)
     return [
         Sample(
-            image_id=plain_path(path.relative_to(folder).as_posix()),
-            image_path=path,
+            image_id=name,
+            image_path=picture.path,
             mask_path=None,
-            report=reports.get(i, silent),
+            report=reports.get(i, Report(zones=Zones())),
             patient_id=None,
             split="fit",
         )
-        for i, path in enumerate(paths)
+        for i, (name, picture) in enumerate(zip(ids, pictures, strict=True))
     ]
 
 
-def _all_of(reader: Reader) -> Iterator[Sample]:
+def _names_of(reader: Reader) -> set[str]:
+    """Names of a data set's images in every part that is there, however their captions are."""
+    names: set[str] = set()
     for split in _SPLITS:
         try:
-            yield from reader.samples(split)
+            names |= {stem(sample.image_path.name).casefold() for sample in reader.samples(split)}
         except LayoutError:  # a part that nobody has downloaded
             continue
+        except DataError as error:
+            log.warning("pictures without masks are not compared with those of %s: %s", split, error)
+    return names
 
 
-def _pictures(folder: Path, kinds: Collection[str]) -> list[Path]:
+def _pictures(folder: Path, kinds: Collection[str], limit: int | None) -> list[_Picture]:
     if not folder.is_dir():
         raise LayoutError(f"there is no folder {folder}", expected="a folder of pictures (data.unlabelled)")
-    found, others = [], 0
-    for path in sorted(folder.rglob("*")):
-        if any(part.startswith(".") for part in path.relative_to(folder).parts) or not path.is_file():
-            continue
-        with path.open("rb") as stream:
-            kind = detect(stream.read(_HEAD))
-        if kind in kinds and not is_own_picture(path):
-            found.append(path)
-        else:
-            others += 1
+    found: list[_Picture] = []
+    left_out: list[LeftOut] = []
+    refused: dict[Path, InputError] = {}
+    for path in walk(folder, left_out):
+        if limit is not None and len(found) == limit:
+            break
+        try:
+            found += _look(path, kinds, left_out)
+        except InputError as error:
+            refused[path] = error
+    refuse_files(refused)
+    unread = [one for one in left_out if one.code in ("W_UNREADABLE", "W_LINK_LOOP")]
+    for one in unread:
+        log.warning("%s %s: %s; left out", one.code, one.path, one.reason)
+    others = len(left_out) - len(unread)
     if not found:
         raise LayoutError(f"no pictures in {folder}", came=f"{others} other files", expected="PNG, JPEG or DICOM")
     if others:
-        log.warning("%d files in %s are no pictures to learn from and are left out", others, folder)
+        log.warning("W_NOT_IMAGE: %d files in %s are no pictures to learn from and are left out", others, folder)
     return found
 
 
+def _look(path: Path, kinds: Collection[str], left_out: list[LeftOut]) -> list[_Picture]:
+    """The picture that a file is, or none and why."""
+    try:
+        with path.open("rb") as stream:
+            kind = detect(stream.read(_HEAD))
+        if kind in kinds:
+            return [_Picture(path, read_grid(path) if kind == "dicom" else None)]
+    except OSError as error:
+        left_out.append(LeftOut(path=path, code="W_UNREADABLE", reason=error.strerror or type(error).__name__))
+        return []
+    except InputError as error:
+        if error.code != "W_NOT_IMAGE":
+            raise type(error)(f"{path}: {error.what}", came=error.came, do=error.do, code=error.code) from error
+        kind = error.what
+    left_out.append(LeftOut(path=path, code="W_NOT_IMAGE", reason=kind))
+    return []
+
+
 def _reports(
-    paths: Sequence[Path], row: DatasetRow, texts: str | Path, laterality: Laterality, captions: Collection[str]
+    folder: Path,
+    pictures: Sequence[_Picture],
+    row: DatasetRow,
+    table: TextTable,
+    laterality: Laterality,
+    captions: Collection[str],
 ) -> dict[int, Report]:
-    """Report of each picture that the table names, by position; a text that names no zone is kept without zones."""
-    table = TextTable.read(texts)
-    words, unknown = table.match(paths)
+    """Report of each picture that the table names, by position; without words and zones where it may not be told."""
+    words, unknown = table.match([picture.path for picture in pictures], below=folder)
     for notice in table_notices(table, unknown):
         log.warning("%s: %s", notice.code, notice.text)
+    given = {i: found for i, found in words.items() if found.text is not None}
+    log.warning("%d of %d pictures without masks have a report in %s", len(given), len(pictures), table.path)
     if row.captions == "free":
-        return _free({i: clean(found.text) for i, found in words.items() if found.text is not None}, table, captions)
-    reports, zoneless = {}, []
-    for i, found in words.items():
-        if found.text is None:
-            continue
+        return _free({i: str(found.text) for i, found in given.items()}, captions)
+    log.warning("left and right in %s are %s, where a line does not say", table.path, _MEANT[laterality])
+    reports: dict[int, Report] = {}
+    warned: dict[str, tuple[Notice, list[str]]] = {}
+    for i, found in given.items():
         side = found.laterality or laterality
-        if (side is Laterality.UNKNOWN) != (row.laterality == "unknown"):
-            raise UsageError(
-                f"words of {table.path} and captions of {row.name} do not mean the same sides",
-                came=f"{side} in line {found.line}, {row.laterality} in {row.name}",
-                expected="sides that are known in both, or in neither",
-                do="Set data.unlabelled_laterality, or write a column laterality",
-            )
-        grid = naming(paths[i], read_grid) if side is Laterality.PATIENT else None
-        reports[i] = parse(found.text, laterality=side, grid=grid)
-        if not reports[i].zones:
-            zoneless.append(plain_path(paths[i].name))
-    if zoneless:
-        some = name_some(zoneless)
-        log.warning("W_NO_ZONE: texts of %d pictures name no infected zone and are not told: %s", len(zoneless), some)
+        report = parse(found.text, laterality=side, grid=pictures[i].grid)
+        notices = report.notices
+        if "unknown" in (side, row.laterality) and report.zones != report.zones.mirror():
+            notices += (_UNKNOWN,)
+        if {notice.code for notice in notices} & {UNDEFINED.code, _UNKNOWN.code}:
+            report = Report(zones=Zones())
+        reports[i] = report
+        for notice in notices:
+            warned.setdefault(notice.code, (notice, []))[1].append(plain_path(pictures[i].path.name))
+    for code, (notice, names) in sorted(warned.items()):
+        log.warning("%s: %d reports, of %s: %s", code, len(names), name_some(names), notice.text)
     return reports
 
 
-def _free(texts: dict[int, str], table: TextTable, captions: Collection[str]) -> dict[int, Report]:
-    """Captions as they stand; another text is not told, since nothing could be told with it in use."""
-    strange = [text for text in texts.values() if text not in captions]
+_UNKNOWN = Notice(
+    code="W_SIDES_UNKNOWN",
+    text="Nobody knows whose left and right are meant, here or in the data set; the words are not told.",
+    remedy="Say whose they are with data.unlabelled_laterality or a column laterality.",
+)
+
+
+def _free(texts: dict[int, str], captions: Collection[str]) -> dict[int, Report]:
+    """Captions as the data set has them; another text is not told, since nothing could be told with it in use."""
+    known = {plain(caption): caption for caption in captions}
+    strange = sum(plain(text) not in known for text in texts.values())
     if strange:
-        log.warning("%d texts of %s are no captions of the data set and are not told", len(strange), table.path)
-    return {i: Report(zones=Zones(), text=text, free=True) for i, text in texts.items() if text in captions}
+        log.warning("W_UNKNOWN_CAPTION: %d reports are no captions of the data set and are not told", strange)
+    return {
+        i: Report(zones=Zones(), text=known[plain(text)], free=True)
+        for i, text in texts.items()
+        if plain(text) in known
+    }

@@ -8,7 +8,7 @@ from typing import Any
 
 from textray.errors import BundleError, InputError
 from textray.records import Notice, Report, Zones
-from textray.text.cleaning import clean, is_blank
+from textray.text.cleaning import is_blank, plain
 
 MOST_CAPTIONS = 4096
 
@@ -32,7 +32,7 @@ def announced(text: Mapping[str, Any] | None, *, writes: bool) -> tuple[str, ...
     texts = isinstance(captions, list) and all(isinstance(caption, str) for caption in captions)
     if not texts or not 0 < len(captions) <= MOST_CAPTIONS or any(is_blank(caption) for caption in captions):
         raise BundleError("captions of the bundle are wrong", expected=f"a list of 1 to {MOST_CAPTIONS} texts")
-    if len({_plain(caption) for caption in captions}) < len(captions):
+    if len({plain(caption) for caption in captions}) < len(captions):
         raise BundleError("captions of the bundle are wrong", came="a caption twice", expected="different ones")
     if writes:
         raise BundleError("the bundle writes reports of zones, but its texts are captions without zones")
@@ -43,13 +43,13 @@ def distinct(captions: Iterable[str]) -> tuple[str, ...]:
     """Captions without those that `find` takes for an earlier one, since they differ in case and blanks only."""
     first: dict[str, str] = {}
     for caption in captions:
-        first.setdefault(_plain(caption), caption)
+        first.setdefault(plain(caption), caption)
     return tuple(first.values())
 
 
 def find(text: str, captions: Sequence[str]) -> int | None:
     """Row of a caption, whatever its case and blanks; ``None`` where it is not one of them."""
-    return next((row for row, caption in enumerate(captions) if _plain(caption) == _plain(text)), None)
+    return next((row for row, caption in enumerate(captions) if plain(caption) == plain(text)), None)
 
 
 def understand(text: str | None, captions: Sequence[str], *, strict: bool = False) -> Report:
@@ -72,7 +72,7 @@ def understand(text: str | None, captions: Sequence[str], *, strict: bool = Fals
     row = find(text, captions)
     if row is not None:
         return Report(zones=Zones(), text=captions[row], free=True)
-    nearest = max(captions, key=lambda caption: difflib.SequenceMatcher(None, _plain(caption), _plain(text)).ratio())
+    nearest = max(captions, key=lambda caption: difflib.SequenceMatcher(None, plain(caption), plain(text)).ratio())
     if strict:
         raise InputError(
             "the network does not know this caption",
@@ -86,7 +86,3 @@ def understand(text: str | None, captions: Sequence[str], *, strict: bool = Fals
         remedy=f"The nearest is: {nearest}",
     )
     return Report(zones=Zones(), free=True, notices=(notice,))
-
-
-def _plain(text: str) -> str:
-    return " ".join(clean(text).split()).casefold()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from textray import registry
-from textray.inference import silence
+from textray.data import silence
 from textray.metrics.table import report_lines, results_table, side_lines
 
 _LIMITS = (
@@ -90,6 +90,9 @@ def _origin(facts: Mapping[str, Any]) -> list[str]:
     if facts.get("recipe"):
         words = " ".join(f"--config {name}" for name in facts["recipe"])
         words += " --data.root DIR" + (" --model.initial CHECKPOINT" if facts.get("started") else "")
+        if facts.get("semi_supervised"):
+            words += " --task semi_supervised --model.teacher CHECKPOINT"
+            words += " --data.unlabelled DIR" if facts["data"].get("unlabelled") else ""
         lines.append(f"- Recipe: `textray train {words}`.")
     if facts.get("git"):
         changed = ", with local changes" if facts["git"]["changed"] else ""
@@ -125,7 +128,8 @@ def _mask_lines(facts: Mapping[str, Any]) -> list[str]:
     images, labelled, others = _own_images(seen), seen.get("labelled", {}).get("images"), seen.get("unlabelled")
     lines = []
     if others:
-        sides = "" if seen.get("captions") else f" (sides in it: {others['laterality']}, unless its table said)"
+        sided = others["with_text"] and not seen.get("captions")
+        sides = f" (sides in it: {others['laterality']}, unless its table said)" if sided else ""
         lines = [
             f"- Pictures without masks of the trainer's own: {others['images']:,}, taught by pseudo-labels; "
             f"{others['with_text']:,} with a report{sides}."

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from textray.data.texts import TextTable, Words, read_columns, read_side, table_notices
 from textray.errors import InputError, UsageError
-from textray.inference.inputs import Item, LeftOut, collect
+from textray.inference.inputs import Item, collect
 from textray.inference.phrases import check
+from textray.io.walk import LeftOut
 from textray.io.write import check_writable
 from textray.metrics.score_map import SIGMA, Normalise
 from textray.records import Laterality, Notice

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
@@ -13,6 +12,7 @@ from pathlib import Path
 from textray.errors import OutputError, UsageError
 from textray.inference import outputs
 from textray.io.names import mark, stem
+from textray.io.walk import LeftOut, unfit, walk
 from textray.io.write import is_own_picture
 
 RUN_FILE = "run.json"
@@ -36,15 +36,6 @@ class Item:
     folder: Path
     name: str
     named: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class LeftOut:
-    """A path below a folder that was not looked at, and the reason."""
-
-    path: Path
-    code: str
-    reason: str
 
 
 def collect(inputs: Sequence[str | Path], out: Path) -> tuple[list[Item], list[LeftOut]]:
@@ -111,7 +102,7 @@ def _expand(given: Path, out: Path, left_out: list[LeftOut]) -> Iterator[tuple[P
     if given.is_dir():
         if given.resolve() == out:
             raise OutputError("the output folder is an input itself", came=str(given), do="Name another one with --out")
-        yield from ((path, given, False) for path in _walk(given, out, left_out, set()))
+        yield from ((path, given, False) for path in walk(given, left_out, skip=out, is_own=_is_own))
     elif os.path.lexists(given):
         yield given, given.parent, True
     elif _MAGIC & set(str(given)):
@@ -120,9 +111,9 @@ def _expand(given: Path, out: Path, left_out: list[LeftOut]) -> Iterator[tuple[P
             path = Path(found)
             if path.is_dir():
                 if "**" not in given.parts:  # with ** the folder's files are found by the pattern itself
-                    yield from ((inner, base, False) for inner in _walk(path, out, left_out, set()))
+                    yield from ((inner, base, False) for inner in walk(path, left_out, skip=out, is_own=_is_own))
             elif not _inside(path, out):
-                reason = _unfit(path)
+                reason = unfit(path, _is_own)
                 if reason is None:
                     yield path, base, False
                 else:
@@ -138,45 +129,6 @@ def _fixed_part(pattern: Path) -> Path:
             break
         fixed.append(part)
     return Path(*fixed)
-
-
-def _walk(folder: Path, out: Path, left_out: list[LeftOut], above: set[tuple[int, int]]) -> Iterator[Path]:
-    try:
-        status = folder.stat()
-        place = (status.st_dev, status.st_ino)
-        if place in above:
-            left_out.append(LeftOut(path=folder, code="W_LINK_LOOP", reason="the link leads back to a folder above"))
-            return
-        names = sorted(path.name for path in folder.iterdir())
-    except OSError as error:
-        left_out.append(LeftOut(path=folder, code="W_UNREADABLE", reason=error.strerror or type(error).__name__))
-        return
-    for name in names:
-        path = folder / name
-        if name.startswith("."):
-            continue
-        if path.is_dir():
-            if path.resolve() != out:
-                yield from _walk(path, out, left_out, above | {place})
-            continue
-        reason = _unfit(path)
-        if reason is None:
-            yield path
-        else:
-            left_out.append(reason)
-
-
-def _unfit(path: Path) -> LeftOut | None:
-    """Why a file is not to be looked at, ``None`` where it is."""
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        return LeftOut(path=path, code="W_UNREADABLE", reason=error.strerror or type(error).__name__)
-    if not stat.S_ISREG(mode):
-        return LeftOut(path=path, code="W_NOT_IMAGE", reason="not a regular file")
-    if _is_own(path):
-        return LeftOut(path=path, code="W_OWN_RESULT", reason="a result of this tool")
-    return None
 
 
 def _is_own(path: Path) -> bool:

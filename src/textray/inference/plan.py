@@ -9,8 +9,9 @@ from pathlib import Path
 from textray.data.texts import TextTable, Words, table_notices
 from textray.errors import UsageError
 from textray.inference.edit import check as check_edit
-from textray.inference.inputs import Item, LeftOut, collect
+from textray.inference.inputs import Item, collect
 from textray.inference.own_report import TextFree
+from textray.io.walk import LeftOut
 from textray.io.write import check_writable
 from textray.records import Laterality, Notice
 from textray.text.cleaning import is_blank

@@ -21,8 +21,9 @@ from typing import Any, Generic, Literal, TypeVar
 from textray import __version__
 from textray.errors import DiskError, InputError, OutputError, TextRayError
 from textray.inference import outputs, record
-from textray.inference.inputs import RUN_FILE, Item, LeftOut
+from textray.inference.inputs import RUN_FILE, Item
 from textray.io.names import IMAGE_SUFFIXES, plain_path, plain_text
+from textray.io.walk import LeftOut
 from textray.io.write import check_writable
 from textray.records import Notice
 

@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -37,6 +37,7 @@ _VIEWS = frozenset(("AP", "PA", "LL", "RL", "LLD", "RLD", "LLO", "RLO"))
 _NO_PICTURES = frozenset(("SEG", "SR", "KO", "PR", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "REG", "FID", "ECG"))
 _DEFLATED = re.compile(rb"\x02\x00\x10\x00UI..1\.2\.840\.10008\.1\.2\.1\.99", re.DOTALL)
 _DIRECTIONS = re.compile(r"[LRAPHF]{1,3}")
+_HEAD = 1 << 16  # bytes in which the transfer syntax stands
 T = TypeVar("T")
 
 
@@ -71,13 +72,16 @@ def read_dicom(data: bytes, *, source: Path | None = None) -> Image:
     return _guarded(lambda: _read(data, source))
 
 
-def read_dicom_grid(data: bytes) -> Grid:
-    """Read where a film's sides lie without decoding it: size and orientation as in ``read_dicom(data).grid``.
+def read_dicom_grid(stream: BinaryIO) -> Grid:
+    """Read where a film's sides lie from what stands before its pixels: size and orientation as of `read_dicom`.
+
+    Args:
+        stream: The file, at its beginning; its pixels are not read.
 
     Raises:
         InputError: As `read_dicom`, of what stands before the pixels.
     """
-    return _guarded(lambda: _grid(_dataset(data, stop_before_pixels=True)))
+    return _guarded(lambda: _grid(stream))
 
 
 def _guarded(read: Callable[[], T]) -> T:
@@ -93,27 +97,32 @@ def _guarded(read: Callable[[], T]) -> T:
     raise InputError("the DICOM file is damaged", expected="a readable file", do="Fetch it again.", code="E_DICOM_TAG")
 
 
-def _dataset(data: bytes, *, stop_before_pixels: bool = False) -> Dataset:
-    if _DEFLATED.search(data[: 1 << 16]):  # pydicom would inflate it without a limit
+def _dataset(stream: BinaryIO, *, pixels: bool) -> tuple[Dataset, str]:
+    """The elements of a file and the name of its class; an object that is no film is refused."""
+    head = stream.read(_HEAD)
+    if _DEFLATED.search(head):  # pydicom would inflate it without a limit
         raise InputError(
             "the DICOM file is deflated as a whole",
             expected="another transfer syntax",
             do="Convert it to Explicit VR Little Endian.",
             code="E_DECODER",
         )
-    return dcmread(io.BytesIO(data), force=True, stop_before_pixels=stop_before_pixels)
+    stream.seek(0)
+    ds = dcmread(stream, force=True, stop_before_pixels=not pixels)
+    return ds, _require_film(ds, preamble=head[128:132] == b"DICM")
 
 
-def _grid(ds: Dataset) -> Grid:
+def _grid(stream: BinaryIO) -> Grid:
+    ds, name = _dataset(stream, pixels=False)
     rows, columns = (integer(ds, keyword) for keyword in ("Rows", "Columns"))
     if not rows or not columns:
-        raise _no_picture("no Rows and Columns")
+        raise _ends_early(name) if name else _no_picture("an object without rows and columns")
     return Grid(height=rows, width=columns, orientation=_orientation(ds)[0])
 
 
 def _read(data: bytes, source: Path | None) -> Image:
-    ds = _dataset(data)
-    _require_picture(ds, preamble=data[128:132] == b"DICM")
+    ds, name = _dataset(io.BytesIO(data), pixels=True)
+    _require_pixels(ds, name)
     tags = PixelTags.of(ds)
     syntax = _transfer_syntax(ds)
     pixels, window, notices = shown(ds, tags, syntax)
@@ -143,7 +152,8 @@ def _read(data: bytes, source: Path | None) -> Image:
     )
 
 
-def _require_picture(ds: Dataset, *, preamble: bool) -> None:
+def _require_film(ds: Dataset, *, preamble: bool) -> str:
+    """Refuse what is no film by what stands before its pixels; give the name of its class, if it has one."""
     name = ""
     if uid := words(ds, "SOPClassUID"):
         name = UID(uid[0]).name
@@ -157,6 +167,10 @@ def _require_picture(ds: Dataset, *, preamble: bool) -> None:
     modality = known_word(ds, "Modality", _NO_PICTURES)
     if (name and "Image Storage" not in name) or modality:
         raise _no_picture(name or f"an object of modality {modality}")
+    return name
+
+
+def _require_pixels(ds: Dataset, name: str) -> None:
     if "PixelData" not in ds or not value(ds, "PixelData"):
         if name or "Rows" in ds:
             raise _ends_early(name or None)

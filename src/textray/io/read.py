@@ -117,10 +117,16 @@ def read_grid(path: str | Path) -> Grid | None:
     ``None`` for any other file: nothing in it tells of sides, so the usual film is assumed.
 
     Raises:
-        InputError: If the file cannot be read, or is DICOM without a picture or damaged.
+        InputError: If the file cannot be read, or is DICOM and damaged or no picture (``W_NOT_IMAGE``).
     """
-    data = _bytes(Path(path))
-    return read_dicom_grid(data) if looks_like_dicom(data) else None
+    try:
+        with Path(path).open("rb") as stream:
+            if not looks_like_dicom(stream.read(1024)):
+                return None
+            stream.seek(0)
+            return read_dicom_grid(stream)
+    except OSError as error:
+        raise InputError("the file cannot be read", came=error.strerror, code="E_READ") from error
 
 
 def from_array(

@@ -19,6 +19,11 @@ def is_blank(text: object) -> bool:
     return isinstance(text, str) and clean(text).casefold() in _BLANK
 
 
+def plain(text: str) -> str:
+    """A text for comparing: without differences of case and blanks."""
+    return " ".join(clean(text).split()).casefold()
+
+
 def clean(text: str) -> str:
     """Normalise to NFC without control, zero-width and bidirectional marks or lone surrogates.
 

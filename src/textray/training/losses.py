@@ -86,6 +86,28 @@ def lv_loss(logits: Tensor, masks: Tensor) -> Tensor:
     return (1 - cosine).mean()
 
 
+def zone_loss(logits: Tensor, zones: Tensor) -> Tensor:
+    """Binary cross-entropy on zones, mean over the zones that are known.
+
+    Args:
+        logits: Raw scores, ``(B, 6)``.
+        zones: ``(B, 6)``, values {0, 1}; NaN where nothing tells.
+
+    Returns:
+        Scalar; 0 where none is known.
+
+    Raises:
+        ShapeError: If the shapes differ.
+    """
+    _check(logits, zones)
+    known = ~zones.isnan()
+    if known.all():
+        return F.binary_cross_entropy_with_logits(logits, zones)
+    if not known.any():
+        return logits.sum() * 0  # part of the graph all the same, as several processes need
+    return F.binary_cross_entropy_with_logits(logits[known], zones[known])
+
+
 def _check(logits: Tensor, target: Tensor) -> None:
     if logits.shape != target.shape:
         raise ShapeError("logits and target differ", came=tuple(target.shape), expected=tuple(logits.shape))

@@ -175,12 +175,6 @@ class SemiSupervisedTask(SegmentationTask):
                 came=f"labelled_fraction {data.labelled_fraction:g}",
                 expected="a data.labelled_fraction below 1, of more than one patient; or data.unlabelled",
             )
-        if self.zone_weight and self.fit_set.zoneless:
-            raise UsageError(
-                "zones cannot be learnt from pictures whose reports say nothing of them",
-                came=f"{self.fit_set.zoneless} such pictures in data.unlabelled, {self.zone_weight=}",
-                expected="zone_weight 0, or data.unlabelled_texts with words on zones for each picture",
-            )
         if self.teacher is None and self.trainer.ckpt_path is None:
             raise UsageError(
                 "no teacher to give the first pseudo-labels",
@@ -262,6 +256,13 @@ class SemiSupervisedTask(SegmentationTask):
                 do="Name another --out; set model.teacher to start from it",
             )
         saved, data = checkpoint["textray"]["data"], cast(Any, self.trainer).datamodule.describe()
+        if saved.get("unlabelled") != data.get("unlabelled"):
+            raise UsageError(
+                "the checkpoint's pseudo-labels are of other pictures without masks, or of other reports",
+                came=f"data.unlabelled {data.get('unlabelled')}",
+                expected=f"{saved.get('unlabelled')}",
+                do="Put pictures and reports back, or start again with --fresh",
+            )
         if any(saved[key] != data[key] for key in ("ids_sha256", "labelled")):
             raise UsageError(
                 "the checkpoint's pseudo-labels are of other images",
@@ -335,8 +336,10 @@ class SemiSupervisedTask(SegmentationTask):
 
         def planes() -> Iterator[Plane]:
             for start in range(0, len(indices), data.batch_size):
-                batch = collate([plain[0, index] for index in indices[start : start + data.batch_size]])
-                logits = self(batch["image"].to(self.device), batch["text"]).logits
+                some = indices[start : start + data.batch_size]
+                batch = collate([plain[0, index] for index in some])
+                denied = torch.tensor([plain.denies(index) for index in some])  # no report is written over these
+                logits = self(batch["image"].to(self.device), batch["text"], denied).logits
                 yield from torch.sigmoid(logits).float().cpu().numpy()[:, 0]
 
         with torch.no_grad():

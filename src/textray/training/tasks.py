@@ -16,7 +16,7 @@ from textray.models.base import Network, Output
 from textray.models.self_guided import SelfGuided
 from textray.text.report import bank_sentences
 from textray.training.initial import starts_part
-from textray.training.losses import DiceCELoss, LossParts
+from textray.training.losses import DiceCELoss, LossParts, zone_loss
 from textray.training.scores import PixelCounts, Route, ZoneTable
 from textray.training.task import Task
 from textray.training.thresholds import choose_thresholds
@@ -203,11 +203,11 @@ class SegmentationTask(Task):
             output = self(batch["image"], batch["text"], silent)
             loss = self.mask_loss(output.logits, batch)
             if self.zone_weight:
-                zones = F.binary_cross_entropy_with_logits(output.zone_logits, batch["zones"])
+                zones = zone_loss(cast(Tensor, output.zone_logits), batch["zones"])
                 self.log("train/zones", zones, on_step=False, on_epoch=True, batch_size=count)
                 loss = loss + self.zone_weight * zones
         else:
-            loss = F.binary_cross_entropy_with_logits(self._guided[0].locator(batch["image"])[0], batch["zones"])
+            loss = zone_loss(self._guided[0].locator(batch["image"])[0], batch["zones"])
         self.check_loss(loss, batch, index)
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=count)
         return loss

@@ -2,7 +2,7 @@
 
 import pytest
 
-from textray.inference.silence import learnt
+from textray.data.silence import learnt
 
 
 @pytest.mark.parametrize(
