@@ -246,6 +246,7 @@ def test_a_teacher_is_trained_once_and_what_starts_from_it_goes_on_after_a_kill(
     page = (order.out / "trial-trial" / "table.md").read_text()
     assert str(order.out) not in page + (order.out / "trial-trial" / "table.csv").read_text()
     assert "Does LV help? | –" not in page
+    assert "leaves 0 out and every seed agrees.\nThe interval tells what other patients would change" in page
     facts = [json.loads(path.read_text())["provenance"]["data"] for path in order.out.rglob("bundle/config.json")]
     assert len({about["labelled"]["ids_sha256"] for about in facts}) == 1, "teacher and pupils saw the same masks"
     assert [path.name for path in order.out.rglob("*.ckpt")] == ["best.ckpt"], "the teacher's, for other rows"

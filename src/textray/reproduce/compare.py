@@ -20,7 +20,7 @@ from textray.reproduce.runner import Entry, State
 
 RULE = (
     "together. Better or worse is said only where the interval leaves 0 out and every seed agrees.\n"
-    "The interval tells what other patients would change, not what another training would",
+    "The interval tells what other patients would change, not what another training would"
 )
 """What a page says of its answers, two lines of a paragraph, without the full stop."""
 STATISTICS = {"dice_pooled": dice_pooled, "dice_per_image": dice_per_image}
