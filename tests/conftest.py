@@ -13,7 +13,6 @@
 import json
 import os
 import socket
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +26,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 TINY_SIZE = 64
 TINY_TOKENS = 2
 TINY_WIDTH = 6
-
-
-def pytest_collection_modifyitems(items):
-    """Begin with the modules that have most slow tests, or a worker is alone with them at the end."""
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(autouse=True)
