@@ -1,4 +1,4 @@
-"""Pooled Dice by threshold, for `textray export --threshold`: choose on `inner`, not on `val`.
+"""Pooled Dice and marked area by threshold, for `textray export --threshold`: choose on `inner`, not on `val`.
 
 Run: python benchmarks/thresholds.py ROOT [--data qata_cov19] [--split inner] [--model BUNDLE] [--step 0.05]
 """
@@ -18,7 +18,7 @@ BATCH = 16
 
 
 def main() -> None:
-    """Print a row for each text mode of the model."""
+    """Print two rows for each text mode of the model: pooled Dice, and the marked area as a share of the true one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root")
     parser.add_argument("--data", default="qata_cov19")
@@ -51,6 +51,7 @@ def main() -> None:
     print("threshold ", *(f"{threshold:6.2f}" for threshold in thresholds))
     for mode, count in counts.items():
         print(f"{mode:10}", *(f"{2 * both / (own + true):6.4f}" for both, own, true in count))
+        print("  area    ", *(f"{own / true:6.3f}" for _, own, true in count))
 
 
 if __name__ == "__main__":
