@@ -1,6 +1,7 @@
 """Fixtures for every test.
 
 - No test reaches the network: connections to other machines fail (`offline`, always on).
+- `os.fsync` does nothing in this process, unless a test asks for ``real_fsync``.
 - ``tiny_bundle``: folder of a real bundle with a small ONNX graph, 64 x 64, whose answer depends on the picture and, by
   zone, on the text; shared by the session, so do not change it. ``make_bundle(folder, ...)`` builds one of your own.
 - ``writing_bundle``: the same for a bundle that writes its own report of the zones that are bright.
@@ -39,6 +40,18 @@ def offline(monkeypatch):
         return connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(request, monkeypatch):
+    """Do not wait for the disk; a test that is about what a crash leaves asks for `real_fsync`."""
+    if "real_fsync" not in request.fixturenames:
+        monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
+@pytest.fixture
+def real_fsync():
+    """Let `os.fsync` wait for the disk, as it does outside of tests."""
 
 
 def zone_maps(size=TINY_SIZE, rows=(0.375, 0.55)):

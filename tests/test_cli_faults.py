@@ -12,6 +12,8 @@ import pytest
 
 from textray.inference.predictor import Predictor
 
+pytestmark = pytest.mark.usefixtures("real_fsync")  # what survives a crash is asked
+
 
 @pytest.fixture
 def run(cli, tiny_bundle, tmp_path, monkeypatch):

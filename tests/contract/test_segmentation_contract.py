@@ -47,30 +47,21 @@ GUIDED = {
 }
 MATCHED = {"trunk": "efficientnet_lite0", "text_width": TEXT_WIDTH, "decoder_channels": (8, 12, 16), "ffn_width": 16}
 
+# Each row with each value of its options, and each kind of trunk.
 BUILDS = {
-    "mmi_unet-efficientnet": Build(
+    "mmi_unet-resnet": Build(row="mmi_unet", config={"trunk": "resnet18", "text_width": TEXT_WIDTH, "ffn_width": 16}),
+    "mmi_unet-convnext": Build(
         row="mmi_unet",
         config={
-            "trunk": "efficientnet_lite0",
+            "trunk": "convnext_atto",
             "text_width": TEXT_WIDTH,
             "decoder_channels": (8, 12, 16),
-            "skip": "sum",
-        },
-    ),
-    "mmi_unet-resnet": Build(row="mmi_unet", config={"trunk": "resnet18", "text_width": TEXT_WIDTH, "ffn_width": 16}),
-    "mmi_unet-options": Build(
-        row="mmi_unet",
-        config={
-            "trunk": "resnet18",
-            "text_width": TEXT_WIDTH,
-            "ffn_width": 16,
             "skip": "sum",
             "positions": "sine",
             "zone_head": True,
         },
     ),
-    "mmi_unet-convnext": Build(row="mmi_unet", config={"trunk": "convnext_atto", "text_width": TEXT_WIDTH}),
-    "mmi_unet_gd-efficientnet": Build(
+    "mmi_unet_gd": Build(
         row="mmi_unet_gd",
         config={
             "trunk": "efficientnet_lite0",
@@ -83,18 +74,7 @@ BUILDS = {
             "zone_head": True,
         },
     ),
-    "mmi_unet_gd-convnext": Build(row="mmi_unet_gd", config={"trunk": "convnext_atto", "text_width": TEXT_WIDTH}),
-    "guide_decoder-efficientnet": Build(
-        row="guide_decoder",
-        config={
-            "trunk": "efficientnet_lite0",
-            "text_width": TEXT_WIDTH,
-            "decoder_channels": (8, 12, 16),
-            "tokens": 12,
-            "mixed_tokens": (6, 4, 3),
-        },
-    ),
-    "guide_decoder-resnet": Build(row="guide_decoder", config={"trunk": "resnet18", "text_width": TEXT_WIDTH}),
+    "guide_decoder": Build(row="guide_decoder", config={"trunk": "resnet18", "text_width": TEXT_WIDTH}),
     "sgseg-guide_decoder": Build(row="sgseg", config={"locator": LERG, "guide_decoder": GUIDED, "tokens": 12}),
     "sgseg-mmi_unet": Build(
         row="sgseg",
@@ -107,7 +87,7 @@ BUILDS = {
             "guide_gradient": True,
         },
     ),
-    "sgseg_simple-mmi_unet": Build(
+    "sgseg_simple": Build(
         row="sgseg_simple",
         config={
             "locator": {"trunk": "efficientnet_lite0", "width": 16},
@@ -139,6 +119,7 @@ BUILDS = {
     ),
     "unet": Build(row="unet", config={"width": 4}),
 }
+EXPORTED = "mmi_unet-resnet", "unet"  # by every run of the tests; the others by those of what is slow
 
 
 def make(build, seed=0):
@@ -195,10 +176,6 @@ def inputs(build, image, features, mask):
     return (image, features, mask) if reads_text(build) else (image,)
 
 
-def text_builds():
-    return [pytest.param(b, id=name) for name, b in BUILDS.items() if reads_text(b)]
-
-
 def test_every_row_is_tried():
     """Released forms, which know one size and need a text, are tried in `test_released_contract`."""
     rows = [row for row in registry.MODELS.values() if row.task == "segmentation"]
@@ -214,10 +191,10 @@ class TestSegmentationContract:
         assert shared.most_tokens == build.config.get("tokens", build.facts.most_tokens)
         assert (ROOT / row.card).is_file()
 
-    def test_config_is_one_frozen_dataclass_with_defaults(self, build):
+    def test_config_is_one_frozen_dataclass_with_defaults(self, build, shared):
         config = registry.load(build.facts.config)
         assert is_dataclass(config)
-        made = make(build).config
+        made = shared.config
         assert isinstance(made, config)
         with pytest.raises(FrozenInstanceError):
             setattr(made, fields(config)[0].name, None)
@@ -340,7 +317,12 @@ class TestSegmentationContract:
         assert losses[1] < losses[0]
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "build",
+    [pytest.param(name, marks=() if name in EXPORTED else pytest.mark.slow) for name in BUILDS],
+    indirect=True,
+    scope="module",
+)
 def test_onnx_graph_agrees(build, shared, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
@@ -360,84 +342,82 @@ def test_onnx_graph_agrees(build, shared, tmp_path):
         np.testing.assert_allclose(found, wanted, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("build", text_builds(), indirect=False)
+@pytest.mark.parametrize(
+    "build", [name for name, found in BUILDS.items() if reads_text(found)], indirect=True, scope="module"
+)
 class TestReportContract:
     """What a network that reads a report promises besides."""
 
-    @pytest.fixture
-    def network(self, build):
-        return make(build).eval()
-
-    def test_text_steers(self, network):
+    def test_text_steers(self, shared):
         image, features, mask = batch()
         with torch.no_grad():
-            before = network(image, features, mask).logits
-            after = network(image, features.flip(2), mask).logits
+            before = shared(image, features, mask).logits
+            after = shared(image, features.flip(2), mask).logits
         assert (before - after).abs().amax((1, 2, 3)).min() > 1e-6  # in every row
 
-    def test_a_text_reaches_its_own_image_only(self, network):
+    def test_a_text_reaches_its_own_image_only(self, shared):
         image, features, mask = batch()
         other = features.clone()
         other[1] += 1
         with torch.no_grad():
-            before, after = network(image, features, mask).logits, network(image, other, mask).logits
+            before, after = shared(image, features, mask).logits, shared(image, other, mask).logits
         assert torch.equal(before[0], after[0])
         assert not torch.equal(before[1], after[1])
 
-    def test_padding_is_never_read(self, network):
+    def test_padding_is_never_read(self, shared):
         image, features, mask = batch(rows=3)
         other = torch.where(mask[..., None] > 0, features, 1e3 * torch.randn(3, TOKENS, TEXT_WIDTH))
         with torch.no_grad():
-            assert torch.equal(network(image, features, mask).logits, network(image, other, mask).logits)
+            assert torch.equal(shared(image, features, mask).logits, shared(image, other, mask).logits)
 
-    def test_more_padding_changes_nothing(self, network):
+    def test_more_padding_changes_nothing(self, shared):
         image, features, mask = batch()
-        room = TOKENS + 35 if network.most_tokens is None else network.most_tokens
+        room = TOKENS + 35 if shared.most_tokens is None else shared.most_tokens
         with torch.no_grad():
-            short = network(image, features, mask).logits
-            long = network(image, *padded(features, mask, room)).logits
+            short = shared(image, features, mask).logits
+            long = shared(image, *padded(features, mask, room)).logits
         torch.testing.assert_close(short, long, rtol=1e-4, atol=1e-5)
 
-    def test_a_text_without_room_is_refused(self, network):
+    def test_a_text_without_room_is_refused(self, shared):
         image, features, mask = batch()
-        most = network.most_tokens
+        most = shared.most_tokens
         if most is None:
             with torch.no_grad():
-                assert network(image, *padded(features, mask, 200)).logits.shape == (2, 1, 64, 96)
+                assert shared(image, *padded(features, mask, 200)).logits.shape == (2, 1, 64, 96)
             return
         with pytest.raises(ShapeError, match=f"too long.*Got {most + 1} tokens.*at most {most}") as refused:
-            network(image, *padded(features, mask, most + 1))
+            shared(image, *padded(features, mask, most + 1))
         assert "max_tokens" in str(refused.value)
 
-    def test_a_row_without_text_is_the_text_free_call(self, network):
+    def test_a_row_without_text_is_the_text_free_call(self, shared):
         image, features, mask = batch(rows=3)
         with torch.no_grad():
-            mixed, free = network(image, features, mask).logits, network(image).logits
+            mixed, free = shared(image, features, mask).logits, shared(image).logits
         torch.testing.assert_close(mixed[2], free[2], rtol=1e-4, atol=1e-5)
         assert not torch.allclose(mixed[0], free[0], rtol=1e-4, atol=1e-5)
 
-    def test_mask_may_be_bool_float_or_missing(self, network):
+    def test_mask_may_be_bool_float_or_missing(self, shared):
         image, features, mask = batch()
         with torch.no_grad():
-            assert torch.equal(network(image, features, mask).logits, network(image, features, mask > 0).logits)
+            assert torch.equal(shared(image, features, mask).logits, shared(image, features, mask > 0).logits)
             ones = torch.ones(2, TOKENS)
-            assert torch.equal(network(image, features).logits, network(image, features, ones).logits)
+            assert torch.equal(shared(image, features).logits, shared(image, features, ones).logits)
 
-    def test_text_of_another_width_is_refused(self, network):
+    def test_text_of_another_width_is_refused(self, shared):
         image, features, mask = batch()
         with pytest.raises(ShapeError, match=rf"Expected \(2, L, {TEXT_WIDTH}\)") as refused:
-            network(image, features[..., :-1], mask)
+            shared(image, features[..., :-1], mask)
         assert "encoder" in str(refused.value)
 
-    def test_text_of_another_batch_is_refused(self, network):
+    def test_text_of_another_batch_is_refused(self, shared):
         image, features, mask = batch()
         with pytest.raises(ShapeError, match="text features do not fit"):
-            network(image, features[:1], mask[:1])
+            shared(image, features[:1], mask[:1])
         with pytest.raises(ShapeError, match="text features do not fit"):
-            network(image, features[0], mask)
+            shared(image, features[0], mask)
 
     @pytest.mark.parametrize("shape", [(2, TOKENS - 1), (1, TOKENS), (2, TOKENS, 1)], ids=str)
-    def test_mask_that_does_not_fit_is_refused(self, network, shape):
+    def test_mask_that_does_not_fit_is_refused(self, shared, shape):
         image, features, _ = batch()
         with pytest.raises(ShapeError, match=rf"text mask does not fit.*Expected \(2, {TOKENS}\)"):
-            network(image, features, torch.ones(shape))
+            shared(image, features, torch.ones(shape))

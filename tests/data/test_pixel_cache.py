@@ -21,6 +21,8 @@ from textray.errors import DataError, DiskError, InputError, OutputError
 from textray.io.read import read, read_mask
 from textray.preprocess import Preprocess
 
+pytestmark = pytest.mark.usefixtures("real_fsync")  # what survives a crash is asked
+
 SIZE = Preprocess(size=(16, 13))
 WAYS = [
     SIZE,

@@ -11,6 +11,8 @@ from textray.errors import DataError, DiskError
 from textray.inference import evaluation_files
 from textray.inference.evaluation_files import check, write
 
+pytestmark = pytest.mark.usefixtures("real_fsync")  # what survives a crash is asked
+
 
 def summary(value):
     """As much of a summary as its page needs."""

@@ -14,6 +14,8 @@ from PIL import Image as PILImage
 from textray.errors import DiskError, OutputError, ShapeError, TextRayError
 from textray.io import write
 
+pytestmark = pytest.mark.usefixtures("real_fsync")  # what survives a crash is asked
+
 
 def names(folder):
     return [path.name for path in folder.iterdir()]

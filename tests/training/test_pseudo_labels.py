@@ -7,6 +7,8 @@ from textray.errors import ShapeError, UsageError
 from textray.geometry import Geometry
 from textray.training.pseudo_labels import PseudoLabels, moved
 
+pytestmark = pytest.mark.usefixtures("real_fsync")  # what survives a crash is asked
+
 SIZE = (6, 8)
 
 
