@@ -1,6 +1,7 @@
 """Fixtures for every test.
 
 - No test reaches the network: connections to other machines fail (`offline`, always on).
+- Drawn films are kept in a cache folder that the tests of a worker share (`own_cache`, always on).
 - `os.fsync` does nothing in this process, unless a test asks for ``real_fsync``.
 - ``tiny_bundle``: folder of a real bundle with a small ONNX graph, 64 x 64, whose answer depends on the picture and, by
   zone, on the text; shared by the session, so do not change it. ``make_bundle(folder, ...)`` builds one of your own.
@@ -52,6 +53,14 @@ def quick_disk(request, monkeypatch):
 @pytest.fixture
 def real_fsync():
     """Let `os.fsync` wait for the disk, as it does outside of tests."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep drawn films and decoded pixels for all tests of a worker, and out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TEXTRAY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def zone_maps(size=TINY_SIZE, rows=(0.375, 0.55)):

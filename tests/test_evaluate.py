@@ -234,8 +234,7 @@ def test_the_same_run_gives_the_same_numbers(bundle, root, done, tmp_path):
     assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in done[1].items() if k != "seconds"}
 
 
-def test_the_phantom_needs_no_folder(bundle, tmp_path, monkeypatch):
-    monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path / "cache"))
+def test_the_phantom_needs_no_folder(bundle, tmp_path):
     summary = run(bundle, None, tmp_path / "out", modes=("oracle",), data="phantom", split="val")
     assert summary["images"] == 8
     assert summary["modes"]["oracle"]["sensitivity_pooled"]["value"] > 0.9

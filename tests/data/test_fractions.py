@@ -80,9 +80,8 @@ def test_a_share_out_of_range_is_refused(samples, share):
         keep_share(samples, share)
 
 
-def test_training_keeps_a_share_of_fit_and_all_of_inner(tmp_path, monkeypatch):
+def test_training_keeps_a_share_of_fit_and_all_of_inner():
     module = pytest.importorskip("textray.data.module")
-    monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path))
 
     def facts(**options):
         data = module.SegmentationData(data="phantom", size=(32, 32), workers=0, batch_size=4, **options)

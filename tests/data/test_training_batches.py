@@ -21,10 +21,8 @@ from textray.text.report import parse_caption
 
 
 @pytest.fixture(scope="module")
-def samples(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TEXTRAY_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield open_reader("phantom", None, captions="error").samples("train")
+def samples():
+    return open_reader("phantom", None, captions="error").samples("train")
 
 
 @pytest.fixture
@@ -130,8 +128,7 @@ def test_the_order_of_an_epoch_depends_on_seed_and_epoch_only():
     assert list(EpochSampler(3, seed=1, shuffle=False)) == [(0, 0), (0, 1), (0, 2)]
 
 
-def test_learning_and_selecting_share_no_image(tmp_path, monkeypatch):
-    monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path))
+def test_learning_and_selecting_share_no_image():
     data = SegmentationData(data="phantom", size=(64, 64), augment="light", report_dropout=1.0, workers=0, batch_size=4)
     data.setup("fit")
     fit, inner = ({sample.image_id for sample in data.sets[name].samples} for name in ("fit", "inner"))
@@ -193,9 +190,8 @@ def test_every_batch_holds_its_share_of_labelled_samples():
     assert list(EpochSampler(16, seed=1, shuffle=True, labelled=[True] * 16)) == list(plain)
 
 
-def test_a_share_of_the_patients_has_masks(tmp_path, monkeypatch):
+def test_a_share_of_the_patients_has_masks():
     """A task without a use for the others sees the labelled ones only, the very images of `train_fraction`."""
-    monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path))
 
     def ids(learns_unlabelled=False, **shares):
         data = SegmentationData(data="phantom", size=(32, 32), workers=0, **shares)

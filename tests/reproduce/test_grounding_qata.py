@@ -54,7 +54,6 @@ def table(*rows):
 
 @pytest.fixture
 def budgets(tmp_path, monkeypatch):
-    monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("sys.argv", ["textray"])
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     recipe = tmp_path / "tiny.yaml"
@@ -67,11 +66,19 @@ def budgets(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_rows_are_made_once_beside_floors_and_controls_and_a_bad_one_ends_no_other(
-    budgets, qata, tmp_path, monkeypatch
-):
-    made, real, told = [], fit._train, []
-    monkeypatch.setattr(fit, "_train", lambda words, threads: (made.append(list(words)), real(words, threads)))
+def test_a_row_is_trained_exported_and_scored(budgets, qata, tmp_path):
+    order = Order(name="trial", out=tmp_path / "out", seeds=1, threads=1, roots={"qata_cov19": qata}, tell=print)
+    assert run_of(table(WORD), budgets, order) == 0
+    (home,) = (order.out / "rows").iterdir()
+    result = json.loads((home / "result.json").read_text())
+    assert (result["local_unit"], result["mode"], result["images"]["fit"]) == ("word", "paper", 8)
+    assert set(result["scores"]) == {"caption", "clause"}
+    assert result["parameters"] > 1000
+    assert not list(order.out.rglob("*.ckpt"))
+
+
+def test_rows_are_made_once_beside_floors_and_controls_and_a_bad_one_ends_no_other(budgets, qata, tmp_path, quick_rows):
+    made, told, quick_rows.refused = quick_rows.made, [], "--data.paraphrase=2"
     order = Order(name="trial", out=tmp_path / "out", seeds=1, threads=1, roots={"qata_cov19": qata}, tell=told.append)
     whole = table(SENTENCE, BROKEN, WORD)
     assert run_of(whole, budgets, order) == 3, told

@@ -68,7 +68,6 @@ QATA = Source(
 
 @pytest.fixture
 def budget(tmp_path, monkeypatch):
-    monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("sys.argv", ["textray"])
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     paths = {}
@@ -127,10 +126,8 @@ def test_two_modes_of_one_training_are_one_row_and_a_stage_is_part_of_the_hash(b
     assert changed.hash != writes.hash
 
 
-@pytest.mark.slow
-def test_stages_are_made_once_and_weights_are_scored_in_every_mode(budget, tmp_path, monkeypatch):
-    told, made, real = [], [], fit._train
-    monkeypatch.setattr(fit, "_train", lambda words, threads: (made.append(list(words)), real(words, threads)))
+def test_stages_are_made_once_and_weights_are_scored_in_every_mode(budget, tmp_path, quick_rows):
+    told, made = [], quick_rows.made
     order = Order(name="trial", out=tmp_path / "out", seeds=1, threads=1, tell=told.append)
     question = Comparison(question="Does the caption help?", first="writes", second="told")
     whole = table(CLIP, WRITES, TOLD, comparisons=(question,))

@@ -47,7 +47,6 @@ model:
       config: {width: 4}
   text_encoder: null
 """
-BROKEN = UNET.replace("width: 4", "width: 0")
 
 WORDS = Row(name="words", label="MMI-UNet", model="mmi_unet", printed="MMI-UNet")
 SILENT = Row(name="silent", label="MMI-UNet, no text", model="mmi_unet", text="none")
@@ -60,6 +59,10 @@ PRINTED = (
 )
 
 
+class Killed(BaseException):
+    """What no handler of errors catches, as a kill."""
+
+
 def table(*rows, data=("phantom",), comparisons=()):
     return Table(name="trial", title="Trial", rows=rows, printed=PRINTED, data=data, comparisons=comparisons)
 
@@ -67,7 +70,6 @@ def table(*rows, data=("phantom",), comparisons=()):
 @pytest.fixture
 def recipes(tmp_path, monkeypatch):
     """Budget of a trial: ``recipes(epochs=1, unet=UNET) -> Budget``."""
-    monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("sys.argv", ["textray"])
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
@@ -95,17 +97,9 @@ def order(tmp_path):
     return Order(name="trial", out=tmp_path / "out", seeds=1, threads=1, tell=told.append), told
 
 
-def trainings(monkeypatch):
-    """Count what is really trained: a list of words, one entry for each training."""
-    found, real = [], fit._train
-    monkeypatch.setattr(fit, "_train", lambda words, threads: (found.append(list(words)), real(words, threads)))
-    return found
-
-
-@pytest.mark.slow
-def test_rows_are_made_listed_and_not_made_again(recipes, order, monkeypatch):
+def test_rows_are_made_listed_and_not_made_again(recipes, order, quick_rows):
     order, told = order
-    made = trainings(monkeypatch)
+    made = quick_rows.made
     question = Comparison(question="Do words help?", first="silent", second="words")
     whole = table(WORDS, SILENT, ABSENT, data=("phantom", "qata_cov19"), comparisons=(question,))
     assert make(whole, recipes(), order) == 0
@@ -165,10 +159,6 @@ def test_rows_are_made_listed_and_not_made_again(recipes, order, monkeypatch):
 @pytest.mark.slow
 def test_a_row_that_was_cut_off_goes_on_at_its_last_whole_epoch(recipes, order, monkeypatch):
     order, _ = order
-
-    class Killed(BaseException):
-        """What no handler of errors catches, as a kill."""
-
     begun, end = [], EpochClock.on_train_epoch_end
 
     def start(self, trainer, pl_module):
@@ -192,10 +182,9 @@ def test_a_row_that_was_cut_off_goes_on_at_its_last_whole_epoch(recipes, order, 
     assert sorted(read_clock(home / "run")["seconds"]) == ["0", "1", "2"]
 
 
-@pytest.mark.slow
-def test_a_failing_row_is_listed_and_the_others_go_on(recipes, order):
+def test_a_failing_row_is_listed_and_the_others_go_on(recipes, order, quick_rows):
     order, told = order
-    budget = recipes(unet=BROKEN)
+    budget, quick_rows.refused = recipes(), "/unet.yaml"
     assert make(table(PLAIN, WORDS), budget, order) == 3
     page = (order.out / "trial-trial" / "table.md").read_text()
     assert "failed" in page
@@ -203,9 +192,30 @@ def test_a_failing_row_is_listed_and_the_others_go_on(recipes, order):
     assert "failed: " in states[0]
     assert "| done |" in states[1]
     assert any("failed (" in line for line in told)
-    # Mended, the row is another one, and only it is made.
-    assert make(table(PLAIN, WORDS), recipes(), order) == 0
+    # Mended, only it is made, as another row where its recipe has changed.
+    quick_rows.refused = "no such word"
+    assert make(table(PLAIN, WORDS), recipes(unet=UNET.replace("width: 4", "width: 8")), order) == 0
     assert "1 of them done" in next(line for line in reversed(told) if "trainings, " in line)
+
+
+def test_a_row_that_was_cut_off_is_asked_for_again_in_its_folder(recipes, order, quick_rows, monkeypatch):
+    order, _ = order
+
+    def die(words, threads):
+        quick_rows.made.append(list(words))
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, "_train", die)
+        with pytest.raises(Killed):
+            make(table(PLAIN), recipes(epochs=3), order)
+    (home,) = (order.out / "rows").iterdir()
+    assert not (home / "result.json").exists()
+    assert not (home / "failure.json").exists()
+    assert make(table(PLAIN), recipes(epochs=3), order) == 0
+    first, second = quick_rows.made
+    assert first == second
+    assert json.loads((home / "result.json").read_text())["epochs"] == 3
 
 
 def test_settings_that_matter_change_the_hash_and_folders_do_not(recipes, tmp_path):

@@ -150,7 +150,6 @@ def test_a_process_that_is_killed_is_told_with_what_to_do(tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # a training in this process says what a user sees on the standard error
 def test_rows_made_at_once_are_the_rows_made_in_turn(tmp_path, monkeypatch):
-    monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     monkeypatch.setattr("sys.argv", ["textray"])
     recipe = tmp_path / "unet.yaml"

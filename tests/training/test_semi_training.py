@@ -56,10 +56,8 @@ class Shift(Network):
 def place(tmp_path_factory):
     """Folder with the films drawn and the teacher trained, once for all tests."""
     folder = tmp_path_factory.mktemp("semi")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TEXTRAY_CACHE", str(folder / "cache"))
-        fit(supervised(), folder / "teacher", augment="light")
-        yield folder
+    fit(supervised(), folder / "teacher", augment="light")
+    return folder
 
 
 def supervised(**settings):

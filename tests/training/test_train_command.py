@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image as PILImage
 
 torch = pytest.importorskip("torch")
 
+from textray.reproduce.clock import EpochClock  # noqa: E402
 from textray.training.checkpoints import AtomicCheckpointIO, last_checkpoint  # noqa: E402
 from textray.training.cli import read_order  # noqa: E402
 
@@ -45,8 +47,7 @@ model:
 
 
 @pytest.fixture
-def recipe(tmp_path, monkeypatch):
-    monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path / "cache"))
+def recipe(tmp_path):
     path = tmp_path / "tiny.yaml"
     path.write_text(RECIPE)
     return path
@@ -88,8 +89,21 @@ def curve(out):
     return losses
 
 
-def kill_and_go_on(recipe, tmp_path):
-    """Train without a break, and again with a kill on the way; return the folder of the latter, once both are equal."""
+def compare(whole, killed, done):
+    """Assert that a training which was killed after ``done`` epochs has come to the same as one in one piece."""
+    straight, resumed = weights(whole), weights(killed)
+    assert straight.keys() == resumed.keys()
+    for name, value in straight.items():
+        torch.testing.assert_close(resumed[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    losses, continued = curve(whole), curve(killed)
+    assert set(losses) == {0, 1, 2}
+    assert set(continued) >= set(range(done, 3))
+    assert continued == pytest.approx({epoch: losses[epoch] for epoch in continued}, rel=1e-4)
+    assert not list(killed.rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_as_if_nothing_had_happened(recipe, tmp_path):
     code, words = train(recipe, tmp_path / "whole", 3)
     assert code == 0, words
     killed = tmp_path / "killed"
@@ -104,67 +118,107 @@ def kill_and_go_on(recipe, tmp_path):
     code, words = train(recipe, killed, 3, "--trainer.logger=false")  # the CSV log is written all the same
     assert code == 0, words
     assert "Resuming from" in words
-    whole, resumed = weights(tmp_path / "whole"), weights(killed)
-    assert whole.keys() == resumed.keys()
-    for name, value in whole.items():
-        torch.testing.assert_close(resumed[name], value, rtol=1e-4, atol=1e-5, msg=name)
-    straight, continued = curve(tmp_path / "whole"), curve(killed)
-    assert set(straight) == {0, 1, 2}
-    assert set(continued) >= set(range(done, 3))
-    assert continued == pytest.approx({epoch: straight[epoch] for epoch in continued}, rel=1e-4)
-    assert not list(killed.rglob("*.part"))
+    compare(tmp_path / "whole", killed, done)
+
+
+class Killed(BaseException):
+    """What no handler of errors catches, as a kill."""
+
+
+@pytest.fixture
+def train_here(cli, recipe, tmp_path, monkeypatch):
+    """Train in this process: ``train_here(out, epochs, *more) -> CliResult``; ``.killed(out)`` ends in epoch 2 of 3."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["textray"])
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+
+    def run(out, epochs, *more):
+        return cli("train", "--config", recipe, "--out", out, f"--trainer.max_epochs={epochs}", *more)
+
+    def killed(out):
+        def die(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                raise Killed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(EpochClock, "on_train_epoch_end", die)
+            with pytest.raises(Killed):
+                run(out, 3, "--trainer.callbacks+=textray.reproduce.clock.EpochClock")
+
+    run.killed = killed
+    return run
+
+
+def kill_and_go_on(train_here, tmp_path):
+    """As above, where an exception does for the kill; gives the folder of the training that went on."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert train_here(whole, 3).code == 0
+    train_here.killed(killed)
+    assert torch.load(killed / "checkpoints" / "last.ckpt", weights_only=True)["textray"]["epoch"] == 1
+    assert train_here(killed, 3).code == 0
+    compare(whole, killed, 1)
     return killed
 
 
-@pytest.mark.slow
-def test_a_killed_training_goes_on_as_if_nothing_had_happened(recipe, tmp_path):
-    killed = kill_and_go_on(recipe, tmp_path)
+UNET = (
+    RECIPE[: RECIPE.index("model:")]
+    + """\
+model:
+  network:
+    class_path: textray.models.baselines.unet.UNet
+    init_args:
+      config: {width: 4}
+  text_encoder: null
+  lr: 1.0e-3
+"""
+)
 
-    # The same run, exported and scored through the commands.
-    from textray.evaluate import evaluate
-    from textray.export import export
 
-    bundle = export(killed / "checkpoints" / "best.ckpt", tmp_path / "bundle")
-    assert bundle.preprocess.size == (32, 64)
-    summary = evaluate(
-        data="phantom",
-        root=None,
-        split="val",
-        text_modes=["oracle", "none"],
-        out=tmp_path / "scores",
-        model=bundle.folder,
-    )
-    assert 0 <= summary["modes"]["oracle"]["dice_pooled"]["value"] <= 1
-    card = export(
-        killed / "checkpoints" / "best.ckpt", tmp_path / "bundle", scores=[tmp_path / "scores" / "summary.json"]
-    )
-    assert "dice_pooled" in (card.folder / "README.md").read_text()
+@pytest.mark.filterwarnings("ignore")  # a training in this process says what a user sees on the standard error
+def test_from_a_recipe_to_a_mask(train_here, recipe, cli, film, tmp_path):
+    """Train, be cut off, go on, export, score, export with the scores, segment: all of it in this process."""
+    recipe.write_text(UNET)
+    killed = kill_and_go_on(train_here, tmp_path)
+    best, bundle = killed / "checkpoints" / "best.ckpt", tmp_path / "bundle"
+    assert cli("export", best, "--out", bundle).code == 0
+    words = ("--data", "phantom", "--split", "val", "--model", bundle, "--out", tmp_path / "scores")
+    assert cli("evaluate", *words).code == 0
+    summary = json.loads((tmp_path / "scores" / "summary.json").read_text())
+    assert (summary["size"], list(summary["modes"])) == ([32, 64], ["none"])
+    assert 0 <= summary["modes"]["none"]["dice_pooled"]["value"] <= 1
+    assert cli("export", best, "--out", bundle, "--scores", tmp_path / "scores" / "summary.json").code == 0
+    assert "dice_pooled" in (bundle / "README.md").read_text()
+    film(tmp_path / "chest.png", shape=(90, 70))
+    assert cli("segment", tmp_path / "chest.png", "--model", bundle, "--out", tmp_path / "out").code == 0
+    with PILImage.open(tmp_path / "out" / "chest.mask.png") as mask:
+        assert mask.size == (70, 90)
     facts = json.loads((killed / "run.json").read_text())
-    assert facts["seed"] == 3
+    assert (facts["seed"], facts["resumed"]) == (3, True)
     assert facts["versions"]["torch"] == version("torch")
     assert (killed / "log" / "version_0" / "config.yaml").is_file()
 
-    # A second stage starts from the first one's weights, with a part that it lacks.
-    second = tmp_path / "second.yaml"
-    second.write_text(RECIPE.replace("[8, 8, 8]", "[8, 8, 8]\n        zone_head: true"))
-    start_at = f"--model.initial={killed / 'checkpoints' / 'best.ckpt'}"
-    code, words = train(second, tmp_path / "second", 1, start_at, "--model.zone_weight=0.2", "--model.lr=1.0e-9")
-    assert code == 0, words
-    before, after = weights(killed, "best"), weights(tmp_path / "second")
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_training_can_start_from(train_here, recipe, tmp_path):
+    """A second stage starts from the first one's weights, with a part that it lacks; other networks are refused."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert train_here(first, 1).code == 0
+    recipe.write_text(RECIPE.replace("[8, 8, 8]", "[8, 8, 8]\n        zone_head: true"))
+    start_at = f"--model.initial={first / 'checkpoints' / 'best.ckpt'}"
+    assert train_here(second, 1, start_at, "--model.zone_weight=0.2", "--model.lr=1.0e-9").code == 0
+    before, after = weights(first, "best"), weights(second)
     assert set(after) - set(before) == {"network.zone_head.weight", "network.zone_head.bias"}
     for name in ("network.no_report", "network.head.read.weight", "network.decoder.0.upsample.weight"):
         torch.testing.assert_close(after[name], before[name], rtol=1e-5, atol=1e-6)
-    code, words = train(recipe, tmp_path / "third", 1, f"--model.initial={tmp_path / 'second/checkpoints/last.ckpt'}")
-    assert code == 2, words
-    assert "zone_head" in words
-
-    # Another network cannot go on from these checkpoints, and says so.
-    other = tmp_path / "other.yaml"
-    other.write_text(RECIPE.replace("[8, 8, 8]", "[16, 8, 8]"))
-    code, words = train(other, killed, 4)
-    assert code == 2, words
-    assert "another network" in words
-    assert "--fresh" in words
+    recipe.write_text(RECIPE)
+    refused = train_here(tmp_path / "third", 1, f"--model.initial={second / 'checkpoints' / 'last.ckpt'}")
+    assert refused.code == 2
+    assert "zone_head" in refused.err
+    recipe.write_text(RECIPE.replace("[8, 8, 8]", "[16, 8, 8]"))
+    refused = train_here(first, 4)
+    assert refused.code == 2
+    assert "another network" in refused.err
+    assert "--fresh" in refused.err
 
 
 GUIDED = (
@@ -193,9 +247,10 @@ model:
 
 
 @pytest.mark.slow
-def test_so_does_one_of_a_network_that_writes_its_own_reports(recipe, tmp_path):
+@pytest.mark.filterwarnings("ignore")
+def test_so_does_one_of_a_network_that_writes_its_own_reports(train_here, recipe, tmp_path):
     recipe.write_text(GUIDED)
-    kill_and_go_on(recipe, tmp_path)
+    kill_and_go_on(train_here, tmp_path)
 
 
 SEMI = (
@@ -210,19 +265,18 @@ task: semi_supervised
 
 
 @pytest.mark.slow
-def test_so_does_one_with_pseudo_labels(recipe, tmp_path):
-    code, words = train(recipe, tmp_path / "teacher", 1, "--data.labelled_fraction=0.5")
-    assert code == 0, words
+@pytest.mark.filterwarnings("ignore")
+def test_so_does_one_with_pseudo_labels(train_here, recipe, tmp_path):
+    assert train_here(tmp_path / "teacher", 1, "--data.labelled_fraction=0.5").code == 0
     recipe.write_text(SEMI)
-    killed = kill_and_go_on(recipe, tmp_path)
+    killed = kill_and_go_on(train_here, tmp_path)
     (straight,) = (tmp_path / "whole" / "pseudo_labels").glob("labels-0003.u16")
     (resumed,) = (killed / "pseudo_labels").glob("labels-0003.u16")
     first, second = (np.fromfile(path, "<u2").astype(float) for path in (straight, resumed))
     assert np.abs(first - second).max() < 10  # of 65535
-
-    from textray.export import export
-
-    assert export(killed / "checkpoints" / "best.ckpt", tmp_path / "bundle").preprocess.size == (32, 64)
+    facts = [torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)["textray"]["data"]
+             for path in (tmp_path / "teacher", killed)]  # fmt: skip
+    assert facts[0]["labelled"]["ids_sha256"] == facts[1]["labelled"]["ids_sha256"], "both saw the same masks"
 
 
 def test_unknown_recipe_names_the_nearest(cli):
@@ -297,10 +351,9 @@ def test_export_refuses_a_pickle_with_code(tmp_path, cli):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["evil.ckpt"]
 
 
-def test_export_fails_where_the_graph_disagrees(tmp_path, monkeypatch, recipe):
+def test_export_fails_where_the_graph_disagrees(tmp_path, monkeypatch, make_bundle):
     from textray import export as module
     from textray.errors import BundleError, UsageError
-    from textray.models.base import Network
     from textray.models.baselines.unet import UNet, UNetConfig
     from textray.preprocess import Preprocess
 
@@ -317,23 +370,14 @@ def test_export_fails_where_the_graph_disagrees(tmp_path, monkeypatch, recipe):
     state = {f"network.{k}": v for k, v in network.state_dict().items()}
     path = tmp_path / "unet.ckpt"
     torch.save({"textray": facts, "state_dict": state}, path)
-    assert module.export(path, tmp_path / "good").text_encoder is None
     without = tmp_path / "old.ckpt"  # of a version that did not know forms
     torch.save({"textray": {k: v for k, v in facts.items() if k != "form"}, "state_dict": state}, without)
     with pytest.raises(UsageError, match=r"old\.ckpt is not a readable checkpoint of textray train"):
         module.export(without, tmp_path / "good")
 
-    write = module.write_graph
-
-    def other(network: Network, *rest: object) -> None:
-        with torch.no_grad():
-            network.head.bias += 3.0
-        write(network, *rest)
-        with torch.no_grad():
-            network.head.bias -= 3.0
-
-    monkeypatch.setattr(module, "write_graph", other)
+    make_bundle(tmp_path / "other", reads_text=False, size=32)
+    graph = (tmp_path / "other" / "model.onnx").read_bytes()
+    monkeypatch.setattr(module, "write_graph", lambda network, path, *_: path.write_bytes(graph))
     with pytest.raises(BundleError, match="disagree"):
         module.export(path, tmp_path / "bad")
     assert not (tmp_path / "bad").exists()
-    assert np.isfinite(torch.cat([v.flatten() for v in state.values() if v.is_floating_point()]).numpy()).all()

@@ -198,13 +198,9 @@ def labels_of(batches):
 
 
 @pytest.fixture
-def make(tmp_path, monkeypatch):
-    monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path))
-
+def make():
     def build(**options):
-        data = SegmentationData(
-            "phantom", size=(32, 32), workers=0, batch_size=4, cache=str(tmp_path), **{"augment": "none", **options}
-        )
+        data = SegmentationData("phantom", size=(32, 32), workers=0, batch_size=4, **{"augment": "none", **options})
         data.setup("fit")
         return data
 
