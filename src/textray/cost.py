@@ -2,7 +2,7 @@
 
 Everything is built on torch's meta device: shapes without numbers, so that no weights are read or downloaded and a
 measurement takes a second and no memory. Each figure carries the convention it was counted by, since published tables
-mix several; `textray.layer_counts` follows theirs.
+mix several.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from transformers import BertConfig, BertForMaskedLM
 from textray import registry
 from textray.building import build
 from textray.inference.bundle import Bundle
-from textray.layer_counts import PaperColumns, columns, compute_unread
 from textray.models.base import Network
+from textray.models.released.fusion import FusionBlock
 from textray.nn.text_encoder import load_text_encoder
 from textray.rows import FormRow
 
@@ -64,7 +64,6 @@ class Cost:
         channels: Channels of the image.
         tokens: Tokens of the report, 0 for a network that reads no text.
         convention: For each figure, how it was counted.
-        paper_convention: The papers' columns, ``None`` where they were not asked for.
     """
 
     form: str
@@ -82,48 +81,38 @@ class Cost:
     channels: int
     tokens: int
     convention: dict[str, str]
-    paper_convention: PaperColumns | None = None
 
 
-def cost_of_model(name: str, form: str = "paper", *, paper_convention: bool = False) -> Cost:
+def cost_of_model(name: str, form: str = "paper") -> Cost:
     """Measure a network of the registry at its default configuration.
 
     Args:
         name: Registry name.
         form: Which form of it.
-        paper_convention: Also count as the papers' tables do.
 
     Raises:
         UsageError: If there is no such network or form.
     """
     row = registry.model(name).form(form)
     encoder = _OWN_ENCODERS.get(name, ENCODER)
-    return _measure(name, row, {}, row.size or SIZE, row.tokens or TOKENS, encoder, paper_convention)
+    return _measure(row, {}, row.size or SIZE, row.tokens or TOKENS, encoder)
 
 
-def cost_of_bundle(bundle: Bundle, *, paper_convention: bool = False) -> Cost:
+def cost_of_bundle(bundle: Bundle) -> Cost:
     """Measure the network of a bundle at the bundle's own configuration, size, text length and encoder.
 
     Args:
         bundle: The bundle; its weights are not read.
-        paper_convention: Also count as the papers' tables do.
 
     Raises:
         UsageError: If this version has no such network or form.
     """
     row = registry.model(bundle.model).form(bundle.form)
-    size, encoder = bundle.preprocess.size, bundle.text_encoder
-    return _measure(bundle.model, row, bundle.model_config, size, bundle.tokens, encoder, paper_convention)
+    return _measure(row, bundle.model_config, bundle.preprocess.size, bundle.tokens, bundle.text_encoder)
 
 
 def _measure(
-    model: str,
-    row: FormRow,
-    config: Mapping[str, Any],
-    size: tuple[int, int],
-    tokens: int,
-    encoder_name: str | None,
-    paper_convention: bool,
+    row: FormRow, config: Mapping[str, Any], size: tuple[int, int], tokens: int, encoder_name: str | None
 ) -> Cost:
     with torch.device("meta"):
         network = build(row, config).eval()
@@ -140,14 +129,9 @@ def _measure(
     trainable = {name for name, p in network.named_parameters() if p.requires_grad and name != "no_report"}
     live = live_names(network, inputs) & trainable
     gmacs, needed = _gmacs(network, *inputs), None
-    if compute_unread(network):
+    if _compute_unread(network):
         gmacs, needed = _gmacs(network, *inputs), gmacs
     beside = 0 if encoder is None else sum(p.numel() for p in encoder.parameters())
-    paper = None
-    if paper_convention:
-        own = network.config != type(network.config)() or size != SIZE  # not the network of the table
-        whole = trunk if masked is None else masked
-        paper = columns(model, None if own else row.name, network, inputs, whole, encoder_name, ids)
     return Cost(
         form=row.name,
         trainable=sum(sizes[name] for name in trainable),
@@ -166,7 +150,6 @@ def _measure(
         convention=_conventions(
             encoder_name, has_heads=masked is not None, token="no_report" in sizes, unread=needed is not None
         ),
-        paper_convention=paper,
     )
 
 
@@ -182,6 +165,25 @@ def live_names(network: Network, inputs: list[Tensor]) -> set[str]:
     found = {name for name, p in network.named_parameters() if p.grad is not None}
     network.zero_grad(set_to_none=True)
     return found
+
+
+def _compute_unread(network: Network) -> bool:
+    """Make a released form compute the texts that nothing reads, as the authors' code does and ours does not.
+
+    Args:
+        network: Any network, changed in place; other forms leave nothing out.
+
+    Returns:
+        True where there is anything.
+    """
+    blocks = [part for part in network.modules() if isinstance(part, FusionBlock)]
+
+    def ask(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return args, {**kwargs, "text_out": True}
+
+    for block in blocks:
+        block.register_forward_pre_hook(ask, with_kwargs=True)
+    return bool(blocks)
 
 
 def encoder_skeleton(name: str) -> nn.ModuleDict:

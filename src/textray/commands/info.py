@@ -27,16 +27,13 @@ def info(
     cost: Annotated[
         bool, typer.Option("--cost", help="Also its parameters and multiplications (needs torch).")
     ] = False,
-    paper_convention: Annotated[
-        bool, typer.Option("--paper-convention", help="Also count them as the papers' tables do; implies --cost.")
-    ] = False,
 ) -> None:
     """Show versions, installed extras, models, data sets and weights; or one of them by name."""
-    if name is None and (form is not None or cost or paper_convention):
-        raise UsageError("--form, --cost and --paper-convention tell of one network", do="Name a model or weights")
+    if name is None and (form is not None or cost):
+        raise UsageError("--form and --cost tell of one network", do="Name a model or weights")
     values = _everything() if name is None else _one(name, form)
-    if name is not None and (cost or paper_convention):
-        values["cost"] = _cost(name, values["kind"], form, paper_convention)
+    if name is not None and cost:
+        values["cost"] = _cost(name, values["kind"], form)
     if as_json:
         say_json(values)
         return
@@ -88,18 +85,17 @@ def _one(name: str, form: str | None) -> dict[str, Any]:
     )
 
 
-def _cost(name: str, kind: str, form: str | None, paper_convention: bool) -> dict[str, Any]:
+def _cost(name: str, kind: str, form: str | None) -> dict[str, Any]:
     """What a network costs; loads torch."""
     from textray.inference.bundle import Bundle
 
     if kind == "model":
-        by_name = registry.load("textray.cost:cost_of_model")
-        found = by_name(name, form or registry.model(name).forms[0].name, paper_convention=paper_convention)
+        found = registry.load("textray.cost:cost_of_model")(name, form or registry.model(name).forms[0].name)
     elif kind == "weights":
-        found = registry.load("textray.cost:cost_of_bundle")(Bundle.load(name), paper_convention=paper_convention)
+        found = registry.load("textray.cost:cost_of_bundle")(Bundle.load(name))
     else:
         raise UsageError(f"a {kind.replace('_', ' ')} has no cost", came=name, do="Name a model or weights")
-    return {key: value for key, value in asdict(found).items() if key != "paper_convention" or value is not None}
+    return asdict(found)
 
 
 def _weights(name: str) -> dict[str, Any]:
@@ -187,22 +183,7 @@ def _cost_lines(cost: dict[str, Any]) -> list[str]:
     height, width = cost["size"]
     read = f", {cost['tokens']} text tokens" if cost["text_encoder"] else ""
     lines = [f"cost of the {cost['form']} form, one image {cost['channels']} x {height} x {width}{read}:"]
-    lines += [f"  {key:26}{_figure(cost[key]):>13}  {how}" for key, how in cost["convention"].items()]
-    if "paper_convention" in cost:
-        paper = cost["paper_convention"]
-        how = paper["convention"]
-        lines += [
-            "by the convention of the papers' tables:",
-            f"  {'parameters':26}{paper['parameters'] / 1e6:11.1f} M  {how['parameters']}"
-            + _printed(paper["printed_millions"], "M"),
-            f"  {'operations':26}{paper['gflops']:11.3f} G  {how['gflops']}" + _printed(paper["printed_gflops"], "G"),
-            f"  {how['comparable']}",
-        ]
-    return lines
-
-
-def _printed(value: float | None, unit: str) -> str:
-    return "" if value is None else f"; the table prints {value} {unit}"
+    return lines + [f"  {key:26}{_figure(cost[key]):>13}  {how}" for key, how in cost["convention"].items()]
 
 
 def _figure(value: float | None) -> str:
