@@ -45,7 +45,7 @@ def read_published(path: str | Path, folder: Path, *, seconds: float = MOST_SECO
     """Read a checkpoint without running anything in it.
 
     Args:
-        path: A file that torch.save wrote, in its present form or that of before 2020.
+        path: A file that torch.save of torch 1.6 (2020) or newer wrote.
         folder: An empty folder for what the child writes.
         seconds: Time after which the child is ended.
 
@@ -90,7 +90,7 @@ def read_published(path: str | Path, folder: Path, *, seconds: float = MOST_SECO
             f"{path.name}: {told['refused']['what']}",
             came=told["refused"]["came"],
             expected="a checkpoint as its authors published it",
-            do="Download it again",
+            do=told["refused"]["do"],
             code=told["refused"]["code"],
         )
     with path.open("rb") as file:

@@ -154,9 +154,8 @@ def main(source: str, folder: str) -> int:
     try:
         told, code = read(Path(source), Path(folder)), 0
     except InputError as error:
-        told = {
-            "refused": {"code": error.code, "what": error.what, "came": None if error.came is None else f"{error.came}"}
-        }
+        came = None if error.came is None else f"{error.came}"
+        told = {"refused": {"code": error.code, "what": error.what, "came": came, "do": error.do}}
         code = error.exit_code
     except MemoryError:
         told, code = {"refused": {"code": "E_SIZE", "what": "the checkpoint needs too much memory", "came": None}}, 3

@@ -32,15 +32,13 @@ KINDS = {
 """Kinds of storages by torch's name: safetensors' name of the type, and bytes of an element."""
 
 
-def refuse(what: str, came: object = None, *, code: str = "E_FORMAT") -> NoReturn:
+def refuse(what: str, came: object = None, *, do: str = "Download it again", code: str = "E_FORMAT") -> NoReturn:
     """Refuse the file.
 
     Raises:
         InputError: Always.
     """
-    raise InputError(
-        what, came=came, expected="a checkpoint as torch.save writes it", do="Download it again", code=code
-    )
+    raise InputError(what, came=came, expected="a checkpoint as torch.save writes it", do=do, code=code)
 
 
 class Kind(NamedTuple):
