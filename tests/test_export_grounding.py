@@ -25,7 +25,6 @@ from textray.trained import read_checkpoint, task_of  # noqa: E402
 SIZES = BertSizes(pieces=160, width=16, layers=1, heads=2, feed_forward=32, positions=40)
 CONFIG = SentenceGroundingConfig(
     positions=True,
-    tiles=2,
     trunk="efficientnet_lite0.ra_in1k",
     enlarge=None,
     width=24,

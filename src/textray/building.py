@@ -14,6 +14,11 @@ from textray.inference.bundle import Bundle
 from textray.models.base import Network
 from textray.rows import FormRow
 
+_DROPPED: dict[str, dict[str, object]] = {
+    "SentenceGroundingConfig": {"fuse": False, "tiles": 1},
+}
+"""Fields that configs no longer have, by class: older checkpoints and bundles hold them, at the value that is left."""
+
 
 def build(row: FormRow, config: Mapping[str, Any]) -> Network:
     """Build a network with random weights from its row and the fields of its config, as JSON gives them.
@@ -47,7 +52,8 @@ def _read(kind: type[Any], config: Mapping[str, Any], prefix: str, unknown: dict
     Raises:
         UsageError: If a field that has fields of its own is something else.
     """
-    inner = _kinds(kind)
+    inner, dropped = _kinds(kind), _DROPPED.get(kind.__name__, {})
+    config = {name: value for name, value in config.items() if name not in dropped or value != dropped[name]}
     if strange := [name for name in config if name not in inner]:
         unknown[prefix] = strange
     values: dict[str, Any] = {}

@@ -44,19 +44,13 @@ BUILDS = {
     "sentence_grounding-efficientnet": Build(
         row="sentence_grounding",
         config={
-            "trunk": "efficientnet_lite0", "enlarge": None, "local_stage": 2, "fuse": True, "width": 6, "text": TEXT,
+            "trunk": "efficientnet_lite0", "enlarge": None, "local_stage": 2, "width": 6, "text": TEXT,
         },
     ),
     "sentence_grounding-convnext": Build(
         row="sentence_grounding",
         config={
             "trunk": "convnext_atto", "enlarge": None, "positions": True, "text": {"encoder": "tiny", "last_layers": 2},
-        },
-    ),
-    "sentence_grounding-tiles": Build(
-        row="sentence_grounding",
-        config={
-            "trunk": "efficientnet_lite0", "enlarge": None, "tiles": 2, "pooled": "places", "width": 6, "text": TEXT,
         },
     ),
     "sentence_grounding-factored": Build(
@@ -114,6 +108,12 @@ class TestGroundingContract:
     def test_unknown_fields_are_refused(self, build):
         with pytest.raises(UsageError, match=r"text\.depth"):
             read_network(build.facts, {**build.config, "text": {"depth": 3}})
+
+    def test_dropped_fields_are_taken_at_their_default_alone(self, build, shared):
+        found = read_network(build.facts, {**build.config, "fuse": False, "tiles": 1})
+        assert found.config == shared.config
+        with pytest.raises(UsageError, match=r"unknown fields.*tiles"):
+            read_network(build.facts, {**build.config, "tiles": 2})
 
     def test_both_sides_come_to_one_space(self, shared):
         with torch.no_grad():

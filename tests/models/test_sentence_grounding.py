@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from textray.errors import ShapeError, UsageError
-from textray.models.sentence_grounding import SentenceGrounding, SentenceGroundingConfig, similarity, tiled
+from textray.models.sentence_grounding import SentenceGrounding, SentenceGroundingConfig, similarity
 from textray.nn.factored_places import position_sines
 from textray.nn.text_trunk import BertSizes, TextTrunkConfig
 from textray.training.grounding_losses import Mode, global_loss, local_loss, local_scores
@@ -52,13 +52,8 @@ def test_the_papers_form_has_its_sizes():
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3, 4])
-@pytest.mark.parametrize("fuse", [False, True])
-def test_places_have_the_stride_of_their_stage(stage, fuse):
-    if stage == 4 and fuse:
-        with pytest.raises(UsageError, match="a finer one"):
-            build(local_stage=stage, fuse=fuse)
-        return
-    network = build(local_stage=stage, fuse=fuse, width=12).eval()
+def test_places_have_the_stride_of_their_stage(stage):
+    network = build(local_stage=stage, width=12).eval()
     with torch.no_grad():
         found = network.encode_image(torch.randn(1, 3, 64, 96))
     side = 2 ** (stage + 1)
@@ -90,32 +85,12 @@ def test_a_place_knows_where_it_is_only_if_it_is_told():
     assert torch.equal(maps["told"][0], maps["told"][1])
 
 
-def test_tiles_are_read_apart_from_each_other():
-    network = build(trunk="efficientnet_lite0", width=12, tiles=2).eval()
-    image = torch.randn(2, 3, 64, 96)
-    with torch.no_grad():
-        halves = network.trunk.stages[1](network.trunk.stages[0](image))
-        expected = [
-            torch.cat([network.trunk.stages[2](part) for part in row.chunk(2, 3)], 3) for row in halves.chunk(2, 2)
-        ]
-        found = tiled(network.trunk.stages[2], halves, 2)
-        local = network.local(found)
-    torch.testing.assert_close(found, torch.cat(expected, 2))
-    torch.testing.assert_close(network.encode_image(image).local, local)
-    assert not torch.allclose(build(trunk="efficientnet_lite0", width=12).eval().encode_image(image).local, local)
-    assert network.size_multiple == 32
-    assert build(width=12, tiles=3).size_multiple == 96
-    with pytest.raises(ShapeError, match="multiple"):
-        build(width=12, tiles=3).encode_image(torch.zeros(1, 3, 64, 96))
-
-
-@pytest.mark.parametrize("fuse", [False, True])
-def test_a_film_may_be_the_mean_of_its_places(fuse):
-    network = build(width=12, tiles=2, positions=True, pooled="places", fuse=fuse).eval()
+def test_a_film_may_be_the_mean_of_its_places():
+    network = build(width=12, positions=True, pooled="places").eval()
     with torch.no_grad():
         found = network.encode_image(torch.randn(2, 3, 64, 96))
     torch.testing.assert_close(found.pooled, found.local.mean((2, 3)))
-    assert len(network.trunk.stages) == (4 if fuse else 3)
+    assert len(network.trunk.stages) == 3
     assert not [name for name, _ in network.named_parameters() if name.startswith("pooled")]
 
 
@@ -257,14 +232,10 @@ def test_similarity_is_the_cosine_of_each_phrase_with_each_place():
         ({"local_stage": 5}, "no such stage"),
         ({"width": 0}, "impossible size"),
         ({"enlarge": -1}, "impossible size"),
-        ({"tiles": 0}, "come out even"),
-        ({"local": "factored", "positions": True}, "its own position"),
-        ({"local": "factored", "fuse": True}, "its own features"),
-        ({"tiles": 2, "enlarge": 299}, "come out even"),
+        ({"local": "factored", "positions": True}, "told its position"),
         ({"merge": 0}, "merge must come out even"),
         ({"merge": 2, "enlarge": 299}, "merge must come out even"),
         ({"finer": True, "local_stage": 1}, "finer takes the stage before"),
-        ({"finer": True, "tiles": 2}, "finer takes the stage before"),
         ({"finer": True, "enlarge": 299}, "finer takes the stage before"),
     ],
     ids=str,
@@ -282,7 +253,7 @@ def test_words_that_do_not_fit_the_pieces_are_refused():
 
 @pytest.mark.parametrize("mode", ["paper", "released"])
 def test_it_learns_eight_pairs_by_heart(mode: Mode):
-    network = build(trunk="resnet10t", fuse=True, width=12)
+    network = build(trunk="resnet10t", width=12)
     image = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     given = texts()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
@@ -295,7 +266,7 @@ def test_it_learns_eight_pairs_by_heart(mode: Mode):
 
     first = losses()[0]
     first.backward()
-    parts = [network.trunk, network.text, network.local, network.coarse, network.pooled, network.projection]
+    parts = [network.trunk, network.text, network.local, network.pooled, network.projection]
     assert all(any(p.grad is not None and p.grad.any() for p in part.parameters()) for part in parts)
     for _ in range(20):
         optimizer.zero_grad()

@@ -24,8 +24,8 @@ Shapes in the paper's configuration, 224 x 224, ResNet-50, Bio_ClinicalBERT, L p
 
 Differences from the paper: a sentence is the mean of its words where the paper prints a sum (``agg_word`` has both), so
 that a long sentence does not outweigh a short one in the report. Past the paper, off by default: ``local_stage`` other
-than the third, ``fuse``, ``finer``, ``merge``, ``positions``, ``tiles``, ``pooled: places``, ``local: factored`` and a
-``width`` other than the text's.
+than the third, ``finer``, ``merge``, ``positions``, ``pooled: places``, ``local: factored`` and a ``width`` other than
+the text's.
 
 Differences from the authors' released code: the report takes no padding, [CLS] or [SEP] in; sentences are those
 of the text, not those between pieces that are full stops.
@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import lcm
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -60,8 +60,6 @@ class SentenceGroundingConfig:
         in_channels: Channels of the image.
         enlarge: Longer side in pixels that the image is brought to before the trunk; ``None`` takes it as it is.
         local_stage: Stage of the trunk whose places are compared with phrases: 1 to 4 at strides 4, 8, 16, 32.
-        fuse: Also bring the last stage to those places, by a 1x1 convolution and bilinear enlargement, and add it. Past
-            the paper.
         local: What a place's vector is: its features ``projected`` (the paper), or past the paper ``factored``: how
             much is found there, told by its features alone, times where it is, told by its position alone; see
             `textray.nn.factored_places`. Texts are then vectors without negative numbers.
@@ -73,9 +71,6 @@ class SentenceGroundingConfig:
             cosine with any phrase sinks to 0 where less than this is found.
         positions: Tell each place where it is: fixed sines of row and column beside its features, and a hidden layer
             of width D before the 1x1 convolution. Past the paper: words such as "lower left" are about places.
-        tiles: Cut what enters the local stage into this many tiles a side, which that stage reads apart from each
-            other; 1 (the paper) cuts nothing. Past the paper: the third stage of a deep trunk sees the whole film from
-            every place, and nothing then makes a place say what lies there.
         pooled: What the film's vector is made of: the ``last`` stage (the paper), or past the paper the ``places``
             themselves, whose mean it then is; later stages are left out.
         width: Width D of the common space; ``None`` (the paper) takes the text encoder's, and nothing stands between.
@@ -93,9 +88,7 @@ class SentenceGroundingConfig:
     finer: bool = False
     merge: int = 1
     quiet: float = 1.0
-    fuse: bool = False
     positions: bool = False
-    tiles: int = 1
     pooled: Literal["last", "places"] = "last"
     width: int | None = None
     text: TextTrunkConfig = field(default_factory=TextTrunkConfig)
@@ -147,8 +140,7 @@ class SentenceGrounding(Network):
 
     def __init__(self, config: SentenceGroundingConfig = SentenceGroundingConfig()) -> None:
         _check(config)
-        stride = STRIDES[config.local_stage - 1]
-        multiple = lcm(32, config.tiles * stride, config.merge * stride)
+        multiple = lcm(32, config.merge * STRIDES[config.local_stage - 1])
         super().__init__(in_channels=config.in_channels, size_multiple=multiple, text_width=None)
         self.factored = config.local == "factored"
         self.config = config
@@ -157,7 +149,7 @@ class SentenceGrounding(Network):
             config.trunk,
             in_channels=config.in_channels,
             weights=config.trunk_weights,
-            stages=config.local_stage if self.pools_places and not config.fuse else 4,
+            stages=config.local_stage if self.pools_places else 4,
         )
         self.text = TextTrunk(config.text)
         self.width = config.width or self.text.width
@@ -170,7 +162,6 @@ class SentenceGrounding(Network):
         self.local: nn.Module = nn.Conv2d(self.width if config.positions else channels, self.width, 1, bias=False)
         if self.factored:
             self.local = FactoredPlaces(channels, self.width, quiet=config.quiet)
-        self.coarse = nn.Conv2d(last, self.width, 1, bias=False) if config.fuse else None
         self.pooled = None if self.pools_places else nn.Linear(last, self.width)
         # Linear and without bias, so that sums over pieces may be taken before or after it.
         said = self.width - 1 if self.factored else self.width  # of a factored place the last number says nothing
@@ -197,7 +188,7 @@ class SentenceGrounding(Network):
             factor = self.config.enlarge / max(height, width)
             size = (max(round(height * factor), 1), max(round(width * factor), 1))
             image = F.interpolate(image, size, mode="bilinear", align_corners=True)
-        maps = self._maps(image)
+        maps = self.trunk(image)
         places = maps[self.config.local_stage - 1]  # (B, C, h, w)
         if self.config.finer:
             places = torch.cat([places, F.avg_pool2d(maps[self.config.local_stage - 2], 2)], 1)
@@ -205,24 +196,10 @@ class SentenceGrounding(Network):
             sines = position_sines(places).expand(places.shape[0], -1, -1, -1)
             places = self.hidden(torch.cat([places, sines], 1))
         local = self.local(places)  # (B, D, h, w)
-        if self.coarse is not None:
-            coarse = self.coarse(maps[3])
-            local = local + F.interpolate(coarse, local.shape[2:], mode="bilinear", align_corners=False)
         if self.config.merge > 1:
             local = F.avg_pool2d(local, self.config.merge)
         pooled = local.mean((2, 3)) if self.pooled is None else self.pooled(maps[-1].mean((2, 3)))
         return ImageFeatures(pooled, local)
-
-    def _maps(self, image: Tensor) -> list[Tensor]:
-        """What the stages of the trunk give, the local one tile by tile."""
-        if self.config.tiles == 1:
-            return cast(list[Tensor], self.trunk(image))
-        maps, features = [], image
-        for number, stage in enumerate(self.trunk.stages, 1):
-            local = number == self.config.local_stage
-            features = tiled(stage, features, self.config.tiles) if local else stage(features)
-            maps.append(features)
-        return maps
 
     def encode_pieces(self, ids: Tensor, attention: Tensor) -> Tensor:
         """Bring word pieces ``(B, L)`` into the common space, ``(B, L, D)``.
@@ -283,29 +260,22 @@ def _check(config: SentenceGroundingConfig) -> None:
     given, whole = f"enlarge {config.enlarge}", config.enlarge is None  # only whole images come out even
     if config.local_stage not in (1, 2, 3, 4):
         raise UsageError("no such stage of the image trunk", came=config.local_stage, expected="1, 2, 3 or 4")
-    for name, number in (("tiles", config.tiles), ("merge", config.merge)):
-        if number < 1 or (number > 1 and not whole):
-            raise UsageError(
-                f"{name} must come out even",
-                came=f"{name} {number}, {given}",
-                expected=f"{name} of 1 or more; above 1 without enlarge",
-            )
-    if config.finer and (config.local_stage == 1 or config.tiles > 1 or not whole):
+    if config.merge < 1 or (config.merge > 1 and not whole):
+        raise UsageError(
+            "merge must come out even",
+            came=f"merge {config.merge}, {given}",
+            expected="merge of 1 or more; above 1 without enlarge",
+        )
+    if config.finer and (config.local_stage == 1 or not whole):
         raise UsageError(
             "finer takes the stage before, at twice as many places a side",
-            came=f"local_stage {config.local_stage}, tiles {config.tiles}, {given}",
-            expected="local_stage 2, 3 or 4, without tiles and enlarge",
+            came=f"local_stage {config.local_stage}, {given}",
+            expected="local_stage 2, 3 or 4, without enlarge",
         )
     if any(size is not None and size < 1 for size in (config.width, config.enlarge)):
         raise UsageError("an impossible size", came=f"width {config.width}, {given}", expected="1 or more")
-    if config.fuse and config.local_stage == 4:
-        raise UsageError("fuse adds the last stage to a finer one", came="local_stage 4", expected="1, 2 or 3")
-    if config.local == "factored" and (config.fuse or config.positions):
-        raise UsageError(
-            "a factored place is told by its own features and its own position",
-            came=f"fuse {config.fuse}, positions {config.positions}",
-            expected="neither",
-        )
+    if config.local == "factored" and config.positions:
+        raise UsageError("a factored place is told its position in any case", do="Leave positions out")
 
 
 def similarity(local: Tensor, phrases: Tensor) -> Tensor:
@@ -325,15 +295,3 @@ def similarity(local: Tensor, phrases: Tensor) -> Tensor:
     places = F.normalize(local.flatten(2), dim=1, eps=1e-8)  # (B, D, h*w)
     cosine = F.normalize(phrases, dim=-1, eps=1e-8) @ places  # (B, K, h*w)
     return cosine.view(*cosine.shape[:2], *local.shape[2:])
-
-
-def tiled(stage: nn.Module, features: Tensor, tiles: int) -> Tensor:
-    """Run a stage on ``tiles`` x ``tiles`` parts of ``(B, C, H, W)``, apart from each other, and join what it gives.
-
-    H and W must be multiples of ``tiles`` times the stage's stride.
-    """
-    height, width = features.shape[2] // tiles, features.shape[3] // tiles
-    cut = features.reshape(-1, features.shape[1], tiles, height, tiles, width)  # (B, C, t, h, t, w)
-    found = stage(cut.permute(0, 2, 4, 1, 3, 5).flatten(0, 2))  # (B t t, C', h', w')
-    joined = found.reshape(-1, tiles, tiles, *found.shape[1:]).permute(0, 3, 1, 4, 2, 5)  # (B, C', t, h', t, w')
-    return joined.flatten(4, 5).flatten(2, 3)
