@@ -58,9 +58,7 @@ class TinySegmenter(Network):
 
 class TinyGuided(SelfGuided):
     def __init__(self, **options):
-        super().__init__(
-            TinyLocator(), TinySegmenter(), tokens=TOKENS, **{"zone_tokens": False, "guide_gradient": False} | options
-        )
+        super().__init__(TinyLocator(), TinySegmenter(), tokens=TOKENS, **{"zone_tokens": False} | options)
 
 
 def bank():
@@ -91,7 +89,7 @@ def checkpoint(tmp_path, monkeypatch):
             "text_encoder": "minilm", "max_tokens": TOKENS,
             "data": {
                 "name": "phantom", "preprocess": Preprocess(size=(SIZE, SIZE)).to_dict(), "images": {},
-                "augment": "none", "report_dropout": 0.0, "report_partial": 0.0, "seed": 0,
+                "augment": "none", "report_dropout": 0.0, "seed": 0,
             },
             "epoch": 1, "max_epochs": 1, "self_guided": 0.25,
         }  # fmt: skip

@@ -15,7 +15,10 @@ from textray.models.base import Network
 from textray.rows import FormRow
 
 _DROPPED: dict[str, dict[str, object]] = {
-    "SentenceGroundingConfig": {"fuse": False, "tiles": 1},
+    "MMIUNetConfig": {"eca_kernel": None},
+    "SentenceGroundingConfig": {"fuse": False, "tiles": 1, "agg_piece": "sum"},
+    "SGSegConfig": {"guide_gradient": False},
+    "SGSegSimpleConfig": {"guide_gradient": False},
 }
 """Fields that configs no longer have, by class: older checkpoints and bundles hold them, at the value that is left."""
 

@@ -109,12 +109,6 @@ class TestGroundingContract:
         with pytest.raises(UsageError, match=r"text\.depth"):
             read_network(build.facts, {**build.config, "text": {"depth": 3}})
 
-    def test_dropped_fields_are_taken_at_their_default_alone(self, build, shared):
-        found = read_network(build.facts, {**build.config, "fuse": False, "tiles": 1})
-        assert found.config == shared.config
-        with pytest.raises(UsageError, match=r"unknown fields.*tiles"):
-            read_network(build.facts, {**build.config, "tiles": 2})
-
     def test_both_sides_come_to_one_space(self, shared):
         with torch.no_grad():
             seen, told = shared.encode_image(images()), shared.encode_text(*TEXTS)

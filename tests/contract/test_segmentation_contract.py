@@ -84,7 +84,6 @@ BUILDS = {
             "mmi_unet": MATCHED,
             "tokens": 12,
             "zone_tokens": True,
-            "guide_gradient": True,
         },
     ),
     "sgseg_simple": Build(

@@ -178,7 +178,7 @@ def test_a_checkpoint_keeps_the_captions_of_all_parts(monuseg: Path, tmp_path: P
     assert known["preprocess"]["colour"] is True
 
 
-@pytest.mark.parametrize("option", [{"report_partial": 0.1}, {"report_withheld": 0.1}, {"labels": "clusters"}])
+@pytest.mark.parametrize("option", [{"report_withheld": 0.1}, {"labels": "clusters"}])
 def test_what_needs_zones_is_refused(monuseg: Path, tmp_path: Path, option: dict[str, object]) -> None:
     with pytest.raises(UsageError, match="name no zones"):
         data(monuseg, tmp_path, **option)

@@ -18,7 +18,6 @@ def facts(*, text_encoder="tiny", dropout=0.4):
             "preprocess": {"size": (160, 192), "normalise": "percentile"},
             "augment": "light",
             "report_dropout": dropout,
-            "report_partial": 0.1,
             "seed": 0,
             "images": {"fit": 5495, "inner": 221},
         },
@@ -27,7 +26,7 @@ def facts(*, text_encoder="tiny", dropout=0.4):
 
 def test_a_network_that_reads_text_tells_how_it_learnt_to():
     text = card("weights", facts(), 1234567, "Research use only.", [])
-    for part in ("1,234,567 parameters", "5,495 images", "221", "160×192 px", "withheld from 40%", "shortened for 10%"):
+    for part in ("1,234,567 parameters", "5,495 images", "221", "160×192 px", "withheld from 40%"):
         assert part in text
     assert "with a report and with none" in text
     assert "written from the lesion masks" in text  # what the captions of the data are

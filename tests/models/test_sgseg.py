@@ -108,9 +108,8 @@ class TestSizes:
             (SGSegConfig(mmi_unet=MATCHED), "guide_decoder and mmi_unet"),
             (SGSegConfig(guide_decoder=None, mmi_unet=MMIUNetConfig(zone_head=True)), "zone head would learn nothing"),
             (SGSegConfig(zone_tokens=True), "24 tokens and 6 of the zones.*1 to 24"),
-            (SGSegConfig(guide_gradient=True), "needs zone_tokens"),
         ],
-        ids=["none", "two", "zone head", "room", "gradient"],
+        ids=["none", "two", "zone head", "room"],
     )
     def test_impossible_networks_are_refused(self, config, message):
         with torch.device("meta"), pytest.raises(UsageError, match=message):

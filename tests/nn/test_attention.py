@@ -5,7 +5,6 @@ import warnings
 import pytest
 import torch
 
-from textray.errors import UsageError
 from textray.nn.attention import FeedForward, MultiHeadAttention, heads_for
 from textray.nn.blocks import ConvNormAct, EfficientChannelAttention, SubpixelHead
 
@@ -89,11 +88,6 @@ def test_linear_layers_start_as_the_specification_says():
     biases = [p for m in (attention, feed) for n, p in m.named_parameters() if n.endswith("bias")]
     assert len(biases) == 6
     assert not any(b.any() for b in biases)
-
-
-def test_even_kernel_of_channel_attention_is_refused():
-    with pytest.raises(UsageError, match=r"odd kernel.*Got 4.*eca_kernel"):
-        EfficientChannelAttention(8, kernel=4)
 
 
 def test_channel_attention_of_zero_weights_halves():

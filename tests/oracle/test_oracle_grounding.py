@@ -49,8 +49,7 @@ def cross_entropy(scores, same):
 
 @pytest.mark.parametrize("released", [False, True], ids=["paper", "released"])
 @pytest.mark.parametrize("mean", [False, True], ids=["lse", "lme"])
-@pytest.mark.parametrize("chunk", [None, 2])
-def test_local_loss_is_the_one_of_the_pairs(released, mean, chunk):
+def test_local_loss_is_the_one_of_the_pairs(released, mean):
     random = np.random.default_rng(4)
     places, units = random.normal(size=(4, 5, 2, 3)), random.normal(size=(4, 3, 5))
     cls = random.normal(size=(4, 5)) if released else None
@@ -63,7 +62,6 @@ def test_local_loss_is_the_one_of_the_pairs(released, mean, chunk):
         "cls": None if cls is None else torch.from_numpy(cls),
         "temperatures": TEMPERATURES,
         "aggregate": "lme" if mean else "lse",
-        "chunk": chunk,
     }
     found = torch.from_numpy(places), torch.from_numpy(units), torch.from_numpy(real)
     np.testing.assert_allclose(local_scores(*found, **given), z, rtol=1e-10)

@@ -145,10 +145,10 @@ def test_matching(channels, size, last):
             np.testing.assert_allclose(words[row].numpy(), t_itm, atol=1e-9)
 
 
-@pytest.mark.parametrize("kernel", [None, 3, 5])
-def test_channel_attention(kernel):
-    module = randomised(EfficientChannelAttention(16, kernel=kernel))
-    features = np.random.default_rng(1).normal(size=(2, 16, 3, 5))
+@pytest.mark.parametrize("channels", [16, 128])
+def test_channel_attention(channels):
+    module = randomised(EfficientChannelAttention(channels))
+    features = np.random.default_rng(1).normal(size=(2, channels, 3, 5))
     with torch.no_grad():
         found = module(torch.from_numpy(features)).numpy()
     weights = numbers(module)["mix.weight"][0, 0]
@@ -161,7 +161,7 @@ def test_channel_attention_kernel_rule():
 
 
 def test_decoder_level():
-    module = randomised(DecoderLevel(6, 8, 4, eca_kernel=None))
+    module = randomised(DecoderLevel(6, 8, 4))
     rng = np.random.default_rng(2)
     deeper, skip = rng.normal(size=(2, 6, 2, 3)), rng.normal(size=(2, 8, 4, 6))
     with torch.no_grad():

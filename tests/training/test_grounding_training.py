@@ -111,7 +111,7 @@ def test_what_lies_where_is_learnt_from_texts_of_one_place():
     places = FactoredPlaces(3, zones + 1, quiet=0.5)
     criterion = GroundingCriterion(
         mode="paper", targets="entailed", aggregate="lse", match="dot", contrast="sigmoid", global_weight=0.5,
-        local_weight=1.0, temperatures=Temperatures(attention=0.0), chunk=None,
+        local_weight=1.0, temperatures=Temperatures(attention=0.0),
     )  # fmt: skip
     before = criterion.bias.detach().clone()
     optimizer = torch.optim.Adam([*places.parameters(), *criterion.parameters()], lr=3e-2)

@@ -67,7 +67,7 @@ class Shift(Network):
 
 class Guided(SelfGuided):
     def __init__(self):
-        super().__init__(Spots(), Shift(), tokens=TOKENS, zone_tokens=False, guide_gradient=False)
+        super().__init__(Spots(), Shift(), tokens=TOKENS, zone_tokens=False)
         self.config = NoConfig()
         self.given = []
 

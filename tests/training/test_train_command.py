@@ -32,7 +32,6 @@ data:
   limit: 8
   workers: 0
   report_dropout: 0.5
-  report_partial: 0.2
 model:
   network:
     class_path: textray.models.mmi_unet.MMIUNet
@@ -362,7 +361,7 @@ def test_export_fails_where_the_graph_disagrees(tmp_path, monkeypatch, make_bund
         "text_encoder": None, "max_tokens": 24,
         "data": {
             "name": "phantom", "preprocess": Preprocess(size=(32, 32)).to_dict(), "images": {}, "augment": "none",
-            "report_dropout": 0.0, "report_partial": 0.0, "seed": 0,
+            "report_dropout": 0.0, "seed": 0,
         },
         "epoch": 1, "max_epochs": 1,
     }  # fmt: skip

@@ -43,7 +43,6 @@ class SegmentationData(LightningDataModule):
             ``strong``, ``sgseg`` (random crops, masks and rotations).
         batch_size: Images of a training batch; the last, smaller one of an epoch is left out.
         report_dropout: Share of training samples that lose their report (0 is the paper's).
-        report_partial: Share of training samples whose report names only some of its zones (0 is the paper's).
         report_withheld: Share of training samples that lose some zones from report and mask together, see
             `textray.data.withhold` (0 is the paper's).
         report_withheld_last: That share in the last epoch, linear between; ``None`` keeps it the same throughout.
@@ -83,7 +82,6 @@ class SegmentationData(LightningDataModule):
         augment: Preset = "paper",
         batch_size: int = 32,
         report_dropout: float = 0.0,
-        report_partial: float = 0.0,
         report_withheld: float = 0.0,
         report_withheld_last: float | None = None,
         captions: CaptionPolicy = "error",
@@ -123,16 +121,15 @@ class SegmentationData(LightningDataModule):
                 came=f"augment {augment}, report_withheld {report_withheld}",
                 expected="an augmentation without flips, and report_withheld 0",
             )
-        by_zones = report_partial or report_withheld or report_withheld_last or labels != "rules"
+        by_zones = report_withheld or report_withheld_last or labels != "rules"
         if self.row.captions == "free" and by_zones:
             raise UsageError(
                 f"captions of {data} name no zones",
-                came=f"report_partial {report_partial}, report_withheld {report_withheld}, labels {labels}",
-                expected="report_partial and report_withheld 0, labels rules",
+                came=f"report_withheld {report_withheld}, labels {labels}",
+                expected="report_withheld 0, labels rules",
             )
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
-        self.report_dropout, self.report_partial = report_dropout, report_partial
-        self.report_withheld = report_withheld
+        self.report_dropout, self.report_withheld = report_dropout, report_withheld
         self.report_withheld_last = report_withheld if report_withheld_last is None else report_withheld_last
         self.cache = Path(cache) if cache is not None else None
         self.labels = labels
@@ -163,7 +160,6 @@ class SegmentationData(LightningDataModule):
                 self.preprocess,
                 augment=self.augment if learning else Augment.preset("none"),
                 report_dropout=self.report_dropout if learning else 0.0,
-                report_partial=self.report_partial if learning else 0.0,
                 report_withheld=(self.report_withheld, self.report_withheld_last) if learning else 0.0,
                 epochs=(self.trainer.max_epochs if self.trainer is not None else None) or 1,
                 seed=self.seed,
@@ -247,7 +243,6 @@ class SegmentationData(LightningDataModule):
             **({"captions": list(self.known_captions)} if self.known_captions else {}),
             "augment": self.augment_name,
             "report_dropout": self.report_dropout,
-            "report_partial": self.report_partial,
             "report_withheld": self.report_withheld,
             "report_withheld_last": self.report_withheld_last,
             "labels": self.labels,

@@ -33,8 +33,6 @@ class SegmentationSet(Dataset[Item]):
         preprocess: Size and normalisation.
         augment: Changes to image, mask and report.
         report_dropout: Share of samples that lose their report.
-        report_partial: Share of samples whose report names only some of its zones; samples without a mask keep theirs
-            whole.
         report_withheld: Share of samples, of those with two zones or more, that are told of some of their zones only,
             and are to find only what lies there: the words decide, not the pixels alone. See
             `textray.data.withhold`. A pair is the share in the first and in the last of ``epochs``, linear between.
@@ -52,7 +50,6 @@ class SegmentationSet(Dataset[Item]):
         *,
         augment: Augment,
         report_dropout: float = 0.0,
-        report_partial: float = 0.0,
         report_withheld: float | tuple[float, float] = 0.0,
         epochs: int = 1,
         seed: int = 0,
@@ -63,7 +60,7 @@ class SegmentationSet(Dataset[Item]):
         pair = report_withheld if isinstance(report_withheld, tuple) else (report_withheld, report_withheld)
         self.report_withheld, self.epochs, self.whole_zones = pair, epochs, False
         self.samples, self.preprocess, self.augment = [*samples, *others], preprocess, augment
-        self.report_dropout, self.report_partial, self.seed = report_dropout, report_partial, seed
+        self.report_dropout, self.seed = report_dropout, seed
         self.pixels = (
             PixelCaches([samples, others], preprocess, cache) if others else PixelCache(samples, preprocess, cache)
         )
@@ -94,7 +91,7 @@ class SegmentationSet(Dataset[Item]):
             image=torch.from_numpy(self.preprocess.normalise_pixels(pixels)),
             mask=torch.from_numpy(np.ascontiguousarray(target, dtype=np.float32))[None],
             zones=torch.tensor(zones.present if self.tells_zones(index) else [np.nan] * 6, dtype=torch.float32),
-            text=report.text if certain else self._words(report, rng, whole=not labelled),
+            text=report.text if certain else self._words(report, rng),
             image_id=sample.image_id,
             index=index,
             labelled=labelled,
@@ -139,7 +136,7 @@ class SegmentationSet(Dataset[Item]):
     def plain(self) -> SegmentationSet:
         """The same samples as they are: not augmented, with their whole reports."""
         same = copy(self)
-        same.augment, same.report_dropout, same.report_partial = Augment.preset("none"), 0.0, 0.0
+        same.augment, same.report_dropout = Augment.preset("none"), 0.0
         same.report_withheld = (0.0, 0.0)
         return same
 
@@ -148,19 +145,9 @@ class SegmentationSet(Dataset[Item]):
         first, last = self.report_withheld
         return first + (last - first) * min(epoch / max(self.epochs - 1, 1), 1.0)
 
-    def _words(self, report: Report, rng: np.random.Generator, *, whole: bool = False) -> str | None:
-        """The words that the network is given, or none.
-
-        ``whole``: the words of all zones or none, since a pseudo-label knows no shortened report.
-        """
-        draw, told = rng.random(), told_of(report)
-        if told is None or draw < self.report_dropout:
-            return None
-        named = np.flatnonzero(report.zones.present)
-        if not whole and draw < self.report_dropout + self.report_partial and len(named) > 1:
-            kept = rng.choice(named, size=rng.integers(1, len(named)), replace=False)
-            return sentence(Zones.from_present(zone in kept for zone in range(6)))
-        return told
+    def _words(self, report: Report, rng: np.random.Generator) -> str | None:
+        """The words that the network is given, or none."""
+        return None if rng.random() < self.report_dropout else told_of(report)
 
 
 def told_of(report: Report) -> str | None:

@@ -162,9 +162,7 @@ def _text_lines(facts: Mapping[str, Any]) -> list[str]:
     last = seen.get("report_withheld_last", withheld)
     share = f"{withheld:.0%}" + (f" (falling to {last:.0%} in the last epoch)" if last != withheld else "")
     return [
-        f"- Reports were withheld from {seen['report_dropout']:.0%} of the training samples"
-        + (f" and shortened for {seen['report_partial']:.0%}" if seen["report_partial"] else "")
-        + f", {use}.",
+        f"- Reports were withheld from {seen['report_dropout']:.0%} of the training samples, {use}.",
         *(
             [
                 f"- From {share} of the films with two zones or more some zones were withheld, in the report "

@@ -81,13 +81,7 @@ class MatchingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MMIUNetConfig(MatchingConfig):
-    """Sizes of an MMI-UNet: those of its encoder (`MatchingConfig`), and its decoder's own.
-
-    Attributes:
-        eca_kernel: Kernel of the channel attention; ``None`` takes ECA-Net's rule (5, 5, 3 here).
-    """
-
-    eca_kernel: int | None = None
+    """Sizes of an MMI-UNet; the kernel of its channel attention follows ECA-Net's rule (5, 5, 3 here)."""
 
 
 class MatchingBranch(nn.Module):
@@ -182,13 +176,12 @@ class DecoderLevel(nn.Module):
         deeper: Channels of the deeper level.
         skip: Channels of the skip.
         channels: Channels out.
-        eca_kernel: Kernel of the channel attention, ``None`` for ECA-Net's rule.
     """
 
-    def __init__(self, deeper: int, skip: int, channels: int, *, eca_kernel: int | None) -> None:
+    def __init__(self, deeper: int, skip: int, channels: int) -> None:
         super().__init__()
         self.upsample = nn.ConvTranspose2d(deeper, channels, 2, stride=2)
-        self.attention = EfficientChannelAttention(skip, kernel=eca_kernel)
+        self.attention = EfficientChannelAttention(skip)
         self.mix = ConvNormAct(skip + channels, channels)
 
     def forward(self, deeper: Tensor, skip: Tensor) -> Tensor:
@@ -259,9 +252,7 @@ class MMIUNet(MatchingNetwork):
         super().__init__(config)
         channels = self.trunk.channels
         widths = (*(config.decoder_channels or channels[:3]), channels[3])
-        self.decoder = nn.ModuleList(
-            DecoderLevel(widths[s + 1], channels[s], widths[s], eca_kernel=config.eca_kernel) for s in range(3)
-        )
+        self.decoder = nn.ModuleList(DecoderLevel(widths[s + 1], channels[s], widths[s]) for s in range(3))
         self.head = SubpixelHead(widths[0], factor=4)
         self.zone_head = nn.Linear(channels[3], 6) if config.zone_head else None
 

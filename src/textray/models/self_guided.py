@@ -72,7 +72,6 @@ class SelfGuided(Network):
         tokens: Most tokens L of a report, padding included; the bank's length.
         zone_tokens: Give the segmenter six more tokens beside its own sentence, one for each zone:
             ``p present + (1 - p) absent``, p the zone's probability and both vectors learned. Not in the paper.
-        guide_gradient: Let the loss of the mask reach the locator through those probabilities.
 
     Attributes:
         bank_features: ``(64, L, D)``, token features of the sentences; see `set_bank`.
@@ -88,9 +87,7 @@ class SelfGuided(Network):
     bank_mask: Tensor
     thresholds: Tensor
 
-    def __init__(
-        self, locator: Locator, segmenter: Network, *, tokens: int, zone_tokens: bool, guide_gradient: bool
-    ) -> None:
+    def __init__(self, locator: Locator, segmenter: Network, *, tokens: int, zone_tokens: bool) -> None:
         width = segmenter.text_width
         if width is None or segmenter.needs_text:
             raise UsageError("a self-guided network needs a segmenter that runs with a report and without")
@@ -109,13 +106,8 @@ class SelfGuided(Network):
                 expected=f"1 to {segmenter.most_tokens} in all",
                 do="Raise tokens of the segmenter's config, or lower tokens",
             )
-        if guide_gradient and not zone_tokens:
-            raise UsageError(
-                "guide_gradient needs zone_tokens: a sentence is chosen by thresholds, which pass no gradient on",
-                do="Set zone_tokens: true",
-            )
         self.locator, self.segmenter = locator, segmenter
-        self.tokens, self.zone_tokens, self.guide_gradient = tokens, zone_tokens, guide_gradient
+        self.tokens, self.zone_tokens = tokens, zone_tokens
         self.register_buffer("bank_features", torch.zeros(ROWS, tokens, width))
         self.register_buffer("bank_mask", torch.zeros(ROWS, tokens, dtype=torch.bool))
         self.register_buffer("thresholds", torch.full((ZONES,), 0.5))
@@ -210,7 +202,8 @@ class SelfGuided(Network):
             mask = mask & own[:, None]
         if self.zone_tokens:
             own = own & mask.any(1)  # an empty bank writes nothing
-            found = torch.sigmoid(zone_logits if self.guide_gradient else zone_logits.detach())[..., None]  # (B, 6, 1)
+            # Detached: the loss of the mask does not reach the locator, as it does not through the sentence.
+            found = torch.sigmoid(zone_logits.detach())[..., None]  # (B, 6, 1)
             zones = found * self.zone_present + (1 - found) * self.zone_absent  # (B, 6, D)
             features = torch.cat([features, zones], 1)
             mask = torch.cat([mask, own[:, None].expand(-1, ZONES)], 1)

@@ -75,7 +75,6 @@ class SentenceGroundingConfig:
             themselves, whose mean it then is; later stages are left out.
         width: Width D of the common space; ``None`` (the paper) takes the text encoder's, and nothing stands between.
         text: The text encoder.
-        agg_piece: How the pieces of a word make the word.
         agg_word: How the words of a sentence make the sentence: ``mean`` (released code), ``sum`` (as printed).
     """
 
@@ -92,7 +91,6 @@ class SentenceGroundingConfig:
     pooled: Literal["last", "places"] = "last"
     width: int | None = None
     text: TextTrunkConfig = field(default_factory=TextTrunkConfig)
-    agg_piece: Literal["sum", "mean"] = "sum"
     agg_word: Literal["mean", "sum"] = "mean"
 
 
@@ -232,7 +230,7 @@ class SentenceGrounding(Network):
                 expected=tuple(ids.shape),
             )
         pieces = self.encode_pieces(ids, attention)  # (B, L, D)
-        words, word_mask = gather(pieces, word, mean=self.config.agg_piece == "mean")
+        words, word_mask = gather(pieces, word, mean=False)  # pieces of a word are summed
         sentences, sentence_mask = gather(words, owners(word, sentence), mean=self.config.agg_word == "mean")
         count = sentence_mask.sum(1, keepdim=True).clamp(min=1)
         report = sentences.sum(1) / count

@@ -52,14 +52,12 @@ class GuidedConfig:
         tokens: Most tokens L of a report, padding included; the length of the table of sentences.
         zone_tokens: Tokens of the zones' probabilities beside the network's own sentence; see
             `textray.models.self_guided.SelfGuided`.
-        guide_gradient: Let the loss of the mask reach the locator through them.
     """
 
     guide_decoder: GuideDecoderConfig | None = field(default_factory=GuideDecoderConfig)
     mmi_unet: MMIUNetConfig | None = None
     tokens: int = 24
     zone_tokens: bool = False
-    guide_gradient: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +95,7 @@ class SGSeg(SelfGuided):
     def __init__(self, config: SGSegConfig = SGSegConfig()) -> None:
         segmenter = build_segmenter(config)
         locator = LERG(config.locator, in_channels=segmenter.in_channels)
-        super().__init__(
-            locator,
-            segmenter,
-            tokens=config.tokens,
-            zone_tokens=config.zone_tokens,
-            guide_gradient=config.guide_gradient,
-        )
+        super().__init__(locator, segmenter, tokens=config.tokens, zone_tokens=config.zone_tokens)
         self.config = config
 
 
@@ -120,13 +112,7 @@ class SGSegSimple(SelfGuided):
     def __init__(self, config: SGSegSimpleConfig = SGSegSimpleConfig()) -> None:
         segmenter = build_segmenter(config)
         locator = PooledLocator(config.locator, in_channels=segmenter.in_channels)
-        super().__init__(
-            locator,
-            segmenter,
-            tokens=config.tokens,
-            zone_tokens=config.zone_tokens,
-            guide_gradient=config.guide_gradient,
-        )
+        super().__init__(locator, segmenter, tokens=config.tokens, zone_tokens=config.zone_tokens)
         self.config = config
 
 

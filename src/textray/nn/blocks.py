@@ -25,17 +25,11 @@ class EfficientChannelAttention(nn.Module):
 
     Args:
         channels: Channels of the map.
-        kernel: Width of the convolution across channels, odd; ``None`` takes `eca_kernel`.
-
-    Raises:
-        UsageError: If the kernel is even: it would lose a channel.
     """
 
-    def __init__(self, channels: int, *, kernel: int | None = None) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        width = eca_kernel(channels) if kernel is None else kernel
-        if width % 2 == 0:
-            raise UsageError("channel attention needs an odd kernel", came=width, do="Change eca_kernel")
+        width = eca_kernel(channels)
         self.mix = nn.Conv1d(1, 1, width, padding=width // 2, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from textray.training.words_first import learn_words
 
 Unit = Literal["word", "sentence", "report"]
 Schedule = Literal["exponential", "cosine"]
+_DECAY = 0.9  # of the exponential schedule after each epoch, the paper's
 
 
 class GroundingTask(Task):
@@ -52,16 +53,13 @@ class GroundingTask(Task):
         global_weight: Weight of films against reports.
         local_weight: Weight of places against units.
         temperatures: Multipliers of the losses.
-        chunk: Texts that the local loss takes at a time, to spare memory; ``None`` for all at once.
         lr: Learning rate after the warm-up.
-        schedule: ``exponential`` multiplies it by ``decay`` after each epoch (the paper's); ``cosine`` falls to
+        schedule: ``exponential`` multiplies it by 0.9 after each epoch (the paper's); ``cosine`` falls to
             ``lr_final`` at the last step of the last epoch.
-        decay: See ``schedule``.
         lr_final: See ``schedule``.
         warmup_epochs: Linear warm-up, in epochs (0 is the paper's).
         trunk_lr_scale: The image trunk learns at this multiple of the rates (1 is the paper's).
         text_lr_scale: So does the text encoder, at its own; 0 leaves it as ``words_first`` made it.
-        betas: Adam's; the paper's "momentum 0.9" is the first.
         weight_decay: AdamW's; at 0, the paper's, it is Adam.
         initial: See `textray.training.initial.begin`; a whole checkpoint or bundle brings its vocabulary.
         freeze: Parts of the network that do not learn, such as ``trunk`` or ``text``.
@@ -86,15 +84,12 @@ class GroundingTask(Task):
         global_weight: float = 1.0,
         local_weight: float = 1.0,
         temperatures: Temperatures = Temperatures(),  # noqa: B008 -- frozen
-        chunk: int | None = None,
         lr: float = 2e-5,
         schedule: Schedule = "exponential",
-        decay: float = 0.9,
         lr_final: float = 1e-6,
         warmup_epochs: float = 0.0,
         trunk_lr_scale: float = 1.0,
         text_lr_scale: float = 1.0,
-        betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
         initial: str | list[str] | None = None,
         freeze: tuple[str, ...] = (),
@@ -122,10 +117,9 @@ class GroundingTask(Task):
             global_weight=global_weight,
             local_weight=local_weight,
             temperatures=temperatures,
-            chunk=chunk,
         )
         self.local_unit = local_unit
-        self.schedule, self.decay, self.text_lr_scale, self.betas = schedule, decay, text_lr_scale, betas
+        self.schedule, self.text_lr_scale = schedule, text_lr_scale
         self.words_first = words_first
         self.word_pieces: WordPiece | None = None
         self.most_pieces = network.config.text.sizes.positions
@@ -264,7 +258,7 @@ class GroundingTask(Task):
         optimizer = torch.optim.AdamW(
             [{"params": some, "lr": self.lr * scale} for scale, some in groups.items()],
             lr=self.lr,
-            betas=self.betas,
+            betas=(0.9, 0.999),  # the paper's "momentum 0.9" is the first
             weight_decay=self.weight_decay,
         )
         total, epochs = max(int(self.trainer.estimated_stepping_batches), 1), self.trainer.max_epochs or 1
@@ -273,7 +267,7 @@ class GroundingTask(Task):
 
         def scale(step: int) -> float:
             if self.schedule == "exponential" and step >= warmup:
-                return float(self.decay ** (step // an_epoch))
+                return float(_DECAY ** (step // an_epoch))
             return cosine(step, total, warmup, floor)
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
@@ -289,7 +283,7 @@ class GroundingTask(Task):
             "vocabulary": list(self.word_pieces.vocabulary) if self.word_pieces is not None else [],
             "lower": True,
             "most_pieces": self.most_pieces,
-            "aggregation": {"piece": config.agg_piece, "word": config.agg_word, "sentence": "mean"},
+            "aggregation": {"piece": "sum", "word": config.agg_word, "sentence": "mean"},
             "mode": self.criterion.mode,
             "targets": self.criterion.targets,
             "local_unit": self.local_unit,

@@ -76,7 +76,6 @@ class GroundingCriterion(nn.Module):
         global_weight: float,
         local_weight: float,
         temperatures: Temperatures,
-        chunk: int | None,
     ) -> None:
         super().__init__()
         if min(global_weight, local_weight) < 0 or global_weight == local_weight == 0:
@@ -88,7 +87,7 @@ class GroundingCriterion(nn.Module):
         self.match: Match = match
         self.contrast: Contrast = contrast
         self.global_weight, self.local_weight = global_weight, local_weight
-        self.temperatures, self.chunk = temperatures, chunk
+        self.temperatures = temperatures
         self.bias = nn.Parameter(torch.zeros(2)) if contrast == "sigmoid" else None
         if contrast == "sigmoid":
             self.register_buffer("begun", torch.tensor(False))
@@ -124,7 +123,6 @@ class GroundingCriterion(nn.Module):
             temperatures=self.temperatures,
             aggregate=self.aggregate,
             match=self.match,
-            chunk=self.chunk,
         )
 
     @torch.no_grad()

@@ -28,7 +28,6 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from textray.errors import ShapeError, UsageError
 
@@ -123,7 +122,6 @@ def local_loss(
     targets: Targets = "diagonal",
     keys: Tensor | None = None,
     aggregate: Aggregate = "lse",
-    chunk: int | None = None,
 ) -> LossPair:
     """Places of films against units of reports, Eq. 3 to 7 as corrected in the module's docstring.
 
@@ -137,7 +135,6 @@ def local_loss(
         targets: What is right for a row: see `contrastive_pair`.
         keys: Which texts are the same one, ``(B,)``; for ``identical_text``.
         aggregate: ``lse``, or ``lme``: the mean over units in place of their sum, so that long texts gain nothing.
-        chunk: Texts at a time, of which nothing is kept for the gradient but computed again; ``None`` for all at once.
 
     Raises:
         ShapeError: If the shapes do not fit, or a text has no unit.
@@ -146,7 +143,7 @@ def local_loss(
     if len(local) != len(units):
         raise ShapeError("films and texts are not as many", came=f"{len(local)} and {len(units)}", expected="pairs")
     scores = temperatures.contrastive * local_scores(
-        local, units, mask, mode=mode, cls=cls, temperatures=temperatures, aggregate=aggregate, chunk=chunk
+        local, units, mask, mode=mode, cls=cls, temperatures=temperatures, aggregate=aggregate
     )
     return contrastive_pair(scores, targets=targets, keys=keys)
 
@@ -161,7 +158,6 @@ def local_scores(
     temperatures: Temperatures = Temperatures(),
     aggregate: Aggregate = "lse",
     match: Match = "cosine",
-    chunk: int | None = None,
 ) -> Tensor:
     """Z of every film and every text, ``(B, K)`` float32 or float64; arguments as of `local_loss`, with K texts.
 
@@ -181,20 +177,11 @@ def local_scores(
         )
     if not mask.any(1).all():
         raise ShapeError("a text has no unit", came=int((~mask.any(1)).sum()), do="Leave out images without text")
-    if chunk is not None and chunk < 1:
-        raise UsageError("texts are compared at least one at a time", came=chunk, expected="chunk of 1 or more")
     with torch.autocast(local.device.type, enabled=False):  # sums of exponentials need single precision
         local, units = _exact(local), _exact(units)
         places = _unit(local, 1) if mode == "paper" else local
-        found = []
-        for start in range(0, len(units), chunk or len(units)):
-            part = slice(start, start + (chunk or len(units)))
-            arguments = (local, places, units[part], mask[part], mode, match, temperatures)
-            # Chunks spare memory only if their attention is not kept for the gradient.
-            again = chunk is not None and torch.is_grad_enabled()
-            alike = checkpoint(_alike, *arguments, use_reentrant=False) if again else _alike(*arguments)
-            found.append(_pool(alike, mask[part], mode, temperatures, aggregate))
-        return torch.cat(found, 1)
+        alike = _alike(local, places, units, mask, mode, match, temperatures)
+        return _pool(alike, mask, mode, temperatures, aggregate)
 
 
 def contrastive_pair(scores: Tensor, *, targets: Targets = "diagonal", keys: Tensor | None = None) -> LossPair:
