@@ -6,8 +6,8 @@ import torch
 
 from textray.data.report_words import Said
 from textray.nn.text_units import gather, owners
-from textray.training.grounding_losses import Temperatures, contrastive_pair, local_loss, local_scores
-from textray.training.grounding_targets import targeted_loss
+from textray.training.grounding_losses import Temperatures, local_scores
+from textray.training.grounding_targets import targeted_loss, targeted_pair
 
 TEMPERATURES = Temperatures(attention=3.0, pooling=6.0, contrastive=8.0)  # all different, none the default
 
@@ -55,6 +55,7 @@ def test_local_loss_is_the_one_of_the_pairs(released, mean):
     cls = random.normal(size=(4, 5)) if released else None
     real = np.array([[1, 1, 0], [1, 1, 1], [0, 1, 0], [1, 0, 1]], bool)
     keys = np.array([7, 3, 7, 9])
+    said = [Said((), frozenset({str(key)}), frozenset({str(key)})) for key in keys]
     told = [np.concatenate([units[k][real[k]], *([] if cls is None else [cls[k : k + 1]])]) for k in range(4)]
     z = np.array([[score(v.reshape(5, 6), t, released=released, mean=mean) for t in told] for v in places])
     given = {
@@ -64,9 +65,10 @@ def test_local_loss_is_the_one_of_the_pairs(released, mean):
         "aggregate": "lme" if mean else "lse",
     }
     found = torch.from_numpy(places), torch.from_numpy(units), torch.from_numpy(real)
-    np.testing.assert_allclose(local_scores(*found, **given), z, rtol=1e-10)
+    scores = local_scores(*found, **given)
+    np.testing.assert_allclose(scores, z, rtol=1e-10)
     for targets, same in (("diagonal", np.eye(4, dtype=bool)), ("identical_text", keys[:, None] == keys)):
-        pair = local_loss(*found, **given, targets=targets, keys=torch.from_numpy(keys))
+        pair = targeted_pair(TEMPERATURES.contrastive * scores, said, targets)
         logits = TEMPERATURES.contrastive * z
         assert pair.to_text.item() == pytest.approx(cross_entropy(logits, same))
         assert pair.to_image.item() == pytest.approx(cross_entropy(logits.T, same))
@@ -109,19 +111,8 @@ def test_a_sigmoid_tells_each_film_and_text_on_its_own():
     alike = [Said((), frozenset({"a"}), frozenset({"a"}))] * 2
     found = targeted_loss(scores[:2, :2], alike, "entailed", torch.tensor(0.0))
     assert found.item() == pytest.approx(np.log1p(np.exp(-scores[:2, :2].numpy())).mean() / 2), "no film is wrong"
-    assert targeted_loss(scores, said, "diagonal").item() == pytest.approx(contrastive_pair(scores).total.item())
-
-
-def test_a_loss_of_distinct_texts_put_in_place_is_that_of_all_of_them():
-    """What a training does whose texts repeat."""
-    generator = torch.Generator().manual_seed(1)
-    local = torch.randn(5, 4, 3, 3, generator=generator)
-    distinct = torch.randn(2, 3, 4, generator=generator)
-    mask = torch.tensor([[True, True, False], [True, True, True]])
-    which = torch.tensor([0, 1, 0, 0, 1])
-    whole = local_loss(local, distinct[which], mask[which], targets="identical_text", keys=which)
-    scores = 10 * local_scores(local, distinct, mask)[:, which]
-    torch.testing.assert_close(contrastive_pair(scores, targets="identical_text", keys=which), whole)
+    softmax_of = sum(torch.nn.functional.cross_entropy(x, torch.arange(3)).item() for x in (scores, scores.T))
+    assert targeted_loss(scores, said, "diagonal").item() == pytest.approx(softmax_of)
 
 
 @pytest.mark.parametrize("piece", ["sum", "mean"])

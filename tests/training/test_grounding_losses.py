@@ -5,15 +5,11 @@ import math
 import pytest
 import torch
 
+from textray.data.report_words import Said
 from textray.errors import ShapeError, UsageError
-from textray.training.grounding_losses import (
-    Temperatures,
-    contrastive_pair,
-    global_loss,
-    local_loss,
-    local_scores,
-    text_keys,
-)
+from textray.training.grounding_compared import Compared, GroundingCriterion
+from textray.training.grounding_losses import Temperatures, local_scores, text_keys
+from textray.training.grounding_targets import targeted_pair
 
 MODES = ("paper", "released")
 
@@ -29,6 +25,33 @@ LOCAL, UNITS = wave((3, 4, 6), 0.37, 0.2), wave((3, 3, 4), 0.53, 0.4)
 MASK = torch.tensor([[True, True, False], [True, True, True], [True, False, False]])
 
 
+SAID = [Said((), frozenset({name}), frozenset({name})) for name in "abc"]
+
+
+def compared(films=POOLED, reports=REPORT, local=LOCAL, units=UNITS, mask=MASK):
+    """As a training has them, of texts that all say something else."""
+    return Compared(films, local, reports, units, mask, torch.zeros_like(reports), SAID[: len(films)])
+
+
+def criterion(**temperatures):
+    """That of a training in the paper's form."""
+    return GroundingCriterion(
+        mode="paper", targets="diagonal", aggregate="lse", match="cosine", contrast="softmax", global_weight=1.0,
+        local_weight=1.0, temperatures=Temperatures(**temperatures),
+    )  # fmt: skip
+
+
+def film_pair(**changed):
+    """Films against reports, in both directions."""
+    found = compared(**changed)
+    return targeted_pair(10 * criterion()._films(found), found.said, "diagonal")
+
+
+def local_pair(**options):
+    """Places against units, in both directions."""
+    return targeted_pair(10 * local_scores(LOCAL, UNITS, MASK, **options), SAID, "diagonal")
+
+
 def near(pair):
     return pytest.approx(pair, abs=1e-5)
 
@@ -38,7 +61,8 @@ def numbers(pair):
 
 
 def test_global_loss_has_the_values_of_the_specification():
-    assert numbers(global_loss(POOLED, REPORT)) == near([3.810291, 3.733715])
+    assert numbers(film_pair()) == near([3.810291, 3.733715])
+    assert criterion()(compared()).whole.item() == near(3.810291 + 3.733715)
 
 
 @pytest.mark.parametrize(
@@ -60,10 +84,13 @@ def test_global_loss_has_the_values_of_the_specification():
     ids=MODES,
 )
 def test_local_loss_has_the_values_of_the_specification(mode, pair, total, scores):
-    found = local_loss(LOCAL, UNITS, MASK, mode=mode)
+    found = local_pair(mode=mode)
     assert numbers(found) == near(pair)
-    assert (found.total + global_loss(POOLED, REPORT).total).item() == near(total)
+    assert (found.total + film_pair().total).item() == near(total)
     assert local_scores(LOCAL, UNITS, MASK, mode=mode).tolist() == [near(row) for row in scores]
+    if mode == "paper":  # that of a training in the released mode has [CLS] too
+        losses = criterion()(compared())
+        assert (losses.local.item(), losses.total.item()) == near((sum(pair), total))
 
 
 def test_eq_1_as_printed_tells_nothing_apart_and_ours_does():
@@ -78,8 +105,8 @@ def test_eq_1_as_printed_tells_nothing_apart_and_ours_does():
     assert printed(10 * eye, eye) == pytest.approx(math.log(3))
     same = torch.ones(3, 3)  # every report fits every film equally well
     assert printed(same, same) == pytest.approx(math.log(3))
-    assert global_loss(same, same).to_text.item() == pytest.approx(math.log(3))
-    assert global_loss(eye, eye).to_text.item() < 1e-3
+    assert film_pair(films=same, reports=same).to_text.item() == pytest.approx(math.log(3))
+    assert film_pair(films=eye, reports=eye).to_text.item() < 1e-3
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -93,13 +120,13 @@ def test_order_of_places_and_padding_change_nothing(mode):
 
 
 def test_swapped_sides_transpose_the_global_loss():
-    forth, back = global_loss(POOLED, REPORT), global_loss(REPORT, POOLED)
+    forth, back = film_pair(), film_pair(films=REPORT, reports=POOLED)
     assert numbers(forth) == pytest.approx(numbers(back)[::-1])
 
 
 def test_length_of_image_features_matters_in_the_released_mode_only():
     lengths = torch.tensor([0.5, 7.0, 3.0], dtype=torch.float64)[:, None]
-    assert numbers(global_loss(POOLED * lengths, REPORT)) == pytest.approx(numbers(global_loss(POOLED, REPORT)))
+    assert numbers(film_pair(films=POOLED * lengths)) == pytest.approx(numbers(film_pair()))
     scaled, wanted = (local_scores(3 * LOCAL, UNITS, MASK), local_scores(LOCAL, UNITS, MASK))
     torch.testing.assert_close(scaled, wanted)
     released = [local_scores(k * LOCAL, UNITS, MASK, mode="released") for k in (1, 3)]
@@ -130,7 +157,7 @@ def test_a_mean_over_units_favours_no_long_text(mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_padding_learns_nothing(mode):
     given = [LOCAL.clone().requires_grad_(), UNITS.clone().requires_grad_()]
-    local_loss(*given, MASK, mode=mode).total.backward()
+    targeted_pair(10 * local_scores(*given, MASK, mode=mode), SAID, "diagonal").total.backward()
     assert all(x.grad.abs().max() > 0 for x in given)
     assert not given[1].grad[~MASK].any()
 
@@ -145,21 +172,19 @@ def test_half_precision_is_widened(mode):
 
 
 def test_one_pair_has_no_loss():
-    pair = local_loss(LOCAL[:1], UNITS[:1], MASK[:1])
-    assert numbers(pair) == [0, 0]
-    assert numbers(global_loss(POOLED[:1], REPORT[:1])) == [0, 0]
+    found = criterion()(compared(POOLED[:1], REPORT[:1], LOCAL[:1], UNITS[:1], MASK[:1]))
+    assert [x.item() for x in found] == [0, 0, 0]
 
 
 def test_equal_texts_are_not_negatives_of_each_other():
     keys = text_keys(["Left lung.", " left  LUNG.", "Right lung."])
     assert keys[0] == keys[1] != keys[2]
     scores = torch.tensor([[9.0, 9, 0], [9, 9, 0], [0, 0, 9]])
-    assert contrastive_pair(scores).to_text > 0.4
-    pair = contrastive_pair(scores, targets="identical_text", keys=keys)
+    assert targeted_pair(scores, SAID, "diagonal").to_text > 0.4
+    pair = targeted_pair(scores, [SAID[0], SAID[0], SAID[2]], "identical_text")
     floor = 2 / 3 * math.log(2)  # two right answers share what is right
     assert numbers(pair) == pytest.approx([floor, floor], abs=1e-3)
-    unlike = contrastive_pair(scores, targets="identical_text", keys=torch.arange(3))
-    assert unlike == contrastive_pair(scores)
+    assert targeted_pair(scores, SAID, "identical_text") == targeted_pair(scores, SAID, "diagonal")
 
 
 def test_keys_are_the_same_on_every_machine():
@@ -168,24 +193,15 @@ def test_keys_are_the_same_on_every_machine():
 
 def test_temperatures_multiply():
     """Ten times the temperature, a tenth of the multiplier: the scores of a fitted batch fall."""
-    assert global_loss(torch.eye(3), torch.eye(3), temperatures=Temperatures(contrastive=0.1)).to_text > 1
-    assert global_loss(torch.eye(3), torch.eye(3), temperatures=Temperatures(contrastive=100)).to_text < 1e-6
+    fitted = compared(films=torch.eye(3), reports=torch.eye(3))
+    assert criterion(contrastive=0.1)(fitted).whole > 2
+    assert criterion(contrastive=100)(fitted).whole < 1e-6
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ShapeError, match="films and reports"):
-        global_loss(POOLED, REPORT[:2])
-    with pytest.raises(ShapeError, match="not as many"):
-        local_loss(LOCAL[:2], UNITS, MASK)
     with pytest.raises(ShapeError, match="places and units"):
-        local_loss(LOCAL, UNITS[..., :3], MASK)
+        local_scores(LOCAL, UNITS[..., :3], MASK)
     with pytest.raises(ShapeError, match="no unit"):
-        local_loss(LOCAL, UNITS, torch.zeros_like(MASK))
-    with pytest.raises(ShapeError, match="square"):
-        contrastive_pair(torch.zeros(2, 3))
-    with pytest.raises(ShapeError, match="one a text"):
-        contrastive_pair(torch.zeros(3, 3), targets="identical_text", keys=torch.arange(2))
-    with pytest.raises(UsageError, match="keys=text_keys"):
-        global_loss(POOLED, REPORT, targets="identical_text")
+        local_scores(LOCAL, UNITS, torch.zeros_like(MASK))
     with pytest.raises(UsageError, match="released mode only"):
-        local_loss(LOCAL, UNITS, MASK, cls=REPORT)
+        local_scores(LOCAL, UNITS, MASK, cls=REPORT)

@@ -32,7 +32,6 @@ from torch.nn import functional as F
 from textray.errors import ShapeError, UsageError
 
 Mode = Literal["paper", "released"]
-Targets = Literal["diagonal", "identical_text"]
 Aggregate = Literal["lse", "lme"]
 Match = Literal["cosine", "dot"]
 """How what a film shows is compared with a unit: by ``cosine`` (the paper), or past the paper by the ``dot`` product
@@ -80,74 +79,6 @@ def text_keys(texts: Sequence[str]) -> Tensor:
     return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests], dtype=torch.int64)
 
 
-def global_loss(
-    image: Tensor,
-    text: Tensor,
-    *,
-    temperatures: Temperatures = Temperatures(),
-    targets: Targets = "diagonal",
-    keys: Tensor | None = None,
-) -> LossPair:
-    """Films against reports, Eq. 1 and 2 as corrected in the module's docstring.
-
-    Args:
-        image: v_g, ``(B, D)``, any length.
-        text: t_g, ``(B, D)``; row i belongs to row i of ``image``.
-        temperatures: Multipliers; of them ``contrastive`` is used.
-        targets: What is right for a row: see `contrastive_pair`.
-        keys: Which texts are the same one, ``(B,)``, as `text_keys` gives; for ``identical_text``.
-
-    Raises:
-        ShapeError: If the shapes differ.
-        UsageError: If ``identical_text`` is asked for without keys.
-    """
-    if image.ndim != 2 or image.shape != text.shape:
-        raise ShapeError(
-            "films and reports do not fit",
-            came=f"{tuple(image.shape)} and {tuple(text.shape)}",
-            expected="twice (B, D)",
-        )
-    scores = temperatures.contrastive * _unit(_exact(image)) @ _unit(_exact(text)).T  # (B, B)
-    return contrastive_pair(scores, targets=targets, keys=keys)
-
-
-def local_loss(
-    local: Tensor,
-    units: Tensor,
-    mask: Tensor,
-    *,
-    mode: Mode = "paper",
-    cls: Tensor | None = None,
-    temperatures: Temperatures = Temperatures(),
-    targets: Targets = "diagonal",
-    keys: Tensor | None = None,
-    aggregate: Aggregate = "lse",
-) -> LossPair:
-    """Places of films against units of reports, Eq. 3 to 7 as corrected in the module's docstring.
-
-    Args:
-        local: V, ``(B, D, h, w)`` or ``(B, D, M)``, any length.
-        units: T, ``(B, S, D)``: sentences, words, or reports as ``(B, 1, D)``; text k belongs to film k.
-        mask: ``(B, S)`` bool, true at units.
-        mode: The losses as corrected, or those of the released code.
-        cls: [CLS] of each text, ``(B, D)``: one more query of the released mode.
-        temperatures: Multipliers.
-        targets: What is right for a row: see `contrastive_pair`.
-        keys: Which texts are the same one, ``(B,)``; for ``identical_text``.
-        aggregate: ``lse``, or ``lme``: the mean over units in place of their sum, so that long texts gain nothing.
-
-    Raises:
-        ShapeError: If the shapes do not fit, or a text has no unit.
-        UsageError: If [CLS] is given to the other mode, or ``identical_text`` asked for without keys.
-    """
-    if len(local) != len(units):
-        raise ShapeError("films and texts are not as many", came=f"{len(local)} and {len(units)}", expected="pairs")
-    scores = temperatures.contrastive * local_scores(
-        local, units, mask, mode=mode, cls=cls, temperatures=temperatures, aggregate=aggregate
-    )
-    return contrastive_pair(scores, targets=targets, keys=keys)
-
-
 def local_scores(
     local: Tensor,
     units: Tensor,
@@ -159,10 +90,24 @@ def local_scores(
     aggregate: Aggregate = "lse",
     match: Match = "cosine",
 ) -> Tensor:
-    """Z of every film and every text, ``(B, K)`` float32 or float64; arguments as of `local_loss`, with K texts.
+    """Places of films against units of reports, Eq. 3 to 7 as corrected in the module's docstring.
 
-    ``match`` says how r is computed, see `Match`. Where texts repeat, their scores may be computed once and be put
-    where they belong by index.
+    Args:
+        local: V, ``(B, D, h, w)`` or ``(B, D, M)``, any length.
+        units: T, ``(K, S, D)``: sentences, words, or reports as ``(K, 1, D)``.
+        mask: ``(K, S)`` bool, true at units.
+        mode: The scores as corrected, or those of the released code.
+        cls: [CLS] of each text, ``(K, D)``: one more query of the released mode.
+        temperatures: Multipliers.
+        aggregate: ``lse``, or ``lme``: the mean over units in place of their sum, so that long texts gain nothing.
+        match: How r is computed.
+
+    Returns:
+        Z of every film and every text, ``(B, K)`` float32 or float64.
+
+    Raises:
+        ShapeError: If the shapes do not fit, or a text has no unit.
+        UsageError: If [CLS] is given to the other mode.
     """
     if cls is not None:
         if mode != "released":
@@ -182,34 +127,6 @@ def local_scores(
         places = _unit(local, 1) if mode == "paper" else local
         alike = _alike(local, places, units, mask, mode, match, temperatures)
         return _pool(alike, mask, mode, temperatures, aggregate)
-
-
-def contrastive_pair(scores: Tensor, *, targets: Targets = "diagonal", keys: Tensor | None = None) -> LossPair:
-    """Cross-entropy of a square of scores over its rows, and over its columns.
-
-    Args:
-        scores: ``(B, B)``, image by text, with their temperature.
-        targets: ``diagonal``: for row i only column i is right. ``identical_text``: all columns whose text is the same
-            are, to equal parts.
-        keys: Which texts are the same one, ``(B,)``; for ``identical_text``.
-
-    Raises:
-        ShapeError: If the scores are not square or the keys not as many.
-        UsageError: If ``identical_text`` is asked for without keys.
-    """
-    count = len(scores)
-    if scores.shape != (count, count):
-        raise ShapeError("scores of pairs are a square", came=tuple(scores.shape), expected="(B, B)")
-    if targets == "diagonal":
-        right = torch.arange(count, device=scores.device)
-        return LossPair(F.cross_entropy(scores, right), F.cross_entropy(scores.T, right))
-    if keys is None:
-        raise UsageError("identical texts are told by their keys", do="Pass keys=text_keys(texts)")
-    if keys.shape != (count,):
-        raise ShapeError("keys are one a text", came=tuple(keys.shape), expected=(count,))
-    same = (keys[:, None] == keys).to(scores.dtype)
-    shares = same / same.sum(1, keepdim=True)  # symmetric: a group's rows and columns share alike
-    return LossPair(F.cross_entropy(scores, shares), F.cross_entropy(scores.T, shares))
 
 
 def _alike(

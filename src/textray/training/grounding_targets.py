@@ -51,14 +51,17 @@ def right_texts(said: list[Said], targets: RightTexts) -> Tensor:
 
 
 def targeted_pair(scores: Tensor, said: list[Said], targets: RightTexts) -> LossPair:
-    """Cross-entropy of scores ``(B, B)``, film by text, in both directions.
+    """Cross-entropy of scores ``(B, B)``, film by text, in both directions: all that is right, to equal parts.
 
     Args:
         scores: With their temperature.
         said: What is said of each film.
         targets: Which texts are right.
     """
-    return entailed_pair(scores, right_texts(said, targets).to(scores.device))
+    shares = right_texts(said, targets).to(scores)
+    to_text = F.cross_entropy(scores, shares / shares.sum(1, keepdim=True))
+    to_image = F.cross_entropy(scores.T, shares.T / shares.sum(0)[:, None])
+    return LossPair(to_text, to_image)
 
 
 def keys_of(said: list[Said]) -> Tensor:
@@ -69,19 +72,6 @@ def keys_of(said: list[Said]) -> Tensor:
 def entailed(said: list[Said]) -> Tensor:
     """Whether a text says nothing but what is true of a film: ``(B films, B texts)`` bool."""
     return torch.tensor([[text.says <= film.true for text in said] for film in said])
-
-
-def entailed_pair(scores: Tensor, right: Tensor) -> LossPair:
-    """Cross-entropy of scores ``(B, B)`` with all the right texts of a film, and films of a text, to equal parts.
-
-    Args:
-        scores: Film by text, with their temperature.
-        right: ``(B, B)`` bool, at least one in each row and column.
-    """
-    shares = right.to(scores.dtype)
-    to_text = F.cross_entropy(scores, shares / shares.sum(1, keepdim=True))
-    to_image = F.cross_entropy(scores.T, shares.T / shares.sum(0)[:, None])
-    return LossPair(to_text, to_image)
 
 
 def retrieval(films: Tensor, reports: Tensor, keys: Tensor) -> Tensor:
