@@ -52,9 +52,7 @@ def test_the_written_sentence_is_told_on_the_terminal_and_in_the_files(segment, 
 @pytest.mark.parametrize(
     ("args", "used"),
     [
-        (("--edit", "+left lower"), "lower left lung and upper right lung"),
-        (("--edit", "-right upper +left lower"), "lower left lung"),
-        (("--edit", "-left upper +right lower", "--laterality", "viewer"), "lower left lung"),
+        (("--edit", "left lower and right upper"), "lower left lung and upper right lung"),
         (("--edit", "opacity in the left lower zone"), "lower left lung"),
         (("--edit", "opacity in the left lower zone", "--laterality", "viewer"), "lower right lung"),
     ],
@@ -74,10 +72,10 @@ def test_results_of_another_correction_are_not_taken_for_finished(segment, tmp_p
 
     assert statuses() == ["done"]
     assert statuses() == ["finished"]
-    assert statuses("--edit", "+left lower") == ["done"]
-    assert statuses("--edit", "+left lower") == ["finished"]
-    assert statuses("--edit", "+left middle") == ["done"]
-    assert statuses("--edit", "+left middle", "--laterality", "viewer") == ["done"]
+    assert statuses("--edit", "left lower") == ["done"]
+    assert statuses("--edit", "left lower") == ["finished"]
+    assert statuses("--edit", "left middle") == ["done"]
+    assert statuses("--edit", "left middle", "--laterality", "viewer") == ["done"]
     assert statuses("--text-free", "none") == ["done"]
     assert statuses("--text-free", "none") == ["finished"]
     (tmp_path / "out" / "chest.report-attention.png").unlink()
@@ -87,11 +85,12 @@ def test_results_of_another_correction_are_not_taken_for_finished(segment, tmp_p
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        (("--edit", "+left lower", "--text", "left base"), "the report that the network writes"),
-        (("--edit", "+left lower", "--text-free", "none"), "the report that the network writes"),
+        (("--edit", "left lower", "--text", "left base"), "the report that the network writes"),
+        (("--edit", "left lower", "--text-free", "none"), "the report that the network writes"),
         (("--edit", "Hello World"), "not understood"),
         (("--edit", ""), "blank"),
-        (("--edit", "left upper -right lower"), "mixes"),
+        (("--edit", "left upper -right lower"), "a plus or a dash"),
+        (("--edit", "+left lower"), "a plus or a dash"),
     ],
 )
 def test_a_correction_that_cannot_be_made_is_refused_at_once(segment, tmp_path, args, told):
@@ -104,12 +103,12 @@ def test_a_correction_that_cannot_be_made_is_refused_at_once(segment, tmp_path, 
 def test_a_table_of_reports_leaves_nothing_to_correct(segment, tmp_path):
     table = tmp_path / "texts.csv"
     table.write_text("image,text\nchest.png,left base\n")
-    result = segment("--edit", "+left lower", "--texts", table)
+    result = segment("--edit", "left lower", "--texts", table)
     assert result.code == 2
     assert "both reports and a correction" in result.err
 
 
-@pytest.mark.parametrize("args", [("--edit", "+left lower"), ("--text-free", "generated")])
+@pytest.mark.parametrize("args", [("--edit", "left lower"), ("--text-free", "generated")])
 def test_weights_that_write_none_say_so(cli, picture, tiny_bundle, tmp_path, args):
     result = cli("segment", picture, "--model", tiny_bundle, "--out", tmp_path / "out", *args)
     assert result.code == 2

@@ -289,9 +289,9 @@ def test_correcting_a_given_report_or_none_is_refused(predictor):
 def test_an_edit_of_undefined_sides_is_refused_for_that_film(predictor):
     film = from_array(bright("left upper"), orientation=("F", "L"))
     with pytest.raises(InputError) as caught:
-        predictor.segment(film, edit="+left lower")
+        predictor.segment(film, edit="left lower")
     assert caught.value.code == "E_SIDES_UNDEFINED"
-    viewer = predictor.segment(film, edit="+left lower", laterality="viewer")
+    viewer = predictor.segment(film, edit="left upper and left lower", laterality="viewer")
     assert viewer.report.zones == Zones.from_present([1, 0, 1, 0, 0, 0])
     assert viewer.record["text"]["used"]["patient"] is None
 
@@ -299,11 +299,9 @@ def test_an_edit_of_undefined_sides_is_refused_for_that_film(predictor):
 @pytest.mark.parametrize(
     ("laterality", "orientation", "edit", "present"),
     [
-        ("patient", ("L", "F"), "+left lower", [1, 0, 0, 0, 0, 1]),
-        ("patient", ("R", "F"), "+left lower", [1, 0, 1, 0, 0, 0]),
-        ("viewer", ("L", "F"), "+left lower", [1, 0, 1, 0, 0, 0]),
-        ("patient", ("L", "F"), "-right upper +left upper", [0, 0, 0, 1, 0, 0]),
-        ("viewer", ("L", "F"), "-left upper +right upper", [0, 0, 0, 1, 0, 0]),
+        ("patient", ("R", "F"), "opacity in the left lower zone", [0, 0, 1, 0, 0, 0]),
+        ("patient", ("L", "F"), "right upper and left lower", [1, 0, 0, 0, 0, 1]),
+        ("viewer", ("L", "F"), "left upper and left lower", [1, 0, 1, 0, 0, 0]),
         ("patient", ("L", "F"), "opacity in the left lower zone", [0, 0, 0, 0, 0, 1]),
         ("viewer", ("L", "F"), "opacity in the left lower zone", [0, 0, 1, 0, 0, 0]),
     ],
@@ -327,8 +325,8 @@ def test_a_correction_steers_to_the_side_it_means(predictor, laterality, orienta
 def test_a_correction_that_makes_a_sentence_one_sided_tells_that_the_film_does_not_say_the_sides(predictor):
     film = from_array(bright("left lower", "right lower"))
     assert "W_SIDES_ASSUMED" not in codes(predictor.segment(film))
-    for edit, laterality in (("-left lower", "viewer"), ("-left lower", "patient")):
-        prediction = predictor.segment(film, edit=edit, laterality=laterality)
+    for laterality in ("viewer", "patient"):
+        prediction = predictor.segment(film, edit="right lower", laterality=laterality)
         assert prediction.record["text"]["used"]["patient"]
         assert codes(prediction) == ["W_SIDES_ASSUMED"]  # once, whether for the person's words or the network's
 
@@ -336,19 +334,18 @@ def test_a_correction_that_makes_a_sentence_one_sided_tells_that_the_film_does_n
 def test_a_correction_may_take_everything_away(predictor):
     film = from_array(bright("left upper"), orientation=("L", "F"))
     silent = predictor.segment(film, text_free="none")
-    for edit in ("-right upper", "no infection."):
-        prediction = predictor.segment(film, edit=edit)
-        assert prediction.record["text"]["mode"] == "edited"
-        assert prediction.record["text"]["used"] is None
-        assert prediction.report is None
-        assert codes(prediction) == ["W_EDITED_TO_NOTHING"]
-        assert "left no zone, so it went without a report" in prediction.record["own_report"]["meaning"]
-        assert caption(prediction.record) == [
-            "A person's correction left no zone in the network's report; the film was read without a report."
-        ]
-        np.testing.assert_array_equal(prediction.probability, silent.probability)
+    prediction = predictor.segment(film, edit="no infection.")
+    assert prediction.record["text"]["mode"] == "edited"
+    assert prediction.record["text"]["used"] is None
+    assert prediction.report is None
+    assert codes(prediction) == ["W_EDITED_TO_NOTHING"]
+    assert "left no zone, so it went without a report" in prediction.record["own_report"]["meaning"]
+    assert caption(prediction.record) == [
+        "A person's correction left no zone in the network's report; the film was read without a report."
+    ]
+    np.testing.assert_array_equal(prediction.probability, silent.probability)
 
 
 def test_a_correction_without_effect_is_told(predictor):
     film = from_array(bright("left upper"), orientation=("L", "F"))
-    assert codes(predictor.segment(film, edit="-left upper")) == ["W_EDIT_WITHOUT_EFFECT"]
+    assert codes(predictor.segment(film, edit="right upper")) == ["W_EDIT_WITHOUT_EFFECT"]

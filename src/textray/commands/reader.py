@@ -52,9 +52,7 @@ def segment(
     ] = None,
     edit: Annotated[
         str | None,
-        typer.Option(
-            help="Correct the report that the network writes: a whole sentence, or '+left upper -right lower'."
-        ),
+        typer.Option(metavar="SENTENCE", help="A whole sentence in place of the report that the network writes."),
     ] = None,
     model: Model = None,
     out: Out = _OUT,

@@ -179,8 +179,7 @@ class Predictor:
                 viewer's.
             strict_text: Refuse a text that names no zone, or is no known caption, instead of going on without it.
             text_free: What a picture without a text gets; ``None`` is what the bundle says.
-            edit: Correction of the report that the network writes, instead of a text: a sentence that replaces it, or
-                places with + and -, such as ``"+left upper -right lower"``.
+            edit: Correction of the report that the network writes, instead of a text: a sentence that replaces it.
 
         Returns:
             Mask and probability on the picture's own grid, and the record of how they came about.
