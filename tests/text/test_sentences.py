@@ -1,11 +1,11 @@
-"""Reports in sentences, sections and clauses."""
+"""Reports in sentences and clauses."""
 
 import time
 
 import pytest
 
 from textray.errors import InputError, UsageError
-from textray.text.sentences import Sections, clauses, read_sections, split, training_text
+from textray.text.sentences import Sections, clauses, split, training_text
 
 TABLE = [
     ("1. No acute disease.  2. Stable cardiomegaly.", ["No acute disease.", "Stable cardiomegaly."]),
@@ -62,8 +62,6 @@ def test_hidden_words_are_one_word_where_kept_and_do_not_count():
 def test_what_is_no_text_is_refused():
     with pytest.raises(InputError, match="not text"):
         split(None)
-    with pytest.raises(InputError, match="not text"):
-        read_sections(b"FINDINGS: clear")
 
 
 @pytest.mark.parametrize("unit", [".", " ", "\n", "[**", "_", "1. A", "Dr. ", "\u0301", '."', "X" * 5 + " "])
@@ -71,7 +69,6 @@ def test_a_long_text_takes_time_that_grows_with_its_length_only(unit):
     text = "Clear lungs " + unit * (100_000 // len(unit)) + "x"
     start = time.perf_counter()
     split(text)
-    read_sections(text)
     assert time.perf_counter() - start < 10  # a quadratic way would take minutes
 
 
@@ -86,72 +83,10 @@ def test_clauses_of_a_caption():
     assert clauses(" , . ") == ()
 
 
-REPORT = """                                 FINAL REPORT
- EXAMINATION:  CHEST (PA AND LAT)
-
- INDICATION:  ___-year-old woman with cough.
-
- WET READ: ___ 8:10 PM
- Preliminary words.
-
- TECHNIQUE:  Chest PA and lateral: two views.
-
- COMPARISON:  ___
-
- FINDINGS:
-
- PA AND LATERAL CHEST:
- The cardiac silhouette is at the upper limit of
- normal.  No effusion.
-
- IMPRESSON:  Old words.
-
- IMPRESSION:
-
- No acute process.
-"""
-
-
-def test_sections_of_a_report():
-    found = read_sections(REPORT)
-    assert found.impression == "No acute process."
-    assert found.comparison == "___"
-    told = training_text(found)
-    assert split(told) == (
-        "The cardiac silhouette is at the upper limit of normal.",
-        "No effusion.",
-        "No acute process.",
-    )
-
-
-@pytest.mark.parametrize("header", ["FINDINGS", "FIDNINGS", "FINDNGS", "CHEST, PORTABLE", "PA AND LATERAL CHEST"])
-def test_headers_that_mean_findings(header):
-    assert read_sections(f" {header}: Left base opacity.\n").findings == "Left base opacity."
-
-
-@pytest.mark.parametrize("header", ["IMPRESSION", "IMPRSSION", "CONCLUSION", "CONCLUSIONS", "SUMMARY"])
-def test_headers_that_mean_impression(header):
-    assert read_sections(f" {header}: Left base opacity.\n").impression == "Left base opacity."
-
-
-def test_the_last_of_repeated_sections_with_words_counts():
-    assert read_sections(" FINDINGS: Draft.\n FINDINGS: Final.\n FINDINGS:\n").findings == "Final."
-
-
-def test_without_findings_and_impression_the_last_paragraph_is_taken():
-    found = read_sections(" INDICATION: Cough.\n\n REPORT: First part.\n\n The lungs are clear.\n")
-    assert training_text(found) == "The lungs are clear."
-
-
-def test_another_matter_is_never_the_last_paragraph():
-    found = read_sections(" REPORT: The lungs are clear.\n\n COMPARISON: Right effusion then.\n\n It was large.\n")
-    assert training_text(found) == "The lungs are clear."
-    assert training_text(read_sections(" HISTORY: Left effusion.\n")) == ""
-
-
 def test_a_training_text_is_findings_then_impression_with_a_hard_break():
     assert split(training_text(Sections(findings="Clear lungs", impression="Normal heart"))) == (
         "Clear lungs",
         "Normal heart",
     )
-    assert training_text(Sections(impression="Normal heart", last_paragraph="Signed off")) == "Normal heart"
+    assert training_text(Sections(impression=" Normal heart\n")) == "Normal heart"
+    assert training_text(Sections()) == ""

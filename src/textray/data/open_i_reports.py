@@ -135,10 +135,6 @@ def read_report(name: str, content: bytes) -> OpenIReport:
     images = (image.get("id") for image in tree.iter("parentImage"))
     return OpenIReport(
         number=int(stem),
-        sections=Sections(
-            findings=sections.get("FINDINGS", ""),
-            impression=sections.get("IMPRESSION", ""),
-            comparison=sections.get("COMPARISON", ""),
-        ),
+        sections=Sections(findings=sections.get("FINDINGS", ""), impression=sections.get("IMPRESSION", "")),
         image_ids=tuple(image for image in images if image),
     )

@@ -1,12 +1,10 @@
-"""Reports cut into sections and sentences, captions into clauses: the units that grounding learns from."""
+"""Reports cut into sentences, captions into clauses: the units that grounding learns from."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from difflib import get_close_matches
-from functools import lru_cache
 from typing import Literal
 
 from textray.errors import UsageError
@@ -33,33 +31,6 @@ _REST = re.compile(r"^(?:[ ,;:)*\u2022-]|\.(?!\d))+")
 """What a sentence that was cut off, or a bullet, leaves in front of the next one; ".5 cm" keeps its point."""
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
-_HEADER = re.compile(r"^(?P<name>[A-Z][A-Z ()/,-]{0,80}):", re.MULTILINE)
-_NAMES = {
-    "FINDINGS": "findings",
-    "FINDING": "findings",
-    "IMPRESSION": "impression",
-    "CONCLUSION": "impression",
-    "SUMMARY": "impression",
-    "COMPARISON": "comparison",
-    "INDICATION": "aside",
-    "HISTORY": "aside",
-    "TECHNIQUE": "aside",
-    "CLINICAL": "aside",
-    "REASON": "aside",
-    "EXAMINATION": "aside",
-    "EXAM": "aside",
-    "NOTIFICATION": "aside",
-}
-_NEAR = 0.85
-"""How alike a misspelt header must be: one or two letters wrong of eight."""
-_VIEWS = frozenset(
-    {
-        "PA", "AP", "LATERAL", "LAT", "LATERALS", "FRONTAL", "PORTABLE", "UPRIGHT", "SUPINE", "ERECT", "SEMI", "CHEST",
-        "RADIOGRAPH", "RADIOGRAPHS", "FILM", "VIEW", "VIEWS", "BEDSIDE", "DECUBITUS",
-    }
-)  # fmt: skip
-_FILLERS = frozenset({"AND", "OF", "THE", "A", "SINGLE", "ONE", "TWO", "THREE", "WITH", "IN", "X", "RAY", "XRAY"})
-
 Deid = Literal["drop", "keep"]
 
 
@@ -70,15 +41,10 @@ class Sections:
     Attributes:
         findings: What is seen.
         impression: What it means.
-        last_paragraph: The last paragraph that is not about another time or another matter, for reports without
-            findings and impression.
-        comparison: What the image was compared with.
     """
 
     findings: str = ""
     impression: str = ""
-    last_paragraph: str = ""
-    comparison: str = ""
 
 
 def split(text: str, *, min_words: int = 2, deid: Deid = "drop") -> tuple[str, ...]:
@@ -124,46 +90,12 @@ def clauses(caption: str) -> tuple[str, ...]:
     return tuple(part for part in parts if part)
 
 
-def read_sections(text: str) -> Sections:
-    """Find the sections of a report in plain text, as MIMIC-CXR has them.
-
-    A header is capitals at the start of a line up to a colon, and its section runs to the next one. Of sections that
-    stand twice the last with words counts: drafts and addenda come before the final report. View headers such as
-    "PA AND LATERAL CHEST" count as findings, and misspelt headers as what they are near to.
-
-    Raises:
-        InputError: If ``text`` is no string.
-    """
-    plain = _plain(text)
-    headers = list(_HEADER.finditer(plain))
-    starts = [0, *(header.end() for header in headers)]
-    ends = [*(header.start() for header in headers), len(plain)]
-    names = ["", *(_section(header["name"]) for header in headers)]
-    found: dict[str, str] = {}
-    last = ""
-    for name, start, end in zip(names, starts, ends, strict=True):
-        body = plain[start:end].strip()
-        if not body:
-            continue
-        found[name] = body
-        if name not in ("aside", "comparison"):
-            last = _BLANK_LINE.split(body)[-1]
-    return Sections(
-        findings=found.get("findings", ""),
-        impression=found.get("impression", ""),
-        last_paragraph=last,
-        comparison=found.get("comparison", ""),
-    )
-
-
 def training_text(sections: Sections) -> str:
     """The part of a report that tells of this image: findings, then impression, with a hard break between them.
 
-    Where both are missing it is the last paragraph. Never the comparison, the indication, the history or the technique:
-    they tell of another time or another matter.
+    Comparison, indication, history and technique tell of another time or another matter.
     """
-    told = [part for part in (sections.findings.strip(), sections.impression.strip()) if part]
-    return "\n\n".join(told) or sections.last_paragraph.strip()
+    return "\n\n".join(part for part in (sections.findings.strip(), sections.impression.strip()) if part)
 
 
 def _plain(text: str) -> str:
@@ -212,19 +144,3 @@ def _goes_on(text: str, stop: int, end: int) -> bool:
 def _tidy(raw: str) -> str:
     """Without double blanks, blanks before punctuation, and what is left of the sentence before."""
     return _REST.sub("", _LOOSE.sub("", re.sub(r" +", " ", raw))).rstrip(" ,;:")
-
-
-def _section(name: str) -> str:
-    """What a header means; `other` for one that is not known."""
-    words = re.findall(r"[A-Z]+", name)
-    for word in words:
-        if meaning := _meaning(word):
-            return meaning
-    known = [word for word in words if word not in _FILLERS]
-    return "findings" if known and all(word in _VIEWS for word in known) else "other"
-
-
-@lru_cache(maxsize=4096)
-def _meaning(word: str) -> str:
-    near = get_close_matches(word, _NAMES, n=1, cutoff=_NEAR)
-    return _NAMES[near[0]] if near else ""
