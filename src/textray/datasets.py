@@ -121,18 +121,5 @@ DATASETS = {
             checkable=False,
             on_disk=False,
         ),
-        DatasetRow(
-            name="phantom_ct",
-            path="textray.data.phantom_ct:PhantomCT",
-            title="Synthetic CT slice",
-            laterality="unknown",
-            masks=True,
-            card="docs/datasets/phantom.md",
-            protocols=("slice", "volume"),
-            terms="Apache-2.0. Learnt from synthetic pictures only: for tests, useless on real slices.",
-            limits=("Trained on synthetic pictures: useless on real slices.",),
-            checkable=False,
-            on_disk=False,
-        ),
     )
 }

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from textray.data.fractions import keep_share
 from textray.data.mosmed_plus import MosMedPlus
 
 RECIPE = """\
@@ -19,7 +20,8 @@ trainer:
   enable_progress_bar: false
   max_epochs: 1
 data:
-  data: phantom_ct
+  data: mosmed_plus
+  root: kaggle
   split_by: volume
   train_fraction: 0.25
   size: [32, 32]
@@ -59,8 +61,10 @@ def test_an_evaluation_says_its_cut(
     assert f"mosmed_plus test (cut by {split_by})" in page
 
 
-def test_a_wrong_cut_is_a_wrong_usage(cli: Callable, tiny_bundle: Path, tmp_path: Path) -> None:
-    words = ["--data", "phantom_ct", "--model", tiny_bundle, "--out", tmp_path / "scores"]
+def test_a_wrong_cut_is_a_wrong_usage(
+    mosmed: Callable[[str], Path], cli: Callable, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    words = ["--data", "mosmed_plus", "--root", mosmed("kaggle"), "--model", tiny_bundle, "--out", tmp_path / "scores"]
     result = cli("evaluate", *words, "--split-by", "patient")
     assert result.code == 2
     assert "slice, volume" in result.err
@@ -68,7 +72,10 @@ def test_a_wrong_cut_is_a_wrong_usage(cli: Callable, tiny_bundle: Path, tmp_path
 
 
 @pytest.mark.slow
-def test_a_training_learns_from_a_share_of_the_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_learns_from_a_share_of_the_volumes(
+    mosmed: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mosmed("kaggle")
     torch = pytest.importorskip("torch")
     monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path / "cache"))
     (tmp_path / "ct.yaml").write_text(RECIPE)
@@ -81,5 +88,8 @@ def test_a_training_learns_from_a_share_of_the_volumes(tmp_path: Path, monkeypat
     facts = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["textray"]["data"]
     assert (facts["split_by"], facts["train_fraction"], facts["fraction_seed"]) == ("volume", 0.25, 0)
     assert facts["laterality"] == "unknown"
-    assert facts["images"] == {"fit": 18, "inner": 6}  # a quarter of 22 volumes with 3 slices, 2 more select
-    assert facts["groups"] == {"fit": 6, "inner": 2}
+    reader = MosMedPlus(tmp_path / "kaggle", split_by="volume")
+    kept = keep_share(reader.samples("fit"), 0.25, seed=0)
+    assert facts["images"] == {"fit": len(kept), "inner": len(reader.samples("inner"))}
+    assert facts["groups"] == {"fit": len({sample.group for sample in kept}), "inner": 1}
+    assert len(kept) < len(reader.samples("fit")) / 2

@@ -263,7 +263,7 @@ def test_slices_of_one_volume_on_both_sides_are_told():
         "gmacs": 1.0, "train_seconds": 1.0, "evaluate_seconds": 1.0, "steps": 2, "size": [32, 32], "ids_sha256": "0",
         "git": None, "versions": {}, "estimator": "none",
     }  # fmt: skip
-    for data, told in (("phantom_ct", True), ("phantom", False)):
+    for data, told in (("mosmed_plus", True), ("phantom", False)):
         entry = Entry(row=PLAIN, data=data, seed=0, state=runner.State.DONE, result=result | {"data": data})
         page = markdown(table(PLAIN, data=(data,)), BUDGETS["small"], [entry], seeds=1, command="")
         assert ("Cut by slice, as published" in page) == told
