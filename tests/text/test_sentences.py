@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from textray.errors import InputError, UsageError
+from textray.errors import InputError
 from textray.text.sentences import Sections, clauses, split, training_text
 
 TABLE = [
@@ -53,10 +53,8 @@ def test_one_word_findings_are_kept_where_asked_for():
     assert split("XXXX. 2.", min_words=1) == ()
 
 
-def test_hidden_words_are_one_word_where_kept_and_do_not_count():
-    assert split("Seen by ___ today. ___ clear.", deid="keep") == ("Seen by XXXX today.",)
-    with pytest.raises(UsageError, match=r"hidden words.*Got mask.*drop or keep"):
-        split("Clear lungs.", deid="mask")
+def test_hidden_words_are_dropped_and_do_not_count():
+    assert split("Seen by ___ today. ___ clear.") == ("Seen by today.",)
 
 
 def test_what_is_no_text_is_refused():

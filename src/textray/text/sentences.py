@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
-from textray.errors import UsageError
 from textray.text.cleaning import clean
 
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00b4": "'"})
 _GAP = "\ue000"
 """Stands for words that were taken out to hide a person; from the private area, so no report has it."""
-_GAP_WORD = "XXXX"
 _HIDDEN = re.compile(r"_{2,}|\[\*\*[^\]]{0,200}\*\*\]|X{4,}")
 _BLANK_LINE = re.compile(r"\n{2,}")
 _NUMBER = re.compile(rf"(?:^|(?<=[.!?:;\n])) ?\(?(?P<number>[1-9]\d?)[.)] ?(?=(?P<next>[A-Za-z{_GAP}]))")
@@ -31,8 +28,6 @@ _REST = re.compile(r"^(?:[ ,;:)*\u2022-]|\.(?!\d))+")
 """What a sentence that was cut off, or a bullet, leaves in front of the next one; ".5 cm" keeps its point."""
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
-Deid = Literal["drop", "keep"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sections:
@@ -47,34 +42,26 @@ class Sections:
     impression: str = ""
 
 
-def split(text: str, *, min_words: int = 2, deid: Deid = "drop") -> tuple[str, ...]:
+def split(text: str, *, min_words: int = 2) -> tuple[str, ...]:
     """Cut a report, or a part of one, into its sentences.
 
     Decimals, abbreviations, times of day and wrapped lines are no ends; list numbers, blank lines, semicolons and full
-    stops without a blank behind them ("normal.Lungs") are.
+    stops without a blank behind them ("normal.Lungs") are. Words that stand for what was taken out to hide a person
+    (``___``, ``[** ... **]``, ``XXXX``) are dropped.
 
     Args:
         text: As it was written.
         min_words: Sentences with fewer words of two letters or more are left out: 2 leaves out "Cardiomegaly.",
             1 only what says nothing.
-        deid: Words that stand for what was taken out to hide a person (``___``, ``[** ... **]``, ``XXXX``): dropped, or
-            kept as one word, which does not count as one.
 
     Returns:
         The sentences with their full stops, without list numbers.
 
     Raises:
         InputError: If ``text`` is no string.
-        UsageError: If ``deid`` is neither.
     """
-    if deid not in ("drop", "keep"):
-        raise UsageError("unknown treatment of hidden words", came=deid, expected="drop or keep")
-    kept = _GAP_WORD if deid == "keep" else ""
-    found: list[str] = []
-    for raw in _cut(_prepare(text)):
-        if len(_WORD.findall(raw.replace(_GAP, " "))) >= min_words:
-            found.append(_tidy(raw.replace(_GAP, kept)))
-    return tuple(found)
+    found = (raw for raw in _cut(_prepare(text)) if len(_WORD.findall(raw.replace(_GAP, " "))) >= min_words)
+    return tuple(_tidy(raw.replace(_GAP, "")) for raw in found)
 
 
 def clauses(caption: str) -> tuple[str, ...]:
