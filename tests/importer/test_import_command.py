@@ -1,7 +1,6 @@
 """`textray import` as a user runs it, on a random checkpoint in the published layout."""
 
 import json
-import os
 import shutil
 
 import numpy as np
@@ -32,7 +31,7 @@ class Attack:
         self.marker = marker
 
     def __reduce__(self):
-        return os.system, (f"touch {self.marker}",)
+        return eval, (f"open({str(self.marker)!r}, 'w').close()",)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +53,7 @@ def test_every_tensor_finds_its_place_and_the_report_says_so(imported):
     prefix = text_encoder_prefix("mmi_unet")
     assert set(report["mapped"]) == {key for key in state if not key.startswith(prefix)}
     assert report["dropped"] == [f"{prefix}cls.predictions.bias"]
-    assert report["skipped"] == ["posix.system"]
+    assert report["skipped"] == ["builtins.eval"]
     assert report["facts"] == {"epoch": 7}
     assert report["text_encoder"] == "checkpoint"
     bundle = Bundle.load(folder)
@@ -140,7 +139,7 @@ def test_without_a_vocabulary_it_is_refused_with_the_reason(cli, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "code"),
-    [(b"<html>sign in</html>", "E_FORMAT"), (b"", "E_FORMAT"), (b"PK\x03\x04" + bytes(60), "E_TRUNCATED")],
+    [(b"<html>sign in</html>", "E_FORMAT"), (b"PK\x03\x04" + bytes(60), "E_TRUNCATED")],
 )
 def test_a_bad_file_is_refused_and_leaves_nothing(cli, tmp_path, encoder_folder, content, code):
     (tmp_path / "a.ckpt").write_bytes(content)

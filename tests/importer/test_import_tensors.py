@@ -7,8 +7,8 @@ import torch
 
 from textray.errors import InputError
 from textray.importer import convert
-from textray.importer.checkpoint import Published
 from textray.importer.convention import CONVENTIONS
+from textray.importer.unpickle import Published
 from textray.models.released.keys import own_name, published
 
 

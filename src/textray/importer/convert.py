@@ -25,8 +25,8 @@ from textray.data.base import FreeCaptions, open_reader
 from textray.errors import BundleError, InputError, UsageError
 from textray.export import check_out, swap, write_graph
 from textray.importer.card import TERMS, card
-from textray.importer.checkpoint import Published, read_published
 from textray.importer.convention import CONVENTIONS, Convention, unknown_words
+from textray.importer.unpickle import Published, read_published
 from textray.inference import captions as known_captions
 from textray.inference.bundle import Bundle, seal
 from textray.inference.card import licence
