@@ -339,7 +339,7 @@ def test_refusals_of_memory_come_through_the_process(folder, path):
 
 
 def test_deep_nesting_is_no_crash(folder, path):
-    with_pickle(path, b"\x80\x02}" + text("deep") + b")" + b"\x85" * 10**6 + b"s" + checkpoint_of(tensor_call())[3:])
+    with_pickle(path, b"\x80\x02}" + text("deep") + b")" + b"\x85" * 200_000 + b"s" + checkpoint_of(tensor_call())[3:])
     unpickle.read(path, folder)
 
 

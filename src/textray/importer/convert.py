@@ -7,7 +7,6 @@ the file is refused. From there on a bundle is made as `textray export` makes on
 from __future__ import annotations
 
 import json
-import logging
 import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -36,8 +35,6 @@ from textray.models.released.keys import own_name, published, text_encoder_prefi
 from textray.nn.text_encoder import HEADS, TextEncoder, assemble, load_text_encoder, require_files
 from textray.parity import check_parity, parity_pictures
 from textray.trained import halved, round_to_half
-
-logger = logging.getLogger(__name__)
 
 FORM = "released"
 _SHOWN = 5
