@@ -3,39 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from textray.data.mosmed_plus import MosMedPlus
-
-RECIPE = """\
-seed_everything: 3
-trainer:
-  enable_progress_bar: false
-  max_epochs: 1
-data:
-  data: phantom_ct
-  split_by: volume
-  train_fraction: 0.25
-  size: [32, 32]
-  augment: strong
-  batch_size: 4
-  workers: 0
-model:
-  network:
-    class_path: textray.models.mmi_unet.MMIUNet
-    init_args:
-      config:
-        trunk: efficientnet_lite0
-        text_width: 32
-        decoder_channels: [8, 8, 8]
-  text_encoder: tiny
-"""
+from textray.data.phantom_ct import PhantomCT
 
 
 @pytest.mark.parametrize("split_by", ["slice", "volume"])
@@ -67,18 +41,12 @@ def test_a_wrong_cut_is_a_wrong_usage(cli: Callable, tiny_bundle: Path, tmp_path
     assert not (tmp_path / "scores").exists()
 
 
-@pytest.mark.slow
-def test_a_training_learns_from_a_share_of_the_volumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = pytest.importorskip("torch")
-    monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "ct.yaml").write_text(RECIPE)
-    code = "from textray.cli import main; main(['train', '--config', 'ct.yaml', '--out', 'run'])"  # as a shell would
-    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    facts = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)["textray"]["data"]
+def test_a_training_learns_from_a_share_of_the_volumes(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = pytest.importorskip("textray.data.module")
+    monkeypatch.setattr(PhantomCT.__init__, "__kwdefaults__", {**PhantomCT.__init__.__kwdefaults__, "size": (32, 32)})
+    data = module.SegmentationData("phantom_ct", split_by="volume", train_fraction=0.25, size=(32, 32), workers=0)
+    data.setup("fit")
+    facts = data.describe()
     assert (facts["split_by"], facts["train_fraction"], facts["fraction_seed"]) == ("volume", 0.25, 0)
     assert facts["laterality"] == "unknown"
     assert facts["images"] == {"fit": 18, "inner": 6}  # a quarter of 22 volumes with 3 slices, 2 more select
