@@ -134,6 +134,8 @@ def test_e04_a_kill_at_any_moment_leaves_whole_results_and_the_rest_is_done_late
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert record(out / "run.json")["status"] == "running"
     # One level down only: what lies deeper is a result that the kill found on its way to its place.
     finished = {path.relative_to(out).as_posix() for path in out.glob("[0-9]/[0-9][0-9].json")}
     for name in finished:

@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -75,37 +73,6 @@ def test_e02_a_read_only_output_fails_before_inference(run, film, tmp_path):
     result = run("a.png", "--out", "out")
     assert result.code == 2
     assert "error E_OUTPUT" in result.err
-
-
-def test_e04_after_a_kill_the_same_command_does_only_the_rest(run, film, tmp_path, tiny_bundle):
-    for i in range(60):
-        film(tmp_path / f"in/{i:02}.png", shape=(300, 240), seed=i)
-    out = tmp_path / "out"
-    command = [sys.executable, "-c", "from textray.cli import main; main()", "segment", "in", "--out", "out"]
-    process = subprocess.Popen(
-        [*command, "--model", str(tiny_bundle), "--threads", "1"],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 60
-    while len(list(out.glob("[0-9]*.json"))) < 3 and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(60) == -signal.SIGKILL
-    finished = sorted(path.stem for path in out.glob("[0-9]*.json"))
-    assert 3 <= len(finished) < 60
-    for name in finished:
-        assert record(out / f"{name}.json")["outputs"]["mask"] == f"{name}.mask.png"
-        assert (out / f"{name}.mask.png").is_file()
-        assert (out / f"{name}.overlay.png").is_file()
-    assert record(out / "run.json")["status"] == "running"
-
-    result = run("in", "--out", "out")
-    assert result.code == 0
-    counts = record(out / "run.json")["counts"]
-    assert counts == {"done": 60 - len(finished), "finished": len(finished), "skipped": 0, "failed": 0}
-    assert left_over(out) == []
 
 
 def test_e17_an_old_result_is_gone_when_the_new_run_fails(run, film, tmp_path):
