@@ -10,6 +10,7 @@
   ``make_grounding_bundle(folder, *, name, laterality, sentences, size, letterbox)`` builds one of your own.
 - ``film(path, ...)``: writes a grey picture, by default 100 x 80 with one bright spot in its upper left.
 - ``cli(*args)``: runs the command line in this process; gives ``.code``, ``.out``, ``.err`` and ``.rows`` (JSON lines).
+- ``train(*args)``: the same for `textray train`.
 """
 
 import json
@@ -389,3 +390,14 @@ def cli(capsys, monkeypatch):
         return CliResult(code=int(stop.value.code or 0), out=captured.out, err=captured.err)
 
     return run
+
+
+@pytest.fixture
+def train(cli, monkeypatch):
+    """Run `textray train` in this process: ``train("--config", path, ...) -> CliResult``.
+
+    What Lightning says to a user on the way is no error; the test needs ``filterwarnings("ignore")`` for it.
+    """
+    monkeypatch.setattr("sys.argv", ["textray"])
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    return lambda *args: cli("train", *args)

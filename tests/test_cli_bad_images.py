@@ -1,4 +1,7 @@
-"""Bad and odd pictures through `textray segment`: the right mask or a named refusal, and nothing half-written."""
+"""Bad and odd pictures through `textray segment`: the right mask or a named refusal, and nothing half-written.
+
+One case for each kind of fault and each exit; `tests/io` asks the reader about all of their forms.
+"""
 
 import hashlib
 import io
@@ -10,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 from PIL import ImageOps
-from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels import decoders
@@ -18,8 +20,6 @@ from pydicom.uid import (
     ComputedRadiographyImageStorage,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
-    JPEGLosslessSV1,
-    RLELossless,
 )
 
 TOP = 4095
@@ -131,49 +131,21 @@ def eight_bits():
 # ---- A: DICOM
 
 
-@pytest.mark.parametrize(
-    "tags",
-    [
-        {},
-        {"WindowCenter": 2048, "WindowWidth": 4096},
-        {"WindowCenter": 1500, "WindowWidth": 1000, "mirror": True},
-        {"RescaleSlope": 1, "RescaleIntercept": 0},
-    ],
-    ids=["percentiles", "full window", "narrow window", "rescale"],
-)
-def test_a01_monochrome1_gives_the_mask_of_its_twin(mask_of, tags):
-    tags = dict(tags)
-    inverse = dict(tags)
-    if tags.pop("mirror", False):
-        inverse = {"WindowCenter": TOP - tags["WindowCenter"] + 1, "WindowWidth": tags["WindowWidth"]}
-    twin = mask_of(dicom(**tags), "two.dcm")
+def test_a01_monochrome1_gives_the_mask_of_its_twin(mask_of):
+    twin = mask_of(dicom(WindowCenter=1500, WindowWidth=1000), "two.dcm")
+    inverse = {"WindowCenter": TOP - 1500 + 1, "WindowWidth": 1000}
     mask = mask_of(dicom(TOP - levels(), PhotometricInterpretation="MONOCHROME1", **inverse), "one.dcm")
     np.testing.assert_array_equal(mask, twin)
     assert mask_of.record["input"]["reader"]["inverted"] is True
 
 
-@pytest.mark.parametrize("keyword", ["Rows", "Columns", "BitsStored", "BitsAllocated"])
-@pytest.mark.parametrize("fault", ["missing", "zero", "empty"])
-def test_a03_a_missing_or_zero_size_tag_is_named(refused, keyword, fault):
-    data = dicom(drop=[keyword]) if fault == "missing" else dicom(**{keyword: 0 if fault == "zero" else None})
-    assert f"tag {keyword} " in refused(data, "film.dcm", "E_DICOM_TAG")
+def test_a03_a_missing_tag_is_named(refused):
+    assert "tag Rows " in refused(dicom(drop=["Rows"]), "film.dcm", "E_DICOM_TAG")
 
 
-@pytest.mark.parametrize(
-    ("modality", "sop_class"),
-    [
-        ("SR", "1.2.840.10008.5.1.4.1.1.88.11"),
-        ("KO", "1.2.840.10008.5.1.4.1.1.88.59"),
-        ("PR", "1.2.840.10008.5.1.4.1.1.11.1"),
-        ("RTSTRUCT", "1.2.840.10008.5.1.4.1.1.481.3"),
-        ("SEG", "1.2.840.10008.5.1.4.1.1.66.4"),
-    ],
-)
 @pytest.mark.parametrize("name", ["object.dcm", "object"])
-def test_a04_objects_without_pixels_are_skipped_in_a_folder_and_refused_by_name(
-    run, film, tmp_path, modality, sop_class, name
-):
-    ds = film_dataset(levels(), Modality=modality, SOPClassUID=sop_class)
+def test_a04_objects_without_pixels_are_skipped_in_a_folder_and_refused_by_name(run, film, tmp_path, name):
+    ds = film_dataset(levels(), Modality="SR", SOPClassUID="1.2.840.10008.5.1.4.1.1.88.11")
     for keyword in ("Rows", "Columns", "PixelData"):
         delattr(ds, keyword)
     film(tmp_path / "in/a.png")
@@ -188,8 +160,9 @@ def test_a04_objects_without_pixels_are_skipped_in_a_folder_and_refused_by_name(
     assert [path.name for path in (tmp_path / "named").iterdir()] == ["run.json"]
 
 
-@pytest.mark.parametrize("name", ["film.dcm", "FILM.DCM", "film", "film.png", "film.txt", "1.2.840.7"])
-@pytest.mark.parametrize("form", ["preamble", "bare explicit", "bare implicit"])
+@pytest.mark.parametrize(
+    ("name", "form"), [("film.png", "preamble"), ("film", "bare explicit"), ("1.2.840.7", "bare implicit")]
+)
 def test_a05_a_film_is_known_by_its_content(mask_of, name, form):
     twin = mask_of(dicom(), "twin.dcm")
     data = to_bytes(film_dataset(levels()), preamble=form == "preamble", implicit=form == "bare implicit")
@@ -197,7 +170,7 @@ def test_a05_a_film_is_known_by_its_content(mask_of, name, form):
     assert mask_of.record["input"]["reader"]["format"] == "dicom"
 
 
-@pytest.mark.parametrize("name", ["film.dcm", "film.jpg", "film", "film.JPEG", "film.txt"])
+@pytest.mark.parametrize("name", ["film.dcm", "film"])
 def test_a05_a_png_is_known_by_its_content(mask_of, name):
     data = raster(eight_bits())
     np.testing.assert_array_equal(mask_of(data, name), mask_of(data, "twin.png"))
@@ -213,87 +186,23 @@ def test_a05_films_without_an_extension_are_found_in_a_folder(run, tmp_path):
     assert masks[0] == masks[1]
 
 
-@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEG2000Lossless])
-def test_a07_a_missing_decoder_names_its_extra(refused, monkeypatch, syntax):
-    for decoder in (decoders.JPEGLosslessSV1Decoder, decoders.JPEG2000LosslessDecoder):
-        monkeypatch.setattr(decoder, "_available", {})
+def test_a07_a_missing_decoder_names_its_extra(refused, monkeypatch):
+    monkeypatch.setattr(decoders.JPEG2000LosslessDecoder, "_available", {})
     ds = film_dataset(levels())
-    ds.file_meta.TransferSyntaxUID = syntax
+    ds.file_meta.TransferSyntaxUID = JPEG2000Lossless
     ds.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
     ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
     told = refused(to_bytes(ds), "film.dcm", "E_DECODER")
     assert "pip install 'textray[dicom]'" in told
-    assert syntax.name in told
+    assert JPEG2000Lossless.name in told
 
 
-@pytest.mark.parametrize("cut", [1, 2, 3, 101, 6000, 12000], ids=lambda n: f"{n} bytes short")
-@pytest.mark.parametrize("form", ["preamble", "bare explicit", "bare implicit"])
-def test_a08_cut_off_pixel_data_gives_no_mask(refused, cut, form):
-    data = to_bytes(film_dataset(levels()), preamble=form == "preamble", implicit=form == "bare implicit")
-    refused(data[:-cut], "film.dcm", "E_TRUNCATED")
+def test_a08_cut_off_pixel_data_gives_no_mask(refused):
+    refused(dicom()[:-1], "film.dcm", "E_TRUNCATED")
 
 
-@pytest.mark.parametrize("share", [0.5, 0.999])
-def test_a08_pixel_data_shorter_than_its_tags_say_gives_no_mask(refused, share):
-    pixels = levels().tobytes()
-    refused(dicom(PixelData=pixels[: int(len(pixels) * share) // 2 * 2]), "film.dcm", "E_TRUNCATED")
-
-
-def test_a08_a_file_that_ends_in_its_header_gives_no_mask(refused):
-    data = dicom()
-    refused(data[: data.index(b"CR") + 2], "film.dcm", "E_TRUNCATED")
-
-
-def compressed():
-    ds = film_dataset(levels())
-    ds.compress(RLELossless, generate_instance_uid=False)
-    return to_bytes(ds)
-
-
-@pytest.mark.parametrize("share", [0.5, 0.9])
-def test_a08_a_cut_off_fragment_gives_no_mask(refused, share):
-    data = compressed()
-    refused(data[: int(len(data) * share)], "film.dcm", "E_TRUNCATED")
-
-
-def test_a08_a_corrupt_fragment_gives_no_mask(refused):
-    ds = dcmread(io.BytesIO(compressed()))
-    ds.PixelData = encapsulate([b"\x02\x00\x00\x00" + b"\x7f" * 400])
-    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
-    refused(to_bytes(ds), "film.dcm", "E_TRUNCATED")
-
-
-def test_a08_a_wrong_offset_table_gives_the_whole_mask_or_none(run, mask_of, tmp_path):
-    twin = mask_of(dicom(), "twin.dcm")
-    data = compressed()
-    table = b"\xfe\xff\x00\xe0\x04\x00\x00\x00\x00\x00\x00\x00"
-    at = data.index(b"\xfe\xff\x00\xe0")
-    length = int.from_bytes(data[at + 4 : at + 8], "little")
-    wrong = data[:at] + table[:8] + (77777).to_bytes(4, "little") + data[at + 8 + length :]
-    (tmp_path / "wrong.dcm").write_bytes(wrong)
-    result = run("wrong.dcm", "--out", "out")
-    if result.code == 0:
-        with PILImage.open(tmp_path / "out/wrong.mask.png") as picture:
-            np.testing.assert_array_equal(np.asarray(picture), twin)
-    else:
-        assert result.code == 3
-        assert "error E_TRUNCATED: wrong.dcm" in result.err
-        assert [path.name for path in (tmp_path / "out").iterdir()] == ["run.json"]
-
-
-@pytest.mark.parametrize(
-    "tags",
-    [
-        {"PixelSpacing": [0, 0]},
-        {"PixelSpacing": [0.2, 0]},
-        {"PixelSpacing": None},
-        {"drop": ["PixelSpacing"]},
-        {"PixelSpacing": [0, 0], "ImagerPixelSpacing": [0.15, 0.15]},
-        {"drop": ["PixelSpacing"], "ImagerPixelSpacing": [0.15, 0.15]},
-    ],
-)
-def test_a21_without_a_spacing_areas_are_in_pixels_only(run, tmp_path, tags):
-    (tmp_path / "film.dcm").write_bytes(dicom(**tags))
+def test_a21_without_a_spacing_areas_are_in_pixels_only(run, tmp_path):
+    (tmp_path / "film.dcm").write_bytes(dicom(PixelSpacing=[0, 0]))
     result = run("film.dcm")
     assert result.code == 0
     assert "warning W_UNCALIBRATED: film.dcm" in result.err
@@ -315,16 +224,14 @@ def test_a21_with_a_spacing_areas_are_in_mm2(run, tmp_path):
 # ---- B: PNG and JPEG
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-@pytest.mark.parametrize("share", [0.05, 0.5, 0.9, 0.995])
+@pytest.mark.parametrize(("kind", "share"), [("PNG", 0.5), ("JPEG", 0.995)])
 def test_b01_a_truncated_picture_is_refused_and_never_filled(refused, kind, share):
     noise = np.random.default_rng(0).integers(0, 40, (90, 70), dtype=np.uint8)
     data = raster(np.maximum(eight_bits(), noise), kind)
     refused(data[: int(len(data) * share)], f"film.{kind.lower()}", "E_TRUNCATED")
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize(("kind", "orientation"), [("PNG", 3), ("JPEG", 6)])
 def test_b02_the_mask_lies_on_the_displayed_picture(mask_of, kind, orientation):
     exif = PILImage.Exif()
     exif[EXIF_ORIENTATION] = orientation
@@ -348,53 +255,13 @@ def test_b03_sixteen_bits_are_neither_clipped_nor_cut_to_bytes(mask_of):
     np.testing.assert_array_equal(mask_of(raster(above), "above.png"), twin)
 
 
-def test_b03_one_bit_uses_its_own_range(mask_of):
-    spot = eight_bits() > 100
-    mask = mask_of(raster(PILImage.fromarray(spot)), "one.png")
-    assert mask_of.record["input"]["reader"]["bits"] == 1
-    np.testing.assert_array_equal(mask, mask_of(raster(spot.astype(np.uint8) * 255), "eight.png"))
+def test_b07_what_is_no_picture_is_refused_by_what_it_is(refused):
+    data = b"<!DOCTYPE html><html><body>404</body></html>"
+    assert "an HTML page" in refused(data, "film.dcm", "E_FORMAT")
 
 
-@pytest.mark.parametrize("name", ["film.tif", "film.png"])
-def test_b03_a_float_tiff_is_refused_by_its_kind(refused, name):
-    assert "a TIFF picture" in refused(raster(eight_bits().astype(np.float32) / 255, "TIFF"), name, "E_FORMAT")
-
-
-@pytest.mark.parametrize(
-    ("data", "kind"),
-    [
-        (b"", "an empty file"),
-        (b"just a note\n", "text"),
-        (b"<!DOCTYPE html><html><body>404</body></html>", "an HTML page"),
-        (b"\n <html><head></head></html>", "an HTML page"),
-        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "an XML document"),
-        (b"PK\x03\x04" + bytes(60), "a zip archive"),
-    ],
-)
-@pytest.mark.parametrize("name", ["film.png", "film.jpg", "film.dcm"])
-def test_b07_what_is_no_picture_is_refused_by_what_it_is(refused, data, kind, name):
-    assert kind in refused(data, name, "E_FORMAT")
-
-
-@pytest.mark.parametrize(
-    ("data", "name"),
-    [
-        (raster(np.zeros((90, 70), np.uint8)), "zero.png"),
-        (raster(np.full((90, 70), 255, np.uint8)), "max.png"),
-        (raster(np.full((90, 70), 65535, np.uint16)), "max16.png"),
-        (raster(PILImage.new("1", (70, 90), 1)), "max1.png"),
-        (raster(np.full((90, 70, 3), 128, np.uint8)), "grey.png"),
-        (raster(np.zeros((90, 70), np.uint8), "JPEG"), "zero.jpg"),
-        (raster(np.full((90, 70), 255, np.uint8), "JPEG"), "max.jpg"),
-        (dicom(np.zeros((90, 70), np.uint16)), "zero.dcm"),
-        (dicom(np.full((90, 70), TOP, np.uint16)), "max.dcm"),
-        (dicom(np.full((90, 70), 7, np.uint16), PhotometricInterpretation="MONOCHROME1"), "one.dcm"),
-        (dicom(np.full((90, 70), 7, np.uint16), WindowCenter=7, WindowWidth=1), "windowed.dcm"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_b08_a_constant_picture_is_refused(refused, data, name):
-    refused(data, name, "E_CONSTANT")
+def test_b08_a_constant_picture_is_refused(refused):
+    refused(raster(np.full((90, 70), 255, np.uint8)), "max.png", "E_CONSTANT")
 
 
 def test_one_bad_film_among_good_ones_is_the_only_one_without_a_result(run, tmp_path):

@@ -64,8 +64,7 @@ os.fsync = fsync
 """
 
 
-@pytest.mark.parametrize("error", ["ENOSPC", "EDQUOT", "EIO"])
-@pytest.mark.parametrize("room", [0, 4, 5, 8])
+@pytest.mark.parametrize(("room", "error"), [(0, "EDQUOT"), (4, "ENOSPC"), (5, "EIO"), (8, "ENOSPC")])
 def test_e01_a_first_run_on_a_full_disk_leaves_nothing_half_written(film, tmp_path, tiny_bundle, error, room):
     for name in "ab":
         film(tmp_path / f"{name}.png")
@@ -118,7 +117,7 @@ def test_e02_a_read_only_place_fails_before_inference(run, film, tmp_path, monke
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_e04_a_kill_at_any_moment_leaves_whole_results_and_the_rest_is_done_later(
     run, film, tmp_path, tiny_bundle, seed
 ):
@@ -135,6 +134,8 @@ def test_e04_a_kill_at_any_moment_leaves_whole_results_and_the_rest_is_done_late
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL
+    assert record(out / "run.json")["status"] == "running"
     # One level down only: what lies deeper is a result that the kill found on its way to its place.
     finished = {path.relative_to(out).as_posix() for path in out.glob("[0-9]/[0-9][0-9].json")}
     for name in finished:
@@ -206,7 +207,7 @@ DAMAGES = (damage_cut, damage_flip, damage_longer, damage_empty, damage_missing)
 @pytest.mark.parametrize(
     ("name", "damage"),
     # The config holds the hashes of the others, and nothing holds its own: a changed word of it is another bundle.
-    [(name, damage) for name in FILES for damage in DAMAGES if (name, damage) != ("config.json", damage_flip)],
+    [("model.onnx", damage) for damage in DAMAGES] + [(name, damage_cut) for name in FILES[1:]],
 )
 def test_e10_damaged_weights_are_refused_before_anything_is_written(
     cli, film, tiny_bundle, tmp_path, monkeypatch, name, damage
@@ -255,12 +256,11 @@ def test_e10_damaged_weights_leave_earlier_results_as_they_were(cli, film, tiny_
 # ---- E17: an earlier result, and a run that fails
 
 
-@pytest.mark.parametrize("damage", [lambda raw: raw[:-20], lambda raw: b"", lambda raw: b"<html></html>"])
 @pytest.mark.parametrize("spelling", ["a.png", "./a.png", "../{}/a.png", "{}/a.png"])
-def test_e17_the_old_result_is_gone_however_the_file_is_named(run, film, tmp_path, damage, spelling):
+def test_e17_the_old_result_is_gone_however_the_file_is_named(run, film, tmp_path, spelling):
     film(tmp_path / "a.png")
     assert run("a.png").code == 0
-    (tmp_path / "a.png").write_bytes(damage((tmp_path / "a.png").read_bytes()))
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:-20])
     given = spelling.format(tmp_path.name) if spelling.startswith("..") else spelling.format(tmp_path)
     assert run(given).code == 3
     assert names(tmp_path / "textray-out") == ["run.json"]

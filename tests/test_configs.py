@@ -28,20 +28,43 @@ class ParseOnly(training.TrainCLI):
         raise Parsed(self.parser.dump(self.config, skip_none=False))
 
 
+@pytest.fixture(scope="session")
+def parsed():
+    """Arguments that were parsed before, and what they came to; parsing is most of these tests."""
+    return {}
+
+
 @pytest.fixture
-def parse(monkeypatch, tmp_path):
-    """What `textray train` would build from these arguments: ``parse(*arguments) -> dict``."""
+def parse(monkeypatch, tmp_path, parsed):
+    """What `textray train` would build from these arguments: ``parse(*arguments) -> dict``, not to be changed."""
     monkeypatch.setattr(training, "TrainCLI", ParseOnly)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["textray"])
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls what jsonargparse 4.4x renamed
 
     def run(*arguments):
-        with pytest.raises(Parsed) as found:
-            training.main(list(arguments))
-        return yaml.safe_load(found.value.args[0])
+        if arguments not in parsed:
+            with pytest.raises(Parsed) as found:
+                training.main(list(arguments))
+            parsed[arguments] = yaml.safe_load(found.value.args[0])
+        return parsed[arguments]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory):
+    """Write a recipe that names a network only: ``bare(tree) -> path``, the same for equal trees."""
+    folder, known = tmp_path_factory.mktemp("bare"), {}
+
+    def write(tree):
+        words = yaml.safe_dump(tree)
+        if words not in known:
+            known[words] = folder / f"{len(known)}.yaml"
+            known[words].write_text(words)
+        return str(known[words])
+
+    return write
 
 
 def leaves(tree, prefix=""):
@@ -89,7 +112,7 @@ ON_TOP = {
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_holds_only_what_differs_from_the_defaults(name, parse, tmp_path):
+def test_a_recipe_holds_only_what_differs_from_the_defaults(name, parse, bare):
     recipe = read(name)
     said = recipe.get("model", {}).get("network", {})
     network = {"class_path": said.get("class_path", NETWORKS["mmi_unet"])}
@@ -98,9 +121,7 @@ def test_a_recipe_holds_only_what_differs_from_the_defaults(name, parse, tmp_pat
     if chosen:
         network["init_args"] = {"config": chosen}
     about = {"task": recipe["task"]} if "task" in recipe else {}  # decides which other values there are
-    bare = tmp_path / "bare.yaml"
-    bare.write_text(yaml.safe_dump(about | {"model": {"network": network}}))
-    below = ("--config", ON_TOP[name]) if name in ON_TOP else ("--config", str(bare))
+    below = ("--config", ON_TOP.get(name) or bare(about | {"model": {"network": network}}))
     defaults = dict(leaves(parse(*below)))
     # A part that is null by default has no fields to repeat.
     repeated = [k for k, value in leaves(recipe) if k not in NAMING and k in defaults and defaults[k] == value]

@@ -74,6 +74,28 @@ def encoder(*_, **__):
     return lambda sentences, attend_padding: bank()
 
 
+@pytest.fixture(scope="module")
+def graphs():
+    """Graphs that were written before, by the network's tensors; writing them is most of these tests."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def write_once(graphs, monkeypatch):
+    """Write the graph of equal networks once."""
+    write = module.write_graph
+
+    def kept(network, path, *rest):
+        state = b"".join(value.numpy().tobytes() for value in network.state_dict().values())
+        key = (type(network), network.training, state, repr(rest))
+        if key not in graphs:
+            write(network, path, *rest)
+            graphs[key] = path.read_bytes()
+        path.write_bytes(graphs[key])
+
+    monkeypatch.setattr(module, "write_graph", kept)
+
+
 @pytest.fixture
 def checkpoint(tmp_path, monkeypatch):
     """Write a checkpoint of a network; the registry and the encoder are told of it."""
@@ -201,6 +223,7 @@ def test_sentences_in_half_precision_are_the_same(checkpoint, tmp_path):
     assert module.export(checkpoint(guided(), change), tmp_path / "good").writes_report
 
 
+@pytest.mark.slow
 def test_pictures_that_cannot_tell_the_written_zones_prove_nothing(checkpoint, tmp_path):
     network = guided()
     with torch.no_grad():

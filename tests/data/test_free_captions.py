@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -272,21 +269,16 @@ model:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
 def test_a_training_leads_to_weights_that_know_its_captions(
-    monuseg: Path, cli: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monuseg: Path, train: Callable, cli: Callable, tmp_path: Path
 ) -> None:
     pytest.importorskip("torch")
     from textray.export import export
 
-    monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "tissue.yaml").write_text(RECIPE)
-    words = ["train", "--config", "tissue.yaml", "--data.root", str(monuseg), "--out", "run"]
-    code = f"from textray.cli import main; main({words!r})"  # as a shell would
-    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    recipe = tmp_path / "tissue.yaml"
+    recipe.write_text(RECIPE)
+    assert train("--config", recipe, "--data.root", monuseg, "--out", tmp_path / "run").code == 0
     bundle = export(tmp_path / "run/checkpoints/last.ckpt", tmp_path / "weights")
     assert bundle.captions == KNOWN
     assert bundle.preprocess.colour

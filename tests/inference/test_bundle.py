@@ -9,6 +9,8 @@ from textray.errors import BundleError, UsageError
 from textray.inference import bundle as bundle_module
 from textray.inference.bundle import Bundle, seal
 
+FILES = "model.onnx", "model.safetensors", "text_bank.safetensors", "preprocess.json", "README.md", "LICENSE"
+
 
 @pytest.fixture
 def copy(tiny_bundle, tmp_path):
@@ -47,7 +49,7 @@ def test_a_network_without_text_needs_no_bank(make_bundle, tmp_path):
     assert "text_bank.safetensors" not in bundle.files
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model.safetensors", "text_bank.safetensors", "README.md", "LICENSE"])
+@pytest.mark.parametrize("name", FILES)
 def test_an_altered_file_is_refused_by_name(copy, name):
     raw = bytearray((copy / name).read_bytes())
     raw[len(raw) // 2] ^= 1
@@ -58,15 +60,24 @@ def test_an_altered_file_is_refused_by_name(copy, name):
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "text_bank.safetensors", "preprocess.json"])
-def test_a_half_downloaded_file_is_refused(copy, name):
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_a_half_downloaded_file_is_refused(copy, name, share):
     raw = (copy / name).read_bytes()
-    (copy / name).write_bytes(raw[: len(raw) // 2])
+    (copy / name).write_bytes(raw[: int(len(raw) * share)])
     with pytest.raises(BundleError, match=f"{name} of bundle copy is cut off"):
         Bundle.load(copy)
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "model.safetensors", "preprocess.json", "LICENSE"])
+@pytest.mark.parametrize("name", FILES)
+def test_a_longer_file_is_refused(copy, name):
+    with (copy / name).open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(BundleError, match=f"{name} of bundle copy"):
+        Bundle.load(copy)
+
+
+@pytest.mark.parametrize("name", FILES)
 def test_a_missing_file_is_named(copy, name):
     (copy / name).unlink()
     with pytest.raises(BundleError, match=f"lacks {name}"):

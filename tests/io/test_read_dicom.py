@@ -51,6 +51,7 @@ def test_spacing_is_rows_then_columns(levels, dicom):
         ({"PixelSpacing": None}, "not valid"),
         ({}, "no PixelSpacing"),
         ({"ImagerPixelSpacing": [0.1, 0.1]}, "detector"),
+        ({"PixelSpacing": [0, 0], "ImagerPixelSpacing": [0.1, 0.1]}, "zero"),
     ],
 )
 def test_without_a_positive_pixel_spacing_a_film_is_uncalibrated(levels, dicom, tags, words):

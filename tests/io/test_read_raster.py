@@ -143,6 +143,7 @@ def test_a_flipped_bit_in_a_png_is_refused(levels, raster, put):
         (b"", "an empty file"),
         (b"patient was seen today\n", "text"),
         (b"  <!DOCTYPE html><html><body>404</body></html>", "an HTML page"),
+        (b"\n <html><head></head></html>", "an HTML page"),
         (b"<!-- gateway -->\n<html>", "an HTML page"),
         (b"<?xml version='1.0'?><a/>", "an XML document"),
         (b"%PDF-1.7\n", "a PDF document"),
@@ -167,6 +168,16 @@ def test_a_constant_picture_is_refused(value, dtype, raster, put):
     refused(put(raster(np.full((64, 64), level, dtype))), "E_CONSTANT")
     with pytest.raises(InputError, match="constant"):
         from_array(np.full((64, 64), level, dtype))
+
+
+def test_a_constant_picture_is_refused_in_every_mode(raster, put):
+    for pixels, kind in (
+        (np.full((64, 64, 3), 128, np.uint8), "PNG"),
+        (np.ones((64, 64), bool), "PNG"),
+        (np.zeros((64, 64), np.uint8), "JPEG"),
+        (np.full((64, 64), 255, np.uint8), "JPEG"),
+    ):
+        refused(put(raster(pixels, kind)), "E_CONSTANT")
 
 
 def test_colour_is_refused_unless_asked_for(levels, raster, put):

@@ -1,5 +1,6 @@
 """DICOM files that are no film, contradict themselves, are cut off, or need a decoder that is not there."""
 
+import contextlib
 import io
 
 import numpy as np
@@ -90,6 +91,8 @@ def test_multi_frame_is_refused(levels, dicom, refused):
 def test_a_constant_film_is_refused(levels, dicom, refused):
     for level in (0, 4095):
         refused(dicom(np.full_like(levels, level)), "E_CONSTANT")
+    refused(dicom(np.full_like(levels, 7), PhotometricInterpretation="MONOCHROME1"), "E_CONSTANT")
+    refused(dicom(np.full_like(levels, 7), WindowCenter=7, WindowWidth=1), "E_CONSTANT")
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.9999])
@@ -99,10 +102,22 @@ def test_a_cut_off_file_is_refused(levels, dicom, share, syntax, refused):
     refused(data[: int(len(data) * share)], "E_TRUNCATED")
 
 
+@pytest.mark.parametrize("cut", [1, 2, 3, 101, 6000, 12000], ids=lambda n: f"{n} bytes short")
+@pytest.mark.parametrize(("syntax", "preamble"), [("explicit", True), ("explicit", False), ("implicit", False)])
+def test_cut_off_pixel_data_are_refused(levels, dicom, cut, syntax, preamble, refused):
+    refused(dicom(levels, syntax=syntax, preamble=preamble)[:-cut], "E_TRUNCATED")
+
+
+@pytest.mark.parametrize("share", [0.5, 0.999])
+def test_pixel_data_shorter_than_the_tags_say_are_refused(levels, dicom, share, refused):
+    pixels = levels.tobytes()
+    refused(dicom(levels, PixelData=pixels[: int(len(pixels) * share) // 2 * 2]), "E_TRUNCATED")
+
+
 def test_a_file_cut_off_before_its_pixels_is_refused(levels, dicom, refused):
     data = dicom(levels)
-    start = data.index(b"\xe0\x7f\x10\x00")
-    refused(data[:start], "E_TRUNCATED")
+    for end in (data.index(b"\xe0\x7f\x10\x00"), data.index(b"CS\x02\x00CR") + 6):
+        refused(data[:end], "E_TRUNCATED")
 
 
 def test_a_deflated_file_is_refused_before_it_is_inflated(levels, dicom, refused):
@@ -127,6 +142,24 @@ def test_rle_is_the_same_film_and_its_damage_is_refused(levels, dicom, refused):
     np.testing.assert_array_equal(read_dicom(buffer.getvalue()).pixels, read_dicom(dicom(levels, **FULL)).pixels)
     for share in (0.5, 0.9):
         refused(buffer.getvalue()[: int(len(buffer.getvalue()) * share)], "E_TRUNCATED")
+
+
+def test_a_corrupt_fragment_is_refused(levels, dicom, refused):
+    refused(compressed(levels, dicom, RLELossless, b"\x02\x00\x00\x00" + b"\x7f" * 400), "E_TRUNCATED")
+
+
+def test_a_wrong_offset_table_gives_the_whole_film_or_none(levels, dicom):
+    ds = dcmread(io.BytesIO(dicom(levels, **FULL)))
+    ds.compress(RLELossless, generate_instance_uid=False)
+    buffer = io.BytesIO()
+    ds.save_as(buffer)
+    data = buffer.getvalue()
+    at = data.index(b"\xfe\xff\x00\xe0")
+    length = int.from_bytes(data[at + 4 : at + 8], "little")
+    table = b"\xfe\xff\x00\xe0\x04\x00\x00\x00" + (77777).to_bytes(4, "little")
+    wrong = data[:at] + table + data[at + 8 + length :]
+    with contextlib.suppress(InputError):
+        np.testing.assert_array_equal(read_dicom(wrong).pixels, read_dicom(dicom(levels, **FULL)).pixels)
 
 
 def test_jpeg2000_of_another_size_is_refused(levels, dicom, refused):

@@ -93,7 +93,7 @@ def attempt(job, options):
         if (options.out / "b.pid").exists():  # both are at work
             os.kill(os.getpid(), 9)
         time.sleep(0.05)
-    time.sleep(120)
+    time.sleep(300)
 
 if __name__ == "__main__":
     row = SimpleNamespace(label="x", learnt="none")
@@ -125,7 +125,7 @@ def alive(pid):
 def test_processes_end_with_the_command_that_was_killed(tmp_path):
     command = sleep_at_once(tmp_path, "a", "b")
     files = [tmp_path / "a.pid", tmp_path / "b.pid"]
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not all(file.exists() and file.read_text() for file in files):
         assert time.monotonic() < deadline, "both begin"
         time.sleep(0.1)
@@ -142,7 +142,7 @@ def test_processes_end_with_the_command_that_was_killed(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="a process is killed by a signal")
 def test_a_process_that_is_killed_is_told_with_what_to_do(tmp_path):
-    said, _ = sleep_at_once(tmp_path, "killed", "b").communicate(timeout=120)
+    said, _ = sleep_at_once(tmp_path, "killed", "b").communicate(timeout=300)
     assert "ended without a word" in said
     assert "fewer --jobs" in said
 

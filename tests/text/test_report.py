@@ -97,7 +97,24 @@ def test_sides_need_no_assumption_where_both_are_named_alike():
 
 
 @pytest.mark.parametrize(
-    "text", [None, "", " \t\n", float("nan"), "nan", "NaN", "None", "null", "\u200b\u202e", "\ud800", "\x00"]
+    "text",
+    [
+        None,
+        "",
+        " ",
+        " \t\n",
+        float("nan"),
+        "nan",
+        "NaN",
+        "None",
+        "null",
+        "<NA>",
+        "\u200b\u202e",
+        "\u200b\u2060",
+        "\ufeff",
+        "\ud800",
+        "\x00",
+    ],
 )
 @pytest.mark.parametrize("strict", [False, True])
 def test_no_text_is_an_empty_report(text, strict):
@@ -169,6 +186,12 @@ def test_caption_count_and_its_notice_survive_the_patient_door():
         "\ufeffright\x0blower\u2028zone",
         "🫁 right lower zone 🫁",
         "RIGHT LOWER ZONE",
+        "\U0001fac1 right lower zone \U0001f637\U0001f3fd",
+        "right lo\x07wer\x00 zone\x1b",
+        "right\u200b low\u200der zone\ufeff",
+        "\u2067right\u2069 lower zone\u200f",
+        "right lower\r\nzone",
+        "right lower zone e\u0301" + "\u0300" * 50,
         "right-lower zone",
         "right lower zone\u2019s",
     ],

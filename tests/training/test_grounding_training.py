@@ -2,10 +2,7 @@
 
 import json
 import multiprocessing
-import os
 import socket
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
@@ -328,17 +325,12 @@ model:
 """
 
 
-@pytest.mark.slow
-def test_the_command_trains_and_goes_on(tmp_path):
+@pytest.mark.filterwarnings("ignore")
+def test_the_command_trains_and_goes_on(train, tmp_path):
     (tmp_path / "tiny.yaml").write_text(RECIPE)
-    environment = os.environ | {"TEXTRAY_CACHE": str(tmp_path / "cache"), "CUDA_VISIBLE_DEVICES": ""}
     for epochs in (1, 2):
-        words = ["train", "--config", "tiny.yaml", "--out", "run", f"--trainer.max_epochs={epochs}"]
-        code = f"import sys; from textray.cli import main; sys.argv = ['textray', *{words!r}]; main()"
-        run = subprocess.run(
-            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600
-        )
-        assert run.returncode == 0, run.stdout + run.stderr
+        words = ("--config", tmp_path / "tiny.yaml", "--out", tmp_path / "run", f"--trainer.max_epochs={epochs}")
+        assert train(*words).code == 0
         assert json.loads((tmp_path / "run" / "run.json").read_text())["resumed"] is (epochs == 2)
         for name in ("last", "best"):
             facts = torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=True)["textray"]

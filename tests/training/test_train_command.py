@@ -67,7 +67,7 @@ def start(recipe, out, epochs, *more):
     )
 
 
-def train(recipe, out, epochs, *more):
+def train_apart(recipe, out, epochs, *more):
     run = start(recipe, out, epochs, *more)
     words, _ = run.communicate(timeout=300)
     return run.returncode, words
@@ -103,7 +103,7 @@ def compare(whole, killed, done):
 
 @pytest.mark.slow
 def test_a_killed_training_goes_on_as_if_nothing_had_happened(recipe, tmp_path):
-    code, words = train(recipe, tmp_path / "whole", 3)
+    code, words = train_apart(recipe, tmp_path / "whole", 3)
     assert code == 0, words
     killed = tmp_path / "killed"
     run = start(recipe, killed, 3)
@@ -114,7 +114,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(recipe, tmp_path):
     run.communicate(timeout=60)
     done = torch.load(killed / "checkpoints" / "last.ckpt", weights_only=True)["textray"]["epoch"]
     assert done < 3, "the training was over before it could be killed"
-    code, words = train(recipe, killed, 3, "--trainer.logger=false")  # the CSV log is written all the same
+    code, words = train_apart(recipe, killed, 3, "--trainer.logger=false")  # the CSV log is written all the same
     assert code == 0, words
     assert "Resuming from" in words
     compare(tmp_path / "whole", killed, done)
@@ -125,14 +125,12 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def train_here(cli, recipe, tmp_path, monkeypatch):
+def train_here(train, recipe, tmp_path, monkeypatch):
     """Train in this process: ``train_here(out, epochs, *more) -> CliResult``; ``.killed(out)`` ends in epoch 2 of 3."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["textray"])
-    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
     def run(out, epochs, *more):
-        return cli("train", "--config", recipe, "--out", out, f"--trainer.max_epochs={epochs}", *more)
+        return train("--config", recipe, "--out", out, f"--trainer.max_epochs={epochs}", *more)
 
     def killed(out):
         def die(self, trainer, pl_module):

@@ -46,20 +46,27 @@ def test_shares_count_facts():
     np.testing.assert_allclose(shares(said, said).numpy(), expected, rtol=1e-6)
 
 
-def test_words_are_learnt_without_films_and_sides_come_apart(data):
+def test_words_are_learnt_without_films_and_nothing_else_changes(data):
     net = network().eval()
-    kept = {name: value.clone() for name, value in net.state_dict().items() if not name.startswith(("text", "proj"))}
-    sides, words = ("left upper zone", "right upper zone"), ("left upper zone", "upper left lung")
-    before = alike(net, data, *sides)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
     state = torch.random.get_rng_state()
-    error = learn_words(net, data.sets["fit"], steps=250)
+    assert learn_words(net, data.sets["fit"], steps=2) > 0
     assert torch.equal(torch.random.get_rng_state(), state)
     assert not net.text.training
-    assert 0 < error < 0.3
     assert all(parameter.grad is None for parameter in net.parameters())
+    changed = {
+        name.partition(".")[0] for name, value in before.items() if not torch.equal(net.state_dict()[name], value)
+    }
+    assert changed == {"text", "projection"}
+
+
+@pytest.mark.slow
+def test_sides_come_apart(data):
+    net = network().eval()
+    sides, words = ("left upper zone", "right upper zone"), ("left upper zone", "upper left lung")
+    before = alike(net, data, *sides)
+    assert 0 < learn_words(net, data.sets["fit"], steps=250) < 0.3
     assert alike(net, data, *sides) < min(before, alike(net, data, *words)) - 0.15
-    for name, value in kept.items():
-        assert torch.equal(net.state_dict()[name], value), name
 
 
 def test_the_same_seed_learns_the_same(data):
