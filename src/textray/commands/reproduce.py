@@ -25,10 +25,6 @@ def reproduce(
     ),
     rows: Annotated[list[str] | None, typer.Option(help="Only this row or method; may be repeated.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the networks.")] = None,
-    jobs: Annotated[
-        int,
-        typer.Option(min=1, help="Tables: rows made at once; one for each core pays."),
-    ] = 1,
     keep_checkpoints: Annotated[
         bool, typer.Option("--keep-checkpoints", help="Keep the checkpoints of finished rows.")
     ] = False,
@@ -46,7 +42,7 @@ def reproduce(
     split: Annotated[str, typer.Option(help="Figures: the split of the images.")] = "val",
 ) -> None:
     """Train and measure a paper's table or figure again; goes on where it was cut off."""
-    from textray.reproduce.catalogue import Order, read_roots, reproduction
+    from textray.reproduce import Order, read_roots, reproduction
 
     run = reproduction(name)
     order = Order(
@@ -57,7 +53,6 @@ def reproduce(
         seeds=seeds,
         rows=tuple(rows or ()),
         threads=threads,
-        jobs=jobs,
         keep_checkpoints=keep_checkpoints,
         text_encoder=text_encoder,
         models=tuple(model or ()),

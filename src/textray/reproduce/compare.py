@@ -1,29 +1,70 @@
-"""Which of two rows is better: both rows see the same draws of patients, seed by seed."""
+"""Which of two rows is better, and how the scores that a paper prints were averaged.
+
+Two rows are compared on the same draws of patients, seed by seed. For printed scores: pixels of a whole set that are
+counted once (pooled) have IoU J and Dice D with J = D / (2 - D) exactly, and the mean over images has J >= D / (2 - D),
+by Jensen's inequality. So a printed pair shows how it was made, and rows made in different ways cannot be compared.
+"""
 
 from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from textray.errors import DataError
 from textray.inference import evaluation_files
+from textray.metrics.grounding import THRESHOLDS
 from textray.metrics.intervals import Interval, paired_difference
-from textray.metrics.segmentation import Floats, case_columns, dice_per_image, dice_pooled
-from textray.reproduce.plan import Comparison
-from textray.reproduce.runner import Entry, State
+from textray.metrics.segmentation import Floats, Statistic, case_columns, dice_per_image, dice_pooled
+from textray.reproduce.tables import Question, Scores
 
-RULE = (
-    "together. Better or worse is said only where the interval leaves 0 out and every seed agrees.\n"
-    "The interval tells what other patients would change, not what another training would"
-)
-"""What a page says of its answers, two lines of a paragraph, without the full stop."""
-STATISTICS = {"dice_pooled": dice_pooled, "dice_per_image": dice_per_image}
+NEAR = 0.5
+"""Points above D / (2 - D) below which a row is neither pooled nor likely a mean over images."""
+MASK_STATISTICS: Mapping[str, Statistic] = {"dice_pooled": dice_pooled, "dice_per_image": dice_per_image}
+PHRASE_STATISTICS: Mapping[str, Statistic] = {
+    "iou": lambda totals: np.asarray(totals[..., 0] / totals[..., -1], np.float64),
+    "dice": lambda totals: np.asarray(totals[..., 1] / totals[..., -1], np.float64),
+}
+
+
+class Protocol(StrEnum):
+    """How a pair of Dice and IoU can have been averaged."""
+
+    POOLED = "pooled"
+    PER_IMAGE = "per image"
+    UNCLEAR = "unclear"
+    IMPOSSIBLE = "impossible"
+
+
+def implied_iou(dice: float) -> float:
+    """D / (2 - D), in percent."""
+    return 100 * (dice / 100) / (2 - dice / 100)
+
+
+def gap(scores: Scores) -> float:
+    """J - D / (2 - D) in points."""
+    return scores.iou - implied_iou(scores.dice)
+
+
+def protocol_of(scores: Scores) -> Protocol:
+    """The protocol that a printed pair satisfies.
+
+    Pooled where some D and J that round to the printed ones obey J = D / (2 - D); impossible where J lies below;
+    per image where it lies above, unclear where that is by less than `NEAR`.
+    """
+    rounding = 0.5 * 10**-scores.decimals
+    if scores.iou < implied_iou(scores.dice - rounding) - rounding:
+        return Protocol.IMPOSSIBLE
+    if scores.iou <= implied_iou(scores.dice + rounding) + rounding:
+        return Protocol.POOLED
+    return Protocol.PER_IMAGE if gap(scores) >= NEAR else Protocol.UNCLEAR
 
 
 class Verdict(StrEnum):
@@ -40,87 +81,137 @@ class Answer:
     """The difference of two rows on one data set.
 
     Attributes:
-        comparison: The question.
+        question: The question.
         differences: Score → the second row minus the first, all seeds together, interval over patients.
         by_seed: Score → the difference of each seed.
         seeds: The seeds that both rows have.
     """
 
-    comparison: Comparison
-    differences: dict[str, Interval]
-    by_seed: dict[str, tuple[float, ...]]
+    question: Question
+    differences: Mapping[str, Interval]
+    by_seed: Mapping[str, tuple[float, ...]]
     seeds: tuple[int, ...]
 
     def verdict(self, score: str) -> Verdict:
         """Better or worse only where the interval leaves 0 out and every seed says the same."""
         if not self.seeds:
             return Verdict.MISSING
-        found, each = self.differences[score], self.by_seed[score]
-        if found.low > 0 and min(each) > 0:
+        difference, each = self.differences[score], self.by_seed[score]
+        if difference.low > 0 and min(each) > 0:
             return Verdict.BETTER
-        return Verdict.WORSE if found.high < 0 and max(each) < 0 else Verdict.UNDECIDED
+        return Verdict.WORSE if difference.high < 0 and max(each) < 0 else Verdict.UNDECIDED
 
     def words(self, score: str) -> str:
-        """The verdict, and where it rests on a single seed, that it does."""
+        """The verdict, with "one seed" behind it where it rests on a single one."""
         verdict = self.verdict(score)
         alone = len(self.seeds) == 1 and verdict in (Verdict.BETTER, Verdict.WORSE)
         return f"{verdict}, one seed" if alone else str(verdict)
 
 
-def compare(comparison: Comparison, entries: Sequence[Entry], data: str) -> Answer:
-    """Answer a comparison on one data set from the cases of both rows.
+class Case(NamedTuple):
+    """One scored image or phrase: its patient (or itself), and the columns that a statistic takes the totals of."""
+
+    group: str
+    columns: tuple[float, ...]
+
+
+Cases = Mapping[tuple[str, ...], Case]
+"""Image, or image and phrase, → its case."""
+
+
+def compare(
+    question: Question,
+    first: Mapping[int, Cases],
+    second: Mapping[int, Cases],
+    statistics: Mapping[str, Statistic],
+) -> Answer:
+    """Answer a question from the cases that two rows have in common.
 
     Args:
-        comparison: The question.
-        entries: Entries of the whole table.
-        data: Registry name of the data set.
+        question: The question.
+        first: Seed → cases of the row that is compared with.
+        second: Seed → cases of the row that the answer is about.
+        statistics: Score → statistic of the cases' columns.
+    """
+    seeds = tuple(sorted(first.keys() & second.keys()))
+    pairs = {seed: sorted(first[seed].keys() & second[seed].keys()) for seed in seeds}  # a control can have fewer
+    if not any(pairs.values()):
+        return Answer(question=question, differences={}, by_seed={}, seeds=())
+    columns = [{s: np.array([side[s][k].columns for k in pairs[s]]) for s in seeds} for side in (first, second)]
+    each: dict[str, tuple[float, ...]] = {}
+    for name, statistic in statistics.items():
+        values = [[float(statistic(side[seed].sum(axis=0))) for seed in seeds] for side in columns]
+        each[name] = tuple(b - a for a, b in zip(*values, strict=True))
+    # The same film of two seeds belongs to the same patient, so seeds add no patients.
+    groups = [second[seed][key].group for seed in seeds for key in pairs[seed]]
+    stacked = [np.concatenate([side[seed] for seed in seeds]) for side in columns]
+    differences = paired_difference(stacked[0], stacked[1], groups, statistics)
+    return Answer(question=question, differences=differences, by_seed=each, seeds=seeds)
+
+
+def compare_masks(question: Question, first: Mapping[int, Cases], second: Mapping[int, Cases]) -> Answer:
+    """Answer a question on masks, whose rows must be scored on the same images.
 
     Raises:
-        DataError: If the rows were scored on other images.
+        DataError: If they are not.
     """
-    cases = [_cases(entries, data, name) for name in (comparison.first, comparison.second)]
-    seeds = tuple(sorted(cases[0].keys() & cases[1].keys()))
-    if not seeds:
-        return Answer(comparison=comparison, differences={}, by_seed={}, seeds=())
-    if any(cases[0][seed][1] != cases[1][seed][1] for seed in seeds):
-        raise DataError(
-            f"{comparison.first} and {comparison.second} were scored on other images",
-            expected="scores of one split",
-            do="Make both rows again, in one --out",
-        )
-    # The same film of two seeds belongs to the same patient, so seeds add no patients.
-    stacked = [np.concatenate([side[seed][0] for seed in seeds]) for side in cases]
-    groups = [group for seed in seeds for group in cases[0][seed][1]]
-    each: dict[str, list[float]] = {name: [] for name in STATISTICS}
-    for seed in seeds:
-        first, second = (side[seed][0].sum(axis=0) for side in cases)
-        for name, statistic in STATISTICS.items():
-            each[name].append(float(statistic(second) - statistic(first)))
-    return Answer(
-        comparison=comparison,
-        differences=paired_difference(stacked[0], stacked[1], groups, STATISTICS),
-        by_seed={name: tuple(values) for name, values in each.items()},
-        seeds=seeds,
-    )
+    for seed in first.keys() & second.keys():
+        images = [{key: case.group for key, case in side[seed].items()} for side in (first, second)]
+        if images[0] != images[1]:
+            raise DataError(
+                f"{question.first} and {question.second} were scored on other images",
+                expected="scores of one split",
+                do="Make both rows again, in one --out",
+            )
+    return compare(question, first, second, MASK_STATISTICS)
 
 
-def _cases(entries: Sequence[Entry], data: str, row: str) -> dict[int, tuple[Floats, list[str]]]:
-    """Seed → case columns in the order of the images, and the group of each."""
-    found = {}
-    for entry in entries:
-        if entry.row.name == row and entry.data == data and entry.state is State.DONE and entry.folder is not None:
-            scores = entry.folder / "scores"
-            evaluation_files.check(scores)
-            found[int(entry.seed or 0)] = read_cases(scores / evaluation_files.CASES, entry.row.mode)
-    return found
+def read_masks(scores: Path, mode: str) -> Cases:
+    """Cases of one text mode of an evaluation of masks.
+
+    Raises:
+        DataError: If its files are not of one run.
+    """
+    return _read_masks(*_cases_file(scores), mode)
 
 
-def read_cases(path: Path, mode: str) -> tuple[Floats, list[str]]:
-    """Case columns and groups of one text mode of a ``cases.csv``, in the order of the images' names."""
+def read_phrases(scores: Path, maps: str, how: str) -> Cases:
+    """Cases of an evaluation of phrases: a row of maps under one range; mean IoU and Dice over the thresholds.
+
+    Raises:
+        DataError: If its files are not of one run.
+    """
+    return _read_phrases(*_cases_file(scores)).get((maps, how), {})
+
+
+def _cases_file(scores: Path) -> tuple[Path, int]:
+    """The file, and when it was written: one that was written again is read again."""
+    evaluation_files.check(scores)
+    path = scores / evaluation_files.CASES
+    return path, path.stat().st_mtime_ns
+
+
+@cache  # many questions are answered from one file
+def _read_masks(path: Path, written: int, mode: str) -> Cases:
     with path.open(encoding="utf-8", newline="") as file:
-        rows = sorted((row for row in csv.DictReader(file) if row["mode"] == mode), key=lambda row: row["image"])
-    counts = np.array([[int(row[name]) for name in ("tp", "fp", "fn", "tn")] for row in rows], dtype=np.int64)
-    return case_columns(counts), [row["patient"] or row["image"] for row in rows]
+        lines = [line for line in csv.DictReader(file) if line["mode"] == mode]
+    counts = np.array([[int(line[name]) for name in ("tp", "fp", "fn", "tn")] for line in lines], dtype=np.int64)
+    columns: Floats = case_columns(counts)
+    return {
+        (line["image"],): Case(line["patient"] or line["image"], tuple(values))
+        for line, values in zip(lines, columns, strict=True)
+    }
+
+
+@cache
+def _read_phrases(path: Path, written: int) -> Mapping[tuple[str, str], Cases]:
+    cases: dict[tuple[str, str], dict[tuple[str, ...], Case]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for line in csv.DictReader(file):
+            iou, dice = (float(np.mean([float(line[f"{name}_{t}"]) for t in THRESHOLDS])) for name in ("iou", "dice"))
+            case = Case(line["patient"] or line["image"], (iou, dice, 1.0))
+            cases.setdefault((line["row"], line["normalise"]), {})[line["image"], line["phrase"]] = case
+    return cases
 
 
 def mean_and_range(values: Sequence[float]) -> tuple[float, float, float]:

@@ -1,10 +1,12 @@
-"""Cases × methods: Figures 2 and 3 of the MMI-UNet paper (Bui, Le, Choo, MICCAI 2024), Figure 3 of SGSeg's.
+"""Figures of the papers: films beside truth, masks, maps, reports; one painter for all.
 
-The figures show films beside their ground truth and the masks of several methods: yellow is found, red is missed, green
-is wrong. MMI-UNet's Figure 2 is of QaTa-COV19 with each case's caption, its Figure 3 of MosMedData+; SGSeg's Figure 3
-(Ye, Meng, Li, Feng, Kim, MICCAI 2024) sets methods that are told nothing, or their own report, beside those that are
-told the caption. Which images the papers show, they do not say; here they are named by id or drawn by a seed, never by
-their scores.
+* MMI-UNet (Bui, Le, Choo, MICCAI 2024), Figures 2 and 3, and SGSeg (Ye, Meng, Li, Feng, Kim, MICCAI 2024), Figure 3:
+  cases by methods. Yellow is a true positive, red a false negative, green a false positive.
+* SGSeg, Figure 4: the mask that a network draws by its own report, and that report beside the caption, words that
+  differ marked. Figure 5: its attention map.
+* The grounding paper (Yang et al., arXiv:2401.01524), Figure 3: where methods find a phrase.
+
+Which images the papers show, they mostly do not say. Here they are named by id or drawn by a seed, never by scores.
 """
 
 from __future__ import annotations
@@ -12,79 +14,64 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from textray import __version__, registry
 from textray.data.base import Sample, check_split, naming, open_reader
+from textray.data.exclusion import refuse_unless_excluded
+from textray.data.phrases import PhraseSample, phrases, truth
 from textray.errors import DataError, UsageError
 from textray.explain.subject import dice
 from textray.inference.bundle import Bundle
+from textray.inference.ground_picture import cross
+from textray.inference.grounding_bundle import GroundingBundle
+from textray.inference.grounding_cases import GRID, evaluation_grid
+from textray.inference.localizer import Localization, Localizer
 from textray.inference.outputs import write_together
+from textray.inference.own_report import written
 from textray.inference.predictor import Predictor
-from textray.io.page import FAINT, Page, Picture, fit, line_height, shrink, wrap
+from textray.io.page import Page, Picture, fit, heat, project, ramp, shrink, thumbnail
 from textray.io.read import read
 from textray.io.write import (
     FALSE_NEGATIVE,
     FALSE_POSITIVE,
+    FOUND,
     TRUE_POSITIVE,
     check_writable,
+    outline,
     render_overlay,
     write_json,
     write_picture,
 )
-from textray.records import Image
-from textray.reproduce.catalogue import Order
+from textray.metrics.grounding import THRESHOLDS, MapScore, score
+from textray.metrics.score_map import SIGMA, enlarge, normalise, smooth
+from textray.records import Image, Zones
+from textray.reproduce import Order, read_models
+from textray.reproduce.paint import MARGIN, PANEL, Band, Marked, Sheet, paint
+from textray.text.report import sentence
 
-DATA = {"mmi-unet-fig2": "qata_cov19", "mmi-unet-fig3": "mosmed_plus", "sgseg-fig3": "qata_cov19"}
-"""Name of each figure and the data set that it shows."""
 SCHEMA = "textray.figure/1"
 SEED = 0
-
-_PANEL, _GAP, _MARGIN, _LEAST_WIDTH = 224, 6, 16, 620
-Told = Literal["oracle", "none", "generated"]
-_SUFFIXES: dict[str, Told] = {"@none": "none", "@generated": "generated"}
-_LEGEND = (("true positive", TRUE_POSITIVE), ("false negative", FALSE_NEGATIVE), ("false positive", FALSE_POSITIVE))
+MASK_FIGURES = {"mmi-unet-fig2": "qata_cov19", "mmi-unet-fig3": "mosmed_plus", "sgseg-fig3": "qata_cov19"}
+"""Figures of cases by methods, and the data set that each shows."""
+REPORT_DATA = "qata_cov19"
+"""Data set of SGSeg's Figures 4 and 5."""
 CONVENTION = {
     "viewer": "Left and right in the captions are the viewer's, the sides of the picture.",
     "patient": "Left and right in the captions are the patient's.",
     "unknown": "Whose left and right the captions mean is not known.",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """One column of masks.
-
-    Attributes:
-        label: What the figure calls it.
-        bundle: Name of weights inside the package, or a bundle folder; ``None`` for the default weights.
-        text: ``oracle``: told the data set's own caption; ``none``: told nothing; ``generated``: told nothing, and to
-            write its own report.
-    """
-
-    label: str
-    bundle: str | None
-    text: Told = "oracle"
-
-
-DEFAULT_METHODS = (
-    Method(label="weights inside, told the caption", bundle=None),
-    Method(label="weights inside, told nothing", bundle=None, text="none"),
-)
-_OWN = Method(label="weights inside, told their own report", bundle=None, text="generated")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Shown:
-    """One row: a case with the mask of each method."""
-
-    sample: Sample
-    image: Image
-    truth: NDArray[np.bool_]
-    masks: tuple[NDArray[np.bool_], ...]
+_LEGEND = (("true positive", TRUE_POSITIVE), ("false negative", FALSE_NEGATIVE), ("false positive", FALSE_POSITIVE))
+_OUTLINE = 2  # pixels of the line around a truth
+Mask = NDArray[np.bool_]
+TextMode = Literal["oracle", "none", "generated"]
+_SUFFIXES: dict[str, TextMode] = {"@none": "none", "@generated": "generated"}
+S = TypeVar("S", Sample, PhraseSample)
 
 
 def run(order: Order) -> int:
@@ -94,38 +81,88 @@ def run(order: Order) -> int:
         The exit code, 0.
 
     Raises:
-        UsageError: If a root, a method or a case is not there.
-        DataError: If a mask does not fit its image.
+        UsageError: If a root, a method or a case does not exist, or weights cannot or must not be shown.
+        DataError: If truth and film do not fit each other.
+        InputError: If the sides of a phrase cannot be turned to those that a method was taught.
     """
-    data = DATA[order.name]
-    if data not in order.roots:
-        raise UsageError(f"{order.name} needs the folder of {data}", do=f"Add --root {data}=DIR")
-    methods = read_methods(order.models)
-    if not order.models and order.name.startswith("sgseg") and Bundle.load().writes_report:
-        methods = (*methods, _OWN)
-    samples = open_reader(data, order.roots[data]).samples(check_split(order.split))
-    cases = choose(samples, order.cases, count=order.count)
-    check_writable(order.out)
-    predictors = [Predictor(Bundle.load(method.bundle), threads=order.threads) for method in methods]
-    told = [text_of(method, predictor) for method, predictor in zip(methods, predictors, strict=True)]
-    rows = []
-    for sample in cases:
-        order.tell(f"{sample.image_id}")
-        rows.append(_segment(sample, predictors, told))
-    picture = draw(rows, methods, data)
-    values = {
-        **facts(order, data),
-        "methods": [
-            {"label": method.label, "text": text, "model": predictor.bundle.describe()}
-            for method, text, predictor in zip(methods, told, predictors, strict=True)
-        ],
-        "cases": [_case_values(row, methods) for row in rows],
-    }
-    save(order, picture, values)
+    if order.name in MASK_FIGURES:
+        sheet, values = _mask_figure(order)
+    elif order.name == "grounding-fig3":
+        sheet, values = _phrase_figure(order)
+    else:
+        sheet, values = _report_figure(order)
+    places = {kind: order.out / f"{order.name}.{end}" for kind, end in (("picture", "png"), ("record", "json"))}
+    picture = paint(sheet)
+    write_together(
+        places,
+        {"picture": lambda path: write_picture(path, picture), "record": lambda path: write_json(path, values)},
+    )
+    order.tell(f"{order.name}: {places['picture']}, {places['record']}")
     return 0
 
 
-def facts(order: Order, data: str) -> dict[str, Any]:
+def choose(samples: Sequence[S], ids: Sequence[str], *, count: int) -> list[S]:
+    """Cases of the images named, in that order, or drawn by the seed: other zones or words and another patient each.
+
+    Raises:
+        UsageError: If an image is not in the split.
+    """
+    if ids:
+        missing = [name for name in ids if name not in {sample.image_id for sample in samples}]
+        if missing:
+            raise UsageError(
+                "a case is not in the split",
+                came=", ".join(missing[:5]),
+                expected=f"ids such as {samples[0].image_id if samples else 'none: the split is empty'}",
+                do="Name the split with --split",
+            )
+        return [sample for name in dict.fromkeys(ids) for sample in samples if sample.image_id == name]
+    drawn = sorted(samples, key=lambda sample: hashlib.sha256(f"{SEED}:{_key(sample)}".encode()).hexdigest())
+    chosen: list[S] = []
+    for fresh in (True, False):  # first those that add variety, then any
+        for sample in drawn:
+            if len(chosen) == count:
+                return chosen
+            varieties, groups = {_variety(s) for s in chosen}, {s.group for s in chosen}
+            adds = _variety(sample) not in varieties and sample.group not in groups
+            if adds or not (fresh or sample in chosen):
+                chosen.append(sample)
+    return chosen
+
+
+def _key(sample: Sample | PhraseSample) -> str:
+    words = f"\t{sample.phrase}\t{sample.label}" if isinstance(sample, PhraseSample) else ""
+    return f"{sample.image_id}{words}"
+
+
+def _variety(sample: Sample | PhraseSample) -> object:
+    return sample.phrase if isinstance(sample, PhraseSample) else sample.report.zones.index
+
+
+def _choose_images(order: Order, data: str) -> list[Sample]:
+    samples = open_reader(data, _root(order, data)).samples(check_split(order.split))
+    return choose(samples, order.cases, count=order.count)
+
+
+def _root(order: Order, data: str) -> Path:
+    if data not in order.roots:
+        raise UsageError(f"{order.name} needs the folder of {data}", do=f"Add --root {data}=DIR")
+    return order.roots[data]
+
+
+def open_case(sample: Sample) -> tuple[Image, Mask]:
+    """Film and ground truth of a case.
+
+    Raises:
+        DataError: If they differ in size.
+    """
+    image, mask = naming(sample.image_path, read), sample.read_mask()
+    if mask.shape != image.grid.shape:
+        raise DataError(f"the mask of {sample.image_id} has another size", came=mask.shape, expected=image.grid.shape)
+    return image, mask
+
+
+def _facts(order: Order, data: str) -> dict[str, Any]:
     """What the record of any figure says of itself and of its data."""
     return {
         "schema": SCHEMA,
@@ -136,24 +173,40 @@ def facts(order: Order, data: str) -> dict[str, Any]:
     }
 
 
-def save(order: Order, picture: Picture, values: dict[str, Any]) -> None:
-    """Write a figure's picture and record, both or neither.
+def _overlays(image: Image, *masks: tuple[Mask, Mask | None]) -> list[Picture]:
+    """The film, then the film under each mask, coloured by its truth where that is given."""
+    size = fit(image.grid.shape, PANEL)
+    nothing = np.zeros(image.grid.shape, np.bool_)
+    return [shrink(render_overlay(image.pixels, *pair), size) for pair in ((nothing, None), *masks)]
 
-    Raises:
-        OutputError: If the folder cannot be written to.
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One column of masks.
+
+    Attributes:
+        label: What the figure calls it.
+        bundle: Name of weights inside the package, or a bundle folder; ``None`` for the default weights.
+        text: ``oracle``: prompted with the data set's own caption; ``none``: without a prompt; ``generated``: it writes
+            its own report.
     """
-    places = {kind: order.out / f"{order.name}.{end}" for kind, end in (("picture", "png"), ("record", "json"))}
-    write_together(
-        places,
-        {"picture": lambda path: write_picture(path, picture), "record": lambda path: write_json(path, values)},
-    )
-    order.tell(f"{order.name}: {places['picture']}, {places['record']}")
+
+    label: str
+    bundle: str | None
+    text: TextMode = "oracle"
+
+
+DEFAULT_METHODS = (
+    Method(label="weights inside, told the caption", bundle=None),
+    Method(label="weights inside, told nothing", bundle=None, text="none"),
+)
+_OWN_REPORT = Method(label="weights inside, told their own report", bundle=None, text="generated")
 
 
 def read_methods(words: Sequence[str]) -> tuple[Method, ...]:
-    """Methods from words such as ``MMI-UNet=FOLDER``, ``no text=FOLDER@none`` or ``SGSeg=FOLDER@generated``.
+    """Read methods from words such as ``MMI-UNet=FOLDER``, ``no text=FOLDER@none`` or ``SGSeg=FOLDER@generated``.
 
-    No word is `DEFAULT_METHODS`.
+    No word gives `DEFAULT_METHODS`.
 
     Raises:
         UsageError: If a word is not LABEL=BUNDLE, or two have one label.
@@ -175,105 +228,58 @@ def read_methods(words: Sequence[str]) -> tuple[Method, ...]:
     return tuple(methods) or DEFAULT_METHODS
 
 
-def choose(samples: Sequence[Sample], ids: Sequence[str], *, count: int) -> list[Sample]:
-    """Cases by id in the order given, or drawn by the seed: other zones and another patient each, while there are any.
-
-    Raises:
-        UsageError: If an id is not in the split.
-    """
-    if ids:
-        known = {sample.image_id: sample for sample in samples}
-        missing = [name for name in ids if name not in known]
-        if missing:
-            raise UsageError(
-                "a case is not in the split",
-                came=", ".join(missing[:5]),
-                expected=f"ids such as {next(iter(known), 'none: the split is empty')}",
-                do="Name the split with --split",
-            )
-        return [known[name] for name in dict.fromkeys(ids)]
-    drawn = sorted(samples, key=lambda s: hashlib.sha256(f"{SEED}:{s.image_id}".encode()).hexdigest())
-    chosen: list[Sample] = []
-    for fresh in (True, False):  # first those that add variety, then whatever comes
-        for sample in drawn:
-            if len(chosen) == count:
-                return chosen
-            zones, groups = {s.report.zones.index for s in chosen}, {s.group for s in chosen}
-            adds = sample.report.zones.index not in zones and sample.group not in groups
-            if adds or not (fresh or sample in chosen):
-                chosen.append(sample)
-    return chosen
-
-
-def draw(rows: Sequence[Shown], methods: Sequence[Method], data: str) -> Picture:
-    """Lay out the figure: film, ground truth and each method side by side, the caption under each row."""
-    panels = [fit(row.image.grid.shape, _PANEL) for row in rows]
-    columns = 2 + len(methods)
-    width = max(2 * _MARGIN + columns * _PANEL + (columns - 1) * _GAP, _LEAST_WIDTH)
-    titles = [wrap(title, 14, _PANEL) for title in ("image", "ground truth", *(method.label for method in methods))]
-    captions = [wrap(row.sample.report.text or "(no caption)", 14, width - 2 * _MARGIN) for row in rows]
-    above = max(len(title) for title in titles) * line_height(14) + 6
-    under = line_height(12) + 4
-    height = _MARGIN + above + 2 * _MARGIN + 2 * line_height(12)
-    height += sum(
-        panel[0] + under + len(caption) * line_height(14) + 14 for panel, caption in zip(panels, captions, strict=True)
+def _mask_figure(order: Order) -> tuple[Sheet, dict[str, Any]]:
+    """Film, ground truth and the mask of each method; the caption under each row."""
+    data = MASK_FIGURES[order.name]
+    _root(order, data)
+    methods = read_methods(order.models)
+    if not order.models and order.name.startswith("sgseg") and Bundle.load().writes_report:
+        methods = (*methods, _OWN_REPORT)
+    cases = _choose_images(order, data)
+    check_writable(order.out)
+    predictors = [Predictor(Bundle.load(method.bundle), threads=order.threads) for method in methods]
+    texts = [_text_of(method, predictor) for method, predictor in zip(methods, predictors, strict=True)]
+    bands, records = [], []
+    for sample in cases:
+        order.tell(f"{sample.image_id}")
+        image, mask = open_case(sample)
+        masks = [_segment(sample, image, p, text) for p, text in zip(predictors, texts, strict=True)]
+        scores = [dice(drawn, mask) for drawn in masks]
+        panels = _overlays(image, *((drawn, mask) for drawn in (mask, *masks)))
+        under = [[], [], *([f"Dice {value:.3f}"] for value in scores)]
+        bands.append(Band(panels=panels, under=under, caption=sample.report.text or "(no caption)"))
+        records.append(
+            {
+                "id": sample.image_id,
+                "split": sample.split,
+                "caption": sample.report.text,
+                "zones_viewer": sample.report.zones.index,
+                "dice": {method.label: round(value, 6) for method, value in zip(methods, scores, strict=True)},
+            }
+        )
+    described = [
+        {"label": method.label, "text": text, "model": predictor.bundle.describe()}
+        for method, text, predictor in zip(methods, texts, predictors, strict=True)
+    ]
+    titles = ["image", "ground truth", *(method.label for method in methods)]
+    sheet = Sheet(
+        titles=titles, bands=bands, foot=[CONVENTION[registry.dataset(data).laterality]], legend=_LEGEND, foot_gap=24
     )
-    page = Page(width, height)
-    lefts = [_MARGIN + c * (_PANEL + _GAP) for c in range(columns)]
-    for left, title in zip(lefts, titles, strict=True):
-        page.lines(left, _MARGIN, title, 14)
-    y = _MARGIN + above
-    for row, panel, caption in zip(rows, panels, captions, strict=True):
-        nothing = np.zeros_like(row.truth)
-        pictures = [
-            render_overlay(row.image.pixels, nothing),
-            *(render_overlay(row.image.pixels, mask, row.truth) for mask in (row.truth, *row.masks)),
-        ]
-        for left, picture in zip(lefts, pictures, strict=True):
-            page.paste(left, y, shrink(picture, panel))
-        for left, mask in zip(lefts[2:], row.masks, strict=True):
-            page.text(left, y + panel[0] + 2, f"Dice {dice(mask, row.truth):.3f}", 12, colour=FAINT)
-        y = page.lines(_MARGIN, y + panel[0] + under, caption, 14) + 14
-    left = _MARGIN
-    for name, colour in _LEGEND:
-        page.box(left, y + 3, 12, 12, colour)
-        page.text(left + 18, y, name, 13)
-        left += 130
-    page.text(_MARGIN, y + 24, CONVENTION[registry.dataset(data).laterality], 12, colour=FAINT)
-    return page.picture
+    return sheet, {**_facts(order, data), "methods": described, "cases": records}
 
 
-def open_case(sample: Sample) -> tuple[Image, NDArray[np.bool_]]:
-    """Film and ground truth of a case.
-
-    Raises:
-        DataError: If they differ in size.
-    """
-    image, truth = naming(sample.image_path, read), sample.read_mask()
-    if truth.shape != image.grid.shape:
-        raise DataError(f"the mask of {sample.image_id} has another size", came=truth.shape, expected=image.grid.shape)
-    return image, truth
-
-
-def _segment(sample: Sample, predictors: Sequence[Predictor], told: Sequence[Told]) -> Shown:
-    image, truth = open_case(sample)
-    masks = []
-    for predictor, text in zip(predictors, told, strict=True):
-        values = predictor.predict_batch(predictor.preprocess.apply(image)[None], [_row(sample, predictor, text)])[0]
-        masks.append(predictor.preprocess.restore(values, image.grid) >= predictor.threshold)
-    return Shown(sample=sample, image=image, truth=truth, masks=tuple(masks))
-
-
-def _row(sample: Sample, predictor: Predictor, text: Told) -> int:
-    """What `Predictor.infer` takes for what a method is told."""
-    if text == "generated":
-        return Predictor.WRITE
+def _segment(sample: Sample, image: Image, predictor: Predictor, text: TextMode) -> Mask:
+    """The mask that a method draws."""
     row = predictor.bank_row(sample.report) if text == "oracle" else None
-    return Predictor.SILENT if row is None else row  # a caption without a zone is no text, as in an evaluation
+    prompt = Predictor.SILENT if row is None else row  # a caption without a zone is no text, as in an evaluation
+    if text == "generated":
+        prompt = Predictor.WRITE
+    values = predictor.predict_batch(predictor.preprocess.apply(image)[None], [prompt])[0]
+    return np.asarray(predictor.preprocess.restore(values, image.grid) >= predictor.threshold)
 
 
-def text_of(method: Method, predictor: Predictor) -> Told:
-    """What a method is told: a network that reads no text is told nothing, whatever was asked.
+def _text_of(method: Method, predictor: Predictor) -> TextMode:
+    """Text mode of a method; ``none`` for a network that reads no text, whatever was asked.
 
     Raises:
         UsageError: If it is to write its own report and writes none.
@@ -287,11 +293,227 @@ def text_of(method: Method, predictor: Predictor) -> Told:
     return "none" if predictor.bundle.text_encoder is None else method.text
 
 
-def _case_values(row: Shown, methods: Sequence[Method]) -> dict[str, Any]:
+def _report_figure(order: Order) -> tuple[Sheet, dict[str, Any]]:
+    """Figure 4: film, segmentation, truth, report, caption. Figure 5: film, truth, attention map, map over film."""
+    _root(order, REPORT_DATA)
+    predictor = _open_writer(order)
+    attends = order.name == "sgseg-fig5"
+    if attends and not predictor.tells_attention:
+        raise UsageError(
+            f"{predictor.bundle.name} does not tell where it looks",
+            expected="a bundle with an attention map, as textray export writes of a network such as sgseg",
+        )
+    cases = _choose_images(order, REPORT_DATA)
+    check_writable(order.out)
+    bands, records = [], []
+    for sample in cases:
+        order.tell(f"{sample.image_id}")
+        image, mask = open_case(sample)
+        drawn, zones, attention = _segment_by_own_report(image, predictor)
+        value = dice(drawn, mask)
+        record: dict[str, Any] = {"id": sample.image_id, "split": sample.split, "dice": round(value, 6)}
+        if attends:
+            attention = np.zeros(mask.shape, np.float32) if attention is None else attention
+            total = float(attention.sum())
+            record["attention_in_truth"] = round(float(attention[mask].sum()) / total, 6) if total > 0 else None
+            record["truth_share"] = round(float(mask.mean()), 6)
+            record["size"] = list(predictor.preprocess.size)
+            panels, columns = _attention_panels(image, mask, attention), []
+        else:
+            columns = list(_sentences(zones, sample))
+            report, caption = ([word for word, marked in words if marked] for words in columns)
+            record["report"] = sentence(zones) if zones else None
+            record["caption"] = sample.report.text
+            record["convention"] = registry.dataset(REPORT_DATA).laterality
+            record["differs"] = {"report": report, "caption": caption}
+            record["zones_viewer"] = {"report": zones.index, "caption": sample.report.zones.index}
+            panels = _overlays(image, (drawn, mask), (mask, mask))
+        bands.append(Band(panels=panels, under=[[f"{sample.image_id}  Dice {value:.3f}"]], columns=columns))
+        records.append(record)
+    titles = ["image", "segmentation", "ground truth", "report of the network", "caption"]
+    note = "Yellow is found, red is missed, green is wrong. Words that differ are red and underlined. "
+    note += f"{CONVENTION[registry.dataset(REPORT_DATA).laterality]} The network's report is told by the same sides."
+    if attends:
+        titles = ["image", "ground truth", "attention map", "projected"]
+        note = "Attention that the network gave to each place to tell the zones of its report; of each film from its "
+        note += "lowest value (dark) to its highest (light). It tells where the network looked, not where a lesion is."
+    sheet = Sheet(titles=titles, bands=bands, foot=[note], least_width=0, under_gap=0, foot_gap=0, end=MARGIN)
+    return sheet, {**_facts(order, REPORT_DATA), "model": predictor.bundle.describe(), "cases": records}
+
+
+def _open_writer(order: Order) -> Predictor:
+    """The one network that a figure is of, ready to write its own reports.
+
+    Raises:
+        UsageError: If more than one is named, a text is asked for, or it writes no report.
+    """
+    methods = read_methods(order.models)[: 1 if not order.models else None]
+    if len(methods) > 1 or (order.models and methods[0].text == "none"):
+        raise UsageError(
+            f"{order.name} shows one network with its own report",
+            came=", ".join(order.models),
+            expected="one --model LABEL=BUNDLE",
+        )
+    predictor = Predictor(Bundle.load(methods[0].bundle), threads=order.threads)
+    if not predictor.bundle.writes_report:
+        raise UsageError(
+            f"{predictor.bundle.name} writes no report of its own",
+            expected="a bundle of a network such as sgseg",
+            do="Name one with --model LABEL=BUNDLE",
+        )
+    return predictor
+
+
+def _segment_by_own_report(image: Image, predictor: Predictor) -> tuple[Mask, Zones, NDArray[np.float32] | None]:
+    """The mask, the zones of the report by image side, and where the network looked, if it tells."""
+    output = predictor.infer(predictor.preprocess.apply(image)[None], [Predictor.WRITE])
+    probability, thresholds = output.zone_probability, predictor.bundle.zone_thresholds
+    if probability is None or thresholds is None:
+        raise UsageError(f"the graph of {predictor.bundle.name} tells no zones", do="Export its checkpoint again")
+    attention = None
+    if output.attention is not None:
+        attention = predictor.preprocess.restore_coarse(output.attention[0, 0], image.grid)
+    mask = predictor.preprocess.restore(output.probability[0], image.grid) >= predictor.threshold
+    return np.asarray(mask), written(probability[0], thresholds), attention
+
+
+def mark(first: str, second: str) -> tuple[Marked, Marked]:
+    """The words of two sentences, those marked that the other lacks at their place; commas and case do not count."""
+    words = first.split(), second.split()
+    bare = [[word.strip(".,").lower() for word in side] for side in words]
+    marks = [[True] * len(side) for side in words]
+    for block in SequenceMatcher(None, bare[0], bare[1], autojunk=False).get_matching_blocks():
+        for k in range(block.size):
+            marks[0][block.a + k] = marks[1][block.b + k] = False
+    return list(zip(words[0], marks[0], strict=True)), list(zip(words[1], marks[1], strict=True))
+
+
+def _sentences(zones: Zones, sample: Sample) -> tuple[Marked, Marked]:
+    """The network's report and the case's caption, words that differ marked; both by the sides of the caption."""
+    report = sentence(zones) if zones else "(nothing found to write; segmented without a report)"
+    caption = sample.report.text or "(no caption)"
+    if zones and sample.report.text is not None:
+        return mark(report, caption)
+    return [(word, False) for word in report.split()], [(word, False) for word in caption.split()]
+
+
+def _attention_panels(image: Image, mask: Mask, attention: NDArray[np.float32]) -> list[Picture]:
+    """Film, ground truth, attention map from its lowest to its highest value, and the map over the film."""
+    span = float(attention.max() - attention.min())
+    level = (attention - attention.min()) / span if span > 0 else np.zeros_like(attention)
+    maps = (ramp(level), project(image.pixels, attention))
+    return _overlays(image, (mask, mask)) + [shrink(picture, fit(image.grid.shape, PANEL)) for picture in maps]
+
+
+def _phrase_figure(order: Order) -> tuple[Sheet, dict[str, Any]]:
+    """Film, where a phrase is true, and the map of each method; the phrase under each row."""
+    able = sorted(name for name, row in registry.DATASETS.items() if row.phrase_kinds)
+    if len(order.roots) != 1 or not set(order.roots) <= set(able):
+        raise UsageError(
+            f"{order.name} is of one data set that says where phrases are true",
+            came=", ".join(order.roots) or "no --root",
+            expected="one of " + ", ".join(able),
+            do="Add --root qata_cov19=DIR",
+        )
+    ((data, root),) = order.roots.items()
+    kind = registry.dataset(data).phrase_kinds[0]
+    cases = choose(phrases(data, order.split, root=root, kind=kind), order.cases, count=order.count)
+    bundles = read_models(order.models) or {"weights inside": GroundingBundle.load()}
+    reader = open_reader(data, root)
+    for bundle in bundles.values():
+        refuse_unless_excluded(reader, bundle.provenance, data)
+    localizers = {label: Localizer(bundle, threads=order.threads) for label, bundle in bundles.items()}
+    check_writable(order.out)
+    bands, records, assumed = [], [], False
+    for sample in cases:
+        order.tell(f"{sample.image_id}")
+        image = naming(sample.image_path, evaluation_grid(next(iter(localizers.values())).preprocess).read)
+        mask = truth(sample, image.grid.shape)
+        maps = {label: _locate(sample, image, localizer) for label, localizer in localizers.items()}
+        bands.append(
+            Band(
+                panels=_map_panels(image, mask, [place for place, _ in maps.values()]),
+                under=[[], [], *(_map_words(*pair) for pair in maps.values())],
+                caption=f'"{sample.phrase}"',
+            )
+        )
+        assumed = assumed or image.grid.sides_from == "assumed"
+        records.append(
+            {
+                "id": sample.image_id,
+                "split": sample.split,
+                "phrase": sample.phrase,
+                "laterality": str(sample.laterality),
+                "sides_from": image.grid.sides_from,
+                "label": sample.label,
+                "found": {label: _map_values(mask, *pair) for label, pair in maps.items()},
+            }
+        )
+    sides = CONVENTION[registry.dataset(data).laterality].replace("captions", "phrases")
+    if registry.dataset(data).laterality == "patient" and assumed:
+        sides += " The patient's left is taken to be the viewer's right where a file does not tell."
+    foot = [
+        "Colours run from the lowest to the highest cosine of each map: the same colour is not the same cosine.",
+        "Line: where the phrase is true. Cross: the highest value.",
+        "Dice: mean over the thresholds 0.1 to 0.5 of the map stretched to [-1, 1].",
+        sides,
+    ]
+    described = [{"label": label, "model": localizer.bundle.describe()} for label, localizer in localizers.items()]
+    sheet = Sheet(titles=["film", "where it is true", *localizers], bands=bands, foot=foot, under_gap=6)
+    return sheet, {**_facts(order, data), "phrases": kind, "methods": described, "cases": records}
+
+
+def _locate(sample: PhraseSample, image: Image, localizer: Localizer) -> tuple[Localization, MapScore]:
+    """Where a method finds the phrase, and its score on the grid and in the range of an evaluation (`minmax`)."""
+    grid = evaluation_grid(localizer.preprocess)
+    (place,) = localizer.locate(image, [sample.phrase], laterality=sample.laterality)
+    cosines = localizer.maps(localizer.preprocess.apply(image)[None], localizer.embed([place.told]))[0, 0]
+    on_grid = normalise(enlarge(smooth(cosines, SIGMA), GRID), "minmax")
+    return place, score(on_grid, grid.resize_mask(truth(sample, image.grid.shape)))
+
+
+def _map_panels(image: Image, mask: Mask, maps: Sequence[Localization]) -> list[Picture]:
+    size = fit(image.grid.shape, PANEL)
+    film = thumbnail(image.pixels, size)
+    line = outline(enlarge(mask.astype(np.float32), size) >= 0.5, _OUTLINE)
+    plain = np.asarray(np.rint(film), np.uint8)
+    outlined = plain.copy()
+    outlined[line] = FOUND
+    panels = [plain, outlined]
+    for place in maps:
+        values = enlarge(place.map, size)
+        low, high = float(place.map.min()), float(place.map.max())
+        level = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
+        picture = heat(film, level)
+        picture[line] = FOUND
+        panel = Page(size[1], size[0])
+        panel.paste(0, 0, picture)
+        cross(panel, place.peak, image.grid, size)
+        panels.append(panel.picture)
+    return panels
+
+
+def _map_words(place: Localization, scored: MapScore) -> list[str]:
+    """Lines under a map."""
+    low, high = float(place.map.min()), float(place.map.max())
+    turned = ["sides turned for the network"] if place.told != place.phrase.phrase else []
+    return [f"Dice {_over_thresholds(scored)[1]:.3f}, cosine {low:.2f} to {high:.2f}", *turned]
+
+
+def _over_thresholds(scored: MapScore) -> tuple[float, float]:
+    """Mean IoU and Dice, as in a table."""
+    pairs = [scored.at(t) for t in THRESHOLDS]
+    return float(np.mean([pair[0] for pair in pairs])), float(np.mean([pair[1] for pair in pairs]))
+
+
+def _map_values(mask: Mask, place: Localization, scored: MapScore) -> dict[str, Any]:
+    iou, value = _over_thresholds(scored)
     return {
-        "id": row.sample.image_id,
-        "split": row.sample.split,
-        "caption": row.sample.report.text,
-        "zones_viewer": row.sample.report.zones.index,
-        "dice": {m.label: round(dice(mask, row.truth), 6) for m, mask in zip(methods, row.masks, strict=True)},
+        "told": place.told,
+        "peak": list(place.peak),
+        "peak_inside": bool(mask[place.peak]),
+        "lowest": round(float(place.map.min()), 6),
+        "highest": round(float(place.map.max()), 6),
+        "iou": round(iou, 6),
+        "dice": round(value, 6),
     }

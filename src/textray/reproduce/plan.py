@@ -1,176 +1,349 @@
-"""What a table is: rows × data sets × seeds, and the budget that it is made with.
+"""The job that each row of a table comes to, with settings of its own, and what became of it. Nothing is trained here.
 
-One protocol holds for every row of a table: the same recipe, size, augmentation, text encoder and budget of optimiser
-steps. Rows of equal settings are one training, so tables share the rows that they have in common, and two rows of one
-table can be one training that is scored in two text modes.
+Rows with equal settings are one job, so tables share the rows that they have in common, and two rows of one table can
+be one job that is scored in two text modes.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
 
-from textray import registry
-from textray.reproduce.printed import PrintedRow
-from textray.rows import Form
+import yaml
 
-Text = Literal["oracle", "none", "generated"]
-"""Text mode of a training or of its score: captions, no word, or reports that the network writes itself."""
-SELF_GUIDED: tuple[Text, ...] = ("generated", "oracle", "none")
-"""Text modes that the training of a network which writes its own report is scored in."""
+from textray import __version__, registry
+from textray.data.base import Split, fingerprint, open_reader
+from textray.errors import LayoutError, UsageError, unknown_name
+from textray.reproduce import Order
+from textray.reproduce.tables import Budget, Table, TableRow
+from textray.training.cli import find_recipe
+
+RESULT, FAILURE = "result.json", "failure.json"
+SPLIT = "test"
+"""Split that weights are scored on."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One row of a table.
+class Source:
+    """A data set as the jobs of a table use it.
 
     Attributes:
-        name: Its name for ``--rows``; unique within a table.
-        label: What the table calls it, as printed where the paper has it.
-        model: Registry name of its network, whether that is there yet or not.
-        form: Form of the network.
-        text: ``oracle``: trained and scored with the data set's captions, none withheld (the paper's). ``none``:
-            trained and scored without any. A network that reads no text is always ``none``. ``generated``: trained with
-            the captions, by a network that learns to write its own report, selected and scored with those.
-        scored: Text mode of its score where that is not the one of its training; for ``generated`` only, whose other
-            modes are scored in any case.
-        fraction: Share of the training patients.
-        recipe: Name of its network's recipe in the budget; empty is ``model``.
-        arguments: What the row changes in its recipe, as arguments of `textray train`.
-        before: Task of a training before its own, from which it has its image trunk.
-        teacher: Row of a training before its own, which gives the first labels of the images without masks, and where
-            its network starts.
-        teaches: True where another row has it for a teacher: its best checkpoint stays.
-        labelled: Share of its training patients whose masks it may see; below 1 it learns from the others without.
-        length: How long it is trained, as a share of the budget's epochs; a row and its teacher can so have the steps
-            of one row.
-        more_seeds: How many seeds it has more than the table's others, or less where below 0.
-        printed: Label of the paper's row beside it; empty where the paper has none.
+        name: Registry name.
+        root: Its folder, ``None`` for one that is drawn.
+        split: What is scored: ``test`` where its files exist, else ``val``.
+        ids: Split → SHA-256 of its image ids.
     """
 
     name: str
-    label: str
-    model: str
-    form: Form = "paper"
-    text: Text = "oracle"
-    scored: Text | None = None
-    fraction: float = 1.0
-    recipe: str = ""
-    arguments: tuple[str, ...] = ()
-    before: Literal["contrastive"] | None = None
-    teacher: Row | None = None
-    teaches: bool = False
-    labelled: float = 1.0
-    length: float = 1.0
-    more_seeds: int = 0
-    printed: str = ""
+    root: Path | None
+    split: Split
+    ids: Mapping[str, str]
 
-    def seeds_of(self, seeds: Sequence[int]) -> Sequence[int]:
-        """Its seeds, at least one, where the table's others have these."""
-        if self.more_seeds <= 0:
-            return seeds[: max(1, len(seeds) + self.more_seeds)]
-        return [*seeds, *range(max(seeds) + 1, max(seeds) + 1 + self.more_seeds)]
 
-    @property
-    def learnt(self) -> Text:
-        """Text mode that it is trained for and selected in."""
-        return self.text if self.reads_text else "none"
+def open_source(name: str, root: Path | None) -> Source:
+    """Read a data set's lists of images.
 
-    @property
-    def mode(self) -> Text:
-        """Text mode that its score is made in."""
-        return self.scored or self.learnt
-
-    @property
-    def modes(self) -> tuple[Text, ...]:
-        """Text modes that its training is scored in, its own among them."""
-        return SELF_GUIDED if self.learnt == "generated" else (self.learnt,)
-
-    @property
-    def reads_text(self) -> bool:
-        """True where its network is there and reads a text."""
-        return self.model in registry.MODELS and "text" in registry.MODELS[self.model].reads
-
-    @property
-    def exists(self) -> bool:
-        """True where the registry has its network in its form."""
-        row = registry.MODELS.get(self.model)
-        return row is not None and any(form.name == self.form for form in row.forms)
+    Raises:
+        UsageError: If the name is unknown.
+        LayoutError: If neither the training part nor a part to score exists.
+        DataError: If a file is refused.
+    """
+    reader = open_reader(name, root)
+    split: Split = "test"
+    try:
+        scored = reader.samples(split)
+    except LayoutError:  # a missing part; faults inside a part are DataError
+        split = "val"
+        scored = reader.samples(split)
+    parts = {"fit": reader.samples("fit"), "inner": reader.samples("inner"), split: scored}
+    ids = {part: fingerprint(s.image_id for s in samples) for part, samples in parts.items()}
+    return Source(name=name, root=root, split=split, ids=ids)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Two rows that answer a question.
+class Job:
+    """One training with its scores, or a training that another job starts from.
 
     Attributes:
-        question: The question, to be answered by "better" or "worse".
-        first: Name of the row that is compared with.
-        second: Name of the row that the answer is about.
+        row: The row.
+        source: Its data set.
+        seed: Of the training, and of the choice of patients.
+        recipes: Recipes, the later ones win.
+        arguments: Further arguments of `textray train`, without folders.
+        settings: Everything that its result depends on, as JSON.
+        name: First part of its folder's name, for the eye.
+        before: The job that its trunk comes from, or its teacher.
+        scored: False for a training that only provides a trunk.
     """
 
-    question: str
-    first: str
-    second: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """A paper's table.
-
-    Attributes:
-        name: Its name for the command line.
-        title: Its heading.
-        rows: Its rows, in the order of the paper.
-        printed: The paper's rows.
-        data: Registry names of its data sets, whether they are there yet or not.
-        comparisons: Questions that its rows answer.
-        notes: What a reader must know of its rows, one sentence or more each.
-    """
-
-    name: str
-    title: str
-    rows: tuple[Row, ...]
-    printed: tuple[PrintedRow, ...] = ()
-    data: tuple[str, ...] = ("qata_cov19", "mosmed_plus")
-    comparisons: tuple[Comparison, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    def printed_row(self, row: Row) -> PrintedRow | None:
-        """The paper's row beside one of ours."""
-        return next((p for p in self.printed if row.printed and p.label == row.printed), None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """How long and how large the trainings are.
-
-    Attributes:
-        name: Its name for the command line.
-        words: What it is, one sentence for the page.
-        recipes: Recipes that every row shares, by name or file.
-        networks: Registry name, or what a row calls its recipe → recipe of the network.
-        semi: Recipes that rows share which also learn from images without masks.
-        epochs: Epochs on the whole training data.
-        epochs_before: Epochs of a training before a row's own.
-        warmup: Share of the epochs in which the learning rate rises.
-        most_repeats: Part of the data is seen more often, so that the number of steps stays, up to so many times.
-    """
-
-    name: str
-    words: str
+    row: TableRow
+    source: Source
+    seed: int
     recipes: tuple[str, ...]
-    networks: Mapping[str, str]
-    epochs: int
-    epochs_before: int = 1
-    warmup: float = 0.0
-    most_repeats: float = 1.0
-    semi: tuple[str, ...] = ()
+    arguments: tuple[str, ...]
+    settings: Mapping[str, Any] = field(repr=False)
+    name: str
+    before: Job | None = None
+    scored: bool = True
 
-    def epochs_of(self, fraction: float, length: float = 1.0) -> int:
-        """Epochs on a share of the training data, for a share of the budget's length."""
-        return max(1, round(self.epochs * length * min(1 / fraction, self.most_repeats)))
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the settings."""
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
 
-    def recipes_of(self, row: Row) -> tuple[str, ...]:
-        """Recipes of a row, the later ones win."""
-        return (*self.recipes, *(self.semi if row.labelled < 1 else ()), self.networks[row.recipe or row.model])
+    @property
+    def folder(self) -> str:
+        """Name of its folder, with a part of the hash, so that other settings have another folder."""
+        return f"{self.name}-seed{self.seed}-{self.hash[:8]}"
+
+    @property
+    def words(self) -> list[str]:
+        """Arguments of `textray train`, without folders."""
+        return [word for recipe in self.recipes for word in ("--config", recipe)] + list(self.arguments)
+
+    @property
+    def command(self) -> str:
+        """The commands that it is trained with, without folders."""
+        words = " ".join(["textray train", *self.words])
+        if self.before is None:
+            return words
+        start = "--model.teacher=CHECKPOINT" if self.before.scored else "--model.initial=[trunk=CHECKPOINT]"
+        return " ".join(["textray train", *self.before.words, "&&", words, start])
+
+    @property
+    def grounds(self) -> bool:
+        """True where a grounding network is trained."""
+        return bool(self.settings["recipe"].get("task") == "grounding")
+
+
+def plan_job(row: TableRow, source: Source, seed: int, budget: Budget) -> Job:
+    """Plan the job of a row on a data set.
+
+    Raises:
+        UsageError: If a recipe is unknown.
+    """
+    recipes, epochs = budget.recipes_of(row), budget.epochs_of(row.fraction, row.length)
+    tree = merged(recipes)
+    words = _arguments(row, source, seed, epochs, budget)
+    if row.reads_text and row.training_mode == "none":  # learns, selects and stops without text
+        words += ["--data.report_dropout=1.0", "--checkpoint.monitor=inner/dice_none"]
+        words += ["--stopping.monitor=inner/dice_none", "--stopping.mode=max"]
+    if row.labelled < 1:
+        words += ["--task=semi_supervised", f"--data.labelled_fraction={row.labelled:g}"]
+        words += [f"--data.fraction_seed={seed}"]
+    words += row.arguments
+    settings = {
+        "textray": __version__, "model": row.model, "form": row.form, "text": row.training_mode, "recipe": tree,
+        "arguments": words, "split": source.split, "ids": dict(source.ids),
+    }  # fmt: skip
+    before = _plan_trunk(row, source, seed, budget) if row.before is not None else None
+    if row.teacher is not None:
+        before = plan_job(row.teacher, source, seed, budget)
+    if before is not None:
+        settings["before"] = before.hash
+    what = row.name if tree.get("task") == "grounding" else row.training_mode  # grounding has no text mode
+    name = [row.model, *([row.form] if row.form != "paper" else []), source.name, what, f"{row.fraction:.0%}"]
+    name += [f"masks{row.labelled:.0%}"] if row.labelled < 1 else []
+    return Job(
+        row=row,
+        source=source,
+        seed=seed,
+        recipes=recipes,
+        arguments=tuple(words),
+        settings=settings,
+        name="-".join(name).replace("%", "pct"),
+        before=before,
+    )
+
+
+def _plan_trunk(row: TableRow, source: Source, seed: int, budget: Budget) -> Job:
+    """Plan the training before a row's own: the same recipes, another task."""
+    recipes = budget.recipes_of(row)
+    words = [*_arguments(row, source, seed, budget.epochs_before, budget), f"--task={row.before}"]
+    settings = {
+        "textray": __version__, "task": row.before, "model": row.model, "recipe": merged(recipes), "arguments": words,
+        "ids": {part: source.ids[part] for part in ("fit", "inner")},
+    }  # fmt: skip
+    return Job(
+        row=row,
+        source=source,
+        seed=seed,
+        recipes=recipes,
+        arguments=tuple(words),
+        settings=settings,
+        name=f"{row.before}-{row.model}-{source.name}",
+        scored=False,
+    )
+
+
+def _arguments(row: TableRow, source: Source, seed: int, epochs: int, budget: Budget) -> list[str]:
+    words = [f"--seed_everything={seed}", f"--data.data={source.name}", f"--trainer.max_epochs={epochs}"]
+    words += [f"--model.warmup_epochs={epochs * budget.warmup:g}"] if budget.warmup else []
+    shares = [f"--data.train_fraction={row.fraction:g}", f"--data.fraction_seed={seed}"]
+    return [*words, *(shares if row.fraction < 1 else [])]
+
+
+def merged(recipes: tuple[str, ...]) -> dict[str, Any]:
+    """Merge recipes, later ones win; without the defaults of the code.
+
+    Raises:
+        UsageError: If one is unknown.
+    """
+    tree: dict[str, Any] = {}
+    for name in recipes:
+        _merge(tree, yaml.safe_load(Path(find_recipe(name)).read_text(encoding="utf-8")) or {})
+    return tree
+
+
+def _merge(tree: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value)
+        else:
+            tree[key] = dict(value) if isinstance(value, Mapping) else value
+
+
+class State(StrEnum):
+    """What became of a row on a data set, for one seed."""
+
+    DONE = "done"
+    FAILED = "failed"
+    NOT_RUN = "not run"
+    NOT_THERE = "not there yet"
+    NO_ROOT = "no --root given"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """A row on a data set, for one seed.
+
+    Attributes:
+        row: The row.
+        data: Registry name of the data set.
+        seed: The seed, ``None`` where no seed can be run.
+        state: What became of it.
+        reason: Why it is not done.
+        result: Content of ``result.json``, where it is done.
+        folder: Its folder.
+    """
+
+    row: TableRow
+    data: str
+    seed: int | None
+    state: State
+    reason: str = ""
+    result: Mapping[str, Any] | None = None
+    folder: Path | None = None
+
+    @property
+    def scores(self) -> Mapping[str, Any]:
+        """Scores of masks in the row's text mode, of phrases by kind; empty where the row is not done."""
+        result = self.result or {}
+        scores: Mapping[str, Any] = result.get("scores", {})
+        return scores if result.get("text_mode") in (None, self.row.mode) else result["other_scores"][self.row.mode]
+
+    @property
+    def sentences(self) -> Mapping[str, float] | None:
+        """Share of the images that a sentence was written for, where the row is scored with those."""
+        return (self.result or {}).get("sentences") if self.row.mode == "generated" else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsResult:
+    """Weights, or floors alone, on the phrases of one data set.
+
+    Attributes:
+        label: What the table calls them.
+        data: Registry name of the data set.
+        kind: Which phrases.
+        state: What became of it.
+        reason: Why it is not done.
+        summary: Content of ``summary.json``, where it is done.
+    """
+
+    label: str
+    data: str
+    kind: str
+    state: State
+    reason: str = ""
+    summary: Mapping[str, Any] | None = None
+
+
+def plan_table(table: Table, budget: Budget, order: Order) -> list[Job | JobResult]:
+    """Plan every row on every data set: its jobs, or the reason why there is none.
+
+    Raises:
+        UsageError: If a name is wrong, or a data set that was asked for cannot be read.
+    """
+    if order.seeds < 1:
+        raise UsageError("a table needs seeds", came=order.seeds, expected="1 or more")
+    known = [row.name for row in table.rows]
+    for name in order.rows:
+        if name not in known:
+            raise unknown_name("row", name, known)
+    for name in order.roots:
+        if name not in table.data:
+            raise UsageError(f"{table.name} has no data set {name}", expected="one of " + ", ".join(table.data))
+    able = [n for n in table.data if n in registry.DATASETS and (n in order.roots or not registry.dataset(n).on_disk)]
+    sources = {name: open_source(name, order.roots.get(name)) for name in able}
+    if not sources:
+        raise UsageError(f"{table.name} has no data to train on", do=f"Add --root {table.data[0]}=DIR.")
+    plan: list[Job | JobResult] = []
+    for data in table.data:
+        for row in table.rows:
+            plan += plan_row(row, data, sources.get(data), range(order.seeds), budget)
+    return plan
+
+
+def plan_row(
+    row: TableRow, data: str, source: Source | None, seeds: Sequence[int], budget: Budget
+) -> list[Job | JobResult]:
+    """Plan the jobs of a row on a data set, or give the reason why there is none."""
+    reason, state = "", State.NOT_THERE
+    form = f" in form {row.form}" if row.form != "paper" else ""
+    if not row.exists:
+        reason = f"no network {row.model}{form}"
+    elif form or (row.recipe or row.model) not in budget.networks:
+        reason = f"no recipe for budget {budget.name}{form}"
+    elif data not in registry.DATASETS:
+        reason = f"no reader of {data}"
+    elif source is None:
+        state = State.NO_ROOT
+    else:
+        return [plan_job(row, source, seed, budget) for seed in row.seeds_of(seeds)]
+    return [JobResult(row=row, data=data, seed=None, state=state, reason=reason)]
+
+
+def home_of(out: Path, job: Job) -> Path:
+    """Folder of a job among the results."""
+    return out / "rows" / job.folder
+
+
+def read_result(out: Path, job: Job) -> Mapping[str, Any] | None:
+    """Result of a finished job, ``None`` where it is not finished."""
+    result = _read(home_of(out, job) / RESULT)
+    return result if result and result.get("settings") == job.hash else None
+
+
+def job_result(job: Job, out: Path) -> JobResult:
+    """What a job has come to, now or in an earlier run."""
+    home = home_of(out, job)
+    result, failure = read_result(out, job), _read(home / FAILURE)
+    state = State.DONE if result else State.FAILED if failure else State.NOT_RUN
+    reason = "" if result or not failure else str(failure.get("reason", ""))
+    return JobResult(
+        row=job.row, data=job.source.name, seed=job.seed, state=state, reason=reason, result=result, folder=home
+    )
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None

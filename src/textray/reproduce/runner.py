@@ -1,285 +1,472 @@
-"""Runs the rows of a table: train, export, evaluate, write ``result.json``; goes on past rows that fail.
+"""Makes tables: trains, exports and scores each row once, then writes ``table.md`` and ``table.csv``.
 
 A row's folder is named by the hash of its settings. Where its ``result.json`` is, the row is done; where its
 checkpoints are, its training goes on from the last whole epoch; anything else starts again. A training before a row's
-own has a folder of the same kind, and is done where its best checkpoint is; one that is a row itself, a teacher, is
-scored as a row and keeps that checkpoint.
+own has a folder of the same kind, and is done where its best checkpoint is. Each folder is locked while it is at work,
+so several commands can share the results: a row that another command makes is waited for, last. A row that fails ends
+no other.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from textray import registry
+import torch
+from filelock import FileLock, Timeout
+
+from textray import __version__, registry
 from textray.cost import cost_of_bundle
-from textray.errors import TextRayError, UsageError, unknown_name
+from textray.data.base import fingerprint
+from textray.data.phrases import phrases
+from textray.errors import DataError, TextRayError, UsageError, unknown_name
 from textray.evaluate import evaluate
+from textray.evaluate_grounding import evaluate as evaluate_phrases
 from textray.export import export
-from textray.io.write import write_json
+from textray.export_grounding import export_grounding
+from textray.inference import evaluation_files
+from textray.inference.grounding_bundle import GroundingBundle
+from textray.io.write import atomic_write, check_writable, write_json
 from textray.metrics.text import TextScorer
 from textray.provenance import git_state, versions
-from textray.reproduce import workers
-from textray.reproduce.fit import Options, fit, home_of, run_stage, tidy
-from textray.reproduce.plan import Budget, Row, Table
-from textray.reproduce.trainings import Job, Source, Stage, merged, open_source, plan_job
+from textray.reproduce import FLOORS, Order, page, phrase_page, read_models
+from textray.reproduce.plan import (
+    FAILURE,
+    RESULT,
+    SPLIT,
+    Job,
+    JobResult,
+    State,
+    WeightsResult,
+    home_of,
+    job_result,
+    merged,
+    plan_table,
+    read_result,
+)
+from textray.reproduce.tables import Block, Budget, Table, WeightsTable, read_tables
+from textray.trained import read_checkpoint
+from textray.training import cli as training
+from textray.training.checkpoints import last_checkpoint
+from textray.training.semi import FOLDER
 
 logger = logging.getLogger(__name__)
 
-RESULT, FAILURE = "result.json", "failure.json"
+SOME_FAILED = 3
+DONE = "done"
+PHRASE_KINDS = ("caption", "clause")
+"""Phrases that a trained row is asked: the whole caption, and its clause of places."""
+_TRAINED, _LOCK = "trained.json", ".lock"
+_UNHASHED = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
+             "--trainer.callbacks+=lightning.pytorch.callbacks.Timer")  # fmt: skip
+_OF_PHRASES = ("data", "protocol", "phrases", "images", "patients", "left_out", "classes", "estimator",
+               "normalisations", "meanings", "not_computed", "rows", "seconds", "command")  # fmt: skip
 
-
-class State(StrEnum):
-    """What became of a row on a data set, for one seed."""
-
-    DONE = "done"
-    FAILED = "failed"
-    NOT_RUN = "not run"
-    NOT_THERE = "not there yet"
-    NO_ROOT = "no --root given"
+Attempt = Callable[[Job, Order], str]
+"""Makes a row and returns ``done``, or ``failed`` and why. It raises nothing but interruptions."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A row on a data set, for one seed.
+class Trained:
+    """What a training left.
 
     Attributes:
-        row: The row.
-        data: Registry name of the data set.
-        seed: The seed, ``None`` where no seed can be run.
-        state: What became of it.
-        reason: Why it is not done.
-        result: What ``result.json`` holds, where it is done.
-        folder: Its folder.
+        checkpoint: Its best one.
+        epochs: How many it had.
+        steps: Optimiser steps.
+        seconds: Of all epochs; an epoch that was cut off and made again counts once.
     """
 
-    row: Row
-    data: str
-    seed: int | None
-    state: State
-    reason: str = ""
-    result: Mapping[str, Any] | None = None
-    folder: Path | None = None
-
-    @property
-    def scores(self) -> Mapping[str, Any]:
-        """The scores in the row's own text mode.
-
-        Raises:
-            KeyError: If the row is not done.
-        """
-        result = self.result or {}
-        scores: Mapping[str, Any] = result["scores"]
-        return scores if result["text_mode"] == self.row.mode else result["other_scores"][self.row.mode]
-
-    @property
-    def sentences(self) -> Mapping[str, float] | None:
-        """Share of the images that a sentence was written for, where the row is scored with those."""
-        found = (self.result or {}).get("sentences")
-        return found if self.row.mode == "generated" else None
+    checkpoint: Path
+    epochs: int
+    steps: int
+    seconds: float
 
 
-def run_table(
-    table: Table,
-    budget: Budget,
-    *,
-    roots: Mapping[str, Path],
-    seeds: Sequence[int],
-    rows: Sequence[str],
-    options: Options,
-    attempt: workers.Attempt | None = None,
-) -> list[Entry]:
-    """Run what is not done yet; every row of the table has an entry for every data set.
+def run(order: Order) -> int:
+    """Make a table: run what is not done yet, then write its two files.
+
+    Returns:
+        Exit code: 0, or 3 where a row failed.
+
+    Raises:
+        UsageError: If a name is wrong, or a data set cannot be read; nothing was trained then.
+    """
+    table = read_tables()[order.name]
+    if isinstance(table, WeightsTable):
+        return make_weights(table, order)
+    return make(table, table.budget(order.budget), order)
+
+
+def make(table: Table, budget: Budget, order: Order, *, attempt: Attempt | None = None) -> int:
+    """Make any table of trained rows with any budget; see `run`.
 
     Args:
         table: The table.
         budget: Its budget.
-        roots: Registry name of a data set → its folder.
-        seeds: Seeds of the trainings.
-        rows: Names of the rows to run; empty is all. The others are listed as they are.
-        options: How to run.
-        attempt: What makes a row; ``None`` is `attempt_job`.
-
-    Raises:
-        UsageError: If a name is wrong, or a data set that was asked for cannot be read; nothing was trained then.
+        order: What was asked for.
+        attempt: Makes a row; ``None`` is `attempt_job`.
     """
-    known = [row.name for row in table.rows]
-    for name in rows:
-        if name not in known:
-            raise unknown_name("row", name, known)
-    for name in roots:
-        if name not in table.data:
-            raise UsageError(f"{table.name} has no data set {name}", expected="one of " + ", ".join(table.data))
-    sources = {name: open_source(name, roots.get(name)) for name in table.data if _readable(name, roots)}
-    if not sources:
-        raise UsageError(f"{table.name} has no data to train on", do=f"Add --root {table.data[0]}=DIR.")
-    plan: list[Entry | Job] = []
-    for data in table.data:
-        for row in table.rows:
-            plan += _planned(row, data, sources.get(data), seeds, budget)
-    jobs: dict[str, Job] = {}  # two rows can be one training, scored in two modes
+    check_writable(order.out)
+    plan = plan_table(table, budget, order)
+    jobs: dict[str, Job] = {}  # two rows can be one job, scored in two modes
     for job in plan:
-        if isinstance(job, Job) and (not rows or job.row.name in rows):
+        if isinstance(job, Job) and (not order.rows or job.row.name in order.rows):
             jobs.setdefault(job.folder, job)
-    wanted = list(jobs.values())
-    done = [job for job in wanted if read_result(options.out, job) is not None]
-    if any("generated" in job.row.modes for job in wanted if job not in done):
+    todo = [job for job in jobs.values() if read_result(order.out, job) is None]
+    if any("generated" in job.row.modes for job in todo):
         TextScorer()  # asks for its packages before hours of training, not after
-    options.tell(f"{table.name}: {len(wanted)} trainings, {len(done)} of them done")
-    workers.run([job for job in wanted if job not in done], attempt or attempt_job, options)
-    return [entry if isinstance(entry, Entry) else _entry(entry, options.out) for entry in plan]
+    order.tell(f"{table.name}: {len(jobs)} trainings, {len(jobs) - len(todo)} of them done")
+    _run_jobs(todo, order, attempt or attempt_job)
+    results = [planned if isinstance(planned, JobResult) else job_result(planned, order.out) for planned in plan]
+    write = page if table.texts.scores == "masks" else phrase_page
+    pages = {"table.csv": write.csv_table(table, results), "table.md": write.markdown(table, budget, results, order)}
+    failed = sum(result.state is State.FAILED for result in results)
+    return _write(order, f"{table.name}-{budget.name}", pages, f"{failed} trainings failed" if failed else "")
 
 
-def attempt_job(job: Job, options: Options) -> str:
-    """Make one row; where that fails, write ``failure.json`` and say why."""
-    return try_job(run_job, job, options)
+def _write(order: Order, name: str, pages: Mapping[str, str], failed: str) -> int:
+    """Write a table's two files; give the exit code."""
+    folder = order.out / name
+    folder.mkdir(exist_ok=True)
+    for file, text in pages.items():
+        atomic_write(folder / file, text.encode())
+    order.tell(f"Table: {folder / 'table.md'}" + (f"; {failed}" if failed else ""))
+    return SOME_FAILED if failed else 0
 
 
-def try_job(make: Callable[[Job, Options], object], job: Job, options: Options) -> str:
-    """Make a row by ``make``; where that fails, write ``failure.json`` and say why."""
+@contextmanager
+def locked(home: Path, *, wait: bool) -> Iterator[bool]:
+    """Hold a job's folder, made if needed; give False where another process holds it and ``wait`` is false.
+
+    The system releases the lock when its process ends, however it ends.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(home / _LOCK)
     try:
-        make(job, options)
+        lock.acquire(blocking=wait)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _run_jobs(jobs: Sequence[Job], order: Order, attempt: Attempt) -> None:
+    """Make jobs one after the other; those that another command makes are waited for at the end."""
+    busy: list[tuple[Job, str]] = []
+    for number, job in enumerate(jobs, start=1):
+        place = f"{number} of {len(jobs)}: {job.row.label}, {job.source.name}, text {job.row.training_mode}"
+        place += f", seed {job.seed}"
+        with locked(home_of(order.out, job), wait=False) as held:
+            if not held:
+                busy.append((job, place))
+            elif read_result(order.out, job) is None:  # another command may have made it since
+                _run_one(job, place, order, attempt)
+    for job, place in busy:
+        order.tell(f"{place}: another command makes it, waiting ...")
+        with locked(home_of(order.out, job), wait=True):
+            if job_result(job, order.out).state is State.NOT_RUN:  # that command was cut off
+                _run_one(job, place, order, attempt)
+
+
+def _run_one(job: Job, place: str, order: Order, attempt: Attempt) -> None:
+    order.tell(f"{place} ...")
+    start = time.perf_counter()
+    words = attempt(job, order)
+    order.tell(f"{place}: {words} after {(time.perf_counter() - start) / 60:.1f} minutes")
+
+
+def attempt_job(job: Job, order: Order) -> str:
+    """Make one row; where that fails, write ``failure.json`` and say why."""
+    try:
+        run_job(job, order)
     except Exception as error:  # one row must not end the others, whatever its network or its data raise
         logger.debug("row %s failed", job.folder, exc_info=True)
-        code = error.code if isinstance(error, TextRayError) else type(error).__name__
-        reason = f"{code}: {' '.join(str(error).split())[:300]}"
-        write_json(home_of(options.out, job) / FAILURE, {"reason": reason})
+        reason = _reason(error)
+        write_json(home_of(order.out, job) / FAILURE, {"reason": reason})
         return f"failed ({reason})"
-    return workers.DONE
+    return DONE
 
 
-def run_job(job: Job, options: Options) -> Mapping[str, Any]:
-    """Train, export and evaluate one row; gives what ``result.json`` holds.
+def run_job(job: Job, order: Order) -> None:
+    """Train, export and score one row; write ``result.json``.
 
     Raises:
         TextRayError: If any of the three refuses.
     """
-    home = clear(job, options)
-    before = None if job.before is None else run_stage(job.before, options)
-    start = [] if before is None else [_start(job, str(before.checkpoint.resolve()))]
-    trained = fit(job, home, options, start)
-    bundle = export(trained.checkpoint, home / "bundle", text_encoder_folder=options.text_encoder)
-    data = merged(job.recipes).get("data", {})
-    summary = evaluate(
-        data=job.data,
-        root=job.root,
-        split=job.split,
-        text_modes=job.row.modes,
-        out=home / "scores",
-        model=bundle.folder,
-        captions=data.get("captions", "error"),
-        threads=options.threads,
-        limit=data.get("limit"),
-    )
-    cost = cost_of_bundle(bundle)
+    home = home_of(order.out, job)
+    (home / FAILURE).unlink(missing_ok=True)
+    for half in home.glob(".bundle-*"):  # what a kill left of an export
+        shutil.rmtree(half)
+    before = None if job.before is None else _run_before(job.before, order)
+    trained = fit(job, order, before)
+    # Seconds before a row's own count as the row's, unless they stand in a row of their own.
+    seconds = trained.seconds + (before.seconds if before and job.before and not job.before.scored else 0)
     result = {
         "settings": job.hash,
         "model": job.row.model,
         "form": job.row.form,
-        "data": job.data,
-        "split": job.split,
+        "data": job.source.name,
+        "split": job.source.split,
+        "seed": job.seed,
+        "epochs": trained.epochs,
+        "steps": trained.steps,
+        "train_seconds": round(seconds, 1),
+        "command": job.command,
+        "git": git_state(Path(registry.__file__).parent),
+        "versions": versions(),
+        **(_score_phrases if job.grounds else _score_masks)(job, trained, home, order),
+    }
+    if not job.grounds:
+        result["steps_before"] = 0 if before is None else before.steps
+    write_json(home / RESULT, result)
+    _tidy(trained, order, keep_best=job.row.teaches)
+
+
+def _score_masks(job: Job, trained: Trained, home: Path, order: Order) -> dict[str, Any]:
+    """Part of a result that is about masks."""
+    bundle = export(trained.checkpoint, home / "bundle", text_encoder_folder=order.text_encoder)
+    data, split, mode = merged(job.recipes).get("data", {}), job.source.split, job.row.training_mode
+    summary = evaluate(
+        data=job.source.name,
+        root=job.source.root,
+        split=split,
+        text_modes=job.row.modes,
+        out=home / "scores",
+        model=bundle.folder,
+        captions=data.get("captions", "error"),
+        threads=order.threads,
+        limit=data.get("limit"),
+    )
+    cost = cost_of_bundle(bundle)
+    return {
         "ids_sha256": summary["data"]["ids_sha256"],
-        "text_mode": job.row.learnt,
+        "text_mode": mode,
         "fraction": job.row.fraction,
         "labelled": job.row.labelled,
-        "seed": job.seed,
-        "images": bundle.provenance["data"]["images"] | {job.split: summary["images"]},
+        "images": bundle.provenance["data"]["images"] | {split: summary["images"]},
         "patients": summary["patients"],
         "size": summary["size"],
-        "scores": summary["modes"][job.row.learnt],
-        "other_scores": {mode: found for mode, found in summary["modes"].items() if mode != job.row.learnt},
+        "scores": summary["modes"][mode],
+        "other_scores": {name: scores for name, scores in summary["modes"].items() if name != mode},
         "sentences": summary["report"]["used"]["share"] if "report" in summary else None,
         "estimator": summary["estimator"],
         "trainable": cost.trainable,
         "gmacs": cost.gmacs,
-        "epochs": trained.epochs,
         "best_epoch": bundle.provenance["epoch"],
-        "steps": trained.steps,
-        "steps_before": 0 if before is None else before.steps,
-        "train_seconds": round(
-            trained.seconds + (before.seconds if before and isinstance(job.before, Stage) else 0), 1
-        ),
         "evaluate_seconds": summary["seconds"],
-        "command": command_of(job),
-        "git": git_state(Path(registry.__file__).parent),
-        "versions": versions(),
     }
-    write_json(home / RESULT, result)
-    tidy(trained, options, keep_best=job.row.teaches)
-    return result
 
 
-def clear(job: Job, options: Options) -> Path:
-    """Folder of a row that is about to be made, without what an earlier end has left there."""
-    home = home_of(options.out, job)
-    home.mkdir(parents=True, exist_ok=True)
-    (home / FAILURE).unlink(missing_ok=True)
-    for half in home.glob(".bundle-*"):  # what a kill left of an export
-        shutil.rmtree(half)
-    return home
+def _score_phrases(job: Job, trained: Trained, home: Path, order: Order) -> dict[str, Any]:
+    """Part of a result that is about maps of phrases."""
+    bundle = export_grounding(trained.checkpoint, home / "bundle")
+    scores: dict[str, Any] = {}
+    for kind in PHRASE_KINDS:
+        summary = evaluate_phrases(
+            data=job.source.name,
+            root=job.source.root,
+            split=job.source.split,
+            out=home / "scores" / kind,
+            model=bundle.folder,
+            kind=kind,
+            threads=order.threads,
+        )
+        scores[kind] = {key: summary[key] for key in _OF_PHRASES}
+    return {
+        **{key: bundle.provenance.get(key) for key in ("mode", "local_unit", "targets")},
+        "sentences": bundle.text.sentences,
+        "images": bundle.provenance["data"]["images"],
+        "size": list(bundle.preprocess.size),
+        "map": list(bundle.map_size),
+        "parameters": sum(p.numel() for p in read_checkpoint(trained.checkpoint)[1].parameters()),
+        "bundle_bytes": bundle.size_bytes,
+        "scores": scores,
+        "best_epoch": bundle.provenance["epoch"],
+        "evaluate_seconds": round(sum(of_kind["seconds"] for of_kind in scores.values()), 1),
+    }
 
 
-def command_of(job: Job) -> str:
-    """The commands that a row is trained with, without folders."""
-    words = " ".join(["textray train", *job.words])
-    if job.before is None:
-        return words
-    start = "--model.teacher=CHECKPOINT" if isinstance(job.before, Job) else "--model.initial=[trunk=CHECKPOINT]"
-    return " ".join(["textray train", *job.before.words, "&&", words, start])
+def _run_before(job: Job, order: Order) -> Trained:
+    """Make the training before a row's own, if it is not made yet; of its checkpoints only the best one stays."""
+    with locked(home_of(order.out, job), wait=True):
+        trained = fit(job, order)
+        _tidy(trained, order, keep_best=True)
+    return trained
 
 
-def _start(job: Job, checkpoint: str) -> str:
-    """Argument that names what a training before has left; its seconds count as the row's unless it is a row too."""
-    if isinstance(job.before, Job):
-        return f"--model.teacher={checkpoint}"
-    return "--model.initial=" + json.dumps([f"trunk={checkpoint}"])
+def fit(job: Job, order: Order, before: Trained | None = None) -> Trained:
+    """Train, or go on with a training, unless it is done.
+
+    Args:
+        job: The training.
+        order: How to run it.
+        before: What it starts from.
+
+    Raises:
+        UsageError: If its settings are refused.
+    """
+    home = home_of(order.out, job)
+    checkpoints = home / "run" / "checkpoints"
+    best = checkpoints / "best.ckpt"
+    write_json(home / "settings.json", dict(job.settings))
+    if not ((home / _TRAINED).is_file() and best.is_file()):
+        words = [*job.words, *_folders(job, order, before), *_UNHASHED, "--out", str(home / "run")]
+        _train(words, order.threads)
+        write_json(home / _TRAINED, _length(checkpoints))
+    length = json.loads((home / _TRAINED).read_text(encoding="utf-8"))
+    seconds = length["seconds"]
+    if isinstance(seconds, dict):  # by epoch, as earlier versions wrote
+        length |= {"epochs": len(seconds), "seconds": sum(seconds.values())}
+    return Trained(checkpoint=best, epochs=length["epochs"], steps=length["steps"], seconds=length["seconds"])
 
 
-def read_result(out: Path, job: Job) -> Mapping[str, Any] | None:
-    """Result of a finished row, ``None`` where it is not finished."""
-    found = _read(home_of(out, job) / RESULT)
-    return found if found and found.get("settings") == job.hash else None
+def _length(checkpoints: Path) -> dict[str, float]:
+    """Epochs, steps and seconds of a training, which its last checkpoint holds."""
+    path = last_checkpoint(checkpoints)
+    state = torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
+    seconds = state["callbacks"]["Timer"]["time_elapsed"]["train"]
+    return {"epochs": state["epoch"] + 1, "steps": state["global_step"], "seconds": round(seconds, 2)}
 
 
-def _planned(row: Row, data: str, source: Source | None, seeds: Sequence[int], budget: Budget) -> list[Entry | Job]:
-    """The trainings of a row on a data set, or the reason why there is none."""
-    reason, state = "", State.NOT_THERE
-    if not row.exists:
-        reason = f"no network {row.model}" + (f" in form {row.form}" if row.form != "paper" else "")
-    elif (row.recipe or row.model) not in budget.networks or row.form != "paper":
-        reason = f"no recipe for budget {budget.name}" + (f" in form {row.form}" if row.form != "paper" else "")
-    elif data not in registry.DATASETS:
-        reason = f"no reader of {data}"
-    elif source is None:
-        state = State.NO_ROOT
-    else:
-        return [plan_job(row, source, seed, budget) for seed in row.seeds_of(seeds)]
-    return [Entry(row=row, data=data, seed=None, state=state, reason=reason)]
-
-
-def _entry(job: Job, out: Path) -> Entry:
-    """What a training has come to, now or in an earlier run."""
-    home = home_of(out, job)
-    result = read_result(out, job)
-    failure = _read(home / FAILURE)
-    state = State.DONE if result else State.FAILED if failure else State.NOT_RUN
-    reason = "" if result or not failure else str(failure.get("reason", ""))
-    return Entry(row=job.row, data=job.data, seed=job.seed, state=state, reason=reason, result=result, folder=home)
-
-
-def _readable(name: str, roots: Mapping[str, Path]) -> bool:
-    return name in registry.DATASETS and (name in roots or not registry.dataset(name).on_disk)
-
-
-def _read(path: Path) -> dict[str, Any] | None:
+def _train(words: Sequence[str], threads: int | None) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        training.main(words)
+    except SystemExit as stop:
+        if stop.code == 2:  # what a parser of arguments says to a wrong one
+            raise UsageError("the settings of the training are refused", came=" ".join(words)) from stop
+        raise KeyboardInterrupt from stop  # Lightning's way to say so
+    except RuntimeError as error:
+        # Who ends all processes of a run means the run: its loader's process may notice first.
+        if "is killed by signal: Terminated" in str(error):
+            raise KeyboardInterrupt from error
+        raise
+
+
+def _folders(job: Job, order: Order, before: Trained | None = None) -> list[str]:
+    """Arguments that name folders of this machine."""
+    words = [] if job.source.root is None else [f"--data.root={job.source.root}"]
+    if order.text_encoder is not None and (not job.scored or job.row.reads_text):
+        # The text encoder of a grounding network learns, and is a part of it.
+        part = "network.init_args.config.text.weights" if job.grounds else "text_encoder_folder"
+        words.append(f"--model.{part}={order.text_encoder}")
+    if before is not None and job.before is not None:
+        checkpoint = str(before.checkpoint.resolve())
+        trunk = "--model.initial=" + json.dumps([f"trunk={checkpoint}"])
+        words.append(f"--model.teacher={checkpoint}" if job.before.scored else trunk)
+    return words
+
+
+def _tidy(trained: Trained, order: Order, *, keep_best: bool) -> None:
+    """Remove what a finished training needed to go on: pseudo-labels, and checkpoints except perhaps the best one."""
+    if order.keep_checkpoints:
+        return
+    folder = trained.checkpoint.parent
+    shutil.rmtree(folder.parent / FOLDER, ignore_errors=True)
+    for path in folder.iterdir():
+        if not (keep_best and path == trained.checkpoint):
+            path.unlink(missing_ok=True)
+    if not keep_best:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_weights(table: WeightsTable, order: Order) -> int:
+    """Score weights and floors where they are not scored yet, then write the table's two files; see `run`.
+
+    Raises:
+        UsageError: If a root, label or bundle is wrong, or a data set cannot be read.
+        DataError: If a data set is refused.
+    """
+    readable = [block.data for block in table.blocks if block.data in registry.DATASETS]
+    for name in order.roots:
+        if name not in readable:
+            raise UsageError(f"{table.name} has no data set {name}", expected="one of " + ", ".join(readable))
+    if not order.roots:
+        raise UsageError(f"{table.name} has no data to score on", do=f"Add --root {readable[0]}=DIR.")
+    bundles: dict[str, GroundingBundle | None] = {FLOORS: None, **read_models(order.models)}
+    for name in order.rows:
+        if name not in bundles:
+            raise unknown_name("row", name, bundles)
+    check_writable(order.out)
+    results = [result for block in table.blocks for result in _score_block(block, bundles, order)]
+    text = phrase_page.weights_markdown(table, results, order)
+    pages = {"table.csv": phrase_page.weights_csv(table, results), "table.md": text}
+    failed = sum(result.state is State.FAILED for result in results)
+    return _write(order, table.name, pages, f"{failed} rows failed" if failed else "")
+
+
+def _score_block(block: Block, bundles: Mapping[str, GroundingBundle | None], order: Order) -> list[WeightsResult]:
+    data, root = block.data, order.roots.get(block.data)
+    if data not in registry.DATASETS:
+        reason = f"no reader of {block.title}"
+        return [WeightsResult(label="", data=data, kind="", state=State.NOT_THERE, reason=reason)]
+    if root is None:
+        return [WeightsResult(label="", data=data, kind="", state=State.NO_ROOT)]
+    results = []
+    for kind in block.kinds:
+        ids = fingerprint(f"{s.image_id}\t{s.phrase}" for s in phrases(data, SPLIT, root=root, kind=kind))
+        about = {"textray": __version__, "data": data, "kind": kind, "split": SPLIT, "ids": ids}
+        for label, bundle in bundles.items():
+            settings = about | {"weights": "" if bundle is None else bundle.sha256}
+            number = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+            name = FLOORS if bundle is None else bundle.name
+            home = order.out / "rows" / f"grounding-{name}-{data}-{kind}-{number}"
+            row = WeightsResult(label=label, data=data, kind=kind, state=State.NOT_RUN)
+            results.append(_score_weights(row, bundle, home, order))
+    return results
+
+
+def _score_weights(row: WeightsResult, bundle: GroundingBundle | None, home: Path, order: Order) -> WeightsResult:
+    """Read a row again where it is finished, else make it, else give the reason why not."""
+    place = f"{row.label}, {row.data}, {row.kind}"
+    if order.rows and row.label not in order.rows and _finished(home) is None:
+        return row
+    with locked(home, wait=True):
+        summary = _finished(home)
+        if summary is not None:
+            return replace(row, state=State.DONE, summary=summary)
+        order.tell(f"{place} ...")
+        try:
+            summary = evaluate_phrases(
+                data=row.data,
+                root=order.roots[row.data],
+                split=SPLIT,
+                out=home,
+                model=None if bundle is None else bundle.folder,
+                floors_only=bundle is None,
+                kind=row.kind,
+                threads=order.threads,
+            )
+        except Exception as error:  # one row must not end the others, whatever its network or a film raises
+            logger.debug("row %s failed", home.name, exc_info=True)
+            order.tell(f"{place}: failed ({_reason(error)})")
+            return replace(row, state=State.FAILED, reason=_reason(error))
+    return replace(row, state=State.DONE, summary=summary)
+
+
+def _finished(folder: Path) -> dict[str, Any] | None:
+    try:
+        evaluation_files.check(folder)
+    except DataError:
         return None
-    return found if isinstance(found, dict) else None
+    summary: dict[str, Any] = json.loads((folder / evaluation_files.SUMMARY).read_text(encoding="utf-8"))
+    return summary
+
+
+def _reason(error: Exception) -> str:
+    """Code and text of an error, on one line."""
+    code = error.code if isinstance(error, TextRayError) else type(error).__name__
+    return f"{code}: {' '.join(str(error).split())[:300]}"

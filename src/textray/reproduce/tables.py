@@ -1,205 +1,403 @@
-"""Tables 1, 2 and 3 of the MMI-UNet paper (Bui, Le, Choo, MICCAI 2024), and the budgets they are made with."""
+"""What the papers' tables are, and how they are read from ``configs/reproduce/tables.yaml``.
+
+The file is the tables' only source. Its mappings are the dataclasses below, key by field, and it is read strictly:
+nothing may be unknown, missing or doubled. One protocol holds for every row of a table: the same recipe, size,
+augmentation, text encoder and budget of optimiser steps. This module is free of torch.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import types
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import yaml
+
+from textray import registry
 from textray.errors import UsageError, unknown_name
-from textray.io.write import atomic_write
-from textray.reproduce import page, workers
-from textray.reproduce.catalogue import Order
-from textray.reproduce.fit import Options
-from textray.reproduce.lock import locked
-from textray.reproduce.plan import Budget, Comparison, Row, Table
-from textray.reproduce.printed import MMI_UNET_TABLE_1, MMI_UNET_TABLE_2, MMI_UNET_TABLE_3
-from textray.reproduce.runner import Entry, State, run_table
+from textray.rows import Form
 
-SOME_FAILED = 3
-_NETWORKS = ("mmi_unet", "mmi_unet_gd", "guide_decoder", "unet")
-
-BUDGETS = {
-    budget.name: budget
-    for budget in (
-        Budget(
-            name="full",
-            words="the paper's configuration: ConvNeXt-T, CXR-BERT, 224 px, AdamW from 3e-4 to 1e-6 along a cosine, "
-            "batches of 32, random zoom, at most 100 epochs whatever the share of the data, ended by 20 epochs without "
-            "a better loss on the inner part, a network that reads a text but is trained without by 20 without a "
-            "better Dice there.",
-            recipes=("reproduce/full",),
-            networks={name: f"model/{name}" for name in _NETWORKS},
-            epochs=100,
-        ),
-        Budget(
-            name="small",
-            words="not the paper's configuration: EfficientNet-Lite0 from ImageNet (U-Net and LViT: a quarter of "
-            "their width, from random weights), MiniLM, narrow decoders, in MMI-UNet's encoder no dropout and two "
-            "options that go past the paper (`skip: sum`, `positions: sine`), 96 px, 7 epochs of the whole data in "
-            "batches of 32, the learning rate up to 1e-3 in a tenth of the steps and down along a cosine. A share of "
-            "the data is seen so often that the steps stay the same, at most four times as often.",
-            recipes=("reproduce/small",),
-            networks={name: f"reproduce/small_{name}" for name in (*_NETWORKS, "lvit")},
-            epochs=7,
-            warmup=0.1,
-            most_repeats=4.0,
-        ),
-    )
-}
-
-_MODELS = {  # label in Table 1 → registry name
-    "UNet": "unet", "UNet++": "unet_plus_plus", "AttUNet": "att_unet", "nnUNet": "nnunet", "TransUNet": "transunet",
-    "UCTransNet": "uctransnet", "Swin-UNet": "swin_unet", "CLIP": "clip", "GLoRIA": "gloria", "ConVIRT": "convirt",
-    "TGANet": "tganet", "ViLT": "vilt", "LAVT": "lavt", "LViT": "lvit", "GuideDecoder": "guide_decoder",
-    "MMI-UNet": "mmi_unet",
-}  # fmt: skip
-
-TABLES = {
-    table.name: table
-    for table in (
-        Table(
-            name="mmi-unet-table1",
-            title="MMI-UNet, Table 1: compared methods",
-            rows=tuple(Row(name=model, label=label, model=model, printed=label) for label, model in _MODELS.items()),
-            printed=MMI_UNET_TABLE_1,
-            comparisons=(
-                Comparison(question="Is MMI-UNet better than UNet?", first="unet", second="mmi_unet"),
-                Comparison(question="Is MMI-UNet better than GuideDecoder?", first="guide_decoder", second="mmi_unet"),
-            ),
-        ),
-        Table(
-            name="mmi-unet-table2",
-            title="MMI-UNet, Table 2: decoders",
-            rows=(
-                Row(name="mmi_unet_gd", label="MMI-UNet w/ GD", model="mmi_unet_gd", printed="MMI-UNet w/ GD"),
-                Row(name="mmi_unet", label="MMI-UNet", model="mmi_unet", printed="MMI-UNet"),
-            ),
-            printed=MMI_UNET_TABLE_2,
-            comparisons=(
-                Comparison(question="Is MMI-UNet better than MMI-UNet w/ GD?", first="mmi_unet_gd", second="mmi_unet"),
-            ),
-        ),
-        Table(
-            name="mmi-unet-table3",
-            title="MMI-UNet, Table 3: share of the training data",
-            rows=(
-                Row(name="nnunet", label="nnUNet (100%)", model="nnunet", printed="nnUNet (100% training data)"),
-                *(
-                    Row(
-                        name=f"mmi_unet-{percent}",
-                        label=f"MMI-UNet ({percent}%)",
-                        model="mmi_unet",
-                        fraction=percent / 100,
-                        printed=f"MMI-UNet ({percent}% training data)",
-                    )
-                    for percent in (15, 25, 50, 100)
-                ),
-                Row(name="mmi_unet-without-text", label="MMI-UNet (100%), no text", model="mmi_unet", text="none"),
-                Row(name="unet", label="UNet (100%)", model="unet"),
-            ),
-            printed=MMI_UNET_TABLE_3,
-            comparisons=(
-                Comparison(
-                    question="All data: is MMI-UNet with text better than without?",
-                    first="mmi_unet-without-text",
-                    second="mmi_unet-100",
-                ),
-                Comparison(
-                    question="Is MMI-UNet with text on 15% better than without text on 100%?",
-                    first="mmi_unet-without-text",
-                    second="mmi_unet-15",
-                ),
-                Comparison(
-                    question="Is MMI-UNet with text on 25% better than without text on 100%?",
-                    first="mmi_unet-without-text",
-                    second="mmi_unet-25",
-                ),
-                Comparison(
-                    question="Is MMI-UNet with text on 15% better than UNet on 100%?",
-                    first="unet",
-                    second="mmi_unet-15",
-                ),
-            ),
-        ),
-    )
-}
+FILE = Path(str(files("textray") / "configs" / "reproduce" / "tables.yaml"))
+_SHARED = ("texts", "budgets")  # parts that tables refer to by anchor
+T = TypeVar("T")
+TextMode = Literal["oracle", "none", "generated"]
+"""Text mode of a training or a score: the captions, no text, or reports that the network writes itself."""
+SELF_GUIDED: tuple[TextMode, ...] = ("generated", "oracle", "none")
+"""Text modes in which a network that writes its own report is scored."""
 
 
-def run(order: Order) -> int:
-    """Make a table: run what is not done yet, then write ``table.md`` and ``table.csv``.
+@dataclass(frozen=True, kw_only=True)
+class TableRow:
+    """One row of a table.
 
-    Returns:
-        Exit code: 0, or 3 where a row failed.
+    Attributes:
+        name: Its name for ``--rows``; unique within a table.
+        label: What the table calls it, as printed where the paper has it.
+        model: Registry name of its network, whether that exists yet or not.
+        form: Form of the network.
+        text: ``oracle``: trained and scored with the data set's captions, none left out (the paper's). ``none``:
+            trained and scored without any. A network that reads no text is always ``none``. ``generated``: trained with
+            the captions, by a network that learns to write its own report; selected and scored with those reports.
+        scored: Text mode of its score where that is not the one of its training; for ``generated`` only, whose other
+            modes are scored in any case.
+        fraction: Share of the training patients.
+        recipe: Name of its network's recipe in the budget; empty means ``model``.
+        arguments: What the row changes in its recipe, as arguments of `textray train`.
+        before: Task of a training before its own, which provides its image trunk.
+        teacher: Row of a training before its own, which provides the first labels of the images without masks, and the
+            weights that its network starts from.
+        teaches: True where another row has it for a teacher: its best checkpoint is kept.
+        labelled: Share of its training patients whose masks it sees; below 1 it learns from the others without.
+        length: How long it is trained, as a share of the budget's epochs, so that a row and its teacher can have the
+            steps of one row.
+        more_seeds: How many seeds it has more than the table's others, or less where below 0.
+        printed: Label of the paper's row beside it; empty where the paper has none.
+    """
+
+    name: str
+    label: str
+    model: str
+    form: Form = "paper"
+    text: TextMode = "oracle"
+    scored: TextMode | None = None
+    fraction: float = 1.0
+    recipe: str = ""
+    arguments: tuple[str, ...] = ()
+    before: Literal["contrastive"] | None = None
+    teacher: TableRow | None = None
+    teaches: bool = False
+    labelled: float = 1.0
+    length: float = 1.0
+    more_seeds: int = 0
+    printed: str = ""
+
+    def seeds_of(self, seeds: Sequence[int]) -> Sequence[int]:
+        """Its seeds, at least one, where the table's others have these."""
+        if self.more_seeds <= 0:
+            return seeds[: max(1, len(seeds) + self.more_seeds)]
+        return [*seeds, *range(max(seeds) + 1, max(seeds) + 1 + self.more_seeds)]
+
+    @property
+    def training_mode(self) -> TextMode:
+        """Text mode that it is trained and selected in."""
+        return self.text if self.reads_text else "none"
+
+    @property
+    def mode(self) -> TextMode:
+        """Text mode of its score."""
+        return self.scored or self.training_mode
+
+    @property
+    def modes(self) -> tuple[TextMode, ...]:
+        """Text modes that its job is scored in, its own among them."""
+        return SELF_GUIDED if self.training_mode == "generated" else (self.training_mode,)
+
+    @property
+    def reads_text(self) -> bool:
+        """True where its network exists and reads a text."""
+        return self.model in registry.MODELS and "text" in registry.MODELS[self.model].reads
+
+    @property
+    def exists(self) -> bool:
+        """True where the registry has its network in its form."""
+        row = registry.MODELS.get(self.model)
+        return row is not None and any(form.name == self.form for form in row.forms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A question that two rows answer by "better" or "worse".
+
+    Attributes:
+        words: The question.
+        first: Name of the row that is compared with.
+        second: Name of the row that the answer is about.
+    """
+
+    words: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Scores as printed, in percent.
+
+    Attributes:
+        dice: Dice D.
+        iou: IoU J.
+        accuracy: Share of the pixels that are right; ``None`` where the paper prints none.
+        decimals: Digits behind the point that are printed of a percentage.
+    """
+
+    dice: float
+    iou: float
+    accuracy: float | None = None
+    decimals: int = 2
+
+    @classmethod
+    def parse(cls, text: str) -> Scores:
+        """Read ``Dice / IoU`` or ``accuracy / Dice / IoU``.
+
+        Raises:
+            ValueError: If the text is neither.
+        """
+        words = text.split(" / ")
+        if len(words) not in (2, 3):
+            raise ValueError(f"no scores: {text}")
+        *accuracy, dice, iou = map(float, words)
+        return cls(dice=dice, iou=iou, accuracy=(*accuracy, None)[0], decimals=len(words[-1].partition(".")[2]))
+
+    def __str__(self) -> str:
+        shown = [self.dice, self.iou] if self.accuracy is None else [self.accuracy, self.dice, self.iou]
+        return " / ".join(f"{score:.{self.decimals}f}" for score in shown)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrintedRow:
+    """A row of a paper's table.
+
+    Attributes:
+        label: The method as printed.
+        scores: Registry name of the data set → what is printed.
+        parameters: The paper's "Param", in millions.
+        flops: The paper's "FLOPs", in G.
+    """
+
+    label: str
+    scores: Mapping[str, Scores]
+    parameters: float | None = None
+    flops: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """How long and how large the trainings are.
+
+    Attributes:
+        name: Its name for the command line.
+        words: What it is, one sentence for the page.
+        networks: Registry name, or what a row calls its recipe → recipe of the network.
+        epochs: Epochs on the whole training data.
+        recipes: Recipes that every row shares, by name or file.
+        semi: Recipes that rows share which also learn from images without masks.
+        epochs_before: Epochs of a training before a row's own.
+        warmup: Share of the epochs in which the learning rate rises.
+        most_repeats: Part of the data is seen more often, so that the number of steps stays, up to so many times.
+    """
+
+    name: str
+    words: str
+    networks: Mapping[str, str]
+    epochs: int
+    recipes: tuple[str, ...] = ()
+    semi: tuple[str, ...] = ()
+    epochs_before: int = 1
+    warmup: float = 0.0
+    most_repeats: float = 1.0
+
+    def epochs_of(self, fraction: float, length: float = 1.0) -> int:
+        """Epochs on a share of the training data, for a share of the budget's length."""
+        return max(1, round(self.epochs * length * min(1 / fraction, self.most_repeats)))
+
+    def recipes_of(self, row: TableRow) -> tuple[str, ...]:
+        """Recipes of a row, the later ones win."""
+        return (*self.recipes, *(self.semi if row.labelled < 1 else ()), self.networks[row.recipe or row.model])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageTexts:
+    """Sentences that pages of one kind share.
+
+    Attributes:
+        scores: What rows are scored by: masks of lesions, or maps of phrases.
+        questions: Paragraph above the questions; ``{spread}`` is how much seeds of one row differ.
+        notes: How to read the page.
+        seeds: What else a seed chooses.
+        by_slice: Warning above a data set that is cut by slice.
+        generated: Note of a table with rows that are scored with reports of their own.
+        impossible: Note of a table that prints scores that no masks have, ``{rows}``.
+    """
+
+    scores: Literal["masks", "phrases"]
+    questions: str
+    notes: tuple[str, ...]
+    seeds: str = ""
+    by_slice: str = ""
+    generated: str = ""
+    impossible: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table whose rows are trained.
+
+    Attributes:
+        name: Its name for the command line.
+        title: Its heading.
+        texts: What its page shares with others.
+        budgets: Budgets that it can be made with.
+        data: Registry names of its data sets, whether they exist yet or not.
+        rows: Its rows, in the order of the paper.
+        printed: The paper's rows.
+        questions: Questions that its rows answer.
+        notes: What a reader must know of its rows, one sentence or more each.
+    """
+
+    name: str
+    title: str
+    texts: PageTexts
+    budgets: tuple[Budget, ...] = ()
+    data: tuple[str, ...]
+    rows: tuple[TableRow, ...]
+    printed: tuple[PrintedRow, ...] = ()
+    questions: tuple[Question, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def printed_row(self, row: TableRow) -> PrintedRow | None:
+        """The paper's row beside one of ours."""
+        return next((p for p in self.printed if row.printed and p.label == row.printed), None)
+
+    def budget(self, name: str) -> Budget:
+        """The budget of that name.
+
+        Raises:
+            UsageError: If there is none.
+        """
+        budgets = {budget.name: budget for budget in self.budgets}
+        if name not in budgets:
+            raise unknown_name("budget", name, budgets)
+        return budgets[name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Phrases of one data set in a `WeightsTable`.
+
+    Attributes:
+        data: Registry name, whether its reader exists or not.
+        title: What the paper calls it.
+        kinds: Which phrases are asked; the paper's first.
+    """
+
+    data: str
+    title: str
+    kinds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsTable:
+    """A table of maps of phrases whose weights are scored as they are; nothing is trained.
+
+    Attributes:
+        name: Its name for the command line.
+        title: Its heading.
+        blocks: Its data sets.
+        printed: Method → data set → IoU and Dice, or one score for each class and their mean.
+        by_class: The score that is printed class by class; ``None``: IoU and Dice of the whole set.
+        baselines: Why the paper's other methods stand in a block of their own.
+        notes: How to read the page.
+    """
+
+    name: str
+    title: str
+    blocks: tuple[Block, ...]
+    printed: Mapping[str, Mapping[str, tuple[float, ...]]]
+    by_class: Literal["dice", "iou"] | None = None
+    baselines: str = ""
+    notes: tuple[str, ...]
+
+
+@cache
+def read_tables(path: Path = FILE) -> Mapping[str, Table | WeightsTable]:
+    """Tables by name.
 
     Raises:
-        UsageError: If a name is wrong, a data set cannot be read, or another run is at work in the same folder.
+        UsageError: If a key is unknown, missing or doubled, a value has another type, or a name is used twice.
     """
-    return run_of(TABLES, BUDGETS, order)
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{path.name} is not readable", came=" ".join(str(error).split())) from error
+    for key in tree:
+        if key not in (*_SHARED, "tables", "weights"):
+            raise unknown_name("key", key, (*_SHARED, "tables", "weights"))
+    trained = _cast(tuple[Table, ...], tree["tables"], "tables")
+    scored = _cast(tuple[WeightsTable, ...], tree["weights"], "weights")
+    for table in trained:
+        names = _unique([row.name for row in table.rows], f"rows of {table.name}")
+        for name in (name for question in table.questions for name in (question.first, question.second)):
+            if name not in names:
+                raise unknown_name(f"row in a question of {table.name}", name, names)
+    _unique([table.name for table in (*trained, *scored)], "tables")
+    return {table.name: table for table in (*trained, *scored)}
 
 
-def run_of(tables: Mapping[str, Table], budgets: Mapping[str, Budget], order: Order) -> int:
-    """Make one of a paper's tables with one of its budgets; see `run`."""
-    return make(tables[order.name], budget_of(budgets, order.budget), order)
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key that stands twice in a mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a mapping."""
+        keys = [key.value for key, _ in node.value]
+        doubled = sorted({key for key in keys if keys.count(key) > 1})
+        if doubled:
+            raise yaml.constructor.ConstructorError(None, None, f"doubled: {', '.join(doubled)}", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
-def budget_of(budgets: Mapping[str, Budget], name: str) -> Budget:
-    """The budget of that name.
+def build(kind: type[T], values: object, where: str) -> T:
+    """Build a dataclass from a mapping, key by field.
 
     Raises:
-        UsageError: If there is none.
+        UsageError: If a key is unknown or missing, or a value has another type.
     """
-    if name not in budgets:
-        raise unknown_name("budget", name, budgets)
-    return budgets[name]
+    if not isinstance(values, dict):
+        raise _wrong(where, values, f"a mapping of {kind.__name__}")
+    hints = get_type_hints(kind)
+    for key in values:
+        if key not in hints:
+            raise unknown_name(f"key of {where}", str(key), hints)
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]  # every kind is a dataclass
+        if field.default is dataclasses.MISSING and field.name not in values:
+            raise _wrong(where, ", ".join(values), f"a key {field.name}")
+    return kind(**{key: _cast(hints[key], value, f"{where}.{key}") for key, value in values.items()})
 
 
-class Pages(Protocol):
-    """A module that writes a table down; `textray.reproduce.page` is the one of segmentation."""
+def _cast(hint: Any, value: object, where: str) -> Any:  # noqa: ANN401 -- a type, and an instance of it
+    """Give a YAML value the type of its field."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin in (types.UnionType, Union):
+        return None if value is None else _cast(parts[0], value, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_cast(parts[0], item, f"{where}[{number}]") for number, item in enumerate(value))
+    if origin is Mapping and isinstance(value, dict):
+        return {key: _cast(parts[1], item, f"{where}.{key}") for key, item in value.items()}
+    if origin is Literal and value in parts:
+        return value
+    if hint is Scores or hint is float:
+        try:
+            return Scores.parse(str(value)) if hint is Scores else float(Fraction(str(value)))
+        except ValueError as error:
+            raise _wrong(where, value, hint.__name__) from error
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return build(hint, value, where)
+    if origin is None and type(value) is hint:
+        return value
+    raise _wrong(where, value, str(hint))
 
-    def markdown(self, table: Table, budget: Budget, entries: Sequence[Entry], *, seeds: int, command: str) -> str:
-        """The whole ``table.md``."""
 
-    def csv_table(self, table: Table, entries: Sequence[Entry]) -> str:
-        """The whole ``table.csv``."""
+def _unique(names: list[str], what: str) -> list[str]:
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise UsageError(f"{FILE.name}: two {what} have one name", came=", ".join(doubled))
+    return names
 
 
-def make(
-    table: Table, budget: Budget, order: Order, *, attempt: workers.Attempt | None = None, pages: Pages = page
-) -> int:
-    """Make any table with any budget; see `run`.
-
-    Args:
-        table: The table.
-        budget: Its budget.
-        order: What was asked for.
-        attempt: What makes a row; ``None`` trains and scores a segmenter.
-        pages: What writes the table down.
-    """
-    if order.seeds < 1:
-        raise UsageError("a table needs seeds", came=order.seeds, expected="1 or more")
-    with locked(order.out):
-        entries = run_table(
-            table,
-            budget,
-            roots=order.roots,
-            seeds=range(order.seeds),
-            rows=order.rows,
-            options=Options(
-                out=order.out,
-                threads=order.threads,
-                jobs=order.jobs,
-                keep_checkpoints=order.keep_checkpoints,
-                text_encoder=order.text_encoder,
-                tell=order.tell,
-            ),
-            attempt=attempt,
-        )
-        command = page.command_line(table.name, list(order.roots), budget.name, order.seeds, order.rows)
-        folder = order.out / f"{table.name}-{budget.name}"
-        folder.mkdir(exist_ok=True)
-        atomic_write(folder / "table.csv", pages.csv_table(table, entries).encode())
-        words = pages.markdown(table, budget, entries, seeds=order.seeds, command=command)
-        atomic_write(folder / "table.md", words.encode())
-    failed = [entry for entry in entries if entry.state is State.FAILED]
-    order.tell(f"Table: {folder / 'table.md'}" + (f"; {len(failed)} trainings failed" if failed else ""))
-    return SOME_FAILED if failed else 0
+def _wrong(where: str, value: object, expected: str) -> UsageError:
+    return UsageError(f"{FILE.name}: {where} is wrong", came=value, expected=expected)

@@ -49,7 +49,9 @@ TASKS: dict[TaskName, type[Task]] = {
 def recipes() -> dict[str, Path]:
     """Recipes inside the package: name such as ``data/qata_cov19`` → file."""
     folder = Path(str(files("textray") / "configs"))
-    return {str(p.relative_to(folder).with_suffix("")): p for p in sorted(folder.rglob("*.yaml"))}
+    found = {str(p.relative_to(folder).with_suffix("")): p for p in sorted(folder.rglob("*.yaml"))}
+    del found["reproduce/tables"]  # what `textray reproduce` makes of the recipes
+    return found
 
 
 def find_recipe(name: str) -> str:
