@@ -1,7 +1,6 @@
-"""Figures 2 and 3: which cases, which columns, and masks drawn over the right film."""
+"""Figures of masks and of own reports: which cases, which columns, and what is drawn where."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +8,10 @@ from PIL import Image as PILImage
 
 from textray.data.base import open_reader
 from textray.errors import UsageError
-from textray.reproduce.catalogue import Order
-from textray.reproduce.figures import DEFAULT_METHODS, choose, read_methods, run
+from textray.reproduce import Order
+from textray.reproduce.figures import DEFAULT_METHODS, choose, mark, read_methods, run
+
+RED = np.array([200, 40, 40])
 
 
 @pytest.fixture
@@ -18,8 +19,19 @@ def val(qata):
     return open_reader("qata_cov19", qata).samples("val")
 
 
-def order(root, out, *models, **changes):
-    return Order(name="mmi-unet-fig2", roots={"qata_cov19": root}, out=out, models=models, threads=1, **changes)
+def order(root, out, *models, name="mmi-unet-fig2", **changes):
+    return Order(name=name, roots={"qata_cov19": root}, out=out, models=models, threads=1, **changes)
+
+
+@pytest.fixture
+def shown(make_qata, tmp_path):
+    """A fake whose films are bright where their lesions are."""
+    return make_qata(tmp_path, bright=200)
+
+
+def drawn(out, name):
+    with PILImage.open(out / f"{name}.png") as picture:
+        return np.asarray(picture).astype(int), json.loads((out / f"{name}.json").read_text())
 
 
 def test_methods_are_named():
@@ -78,10 +90,11 @@ def test_a_network_without_text_is_told_nothing(qata, make_bundle, tmp_path):
     assert json.loads((tmp_path / "out/mmi-unet-fig2.json").read_text())["methods"][0]["text"] == "none"
 
 
-def test_a_missing_root_is_asked_for(cli, tmp_path):
-    result = cli("reproduce", "mmi-unet-fig3", "--out", tmp_path)
+@pytest.mark.parametrize(("name", "data"), [("mmi-unet-fig3", "mosmed_plus"), ("sgseg-fig5", "qata_cov19")])
+def test_a_missing_root_is_asked_for(name, data, cli, tmp_path):
+    result = cli("reproduce", name, "--out", tmp_path)
     assert result.code == 2
-    assert "--root mosmed_plus=DIR" in result.err
+    assert f"--root {data}=DIR" in result.err
 
 
 def test_the_command_draws(cli, qata, tiny_bundle, tmp_path):
@@ -95,8 +108,7 @@ def test_the_command_draws(cli, qata, tiny_bundle, tmp_path):
 
 def test_methods_that_write_their_own_report_stand_beside_those_that_do_not(qata, writing_bundle, tmp_path, val):
     methods = tuple(f"{end or 'told'}={writing_bundle}{end}" for end in ("", "@none", "@generated"))
-    whole = order(qata, tmp_path / "out", *methods, cases=(val[0].image_id,))
-    assert run(replace(whole, name="sgseg-fig3")) == 0
+    assert run(order(qata, tmp_path / "out", *methods, name="sgseg-fig3", cases=(val[0].image_id,))) == 0
     found = json.loads((tmp_path / "out/sgseg-fig3.json").read_text())
     assert [method["text"] for method in found["methods"]] == ["oracle", "none", "generated"]
     dice = found["cases"][0]["dice"]
@@ -107,3 +119,77 @@ def test_methods_that_write_their_own_report_stand_beside_those_that_do_not(qata
 def test_a_report_of_its_own_is_refused_of_weights_that_write_none(qata, tiny_bundle, tmp_path):
     with pytest.raises(UsageError, match="writes no report of its own"):
         run(order(qata, tmp_path / "out", f"A={tiny_bundle}@generated"))
+
+
+def test_words_that_differ_are_marked():
+    first, second = mark(
+        "Bilateral infection, two infected areas, lower left lung and upper right lung.",
+        "unilateral infection, one infected area, lower left lung",
+    )
+    assert [word for word, marked in first if marked] == [
+        "Bilateral",
+        "two",
+        "areas,",
+        "and",
+        "upper",
+        "right",
+        "lung.",
+    ]
+    assert [word for word, marked in second if marked] == ["unilateral", "one", "area,"]
+    assert not any(marked for side in mark("Lower left lung.", "lower left lung") for _, marked in side)
+
+
+def test_reports_stand_beside_captions(shown, make_bundle, tmp_path):
+    make_bundle(tmp_path / "writes", zone_thresholds=(0.2,) * 6)
+    assert run(order(shown, tmp_path / "out", f"M={tmp_path / 'writes'}", count=2, name="sgseg-fig4")) == 0
+    _, found = drawn(tmp_path / "out", "sgseg-fig4")
+    assert [case["convention"] for case in found["cases"]] == ["viewer", "viewer"]
+    captions = {s.image_id: s.report for s in open_reader("qata_cov19", shown).samples("val")}
+    for case in found["cases"]:
+        assert case["caption"] == captions[case["id"]].text
+        assert set(case["zones_viewer"].values()) == {captions[case["id"]].zones.index}
+        assert not any(case["differs"].values())
+
+
+def test_marks_are_drawn_where_reports_differ(shown, make_bundle, tmp_path):
+    make_bundle(tmp_path / "all", zone_thresholds=(0.0,) * 6)  # writes every zone, whatever the film
+    assert run(order(shown, tmp_path / "out", f"M={tmp_path / 'all'}", count=1, name="sgseg-fig4")) == 0
+    pixels, found = drawn(tmp_path / "out", "sgseg-fig4")
+    assert found["cases"][0]["zones_viewer"]["report"] == 63
+    assert "six" in found["cases"][0]["differs"]["report"]
+    assert (pixels == RED).all(2).sum() > 50
+
+
+def test_a_film_on_which_nothing_is_written_has_no_report(shown, make_bundle, tmp_path):
+    make_bundle(tmp_path / "mute", zone_thresholds=(1.0,) * 6)
+    assert run(order(shown, tmp_path / "out", f"M={tmp_path / 'mute'}", count=1, name="sgseg-fig4")) == 0
+    pixels, found = drawn(tmp_path / "out", "sgseg-fig4")
+    assert found["cases"][0]["report"] is None
+    assert not (pixels == RED).all(2).any()
+
+
+def test_attention_lies_where_the_network_looked(shown, writing_bundle, tmp_path):
+    assert run(order(shown, tmp_path / "out", f"M={writing_bundle}", count=2, name="sgseg-fig5")) == 0
+    pixels, found = drawn(tmp_path / "out", "sgseg-fig5")
+    for case in found["cases"]:  # the bundle looks at what is bright, which is the lesion
+        assert case["attention_in_truth"] > 2 * case["truth_share"]
+    assert pixels.shape[1] == 2 * 16 + 4 * 224 + 3 * 6
+    left = 16 + 2 * (224 + 6)
+    top = 16 + 19 + 6
+    panel = pixels[top : top + 224, left : left + 210].sum(2)
+    case = found["cases"][0]
+    caption = next(s for s in open_reader("qata_cov19", shown).samples("val") if s.image_id == case["id"]).report.text
+    halves = panel[:112, 112:].mean(), panel[112:, :112].mean()  # upper right, lower left of the film
+    assert (halves[0] > halves[1]) == ("upper right" in caption)
+
+
+@pytest.mark.parametrize("words", [("A={}", "B={}"), ("A={}@none",)])
+def test_one_network_with_its_own_report_is_shown(words, shown, writing_bundle, tmp_path):
+    with pytest.raises(UsageError, match="shows one network"):
+        run(order(shown, tmp_path / "out", *(word.format(writing_bundle) for word in words), name="sgseg-fig4"))
+
+
+def test_weights_that_write_no_report_are_refused(shown, tiny_bundle, tmp_path):
+    with pytest.raises(UsageError, match="writes no report of its own"):
+        run(order(shown, tmp_path / "out", f"A={tiny_bundle}", name="sgseg-fig4"))
+    assert not (tmp_path / "out").exists()

@@ -66,7 +66,8 @@ PHRASE_KINDS = ("caption", "clause")
 """Phrases that a trained row is asked: the whole caption, and its clause of places."""
 _TRAINED, _LOCK = "trained.json", ".lock"
 _UNHASHED = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
-             "--trainer.callbacks+=lightning.pytorch.callbacks.Timer")  # fmt: skip
+             # jsonargparse cannot write the default of `interval` down.
+             "--trainer.callbacks+=lightning.pytorch.callbacks.Timer", "--trainer.callbacks.interval=step")  # fmt: skip
 _OF_PHRASES = ("data", "protocol", "phrases", "images", "patients", "left_out", "classes", "estimator",
                "normalisations", "meanings", "not_computed", "rows", "seconds", "command")  # fmt: skip
 

@@ -11,10 +11,12 @@ pytest.importorskip("lightning")
 from textray import evaluate_grounding
 from textray.data.base import open_reader
 from textray.errors import UsageError
-from textray.reproduce import grounding_figures, grounding_tables
-from textray.reproduce.catalogue import Order
-from textray.reproduce.grounding_figures import choose
-from textray.reproduce.grounding_printed import CLASSES, OWN, TABLE_1, TABLE_2, TABLE_3
+from textray.reproduce import Order, figures, runner
+from textray.reproduce.figures import choose
+from textray.reproduce.phrase_page import CLASSES, PAPER
+from textray.reproduce.tables import read_tables
+
+METHODS = {"GLoRIA", "BioViL", "MedKLIP", PAPER}
 
 
 @pytest.fixture
@@ -66,14 +68,14 @@ def test_table_1_has_a_block_for_each_protocol_and_is_not_scored_twice(
     padded = tmp_path / "padded"
     make_grounding_bundle(padded, name="padded", letterbox=True)
     made, real = [], evaluate_grounding.evaluate
-    monkeypatch.setattr(grounding_tables, "evaluate", lambda **words: (made.append(words["model"]), real(**words))[1])
+    monkeypatch.setattr(runner, "evaluate_phrases", lambda **words: (made.append(words["model"]), real(**words))[1])
     out = tmp_path / "out"
     asked = order("grounding-table1", out, {"rsna": rsna}, f"finder={grounding_bundle}", f"other={padded}")
-    assert grounding_tables.run(asked) == 0
+    assert runner.run(asked) == 0
     assert len(made) == 3
     lines = rows_of(out, "grounding-table1")
     printed = {(line["label"], line["data"]): line["protocol"] for line in lines if line["maps"] == "printed"}
-    assert {label for (label, _), protocol in printed.items() if "MedKLIP" in protocol} == set(TABLE_1) - {OWN}
+    assert {label for (label, _), protocol in printed.items() if "MedKLIP" in protocol} == METHODS - {PAPER}
     own = {(line["label"], line["maps"], line["normalise"]): line for line in lines if line["cases"]}
     summary = json.loads(next((out / "rows").glob("grounding-finder-*/summary.json")).read_text())
     score = summary["rows"]["model"]["minmax"]["scores"]["dice"]["value"]
@@ -82,7 +84,7 @@ def test_table_1_has_a_block_for_each_protocol_and_is_not_scored_twice(
     assert next(line for line in lines if line["state"] == "not there yet")["reason"] == "no reader of COVID Rural"
     page = (out / "grounding-table1/table.md").read_text()
     ours, theirs = page.split("### Protocol: MedKLIP's own")[:2]
-    assert f"| {OWN} | – | printed | 0.331 | 0.474 |" in ours
+    assert f"| {PAPER} | – | printed | 0.331 | 0.474 |" in ours
     assert "| GLoRIA | 0.218 | 0.347 |" not in ours
     assert "| GLoRIA | 0.218 | 0.347 |" in theirs
     assert "| GLoRIA | 0.065 | 0.114 |" in page
@@ -92,7 +94,7 @@ def test_table_1_has_a_block_for_each_protocol_and_is_not_scored_twice(
     for control in ("mirrored", "shuffled", "random_heads"):
         assert f"`{control}`" in page
     assert str(tmp_path) not in page
-    assert grounding_tables.run(asked) == 0
+    assert runner.run(asked) == 0
     assert len(made) == 3, "finished rows are not made again"
 
 
@@ -106,7 +108,7 @@ def test_ms_cxr_is_refused_without_the_record_of_patients_and_floors_stay(
     make_grounding_bundle(kept, name="kept", laterality="patient", provenance={"data": "none", RECORDED_AS: record})
     out = tmp_path / "out"
     words = (f"seen={grounding_bundle}", f"kept={kept}")
-    assert grounding_tables.run(order("grounding-table2", out, {"ms_cxr": ms_cxr}, *words)) == 3
+    assert runner.run(order("grounding-table2", out, {"ms_cxr": ms_cxr}, *words)) == 3
     lines = rows_of(out, "grounding-table2")
     assert {line["phrases"] for line in lines if line["label"] == "kept"} == {"phrase", "class"}
     assert {line["state"] for line in lines if line["label"] == "seen"} == {"failed"}
@@ -120,22 +122,23 @@ def test_ms_cxr_is_refused_without_the_record_of_patients_and_floors_stay(
     assert float(own["kept", "model", ""]["dice"]) == pytest.approx(sum(both) / 2)
     assert float(own["floors", "centre", "Edema"]["dice"]) > 0
     page = (out / "grounding-table2/table.md").read_text()
-    assert f"| {OWN} | – | printed | 0.576 | 0.163 |" in page
+    assert f"| {PAPER} | – | printed | 0.576 | 0.163 |" in page
     assert "opacity in the left lung" not in page, "sentences of radiologists stay where they are"
-    assert grounding_tables.run(order("grounding-table3", out, {"ms_cxr": ms_cxr}, words[1])) == 0
+    assert runner.run(order("grounding-table3", out, {"ms_cxr": ms_cxr}, words[1])) == 0
     assert "| MedKLIP | – | printed | 0.297 |" in (out / "grounding-table3/table.md").read_text()
 
 
 def test_printed_rows_are_those_of_the_paper():
-    assert [TABLE_1[OWN][name].iou for name in ("rsna", "covid_rural")] == [0.331, 0.222]
-    for table, best in ((TABLE_2, 0.466), (TABLE_3, 0.328)):
-        assert table[OWN]["mean"] == best
-        for scores in table.values():
-            mean = sum(scores[name] for name in CLASSES) / len(CLASSES)
-            assert scores["mean"] == pytest.approx(mean, abs=1.1e-3)
-    for label, dice in TABLE_2.items():
-        for name, value in dice.items():
-            assert TABLE_3[label][name] < value
+    first, second, third = (read_tables()[f"grounding-table{n}"] for n in (1, 2, 3))
+    assert {data: values[0] for data, values in first.printed[PAPER].items()} == {"rsna": 0.331, "covid_rural": 0.222}
+    for table, best in ((second, 0.466), (third, 0.328)):
+        assert table.printed[PAPER]["ms_cxr"][-1] == best
+        for by_data in table.printed.values():
+            *scores, mean = by_data["ms_cxr"]
+            assert len(scores) == len(CLASSES)
+            assert mean == pytest.approx(sum(scores) / len(scores), abs=1.1e-3)
+    for label, dice in second.printed.items():
+        assert all(iou < d for d, iou in zip(dice["ms_cxr"], third.printed[label]["ms_cxr"], strict=True))
 
 
 def test_what_is_asked_for_wrongly_is_told_at_once(rsna, grounding_bundle, tmp_path):
@@ -148,10 +151,10 @@ def test_what_is_asked_for_wrongly_is_told_at_once(rsna, grounding_bundle, tmp_p
         ({"rsna": rsna}, (f"floors={grounding_bundle}",)),
     ):
         with pytest.raises(UsageError):
-            grounding_tables.run(order("grounding-table1", out, roots, *words))
+            runner.run(order("grounding-table1", out, roots, *words))
     assert not out.exists()
     with pytest.raises(UsageError, match="one data set"):
-        grounding_figures.run(order("grounding-fig3", out, {"monuseg": rsna}))
+        figures.run(order("grounding-fig3", out, {"monuseg": rsna}))
 
 
 def test_the_figure_shows_the_phrase_where_it_is_and_the_map_over_the_film(make_qata, grounding_bundle, tmp_path):
@@ -161,7 +164,7 @@ def test_the_figure_shows_the_phrase_where_it_is_and_the_map_over_the_film(make_
     out = tmp_path / "out"
     methods = (f"one={grounding_bundle}", f"two={grounding_bundle}")
     asked = order("grounding-fig3", out, {"qata_cov19": root}, *methods, cases=(case.image_id,))
-    assert grounding_figures.run(asked) == 0
+    assert figures.run(asked) == 0
     assert sorted(path.name for path in out.iterdir()) == ["grounding-fig3.json", "grounding-fig3.png"]
     record = json.loads((out / "grounding-fig3.json").read_text())
     (found,) = record["cases"]

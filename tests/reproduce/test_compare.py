@@ -1,0 +1,138 @@
+"""Comparisons of rows, against hand-made cases; and what the digits of printed scores tell of how they were made."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from textray.errors import DataError
+from textray.reproduce.compare import (
+    Protocol,
+    Verdict,
+    compare,
+    compare_masks,
+    gap,
+    protocol_of,
+    read_masks,
+    read_phrases,
+)
+from textray.reproduce.tables import Question, Scores, read_tables
+
+QUESTION = Question(words="Is two better?", first="one", second="two")
+
+
+def masks(folder, hits, *, images="ab", mode="none"):
+    """Scores of one row, read back."""
+    folder.mkdir()
+    (folder / "summary.json").write_text("{}")
+    lines = [f"{image},,none,,{hits},1,1,1,0.5,0.3,0,0" for image in images]
+    head = "image,patient,mode,zones,tp,fp,fn,tn,dice,iou,truth_empty,prediction_empty"
+    (folder / "cases.csv").write_text("\n".join([head, *lines]) + "\n")
+    return read_masks(folder, mode)
+
+
+def test_the_difference_is_the_second_rows_minus_the_firsts(tmp_path):
+    one, two = masks(tmp_path / "one", 1), masks(tmp_path / "two", 3)
+    answer = compare_masks(QUESTION, {0: one}, {0: two})
+    assert answer.differences["dice_pooled"].value == pytest.approx(6 / 8 - 2 / 4)
+    assert answer.by_seed["dice_per_image"] == (pytest.approx(6 / 8 - 2 / 4),)
+    assert compare_masks(QUESTION, {0: one}, {0: one}).by_seed["dice_pooled"] == (0.0,)
+
+
+def test_cases_of_another_run_are_not_read(tmp_path):
+    masks(tmp_path / "one", 1)
+    (tmp_path / "one/summary.json").write_text(json.dumps({"files": {"cases.csv": "0" * 64}}))
+    with pytest.raises(DataError, match="different evaluations"):
+        read_masks(tmp_path / "one", "none")
+
+
+def test_cases_that_were_written_again_are_read_again(tmp_path):
+    first = masks(tmp_path / "one", 1)
+    path = tmp_path / "one/cases.csv"
+    path.write_text(path.read_text().replace(",1,1,1,1,", ",5,1,1,1,"))
+    assert read_masks(tmp_path / "one", "none") != first
+
+
+def test_rows_of_other_images_are_not_compared(tmp_path):
+    one, two = masks(tmp_path / "one", 1), masks(tmp_path / "two", 3, images="ac")
+    with pytest.raises(DataError, match="one and two were scored on other images"):
+        compare_masks(QUESTION, {0: one}, {0: two})
+
+
+def test_better_needs_every_seed_and_one_seed_says_so(tmp_path):
+    one, two = masks(tmp_path / "one", 1), masks(tmp_path / "two", 3)
+    alone = compare_masks(QUESTION, {0: one}, {0: two})
+    assert (alone.words("dice_pooled"), alone.verdict("dice_pooled")) == ("better, one seed", Verdict.BETTER)
+    assert compare_masks(QUESTION, {0: two}, {0: one, 7: two}).words("dice_pooled") == "worse, one seed"
+    both = {0: one, 1: one}, {0: two, 1: two}
+    assert compare_masks(QUESTION, *both).words("dice_pooled") == "better"
+    odd = both[0] | {2: two}, both[1] | {2: one}
+    assert compare_masks(QUESTION, *odd).words("dice_pooled") == "not told apart"  # a seed says otherwise
+    assert compare_masks(QUESTION, {0: one}, {}).words("dice_pooled") == "rows are missing"
+
+
+def test_phrases_are_compared_where_both_have_them(tmp_path):
+    names = [f"{name}_{t}" for name in ("iou", "dice") for t in (0.1, 0.2, 0.3, 0.4, 0.5)]
+    rng, values = np.random.default_rng(0), {}
+    with (tmp_path / "cases.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "patient", "phrase", "row", "normalise", *names])
+        for maps in ("model", "mirrored"):
+            for image in "abcd" if maps == "model" else "abc":  # a control can have fewer
+                values[maps, image] = rng.random(10).round(6)
+                writer.writerow([image, "p", "words", maps, "minmax", *values[maps, image]])
+    (tmp_path / "summary.json").write_text("{}")
+    sides = [{0: read_phrases(tmp_path, maps, "minmax")} for maps in ("mirrored", "model")]
+    answer = compare(QUESTION, *sides, {"dice": lambda totals: totals[..., 1] / totals[..., -1]})
+    by_hand = np.mean([values["model", i][5:].mean() - values["mirrored", i][5:].mean() for i in "abc"])
+    assert answer.by_seed["dice"][0] == pytest.approx(by_hand)
+    assert answer.differences["dice"].value == pytest.approx(by_hand)
+    assert read_phrases(tmp_path, "model", "none") == {}
+
+
+def printed(table, data="qata_cov19"):
+    return {row.label: row.scores[data] for row in read_tables()[table].printed}
+
+
+def test_table_1_mixes_two_protocols_on_both_data_sets():
+    for data in ("qata_cov19", "mosmed_plus"):
+        found = {label: protocol_of(scores) for label, scores in printed("mmi-unet-table1", data).items()}
+        assert len(found) == 16
+        assert {n for n, p in found.items() if p is Protocol.POOLED} == {"GuideDecoder", "MMI-UNet"}
+        assert set(found.values()) == {Protocol.POOLED, Protocol.PER_IMAGE}
+
+
+@pytest.mark.parametrize(
+    ("label", "data", "points"),
+    [
+        ("UNet", "qata_cov19", 4.14),
+        ("nnUNet", "qata_cov19", 3.56),
+        ("LViT", "qata_cov19", 3.20),
+        ("GuideDecoder", "qata_cov19", -0.01),
+        ("Swin-UNet", "mosmed_plus", 3.89),
+        ("LViT", "mosmed_plus", 1.88),
+        ("MMI-UNet", "mosmed_plus", 0.00),
+    ],
+)
+def test_the_distance_from_a_pooled_row(label, data, points):
+    assert round(gap(printed("mmi-unet-table1", data)[label]), 2) == pytest.approx(points, abs=0.0101)
+
+
+def test_protocols_of_the_ablations():
+    second, third = printed("mmi-unet-table2"), printed("mmi-unet-table3")
+    assert protocol_of(second["MMI-UNet w/ GD"]) is Protocol.UNCLEAR
+    assert protocol_of(third.pop("nnUNet (100% training data)")) is Protocol.PER_IMAGE
+    assert {protocol_of(scores) for scores in third.values()} == {Protocol.POOLED}
+    ablation = {label: protocol_of(scores) for label, scores in printed("sgseg-table2").items()}
+    assert [n for n, p in ablation.items() if p is Protocol.IMPOSSIBLE] == ["Without Text", "Full Text"]
+    assert ablation["Vision-language pre-training (CLIP)"] is Protocol.POOLED
+
+
+def test_scores_are_read_as_they_are_shown():
+    for text in ("79.02 / 69.46", "97.1 / 87.4 / 77.8"):
+        assert str(Scores.parse(text)) == text
+    assert protocol_of(Scores.parse("97.1 / 87.4 / 77.8")) is Protocol.UNCLEAR
+    assert protocol_of(Scores(dice=84.6, iou=72.5)) is Protocol.IMPOSSIBLE
+    with pytest.raises(ValueError, match="no scores"):
+        Scores.parse("79.02")
