@@ -89,7 +89,8 @@ def alone(name):
 
 def test_the_recipes_are_found():
     folder = Path(training.__file__).parent.parent / "configs"
-    assert {folder / f"{name}.yaml" for name in RECIPES} == set(folder.rglob("*.yaml"))
+    tables = folder / "reproduce/tables.yaml"  # what `textray reproduce` makes of recipes
+    assert {folder / f"{name}.yaml" for name in RECIPES} == set(folder.rglob("*.yaml")) - {tables}
     assert "mmi_unet_qata" in RECIPES
     assert "mmi_unet_lite" in RECIPES
 
