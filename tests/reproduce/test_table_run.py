@@ -240,7 +240,10 @@ def test_two_commands_share_the_rows(order):
     assert make(table(WORDS, PLAIN), BUDGET, order, attempt=mine) == 0
     other.join()
     assert (mine.made, fake.made) == (["plain"], ["words"])
-    assert "1 of 2: MMI-UNet, phantom, text oracle, seed 0: another command makes it, waiting ..." in lines
+    assert (
+        "1 of 2: MMI-UNet, phantom, text oracle, seed 0: another command makes it or what it starts from; waiting ..."
+        in lines
+    )
     assert [row["state"] for row in page_of(order)[1]] == ["done", "done"]
 
 
@@ -259,6 +262,15 @@ def test_a_row_whose_command_was_cut_off_is_made_by_the_one_that_waits(order):
         assert not fake.made
     waits.join(30)
     assert fake.made == ["plain"]
+
+
+def test_a_row_waits_for_the_teacher_that_another_command_makes(order):
+    order, _ = order
+    fake, pupil = Fake(), replace(PUPIL, more_seeds=0)
+    teacher = plan_job(pupil, open_source("phantom", None), 0, BUDGET).before
+    with runner.locked(home_of(order.out, teacher), wait=True):
+        assert make(table(pupil, PLAIN), BUDGET, order, attempt=fake) == 0
+    assert fake.made == ["plain", "pupil"]
 
 
 def test_wrong_names_are_refused_before_anything_is_trained(order, tmp_path):

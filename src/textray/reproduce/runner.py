@@ -55,7 +55,6 @@ from textray.reproduce.plan import (
 from textray.reproduce.tables import Block, Budget, Table, WeightsTable, read_tables
 from textray.trained import read_checkpoint
 from textray.training import cli as training
-from textray.training.checkpoints import last_checkpoint
 from textray.training.semi import FOLDER
 
 logger = logging.getLogger(__name__)
@@ -170,15 +169,21 @@ def _run_jobs(jobs: Sequence[Job], order: Order, attempt: Attempt) -> None:
         place = f"{number} of {len(jobs)}: {job.row.label}, {job.source.name}, text {job.row.training_mode}"
         place += f", seed {job.seed}"
         with locked(home_of(order.out, job), wait=False) as held:
-            if not held:
+            if not held or (job.before is not None and _is_busy(home_of(order.out, job.before))):
                 busy.append((job, place))
             elif read_result(order.out, job) is None:  # another command may have made it since
                 _run_one(job, place, order, attempt)
     for job, place in busy:
-        order.tell(f"{place}: another command makes it, waiting ...")
+        order.tell(f"{place}: another command makes it or what it starts from; waiting ...")
         with locked(home_of(order.out, job), wait=True):
             if job_result(job, order.out).state is State.NOT_RUN:  # that command was cut off
                 _run_one(job, place, order, attempt)
+
+
+def _is_busy(home: Path) -> bool:
+    """True while another command is at work in a folder."""
+    with locked(home, wait=False) as held:
+        return not held
 
 
 def _run_one(job: Job, place: str, order: Order, attempt: Attempt) -> None:
@@ -335,8 +340,7 @@ def fit(job: Job, order: Order, before: Trained | None = None) -> Trained:
 
 def _length(checkpoints: Path) -> dict[str, float]:
     """Epochs, steps and seconds of a training, which its last checkpoint holds."""
-    path = last_checkpoint(checkpoints)
-    state = torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
+    state = torch.load(checkpoints / "last.ckpt", map_location="cpu", weights_only=True, mmap=True)
     seconds = state["callbacks"]["Timer"]["time_elapsed"]["train"]
     return {"epochs": state["epoch"] + 1, "steps": state["global_step"], "seconds": round(seconds, 2)}
 
