@@ -14,7 +14,8 @@ from textray.reproduce.plan import Source, State, merged, open_source, plan_job,
 from textray.reproduce.tables import FILE, Table, read_tables
 from textray.training import cli as training
 
-PAPER = Path(__file__).parents[3] / "shared" / "papers" / "mmi-unet.txt"
+ROOT = Path(__file__).parents[2]
+PAPER = ROOT.parent / "shared" / "papers" / "mmi-unet.txt"
 TABLES = read_tables()
 TRAINED = [table for table in TABLES.values() if isinstance(table, Table)]
 IDS = {"fit": "a", "inner": "b", "val": "c"}
@@ -121,13 +122,14 @@ def test_printed_numbers_are_those_of_the_paper():
     assert [(row.label, numbers(row)) for row in (*one, *two, *three)] == printed
 
 
-def test_sizes_are_those_that_info_compares_with():
-    printed = pytest.importorskip("textray.layer_counts").PRINTED
-    rows = {row.label: row for row in TABLES["mmi-unet-table1"].printed}
-    ours = {"mmi_unet": "MMI-UNet", "guide_decoder": "GuideDecoder", "unet": "UNet", "lvit": "LViT"}
-    for name, label in ours.items():
-        assert (printed[name].millions, printed[name].gflops) == (rows[label].parameters, rows[label].flops)
-    assert printed["mmi_unet_gd"].millions == TABLES["mmi-unet-table2"].printed[0].parameters
+def test_sizes_are_those_of_the_page_about_cost():
+    page = (ROOT / "docs" / "how-to" / "cost.md").read_text(encoding="utf-8")
+    sizes = re.findall(r"^\| ([^|]+) \| [\d.]+ \| ([\d.]+) \| [\d.]+ \| ([\d.]+|none) \|$", page, re.MULTILINE)
+    shown = {label.removesuffix(", released"): columns for label, *columns in sizes}
+    printed = {row.label: row for row in TABLES["mmi-unet-table1"].printed}
+    for label, row in {"MMI-UNet": "MMI-UNet", "GuideDecoder": "GuideDecoder", "U-Net": "UNet", "LViT": "LViT"}.items():
+        assert shown.pop(label) == [str(printed[row].parameters), str(printed[row].flops)]
+    assert shown == {"MMI-UNet with GuideDecoder": [str(TABLES["mmi-unet-table2"].printed[0].parameters), "none"]}
 
 
 @pytest.mark.parametrize(
