@@ -323,16 +323,16 @@ def test_export_fails_where_the_graph_disagrees(tmp_path, monkeypatch, recipe):
     with pytest.raises(UsageError, match=r"old\.ckpt is not a readable checkpoint of textray train"):
         module.export(without, tmp_path / "good")
 
-    write = module.write_graph
+    store = module.store_weights
 
-    def other(network: Network, *rest: object) -> None:
+    def other(network: Network, folder: Path) -> None:
         with torch.no_grad():
             network.head.bias += 3.0
-        write(network, *rest)
+        store(network, folder)
         with torch.no_grad():
             network.head.bias -= 3.0
 
-    monkeypatch.setattr(module, "write_graph", other)
+    monkeypatch.setattr(module, "store_weights", other)
     with pytest.raises(BundleError, match="disagree"):
         module.export(path, tmp_path / "bad")
     assert not (tmp_path / "bad").exists()
