@@ -1,8 +1,8 @@
 """From a training's checkpoint to a bundle: `textray export`.
 
-The weights are rounded to half precision first and then written twice, as safetensors for torch and as the ONNX graph
-that the runtime uses, so both hold the same numbers. Before the bundle takes its place its graph must agree with torch
-on real pictures, through the same `textray.inference` code that a user runs.
+The weights are rounded to half precision first and then written once, as safetensors that torch and the ONNX graph
+share. Before the bundle takes its place its graph must agree with torch on real pictures, through the same
+`textray.inference` code that a user runs.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from textray.inference.text_bank import BANK
 from textray.models.base import Network, Output
 from textray.models.self_guided import SelfGuided
 from textray.nn.text_encoder import load_text_encoder
-from textray.onnx_graph import write_onnx
+from textray.onnx_graph import store_weights, write_onnx
 from textray.parity import check_parity, parity_pictures
 from textray.preprocess import Preprocess
 from textray.text.report import bank_sentences
-from textray.trained import halved, read_checkpoint
+from textray.trained import read_checkpoint
 
 _SAME_BANK = 2e-3  # largest difference, as a share of the larger value: two steps of half precision
 
@@ -106,8 +106,8 @@ def export(
         folder = Path(scratch) / out.name
         folder.mkdir()
         bank = _write_bank(folder, facts, text_encoder_folder, network)
-        save_file({k: v.contiguous() for k, v in halved(network).items()}, str(folder / "model.safetensors"))
         write_graph(network, folder / "model.onnx", preprocess, None if bank is None else bank[0].shape[1:])
+        store_weights(network, folder)
         (folder / "preprocess.json").write_text(json.dumps(preprocess.to_dict(), indent=2) + "\n", encoding="utf-8")
         terms = registry.dataset(facts["data"]["name"]).terms
         (folder / "LICENSE").write_text(licence(out.name, terms), encoding="utf-8")

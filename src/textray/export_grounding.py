@@ -1,6 +1,6 @@
 """From the checkpoint of a grounding training to a bundle that `textray ground` uses.
 
-Film and phrase go through a graph each, so that one film can be asked many phrases. Weights lie in the graphs in half
+Film and phrase go through a graph each, so that one film can be asked many phrases. Weights lie beside both in half
 precision and are widened when a graph is loaded: sums are in single precision, and the whole folder stays small.
 """
 
@@ -14,11 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,12 +28,12 @@ from textray.inference.grounding_bundle import GroundingBundle, GroundingText, s
 from textray.inference.grounding_card import grounding_card
 from textray.inference.localizer import Localizer
 from textray.models.sentence_grounding import SentenceGrounding
-from textray.onnx_graph import write_onnx
+from textray.onnx_graph import store_weights, write_onnx
 from textray.parity import PARITY, parity_pictures
 from textray.preprocess import Preprocess
 from textray.records import Image, Laterality
 from textray.text.tokens import Aggregation, pad
-from textray.trained import halved, read_checkpoint
+from textray.trained import read_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +105,7 @@ def export_grounding(
         folder = Path(scratch) / out.name
         folder.mkdir()
         write_graphs(network, folder, preprocess, text.most_pieces)
-        save_file({k: v.contiguous() for k, v in halved(network).items()}, str(folder / "model.safetensors"))
+        store_weights(network, folder)
         _write(folder / "vocab.txt", "\n".join(facts["vocabulary"]) + "\n")
         _write(folder / "preprocess.json", json.dumps(preprocess.to_dict(), indent=2) + "\n")
         _write(folder / "LICENSE", licence(out.name, terms))
@@ -150,7 +147,6 @@ def write_graphs(network: SentenceGrounding, folder: Path, preprocess: Preproces
         inputs=("image",),
         outputs=("local", "pooled"),
         dynamic=({0: batch},),
-        optimize=False,  # kernels with norms folded in would be rounded to half precision a second time
     )
     phrases, pieces = torch.export.Dim("K", min=1, max=4096), torch.export.Dim("L", min=3, max=max(most_pieces, 4))
     shape = (2, min(7, most_pieces))
@@ -163,33 +159,6 @@ def write_graphs(network: SentenceGrounding, folder: Path, preprocess: Preproces
         outputs=("phrases",),
         dynamic=tuple({0: phrases, 1: pieces} for _ in given),
     )
-    for name in ("image.onnx", "text.onnx"):
-        store_half(folder / name)
-
-
-def store_half(path: Path) -> None:
-    """Store the matrices and kernels of a graph in half precision, each widened by a Cast before its first use.
-
-    What has one axis (biases, statistics of norms) stays, as in `textray.trained.halved`.
-    """
-    model = onnx.load(str(path))
-    graph = model.graph
-    casts = []
-    for tensor in graph.initializer:
-        if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) < 2:
-            continue
-        name = tensor.name
-        half = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{name}.half")
-        tensor.CopyFrom(half)
-        casts.append(
-            onnx.helper.make_node("Cast", [half.name], [name], name=f"{name}.widen", to=onnx.TensorProto.FLOAT)
-        )
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-    del graph.value_info[:]  # notes on types that no longer hold of what was an initializer
-    onnx.checker.check_model(model)
-    onnx.save(model, str(path))
 
 
 def check_grounding(bundle: GroundingBundle, network: SentenceGrounding, pictures: Sequence[Image]) -> float:

@@ -1,17 +1,25 @@
-"""From a torch module to an ONNX graph."""
+"""From a torch module to an ONNX graph, and from that to one whose weights lie beside it, once for all graphs."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import onnx
 import torch
+from onnx import TensorProto, helper
+from onnxscript.optimizer import optimize
+from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from textray.inference.bundle_files import WEIGHTS
+from textray.models.base import Network
+from textray.trained import halved
 
 _OPSET = 18
 
@@ -24,9 +32,10 @@ def write_onnx(
     inputs: Sequence[str],
     outputs: Sequence[str],
     dynamic: tuple[dict[int, Any], ...],
-    optimize: bool = True,
 ) -> None:
     """Write a module as an ONNX graph, without the exporter's notes: those name folders of this machine.
+
+    The graph is simplified but for its weights, which keep names and values: the runtime folds norms into kernels.
 
     Args:
         module: What to write; it is put into evaluation mode.
@@ -35,7 +44,6 @@ def write_onnx(
         inputs: Names of its inputs.
         outputs: Names of its outputs.
         dynamic: Of each input the axes of free length.
-        optimize: Let the exporter simplify the graph, which folds norms into kernels; else the runtime does so.
     """
     with warnings.catch_warnings(), _silent("onnxscript"):
         warnings.simplefilter("ignore")  # remarks of the exporter about its own parts; parity is checked after
@@ -49,16 +57,41 @@ def write_onnx(
             opset_version=_OPSET,
             dynamo=True,
             external_data=False,
-            optimize=optimize,
+            optimize=False,
             verbose=False,
         )
-    written = onnx.load(path)
+        written = onnx.load(path)
+        weights = _take(written.graph, module.state_dict())
+        # Nothing is folded into what is fed.
+        written.graph.input.extend(helper.make_tensor_value_info(w.name, w.data_type, w.dims) for w in weights)
+        written = optimize(written)
+        del written.graph.input[len(inputs) :]
+        written.graph.initializer.extend(weights)
     del written.metadata_props[:]
     for function in written.functions:
         del function.metadata_props[:]
         _forget(function)
     _forget(written.graph)
     onnx.save(written, path)
+
+
+def store_weights(network: Network, folder: Path) -> None:
+    """Write a network's weights, and take them from the graphs in that folder, which then name the file's hash."""
+    tensors = {name: tensor.contiguous() for name, tensor in halved(network).items()}
+    save_file(tensors, str(folder / WEIGHTS))
+    held = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    for path in folder.glob("*.onnx"):
+        model = onnx.load(path)
+        _take(model.graph, {f"network.{name}" for name in tensors})
+        helper.set_model_props(model, {"weights": held})
+        onnx.save(model, path)
+
+
+def _take(graph: onnx.GraphProto, names: Container[str]) -> list[TensorProto]:
+    """Take the initializers of these names out of a graph, as far as they are single precision."""
+    held = graph.initializer
+    places = [i for i, t in enumerate(held) if t.name in names and t.data_type == TensorProto.FLOAT]
+    return [held.pop(i) for i in reversed(places)]
 
 
 def _forget(graph: onnx.GraphProto | onnx.FunctionProto) -> None:

@@ -212,7 +212,7 @@ def test_a_page_names_the_seeds_of_rows_that_have_others(order):
     assert "Seeds: 0, 1; Pupil: 0, 1, 2." in page
 
 
-@pytest.mark.parametrize(("data", "by_slice"), [("phantom_ct", True), ("phantom", False)])
+@pytest.mark.parametrize(("data", "by_slice"), [("mosmed_plus", True), ("phantom", False)])
 def test_slices_of_one_volume_on_both_sides_are_told(data, by_slice, order):
     order, _ = order
     make(table(PLAIN, data=(data,)), BUDGET, order, attempt=Fake())

@@ -33,8 +33,9 @@ from textray.inference.text_bank import BANK
 from textray.models.base import Network
 from textray.models.released.keys import own_name, published, text_encoder_prefix
 from textray.nn.text_encoder import HEADS, TextEncoder, assemble, load_text_encoder, require_files
+from textray.onnx_graph import store_weights
 from textray.parity import check_parity, parity_pictures
-from textray.trained import halved, round_to_half
+from textray.trained import round_to_half
 
 FORM = "released"
 _SHOWN = 5
@@ -284,8 +285,8 @@ def _write(
     features, mask = convention.encode(encoder, convention.texts)
     features, preprocess = features.half(), convention.preprocess
     save_file({"features": features.contiguous(), "mask": mask.to(torch.uint8)}, str(folder / BANK))
-    save_file({k: v.contiguous() for k, v in halved(network).items()}, str(folder / "model.safetensors"))
     write_graph(network, folder / "model.onnx", preprocess, features.shape[1:])
+    store_weights(network, folder)
     (folder / "preprocess.json").write_text(json.dumps(preprocess.to_dict(), indent=2) + "\n", encoding="utf-8")
     parameters = sum(p.numel() for p in network.parameters())
     (folder / "README.md").write_text(card(folder.name, report, parameters, convention), encoding="utf-8")

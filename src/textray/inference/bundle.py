@@ -1,8 +1,8 @@
 """A bundle: the folder that carries a trained network and everything needed to use it.
 
     config.json               what the network is, sizes, zones, threshold, provenance, SHA-256 of each other file
-    model.onnx                the graph that `textray.inference.runtime` runs
-    model.safetensors         the same weights in half precision, for torch
+    model.onnx                the graph that `textray.inference.runtime` runs, without its weights
+    model.safetensors         the weights in half precision, for the graph and for torch
     text_bank.safetensors     token features of the 64 zone sentences or of known captions; where it reads text only
     preprocess.json           from a picture to the network's input
     README.md, LICENSE        model card and the weights' own terms

@@ -12,6 +12,7 @@ from textray.errors import BundleError, OutputError
 from textray.inference.text_bank import BANK
 
 CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
 FORMAT = 1
 """Version of the layout of bundles; one of another is refused."""
 
@@ -27,20 +28,20 @@ LARGEST = {
     "LICENSE": 2**20,
     BANK: 2**28,
     "model.onnx": 2**31,
-    "model.safetensors": 2**32,
+    WEIGHTS: 2**32,
     "image.onnx": 2**31,
     "text.onnx": 2**31,
     "vocab.txt": 2**24,
 }
 _ABOUT = ("preprocess.json", "README.md", "LICENSE")
-GROUNDING_FILES = (*_ABOUT, "vocab.txt", "image.onnx", "text.onnx", "model.safetensors")
+GROUNDING_FILES = (*_ABOUT, "vocab.txt", "image.onnx", "text.onnx", WEIGHTS)
 """Names of all files of a grounding bundle but the config."""
 _AGAIN = "Copy or download the whole bundle again"
 
 
 def expected_files(text_encoder: str | None) -> tuple[str, ...]:
     """Names of all files of a segmentation bundle but the config; the text bank only where the network reads text."""
-    return (*_ABOUT, *(() if text_encoder is None else (BANK,)), "model.onnx", "model.safetensors")
+    return (*_ABOUT, *(() if text_encoder is None else (BANK,)), "model.onnx", WEIGHTS)
 
 
 def task_of(config: Mapping[str, Any]) -> object:

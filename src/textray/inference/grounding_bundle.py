@@ -4,11 +4,11 @@
     image.onnx           image -> local (B, D, h, w), pooled (B, D)
     text.onnx            ids, attention, weights (K, L) -> phrases (K, D), of length one
     vocab.txt            word pieces, one a line: phrases are free, so the text encoder itself is inside
-    model.safetensors    the same weights in half precision, for torch
+    model.safetensors    the weights in half precision, for both graphs and for torch
     preprocess.json      from a picture to the network's input
     README.md, LICENSE   model card and the weights' own terms
 
-Both graphs store their weights in half precision and compute in single. Loading is as strict as that of
+The graphs hold no weights: they get them widened, and compute in single precision. Loading is as strict as that of
 `textray.inference.bundle`, and nothing in a bundle is ever executed.
 """
 

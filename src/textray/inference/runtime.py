@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from safetensors.numpy import load
 
 from textray.errors import BundleError, ShapeError, TextRayError, UsageError
 from textray.inference.bundle import Bundle
+from textray.inference.bundle_files import WEIGHTS
 from textray.records import ZONE_NAMES
 
 log = logging.getLogger(__name__)
@@ -29,6 +31,10 @@ class Carrier(Protocol):
     @property
     def name(self) -> str:
         """Its name."""
+
+    @property
+    def files(self) -> dict[str, dict[str, Any]]:
+        """Size and SHA-256 of its files."""
 
     def read(self, name: str) -> bytes:
         """Bytes of one of its files, verified."""
@@ -138,21 +144,27 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 def open_session(bundle: Carrier, file: str, threads: int) -> Any:  # noqa: ANN401 -- onnxruntime ships no types
     """Load a graph of a bundle on the CPU.
 
+    A graph that names the hash of the bundle's weights gets them from there; one that does not is whole, as of old.
+
     Args:
         bundle: A verified bundle.
         file: Name of the graph in it.
         threads: Threads of one run.
 
     Raises:
-        BundleError: If the graph cannot be loaded.
+        BundleError: If the graph cannot be loaded, which one made for other weights cannot, or points to further files.
     """
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only: the graph optimiser's remarks are not for users
-    graph = bundle.read(file)  # bytes, not a path: a graph that points to further files finds none
+    graph = bundle.read(file)
+    if b"\x08location" in graph or b"\0location" in graph:  # the key of such a file, after its length
+        raise BundleError(f"{file} of bundle {bundle.name} points to further files", do="Use another bundle")
     try:
+        if bundle.files[WEIGHTS]["sha256"].encode() in graph:
+            graph = b"".join([graph, *_initializers(graph, bundle.read(WEIGHTS))])
         return onnxruntime.InferenceSession(graph, sess_options=options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its compiled module only
         raise BundleError(
@@ -160,6 +172,24 @@ def open_session(bundle: Carrier, file: str, threads: int) -> Any:  # noqa: ANN4
             came=str(error)[:300],
             do="Update onnxruntime, or export the checkpoint again with: textray export",
         ) from error
+
+
+def _initializers(graph: bytes, weights: bytes) -> Iterator[bytes]:
+    """The weights that a graph names, in single precision: protobuf joins what follows a message to it."""
+    for name, array in load(weights).items():
+        named = b"network." + name.encode()  # as the exporter's modules call it
+        if named in graph and array.dtype.kind == "f":
+            shape = b"".join(b"\x08" + _varint(length) for length in array.shape)
+            tensor = shape + b"\x10\x01" + _field(8, named) + _field(9, array.astype("<f4").tobytes())  # 1: float32
+            yield _field(7, _field(5, tensor))  # the model's graph, and in it an initializer
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | 2]) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + _varint(value >> 7)
 
 
 def run_session(session: Any, names: Sequence[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:  # noqa: ANN401 -- as above
