@@ -15,7 +15,8 @@ from PIL import Image as PILImage
 
 torch = pytest.importorskip("torch")
 
-from textray.reproduce.clock import EpochClock  # noqa: E402
+from lightning.pytorch.callbacks import Timer  # noqa: E402
+
 from textray.training.checkpoints import AtomicCheckpointIO, last_checkpoint  # noqa: E402
 from textray.training.cli import read_order  # noqa: E402
 
@@ -138,9 +139,14 @@ def train_here(train, recipe, tmp_path, monkeypatch):
                 raise Killed
 
         with monkeypatch.context() as patch:
-            patch.setattr(EpochClock, "on_train_epoch_end", die)
+            patch.setattr(Timer, "on_train_epoch_end", die)
             with pytest.raises(Killed):
-                run(out, 3, "--trainer.callbacks+=textray.reproduce.clock.EpochClock")
+                run(
+                    out,
+                    3,
+                    "--trainer.callbacks+=lightning.pytorch.callbacks.Timer",
+                    "--trainer.callbacks.interval=step",
+                )
 
     run.killed = killed
     return run
