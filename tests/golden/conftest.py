@@ -46,17 +46,13 @@ class Inside:
 
     def job_hash(self, table, budget, row, *, data, split, seed, ids):
         """SHA-256 of the settings of one training of a committed table."""
-        from textray.reproduce import grounding_qata, lvit_tables, sgseg_tables, tables
-        from textray.reproduce.trainings import Source, plan_job
+        from textray.reproduce.plan import Source, plan_job
+        from textray.reproduce.tables import read_tables
 
-        lvit = lvit_tables.MONUSEG_BUDGETS if "monuseg" in table else lvit_tables.QATA_BUDGETS
-        rooms = [(module.TABLES, module.BUDGETS) for module in (tables, sgseg_tables, grounding_qata)]
-        rooms.append((lvit_tables.TABLES, lvit))
-        known, budgets = next(room for room in rooms if table in room[0])
-        (found,) = (one for one in known[table].rows if one.name == row)
-        images = {"fit": 1, "inner": 1, split: 1}  # change how long a training takes, not its hash
-        source = Source(name=data, root=Path("nowhere"), split=split, ids=ids, images=images)
-        return plan_job(found, source, seed, budgets[budget]).hash
+        known = read_tables()[table]
+        (wanted,) = (one for one in known.rows if one.name == row)
+        source = Source(name=data, root=Path("nowhere"), split=split, ids=ids)
+        return plan_job(wanted, source, seed, known.budget(budget)).hash
 
 
 def digest(data):
