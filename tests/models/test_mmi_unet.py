@@ -162,17 +162,11 @@ class TestOddMaps:
         assert found[:, :, :, -1].abs().min() > 0
 
 
-@pytest.mark.parametrize("size", [(256, 256), (320, 288), (224, 224), (32, 32)], ids=str)
+@pytest.mark.parametrize("size", [(320, 288), (224, 224)], ids=str)
 def test_sizes(size):
     with torch.no_grad():
         logits = small()(image(*size, rows=1), *text(rows=1)).logits
     assert logits.shape == (1, 1, *size)
-
-
-@pytest.mark.parametrize("tokens", [1, 24, 40])
-def test_tokens(tokens):
-    with torch.no_grad():
-        assert small()(image(), *text(tokens=tokens)).logits.shape == (2, 1, 64, 96)
 
 
 def test_grey_images():
