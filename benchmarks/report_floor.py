@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 
 from textray.data.base import open_reader
-from textray.data.text_modes import TextMode, mode_texts
+from textray.evaluate.cases import TextMode, mode_texts
 from textray.metrics.intervals import SEED
 from textray.metrics.text import TextScorer
 from textray.metrics.zones import SCORES, zone_summary
 from textray.records import Zones
-from textray.text.report import sentence
+from textray.text.zones import sentence
 
 
 def main() -> None:

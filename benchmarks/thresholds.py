@@ -11,7 +11,7 @@ import numpy as np
 
 from textray.data.base import open_reader
 from textray.inference.bundle import Bundle
-from textray.inference.predictor import Predictor
+from textray.inference.segmenter import Predictor
 from textray.io.read import read, read_mask
 
 BATCH = 16

@@ -17,11 +17,10 @@ from types import ModuleType
 import numpy as np
 
 from textray.data.base import open_reader
-from textray.nn.text_encoder import TextEncoder, load_text_encoder
+from textray.nn.bert import TextEncoder, load_text_encoder
 from textray.records import Zones
-from textray.text.report import parse, sentence
-from textray.training.phrase_clusters import encode_phrases, location_phrase
-from textray.training.zone_labels import ZoneLabels, fit_zone_labels
+from textray.text.zones import parse, sentence
+from textray.training.zone_labels import ZoneLabels, encode_phrases, fit_zone_labels, location_phrase
 
 REWORDING = Path(__file__).parents[1] / "tests" / "training" / "rewording.py"
 

@@ -7,7 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-from textray.metrics.table import results_table
+from textray.evaluate.page import results_table
 
 START, END = "<!-- results -->", "<!-- /results -->"
 

@@ -272,7 +272,7 @@ def build_grounding_bundle(
     """Write a whole grounding bundle into ``folder`` and return it sealed."""
     from safetensors.numpy import save_file
 
-    from textray.inference.grounding_bundle import GroundingText, seal_grounding
+    from textray.inference.bundle import GroundingText, seal_grounding
     from textray.preprocess import Preprocess
     from textray.records import Laterality
     from textray.text.tokens import Aggregation, build_vocabulary

@@ -10,7 +10,7 @@ from textray.augment import Augment, Preset, blur, can_flip, flip, warp
 from textray.data.phantom import draw
 from textray.errors import ShapeError, UsageError
 from textray.records import Laterality, Report, Zones, ZoneState
-from textray.text.report import parse_caption, sentence
+from textray.text.zones import parse_caption, sentence
 
 PRESETS = get_args(Preset)
 UPPER_LEFT = Zones.from_present([1, 0, 0, 0, 0, 0])

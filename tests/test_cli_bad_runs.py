@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from textray.inference import outputs
-from textray.inference.predictor import Predictor
+from textray.inference import results
+from textray.inference.segmenter import Predictor
 
 RESULT = ["a.json", "a.mask.png", "a.overlay.png"]
 
@@ -469,4 +469,4 @@ def test_a_mask_is_the_same_whatever_the_batch(run, film, tmp_path):
         assert run(f"in/{i}.png", "--out", f"alone{i}").code == 0
         with PILImage.open(f"textray-out/{i}.mask.png") as one, PILImage.open(f"alone{i}/{i}.mask.png") as two:
             np.testing.assert_array_equal(np.asarray(one), np.asarray(two))
-    assert outputs.SUFFIXES["mask"] == ".mask.png"
+    assert results.SUFFIXES["mask"] == ".mask.png"

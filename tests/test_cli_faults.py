@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from textray.inference.predictor import Predictor
+from textray.inference.segmenter import Predictor
 
 pytestmark = pytest.mark.usefixtures("real_fsync")  # what survives a crash is asked
 

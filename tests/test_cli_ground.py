@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from textray.inference.bundle import inside
-from textray.inference.grounding_bundle import DEFAULT_WEIGHTS, GroundingBundle
-from textray.inference.localizer import Localizer
-from textray.inference.phrase_notices import of_peak
-from textray.inference.phrases import turn
+from textray.inference.bundle import DEFAULT_GROUNDING_WEIGHTS, GroundingBundle, inside
+from textray.inference.localizer import Localizer, of_peak
 from textray.records import Grid, Laterality
+from textray.text.phrases import turn
 
 PHRASE = ("--phrase", "opacity, left lung")
 
@@ -96,14 +94,14 @@ def test_left_at_the_commands_door_by_the_films_own_tag(run, tmp_path, lateralit
 @pytest.mark.parametrize("orientation", ["L", "R"])
 def test_the_weights_inside_look_where_the_patients_side_is(cli, tmp_path, monkeypatch, words, orientation):
     pydicom = pytest.importorskip("pydicom")
-    if DEFAULT_WEIGHTS not in inside():
+    if DEFAULT_GROUNDING_WEIGHTS not in inside():
         pytest.skip("no grounding weights inside this checkout")
     monkeypatch.chdir(tmp_path)
     dicom_film(tmp_path / "film.dcm", pydicom, orientation)
     asked = [word for side in ("left", "right") for word in ("--phrase", words.format(side=side))]
     assert cli("ground", "film.dcm", *asked, "--threads", "1").code == 0
     found = record(tmp_path / "textray-out/film.ground.json")
-    assert found["model"]["name"] == DEFAULT_WEIGHTS
+    assert found["model"]["name"] == DEFAULT_GROUNDING_WEIGHTS
     for number, side in enumerate(("left", "right"), 1):
         seen = side if orientation == "R" else {"left": "right", "right": "left"}[side]
         assert found["phrases"][number - 1]["told"] == words.format(side=seen)
@@ -111,10 +109,10 @@ def test_the_weights_inside_look_where_the_patients_side_is(cli, tmp_path, monke
 
 
 def test_the_weights_inside_are_small_scored_and_without_torch_or_folders():
-    if DEFAULT_WEIGHTS not in inside():
+    if DEFAULT_GROUNDING_WEIGHTS not in inside():
         pytest.skip("no grounding weights inside this checkout")
     bundle = GroundingBundle.load()
-    assert bundle.name == DEFAULT_WEIGHTS
+    assert bundle.name == DEFAULT_GROUNDING_WEIGHTS
     assert bundle.size_bytes <= 30e6
     assert bundle.text.laterality == "viewer"
     card = bundle.read("README.md").decode()
@@ -288,7 +286,7 @@ def test_what_a_phrase_cannot_ask_is_told_in_record_and_picture(run, film, tmp_p
 
 
 def test_weights_that_know_places_only_say_so(film, tmp_path):
-    if DEFAULT_WEIGHTS not in inside():
+    if DEFAULT_GROUNDING_WEIGHTS not in inside():
         pytest.skip("no grounding weights inside this checkout")
     localizer = Localizer(GroundingBundle.load(), 1)
     film(tmp_path / "chest.png")

@@ -122,9 +122,9 @@ def test_train_hands_every_argument_on(cli, monkeypatch):
 
 def test_export_hands_paths_on(cli, monkeypatch, tmp_path):
     seen = []
-    stand_in = types.ModuleType("textray.export")
+    stand_in = types.ModuleType("textray.export.segmenter")
     stand_in.export = lambda *args, **options: seen.append((args, options))
-    monkeypatch.setitem(sys.modules, "textray.export", stand_in)
+    monkeypatch.setitem(sys.modules, "textray.export.segmenter", stand_in)
     checkpoint, out, folder = (tmp_path / name for name in ("a.ckpt", "b", "films"))
     assert cli("export", checkpoint, "--out", out).code == 0
     assert cli("export", checkpoint, "--out", out, "--samples", folder, "--scores", "s.json").code == 0
@@ -147,9 +147,9 @@ def test_evaluate_prints_the_summary(cli, monkeypatch, tmp_path):
         options["progress"](1, 1)
         tmp_path.joinpath("summary.md").write_text("# scores\n")
 
-    stand_in = types.ModuleType("textray.evaluate")
+    stand_in = types.ModuleType("textray.evaluate.segmentation")
     stand_in.evaluate = score
-    monkeypatch.setitem(sys.modules, "textray.evaluate", stand_in)
+    monkeypatch.setitem(sys.modules, "textray.evaluate.segmentation", stand_in)
     result = cli("evaluate", "--data", "phantom", "--text-mode", "none", "--text-mode", "oracle", "--out", tmp_path)
     assert result.code == 0
     assert result.out == "# scores\n"

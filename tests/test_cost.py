@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from textray import registry
-from textray.cost import cost_of_bundle, cost_of_model, encoder_skeleton, live_names
+from textray.export.cost import cost_of_bundle, cost_of_model, encoder_skeleton, live_names
 from textray.inference.bundle import Bundle, inside
 from textray.models.base import Network, Output
 from textray.nn.attention import MultiHeadAttention
@@ -129,7 +129,7 @@ def test_other_encoders_are_trunks_of_their_width(name):
 )
 def test_attention_counts_in_full(heads, build):
     """Four projections and two products, whatever kernel would run them."""
-    from textray.cost import _gmacs
+    from textray.export.cost import _gmacs
 
     class Attend(nn.Module):
         def __init__(self):

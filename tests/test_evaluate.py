@@ -15,13 +15,12 @@ from safetensors.numpy import save_file
 from textray.data.base import Sample
 from textray.data.phantom import Phantom
 from textray.data.qata_cov19 import QaTaCOV19
-from textray.data.text_modes import TextMode, mode_texts, parse_modes
 from textray.errors import DataError, OutputError, UsageError
-from textray.evaluate import evaluate, score
+from textray.evaluate.cases import TextMode, mode_texts, parse_modes, segment
+from textray.evaluate.results import check
+from textray.evaluate.segmentation import evaluate, score
 from textray.inference.bundle import Bundle, seal
-from textray.inference.cases import segment
-from textray.inference.evaluation_files import check
-from textray.inference.predictor import Inference, Predictor
+from textray.inference.segmenter import Inference, Predictor
 from textray.io.read import read_mask
 from textray.preprocess import Preprocess
 from textray.provenance import git_state

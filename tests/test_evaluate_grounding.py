@@ -9,21 +9,20 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from textray.data.mean_masks import mean_masks
+from textray.data.boxes import truth
 from textray.data.phantom import Phantom
-from textray.data.phrases import truth
 from textray.data.qata_cov19 import QaTaCOV19
 from textray.errors import InputError, UsageError
-from textray.evaluate_grounding import evaluate, score
-from textray.inference.evaluation_files import check
-from textray.inference.grounding_cases import GRID, Row, Settings, evaluation_grid, score_phrases
+from textray.evaluate.grounding import evaluate, score
+from textray.evaluate.maps import GRID, Row, Settings, evaluation_grid, mean_masks, score_phrases
+from textray.evaluate.results import check
 from textray.io.read import read
+from textray.metrics.grounding import enlarge, normalise, smooth
 from textray.metrics.grounding import score as score_map
-from textray.metrics.score_map import enlarge, normalise, smooth
 from textray.preprocess import Preprocess
 from textray.records import Laterality
-from textray.text.grammar import parse_caption
-from textray.text.sides import swap_sides
+from textray.text.cleaning import swap_sides
+from textray.text.zones import parse_caption
 
 CELLS = 8
 SETTINGS = Settings(sigma=1.0, margin=0, normalisations=("minmax", "none"), per_box=False, seed=1)

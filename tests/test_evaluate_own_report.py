@@ -13,17 +13,16 @@ from sklearn.metrics import f1_score
 from textray.data.base import Sample
 from textray.data.phantom import Phantom
 from textray.data.qata_cov19 import QaTaCOV19
-from textray.data.text_modes import TextMode, mode_texts
 from textray.errors import UsageError
-from textray.evaluate import evaluate, score
+from textray.evaluate.cases import TextMode, mode_texts, segment
+from textray.evaluate.page import cell
+from textray.evaluate.segmentation import evaluate, score
 from textray.inference.bundle import Bundle, seal
-from textray.inference.cases import segment
-from textray.inference.predictor import Inference, Predictor
+from textray.inference.segmenter import Inference, Predictor
 from textray.io.read import read
-from textray.metrics.table import cell
 from textray.preprocess import Preprocess
 from textray.records import Laterality, Report, Zones, ZoneState
-from textray.text.report import parse_caption, sentence
+from textray.text.zones import parse_caption, sentence
 
 SIDE = 32
 ROWS = (0.375, 0.55)

@@ -12,15 +12,15 @@ from dataclasses import asdict  # noqa: E402
 
 import textray  # noqa: E402
 from textray.errors import BundleError, UsageError  # noqa: E402
-from textray.export_grounding import check_grounding, export_grounding  # noqa: E402
-from textray.inference.grounding_bundle import GroundingBundle  # noqa: E402
+from textray.export.grounder import check_grounding, export_grounding  # noqa: E402
+from textray.inference.bundle import GroundingBundle  # noqa: E402
 from textray.inference.localizer import Localizer  # noqa: E402
 from textray.io.read import from_array  # noqa: E402
 from textray.models.sentence_grounding import SentenceGrounding, SentenceGroundingConfig  # noqa: E402
-from textray.nn.text_trunk import BertSizes, TextTrunkConfig  # noqa: E402
+from textray.nn.bert import BertSizes, TextTrunkConfig  # noqa: E402
 from textray.preprocess import Preprocess  # noqa: E402
 from textray.text.tokens import Aggregation, build_vocabulary, pad  # noqa: E402
-from textray.trained import read_checkpoint, task_of  # noqa: E402
+from textray.training.checkpoints import read_checkpoint, task_of  # noqa: E402
 
 SIZES = BertSizes(pieces=160, width=16, layers=1, heads=2, feed_forward=32, positions=40)
 CONFIG = SentenceGroundingConfig(
@@ -159,7 +159,7 @@ def test_checkpoints_of_other_words_are_not_averaged(tmp_path):
 
 
 def test_the_export_of_segmenters_refuses_it_and_says_what_to_use(tmp_path):
-    from textray.export import export
+    from textray.export.segmenter import export
 
     with pytest.raises(UsageError, match="export_grounding"):
         export(checkpoint(tmp_path / "a.ckpt"), tmp_path / "mine")

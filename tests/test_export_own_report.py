@@ -9,15 +9,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from textray import export as module
-from textray import trained
 from textray.errors import BundleError, UsageError
+from textray.export import segmenter as module
 from textray.inference.bundle import Bundle
-from textray.inference.predictor import Predictor
+from textray.inference.segmenter import Predictor
 from textray.io.read import from_array
 from textray.models.base import Network, Output
 from textray.models.self_guided import Locator, SelfGuided
 from textray.preprocess import Preprocess
+from textray.training import checkpoints
 
 SIZE, TOKENS, WIDTH = 32, 4, 6
 
@@ -102,7 +102,7 @@ def checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "load_text_encoder", encoder)
 
     def write(network, change=None):
-        monkeypatch.setattr(trained, "build", lambda row, config: type(network)(**config))
+        monkeypatch.setattr(checkpoints, "build", lambda row, config: type(network)(**config))
         state = {f"network.{name}": value.clone() for name, value in network.state_dict().items()}
         if change is not None:
             change(state)
@@ -188,7 +188,7 @@ def test_the_default_of_runs_without_a_text_can_be_chosen(checkpoint, tmp_path):
 
 def test_a_network_that_writes_none_cannot_be_asked_to(checkpoint, tmp_path, monkeypatch):
     path = checkpoint(guided())
-    monkeypatch.setattr(trained, "build", lambda row, config: TinySegmenter())
+    monkeypatch.setattr(checkpoints, "build", lambda row, config: TinySegmenter())
     state = torch.load(path, weights_only=True)
     state["state_dict"] = {f"network.{name}": value for name, value in TinySegmenter().state_dict().items()}
     torch.save(state, path)

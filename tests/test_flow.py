@@ -11,11 +11,10 @@ from PIL import Image as PILImage
 
 from textray.data.base import Sample
 from textray.data.phantom import Phantom
-from textray.data.text_modes import TextMode, mode_texts
 from textray.data.unlabelled import unlabelled_samples
+from textray.evaluate.cases import TextMode, mode_texts, segment
 from textray.inference.bundle import Bundle
-from textray.inference.cases import segment
-from textray.inference.predictor import Predictor
+from textray.inference.segmenter import Predictor
 from textray.io.write import FOUND
 from textray.records import ZONE_NAMES, Laterality, Zones
 from textray.registry import dataset

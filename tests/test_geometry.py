@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from textray.augment import Augment
-from textray.geometry import Geometry
+from textray.augment import Augment, Geometry
 from textray.records import Report, Zones
-from textray.text.report import sentence
+from textray.text.zones import sentence
 
 UPPER_LEFT = Zones.from_present([1, 0, 0, 0, 0, 0])
 

@@ -43,10 +43,10 @@ HEAVY = "torch", "lightning", "timm", "transformers", "monai", "onnxruntime", "p
         ("textray.records", ()),
         ("textray.io.read", ()),
         ("textray.io.write", ()),
-        ("textray.text.report", ()),
+        ("textray.text.zones", ()),
         ("textray.preprocess", ()),
         ("textray.inference.bundle", ()),
-        ("textray.inference.batch", ("onnxruntime",)),
+        ("textray.inference.segment_run", ("onnxruntime",)),
     ],
 )
 def test_importing_loads_nothing_heavy(module, allowed):

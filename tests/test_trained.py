@@ -9,7 +9,7 @@ torch = pytest.importorskip("torch")
 
 from textray.errors import UsageError  # noqa: E402
 from textray.models.baselines.unet import UNet, UNetConfig  # noqa: E402
-from textray.trained import halved, read_checkpoint  # noqa: E402
+from textray.training.checkpoints import halved, read_checkpoint  # noqa: E402
 
 FACTS = {
     "version": "0.1.0",

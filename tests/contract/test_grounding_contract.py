@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from textray import registry
-from textray.building import build as read_network
 from textray.errors import ShapeError, UsageError
+from textray.models.build import build as read_network
 
 ROOT = Path(__file__).parents[2]
 OWN = {"pieces": 30, "width": 8, "layers": 2, "heads": 2, "feed_forward": 12, "positions": 16}

@@ -210,7 +210,7 @@ def test_dead_parameters_change_nothing(name, network):
 def test_onnx_graph_agrees(network, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    from textray.export import write_graph
+    from textray.export.segmenter import write_graph
     from textray.preprocess import Preprocess
 
     write_graph(network, tmp_path / "model.onnx", Preprocess(size=(224, 224)), (network.tokens or TOKENS, WIDTH))

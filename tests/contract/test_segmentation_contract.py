@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from textray import registry
-from textray.building import build as read_network
 from textray.errors import ShapeError
 from textray.models.base import Output
+from textray.models.build import build as read_network
 from textray.models.self_guided import SelfGuided
 
 ROOT = Path(__file__).parents[2]
@@ -325,7 +325,7 @@ class TestSegmentationContract:
 def test_onnx_graph_agrees(build, shared, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    from textray.export import write_graph
+    from textray.export.segmenter import write_graph
     from textray.preprocess import Preprocess
 
     text = (TOKENS, TEXT_WIDTH) if reads_text(build) else None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from textray.data.caption_table import read_captions
+from textray.data.captions import read_captions
 from textray.errors import DataError, LayoutError
 
 ROWS = [("mask_a.png", 'one, "two" é'), ("007", "x")]

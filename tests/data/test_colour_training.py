@@ -11,13 +11,13 @@ import torch
 
 from textray.augment import Augment, can_flip, flip
 from textray.data.cache import PixelCache
-from textray.data.module import SegmentationData
 from textray.data.monuseg import MoNuSeg
+from textray.data.segmentation import SegmentationData
 from textray.errors import InputError, UsageError
 from textray.io.read import from_array
 from textray.preprocess import Preprocess
 from textray.records import Grid, Image, Laterality, Report, Zones
-from textray.text.sides import swap_sides
+from textray.text.cleaning import swap_sides
 
 COLOUR = Preprocess(size=(24, 20), normalise="unit", colour=True)
 

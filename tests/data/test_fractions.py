@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from textray.data.base import Sample
-from textray.data.fractions import keep_share
+from textray.data.base import Sample, keep_share
 from textray.errors import UsageError
 from textray.records import Report, Zones
 
@@ -81,7 +80,7 @@ def test_a_share_out_of_range_is_refused(samples, share):
 
 
 def test_training_keeps_a_share_of_fit_and_all_of_inner():
-    module = pytest.importorskip("textray.data.module")
+    module = pytest.importorskip("textray.data.segmentation")
 
     def facts(**options):
         data = module.SegmentationData(data="phantom", size=(32, 32), workers=0, batch_size=4, **options)

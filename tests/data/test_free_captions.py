@@ -14,11 +14,11 @@ from PIL import Image
 import textray
 from textray.data.base import Sample
 from textray.data.monuseg import MoNuSeg
-from textray.data.text_modes import Caption, TextMode, mode_texts
 from textray.errors import BundleError, DataError, InputError, UsageError
-from textray.evaluate import evaluate
+from textray.evaluate.cases import Caption, TextMode, mode_texts
+from textray.evaluate.segmentation import evaluate
+from textray.inference.bank import announced, distinct, find, understand
 from textray.inference.bundle import Bundle, seal
-from textray.inference.captions import announced, distinct, find, understand
 from textray.preprocess import Preprocess
 from textray.records import Report, Zones
 
@@ -274,7 +274,7 @@ def test_a_training_leads_to_weights_that_know_its_captions(
     monuseg: Path, train: Callable, cli: Callable, tmp_path: Path
 ) -> None:
     pytest.importorskip("torch")
-    from textray.export import export
+    from textray.export.segmenter import export
 
     recipe = tmp_path / "tissue.yaml"
     recipe.write_text(RECIPE)

@@ -8,14 +8,16 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
-from textray.data.exclusion import leave_out, read_patients  # noqa: E402
-from textray.data.grounding_batch import RankSampler  # noqa: E402
-from textray.data.grounding_module import GroundingData, GroundingSet  # noqa: E402
-from textray.data.report_words import StudyWords, mirror  # noqa: E402
+from textray.data.grounding import (  # noqa: E402
+    GroundingData,
+    GroundingSet,
+    RankSampler,
+)
+from textray.data.studies import StudyWords, leave_out, mirror, read_patients  # noqa: E402  # noqa: E402
 from textray.errors import DataError, UsageError  # noqa: E402
 from textray.records import ZONE_NAMES, Laterality, Zones  # noqa: E402
-from textray.text.grammar import sentence  # noqa: E402
 from textray.text.tokens import WordPiece  # noqa: E402
+from textray.text.zones import sentence  # noqa: E402
 
 LEFT = Zones.from_index(0b000100)
 CLAUSES = tuple(sentence(LEFT).rstrip(".").split(", "))

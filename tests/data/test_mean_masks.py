@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from textray.data.mean_masks import mean_masks
-from textray.data.phrases import phrases
-from textray.metrics.grounding import THRESHOLDS, score
-from textray.metrics.score_map import normalise
+from textray.data.boxes import phrases
+from textray.evaluate.maps import mean_masks
+from textray.metrics.grounding import THRESHOLDS, normalise, score
 from textray.preprocess import Preprocess
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "QaTa-COV19-v2"

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from textray.data.base import open_reader
+from textray.data.folders import header_size
 from textray.data.monuseg import MoNuSeg, patient_of
-from textray.data.pairs import header_size
 from textray.errors import DataError, InputError, LayoutError
 from textray.io.read import read_mask
 from textray.preprocess import Preprocess

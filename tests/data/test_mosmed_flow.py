@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from textray.data.fractions import keep_share
+from textray.data.base import keep_share
 from textray.data.mosmed_plus import MosMedPlus
 
 
@@ -45,7 +45,7 @@ def test_a_wrong_cut_is_a_wrong_usage(
 
 def test_a_training_learns_from_a_share_of_the_volumes(mosmed: Callable[[str], Path], tmp_path: Path) -> None:
     mosmed("kaggle")
-    module = pytest.importorskip("textray.data.module")
+    module = pytest.importorskip("textray.data.segmentation")
     data = module.SegmentationData(
         "mosmed_plus", root=tmp_path / "kaggle", split_by="volume", train_fraction=0.25, size=(32, 32), workers=0
     )

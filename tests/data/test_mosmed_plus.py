@@ -13,9 +13,8 @@ from PIL import Image
 
 from textray.augment import Augment, can_flip
 from textray.data.base import fingerprint, open_reader
-from textray.data.mosmed_plus import MosMedPlus
-from textray.data.mosmed_volumes import cut_volumes, volume_of
-from textray.data.withhold import withhold
+from textray.data.mosmed_plus import MosMedPlus, cut_volumes, volume_of
+from textray.data.segmentation_set import withhold
 from textray.errors import DataError, LayoutError, UsageError
 from textray.io.read import read, read_mask
 from textray.records import Laterality
@@ -270,7 +269,7 @@ def test_the_door_knows_the_cuts(mosmed: Fake, tmp_path: Path) -> None:
 
 
 def test_training_reads_the_sides_as_written_and_flips_nothing(mosmed: Fake, tmp_path: Path) -> None:
-    module = pytest.importorskip("textray.data.module")
+    module = pytest.importorskip("textray.data.segmentation")
     data = module.SegmentationData(
         data="mosmed_plus", root=str(mosmed("kaggle")), size=(32, 32), augment="strong", report_withheld=1.0,
         split_by="volume", workers=0, batch_size=4, cache=str(tmp_path / "cache"),

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from textray.data.base import fingerprint, open_reader
-from textray.data.exclusion import refuse_unless_excluded
+from textray.data.boxes import phrases, truth
 from textray.data.ms_cxr import MSCXR
-from textray.data.phrases import phrases, truth
+from textray.data.studies import refuse_unless_excluded
 from textray.errors import DataError, LayoutError, UsageError
 from textray.records import Laterality
 

@@ -24,6 +24,6 @@ def test_a_drawn_one_needs_none(tmp_path, monkeypatch):
 
 
 def test_training_without_a_folder_is_a_usage_error():
-    module = pytest.importorskip("textray.data.module")
+    module = pytest.importorskip("textray.data.segmentation")
     with pytest.raises(UsageError, match=r"--data\.root"):
         module.SegmentationData("qata_cov19").setup("fit")

@@ -9,7 +9,7 @@ from textray.data.phantom import Phantom, draw
 from textray.errors import UsageError
 from textray.io.read import read, read_mask
 from textray.records import ZONE_NAMES, ZONE_ROWS, Zones
-from textray.text.report import sentence
+from textray.text.zones import sentence
 
 SIZES = [(224, 224), (64, 64), (97, 41), (40, 130), (16, 16)]
 

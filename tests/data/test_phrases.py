@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from textray.data.exclusion import exclusion_record, refuse_unless_excluded
-from textray.data.phrases import PhraseSample, box_problem, phrases, truth
+from textray.data.boxes import PhraseSample, box_problem, phrases, truth
 from textray.data.qata_cov19 import QaTaCOV19
-from textray.data.studies import studies, studies_of
+from textray.data.studies import exclusion_record, refuse_unless_excluded, studies, studies_of
 from textray.errors import DataError, UsageError
 from textray.records import Laterality
 

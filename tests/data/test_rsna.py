@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, SecondaryCaptureImageStorage, generate_uid
 
-from textray.data.phrases import phrases, truth
+from textray.data.boxes import phrases, truth
 from textray.data.rsna import RSNA
 from textray.errors import DataError, LayoutError, UsageError
 from textray.io.read import read

@@ -2,7 +2,7 @@
 
 import pytest
 
-from textray.data.silence import learnt
+from textray.data.base import trained_without_report
 
 
 @pytest.mark.parametrize(
@@ -19,4 +19,4 @@ from textray.data.silence import learnt
     ],
 )
 def test_a_network_learns_silence_from_samples_that_go_without(facts, expected):
-    assert learnt(facts) is expected
+    assert trained_without_report(facts) is expected

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from textray.data.texts import TextTable
 from textray.errors import UsageError
 from textray.records import Laterality
+from textray.text.tables import TextTable
 
 
 def table(tmp_path, raw):

@@ -9,15 +9,13 @@ import pytest
 pytest.importorskip("torch")
 import torch
 
-from textray.augment import Augment
+from textray.augment import Augment, Geometry
 from textray.data.base import open_reader
-from textray.data.batch import EpochSampler, collate
-from textray.data.module import SegmentationData
-from textray.data.segmentation_set import SegmentationSet
-from textray.geometry import Geometry
+from textray.data.segmentation import SegmentationData
+from textray.data.segmentation_set import EpochSampler, SegmentationSet, collate
 from textray.preprocess import Preprocess
 from textray.records import Report, Zones
-from textray.text.report import parse_caption
+from textray.text.zones import parse_caption
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("lightning")
 
-from textray.data.module import SegmentationData
+from textray.data.segmentation import SegmentationData
 from textray.errors import UsageError
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from textray.data.withhold import REACH, withhold
+from textray.data.segmentation_set import REACH, withhold
 from textray.records import Laterality, Report, Zones
-from textray.text.report import sentence
+from textray.text.zones import sentence
 
 SIZE = 100
 BOTH = Zones.from_present([1, 1, 1, 0, 1, 1])

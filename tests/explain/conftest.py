@@ -47,12 +47,12 @@ def build(folder, model="mmi_unet", **changes):
     import torch
     from safetensors.torch import save_file
 
-    from textray.building import build as build_network
     from textray.inference.bundle import seal
-    from textray.nn.text_encoder import load_text_encoder
+    from textray.models.build import build as build_network
+    from textray.nn.bert import load_text_encoder
     from textray.preprocess import Preprocess
     from textray.registry import model as row
-    from textray.text.report import bank_sentences
+    from textray.text.zones import bank_sentences
 
     encoder = load_text_encoder("tiny", max_tokens=40)
     features, mask = encoder(bank_sentences())

@@ -4,13 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from textray.building import load_network
 from textray.errors import BundleError, UsageError
-from textray.explain.attention import AttentionReader, Level, read_levels
-from textray.explain.tokens import Vocabulary
-from textray.models.locators import PooledConfig
+from textray.explain.attention import AttentionReader, Level, Vocabulary, load_network, read_levels
 from textray.models.mmi_unet import MMIUNet, MMIUNetConfig
 from textray.models.mmi_unet_gd import MMIUNetGD, MMIUNetGDConfig
+from textray.models.self_guided import PooledConfig
 from textray.models.sgseg import SGSegSimple, SGSegSimpleConfig
 from textray.records import Zones
 

@@ -180,7 +180,7 @@ def test_without_the_text_encoder_it_says_what_to_install(run, tiny_bundle, film
             raise ModuleNotFoundError("No module named 'torch'", name="torch")
         return real(name, *args, **kwargs)
 
-    for name in ("textray.explain.levels", "textray.explain.attention"):
+    for name in ("textray.explain.attention", "textray.explain.attention"):
         monkeypatch.delitem(__import__("sys").modules, name, raising=False)
     monkeypatch.setattr(builtins, "__import__", missing)
     result = run("attention", "chest.png", "--text", "left base", "--model", tiny_bundle)

@@ -7,7 +7,7 @@ import pytest
 
 from textray.errors import InputError
 from textray.explain.words import WordsExplainer
-from textray.inference.predictor import Predictor
+from textray.inference.segmenter import Predictor
 from textray.io.read import from_array
 
 

@@ -6,8 +6,8 @@ import pytest
 from textray.explain.run import explain_all
 from textray.explain.zones import ZonesExplainer, counterfactuals, zone_means
 from textray.inference.bundle import Bundle
-from textray.inference.plan import plan
-from textray.inference.predictor import Predictor
+from textray.inference.segment_run import plan
+from textray.inference.segmenter import Predictor
 from textray.io.read import from_array
 from textray.records import ZONE_NAMES, Grid, Laterality, Zones
 

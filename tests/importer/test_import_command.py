@@ -13,15 +13,15 @@ from safetensors.numpy import load_file
 from torch.nn import functional as F
 
 import textray
-from textray.building import load_network
 from textray.data.phantom import Phantom
-from textray.importer import convert
+from textray.explain.attention import load_network
+from textray.export import published
 from textray.inference.bundle import Bundle
 from textray.inference.inputs import demo_film
 from textray.io.read import from_array, read
 from textray.models.released.keys import text_encoder_prefix
-from textray.nn.text_encoder import assemble
-from textray.text.report import bank_sentences
+from textray.nn.bert import assemble
+from textray.text.zones import bank_sentences
 
 TEXT = "bilateral pulmonary infection, two infected areas, upper left lung and lower right lung."
 
@@ -40,7 +40,7 @@ def imported(tmp_path_factory, published_state, encoder_folder):
     place = tmp_path_factory.mktemp("import")
     state = published_state("mmi_unet")
     torch.save({"epoch": 7, "state_dict": state, "hyper_parameters": Attack(place / "marker")}, place / "mmi.ckpt")
-    report = convert.import_checkpoint(
+    report = published.import_checkpoint(
         "mmi_unet", place / "mmi.ckpt", place / "bundle", text_encoder_folder=encoder_folder
     )
     assert not (place / "marker").exists()
@@ -190,7 +190,7 @@ def test_what_was_mapped_dropped_and_skipped_is_said(cli, tmp_path, monkeypatch)
         asked.append((args, options))
         return report
 
-    monkeypatch.setattr(convert, "import_checkpoint", run)
+    monkeypatch.setattr(published, "import_checkpoint", run)
     words = ("import", "mmi_unet", tmp_path / "a.ckpt", "--out", tmp_path / "o", "--text-encoder", tmp_path)
     told = cli(*words)
     assert told.code == 0

@@ -11,16 +11,16 @@ from PIL import Image as PILImage
 from safetensors.numpy import load_file
 
 import textray
-from textray.building import load_network
 from textray.errors import InputError
-from textray.importer import convert
-from textray.importer.convention import CONVENTIONS, word_vectors
+from textray.explain.attention import load_network
+from textray.export import published
+from textray.export.conventions import CONVENTIONS, word_vectors
 from textray.inference.bundle import Bundle
 from textray.io.read import from_array
 from textray.models.released.keys import own_name
 from textray.models.released.lvit import ReleasedLViT
-from textray.nn.text_encoder import load_text_encoder
-from textray.text.report import bank_sentences
+from textray.nn.bert import load_text_encoder
+from textray.text.zones import bank_sentences
 
 TEXT = "bilateral pulmonary infection, two infected areas, upper left lung and lower right lung."
 
@@ -58,11 +58,11 @@ def test_lvit_reads_the_first_ten_words_without_the_encoders_marks(uncased_folde
 
 def test_lvit_is_told_of_another_vocabulary(uncased_folder):
     encoder = load_text_encoder("bert_uncased", folder=uncased_folder, max_tokens=32)
-    (notice,) = convert._notices(encoder, CONVENTIONS["lvit"])
+    (notice,) = published._notices(encoder, CONVENTIONS["lvit"])
     assert notice["code"] == "W_VOCABULARY"
     assert "the word the as number 1996" in notice["text"]
     encoder.tokenizer.token_to_id = {"the": 1996}.get
-    assert convert._notices(encoder, CONVENTIONS["lvit"]) == []
+    assert published._notices(encoder, CONVENTIONS["lvit"]) == []
 
 
 def test_lvit_needs_the_whole_text_encoder(cli, tmp_path, encoder_folder):
@@ -81,7 +81,7 @@ def test_lvit_needs_the_whole_text_encoder(cli, tmp_path, encoder_folder):
 def test_lvit_becomes_a_bundle(tmp_path, published_state, uncased_folder):
     state = published_state("lvit")
     torch.save({"epoch": 3, "state_dict": state, "best_model": True, "model": "LViT"}, tmp_path / "lvit.pth")
-    report = convert.import_checkpoint(
+    report = published.import_checkpoint(
         "lvit", tmp_path / "lvit.pth", tmp_path / "bundle", text_encoder_folder=uncased_folder
     )
     assert set(report["mapped"]) == set(state)

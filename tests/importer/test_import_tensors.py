@@ -6,9 +6,9 @@ pytest.importorskip("torch")
 import torch
 
 from textray.errors import InputError
-from textray.importer import convert
-from textray.importer.convention import CONVENTIONS
-from textray.importer.unpickle import Published
+from textray.export import published as convert
+from textray.export.conventions import CONVENTIONS
+from textray.export.unpickle import Published
 from textray.models.released.keys import own_name, published
 
 

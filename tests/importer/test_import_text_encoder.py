@@ -8,9 +8,9 @@ pytest.importorskip("torch")
 import torch
 
 from textray.errors import BundleError
-from textray.importer import convert
-from textray.importer.convention import CONVENTIONS
-from textray.nn.text_encoder import assemble, load_text_encoder
+from textray.export import published
+from textray.export.conventions import CONVENTIONS
+from textray.nn.bert import assemble, load_text_encoder
 
 TEXT = "bilateral pulmonary infection, two infected areas, upper left lung and lower right lung."
 
@@ -44,19 +44,19 @@ def test_a_vocabulary_that_is_cut_off_is_refused(tmp_path, encoder_folder, encod
     (tmp_path / "bert/vocab.txt").write_text("\n".join(whole[:-8]))
     encoder = assemble("cxr_bert", tmp_path / "bert", encoder_state, max_tokens=24)
     with pytest.raises(BundleError, match=r"lacks words of 6\d of the 64 texts"):
-        convert._check_encoder(encoder, CONVENTIONS["mmi_unet"])
+        published._check_encoder(encoder, CONVENTIONS["mmi_unet"])
 
 
 def test_an_encoder_of_another_width_is_refused():
     with pytest.raises(BundleError, match=r"another width.*Got 32.*Expected 768"):
-        convert._check_encoder(load_text_encoder("tiny"), CONVENTIONS["mmi_unet"])
+        published._check_encoder(load_text_encoder("tiny"), CONVENTIONS["mmi_unet"])
 
 
 def test_a_vocabulary_of_general_english_is_told(encoder_folder, encoder_state):
     encoder = assemble("cxr_bert", encoder_folder, encoder_state, max_tokens=24)
-    assert [notice["code"] for notice in convert._notices(encoder, CONVENTIONS["mmi_unet"])] == ["W_VOCABULARY"]
+    assert [notice["code"] for notice in published._notices(encoder, CONVENTIONS["mmi_unet"])] == ["W_VOCABULARY"]
     encoder.tokenizer.add_tokens(["pneumothorax"])
-    assert convert._notices(encoder, CONVENTIONS["mmi_unet"]) == []
+    assert published._notices(encoder, CONVENTIONS["mmi_unet"]) == []
 
 
 def test_an_encoder_that_reads_too_few_tokens_is_refused(encoder_folder, encoder_state):

@@ -17,8 +17,8 @@ import torch
 from safetensors.numpy import load_file
 
 from textray.errors import DiskError, InputError, UsageError
-from textray.importer import unpickle
-from textray.importer.unpickle import read_published
+from textray.export import unpickle
+from textray.export.unpickle import read_published
 
 
 def tensors():
@@ -382,7 +382,7 @@ def test_a_full_disk_is_not_taken_for_a_bad_file(folder, path):
 
 WALL = """
 import os, pickle, shutil, socket, subprocess, sys
-from textray.importer import unpickle
+from textray.export import unpickle
 
 def act(words):
     unpickle._build_walls(0, sys.argv[1])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from textray.inference.card import card
+from textray.export.card import card
 
 
 def facts(*, text_encoder="tiny", dropout=0.4):

@@ -1,7 +1,7 @@
 import pytest
 
 from textray.errors import InputError, UsageError
-from textray.inference.edit import apply, check
+from textray.inference.own_report import apply, check_edit
 from textray.records import Laterality, Zones
 
 WRITTEN = Zones.from_present([1, 0, 0, 0, 0, 1])
@@ -19,7 +19,7 @@ WRITTEN = Zones.from_present([1, 0, 0, 0, 0, 1])
     ],
 )
 def test_a_sentence_replaces_a_report(edit, present):
-    check(edit, Laterality.VIEWER)
+    check_edit(edit, Laterality.VIEWER)
     assert apply(edit, WRITTEN, laterality=Laterality.VIEWER).zones.present == Zones.from_present(present).present
 
 
@@ -44,7 +44,7 @@ def test_a_sentence_replaces_a_report(edit, present):
 )
 def test_what_is_not_understood_is_refused_before_any_film(edit, match):
     with pytest.raises(UsageError, match=match):
-        check(edit, Laterality.PATIENT)
+        check_edit(edit, Laterality.PATIENT)
 
 
 def test_a_refused_sentence_is_an_error_of_that_film():

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from textray.errors import DataError, DiskError
-from textray.inference import evaluation_files
-from textray.inference.evaluation_files import check, write
+from textray.evaluate import results
+from textray.evaluate.results import check, write
 
 pytestmark = pytest.mark.usefixtures("real_fsync")  # what survives a crash is asked
 
@@ -101,8 +101,8 @@ def test_files_of_another_run_are_refused(earlier, name):
 
 
 def test_files_of_versions_without_hashes_pass(tmp_path):
-    (tmp_path / evaluation_files.SUMMARY).write_text("{}")
+    (tmp_path / results.SUMMARY).write_text("{}")
     check(tmp_path)
-    (tmp_path / evaluation_files.SUMMARY).write_text("[]")
+    (tmp_path / results.SUMMARY).write_text("[]")
     with pytest.raises(DataError, match="no finished evaluation"):
         check(tmp_path)

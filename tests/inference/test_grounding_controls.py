@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from textray.data.mean_masks import mean_masks, wording
-from textray.data.phrases import PhraseSample
+from textray.data.boxes import PhraseSample
 from textray.errors import DataError
-from textray.inference.grounding_controls import centre, mirrored, random_direction, random_map, shuffled
+from textray.evaluate.maps import centre, mean_masks, mirrored, random_direction, random_map, shuffled, wording
 from textray.preprocess import Preprocess
 from textray.records import Laterality, Zones
-from textray.text.grammar import bank_sentences, parse_caption
+from textray.text.zones import bank_sentences, parse_caption
 
 SIDE = 8
 

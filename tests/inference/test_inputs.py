@@ -4,7 +4,7 @@ import pytest
 
 from textray.errors import OutputError, UsageError
 from textray.inference.inputs import collect
-from textray.io.names import mark, stem
+from textray.io.files import mark, stem
 
 
 def touch(root, *names):

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from textray.errors import BundleError, InputError, ShapeError, UsageError
-from textray.inference.bundle import Bundle
+from textray.inference.bundle import Bundle, GroundingBundle, load_any
 from textray.inference.bundle_files import GROUNDING_FILES
-from textray.inference.grounding_bundle import GroundingBundle, load_any
 from textray.inference.localizer import Localizer, find_peak, similarity
 from textray.records import Grid, Image, Laterality
 

@@ -9,7 +9,7 @@ import textray
 from textray.errors import BundleError, InputError, UsageError
 from textray.inference.bundle import Bundle
 from textray.inference.own_report import caption
-from textray.inference.predictor import Predictor
+from textray.inference.segmenter import Predictor
 from textray.io.page import captioned
 from textray.io.read import from_array
 from textray.io.write import render_overlay

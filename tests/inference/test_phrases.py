@@ -5,9 +5,9 @@ import re
 import pytest
 
 from textray.errors import InputError
-from textray.inference.phrases import lone_sides, spell, turn
 from textray.records import Grid, Laterality
-from textray.text.sides import swap_sides
+from textray.text.cleaning import swap_sides
+from textray.text.phrases import lone_sides, spell, turn
 
 USUAL = Grid(height=4, width=4, orientation=("L", "F"))
 FLIPPED = Grid(height=4, width=4, orientation=("R", "F"))

@@ -8,12 +8,12 @@ from PIL import Image as PILImage
 import textray
 from textray.errors import InputError, ShapeError, UsageError
 from textray.inference.bundle import Bundle, seal
-from textray.inference.predictor import Predictor
 from textray.inference.record import zone_areas
 from textray.inference.runtime import Runtime, default_threads
+from textray.inference.segmenter import Predictor
 from textray.io.read import from_array
 from textray.records import Grid, Zones
-from textray.text.report import parse
+from textray.text.zones import parse
 
 
 @pytest.fixture(scope="module")

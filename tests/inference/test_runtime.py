@@ -12,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from safetensors.numpy import load_file, save_file  # noqa: E402
 
 from textray.errors import BundleError  # noqa: E402
+from textray.export.parity import store_weights  # noqa: E402
 from textray.inference.bundle import Bundle  # noqa: E402
 from textray.inference.bundle_files import list_files, write_config  # noqa: E402
 from textray.inference.runtime import Runtime  # noqa: E402
-from textray.onnx_graph import store_weights  # noqa: E402
-from textray.trained import round_to_half  # noqa: E402
+from textray.training.checkpoints import round_to_half  # noqa: E402
 
 SIZE = 16
 NO_TEXT = np.zeros((2, 0, 0), np.float32), np.zeros((2, 0), np.float32)

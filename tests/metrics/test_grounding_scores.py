@@ -13,16 +13,19 @@ from textray.metrics.grounding import (
     THRESHOLDS,
     best_threshold,
     case_columns,
+    check_normalise,
     class_statistics,
     contrast,
+    enlarge,
+    normalise,
     overlap,
     pointing,
     score,
     skipped,
+    smooth,
     statistics,
     threshold_table,
 )
-from textray.metrics.score_map import check_normalise, enlarge, normalise, smooth
 
 MAP = np.array(
     [[-0.4, -0.1, 0, 0.05], [-0.2, 0.15, 0.35, 0.25], [-0.1, 0.45, 0.80, 0.55], [-0.3, 0.10, 0.30, 0.20]], np.float64

@@ -5,8 +5,8 @@ import copy
 import pytest
 
 from textray.errors import TextRayError, UsageError
+from textray.evaluate.page import cell, results_table, summary_page
 from textray.metrics.segmentation import SCORES
-from textray.metrics.table import cell, results_table, summary_page
 
 INTERVAL = {"value": 0.5, "low": 0.4, "high": 0.6}
 SCORE = {name: dict(INTERVAL) for name in SCORES} | {

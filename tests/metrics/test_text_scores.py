@@ -11,7 +11,7 @@ from sacrebleu.metrics import BLEU
 
 from textray.errors import ShapeError, UsageError
 from textray.metrics.text import SCORES, TextScorer, align, strip_special
-from textray.text.report import bank_sentences
+from textray.text.zones import bank_sentences
 
 CAPTION = "unilateral pulmonary infection, one infected area, lower left lung."
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from textray import registry
-from textray.building import build, load_network
 from textray.errors import UsageError
+from textray.explain.attention import load_network
 from textray.inference.bundle import Bundle, inside
+from textray.models.build import build
 
 FIELDS = {
     "mmi_unet": {"eca_kernel": None},

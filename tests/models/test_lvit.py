@@ -5,7 +5,7 @@ import torch
 
 from textray.errors import ShapeError, UsageError
 from textray.models.lvit import LViT, LViTConfig
-from textray.nn.pixel_attention import PixelLevelAttention
+from textray.nn.blocks import PixelLevelAttention
 from textray.nn.vision_transformer import PatchEmbedding, regrid
 
 WIDTH = 8

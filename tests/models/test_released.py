@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from textray import registry
-from textray.building import build
 from textray.errors import UsageError
+from textray.models.build import build
 from textray.models.released import keys
 
 LISTS = Path(__file__).parents[3] / "shared" / "specs" / "released-keys.json"

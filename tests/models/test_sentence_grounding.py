@@ -8,8 +8,8 @@ import torch
 
 from textray.errors import ShapeError, UsageError
 from textray.models.sentence_grounding import SentenceGrounding, SentenceGroundingConfig, similarity
-from textray.nn.factored_places import position_sines
-from textray.nn.text_trunk import BertSizes, TextTrunkConfig
+from textray.nn.bert import BertSizes, TextTrunkConfig
+from textray.nn.places import position_sines
 
 TEXT = TextTrunkConfig(
     encoder="own",

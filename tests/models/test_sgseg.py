@@ -9,11 +9,11 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from textray import registry
-from textray.building import build
 from textray.errors import BundleError, ShapeError, UsageError
+from textray.models.build import build
 from textray.models.guide_decoder import GuideDecoderConfig
-from textray.models.locators import LERG, PooledConfig, PooledLocator
 from textray.models.mmi_unet import MMIUNetConfig
+from textray.models.self_guided import LERG, PooledConfig, PooledLocator
 from textray.models.sgseg import SGSeg, SGSegConfig, SGSegSimple, SGSegSimpleConfig
 from textray.nn import detector as detectors
 from textray.nn.detector import Detector, LERGConfig
@@ -264,7 +264,7 @@ class TestBuilding:
 def test_graph_agrees_whatever_the_report(kind, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    from textray.export import write_graph
+    from textray.export.segmenter import write_graph
     from textray.preprocess import Preprocess
 
     network = tiny(zone_tokens=True)

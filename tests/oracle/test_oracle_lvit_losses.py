@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from textray.errors import UsageError
-from textray.nn.text_encoder import load_text_encoder
-from textray.training.caption_bank import CaptionBank, schematic_bank
-from textray.training.losses import DiceCELoss, lv_loss
+from textray.nn.bert import load_text_encoder
+from textray.training.losses import CaptionBank, DiceCELoss, lv_loss, schematic_bank
 
 
 def sigmoid(value):

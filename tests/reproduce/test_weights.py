@@ -8,9 +8,9 @@ import pytest
 from PIL import Image as PILImage
 
 pytest.importorskip("lightning")
-from textray import evaluate_grounding
 from textray.data.base import open_reader
 from textray.errors import UsageError
+from textray.evaluate import grounding
 from textray.reproduce import Order, figures, runner
 from textray.reproduce.figures import choose
 from textray.reproduce.phrase_page import CLASSES, PAPER
@@ -67,7 +67,7 @@ def test_table_1_has_a_block_for_each_protocol_and_is_not_scored_twice(
 ):
     padded = tmp_path / "padded"
     make_grounding_bundle(padded, name="padded", letterbox=True)
-    made, real = [], evaluate_grounding.evaluate
+    made, real = [], grounding.evaluate
     monkeypatch.setattr(runner, "evaluate_phrases", lambda **words: (made.append(words["model"]), real(**words))[1])
     out = tmp_path / "out"
     asked = order("grounding-table1", out, {"rsna": rsna}, f"finder={grounding_bundle}", f"other={padded}")
@@ -101,7 +101,7 @@ def test_table_1_has_a_block_for_each_protocol_and_is_not_scored_twice(
 def test_ms_cxr_is_refused_without_the_record_of_patients_and_floors_stay(
     ms_cxr, grounding_bundle, make_grounding_bundle, tmp_path
 ):
-    from textray.data.exclusion import RECORDED_AS, exclusion_record
+    from textray.data.studies import RECORDED_AS, exclusion_record
 
     kept = tmp_path / "kept"
     record = exclusion_record(open_reader("ms_cxr", ms_cxr).patients())
@@ -171,7 +171,7 @@ def test_the_figure_shows_the_phrase_where_it_is_and_the_map_over_the_film(make_
     assert found["phrase"] == case.phrase
     assert found["found"]["one"] == found["found"]["two"]
     assert found["found"]["one"]["peak"][1] < 30, "the network was told of the viewer's left"
-    summary = evaluate_grounding.evaluate(
+    summary = grounding.evaluate(
         data="qata_cov19", root=root, split="val", out=tmp_path / "scores", model=grounding_bundle, threads=1
     )
     assert summary["phrases"] == len(cases)

@@ -5,7 +5,7 @@ import pytest
 
 from textray.errors import InputError
 from textray.records import Laterality, Zones, ZoneState
-from textray.text.report import bank_sentences, parse_caption, sentence
+from textray.text.zones import bank_sentences, parse_caption, sentence
 
 QATA = Path(__file__).parents[3] / "shared" / "data" / "QaTa-COV19-v2" / "prompt" / "train.csv"
 NON_EMPTY = [Zones.from_index(i) for i in range(1, 64)]

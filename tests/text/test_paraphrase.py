@@ -6,7 +6,7 @@ import pytest
 from textray.errors import UsageError
 from textray.records import ZONE_NAMES, Zones
 from textray.text.paraphrase import FORMS, corpus, facts, paraphrase
-from textray.text.report import parse
+from textray.text.zones import parse
 
 
 def named(zones):

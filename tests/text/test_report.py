@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from textray.errors import InputError, UsageError
 from textray.records import Grid, Laterality, Zones, ZoneState
 from textray.text.cleaning import clean
-from textray.text.report import parse, sentence, write
+from textray.text.zones import parse, sentence, write
 
 NON_EMPTY = [Zones.from_index(i) for i in range(1, 64)]
 USUAL = Grid(height=4, width=4, orientation=("L", "F"))

@@ -5,7 +5,7 @@ has. Both are told the zones and draw from the generator they are given. Neither
 """
 
 from textray.records import LEVELS, SIDES, ZONE_NAMES
-from textray.text.grammar import NUMBERS
+from textray.text.zones import NUMBERS
 
 FAMILIAR = {
     "upper": ("upper", "upper", "apical"),

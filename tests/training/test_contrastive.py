@@ -10,12 +10,12 @@ pytest.importorskip("lightning")
 from lightning import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from textray.data.module import SegmentationData
+from textray.data.segmentation import SegmentationData
 from textray.errors import UsageError
 from textray.models.baselines.unet import UNet, UNetConfig
 from textray.models.guide_decoder import GuideDecoder, GuideDecoderConfig
-from textray.training.initial import begin
-from textray.training.pretrain import ContrastiveTask, contrastive_loss, mean_tokens
+from textray.training.checkpoints import begin
+from textray.training.contrastive import ContrastiveTask, contrastive_loss, mean_tokens
 
 
 def guide_decoder(seed=0):

@@ -5,11 +5,16 @@ import math
 import pytest
 import torch
 
-from textray.data.report_words import Said
+from textray.data.studies import Said
 from textray.errors import ShapeError, UsageError
-from textray.training.grounding_compared import Compared, GroundingCriterion
-from textray.training.grounding_losses import Temperatures, local_scores, text_keys
-from textray.training.grounding_targets import targeted_pair
+from textray.training.grounding_losses import (
+    Compared,
+    GroundingCriterion,
+    Temperatures,
+    local_scores,
+    targeted_pair,
+    text_keys,
+)
 
 MODES = ("paper", "released")
 

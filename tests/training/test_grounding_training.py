@@ -15,19 +15,25 @@ from lightning import Trainer  # noqa: E402
 from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from textray.data.grounding_module import GroundingData  # noqa: E402
-from textray.data.report_words import Said  # noqa: E402
+from textray.data.grounding import GroundingData  # noqa: E402
+from textray.data.studies import Said  # noqa: E402
 from textray.errors import UsageError  # noqa: E402
 from textray.models.sentence_grounding import SentenceGrounding, SentenceGroundingConfig, similarity  # noqa: E402
-from textray.nn.factored_places import FactoredPlaces  # noqa: E402
-from textray.nn.text_trunk import BertSizes, TextTrunkConfig  # noqa: E402
+from textray.nn.bert import BertSizes, TextTrunkConfig  # noqa: E402
+from textray.nn.places import FactoredPlaces  # noqa: E402
 from textray.records import Zones  # noqa: E402
-from textray.text.grammar import sentence  # noqa: E402
 from textray.text.tokens import WordPiece, build_vocabulary, pad  # noqa: E402
+from textray.text.zones import sentence  # noqa: E402
 from textray.training.grounding import GroundingTask  # noqa: E402
-from textray.training.grounding_compared import Compared, GroundingCriterion  # noqa: E402
-from textray.training.grounding_losses import Temperatures  # noqa: E402
-from textray.training.grounding_targets import entailed, keys_of, retrieval, targeted_pair  # noqa: E402
+from textray.training.grounding_losses import (  # noqa: E402  # noqa: E402
+    Compared,
+    GroundingCriterion,
+    Temperatures,
+    entailed,
+    keys_of,
+    retrieval,
+    targeted_pair,
+)
 
 ZONES = [Zones.from_index(index) for index in (1, 2, 4, 8, 16, 32, 9, 18)]
 CAPTIONS = [tuple(sentence(zones).rstrip(".").split(", ")) for zones in ZONES]

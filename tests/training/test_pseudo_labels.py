@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from textray.augment import Geometry
 from textray.errors import ShapeError, UsageError
-from textray.geometry import Geometry
 from textray.training.pseudo_labels import PseudoLabels, moved
 
 pytestmark = pytest.mark.usefixtures("real_fsync")  # what survives a crash is asked

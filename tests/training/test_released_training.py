@@ -6,9 +6,9 @@ from safetensors.torch import load_file
 
 pytest.importorskip("lightning")
 from textray.errors import ShapeError
-from textray.export import _write_bank
+from textray.export.segmenter import _write_bank
 from textray.models.released.guide_decoder import ReleasedGuideDecoder, ReleasedGuideDecoderConfig
-from textray.training.tasks import SegmentationTask
+from textray.training.segmentation import SegmentationTask
 
 
 @pytest.fixture(scope="module")

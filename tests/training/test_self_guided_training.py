@@ -12,15 +12,14 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import save_file
 
-from textray.data.module import SegmentationData
+from textray.data.segmentation import SegmentationData
 from textray.errors import UsageError
 from textray.models.base import Network, Output
 from textray.models.baselines.unet import UNet, UNetConfig
 from textray.models.self_guided import Locator, SelfGuided
-from textray.text.report import sentence
-from textray.trained import read_checkpoint
-from textray.training.initial import begin
-from textray.training.tasks import SegmentationTask
+from textray.text.zones import sentence
+from textray.training.checkpoints import begin, read_checkpoint
+from textray.training.segmentation import SegmentationTask
 
 TOKENS = 16
 
@@ -180,12 +179,12 @@ def test_the_score_that_selects_is_of_validation_with_generated_reports(tmp_path
 
 
 def test_the_bank_is_the_encoders_and_thresholds_are_chosen_before_they_are_used(tmp_path, monkeypatch):
-    from textray.text.report import bank_sentences
-    from textray.training import tasks
+    from textray.text.zones import bank_sentences
+    from textray.training import segmentation
 
     module, order = task(), []
-    choose, step = tasks.choose_thresholds, module.validation_step
-    monkeypatch.setattr(tasks, "choose_thresholds", lambda *a: (order.append(a[0].shape), choose(*a))[1])
+    choose, step = segmentation.choose_thresholds, module.validation_step
+    monkeypatch.setattr(segmentation, "choose_thresholds", lambda *a: (order.append(a[0].shape), choose(*a))[1])
     module.validation_step = lambda batch, batch_idx: (order.append("step"), step(batch, batch_idx))[1]
     fit(module, tmp_path, batch_size=1)
     assert order == [

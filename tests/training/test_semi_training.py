@@ -16,17 +16,17 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from textray.augment import Augment
-from textray.data.batch import collate
-from textray.data.module import SegmentationData
 from textray.data.phantom import draw
+from textray.data.segmentation import SegmentationData
+from textray.data.segmentation_set import collate
 from textray.errors import UsageError
 from textray.models.base import Network, Output
 from textray.models.baselines.unet import UNet, UNetConfig
-from textray.text.report import parse_caption, sentence
+from textray.text.zones import parse_caption, sentence
 from textray.training.checkpoints import last_checkpoint
 from textray.training.pseudo_labels import PseudoLabels
+from textray.training.segmentation import SegmentationTask
 from textray.training.semi import SemiSupervisedTask
-from textray.training.tasks import SegmentationTask
 
 TOKENS = 16
 SIZE = (32, 32)

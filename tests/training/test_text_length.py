@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("lightning")
 from textray.errors import UsageError
 from textray.models.guide_decoder import GuideDecoder, GuideDecoderConfig
-from textray.training.tasks import SegmentationTask
+from textray.training.segmentation import SegmentationTask
 
 
 @pytest.fixture(scope="module")

@@ -355,8 +355,8 @@ def test_export_refuses_a_pickle_with_code(tmp_path, cli):
 
 
 def test_export_fails_where_the_graph_disagrees(tmp_path, monkeypatch, make_bundle):
-    from textray import export as module
     from textray.errors import BundleError, UsageError
+    from textray.export import segmenter as module
     from textray.models.baselines.unet import UNet, UNetConfig
     from textray.preprocess import Preprocess
 

@@ -5,13 +5,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
-from textray.data.grounding_module import GroundingData  # noqa: E402
-from textray.data.report_words import Said  # noqa: E402
+from textray.data.grounding import GroundingData  # noqa: E402
+from textray.data.studies import Said  # noqa: E402
 from textray.errors import UsageError  # noqa: E402
 from textray.models.sentence_grounding import SentenceGrounding, SentenceGroundingConfig  # noqa: E402
-from textray.nn.text_trunk import BertSizes, TextTrunkConfig  # noqa: E402
+from textray.nn.bert import BertSizes, TextTrunkConfig  # noqa: E402
 from textray.text.tokens import WordPiece, pad  # noqa: E402
-from textray.training.words_first import learn_words, shares  # noqa: E402
+from textray.training.grounding import learn_words, shares  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -13,15 +13,13 @@ pytest.importorskip("torch")
 import torch
 
 from textray.data.base import open_reader
-from textray.data.module import SegmentationData
-from textray.data.withhold import withhold_label
+from textray.data.segmentation import SegmentationData
+from textray.data.segmentation_set import withhold_label
 from textray.errors import DataError, ShapeError, UsageError
-from textray.nn.text_encoder import load_text_encoder
+from textray.nn.bert import load_text_encoder
 from textray.records import Zones
-from textray.text.grammar import sentence
-from textray.text.report import parse
-from textray.training.phrase_clusters import encode_phrases, location_phrase
-from textray.training.zone_labels import fit_zone_labels, label_training
+from textray.text.zones import parse, sentence
+from textray.training.zone_labels import encode_phrases, fit_zone_labels, label_training, location_phrase
 
 HERE = Path(__file__).parent
 QATA = HERE.parents[2] / "shared" / "data" / "QaTa-COV19-v2"
@@ -241,7 +239,7 @@ def test_a_task_fetches_the_clusters_itself_before_the_first_batch(make, tmp_pat
     from lightning import Trainer
 
     from textray.models.mmi_unet import MMIUNet, MMIUNetConfig
-    from textray.training.tasks import SegmentationTask
+    from textray.training.segmentation import SegmentationTask
 
     data = make(labels="clusters")
     network = MMIUNet(MMIUNetConfig(trunk="efficientnet_lite0", text_width=32, decoder_channels=(8, 8, 8)))

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from textray.commands.console import note, printable, say, say_json, shown
-from textray.commands.reader import CONVENTION, AsJson, Model, Out, Side, Threads, Whose
+from textray.commands.segment import CONVENTION, AsJson, Model, Out, Side, Threads, Whose
 from textray.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from textray.explain.explanation import Explainer
-    from textray.inference.batch import Row
+    from textray.explain.run import Explainer
     from textray.inference.bundle import Bundle
+    from textray.inference.segment_run import Row
 
 _OUT = Path("textray-out")
 
@@ -58,7 +58,7 @@ def attention(
     from textray import registry
 
     def make(bundle: Bundle) -> Explainer:
-        kind = registry.load("textray.explain.levels:AttentionExplainer")
+        kind = registry.load("textray.explain.attention:AttentionExplainer")
         made: Explainer = kind(bundle, columns=columns.value, text_encoder=text_encoder)
         return made
 
@@ -136,10 +136,9 @@ def _run(
 ) -> None:
     """Plan, explain and tell; the convention of left and right is told in any case."""
     import textray
-    from textray.explain.run import explain_all
-    from textray.explain.subject import SIDES, needs_words
+    from textray.explain.run import SIDES, explain_all, needs_words
     from textray.inference.bundle import Bundle
-    from textray.inference.plan import plan
+    from textray.inference.segment_run import plan
     from textray.records import Laterality
 
     bundle = Bundle.load(model)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from textray.commands.console import note, printable, shown
-from textray.commands.progress import work_through
-from textray.commands.reader import CONVENTION, AsJson, Model, Out, Side, Threads, Whose
+from textray.commands.console import note, printable, shown, work_through
+from textray.commands.segment import CONVENTION, AsJson, Model, Out, Side, Threads, Whose
 from textray.errors import UsageError
 
 if TYPE_CHECKING:
@@ -54,9 +53,8 @@ def ground(
     What an earlier run finished is skipped. A file that is refused is listed with its reason, and the rest goes on.
     Exit codes: 0 done, 1 crash, 2 usage, 3 some files refused.
     """
-    from textray.inference.ground_plan import PhraseTable, plan_grounding
-    from textray.inference.ground_run import Grounding
-    from textray.inference.grounding_bundle import GroundingBundle
+    from textray.inference.bundle import GroundingBundle
+    from textray.inference.ground_run import Grounding, PhraseTable, plan_grounding
     from textray.inference.localizer import Localizer
     from textray.records import Laterality
 

@@ -57,8 +57,7 @@ def _everything() -> dict[str, Any]:
 
 
 def _one(name: str, form: str | None) -> dict[str, Any]:
-    from textray.inference.bundle import inside
-    from textray.inference.grounding_bundle import load_any
+    from textray.inference.bundle import inside, load_any
 
     if form is not None and name not in registry.MODELS:
         raise UsageError("only a model is asked for by its form", came=name, expected=", ".join(registry.MODELS))
@@ -90,16 +89,16 @@ def _cost(name: str, kind: str, form: str | None) -> dict[str, Any]:
     from textray.inference.bundle import Bundle
 
     if kind == "model":
-        found = registry.load("textray.cost:cost_of_model")(name, form or registry.model(name).forms[0].name)
+        found = registry.load("textray.export.cost:cost_of_model")(name, form or registry.model(name).forms[0].name)
     elif kind == "weights":
-        found = registry.load("textray.cost:cost_of_bundle")(Bundle.load(name))
+        found = registry.load("textray.export.cost:cost_of_bundle")(Bundle.load(name))
     else:
         raise UsageError(f"a {kind.replace('_', ' ')} has no cost", came=name, do="Name a model or weights")
     return asdict(found)
 
 
 def _weights(name: str) -> dict[str, Any]:
-    from textray.inference.grounding_bundle import load_any
+    from textray.inference.bundle import load_any
 
     try:
         return load_any(name).describe()

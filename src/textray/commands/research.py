@@ -1,7 +1,10 @@
-"""Commands for researchers: data check, train and export."""
+"""Commands for researchers: data check, train, evaluate, export, import and reproduce."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +12,7 @@ import typer
 
 from textray import registry
 from textray.commands.console import note, printable, say, say_json, shown
-from textray.commands.reader import Free
+from textray.commands.segment import Free
 from textray.errors import DataError, UsageError
 
 data = typer.Typer(help="Look at data sets on disk.", no_args_is_help=True)
@@ -64,17 +67,17 @@ def export(
     ] = None,
 ) -> None:
     """Write a bundle from a checkpoint; fails unless ONNX and torch agree."""
-    if registry.load("textray.trained:task_of")(checkpoint) == "grounding":
+    if registry.load("textray.training.checkpoints:task_of")(checkpoint) == "grounding":
         if text_encoder is not None or text_free is not None or threshold is not None:
             raise UsageError(
                 "--text-encoder, --text-free and --threshold are of networks that segment",
                 came="a checkpoint of a grounding network",
             )
-        ground = registry.load("textray.export_grounding:export_grounding")
+        ground = registry.load("textray.export.grounder:export_grounding")
         ground(checkpoint, out, samples=samples, scores=scores or (), average=average or ())
         note(f"Bundle: {shown(out)}")
         return
-    run = registry.load("textray.export:export")
+    run = registry.load("textray.export.segmenter:export")
     run(
         checkpoint,
         out,
@@ -86,3 +89,228 @@ def export(
         threshold=0.5 if threshold is None else threshold,
     )
     note(f"Bundle: {shown(out)}")
+
+
+# The command evaluate.
+
+
+class Task(StrEnum):
+    """What is scored."""
+
+    SEGMENTATION = "segmentation"
+    GROUNDING = "grounding"
+
+
+def evaluate(
+    name: Annotated[str, typer.Option("--data", help="Data set, such as qata_cov19.")],
+    task: Annotated[Task, typer.Option(help="Masks of a segmenter, or maps of phrases.")] = Task.SEGMENTATION,
+    text_mode: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="oracle, none, shuffled or generated; may be repeated.",
+            show_default="oracle and none, as far as it can",
+        ),
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the data set.")] = None,
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("textray-out"),
+    model: Annotated[str | None, typer.Option(help="Weights inside by name, or a bundle folder.")] = None,
+    captions: Annotated[str, typer.Option(help="Missing captions: error, skip or text-free.")] = "error",
+    split_by: Annotated[str | None, typer.Option(help="How the data are cut, such as slice or volume.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Score only so many images (phrases), spread over the split.")
+    ] = None,
+    sides: Annotated[bool, typer.Option("--sides", help="Also measure left-right sensitivity.")] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the network.")] = None,
+    phrases: Annotated[
+        str | None, typer.Option(help="Grounding: which words are asked: caption, clause, phrase or class.")
+    ] = None,
+    normalise: Annotated[
+        list[str] | None,
+        typer.Option(help="Grounding: minmax, none or clamp; may be repeated.", show_default="minmax, none"),
+    ] = None,
+    sigma: Annotated[
+        float | None, typer.Option(help="Grounding: smoothing in cells of the map.", show_default="1.5")
+    ] = None,
+    margin: Annotated[
+        int | None, typer.Option(help="Grounding: border left out of every measure, of 224 pixels.", show_default="0")
+    ] = None,
+    empty_prediction: Annotated[
+        str | None,
+        typer.Option(help="Grounding: a threshold that marks nothing scores zero, or skip it.", show_default="zero"),
+    ] = None,
+    per_box: Annotated[bool, typer.Option("--per-box", help="Grounding: contrast of each box by itself.")] = False,
+    floors_only: Annotated[
+        bool, typer.Option("--floors-only", help="Grounding: no network, only what each must beat.")
+    ] = False,
+) -> None:
+    """Score weights on a split of a data set: cases.csv, summary.json and summary.md."""
+    of_grounding = {
+        "--phrases": phrases is not None,
+        "--normalise": bool(normalise),
+        "--sigma": sigma is not None,
+        "--margin": margin is not None,
+        "--empty-prediction": empty_prediction is not None,
+        "--per-box": per_box,
+        "--floors-only": floors_only,
+    }
+    if task is Task.GROUNDING:
+        _refuse({"--text-mode": bool(text_mode), "--sides": sides, "--captions": captions != "error"}, task)
+        from textray.evaluate.grounding import evaluate as score_phrases
+        from textray.metrics.grounding import SIGMA
+
+        with _progress() as progress:
+            score_phrases(
+                data=name,
+                root=root,
+                split=split,
+                out=out,
+                model=model,
+                floors_only=floors_only,
+                kind=phrases,
+                normalise=normalise or ("minmax", "none"),
+                sigma=SIGMA if sigma is None else sigma,
+                margin=margin or 0,
+                empty_prediction=empty_prediction or "zero",
+                per_box=per_box,
+                split_by=split_by,
+                threads=threads,
+                limit=limit,
+                progress=progress,
+            )
+    else:
+        _refuse(of_grounding, task)
+        from textray.evaluate.segmentation import evaluate as score_masks
+
+        with _progress() as progress:
+            score_masks(
+                data=name,
+                root=root,
+                split=split,
+                text_modes=text_mode or (),
+                out=out,
+                model=model,
+                captions=captions,
+                split_by=split_by,
+                threads=threads,
+                limit=limit,
+                sides=sides,
+                progress=progress,
+            )
+    say((out / "summary.md").read_text(encoding="utf-8").rstrip())
+    note(f"Results: {shown(out)}")
+
+
+def _refuse(given: Mapping[str, bool], task: Task) -> None:
+    """Refuse options of the other task: they would be ignored, and a table would not say so."""
+    named = [option for option, used in given.items() if used]
+    if named:
+        raise UsageError(
+            f"these options are not of task {task}",
+            came=", ".join(named),
+            do="Leave them out, or name the other --task",
+        )
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    screen = Console(stderr=True)
+    with Progress(console=screen, transient=True, disable=not screen.is_terminal, redirect_stdout=False) as bar:
+        task = bar.add_task("evaluate", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+# The command import.
+
+_SHOWN = 8
+
+
+def import_(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Network, such as mmi_unet.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Checkpoint as the network's authors published it.")],
+    out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
+    text_encoder: Annotated[
+        Path | None, typer.Option(help="Folder with vocab.txt and config.json of the text encoder.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data set in colour that it was learnt from, such as monuseg; else films.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of that data set; its captions go into the bundle.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on the standard output.")] = False,
+) -> None:
+    """Write a bundle from a checkpoint that a network's authors published.
+
+    The file is read in a process of its own that runs nothing of it. Exit codes: 0 done, 2 usage, 3 file refused.
+    """
+    run = registry.load("textray.export.published:import_checkpoint")
+    report = run(name, file, out, text_encoder_folder=text_encoder, data=data, root=root)
+    if as_json:
+        say_json(report)
+    else:
+        say(f"mapped:  {len(report['mapped'])} tensors of the network, text encoder from the {report['text_encoder']}")
+        for kind in ("dropped", "skipped"):
+            more = ", ..." if len(report[kind]) > _SHOWN else ""
+            say(f"{kind}: {len(report[kind])} {printable(', '.join(report[kind][:_SHOWN]))}{more}".rstrip())
+    for notice in report["notices"]:
+        note(f"warning {notice['code']}: {notice['text']} {notice['remedy']}")
+    note(f"Bundle: {shown(out)}")
+
+
+# The command reproduce.
+
+
+def reproduce(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Such as mmi-unet-table2; a wrong one lists the names.")],
+    root: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DATA=DIR", help="Folder of a data set, such as qata_cov19=DIR; may be repeated."),
+    ] = None,
+    budget: Annotated[
+        str, typer.Option(help="full (the paper's configuration) or small (two hours a table on two CPU cores).")
+    ] = "small",
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each row, with seeds 0, 1, ...")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder of the results; tables share finished rows in it.")] = Path(
+        "textray-reproduced"
+    ),
+    rows: Annotated[list[str] | None, typer.Option(help="Only this row or method; may be repeated.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the networks.")] = None,
+    keep_checkpoints: Annotated[
+        bool, typer.Option("--keep-checkpoints", help="Keep the checkpoints of finished rows.")
+    ] = False,
+    text_encoder: Annotated[Path | None, typer.Option(help="Folder of the frozen text encoder.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL=BUNDLE",
+            help="Figures: a method; with @none at its end it is told nothing, with @generated its own report. "
+            "grounding-table1|2|3: weights to score.",
+        ),
+    ] = None,
+    cases: Annotated[list[str] | None, typer.Option(metavar="ID", help="Figures: an image; may be repeated.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Figures: how many images to draw, where none is named.")] = 4,
+    split: Annotated[str, typer.Option(help="Figures: the split of the images.")] = "val",
+) -> None:
+    """Train and measure a paper's table or figure again; goes on where it was cut off."""
+    from textray.reproduce import Order, read_roots, reproduction
+
+    run = reproduction(name)
+    order = Order(
+        name=name,
+        roots=read_roots(root or ()),
+        out=out,
+        budget=budget,
+        seeds=seeds,
+        rows=tuple(rows or ()),
+        threads=threads,
+        keep_checkpoints=keep_checkpoints,
+        text_encoder=text_encoder,
+        models=tuple(model or ()),
+        cases=tuple(cases or ()),
+        count=count,
+        split=split,
+        tell=lambda line: note(printable(line)),
+    )
+    raise typer.Exit(run(order))

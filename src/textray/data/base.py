@@ -1,13 +1,13 @@
-"""What every data set reader gives: samples, and the result of a check. Free of torch."""
+"""What every data set reader gives: samples, shares of them, and the result of a check. Free of torch."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -289,3 +289,59 @@ def draw_patients(patients: Iterable[str], share: float, seed: int) -> frozenset
     if len(ordered) > 1:
         wanted = max(1, wanted)
     return frozenset(ordered[:wanted])
+
+
+def keep_share(samples: Sequence[Sample], share: float, *, seed: int = 0) -> list[Sample]:
+    """Keep a share of the samples, whole patients at a time.
+
+    Groups (patients; an image without a patient id is a group of its own) stand in an order that the hash of seed and
+    id fixes. They are taken from its front until the share of the images is reached, so a smaller share of the same
+    seed is always contained in a larger one, and what is kept exceeds the share by less than one group.
+
+    Args:
+        samples: All training samples.
+        share: Share of the images to keep, in (0, 1]; 1 keeps all.
+        seed: Another seed gives other patients.
+
+    Returns:
+        The kept samples in their old order.
+
+    Raises:
+        UsageError: If the share is out of range.
+    """
+    if not 0 < share <= 1:
+        raise UsageError("the share of the training data is out of range", came=share, expected="above 0, at most 1")
+    sizes: dict[str, int] = {}
+    for sample in samples:
+        sizes[sample.group] = sizes.get(sample.group, 0) + 1
+    wanted, taken = share * len(samples) - 1e-9, 0  # a share such as 0.3 of 10 images is 3, not 3.0000000000000004
+    kept = set()
+    for group in sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()):
+        if taken >= wanted:
+            break
+        kept.add(group)
+        taken += sizes[group]
+    return [sample for sample in samples if sample.group in kept]
+
+
+def trained_without_report(facts: Mapping[str, Any]) -> bool | None:
+    """Whether the training of a network that reads text left reports out, and let it go without.
+
+    Samples without a report are those that lost theirs by ``report_dropout``, and those whose caption is missing or
+    names no zone. A network that writes its own report is silent on the share of them that ``self_guided`` leaves.
+
+    Args:
+        facts: What a checkpoint says of its training, or the provenance of a bundle; without ``self_guided`` and
+            ``data.without_text``, which older ones lack, there were none.
+
+    Returns:
+        ``None`` where the facts do not tell, as of weights that were not trained here.
+    """
+    data = facts.get("data")
+    if not isinstance(data, Mapping):  # a provenance may hold anything
+        return None
+    dropout = data.get("report_dropout")
+    if dropout is None:
+        return None
+    left_out = dropout > 0 or data.get("without_text", {}).get("fit", 0) > 0
+    return bool(left_out and facts.get("self_guided", 0.0) < 1)

@@ -23,10 +23,8 @@ from textray.data.base import (
     fingerprint,
     refuse,
 )
-from textray.data.caption_table import read_free_caption
-from textray.data.lvit_folders import PARTS, PartName, find_lvit
-from textray.data.pairs import MaskFacts, check_pixels, colour_problems, size_problem
-from textray.data.survey import Entry, Survey, survey
+from textray.data.captions import PARTS, PartName, find_lvit, read_free_caption
+from textray.data.folders import Entry, MaskFacts, Survey, check_pixels, colour_problems, size_problem, survey
 from textray.errors import LayoutError
 from textray.records import Notice, Report, Zones
 

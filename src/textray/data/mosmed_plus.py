@@ -3,11 +3,20 @@
 It is published cut by slice, so that slices of one volume lie in train and test; a cut by volume stands beside it.
 Nobody has said whose left and right its captions mean: they are kept as written. Layouts, counts, sources and terms:
 docs/datasets/mosmed_plus.md.
+
+Where the pictures and caption tables of MosMedData+ lie in the three layouts in which it is published.
+
+Kaggle              LViT                                  csv
+frames/             Train_Folder/img/, labelcol/          Train/Images/, GTs/
+masks/              Train_Folder/Train_text.xlsx          prompt/train.csv
+Train_text_….xlsx   Val_Folder/…, Test_Folder/…           Val/…, Test/…, prompt/val.csv, prompt/test.csv
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
@@ -25,11 +34,8 @@ from textray.data.base import (
     fingerprint,
     refuse,
 )
-from textray.data.lvit_folders import PARTS, PartName
-from textray.data.mosmed_layouts import find_layout
-from textray.data.mosmed_volumes import cut_volumes, source_of, volume_of
-from textray.data.pairs import MaskFacts, check_pixels, colour_problems, size_problem
-from textray.data.survey import Entry, Survey, survey
+from textray.data.captions import PARTS, Layout, Part, PartName, folders, inside, lvit, only, refuse_several, tables
+from textray.data.folders import Entry, MaskFacts, Survey, check_pixels, colour_problems, size_problem, survey
 from textray.errors import LayoutError, unknown_name
 from textray.records import Laterality, Notice, Report, Zones
 
@@ -241,3 +247,107 @@ def _tell_sources(entries: Iterable[Entry], facts: dict[Path, MaskFacts], counts
         ]
         words += ["published upside down, read as stored"] if source == _UPSIDE_DOWN else []
         counts[f"source {source}"] = "; ".join(words)
+
+
+_HELP = 'See docs/datasets/mosmed_plus.md or run "textray data check mosmed_plus ROOT".'
+_TABLE = re.compile(r"(train|val|test)_text(?:_mosmed.*|[ (].*)?\.(?:xlsx|csv)")  # " 1.xlsx" and " 1(in).csv" circulate
+_CSV_TABLE = re.compile(r"(train|val|test)\.(?:csv|xlsx)")
+
+
+def find_layout(root: Path) -> Layout:
+    """Find the layout in a folder, or in the one folder inside it that has one; names count whatever their case.
+
+    Raises:
+        LayoutError: If there is none, tables are missing, or two tables could be the one of a part.
+    """
+    if not root.is_dir():
+        raise LayoutError(f"there is no folder {root}", do=_HELP)
+    for places in ([root], folders(root)):
+        layouts = [
+            found
+            for folder in places
+            if (found := _kaggle(folder, root) or lvit(folder, _TABLE, _HELP) or _csv(folder))
+        ]
+        if len(layouts) > 1:
+            refuse_several(layouts, root, _HELP)
+        if layouts:
+            return layouts[0]
+    raise LayoutError(
+        f"no layout of MosMedData+ under {root}",
+        expected="frames and masks, or Train_Folder with img and labelcol, or Train with Images and GTs and prompt "
+        "with train.csv",
+        do=_HELP,
+    )
+
+
+def _kaggle(folder: Path, given: Path) -> Layout | None:
+    images, masks = inside(folder, "frames"), inside(folder, "masks")
+    if images is None or masks is None:
+        return None
+    pictures = {images, masks}
+    places = dict.fromkeys(f for f in (folder, *folders(folder), given, *folders(given)) if f not in pictures)
+    found = tables((path for place in places for path in place.iterdir()), _TABLE, folder)
+    if not found:
+        raise LayoutError(
+            f"no caption table beside frames and masks of {folder}",
+            expected='"Train_text_MosMedData+ 1.xlsx", "Val_text_MosMedData+ 1.xlsx" and "Test_text_MosMedData+.xlsx", '
+            "which tell the parts",
+            do=_HELP,
+        )
+    parts = (Part(name=name, table=found[name], images=images, masks=masks) for name in PARTS if name in found)
+    # Tables may lie beside the folder of the pictures; messages are relative to what holds both.
+    within = all(table.is_relative_to(folder) for table in found.values())
+    return Layout(name="Kaggle", root=folder if within else given, parts=tuple(parts))
+
+
+def _csv(folder: Path) -> Layout | None:
+    prompt = inside(folder, "prompt")
+    if prompt is None:
+        return None
+    found = tables(prompt.iterdir(), _CSV_TABLE, prompt)
+    parts = []
+    for name in PARTS:
+        part = inside(folder, name)
+        images, masks = (None, None) if part is None else (inside(part, "images"), inside(part, "gts"))
+        if images is not None and masks is not None:
+            parts.append(Part(name=name, table=only(found, name, prompt, _HELP), images=images, masks=masks))
+    return Layout(name="csv", root=folder, parts=tuple(parts)) if parts else None
+
+
+# What the names of MosMedData+ tell: volumes, sources, and a cut by volume.
+
+CUT_SHARE = 0.1
+"""Share of each source's volumes in `test`, and as many again in `val`, where the cut is by volume."""
+
+
+def volume_of(image_id: str) -> str | None:
+    """The volume of a slice: all up to and with the number of the case or study, in lower case.
+
+    ``Jun_coronacases_case1_128`` is of ``jun_coronacases_case1``, ``Morozov_study_0255_24`` of ``morozov_study_0255``;
+    ``bjorke_8`` tells none. Radiopaedia has several series of some patients, such as 10_85902_1 and 10_85902_3: the
+    first number is the patient's, and all of its series count as one volume, ``jun_radiopaedia_10``.
+    """
+    name = image_id.casefold()
+    found = re.fullmatch(r"(jun_radiopaedia_\d+)_.*", name) or re.fullmatch(r"(.*(?:case|study)_?\d+)_\d+", name)
+    return found[1] if found else None
+
+
+def source_of(image_id: str) -> str:
+    """The collection that a slice comes from, in lower case: ``jun_coronacases``, ``morozov``, ..."""
+    first, _, rest = image_id.casefold().partition("_")
+    return f"{first}_{rest.partition('_')[0]}" if first == "jun" else first
+
+
+def cut_volumes(volumes: Iterable[str], seed: int = 0) -> dict[str, PartName]:
+    """Cut volumes into parts, source by source: a tenth `test`, a tenth `val`, at least one each of three or more.
+
+    Volumes stand in an order that the hash of seed and name fixes, the same on every machine.
+    """
+    cut: dict[str, PartName] = {}
+    names = sorted(set(volumes), key=lambda v: hashlib.sha256(f"{seed}:{v}".encode()).hexdigest())
+    for source in {source_of(volume) for volume in names}:
+        ordered = [volume for volume in names if source_of(volume) == source]
+        tenth = max(1, round(CUT_SHARE * len(ordered))) if len(ordered) >= len(PARTS) else 0
+        for place, volume in enumerate(ordered):
+            cut[volume] = "test" if place < tenth else "val" if place < 2 * tenth else "train"
+    return cut

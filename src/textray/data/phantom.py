@@ -1,4 +1,4 @@
-"""A synthetic frontal chest film with lesions in chosen zones: for tests and documentation, never for a score.
+"""Synthetic pictures with lesions in chosen zones: for tests and documentation, never for a score.
 
 Air, body, two lungs, heart (mostly in the viewer's right half, as on the usual film), mediastinum, spine, ribs,
 clavicles, diaphragm with a gas bubble under its viewer's right dome, vessels and grain, all drawn from one seed.
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,10 @@ from PIL import Image as PILImage
 from textray.augment import blur
 from textray.data.base import CheckResult, Sample
 from textray.data.cache import cache_folder, write_once
-from textray.data.phantom_shapes import LEVELS, Field, cloud, edge, places
 from textray.data.qata_cov19 import NAME, QaTaCOV19
 from textray.errors import UsageError
-from textray.records import Zones
-from textray.text.report import sentence
+from textray.records import ZONE_ROWS, Zones
+from textray.text.zones import sentence
 
 _EXTENT = ((0.17, 0.365), (0.385, 0.54), (0.56, 0.76))  # heights that a lesion's centre may have, by level
 _DRAWING = 1  # part of the folder's name: films drawn by other code do not stand in for these
@@ -271,3 +271,41 @@ def _lesions(chest: _Chest, zones: Zones, rng: np.random.Generator) -> tuple[Fie
         opacity = np.maximum(opacity, rng.uniform(0.6, 0.85) * np.clip(blob, 0, 1) * mottle)
         mask |= dense
     return np.clip(opacity, 0, 1), mask
+
+
+# Shapes that the phantoms are drawn with.
+
+Field = NDArray[np.float32]
+Floats = NDArray[np.floating[Any]]
+
+
+SMALLEST = 16
+"""Shortest side that a phantom can have, in pixels."""
+LEVELS = (0.0, *ZONE_ROWS, 1.0)
+"""Heights between which the upper, middle and lower zones of pixels lie, as shares of the image's height."""
+
+
+def places(size: tuple[int, int]) -> tuple[Field, Field]:
+    """Where each pixel lies: across and down, each ``(H, W)`` in (0, 1).
+
+    Raises:
+        UsageError: If a side is shorter than `SMALLEST`.
+    """
+    height, width = size
+    if min(size) < SMALLEST:
+        raise UsageError("the phantom is too small", came=f"{height} x {width}", expected=f"at least {SMALLEST} pixels")
+    down = np.repeat(((np.arange(height) + 0.5) / height).astype(np.float32)[:, None], width, axis=1)
+    across = np.repeat(((np.arange(width) + 0.5) / width).astype(np.float32)[None], height, axis=0)
+    return across, down
+
+
+def edge(distance: Floats, softness: float) -> Field:
+    """A soft step: 1 where ``distance`` is well above 0, 0 well below."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(distance / softness, -30, 30))), np.float32)
+
+
+def cloud(size: tuple[int, int], cells: int, rng: np.random.Generator) -> Field:
+    """Smooth noise about 0, its features a ``cells``-th of the image."""
+    coarse = rng.standard_normal((cells, cells)).astype(np.float32)
+    picture = PILImage.fromarray(coarse).resize((size[1], size[0]), PILImage.Resampling.BICUBIC)
+    return np.asarray(picture, np.float32)

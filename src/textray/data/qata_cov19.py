@@ -25,12 +25,12 @@ from textray.data.base import (
     refuse,
     refuse_shared_patients,
 )
-from textray.data.caption_table import read_captions, read_report, row_problem
-from textray.data.pairs import Folder, bare_name, check_pixels, size_problem
-from textray.data.phrases import PhraseSample
+from textray.data.boxes import PhraseSample
+from textray.data.captions import read_captions, read_report, row_problem
+from textray.data.folders import Folder, bare_name, check_pixels, size_problem
 from textray.errors import DataError, InputError, LayoutError, unknown_name
 from textray.records import Laterality, Notice, Report, Zones
-from textray.text.report import sentence
+from textray.text.zones import sentence
 
 log = logging.getLogger(__name__)
 

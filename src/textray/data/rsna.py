@@ -19,9 +19,8 @@ from textray.data.base import (
     fingerprint,
     refuse,
 )
-from textray.data.box_tables import TableRow, read_box, read_table, refuse_samples
-from textray.data.pairs import header_size
-from textray.data.phrases import SQUEEZE, Box, PhraseSample, box_problem
+from textray.data.boxes import SQUEEZE, Box, PhraseSample, TableRow, box_problem, read_box, read_table, refuse_samples
+from textray.data.folders import header_size
 from textray.errors import InputError, LayoutError, UsageError, unknown_name
 from textray.records import Laterality
 

@@ -13,15 +13,14 @@ from pathlib import Path
 
 from textray.data.base import Reader, Sample, Split, name_some
 from textray.data.cache import refuse_files
-from textray.data.texts import TextTable, table_notices
 from textray.errors import DataError, InputError, LayoutError
-from textray.io.names import plain_path, stem
+from textray.io.files import LeftOut, plain_path, stem, walk
 from textray.io.read import detect, read_grid
-from textray.io.walk import LeftOut, walk
 from textray.records import Grid, Laterality, Notice, Report, Zones
-from textray.rows import DatasetRow
+from textray.registry import DatasetRow
 from textray.text.cleaning import plain
-from textray.text.report import UNDEFINED, parse
+from textray.text.tables import TextTable, table_notices
+from textray.text.zones import UNDEFINED, parse
 
 log = logging.getLogger(__name__)
 

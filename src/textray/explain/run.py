@@ -1,26 +1,30 @@
-"""Explanations of one or many films: a picture and a record of each, written together or not at all."""
+"""Explanations of films: what is explained, and a picture and a record of each, whole or not at all."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from textray import __version__
-from textray.data.texts import Words
-from textray.errors import DiskError, InputError, OutputError, TextRayError
-from textray.explain import subject
-from textray.explain.explanation import Explainer
-from textray.inference import outputs, record
-from textray.inference.batch import Row, done_row
+from textray.errors import DiskError, InputError, OutputError, TextRayError, UsageError
+from textray.inference import record, results
+from textray.inference.bundle import Bundle
 from textray.inference.inputs import Item
-from textray.inference.plan import Plan
-from textray.inference.predictor import Predictor
 from textray.inference.run import NOT_IMAGE, failed_row, is_no_picture, same_file
-from textray.io.names import mark
+from textray.inference.segment_run import Plan, Row, done_row
+from textray.inference.segmenter import Predictor
+from textray.io.files import mark
 from textray.io.write import check_writable, is_own_picture, write_json, write_picture
+from textray.records import ZONE_NAMES, Grid, Prediction, Zones
+from textray.text.tables import Words
+from textray.text.zones import sentence, write
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +51,8 @@ def explain_all(
         DiskError: If the disk is full; what is finished stays.
         OutputError: If a folder of the results cannot be written to.
     """
-    subject.needs_words(predictor.bundle)
-    outputs.clean(plan.out)
+    needs_words(predictor.bundle)
+    results.clean(plan.out)
     rows = [Row(path=left.path, status="skipped", code=left.code, reason=left.reason) for left in plan.left_out]
     for row in rows:
         if on_row is not None:
@@ -91,7 +95,7 @@ def _explain(predictor: Predictor, plan: Plan, explainer: Explainer, item: Item,
     # Words are what is explained: a film without any is told nothing, not what a network would write of it.
     used = record.settings(predictor.bundle, laterality=side, strict_text=strict, text_free="none")
     used = {**used, "explain": {"kind": explainer.kind, **explainer.settings}}
-    found = None if plan.overwrite else outputs.read_record(places["record"], SCHEMA, largest=_LARGEST_RECORD)
+    found = None if plan.overwrite else results.read_record(places["record"], SCHEMA, largest=_LARGEST_RECORD)
     if found is not None and places["picture"].is_file():
         sha256 = record.file_sha256(item.path)
         if sha256 is not None and found.get("key") == record.key(sha256, predictor.bundle, words.text, used):
@@ -104,7 +108,7 @@ def _explain(predictor: Predictor, plan: Plan, explainer: Explainer, item: Item,
         "textray": __version__,
         "key": record.key(prediction.image.sha256, predictor.bundle, words.text, used),
         **{key: prediction.record[key] for key in ("input", "grid", "model", "text")},
-        "convention": subject.convention(prediction),
+        "convention": convention(prediction),
         "lesion": prediction.record["lesion"],
         explainer.kind: explanation.values,
         "warnings": prediction.record["warnings"],
@@ -112,7 +116,7 @@ def _explain(predictor: Predictor, plan: Plan, explainer: Explainer, item: Item,
         "outputs": {kind: path.name for kind, path in places.items()},
     }
     check_writable(folder)
-    outputs.write_together(
+    results.write_together(
         places,
         {
             "picture": lambda path: write_picture(path, explanation.picture),
@@ -125,7 +129,7 @@ def _explain(predictor: Predictor, plan: Plan, explainer: Explainer, item: Item,
 def _free_name(folder: Path, item: Item, kind: str) -> str:
     """The item's name, marked where an explanation of another input or a foreign file has it."""
     places = paths(folder, item.name, kind)
-    found = outputs.read_record(places["record"], SCHEMA, largest=_LARGEST_RECORD)
+    found = results.read_record(places["record"], SCHEMA, largest=_LARGEST_RECORD)
     if found is not None:
         same = same_file(found.get("input", {}).get("path"), item.path)
         return item.name if same else f"{item.name}-{mark(item.path)}"
@@ -140,4 +144,131 @@ def _remove(folder: Path, item: Item, kind: str) -> None:
         for path in reversed(places.values()):
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise outputs.write_failure(folder, error) from error
+        raise results.write_failure(folder, error) from error
+
+
+# What every explanation gives, and what a run needs of the code that makes one.
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Explanation:
+    """An explanation of one film.
+
+    Attributes:
+        values: Numbers and words for the record, JSON values.
+        picture: The page, ``(H, W, 3)`` uint8.
+    """
+
+    values: dict[str, Any]
+    picture: NDArray[np.uint8]
+
+
+class Explainer(Protocol):
+    """One kind of explanation.
+
+    Attributes:
+        kind: Its name; part of the names of the files.
+        needs_words: True where a film without words cannot be explained.
+        settings: What besides film, words and weights decides the result; JSON values.
+    """
+
+    kind: str
+    needs_words: bool
+    settings: dict[str, Any]
+
+    def explain(self, predictor: Predictor, prediction: Prediction) -> Explanation:
+        """Explain what the network made of a film.
+
+        Raises:
+            InputError: If the film's words cannot be explained.
+        """
+        ...
+
+
+# What is explained: a film with its words, segmented as usual, and how its sides are called.
+
+SIDES = "Zones are named by the viewer's left and right, the sides of the picture, unless the patient's are named."
+
+
+def needs_words(bundle: Bundle) -> None:
+    """Refuse a network that reads no text, or captions without zones.
+
+    Raises:
+        UsageError: If the bundle has no text bank, or one of captions.
+    """
+    if bundle.captions:
+        raise UsageError(
+            f"model {bundle.name} reads captions that name no zones, and only zones are explained",
+            expected="a model of chest images that reads text",
+            do="Name one with --model",
+        )
+    if bundle.text_encoder is None:
+        raise UsageError(
+            f"model {bundle.name} reads no text, so words and zones change nothing in it",
+            came=bundle.model,
+            expected="a model that reads text",
+            do="Name one with --model",
+        )
+
+
+def zones_of(prediction: Prediction) -> Zones:
+    """The zones whose sentence the network was given, by image side.
+
+    Raises:
+        InputError: If it was given none.
+    """
+    if prediction.report is None:
+        raise InputError(
+            "there are no words to explain: the network worked from the picture alone",
+            do="Name a side and a level with --text, such as 'right lower zone'",
+            code="E_NO_ZONE",
+        )
+    return prediction.report.zones
+
+
+def convention(prediction: Prediction) -> dict[str, str]:
+    """Whose left and right the result means, in words and for programs."""
+    text = prediction.record["text"]
+    given = text["laterality"] if prediction.report is not None else None
+    place = {
+        "tag": "by the film's own tag",
+        "assumed": "assumed from the usual film, which the file does not confirm",
+        "undefined": "not to be placed on this film",
+    }[prediction.grid.sides_from]
+    left = "right" if prediction.grid.mirrored else "left"
+    told = f"The patient's left is on the viewer's {left} ({place})."
+    if prediction.grid.sides_from == "undefined":
+        told = f"The patient's sides are {place}."
+    return {
+        "zones": "viewer",
+        "words_given": "none" if given is None else str(given),
+        "patient_sides": prediction.grid.sides_from,
+        "text": f"{SIDES} {told}"
+        + ("" if given is None else f" The words given meant the {given}'s." if given != "unknown" else ""),
+    }
+
+
+def patient_words(zones: Zones, grid: Grid) -> str | None:
+    """The sentence of zones by the patient's sides, ``None`` where they cannot be placed or there is no zone."""
+    if not zones:
+        return None
+    try:
+        return write(zones, laterality="patient", grid=grid)
+    except TextRayError:
+        return None
+
+
+def describe_zones(zones: Zones, grid: Grid) -> dict[str, Any]:
+    """Zones for a record: names by image side, and the sentence by the viewer's and by the patient's sides."""
+    return {
+        "present": [name for name, present in zip(ZONE_NAMES, zones.present, strict=True) if present],
+        "bank_row": zones.index if zones else None,
+        "viewer": sentence(zones) if zones else None,
+        "patient": patient_words(zones, grid),
+    }
+
+
+def dice(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    """Overlap of two masks, 1 where both are empty."""
+    total = int(mask.sum()) + int(other.sum())
+    return 1.0 if total == 0 else 2 * int((mask & other).sum()) / total

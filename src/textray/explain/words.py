@@ -13,13 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from textray.explain import subject
-from textray.explain.attention import AttentionReader
-from textray.explain.explanation import Explanation
-from textray.explain.tokens import PLACES, Tokens, Vocabulary
+from textray.explain.attention import PLACES, AttentionReader, Tokens, Vocabulary
+from textray.explain.run import Explanation, convention, describe_zones, dice, zones_of
 from textray.inference.bundle import Bundle
-from textray.inference.predictor import Predictor
 from textray.inference.runtime import Runtime, sigmoid
+from textray.inference.segmenter import Predictor
 from textray.io.page import FAINT, INK, Colour, Page, Picture, fit, line_height, shrink, wrap
 from textray.io.write import render_overlay
 from textray.records import Prediction
@@ -61,7 +59,7 @@ class WordsExplainer:
 
     def explain(self, predictor: Predictor, prediction: Prediction) -> Explanation:
         """Weigh the tokens of one film's sentence."""
-        tokens = self._vocabulary.tokens(subject.zones_of(prediction))
+        tokens = self._vocabulary.tokens(zones_of(prediction))
         pixels = predictor.preprocess.apply(prediction.image)
         levels, _ = self._reader.read(pixels, tokens)
         by_level = np.stack([level.weights.mean((1, 2)) for level in levels])  # (levels, L')
@@ -82,7 +80,7 @@ class WordsExplainer:
             for i, name in enumerate(tokens.names)
         ]
         values = {
-            "sentence": subject.describe_zones(tokens.zones, prediction.grid),
+            "sentence": describe_zones(tokens.zones, prediction.grid),
             "levels": [level.name for level in levels],
             "attends_to": "tokens" if all(level.slots is None for level in levels) else "slots, shared out to tokens",
             "tokens": rows,
@@ -104,7 +102,7 @@ class WordsExplainer:
         return [
             {
                 "probability_change": round(float(np.abs(one - whole).mean()), 6),
-                "dice_with_whole": round(subject.dice(one >= threshold, whole >= threshold), 6),
+                "dice_with_whole": round(dice(one >= threshold, whole >= threshold), 6),
                 "area_change": round(float((one >= threshold).mean() - (whole >= threshold).mean()), 6),
             }
             for one in found[1:]
@@ -135,7 +133,7 @@ def _draw(values: dict[str, Any], tokens: Tokens, prediction: Prediction) -> Pic
         ("patient's sides", told["patient"]),
     ):
         header += [(line, 14) for line in wrap(f"{name}: {words}", 14, page_width)] if words else []
-    note = f"{subject.convention(prediction)['text']} {MEANING}"
+    note = f"{convention(prediction)['text']} {MEANING}"
     header += [(line, 12) for line in wrap(note, 12, page_width)]
     top = _MARGIN + sum(line_height(text_size) for _, text_size in header) + 10
     page = Page(width, top + 44 + max((len(bars) + len(groups)) * _ROW + 12, size[0] + 44) + _MARGIN)

@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from textray.explain import subject
-from textray.explain.explanation import Explanation
-from textray.inference.predictor import Predictor
+from textray.explain.run import Explanation, convention, describe_zones, dice, patient_words
 from textray.inference.record import zone_areas
+from textray.inference.segmenter import Predictor
 from textray.io.page import FAINT, Page, Picture, fit, line_height, thumbnail, wrap
 from textray.io.write import render_overlay
 from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Prediction, Zones
@@ -69,7 +68,7 @@ class ZonesExplainer:
         base = runs[0]
         told = [self._values(run, base, predictor, prediction) for run in runs]
         values = {
-            "given": subject.describe_zones(given, prediction.grid),
+            "given": describe_zones(given, prediction.grid),
             "compared_with": base.name,
             "zone_rows": list(predictor.bundle.zone_rows),
             "cases": told,
@@ -92,9 +91,9 @@ class ZonesExplainer:
         whole = prediction.grid.height * prediction.grid.width
         return {
             "name": run.name,
-            "told": subject.describe_zones(run.zones, prediction.grid),
+            "told": describe_zones(run.zones, prediction.grid),
             "lesion_share": round(float(run.mask.mean()), 6),
-            "dice_with_compared": round(subject.dice(run.mask, base.mask), 6),
+            "dice_with_compared": round(dice(run.mask, base.mask), 6),
             "zones": {
                 name: {
                     **areas[name],
@@ -150,7 +149,7 @@ def _draw(runs: list[Told], cases: list[dict[str, Any]], predictor: Predictor, p
     cell = max(width, _PANEL)
     page_width = 2 * _MARGIN + _COLUMNS * cell + (_COLUMNS - 1) * _GAP
     header = [("The same film, told of other zones", 18)]
-    notes = (subject.convention(prediction)["text"], MEANING, _LEGEND)
+    notes = (convention(prediction)["text"], MEANING, _LEGEND)
     header += [(line, 12) for note in notes for line in wrap(note, 12, page_width - 2 * _MARGIN)]
     titles = [_title(run, prediction, cell) for run in runs]
     above = max(len(title) for title in titles) * line_height(13) + 22
@@ -179,7 +178,7 @@ def _title(run: Told, prediction: Prediction, width: int) -> list[str]:
     if not run.zones:
         return ["no text"]
     lines = wrap(f"viewer's {_short(run.zones)}", 13, width)
-    if subject.patient_words(run.zones, prediction.grid) is None:
+    if patient_words(run.zones, prediction.grid) is None:
         return [*lines, "patient's sides unknown"]
     swap = prediction.grid.mirrored and prediction.grid.sides_from != "undefined"
     return [*lines, *wrap(f"patient's {_short(run.zones.mirror() if swap else run.zones)}", 13, width)]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from textray.inference.localizer import Localization
 from textray.io.page import INK, PAPER, Page, Picture, fit, heat, line_height, thumbnail, wrap
 from textray.io.write import FOUND, outline
-from textray.metrics.score_map import enlarge
+from textray.metrics.grounding import enlarge
 from textray.records import Grid
 
 _LONGEST, _SHORTEST = 1024, 480  # pixels of the film's longer side in the picture

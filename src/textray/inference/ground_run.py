@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textray import __version__
-from textray.inference import outputs, phrase_notices, record
+from textray.errors import InputError, UsageError
+from textray.inference import record, results
 from textray.inference.ground_picture import draw
-from textray.inference.ground_plan import GroundPlan, Phrase
-from textray.inference.inputs import Item
-from textray.inference.localizer import Localization, Localizer
-from textray.inference.outputs import GROUND_SCHEMA
+from textray.inference.inputs import Item, collect
+from textray.inference.localizer import NOTHING_MARKED, Localization, Localizer, side_of
+from textray.inference.results import GROUND_SCHEMA
 from textray.inference.run import Outcome, Run, Status, same_file
-from textray.io.names import mark, plain_text
-from textray.io.write import atomic_write, is_own_picture, write_json, write_mask, write_picture
-from textray.metrics.score_map import normalise
-from textray.records import Grid, Image, Laterality
+from textray.io.files import LeftOut, mark, plain_text
+from textray.io.write import atomic_write, check_writable, is_own_picture, write_json, write_mask, write_picture
+from textray.metrics.grounding import SIGMA, Normalise, normalise
+from textray.records import Grid, Image, Laterality, Notice
+from textray.text.phrases import check
+from textray.text.tables import TextTable, Words, read_columns, read_side, table_notices
 
 RUN_SCHEMA = "textray.ground-run/1"
 
@@ -68,7 +71,7 @@ class Grounding(Run[GroundRow]):
         start = time.perf_counter()
         phrases = self.plan.phrases[number]
         places = self._places(folder, name, len(phrases))
-        earlier = outputs.read_record(places["record"], GROUND_SCHEMA)
+        earlier = results.read_record(places["record"], GROUND_SCHEMA)
         if earlier is not None and not self.plan.overwrite and all(path.is_file() for path in places.values()):
             sha256 = record.file_sha256(item.path)
             if sha256 is not None and earlier.get("key") == self._key(sha256, phrases):
@@ -83,7 +86,7 @@ class Grounding(Run[GroundRow]):
         masks = [self._mask(one) for one in found]
         values = self._record(image, phrases, found, masks, places, time.perf_counter() - start)
         self.prepare(folder)
-        outputs.write_together(places, self._writers(image, found, masks, values))
+        results.write_together(places, self._writers(image, found, masks, values))
         for path in _listed(folder, name, earlier):  # of an earlier run with more phrases, or with masks
             if path not in places.values():
                 path.unlink(missing_ok=True)
@@ -97,7 +100,7 @@ class Grounding(Run[GroundRow]):
             return marked
         place = places.pop("record")
         if place.exists():
-            found = outputs.read_record(place, GROUND_SCHEMA)
+            found = results.read_record(place, GROUND_SCHEMA)
             return item.name if found and same_file(found.get("input", {}).get("path"), item.path) else marked
         pictures = [path for path in places.values() if path.suffix == ".png"]
         return marked if any(path.exists() and not is_own_picture(path) for path in pictures) else item.name
@@ -105,7 +108,7 @@ class Grounding(Run[GroundRow]):
     def remove(self, folder: Path, name: str) -> None:
         """Remove an earlier result of a file that is now refused, the record first."""
         place = _record_path(folder, name)
-        earlier = outputs.read_record(place, GROUND_SCHEMA)
+        earlier = results.read_record(place, GROUND_SCHEMA)
         if earlier is not None:
             place.unlink(missing_ok=True)
             for path in _listed(folder, name, earlier):
@@ -191,7 +194,7 @@ class Grounding(Run[GroundRow]):
             told.add("W_UNCALIBRATED")  # no area is measured
         notices = [notice for notice in image.notices if notice.code not in told]
         if any(mask is not None and not mask.any() for mask in masks):
-            notices.append(phrase_notices.NOTHING_MARKED)
+            notices.append(NOTHING_MARKED)
         used = self._settings()
         return {
             "schema": GROUND_SCHEMA,
@@ -218,7 +221,7 @@ class Grounding(Run[GroundRow]):
     @staticmethod
     def _describe(number: int, found: Localization, mask: _Mask | None, grid: Grid) -> dict[str, Any]:
         row, column = found.peak
-        side = phrase_notices.side_of(found.peak, grid)
+        side = side_of(found.peak, grid)
         return {
             "number": number,
             "phrase": plain_text(found.phrase.phrase),
@@ -252,14 +255,14 @@ def _patient_side(viewer: str, grid: Grid) -> str | None:
 
 
 def _record_path(folder: Path, name: str) -> Path:
-    return folder / f"{name}{outputs.GROUND_RECORD}"
+    return folder / f"{name}{results.GROUND_RECORD}"
 
 
 def _listed(folder: Path, name: str, found: Mapping[str, Any] | None) -> list[Path]:
     """Files that a record of this name lists and that can be its own: a record is data from elsewhere."""
     listed = (found or {}).get("outputs")
     names = listed.values() if isinstance(listed, dict) else ()
-    files = [(file, outputs.GROUND_FILE.fullmatch(file)) for file in names if isinstance(file, str)]
+    files = [(file, results.GROUND_FILE.fullmatch(file)) for file in names if isinstance(file, str)]
     return [folder / file for file, match in files if match is not None and match["name"] == name]
 
 
@@ -279,3 +282,187 @@ def _row(item: Item, status: Status, found: Mapping[str, Any], written: dict[str
         warnings=tuple(found["warnings"]),
         seconds=time.perf_counter() - start,
     )
+
+
+# What a grounding run will do: phrases by picture, from the command line or a table ``image,phrase[,laterality]``.
+
+MOST_OF_A_FILM = 20
+"""Phrases that one picture may have: their maps lie in memory together, on its own grid."""
+_WIDEST = 64.0
+_COLUMNS = ("image", "phrase", "laterality")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phrase:
+    """Words to look for.
+
+    Attributes:
+        text: The words.
+        laterality: Whose left and right they mean, ``None`` where nobody said.
+    """
+
+    text: str
+    laterality: Laterality | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundPlan:
+    """What a run will do, fixed before the network is loaded.
+
+    Attributes:
+        out: Output folder.
+        items: Files to work on.
+        left_out: Paths that were not looked at, and pictures without a phrase.
+        phrases: Phrases of each item.
+        laterality: Convention of phrases that bring none of their own.
+        sigma: Width of the smoothing, in cells of the network's map.
+        threshold: Value above which a pixel is in the mask, ``None`` for no mask.
+        normalise: What is done to a map before the threshold.
+        overwrite: Work again on what is finished.
+        notices: Warnings about the run as a whole.
+    """
+
+    out: Path
+    items: tuple[Item, ...]
+    phrases: tuple[tuple[Phrase, ...], ...]
+    left_out: tuple[LeftOut, ...] = ()
+    laterality: Laterality = Laterality.PATIENT
+    sigma: float = SIGMA
+    threshold: float | None = None
+    normalise: Normalise = "minmax"
+    overwrite: bool = False
+    notices: tuple[Notice, ...] = field(default=())
+
+    @property
+    def sides(self) -> list[Laterality]:
+        """The conventions that the phrases of this run use."""
+        return sorted({phrase.laterality or self.laterality for phrases in self.phrases for phrase in phrases})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhraseTable:
+    """Phrases by image name, as many for one image as there are rows.
+
+    Attributes:
+        names: The image names with the line of each one's first row, as a table that can be matched.
+        phrases: Phrases by that line.
+    """
+
+    names: TextTable
+    phrases: dict[int, tuple[Phrase, ...]]
+
+    @classmethod
+    def read(cls, path: str | Path) -> PhraseTable:
+        """Read a CSV ``image,phrase[,laterality]``; see `textray.text.tables.read_columns`.
+
+        Raises:
+            UsageError: If it cannot be read, lacks a column, or has an image or a phrase alone in a row.
+        """
+        table = read_columns(path, _COLUMNS, needed=2)
+        first: dict[str, int] = {}
+        phrases: dict[int, tuple[Phrase, ...]] = {}
+        for line, values in table.rows:
+            name, text = values.get("image", "").strip(), values.get("phrase", "").strip()
+            if not name and not text:
+                continue
+            if not name or not text:
+                raise UsageError(
+                    f"{table.path} line {line} has no {'phrase' if name else 'image name'}",
+                    expected="an image and a phrase in each row",
+                )
+            phrase = Phrase(
+                text=_checked(text, f"{table.path} line {line}"), laterality=read_side(table.path, line, values)
+            )
+            at = first.setdefault(name, line)
+            phrases[at] = (*phrases.get(at, ()), phrase)
+        names = TextTable(
+            path=table.path,
+            rows={name: Words(text=None, line=line) for name, line in first.items()},
+            encoding=table.encoding,
+            delimiter=table.delimiter,
+        )
+        return cls(names=names, phrases=phrases)
+
+
+def plan_grounding(
+    inputs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    phrases: Sequence[str] = (),
+    table: PhraseTable | None = None,
+    laterality: Laterality = Laterality.PATIENT,
+    sigma: float = SIGMA,
+    threshold: float | None = None,
+    normalise: Normalise = "minmax",
+    overwrite: bool = False,
+) -> GroundPlan:
+    """Look at everything that can go wrong before the network is loaded.
+
+    Args:
+        inputs: Files, folders or patterns.
+        out: Output folder; made if it is not there.
+        phrases: Phrases for every picture.
+        table: Phrases by picture, instead; pictures that it does not name are left out.
+        laterality: Whose left and right phrases mean, where the table does not say.
+        sigma: Width of the smoothing, in cells of the network's map; 0 for none.
+        threshold: Value in [-1, 1] above which a pixel is in the mask; ``None`` writes no mask.
+        normalise: What is done to a map before the threshold.
+        overwrite: Work again on what is finished.
+
+    Raises:
+        UsageError: If an input does not exist, there is no phrase or one without words, the table does not fit, or a
+            number is out of range.
+        OutputError: If the output folder cannot be written to.
+    """
+    if bool(phrases) == (table is not None):
+        raise UsageError(
+            "no phrase was given" if table is None else "both phrases and a table of phrases were given",
+            expected="--phrase, once or more, or --table",
+            do='Say what to look for, such as --phrase "opacity in the right lower zone"',
+        )
+    if not (math.isfinite(sigma) and 0 <= sigma <= _WIDEST):
+        raise UsageError("width of the smoothing is wrong", came=sigma, expected=f"0 to {_WIDEST:g} cells of the map")
+    if threshold is not None and not -1 <= threshold < 1:
+        raise UsageError("threshold is wrong", came=threshold, expected="a number from -1 to below 1")
+    for_all = tuple(Phrase(text=_checked(text, "--phrase")) for text in phrases)
+    out = Path(out)
+    items, left_out = collect(inputs, out)
+    asked = [for_all] * len(items)
+    notices: list[Notice] = []
+    if table is not None:
+        found, unknown = table.names.match_all([item.path for item in items])
+        asked = [
+            tuple(phrase for row in found.get(i, ()) for phrase in table.phrases[row.line]) for i in range(len(items))
+        ]
+        notices = table_notices(table.names, unknown)
+        left_out += [
+            LeftOut(path=item.path, code="W_NO_PHRASE", reason="the table has no phrase for it")
+            for item, phrases_of in zip(items, asked, strict=True)
+            if not phrases_of
+        ]
+        if not any(asked):
+            raise UsageError(f"{table.names.path} names none of the inputs", do="Write image names as they are given")
+    most = max(map(len, asked), default=0)
+    if most > MOST_OF_A_FILM:
+        raise UsageError("too many phrases for one picture", came=most, expected=f"at most {MOST_OF_A_FILM}")
+    check_writable(out)
+    pairs = [(item, phrases_of) for item, phrases_of in zip(items, asked, strict=True) if phrases_of]
+    return GroundPlan(
+        out=out,
+        items=tuple(item for item, _ in pairs),
+        phrases=tuple(phrases_of for _, phrases_of in pairs),
+        left_out=tuple(left_out),
+        laterality=laterality,
+        sigma=sigma,
+        threshold=threshold,
+        normalise=normalise,
+        overwrite=overwrite,
+        notices=tuple(notices),
+    )
+
+
+def _checked(text: str, where: str) -> str:
+    try:
+        return check(text)
+    except InputError as error:
+        raise UsageError(f"{where}: {error.what}", came=error.came, expected=error.expected, do=error.do) from error

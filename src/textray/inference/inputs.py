@@ -10,9 +10,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from textray.errors import OutputError, UsageError
-from textray.inference import outputs
-from textray.io.names import mark, stem
-from textray.io.walk import LeftOut, unfit, walk
+from textray.inference import results
+from textray.io.files import LeftOut, mark, stem, unfit, walk
 from textray.io.write import is_own_picture
 
 RUN_FILE = "run.json"
@@ -87,7 +86,7 @@ def collect(inputs: Sequence[str | Path], out: Path) -> tuple[list[Item], list[L
 def _refuse_overwriting(items: list[Item], sources: set[str], out: Path) -> None:
     written = {str(out / RUN_FILE)}
     for item in items:
-        written.update(str(path) for path in outputs.paths(out / item.folder, item.name, attention=True).values())
+        written.update(str(path) for path in results.paths(out / item.folder, item.name, attention=True).values())
     hit = sorted(sources & written)
     if hit:
         raise OutputError(
@@ -133,16 +132,16 @@ def _fixed_part(pattern: Path) -> Path:
 
 def _is_own(path: Path) -> bool:
     """True for a mask, an overlay, a map or an explanation of this tool, and for its record."""
-    ground = outputs.GROUND_FILE.fullmatch(path.name)
-    if ground or path.name.endswith(outputs.GROUND_RECORD):
-        place = path.with_name(ground["name"] + outputs.GROUND_RECORD) if ground else path
-        return outputs.read_record(place, outputs.GROUND_SCHEMA) is not None or is_own_picture(path)
-    if path.name.endswith(outputs.EXPLAINED_SUFFIXES):
+    ground = results.GROUND_FILE.fullmatch(path.name)
+    if ground or path.name.endswith(results.GROUND_RECORD):
+        place = path.with_name(ground["name"] + results.GROUND_RECORD) if ground else path
+        return results.read_record(place, results.GROUND_SCHEMA) is not None or is_own_picture(path)
+    if path.name.endswith(results.EXPLAINED_SUFFIXES):
         return is_own_picture(path)
-    for suffix in outputs.SUFFIXES.values():
+    for suffix in results.SUFFIXES.values():
         if path.name.endswith(suffix):
-            record = path.with_name(path.name.removesuffix(suffix) + outputs.SUFFIXES["record"])
-            return outputs.read_record(record) is not None or is_own_picture(path)
+            record = path.with_name(path.name.removesuffix(suffix) + results.SUFFIXES["record"])
+            return results.read_record(record) is not None or is_own_picture(path)
     return False
 
 

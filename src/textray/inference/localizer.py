@@ -10,14 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textray.errors import BundleError, ShapeError, TextRayError, UsageError
-from textray.inference import phrase_notices
-from textray.inference.grounding_bundle import GroundingBundle
-from textray.inference.phrases import TurnedPhrase, check, lone_sides, turn
+from textray.inference.bundle import GroundingBundle
 from textray.inference.runtime import default_threads, open_session, run_session
-from textray.metrics.score_map import SIGMA, smooth
+from textray.metrics.grounding import SIGMA, smooth
 from textray.preprocess import Preprocess
-from textray.records import Grid, Image, Laterality, Notice
+from textray.records import SIDES, Grid, Image, Laterality, Notice, ZoneState
+from textray.text import prose
+from textray.text.cleaning import clean
+from textray.text.phrases import TurnedPhrase, check, lone_sides, turn
+from textray.text.prose import sentences
 from textray.text.sentences import clauses, split
+from textray.text.terms import FUNCTION
 from textray.text.tokens import Pieces, pad, report_weights
 
 MOST_PHRASES = 64
@@ -135,7 +138,7 @@ class Localizer:
         return self.bundle.text.laterality
 
     def told(self, phrase: str, *, laterality: Laterality | str, grid: Grid) -> str:
-        """A phrase as the network is told it, its sides turned by the film's grid; see `textray.inference.phrases`.
+        """A phrase as the network is told it, its sides turned by the film's grid; see `textray.text.phrases`.
 
         Raises:
             InputError: If there are no words, or their sides cannot be turned.
@@ -256,16 +259,14 @@ class Localizer:
         peak = find_peak(on_grid)
         learnt_from = self.bundle.provenance.get("data")
         sampling = learnt_from.get("sentence_sampling") if isinstance(learnt_from, dict) else None
-        of_words = phrase_notices.of_words(
-            phrase, pieces, unknown, most_pieces=self.bundle.text.most_pieces, sampling=sampling
-        )
+        of_text = of_words(phrase, pieces, unknown, most_pieces=self.bundle.text.most_pieces, sampling=sampling)
         return Localization(
             phrase=phrase,
             told=phrase.told,
             map=on_grid,
             peak=peak,
             unknown=unknown,
-            notices=(*phrase.notices, *of_words, *phrase_notices.of_peak(phrase, peak, grid)),
+            notices=(*phrase.notices, *of_text, *of_peak(phrase, peak, grid)),
         )
 
 
@@ -301,3 +302,86 @@ def _check(name: str, values: NDArray[np.float32], shape: tuple[int, ...]) -> No
         raise ShapeError(f"{name} have another shape", came=values.shape, expected=shape)
     if not np.isfinite(values).all():
         raise TextRayError(f"the network gave {name} that are not finite", do="Report this with the file.")
+
+
+# What a user must be told of a phrase and of the map that came of it.
+
+_SHOWN = 12
+PLACES_ONLY = frozenset({"one_zone", "some_zones"})
+"""Ways of sampling the training texts after which a network knows words of places only."""
+
+DENIED = Notice(
+    code="W_DENIED",
+    text="The phrase denies; the network does not understand that and looks for what is denied.",
+    remedy="Ask for what is there, in a phrase of its own.",
+)
+NO_PLACE = Notice(
+    code="W_NO_PLACE",
+    text="These weights learnt words of places, and the phrase names none: its map may mean anything.",
+    remedy="Name a side and a level, such as 'lower left lung'.",
+)
+OTHER_SIDE = Notice(
+    code="W_PEAK_OTHER_SIDE",
+    text="The map's peak lies on the side that the phrase does not name: do not rely on it.",
+    remedy="Look at the picture; another phrase may find more.",
+)
+NOTHING_MARKED = Notice(
+    code="W_NOTHING_MARKED",
+    text="No pixel of a map is above the threshold: its mask is empty.",
+    remedy="Lower --threshold; --normalise minmax always marks something.",
+)
+
+
+def of_words(
+    phrase: TurnedPhrase, pieces: Pieces, unknown: Sequence[str], *, most_pieces: int, sampling: str | None
+) -> list[Notice]:
+    """What the words themselves give reason to say.
+
+    Args:
+        phrase: The phrase.
+        pieces: It in word pieces.
+        unknown: Its words outside of the vocabulary.
+        most_pieces: Longest text that the network reads.
+        sampling: How training texts were drawn, as provenance has it.
+    """
+    notices = []
+    telling = [word for word in unknown if word not in FUNCTION]
+    if telling:
+        shown = ", ".join(repr(word[:40]) for word in telling[:_SHOWN]) + (" ..." if len(telling) > _SHOWN else "")
+        notices.append(
+            Notice(
+                code="W_UNKNOWN_WORD",
+                text=f"The network has not learnt these words: {shown}; they may mean anything to it.",
+                remedy="Say it with other words.",
+            )
+        )
+    text = clean(phrase.told)
+    clauses = [clause for sentence in sentences(text) for clause in sentence]
+    if any(clause.negated for clause in clauses) or ZoneState.ABSENT in prose.read(text).zones.states:
+        notices.append(DENIED)
+    if sampling in PLACES_ONLY and not any(clause.sides or clause.levels for clause in clauses):
+        notices.append(NO_PLACE)
+    if pieces.dropped or pieces.cut:
+        notices.append(
+            Notice(
+                code="W_PHRASE_CUT",
+                text=f"The network reads {most_pieces} pieces of a phrase; its end was left out.",
+                remedy="Give one sentence for each finding, each as a phrase of its own.",
+            )
+        )
+    return notices
+
+
+def of_peak(phrase: TurnedPhrase, peak: tuple[int, int], grid: Grid) -> list[Notice]:
+    """Whether the peak, row and column, lies on the side that the phrase names, where it names one side only."""
+    if phrase.viewer is None:
+        return []
+    present = prose.read(clean(phrase.viewer)).zones.present
+    levels = len(present) // len(SIDES)
+    named = [side for number, side in enumerate(SIDES) if any(present[number * levels : (number + 1) * levels])]
+    return [OTHER_SIDE] if named and side_of(peak, grid) not in named else []
+
+
+def side_of(peak: tuple[int, int], grid: Grid) -> str:
+    """The viewer's side of a film on which a row and column lie."""
+    return SIDES[0] if peak[1] + 0.5 < grid.width / 2 else SIDES[1]

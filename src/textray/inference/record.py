@@ -16,9 +16,9 @@ from textray.errors import ShapeError, TextRayError
 from textray.inference import own_report
 from textray.inference.bundle import Bundle
 from textray.inference.own_report import OwnReport, TextFree, TextMode
-from textray.io.names import plain_path, plain_text
+from textray.io.files import plain_path, plain_text
 from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Image, Laterality, Notice, Report
-from textray.text import report as report_text
+from textray.text import zones as report_text
 from textray.text.cleaning import clean, is_blank
 
 SCHEMA = "textray.record/1"

@@ -2,7 +2,7 @@
 
 A result is complete where its record is, and the record's key says of which input, weights, words and settings. So a
 second run skips exactly what is finished, and ``run.json`` is a summary, never the state itself. What is done with a
-picture is told by a subclass: `textray.inference.batch` and `textray.inference.ground_run`.
+picture is told by a subclass: `textray.inference.segment_run` and `textray.inference.ground_run`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from typing import Any, Generic, Literal, TypeVar
 
 from textray import __version__
 from textray.errors import DiskError, InputError, OutputError, TextRayError
-from textray.inference import outputs, record
+from textray.inference import record, results
 from textray.inference.inputs import RUN_FILE, Item
-from textray.io.names import IMAGE_SUFFIXES, plain_path, plain_text
-from textray.io.walk import LeftOut
+from textray.io.files import IMAGE_SUFFIXES, LeftOut, plain_path, plain_text
 from textray.io.write import check_writable
 from textray.records import Notice
 
@@ -154,7 +153,7 @@ class Run(ABC, Generic[R]):
             DiskError: If the disk is full; what is finished stays.
             OutputError: If a folder of the results cannot be written to.
         """
-        outputs.clean(self._out)
+        results.clean(self._out)
         self._write("running")
         status = "interrupted"
         try:
@@ -182,7 +181,7 @@ class Run(ABC, Generic[R]):
         """See that a folder can be written to, and remove what killed runs left there; once a run."""
         if folder not in self._cleaned:
             check_writable(folder)
-            outputs.clean(folder)
+            results.clean(folder)
             self._cleaned.add(folder)
 
     def _each(self) -> Iterator[R]:
@@ -217,7 +216,7 @@ class Run(ABC, Generic[R]):
         try:
             self.remove(folder, name)
         except OSError as error:
-            raise outputs.write_failure(folder, error) from error
+            raise results.write_failure(folder, error) from error
 
     def _once(self, warning: Mapping[str, str]) -> Mapping[str, str]:
         """The same warning of many pictures is one object, so that long runs stay small."""
@@ -225,7 +224,7 @@ class Run(ABC, Generic[R]):
 
     def _write(self, status: str) -> None:
         start = time.perf_counter()
-        outputs.write_summary(
+        results.write_summary(
             self._out / RUN_FILE,
             {
                 "schema": self._schema,

@@ -22,9 +22,19 @@ from pydicom.uid import (
 )
 
 from textray.errors import InputError, TextRayError
-from textray.io.dicom_pixels import MONOCHROME, PixelTags, shown
-from textray.io.dicom_tags import integer, known_word, numbers, quiet, tag_error, value, words
-from textray.io.limits import check_content
+from textray.io.dicom_pixels import (
+    MONOCHROME,
+    PixelTags,
+    integer,
+    known_word,
+    numbers,
+    quiet,
+    shown,
+    tag_error,
+    value,
+    words,
+)
+from textray.io.raster import check_content
 from textray.records import Grid, Image, Notice
 
 _VRS = frozenset(

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from textray.errors import DataError, InputError
 from textray.io import raster
 from textray.io.dicom import looks_like_dicom, read_dicom, read_dicom_grid
-from textray.io.limits import MAX_FILE_BYTES, check_content, check_size
+from textray.io.raster import MAX_FILE_BYTES, check_content, check_size
 from textray.records import Grid, Image
 
 _SIGNATURES = (

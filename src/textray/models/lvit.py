@@ -47,8 +47,7 @@ from torch.nn import functional as F
 
 from textray.errors import UsageError
 from textray.models.base import Network, Output
-from textray.nn.blocks import ConvNormAct
-from textray.nn.pixel_attention import Gate, PixelLevelAttention
+from textray.nn.blocks import ConvNormAct, Gate, PixelLevelAttention
 from textray.nn.vision_transformer import PatchEmbedding, TokenConvNormAct, TransformerBlock, regrid
 
 POOLINGS = 16

@@ -43,10 +43,9 @@ from torch.nn import functional as F
 
 from textray.errors import ShapeError, UsageError
 from textray.models.base import Network
-from textray.nn.factored_places import POSITIONS, FactoredPlaces, position_sines
+from textray.nn.bert import TextTrunk, TextTrunkConfig
 from textray.nn.image_encoder import STRIDES, ImageEncoder
-from textray.nn.text_trunk import TextTrunk, TextTrunkConfig
-from textray.nn.text_units import gather, owners
+from textray.nn.places import POSITIONS, FactoredPlaces, gather, owners, position_sines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +61,7 @@ class SentenceGroundingConfig:
         local_stage: Stage of the trunk whose places are compared with phrases: 1 to 4 at strides 4, 8, 16, 32.
         local: What a place's vector is: its features ``projected`` (the paper), or past the paper ``factored``: how
             much is found there, told by its features alone, times where it is, told by its position alone; see
-            `textray.nn.factored_places`. Texts are then vectors without negative numbers.
+            `textray.nn.places`. Texts are then vectors without negative numbers.
         finer: Beside a place's features take those of the stage before, averaged over what the place covers. Past the
             paper.
         merge: Average this many places a side into one once they are in the common space; 1 (the paper) leaves each.

@@ -35,9 +35,8 @@ from dataclasses import dataclass, field
 from textray.errors import UsageError
 from textray.models.base import Network
 from textray.models.guide_decoder import GuideDecoder, GuideDecoderConfig
-from textray.models.locators import LERG, PooledConfig, PooledLocator
 from textray.models.mmi_unet import MMIUNet, MMIUNetConfig
-from textray.models.self_guided import SelfGuided
+from textray.models.self_guided import LERG, PooledConfig, PooledLocator, SelfGuided
 from textray.nn.detector import LERGConfig
 
 

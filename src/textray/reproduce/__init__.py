@@ -9,7 +9,7 @@ from pathlib import Path
 
 from textray import registry
 from textray.errors import UsageError, unknown_name
-from textray.inference.grounding_bundle import GroundingBundle
+from textray.inference.bundle import GroundingBundle
 
 _TABLE, _FIGURE = "textray.reproduce.runner:run", "textray.reproduce.figures:run"
 REPRODUCTIONS = {

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from textray.errors import DataError
-from textray.inference import evaluation_files
+from textray.evaluate import results
 from textray.metrics.grounding import THRESHOLDS
 from textray.metrics.intervals import Interval, paired_difference
 from textray.metrics.segmentation import Floats, Statistic, case_columns, dice_per_image, dice_pooled
@@ -186,8 +186,8 @@ def read_phrases(scores: Path, maps: str, how: str) -> Cases:
 
 def _cases_file(scores: Path) -> tuple[Path, int]:
     """The file, and when it was written: one that was written again is read again."""
-    evaluation_files.check(scores)
-    path = scores / evaluation_files.CASES
+    results.check(scores)
+    path = scores / results.CASES
     return path, path.stat().st_mtime_ns
 
 

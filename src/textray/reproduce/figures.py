@@ -23,18 +23,17 @@ from numpy.typing import NDArray
 
 from textray import __version__, registry
 from textray.data.base import Sample, check_split, naming, open_reader
-from textray.data.exclusion import refuse_unless_excluded
-from textray.data.phrases import PhraseSample, phrases, truth
+from textray.data.boxes import PhraseSample, phrases, truth
+from textray.data.studies import refuse_unless_excluded
 from textray.errors import DataError, UsageError
-from textray.explain.subject import dice
-from textray.inference.bundle import Bundle
+from textray.evaluate.maps import GRID, evaluation_grid
+from textray.explain.run import dice
+from textray.inference.bundle import Bundle, GroundingBundle
 from textray.inference.ground_picture import cross
-from textray.inference.grounding_bundle import GroundingBundle
-from textray.inference.grounding_cases import GRID, evaluation_grid
 from textray.inference.localizer import Localization, Localizer
-from textray.inference.outputs import write_together
 from textray.inference.own_report import written
-from textray.inference.predictor import Predictor
+from textray.inference.results import write_together
+from textray.inference.segmenter import Predictor
 from textray.io.page import Page, Picture, fit, heat, project, ramp, shrink, thumbnail
 from textray.io.read import read
 from textray.io.write import (
@@ -48,12 +47,11 @@ from textray.io.write import (
     write_json,
     write_picture,
 )
-from textray.metrics.grounding import THRESHOLDS, MapScore, score
-from textray.metrics.score_map import SIGMA, enlarge, normalise, smooth
+from textray.metrics.grounding import SIGMA, THRESHOLDS, MapScore, enlarge, normalise, score, smooth
 from textray.records import Image, Zones
 from textray.reproduce import Order, read_models
 from textray.reproduce.paint import MARGIN, PANEL, Band, Marked, Sheet, paint
-from textray.text.report import sentence
+from textray.text.zones import sentence
 
 SCHEMA = "textray.figure/1"
 SEED = 0

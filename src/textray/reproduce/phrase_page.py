@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from textray import __version__, registry
-from textray.inference.grounding_cases import CONTROLS
-from textray.inference.grounding_cases import FLOORS as FLOOR_MAPS
-from textray.inference.grounding_cases import Row as Maps
-from textray.metrics.table import cell
+from textray.evaluate.maps import CONTROLS
+from textray.evaluate.maps import FLOORS as FLOOR_MAPS
+from textray.evaluate.maps import Row as Maps
+from textray.evaluate.page import cell
 from textray.reproduce import FLOORS, Order
 from textray.reproduce.compare import PHRASE_STATISTICS, Answer, Cases, compare, mean_and_range, read_phrases
 from textray.reproduce.page import (

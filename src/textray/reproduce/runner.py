@@ -24,16 +24,16 @@ import torch
 from filelock import FileLock, Timeout
 
 from textray import __version__, registry
-from textray.cost import cost_of_bundle
 from textray.data.base import fingerprint
-from textray.data.phrases import phrases
+from textray.data.boxes import phrases
 from textray.errors import DataError, TextRayError, UsageError, unknown_name
-from textray.evaluate import evaluate
-from textray.evaluate_grounding import evaluate as evaluate_phrases
-from textray.export import export
-from textray.export_grounding import export_grounding
-from textray.inference import evaluation_files
-from textray.inference.grounding_bundle import GroundingBundle
+from textray.evaluate import results as evaluation_files
+from textray.evaluate.grounding import evaluate as evaluate_phrases
+from textray.evaluate.segmentation import evaluate
+from textray.export.cost import cost_of_bundle
+from textray.export.grounder import export_grounding
+from textray.export.segmenter import export
+from textray.inference.bundle import GroundingBundle
 from textray.io.write import atomic_write, check_writable, write_json
 from textray.metrics.text import TextScorer
 from textray.provenance import git_state, versions
@@ -53,8 +53,8 @@ from textray.reproduce.plan import (
     read_result,
 )
 from textray.reproduce.tables import Block, Budget, Table, WeightsTable, read_tables
-from textray.trained import read_checkpoint
 from textray.training import cli as training
+from textray.training.checkpoints import read_checkpoint
 from textray.training.semi import FOLDER
 
 logger = logging.getLogger(__name__)

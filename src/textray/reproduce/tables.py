@@ -21,7 +21,7 @@ import yaml
 
 from textray import registry
 from textray.errors import UsageError, unknown_name
-from textray.rows import Form
+from textray.registry import Form
 
 FILE = Path(str(files("textray") / "configs" / "reproduce" / "tables.yaml"))
 _SHARED = ("texts", "budgets")  # parts that tables refer to by anchor

@@ -15,8 +15,8 @@ import numpy as np
 
 from textray.errors import UsageError
 from textray.records import LEVELS, SIDES, ZONE_NAMES, Zones
-from textray.text.grammar import NUMBERS, bank_sentences
 from textray.text.terms import PLACES
+from textray.text.zones import NUMBERS, bank_sentences
 
 Form = Literal["clauses", "whole", "sides", "zones", "levels"]
 FORMS: tuple[Form, ...] = ("clauses", "whole", "sides", "zones", "levels")

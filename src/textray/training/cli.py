@@ -23,17 +23,17 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, Mode
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
-from textray.data.grounding_module import GroundingData
-from textray.data.module import SegmentationData
+from textray.data.grounding import GroundingData
+from textray.data.segmentation import SegmentationData
 from textray.errors import UsageError, unknown_name
 from textray.io.write import check_writable, write_json
 from textray.provenance import git_state, versions
 from textray.training.checkpoints import last_checkpoint
+from textray.training.contrastive import ContrastiveTask
 from textray.training.grounding import GroundingTask
-from textray.training.pretrain import ContrastiveTask
+from textray.training.segmentation import SegmentationTask
 from textray.training.semi import SemiSupervisedTask
 from textray.training.task import Task
-from textray.training.tasks import SegmentationTask
 
 logger = logging.getLogger(__name__)
 

@@ -23,12 +23,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
+from textray.data.studies import Said
 from textray.errors import ShapeError, UsageError
 
 Mode = Literal["paper", "released"]
@@ -169,3 +170,268 @@ def _unit(vectors: Tensor, axis: int = -1) -> Tensor:
 def _exact(values: Tensor) -> Tensor:
     """Single precision for half, everything else as it is."""
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+# Which texts are right for which films, and for how many films the right one is found.
+
+RightTexts = Literal["diagonal", "identical_text", "entailed"]
+"""``diagonal``: a film's own. ``identical_text``: all that say the same. ``entailed``: all that say nothing but what
+the film's own report says too, as a text that was cut short does of many films."""
+Contrast = Literal["softmax", "sigmoid"]
+"""``softmax``: each film chooses among the texts, and each text among the films (the paper). ``sigmoid``: each film and
+text are told apart on their own, whether the text is true of it (after Zhai et al., ICCV 2023, whose temperature is
+left out). The films that a text is true of weigh as much together as those that it is not: that a text is often true
+is not to be learnt from films."""
+_ROWS = 1024
+"""Films whose texts are looked for at a time."""
+
+
+def targeted_loss(scores: Tensor, said: list[Said], targets: RightTexts, bias: Tensor | None = None) -> Tensor:
+    """The loss of scores ``(B, B)``, film by text, with their temperature: both directions of the softmax together.
+
+    Args:
+        scores: With their temperature.
+        said: What is said of each film.
+        targets: Which texts are right.
+        bias: Of the sigmoid, a scalar that all scores are raised by; ``None`` for the softmax.
+    """
+    if bias is None:
+        return targeted_pair(scores, said, targets).total
+    right = right_texts(said, targets).to(scores)
+    losses = F.binary_cross_entropy_with_logits(scores + bias, right, reduction="none")
+    shares = right / right.sum(0).clamp(min=1) + (1 - right) / (1 - right).sum(0).clamp(min=1)
+    return (shares * losses).sum(0).mean() / 2
+
+
+def right_texts(said: list[Said], targets: RightTexts) -> Tensor:
+    """Whether a text is right for a film: ``(B films, B texts)`` bool."""
+    if targets == "diagonal":
+        return torch.eye(len(said), dtype=torch.bool)
+    if targets == "identical_text":
+        keys = keys_of(said)
+        return keys[:, None] == keys
+    return entailed(said)
+
+
+def targeted_pair(scores: Tensor, said: list[Said], targets: RightTexts) -> LossPair:
+    """Cross-entropy of scores ``(B, B)``, film by text, in both directions: all that is right, to equal parts.
+
+    Args:
+        scores: With their temperature.
+        said: What is said of each film.
+        targets: Which texts are right.
+    """
+    shares = right_texts(said, targets).to(scores)
+    to_text = F.cross_entropy(scores, shares / shares.sum(1, keepdim=True))
+    to_image = F.cross_entropy(scores.T, shares.T / shares.sum(0)[:, None])
+    return LossPair(to_text, to_image)
+
+
+def keys_of(said: list[Said]) -> Tensor:
+    """Numbers ``(B,)`` int64, equal where two texts say the same, whatever their words."""
+    return text_keys([" | ".join(sorted(one.says)) for one in said])
+
+
+def entailed(said: list[Said]) -> Tensor:
+    """Whether a text says nothing but what is true of a film: ``(B films, B texts)`` bool."""
+    return torch.tensor([[text.says <= film.true for text in said] for film in said])
+
+
+def retrieval(films: Tensor, reports: Tensor, keys: Tensor) -> Tensor:
+    """Share of films whose nearest report, of all the different ones, is their own.
+
+    Args:
+        films: ``(N, D)``.
+        reports: ``(N, D)``; of those with one key the first counts.
+        keys: ``(N,)``, equal where two reports say the same.
+    """
+    different, first = _first_of_each(keys)
+    texts = F.normalize(reports[first], dim=1, eps=1e-8)  # (K, D)
+    # A film's length changes nothing in the order of its texts.
+    nearest = torch.cat([(some @ texts.T).argmax(1) for some in torch.split(films, _ROWS)])
+    return (different[nearest] == keys).float().mean()
+
+
+def _first_of_each(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Different keys, and where each stands first."""
+    different, inverse = torch.unique(keys, return_inverse=True)
+    places = torch.full((len(different),), len(keys), dtype=torch.int64)
+    places.scatter_reduce_(0, inverse, torch.arange(len(keys)), "amin")
+    return different, places
+
+
+# What the losses of sentence grounding compare, and their sum.
+
+
+class Compared(NamedTuple):
+    """What the losses compare, of one process or of all.
+
+    Attributes:
+        films: ``(B, D)``.
+        places: ``(B, D, M)``.
+        reports: ``(B, D)``.
+        units: ``(B, S, D)``.
+        mask: ``(B, S)`` bool, true at units.
+        cls: ``(B, D)``.
+        said: What each report says.
+    """
+
+    films: Tensor
+    places: Tensor
+    reports: Tensor
+    units: Tensor
+    mask: Tensor
+    cls: Tensor
+    said: list[Said]
+
+    def gathered(self) -> Compared:
+        """The same of all processes; gradients reach what is this one's own."""
+        units, mask = gather_units(self.units, self.mask)
+        films, places, reports, cls = (gather_rows(x) for x in (self.films, self.places, self.reports, self.cls))
+        return Compared(films, places, reports, units, mask, cls, gather_objects(self.said))
+
+
+class GroundingLosses(NamedTuple):
+    """Scalars: the weighted sum, and its two parts in both directions together."""
+
+    total: Tensor
+    whole: Tensor
+    local: Tensor
+
+
+class GroundingCriterion(nn.Module):
+    """The weighted sum of both losses; arguments as of `textray.training.grounding.GroundingTask`.
+
+    Raises:
+        UsageError: If a weight is negative, or both are zero.
+
+    Attributes:
+        bias: What the scores of films and of places are raised by before a sigmoid, ``(2,)``; ``None`` for the softmax.
+            The first batch that is learnt from sets it, so that the mean score is raised to 0: else all that is found
+            sinks to nothing before the first difference is learnt.
+    """
+
+    begun: Tensor
+
+    def __init__(
+        self,
+        *,
+        mode: Mode,
+        targets: RightTexts,
+        aggregate: Aggregate,
+        match: Match,
+        contrast: Contrast,
+        global_weight: float,
+        local_weight: float,
+        temperatures: Temperatures,
+    ) -> None:
+        super().__init__()
+        if min(global_weight, local_weight) < 0 or global_weight == local_weight == 0:
+            came = f"{global_weight:g} and {local_weight:g}"
+            raise UsageError("the weights of the losses", came=came, expected="0 or more, not both 0")
+        self.mode: Mode = mode
+        self.targets: RightTexts = targets
+        self.aggregate: Aggregate = aggregate
+        self.match: Match = match
+        self.contrast: Contrast = contrast
+        self.global_weight, self.local_weight = global_weight, local_weight
+        self.temperatures = temperatures
+        self.bias = nn.Parameter(torch.zeros(2)) if contrast == "sigmoid" else None
+        if contrast == "sigmoid":
+            self.register_buffer("begun", torch.tensor(False))
+
+    def forward(self, found: Compared) -> GroundingLosses:
+        """Losses of films and their reports."""
+        scores = [
+            self._films(found) if self.global_weight else None,
+            self._places(found) if self.local_weight else None,
+        ]
+        if self.bias is not None and self.training and not self.begun:
+            self._begin(scores)
+        biases = (None, None) if self.bias is None else self.bias.unbind()
+        whole, local = (
+            found.films.new_zeros((), dtype=torch.float32)
+            if part is None
+            else targeted_loss(self.temperatures.contrastive * part, found.said, self.targets, bias)
+            for part, bias in zip(scores, biases, strict=True)
+        )
+        return GroundingLosses(self.global_weight * whole + self.local_weight * local, whole, local)
+
+    def _films(self, found: Compared) -> Tensor:
+        films, reports = found.films.float(), F.normalize(found.reports.float(), dim=1, eps=1e-8)
+        return (F.normalize(films, dim=1, eps=1e-8) if self.match == "cosine" else films) @ reports.T
+
+    def _places(self, found: Compared) -> Tensor:
+        return local_scores(
+            found.places,
+            found.units,
+            found.mask,
+            mode=self.mode,
+            cls=found.cls if self.mode == "released" else None,
+            temperatures=self.temperatures,
+            aggregate=self.aggregate,
+            match=self.match,
+        )
+
+    @torch.no_grad()
+    def _begin(self, scores: list[Tensor | None]) -> None:
+        assert self.bias is not None
+        for number, part in enumerate(scores):
+            if part is not None:
+                self.bias[number] = -self.temperatures.contrastive * part.mean()
+        self.begun.fill_(True)
+
+
+# Batches that several processes share: a contrastive loss sees all the films and texts of all of them.
+
+T = TypeVar("T")
+
+
+def rank_count() -> int:
+    """Number of processes that train together; 1 where there is no process group."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def gather_rows(own: Tensor) -> Tensor:
+    """Rows of all processes, by rank; gradients reach this process's own rows.
+
+    A loss over the rows of all, computed in each process, has in each of them the part of its gradient that goes
+    through its own rows. Processes whose gradients are averaged then multiply the loss by their number.
+
+    Args:
+        own: ``(B, ...)``, of one shape in all processes.
+    """
+    ranks = rank_count()
+    if ranks == 1:
+        return own
+    sent = own.detach().to(torch.uint8) if own.dtype == torch.bool else own.detach()
+    parts = [torch.empty_like(sent, memory_format=torch.contiguous_format) for _ in range(ranks)]
+    distributed.all_gather(parts, sent.contiguous())
+    parts = [part.to(own.dtype) for part in parts]
+    parts[distributed.get_rank()] = own
+    return torch.cat(parts)
+
+
+def gather_units(own: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Units of all processes, brought to the most that a text of any of them has.
+
+    Args:
+        own: ``(B, S, D)``; S may differ between processes.
+        mask: ``(B, S)`` bool.
+    """
+    if rank_count() == 1:
+        return own, mask
+    most = torch.tensor(own.shape[1], device=own.device)
+    distributed.all_reduce(most, op=distributed.ReduceOp.MAX)
+    lacking = int(most) - own.shape[1]
+    return gather_rows(F.pad(own, (0, 0, 0, lacking))), gather_rows(F.pad(mask, (0, lacking)))
+
+
+def gather_objects(own: Sequence[T]) -> list[T]:
+    """Objects of all processes, by rank."""
+    ranks = rank_count()
+    if ranks == 1:
+        return list(own)
+    parts: list[list[T]] = [[] for _ in range(ranks)]
+    distributed.all_gather_object(parts, list(own))
+    return [one for part in parts for one in part]

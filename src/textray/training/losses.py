@@ -1,14 +1,23 @@
-"""Losses of the segmentation systems, on logits."""
+"""Losses of the segmentation systems, on logits, and the bank of captions that one of them compares."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from textray.errors import ShapeError
+from textray.augment import Plane
+from textray.data.segmentation import SegmentationData
+from textray.data.segmentation_set import SegmentationSet
+from textray.errors import ShapeError, UsageError
+from textray.nn.bert import TextEncoder
+from textray.records import Zones
+from textray.text.zones import sentence
 
 LossParts = Literal["dice_ce", "dice_only", "pooled_dice_ce", "lvit_wdbce"]
 """What a segmentation loss is made of, see `DiceCELoss`."""
@@ -135,3 +144,131 @@ class DiceCELoss(nn.Module):
             return lvit_wdbce(logits, target)
         loss = dice_loss(logits, target, pooled=self.parts == "pooled_dice_ce")
         return loss if self.parts == "dice_only" else loss + F.binary_cross_entropy_with_logits(logits, target)
+
+
+# Captions with a mask each: which mask a text stands for, by the similarity of the texts.
+
+BankKind = Literal["labelled", "schematic"]
+"""Masks of the labelled images by their captions, or ellipses drawn from the zones of the 63 sentences."""
+_TIE = 1e-6
+"""Similarities that differ by rounding only count as the same."""
+_ROWS = ((0.14, 0.375), (0.375, 0.55), (0.55, 0.85))
+"""Heights of the zones of a schematic lung, as shares of the image's."""
+_COLUMNS = ((0.14, 0.44), (0.56, 0.86))
+"""And its widths, of the image's left and right lung."""
+
+
+class CaptionBank:
+    """Captions and masks; answers a text with the mask of the most similar caption.
+
+    Similarity is the cosine between means of the frozen encoder's token features; of equally similar captions the first
+    one counts.
+
+    Args:
+        captions: ``K`` texts.
+        masks: ``(K, h, w)`` bool.
+        encoder: The frozen text encoder.
+
+    Raises:
+        UsageError: If there is none.
+        ShapeError: If captions and masks differ in number.
+    """
+
+    def __init__(self, captions: Sequence[str], masks: NDArray[np.bool_], encoder: TextEncoder) -> None:
+        if not captions:
+            raise UsageError(
+                "no caption with a mask to compare with",
+                do="Set model.lv_weight 0, model.lv_bank schematic, or a larger data.labelled_fraction",
+            )
+        if len(captions) != len(masks):
+            raise ShapeError("masks of a caption bank", came=len(masks), expected=len(captions))
+        self.captions, self.masks, self._encoder = tuple(captions), masks, encoder
+        self._features = torch.stack([self._mean(caption) for caption in captions])
+        self._known: dict[str, int] = {}
+
+    def nearest(self, text: str) -> int:
+        """Index of the caption that is most similar to a text."""
+        if text not in self._known:
+            similarity = self._features @ self._mean(text)
+            self._known[text] = int(torch.nonzero(similarity >= similarity.max() - _TIE)[0])
+        return self._known[text]
+
+    def mask(self, text: str) -> Plane:
+        """Mask of that caption: ``(h, w)`` float32 of {0, 1}."""
+        return self.masks[self.nearest(text)].astype(np.float32)
+
+    def _mean(self, text: str) -> Tensor:
+        mean = self._encoder.encode(text).double().mean(0)
+        return mean / mean.norm()
+
+
+def bank_of(data: SegmentationData, kind: BankKind, encoder: TextEncoder) -> CaptionBank:
+    """The bank of a training.
+
+    Args:
+        data: What it learns from.
+        kind: Where the masks come from.
+        encoder: The frozen text encoder.
+
+    Raises:
+        UsageError: If masks are to be drawn of captions that name no zones, or whose left and right are unknown; or if
+            no caption has a mask.
+    """
+    learnt = data.sets["fit"]
+    if kind == "labelled":
+        return labelled_bank(learnt, encoder)
+    advice = "Set model.lv_bank labelled"
+    if data.row.captions != "zones":
+        raise UsageError(f"captions of {data.row.name} name no zones to draw", do=advice)
+    if data.row.laterality == "unknown":
+        raise UsageError(
+            f"whose left and right captions of {data.row.name} mean is unknown, so none is drawn", do=advice
+        )
+    return schematic_bank(learnt.pixels.size, encoder, transpose=data.preprocess.transpose)
+
+
+def labelled_bank(data: SegmentationSet, encoder: TextEncoder) -> CaptionBank:
+    """Captions and masks of the samples whose masks may be seen.
+
+    Of samples with the same caption the first one with a lesion stands for all: it would win every tie.
+    """
+    found: dict[str, NDArray[np.bool_]] = {}
+    for index in np.flatnonzero(data.labelled):
+        text = data.whole_text(int(index))
+        if text is not None and text not in found:
+            mask = data.pixels.mask(int(index))
+            if mask.any():
+                found[text] = mask
+    return CaptionBank(list(found), np.array(list(found.values())), encoder)
+
+
+def schematic_bank(size: tuple[int, int], encoder: TextEncoder, *, transpose: bool = False) -> CaptionBank:
+    """The 63 sentences that zones can make, each with ellipses where its zones lie.
+
+    Zones of one lung that follow each other are one long ellipse, as in the schematic masks that LViT's authors ship.
+
+    Args:
+        size: Height and width of the masks.
+        encoder: The frozen text encoder.
+        transpose: True where the network reads pictures with rows and columns swapped; the masks are then, too.
+    """
+    zones = [Zones.from_index(index) for index in range(1, 64)]
+    upright = size[::-1] if transpose else size
+    masks = np.array([_draw(chosen, upright) for chosen in zones])
+    masks = masks.swapaxes(1, 2) if transpose else masks
+    return CaptionBank([sentence(chosen) for chosen in zones], masks, encoder)
+
+
+def _draw(zones: Zones, size: tuple[int, int]) -> NDArray[np.bool_]:
+    height, width = size
+    down = ((np.arange(height) + 0.5) / height)[:, None]
+    across = ((np.arange(width) + 0.5) / width)[None]
+    mask = np.zeros(size, np.bool_)
+    for side, (left, right) in enumerate(_COLUMNS):
+        levels = [level for level in range(3) if zones.present[3 * side + level]]
+        runs = [levels] if levels != [0, 2] else [[0], [2]]
+        for run in (run for run in runs if run):
+            top, bottom = _ROWS[run[0]][0], _ROWS[run[-1]][1]
+            y, x = 2 * (down - top) / (bottom - top) - 1, 2 * (across - left) / (right - left) - 1
+            mask |= y**2 + x**2 <= 1
+    return mask

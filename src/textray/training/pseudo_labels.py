@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from textray.augment import Geometry, Plane
 from textray.errors import DiskError, ShapeError, UsageError
-from textray.geometry import Geometry, Plane
 from textray.io.write import sync_folder
 
 _FULL = 65535

@@ -14,13 +14,13 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from textray.data.batch import Batch
-from textray.data.module import SegmentationData
+from textray.data.segmentation import SegmentationData
+from textray.data.segmentation_set import Batch
 from textray.errors import UsageError
 from textray.models.base import Network
-from textray.nn.text_encoder import TextEncoder, load_text_encoder
+from textray.nn.bert import TextEncoder, load_text_encoder
 from textray.registry import form_of
-from textray.training.initial import begin, find_part
+from textray.training.checkpoints import begin, find_part
 from textray.training.zone_labels import label_training
 
 
@@ -30,14 +30,14 @@ class Task(LightningModule):
     Args:
         network: The network, built by its configuration.
         text_encoder: Registry name of the frozen text encoder; ``None`` for a network that reads no text.
-        text_encoder_folder: Folder of its weights, see `textray.nn.text_encoder.load_text_encoder`.
+        text_encoder_folder: Folder of its weights, see `textray.nn.bert.load_text_encoder`.
         max_tokens: Longest report in tokens; no more than the network takes.
         lr: Learning rate after the warm-up.
         lr_final: Learning rate at the last step of the last epoch.
         trunk_lr_scale: Trunks learn at this multiple of the rates.
         weight_decay: AdamW's, every parameter in one group.
         warmup_epochs: Linear warm-up, in epochs.
-        initial: What to start from, see `textray.training.initial.begin`.
+        initial: What to start from, see `textray.training.checkpoints.begin`.
         freeze: Parts of the network that do not learn, such as ``locator``; their norms keep their statistics.
 
     Attributes:

@@ -1,14 +1,18 @@
-"""What the released forms share: one size, a text for every image, and weights that nothing reads."""
+"""What the released forms share: one size, a text for every image, and parts of two networks."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from textray.errors import ShapeError
 from textray.models.base import Network
+from textray.nn.attention import FeedForward, heads_for, raster_sines
+from textray.nn.decoder import GuidedUpBlock
 from textray.nn.image_encoder import ImageEncoder
 
 SIZE = (224, 224)
@@ -113,3 +117,178 @@ class ReleasedNetwork(ReleasedForm):
         # Published checkpoints carry these, and count them, but nothing reads what they say.
         self.final_norm = nn.LayerNorm(self.trunk.channels[3])
         self.text_head = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width))
+
+
+# The fusion block of the authors' released code for MMI-UNet.
+
+FFN_WIDTH = 128
+"""Hidden width of the feed-forward layers, the same at every stage."""
+
+
+class FusionBranch(nn.Module):
+    """A(x, y): self-attention of x, attention of x to y, feed-forward; each added and normalised.
+
+    Differs from the paper: y is the other modality before its own self-attention.
+
+    Args:
+        width: Width C of the tokens.
+        dropout: Share dropped in attentions and feed-forward layers while training.
+    """
+
+    def __init__(self, width: int, *, dropout: float) -> None:
+        super().__init__()
+        heads = heads_for(width)
+        self.self_attention = nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True)
+        self.self_norm = nn.LayerNorm(width)
+        self.cross_attention = nn.MultiheadAttention(width, heads, dropout=dropout, batch_first=True)
+        self.cross_norm = nn.LayerNorm(width)
+        self.feed_forward = FeedForward(width, FFN_WIDTH, dropout=dropout)
+        self.feed_norm = nn.LayerNorm(width)
+        for attention in (self.self_attention, self.cross_attention):  # in_proj keeps torch's Xavier
+            nn.init.normal_(attention.out_proj.weight, std=0.02)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """``(B, N, C)`` and ``(B, M, C)`` to ``(B, N, C)``."""
+        x = self.self_norm(x + self.self_attention(x, x, x, need_weights=False)[0])
+        x = self.cross_norm(x + self.cross_attention(x, y, y, need_weights=False)[0])
+        return self.feed_norm(x + self.feed_forward(x))
+
+
+class FusionBlock(nn.Module):
+    """Fuses a stage's map with the text; both keep their size and are added to what they were.
+
+    Args:
+        channels: Channels C of the stage.
+        text_width: Width D of the text.
+        dropout: Of attentions and feed-forward layers.
+        odd: True where the map has odd sides: its last row and column are then neither read nor changed.
+    """
+
+    def __init__(self, channels: int, text_width: int, *, dropout: float, odd: bool) -> None:
+        super().__init__()
+        self.reduce_image = nn.Conv2d(channels, channels, 2, stride=2, bias=False)
+        self.reduce_text = nn.Linear(text_width, channels)
+        self.image_norm = nn.LayerNorm(channels)
+        self.text_norm = nn.LayerNorm(channels)
+        self.image = FusionBranch(channels, dropout=dropout)
+        self.text = FusionBranch(channels, dropout=dropout)
+        self.restore_image = nn.ConvTranspose2d(
+            channels, channels, 2, stride=2, output_padding=1 if odd else 0, bias=False
+        )
+        self.restore_text = nn.Linear(channels, text_width)
+        for conv in (self.reduce_image, self.restore_image):
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out")
+        for linear in (self.reduce_text, self.restore_text):
+            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, image: Tensor, text: Tensor, *, text_out: bool) -> tuple[Tensor, Tensor]:
+        """Fuse.
+
+        Args:
+            image: F_s, ``(B, C, h, w)``.
+            text: t, ``(B, L, D)``.
+            text_out: False where nothing reads the text's output, which is then not computed.
+
+        Returns:
+            F_s + ConvT(v') ``(B, C, h, w)``, and t + Linear(u') ``(B, L, D)`` or, without ``text_out``, t.
+        """
+        reduced = self.reduce_image(image)  # (B, C, h//2, w//2)
+        v = self.image_norm(reduced.flatten(2).transpose(1, 2))  # (B, h//2*w//2, C)
+        u = self.text_norm(self.reduce_text(text))  # (B, L, C)
+        fused = self.image(v, u).transpose(1, 2).reshape(reduced.shape)  # (B, C, h//2, w//2)
+        image_out = image + self.restore_image(fused)
+        return image_out, text + self.restore_text(self.text(u, v)) if text_out else text
+
+
+# A level of the decoder of the authors' released code for LanGuideMedSeg, guided by the text.
+
+TOKENS = 24
+"""Text tokens that the levels mix: neither more nor fewer."""
+
+
+class GuideLayer(nn.Module):
+    """Lets the tokens of a map attend to each other, then to the text.
+
+    Args:
+        channels: Channels C of the map.
+        side: Height and width of the map.
+        slots: Text slots that the tokens are mixed to.
+        text_width: Width D of the text.
+        scale: Initial value of the learnable scale of what the text adds.
+    """
+
+    image_positions: Tensor
+    text_positions: Tensor
+
+    def __init__(self, channels: int, *, side: int, slots: int, text_width: int, scale: float) -> None:
+        super().__init__()
+        self.mix_tokens = nn.Conv1d(TOKENS, slots, 1)
+        self.project_text = nn.Linear(text_width, channels)
+        self.self_in_norm = nn.LayerNorm(channels)
+        self.self_attention = nn.MultiheadAttention(channels, 1, batch_first=True)
+        self.self_out_norm = nn.LayerNorm(channels)
+        self.cross_in_norm = nn.LayerNorm(channels)
+        self.cross_attention = nn.MultiheadAttention(channels, 4, batch_first=True)
+        self.cross_out_norm = nn.LayerNorm(channels)
+        self.scale = nn.Parameter(torch.tensor(float(scale)))
+        self.register_buffer("image_positions", raster_sines(torch.empty(1, side * side, channels)), persistent=False)
+        self.register_buffer("text_positions", raster_sines(torch.empty(1, slots, channels)), persistent=False)
+
+    def forward(self, x: Tensor, text: Tensor) -> Tensor:
+        """``(B, C, h, w)`` and ``(B, 24, D)`` to ``(B, C, h, w)``."""
+        slots = F.leaky_relu(self.project_text(F.gelu(self.mix_tokens(text))))  # (B, slots, C)
+        tokens = x.flatten(2).transpose(1, 2)  # (B, h*w, C)
+        u = self.self_in_norm(tokens)
+        placed = u + self.image_positions
+        attended = self.self_attention(placed, placed, u, need_weights=False)[0]
+        tokens = tokens + self.self_out_norm(attended)
+        placed = self.cross_in_norm(tokens) + self.image_positions
+        told = self.cross_attention(placed, slots + self.text_positions, slots, need_weights=False)[0]
+        tokens = tokens + self.scale * self.cross_out_norm(told)
+        return tokens.transpose(1, 2).reshape(x.shape)
+
+
+class GuidedLevel(nn.Module):
+    """A guide layer and the up block after it.
+
+    Args:
+        deeper: Channels of the map that comes in.
+        channels: Channels of the skip, and out.
+        side: Height and width of the map that comes in.
+        slots: Text slots.
+        text_width: Width D of the text.
+        scale: Initial value of the text's scale.
+    """
+
+    def __init__(self, deeper: int, channels: int, *, side: int, slots: int, text_width: int, scale: float) -> None:
+        super().__init__()
+        self.guide = GuideLayer(deeper, side=side, slots=slots, text_width=text_width, scale=scale)
+        self.up = GuidedUpBlock(deeper, channels, channels)
+
+    def forward(self, deeper: Tensor, skip: Tensor, text: Tensor) -> Tensor:
+        """``(B, deeper, h, w)``, ``(B, C, 2h, 2w)`` and ``(B, 24, D)`` to ``(B, C, 2h, 2w)``."""
+        return self.up(self.guide(deeper, text), skip)
+
+
+class GuidedLevels(nn.ModuleList):
+    """The three levels for maps at 1/8, 1/16 and 1/32 of 224 x 224, finest first.
+
+    Args:
+        channels: Channels of the trunk's four stages.
+        text_width: Width D of the text.
+        scale: Initial value of each level's scale.
+    """
+
+    def __init__(self, channels: tuple[int, ...], *, text_width: int, scale: float) -> None:
+        super().__init__(
+            GuidedLevel(channels[s + 1], channels[s], side=side, slots=slots, text_width=text_width, scale=scale)
+            for s, (side, slots) in enumerate(((28, 9), (14, 12), (7, TOKENS)))
+        )
+
+    def forward(self, maps: Sequence[Tensor], text: Tensor) -> Tensor:
+        """Decode four maps, finest first, with a text ``(B, 24, D)``: ``(B, C, 56, 56)``."""
+        decoded = maps[3]
+        for level in (2, 1, 0):
+            decoded = self[level](decoded, maps[level], text)
+        return decoded

@@ -22,8 +22,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from textray.models.base import Output
-from textray.models.released.base import ReleasedConfig, ReleasedNetwork
-from textray.models.released.guided_level import TOKENS, GuidedLevels
+from textray.models.released.base import TOKENS, GuidedLevels, ReleasedConfig, ReleasedNetwork
 from textray.nn.blocks import SubpixelHead
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from textray.models.base import Output
 from textray.models.lvit import POOLINGS, DoubleU, LViTConfig
 from textray.models.released.base import SIZE, ReleasedForm
-from textray.nn.pixel_attention import PixelLevelAttention
+from textray.nn.blocks import PixelLevelAttention
 from textray.nn.vision_transformer import PatchEmbedding, TokenConvNormAct
 
 TOKENS = 10

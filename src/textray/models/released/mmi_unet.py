@@ -25,8 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from textray.models.base import Output
-from textray.models.released.base import ReleasedConfig, ReleasedNetwork
-from textray.models.released.fusion import FusionBlock
+from textray.models.released.base import FusionBlock, ReleasedConfig, ReleasedNetwork
 from textray.nn.blocks import ConvNormAct, SubpixelHead
 
 

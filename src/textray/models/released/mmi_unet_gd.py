@@ -16,9 +16,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from textray.models.base import Output
-from textray.models.released.base import ReleasedConfig, ReleasedNetwork
-from textray.models.released.fusion import FusionBlock
-from textray.models.released.guided_level import TOKENS, GuidedLevels
+from textray.models.released.base import TOKENS, FusionBlock, GuidedLevels, ReleasedConfig, ReleasedNetwork
 from textray.nn.blocks import SubpixelHead
 
 

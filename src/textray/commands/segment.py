@@ -1,0 +1,199 @@
+"""Commands for readers of images: segment, demo and report."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from textray.commands.console import note, printable, say, say_json, shown, work_through
+from textray.errors import UsageError
+
+if TYPE_CHECKING:
+    from textray.inference.segment_run import Plan, Row
+
+_OUT = Path("textray-out")
+
+
+class Free(StrEnum):
+    """What a film without words gets."""
+
+    GENERATED = "generated"
+    NONE = "none"
+
+
+class Side(StrEnum):
+    """Whose left and right the words mean."""
+
+    PATIENT = "patient"
+    VIEWER = "viewer"
+
+
+Model = Annotated[str | None, typer.Option(help="Weights inside the package by name, or a bundle folder.")]
+Out = Annotated[Path, typer.Option(help="Folder of the results.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the network; by default one for each processor.")]
+Whose = Annotated[Side, typer.Option(help="Whose left and right the words mean.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on the standard output.")]
+
+
+def segment(
+    inputs: Annotated[list[str], typer.Argument(help="Images (DICOM, PNG, JPEG), folders or patterns.")],
+    text: Annotated[str | None, typer.Option(help="Report, or any words that name places; for every input.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="CSV of reports: image,text[,laterality].")] = None,
+    laterality: Whose = Side.PATIENT,
+    strict_text: Annotated[bool, typer.Option("--strict-text", help="Refuse words that name no zone.")] = False,
+    text_free: Annotated[
+        Free | None,
+        typer.Option(help="What films without words get: a report that the network writes, or none."),
+    ] = None,
+    edit: Annotated[
+        str | None,
+        typer.Option(metavar="SENTENCE", help="A whole sentence in place of the report that the network writes."),
+    ] = None,
+    model: Model = None,
+    out: Out = _OUT,
+    threads: Threads = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Work again on what is finished.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find lesions: writes mask, overlay and record of each input, and run.json.
+
+    What an earlier run finished is skipped. A file that is refused is listed with its reason, and the rest goes on.
+    Exit codes: 0 done, 1 crash, 2 usage, 3 some files refused.
+    """
+    from textray.inference.segment_run import plan
+    from textray.records import Laterality
+    from textray.text.tables import TextTable
+
+    if text is not None and texts is not None:
+        raise UsageError("both --text and --texts were given", expected="one of them")
+    todo = plan(
+        inputs,
+        out,
+        text=text,
+        texts=None if texts is None else TextTable.read(texts),
+        laterality=Laterality(laterality.value),
+        strict_text=strict_text,
+        overwrite=overwrite,
+        text_free=None if text_free is None else text_free.value,
+        edit=edit,
+    )
+    for notice in todo.notices:
+        note(f"warning {notice.code}: {printable(notice.text)} {notice.remedy}".rstrip())
+    code, _ = _run(todo, model, threads, as_json=as_json)
+    raise typer.Exit(code)
+
+
+def demo(out: Out = _OUT, model: Model = None, threads: Threads = None) -> None:
+    """Segment a real chest film that the package pydicom-data brings; needs no network."""
+    from textray.inference.inputs import DEMO_FILM, DEMO_PACKAGE, demo_film
+    from textray.inference.results import read_record
+    from textray.inference.segment_run import plan
+
+    film = demo_film()
+    if film is None:
+        raise UsageError(
+            f"the demo needs the film {DEMO_FILM} of the Python package {DEMO_PACKAGE}, which is not installed",
+            do="Install it with: pip install 'textray[demo]'",
+        )
+    note(f"Film: {shown(film)}")
+    code, rows = _run(plan([film], out, overwrite=True), model, threads, as_json=False)
+    written = rows[-1].outputs if code == 0 else {}
+    found = read_record(written["record"]) if written else None
+    if found is not None:
+        for kind, path in written.items():
+            say(f"{kind + ':':11}{shown(path)}")
+        own = found.get("own_report") or {}
+        told = [(side, text) for side, text in sorted((own.get("sentence") or {}).items()) if text]
+        if told and not own["used"]:  # the patient's sides, or else the viewer's
+            say(f"Its own report, which segment --text-free generated uses ({told[0][0]}'s sides): {told[0][1]}")
+        for line in _zone_table(found):
+            say(line)
+        note("Not a medical device: for research only.")
+    raise typer.Exit(code)
+
+
+def report(
+    text: Annotated[str, typer.Argument(help="Report, or any words that name places.")],
+    laterality: Whose = Side.PATIENT,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is understood of a report: zones, the sentence that the network is given, and unused words."""
+    from textray.io.files import plain_text
+    from textray.records import ZONE_NAMES
+    from textray.text.zones import parse, sentence, write
+
+    found = parse(text, laterality=laterality.value)
+    used = sentence(found.zones) if found.zones else None
+    written = write(found.zones, laterality=laterality.value) if found.zones else None
+    if as_json:
+        say_json(
+            {
+                "laterality": laterality.value,
+                "sides_from": found.sides_from,
+                "zones": {name: str(state) for name, state in zip(ZONE_NAMES, found.zones.states, strict=True)},
+                "sentence": {"viewer": used, laterality.value: written},
+                "unused_words": [plain_text(word) for word in found.unused],
+                "stated_count": found.stated_count,
+                "warnings": [{"code": n.code, "text": plain_text(n.text), "remedy": n.remedy} for n in found.notices],
+            }
+        )
+        return
+    say(CONVENTION[laterality.value])
+    say("zones by image side (viewer's left and right):")
+    for name, state in zip(ZONE_NAMES, found.zones.states, strict=True):
+        say(f"  {name:14}{state}")
+    say(f"sentence, viewer's sides: {used or 'none; the network works from the picture alone'}")
+    if laterality is Side.PATIENT and written:
+        say(f"sentence, patient's sides: {written}")
+    if found.unused:
+        say("words that changed nothing: " + printable(", ".join(found.unused)))
+    for notice in found.notices:
+        note(f"warning {notice.code}: {printable(notice.text)} {notice.remedy}".rstrip())
+
+
+CONVENTION: dict[str, str] = {
+    "patient": "Left and right in the words are the patient's (on the usual film the patient's left is the viewer's "
+    "right); --laterality viewer changes that.",
+    "viewer": "Left and right in the words are the viewer's, as in the picture.",
+    "unknown": "Left and right in the words are of unknown convention and taken as the viewer's.",
+}
+
+
+_CAPTIONS = "These weights know captions, which textray info lists; left and right in them are the picture's."
+
+
+def _run(todo: Plan, model: str | None, threads: int | None, *, as_json: bool) -> tuple[int, list[Row]]:
+    """Work through a plan with a progress bar; returns the exit code and what became of each input."""
+    import textray
+    from textray.inference.segment_run import Batch
+
+    batch = Batch(textray.load(model, threads=threads), todo)
+    for side in todo.sides:
+        note(_CAPTIONS if batch.predictor.bundle.captions else CONVENTION[side])
+    code = work_through(batch, "segment", len(todo.items), todo.out, _tell, as_json=as_json)
+    return code, batch.rows
+
+
+def _tell(row: Row) -> list[str]:
+    earlier = ", finished by an earlier run" if row.status == "finished" else ""
+    earlier += f": {row.written}" if row.written else ""
+    return [
+        f"{shown(row.path)}: {row.share or 0:.1%} of the picture is lesion (text: {row.text_mode}{earlier}) -> "
+        f"{shown(row.outputs['mask'])}"
+    ]
+
+
+def _zone_table(found: dict[str, Any]) -> list[str]:
+    zones = found["lesion"]["zones"]
+    unit = "pixels" if found["lesion"]["mm2"] is None else "mm2"
+    lines = [
+        f"Lesion by zone of the picture ({unit}, share of the lesion):",
+        f"{'':8}{'left half':>22}{'right half':>22}   (viewer's sides)",
+    ]
+    for level in ("upper", "middle", "lower"):
+        cells = (zones[f"{side} {level}"] for side in ("left", "right"))
+        lines.append(f"{level:8}" + "".join(f"{cell[unit]:>14} {cell['share']:>6.1%}" for cell in cells))
+    return lines

@@ -1,0 +1,418 @@
+"""Batches to learn grounding from: films and the sentences of their reports. No mask is read.
+
+Decoded pixels come from the memory-mapped cache; what is augmented, and in which words a report comes, depends on seed,
+epoch and sample only, so that a resumed training sees the very batches it would have seen.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypedDict, cast
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from textray import registry
+from textray.augment import Augment, Preset
+from textray.data.base import Split, fingerprint
+from textray.data.cache import PixelCache
+from textray.data.segmentation_set import Key
+from textray.data.studies import (
+    RECORDED_AS,
+    Said,
+    SentenceSampling,
+    Study,
+    StudyWords,
+    exclusion_record,
+    leave_out,
+    read_patients,
+    studies,
+)
+from textray.errors import DataError, UsageError
+from textray.preprocess import Normalise, Preprocess
+from textray.records import Laterality, Report, Zones
+from textray.text.paraphrase import corpus
+from textray.text.sentences import split
+from textray.text.tokens import MOST_PIECES, Pieces, WordPiece, build_vocabulary, pad
+
+# What a grounding task is given: one film with its words, a batch of them, and the order that they come in.
+
+
+class GroundingItem(TypedDict):
+    """One film and what is said of it."""
+
+    image: Tensor
+    pieces: Pieces
+    said: Said
+    image_id: str
+    index: int
+
+
+class GroundingBatch(TypedDict):
+    """What a grounding task is given.
+
+    Attributes:
+        image: ``(B, C, H, W)`` float32, normalised, channels last.
+        ids: Rows of the vocabulary, ``(B, L)`` int64; with the next three what
+            `textray.models.sentence_grounding.SentenceGrounding.encode_text` takes.
+        attention: ``(B, L)`` int64.
+        word: ``(B, L)`` int64.
+        sentence: ``(B, L)`` int64.
+        said: For each film what its text says and what is true of it, see `textray.data.studies.Said`.
+        image_id: ``B`` names.
+        index: ``(B,)`` int64, place of each study in its split.
+    """
+
+    image: Tensor
+    ids: Tensor
+    attention: Tensor
+    word: Tensor
+    sentence: Tensor
+    said: list[Said]
+    image_id: list[str]
+    index: Tensor
+
+
+def collate(items: list[GroundingItem]) -> GroundingBatch:
+    """Stack the items of a batch; images channels last, which convolutions on CPUs like."""
+    batch = pad([item["pieces"] for item in items])
+    return GroundingBatch(
+        image=torch.stack([item["image"] for item in items]).contiguous(memory_format=torch.channels_last),
+        ids=torch.from_numpy(batch.ids),
+        attention=torch.from_numpy(batch.attention),
+        word=torch.from_numpy(batch.word),
+        sentence=torch.from_numpy(batch.sentence),
+        said=[item["said"] for item in items],
+        image_id=[item["image_id"] for item in items],
+        index=torch.tensor([item["index"] for item in items]),
+    )
+
+
+class RankSampler(DistributedSampler[Key]):
+    """Keys of one epoch for one of several processes, in an order that seed and epoch fix.
+
+    The processes' parts interleave: a batch of each makes the batch that one process would have with as many times the
+    batch size. What does not go up is left out.
+
+    Args:
+        length: Number of studies.
+        seed: Of the order.
+        shuffle: False keeps the data set's order and epoch 0.
+        rank: Which process this is.
+        ranks: How many there are.
+    """
+
+    def __init__(self, length: int, *, seed: int, shuffle: bool, rank: int = 0, ranks: int = 1) -> None:
+        super().__init__(
+            cast(Dataset[Key], range(length)), num_replicas=ranks, rank=rank, shuffle=shuffle, seed=seed, drop_last=True
+        )
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length // self.num_replicas
+
+    def __iter__(self) -> Iterator[Key]:
+        order = np.arange(self.length)
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        part = order[self.rank :: self.num_replicas][: len(self)]
+        return ((self.epoch if self.shuffle else 0, int(index)) for index in part)
+
+
+log = logging.getLogger(__name__)
+
+Sentences = Literal["clauses", "caption", "split"]
+"""Clauses of a caption, a caption as one sentence, or the sentences that a report is split into."""
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """An image to decode without its mask."""
+
+    image_path: Path
+    mask_path: None = None
+
+
+class GroundingSet(Dataset[GroundingItem]):
+    """Studies with their pixels and words.
+
+    Args:
+        studies: The studies.
+        preprocess: Size and normalisation.
+        augment: Changes to the image; a flip swaps the words' sides with it, and is left out where that cannot be done.
+        sampling: Which of a report's sentences are told.
+        paraphrase: Share of captions that are said in other words.
+        seed: Of everything random.
+        cache: Folder of the pixel cache, ``None`` for the user's.
+    """
+
+    def __init__(
+        self,
+        studies: list[Study],
+        preprocess: Preprocess,
+        *,
+        augment: Augment,
+        sampling: SentenceSampling = "all",
+        paraphrase: float = 0.0,
+        seed: int = 0,
+        cache: Path | None = None,
+    ) -> None:
+        self.studies, self.preprocess, self.seed = studies, preprocess, seed
+        # Flips are made here, since they change words too; no report is there for `Augment` to flip with.
+        self.augment, self.flip_p = replace(augment, flip_p=0.0), augment.flip_p
+        self.pixels = PixelCache([_Picture(study.image_path) for study in studies], preprocess, folder=cache)
+        self.words = StudyWords(studies, sampling=sampling, paraphrase=paraphrase)
+        self.word_pieces: WordPiece | None = None
+        self.most_pieces = MOST_PIECES
+        self._known: dict[tuple[str, ...], Pieces] = {}
+        self._nothing = np.zeros(preprocess.size, np.bool_)
+
+    def __len__(self) -> int:
+        return len(self.studies)
+
+    def read_with(self, word_pieces: WordPiece, most_pieces: int) -> None:
+        """Fix the vocabulary, and cut every report as it stands once."""
+        self.word_pieces, self.most_pieces, self._known = word_pieces, most_pieces, {}
+        cut = 0
+        for study in self.studies:
+            if study.sentences not in self._known:
+                self._known[study.sentences] = word_pieces.encode(study.sentences, most_pieces)
+            pieces = self._known[study.sentences]
+            cut += pieces.cut or pieces.dropped > 0
+        if cut:
+            log.warning("%d of %d reports are longer than %d word pieces", cut, len(self.studies), most_pieces)
+
+    def told(
+        self,
+        index: int,
+        rng: np.random.Generator,
+        *,
+        mirrored: bool = False,
+        sampling: SentenceSampling | None = None,
+    ) -> tuple[Pieces, Said]:
+        """What a study is told in this time, in word pieces, and what that says.
+
+        Args:
+            index: Which study.
+            rng: The only source of chance.
+            mirrored: Of the mirrored film; only where its words allow it.
+            sampling: Which sentences, in place of the usual ones.
+
+        Raises:
+            UsageError: Without a vocabulary.
+        """
+        if self.word_pieces is None:
+            raise UsageError(
+                "reports cannot be read without a vocabulary", do="Call GroundingData.set_vocabulary, as its task does"
+            )
+        sentences, facts = self.words.draw(index, rng, mirrored=mirrored, sampling=sampling)
+        pieces = self._known.get(sentences) or self.word_pieces.encode(sentences, self.most_pieces)
+        return pieces, Said(
+            sentences=tuple(sentences[i] for i in pieces.kept),
+            says=frozenset().union(*(facts[i] for i in pieces.kept)),
+            true=self.words.true(index, mirrored=mirrored),
+        )
+
+    def __getitem__(self, key: Key) -> GroundingItem:
+        epoch, index = key
+        rng = np.random.default_rng((self.seed, epoch, index))
+        pixels = self.pixels.image(index)
+        flipped = self.flip_p > 0 and rng.random() < self.flip_p and self.words.can_mirror(index)
+        if flipped:
+            pixels = pixels[:, ::-1]
+        own = np.random.default_rng((self.seed, epoch, index, 1))  # its own: words change no draw of the pixels
+        pieces, said = self.told(index, own, mirrored=flipped)
+        pixels = self.augment(pixels, self._nothing, _NO_REPORT, rng)[0]
+        return GroundingItem(
+            image=torch.from_numpy(self.preprocess.normalise_pixels(pixels)),
+            pieces=pieces,
+            said=said,
+            image_id=self.studies[index].image_id,
+            index=index,
+        )
+
+
+_NO_REPORT = Report(zones=Zones(), laterality=Laterality.UNKNOWN)
+
+
+class GroundingData(LightningDataModule):
+    """Batches of films and sentences of a registered data set: learns from ``fit``, selects on ``inner``.
+
+    Args:
+        data: Registry name of the data set.
+        root: Its folder.
+        sentences: What a sentence is: ``clauses`` of a caption, a whole ``caption``, or what a report is ``split``
+            into.
+        sentence_sampling: Which of them are told, see `textray.data.studies.SentenceSampling`;
+            ``random_subset`` is what the authors' released code does.
+        paraphrase: Share of the captions of zones that are said in other words, see `textray.text.paraphrase`.
+        size: Height and width that the network reads.
+        normalise: Normalisation of `textray.preprocess.Preprocess`.
+        channels: Channels of the image.
+        letterbox: Keep the aspect ratio.
+        augment: Preset of `textray.augment.Augment`.
+        batch_size: Films of a training batch, of each process; the last, smaller one of an epoch is left out.
+        most_pieces: Longest report in word pieces.
+        captions: What to do with images without a usable caption.
+        split_by: How the data set is cut where it offers more than one way; ``None`` takes its first.
+        exclude: File with ids of patients to leave out, one a line. Their number and hash go into the checkpoint:
+            weights are scored on MS-CXR only where they were learnt without its patients.
+        workers: Processes that prepare batches.
+        seed: Of order, augmentation and words.
+        cache: Folder of the pixel cache, ``None`` for the user's.
+        limit: Use only this many studies of each split, for a trial run.
+    """
+
+    def __init__(
+        self,
+        data: str = "qata_cov19",
+        root: str | None = None,
+        sentences: Sentences = "clauses",
+        sentence_sampling: SentenceSampling = "all",
+        paraphrase: float = 0.0,
+        size: tuple[int, int] = (224, 224),
+        normalise: Normalise = "zscore",
+        channels: int = 3,
+        letterbox: bool = False,
+        augment: Preset = "light",
+        batch_size: int = 128,
+        most_pieces: int = MOST_PIECES,
+        captions: Literal["error", "skip", "text-free"] = "error",
+        split_by: str | None = None,
+        exclude: str | None = None,
+        workers: int = 1,
+        seed: int = 0,
+        cache: str | None = None,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.row = registry.dataset(data)
+        self.root, self.sentences, self.captions, self.split_by = root, sentences, captions, split_by
+        self.sentence_sampling: SentenceSampling = sentence_sampling
+        self.paraphrase, self.augment_name, self.augment = paraphrase, augment, Augment.preset(augment)
+        if not 0 <= paraphrase <= 1:
+            raise UsageError("data.paraphrase is a share", came=paraphrase, expected="0 to 1")
+        if paraphrase and (self.row.captions == "free" or sentences == "split"):
+            raise UsageError(
+                "only captions that name zones can be said in other words",
+                came=f"paraphrase {paraphrase:g} of {data}, sentences {sentences}",
+                expected="paraphrase 0",
+            )
+        self.preprocess = Preprocess(
+            size=size, normalise=normalise, channels=channels, letterbox=letterbox, colour=self.row.colour
+        )
+        self.batch_size, self.most_pieces, self.workers, self.seed = batch_size, most_pieces, workers, seed
+        self.cache = Path(cache) if cache is not None else None
+        self.limit, self.exclude = limit, exclude
+        self.excluded: dict[str, str | int] | None = None
+        self.sets: dict[str, GroundingSet] = {}
+
+    def setup(self, stage: str) -> None:
+        """Read the studies and decode what is not in the cache yet."""
+        if self.sets:
+            return
+        left_out = None if self.exclude is None else read_patients(self.exclude)
+        self.excluded = None if left_out is None else exclusion_record(left_out)
+        names: tuple[Split, ...] = ("fit", "inner")
+        for name in names:
+            learning = name == "fit"
+            found = self._studies(name)
+            if left_out is not None:
+                found = leave_out(found, left_out)
+            found = found[: self.limit]
+            if not found:
+                raise DataError(
+                    f"no study of {self.row.name} is left in {name}", do="Look at data.exclude and data.limit"
+                )
+            self.sets[name] = GroundingSet(
+                found,
+                self.preprocess,
+                augment=self.augment if learning else Augment.preset("none"),
+                # A network that learns one zone a text is selected by such texts: the same ones in each epoch.
+                sampling=self.sentence_sampling if learning or self.sentence_sampling == "one_zone" else "all",
+                paraphrase=self.paraphrase if learning else 0.0,
+                seed=self.seed,
+                cache=self.cache,
+            )
+
+    def _studies(self, name: Split) -> list[Study]:
+        own = hasattr(registry.load(self.row.path), "studies")
+        if own and self.sentences != "split":
+            raise UsageError(
+                f"reports of {self.row.name} are split into sentences", came=self.sentences, expected="sentences: split"
+            )
+        found = studies(
+            self.row.name,
+            name,
+            root=self.root,
+            cut="clauses" if self.sentences == "clauses" else "caption",
+            captions=self.captions,
+            split_by=self.split_by,
+        )
+        if own or self.sentences != "split":
+            return found
+        cut = (replace(s, sentences=tuple(t for text in s.sentences for t in split(text, min_words=1))) for s in found)
+        return [study for study in cut if study.sentences]
+
+    def own_vocabulary(self, rows: int) -> tuple[str, ...]:
+        """Word pieces for a text encoder of our own: words of the reports to learn from, and those they are told in.
+
+        Args:
+            rows: Most pieces.
+
+        Raises:
+            UsageError: If there is no room for the letters.
+        """
+        texts = [sentence for study in self.sets["fit"].studies for sentence in study.sentences]
+        return build_vocabulary([*texts, *(corpus() if self.paraphrase else ())], rows)
+
+    def set_vocabulary(self, word_pieces: WordPiece) -> None:
+        """Cut reports into these word pieces from now on."""
+        for data in self.sets.values():
+            data.read_with(word_pieces, self.most_pieces)
+
+    def train_dataloader(self) -> DataLoader[GroundingItem]:
+        """Batches to learn from."""
+        trainer = self.trainer
+        rank, ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        sampler = RankSampler(len(self.sets["fit"]), seed=self.seed, shuffle=True, rank=rank, ranks=ranks)
+        return self._loader("fit", sampler, drop_last=len(sampler) >= self.batch_size)
+
+    def val_dataloader(self) -> DataLoader[GroundingItem]:
+        """Batches to select with, all of them in every process."""
+        sampler = RankSampler(len(self.sets["inner"]), seed=self.seed, shuffle=False)
+        return self._loader("inner", sampler, drop_last=False)
+
+    def _loader(self, name: str, sampler: RankSampler, *, drop_last: bool) -> DataLoader[GroundingItem]:
+        return DataLoader(
+            self.sets[name],
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.workers,
+            collate_fn=collate,
+            drop_last=drop_last,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the data: name, preprocessing, words, how many there were, who was left out."""
+        return {
+            "name": self.row.name,
+            "laterality": self.row.laterality,
+            "preprocess": self.preprocess.to_dict(),
+            "sentences": self.sentences,
+            "sentence_sampling": self.sentence_sampling,
+            "paraphrase": self.paraphrase,
+            "augment": self.augment_name,
+            "seed": self.seed,
+            "split_by": self.split_by or next(iter(self.row.protocols), None),
+            "images": {name: len(data) for name, data in self.sets.items()},
+            "groups": {name: len({s.group for s in data.studies}) for name, data in self.sets.items()},
+            "ids_sha256": {name: fingerprint(s.image_id for s in data.studies) for name, data in self.sets.items()},
+            **({RECORDED_AS: self.excluded} if self.excluded is not None else {}),
+        }

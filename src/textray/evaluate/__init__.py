@@ -1,0 +1,1 @@
+"""Scores of bundles on data sets, with the code that users run."""

@@ -1,0 +1,431 @@
+"""Maps of phrases scored one by one, beside controls (wrong phrases) and floors (maps that saw nothing).
+
+Every map is laid on one grid of `GRID` pixels that covers what the network sees of the picture, and so is the truth.
+
+Where lesions lie on average: what a map can score without looking at the picture.
+
+The mean training mask ignores picture and phrase; the mean over the training phrases that say the same ignores the
+picture alone. A map of a phrase that scores no more than these has not localized anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from itertools import groupby
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from textray.data.base import naming
+from textray.data.boxes import PhraseSample, truth
+from textray.errors import DataError, InputError
+from textray.inference.localizer import Locates
+from textray.io.read import read_mask
+from textray.metrics.grounding import MapScore, Normalise, enlarge, normalise, score, smooth
+from textray.preprocess import Preprocess
+from textray.records import Image, Zones
+from textray.text.phrases import exchange
+from textray.text.zones import parse_caption, sentence
+
+GRID = (224, 224)
+"""Rows and columns of the grid on which maps are scored."""
+
+
+class Row(StrEnum):
+    """What a row of the table is about."""
+
+    MODEL = "model"
+    SIDED = "model_sided"
+    MIRRORED = "mirrored"
+    SHUFFLED = "shuffled"
+    RANDOM_HEADS = "random_heads"
+    MEAN_PHRASE = "mean_phrase"
+    MEAN_MASK = "mean_mask"
+    CENTRE = "centre"
+    FULL = "full"
+    RANDOM = "random"
+
+
+MEANINGS = {
+    Row.MODEL: "the network, asked the phrase",
+    Row.SIDED: "the same maps, only of phrases whose sides can be exchanged: to be read beside mirrored",
+    Row.MIRRORED: "control: the network, asked the phrase with left and right exchanged; phrases that name no "
+    "side, or then say the same, are left out",
+    Row.SHUFFLED: "control: the network, asked a phrase of another class; in a set of one class, other words",
+    Row.RANDOM_HEADS: "control: the network's local features against a random direction in place of the phrase's "
+    "embedding, a new one for each image and phrase; the same as a random rotation between the two projections",
+    Row.MEAN_PHRASE: "floor: mean training mask of the same phrase, of its class where that is new: words, no pixels",
+    Row.MEAN_MASK: "floor: mean training mask, whatever picture and phrase",
+    Row.CENTRE: "floor: a Gaussian in the middle, standard deviation a quarter of height and width",
+    Row.FULL: "floor: everything marked, at every threshold",
+    Row.RANDOM: "floor: smoothed noise on 14 x 14 cells",
+}
+CONTROLS = (Row.MIRRORED, Row.SHUFFLED, Row.RANDOM_HEADS)
+FLOORS = (Row.MEAN_PHRASE, Row.MEAN_MASK, Row.CENTRE, Row.FULL, Row.RANDOM)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How maps are made and scored.
+
+    Attributes:
+        sigma: Smoothing in cells of the network's map.
+        margin: Border of the grid that is left out of every measure, in its pixels.
+        normalisations: Ranges that maps are brought to; each gives scores of its own.
+        per_box: Contrast of each box by itself, then the mean.
+        seed: Of the controls that need chance.
+    """
+
+    sigma: float
+    margin: int
+    normalisations: tuple[Normalise, ...]
+    per_box: bool
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhraseCase:
+    """A phrase of an image in one row: what was told, and how its map scored by normalisation."""
+
+    sample: PhraseSample
+    told: str
+    scores: Mapping[Normalise, MapScore]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Everything that was scored.
+
+    Attributes:
+        rows: Cases by row, by place of the sample; a row that could not be made is missing.
+        without_truth: Samples left out of every row, since nothing of their truth is left on the grid.
+        without_sides: Samples left out of every row, since the sides of their words cannot be turned to the network's.
+    """
+
+    rows: dict[Row, dict[int, PhraseCase]]
+    without_truth: tuple[PhraseSample, ...]
+    without_sides: tuple[PhraseSample, ...]
+
+
+def evaluation_grid(preprocess: Preprocess | None) -> Preprocess:
+    """The way of a picture or mask to the grid: the network's own (stretched or padded) at `GRID` pixels."""
+    if preprocess is None:
+        return Preprocess(size=GRID)
+    return replace(preprocess, size=GRID)
+
+
+def score_phrases(
+    localizer: Locates | None,
+    samples: Sequence[PhraseSample],
+    means: MeanMasks | None,
+    settings: Settings,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Found:
+    """Score the maps of every phrase, and beside them all controls and floors that can be made.
+
+    Args:
+        localizer: The network; ``None`` for floors alone.
+        samples: The phrases.
+        means: Mean training masks on the grid; ``None`` where there are no training masks.
+        settings: How.
+        progress: Called with the number of phrases done and of all.
+
+    Raises:
+        InputError: If a picture is refused.
+        DataError: If truth and picture do not fit each other.
+    """
+    grid = evaluation_grid(None if localizer is None else localizer.preprocess)
+    others = shuffled(samples, seed=settings.seed)
+    rows: dict[Row, dict[int, PhraseCase]] = {row: {} for row in Row}
+    without_truth: list[PhraseSample] = []
+    without_sides: list[PhraseSample] = []
+    done = 0
+    order = sorted(range(len(samples)), key=lambda i: (str(samples[i].image_path), i))
+    for _, group in groupby(order, key=lambda i: samples[i].image_path):
+        places = list(group)  # phrases of one picture: it is read, and its features are computed, once
+        image = naming(samples[places[0]].image_path, grid.read)
+        truths: dict[int, NDArray[np.bool_]] = {}
+        asked: list[_Asked] = []
+        for i in places:
+            mask = _truth(samples[i], image, grid, settings)
+            questions = [] if localizer is None else _questions(samples[i], others[i], image, localizer, settings)
+            if not mask.any():
+                without_truth.append(samples[i])
+            elif questions is None:
+                without_sides.append(samples[i])
+            else:
+                truths[i] = mask
+                asked += [_Asked(place=i, row=row, told=told, vector=vector) for row, told, vector in questions]
+        maps = [] if localizer is None or not asked else _maps(localizer, image, asked, settings)
+        answers = [(ask.place, ask.row, ask.told, values) for ask, values in zip(asked, maps, strict=True)]
+        answers += [(i, row, "", values) for i in truths for row, values in _floors(samples[i], means, settings)]
+        for i, row, told, values in answers:
+            parts = _boxes(samples[i], image, grid, settings) if settings.per_box else ()
+            scores = {
+                how: score(values if row is Row.FULL else normalise(values, how), truths[i], parts=parts)
+                for how in settings.normalisations
+            }
+            rows[row][i] = PhraseCase(sample=samples[i], told=told, scores=scores)
+        done += len(places)
+        if progress is not None:
+            progress(done, len(samples))
+    rows[Row.SIDED] = {i: rows[Row.MODEL][i] for i in rows[Row.MIRRORED]}
+    found = {row: dict(sorted(cases.items())) for row, cases in rows.items() if cases}
+    return Found(rows=found, without_truth=tuple(without_truth), without_sides=tuple(without_sides))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """A phrase put to the network: for which sample and row, in which words, and as which vector ``(D,)``."""
+
+    place: int
+    row: Row
+    told: str
+    vector: NDArray[np.float32]
+
+
+def _questions(
+    sample: PhraseSample, other: PhraseSample | None, image: Image, localizer: Locates, settings: Settings
+) -> list[tuple[Row, str, NDArray[np.float32]]] | None:
+    """What the network is asked: the phrase, and in its place those of the controls; ``None`` for sides not known."""
+    own = _turned(sample, image, localizer)
+    if own is None:
+        return None
+    words = [(Row.MODEL, own)]
+    mirror = mirrored(own)
+    wrong = None if other is None else _turned(other, image, localizer)
+    words += [] if mirror is None else [(Row.MIRRORED, mirror)]
+    words += [] if wrong is None else [(Row.SHUFFLED, wrong)]
+    vectors = localizer.embed([told for _, told in words])
+    random = random_direction(sample, vectors.shape[1], seed=settings.seed)
+    told = [(row, said, vector) for (row, said), vector in zip(words, vectors, strict=True)]
+    return [*told, (Row.RANDOM_HEADS, "", random)]
+
+
+def _turned(sample: PhraseSample, image: Image, localizer: Locates) -> str | None:
+    try:
+        return localizer.told(sample.phrase, laterality=sample.laterality, grid=image.grid)
+    except InputError as error:
+        if error.code not in ("E_SIDES", "E_SIDES_UNDEFINED"):
+            raise
+        return None
+
+
+def _maps(localizer: Locates, image: Image, asked: Sequence[_Asked], settings: Settings) -> list[NDArray[np.float32]]:
+    """Smoothed maps on the grid, without the margin."""
+    vectors = np.stack([question.vector for question in asked])
+    cosines = localizer.maps(localizer.preprocess.apply(image)[None], vectors)[0]
+    return [_cropped(enlarge(values, GRID), settings) for values in smooth(cosines, settings.sigma)]
+
+
+def _floors(
+    sample: PhraseSample, means: MeanMasks | None, settings: Settings
+) -> Iterable[tuple[Row, NDArray[np.float32]]]:
+    maps = {
+        Row.CENTRE: centre(GRID),
+        Row.FULL: np.ones(GRID, np.float32),
+        Row.RANDOM: random_map(sample, GRID, sigma=settings.sigma, seed=settings.seed),
+    }
+    if means is not None:
+        maps |= {Row.MEAN_PHRASE: means.told(sample), Row.MEAN_MASK: means.whole}
+    return ((row, _cropped(values, settings)) for row, values in maps.items())
+
+
+def _truth(sample: PhraseSample, image: Image, grid: Preprocess, settings: Settings) -> NDArray[np.bool_]:
+    return _cropped(grid.resize_mask(truth(sample, image.grid.shape)), settings)
+
+
+def _boxes(sample: PhraseSample, image: Image, grid: Preprocess, settings: Settings) -> list[NDArray[np.bool_]]:
+    """Each box by itself; a mask is one part."""
+    parts = [replace(sample, boxes=(box,)) for box in sample.boxes] or [sample]
+    return [_truth(part, image, grid, settings) for part in parts]
+
+
+T = TypeVar("T", np.bool_, np.float32)
+
+
+def _cropped(values: NDArray[T], settings: Settings) -> NDArray[T]:
+    """Without the margin."""
+    margin = settings.margin
+    return values[margin : values.shape[0] - margin, margin : values.shape[1] - margin]
+
+
+# What a map of a phrase is held against: phrases that are wrong on purpose, and maps that saw nothing.
+
+CENTRE_WIDTH = 0.25
+"""Standard deviation of the centred Gaussian, as a share of height and of width."""
+RANDOM_CELLS = (14, 14)
+"""Cells of the random map, as many as stride 16 leaves of 224 pixels."""
+
+_BOTH = re.compile(r"\bright(-?(?: (?:and|or|&) (?:the )?| ?/ ?))left\b")
+"""Both sides of one thing, as in "right and left base", in the words of `wording`."""
+_PLACE_ONLY = "bilateral pulmonary infection, two infected areas, "
+
+
+def mirrored(phrase: str) -> str | None:
+    """A phrase with left and right exchanged; ``None`` where it then says the same, or its sides are not understood.
+
+    Captions and place clauses of QaTa-COV19 come back in the order in which they are always written, so that a network
+    meets other sides, not another wording.
+    """
+    found = _zones(phrase)
+    if found is not None:
+        zones, whole = found
+        if zones.mirror() == zones:
+            return None
+        caption = sentence(zones.mirror())
+        return caption if whole else caption.removesuffix(".").rsplit(", ", 1)[-1]
+    swapped = exchange(phrase)
+    return None if swapped is None or _parts(swapped) == _parts(phrase) else swapped
+
+
+def _zones(phrase: str) -> tuple[Zones, bool] | None:
+    """Zones of a caption (then true) or of its place clause alone (then false)."""
+    for head in ("", _PLACE_ONLY):
+        try:
+            zones = parse_caption(head + phrase).zones
+        except InputError:
+            continue
+        if zones:
+            return zones, not head
+    return None
+
+
+def _parts(phrase: str) -> frozenset[str]:
+    """What a phrase lists, in no order: "left and right base" says the same as its mirror image."""
+    words = _BOTH.sub(r"left\1right", wording(phrase))
+    words = words.replace(",", " and ").replace(";", " and ").replace(" or ", " and ")
+    return frozenset(part.strip() for part in f" {words} ".split(" and ") if part.strip())
+
+
+def shuffled(samples: Sequence[PhraseSample], *, seed: int) -> list[PhraseSample | None]:
+    """For each phrase another one of the set, drawn by chance, to be asked of its image in its place.
+
+    Where the set has several classes it is one of another class; else one in other words. ``None`` where there is none.
+
+    Args:
+        samples: The phrases.
+        seed: Of the draw.
+    """
+    rng = np.random.default_rng(seed)
+    several = len({sample.label for sample in samples}) > 1
+    keys = [sample.label if several else wording(sample.phrase) for sample in samples]
+    groups: dict[str, list[int]] = {}
+    for place, key in enumerate(keys):
+        groups.setdefault(key, []).append(place)
+    others = {key: [i for other, places in groups.items() if other != key for i in places] for key in groups}
+    return [samples[others[key][rng.integers(len(others[key]))]] if others[key] else None for key in keys]
+
+
+def _rng(sample: PhraseSample, seed: int) -> np.random.Generator:
+    """Chance that belongs to an image and its phrase, whatever else is scored beside it."""
+    digest = hashlib.sha256(f"{seed}:{sample.image_id}:{sample.phrase}".encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "little"))
+
+
+def random_direction(sample: PhraseSample, width: int, *, seed: int) -> NDArray[np.float32]:
+    """A unit vector ``(width,)`` that stands in for the embedding of a phrase: uniform on the sphere.
+
+    Comparing local features with it is the same as comparing them with the phrase after a random rotation between the
+    two, that is a network with this trunk whose last projections never learnt to meet. It is drawn anew for each image
+    and phrase, so that a set's score is a mean over many such heads.
+    """
+    drawn = _rng(sample, seed).standard_normal(width)
+    return np.asarray(drawn / np.linalg.norm(drawn), np.float32)
+
+
+def random_map(sample: PhraseSample, shape: tuple[int, int], *, sigma: float, seed: int) -> NDArray[np.float32]:
+    """Uniform noise in [-1, 1] on `RANDOM_CELLS`, smoothed and enlarged as maps of a network are."""
+    cells = _rng(sample, seed + 1).uniform(-1, 1, RANDOM_CELLS)
+    return enlarge(smooth(cells, sigma), shape)
+
+
+def centre(shape: tuple[int, int]) -> NDArray[np.float32]:
+    """A Gaussian in the middle, 1 at its peak, of `CENTRE_WIDTH`."""
+    rows, columns = (
+        np.exp(-0.5 * (((np.arange(length) + 0.5) / length - 0.5) / CENTRE_WIDTH) ** 2) for length in shape
+    )
+    return np.asarray(rows[:, None] * columns[None, :], np.float32)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MeanMasks:
+    """Mean training masks, ``(h, w)`` float32 in [0, 1] each.
+
+    Attributes:
+        whole: Over all phrases.
+        by_label: Over the phrases of a class.
+        by_phrase: Over the phrases that say the same (see `wording`), for those that were asked for and met.
+        count: Number of masks.
+    """
+
+    whole: NDArray[np.float32]
+    by_label: dict[str, NDArray[np.float32]]
+    by_phrase: dict[str, NDArray[np.float32]]
+    count: int
+
+    def told(self, sample: PhraseSample) -> NDArray[np.float32]:
+        """What the words alone tell: the mean over the same phrase; else over its class; else over all."""
+        found = self.by_phrase.get(wording(sample.phrase))
+        return self.by_label.get(sample.label, self.whole) if found is None else found
+
+
+def wording(phrase: str) -> str:
+    """A phrase without what does not change its meaning: case, blanks, the full stop."""
+    return " ".join(phrase.lower().split()).rstrip(" .")
+
+
+def mean_masks(
+    samples: Iterable[PhraseSample],
+    preprocess: Preprocess,
+    wanted: Iterable[str],
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> MeanMasks:
+    """Average the masks or boxes of training phrases.
+
+    Args:
+        samples: Training phrases.
+        preprocess: Brings masks to the grid of the result.
+        wanted: Phrases whose own means will be asked for.
+        progress: Called with the number of masks done.
+
+    Raises:
+        DataError: If there is no phrase, or one has a mask that cannot be read.
+    """
+    kept = {wording(phrase) for phrase in wanted}
+    sums: dict[tuple[str, str], NDArray[np.float32]] = {}
+    counts: dict[tuple[str, str], int] = {}
+    number = 0
+    for number, sample in enumerate(samples, start=1):
+        mask = preprocess.resize_mask(_own_truth(sample))
+        said = wording(sample.phrase)
+        for key in (("", ""), ("label", sample.label), *([("phrase", said)] if said in kept else [])):
+            sums[key] = sums.get(key, np.float32(0)) + mask.astype(np.float32)
+            counts[key] = counts.get(key, 0) + 1
+        if progress is not None:
+            progress(number)
+    if not number:
+        raise DataError("no mean mask without training phrases", came="0 phrases", expected="at least one")
+    means = {key: np.asarray(total / np.float32(counts[key]), np.float32) for key, total in sums.items()}
+    return MeanMasks(
+        whole=means["", ""],
+        by_label={name: mean for (kind, name), mean in means.items() if kind == "label"},
+        by_phrase={name: mean for (kind, name), mean in means.items() if kind == "phrase"},
+        count=number,
+    )
+
+
+def _own_truth(sample: PhraseSample) -> NDArray[np.bool_]:
+    """Where a phrase is true, on the grid of its mask or its boxes; the image is not opened."""
+    if sample.mask_path is not None:
+        return naming(sample.mask_path, read_mask)
+    if sample.box_space is None:
+        raise DataError(f"{sample.image_id} has neither a mask nor boxes", expected="one of them for each phrase")
+    return truth(sample, (sample.box_space[1], sample.box_space[0]))

@@ -1,0 +1,94 @@
+"""The files of an evaluation, written so that those of two runs are never taken for one.
+
+All are written beside their places first, so a full disk leaves the earlier ones as they were. Then ``summary.json`` of
+an earlier run goes and the new files take their names, ``summary.json`` last: it holds the SHA-256 of the others, by
+which `check` finds what an interruption between two renames, or a copy of single files, has left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from textray.errors import DataError
+from textray.evaluate.page import summary_page
+from textray.inference.results import clean, write_together
+from textray.io.write import atomic_write, write_json
+
+SUMMARY, PAGE, CASES, SIDES = "summary.json", "summary.md", "cases.csv", "sides.csv"
+
+
+def write(
+    folder: Path,
+    tables: Mapping[str, bytes],
+    summary: Mapping[str, Any],
+    *,
+    page: Callable[[Mapping[str, Any]], str] = summary_page,
+) -> dict[str, Any]:
+    """Write tables, page and summary of a run, all of them or none.
+
+    Args:
+        folder: Where; it is there.
+        tables: Contents of ``cases.csv`` and, where measured, ``sides.csv``. An earlier one that is not among them is
+            removed.
+        summary: What ``summary.json`` holds, without ``files``.
+        page: Makes the Markdown of ``summary.md`` from the summary.
+
+    Returns:
+        The summary as written, with ``files``: the SHA-256 of each other file.
+
+    Raises:
+        DiskError: If the disk is full.
+        OutputError: If the folder cannot be written to.
+    """
+    clean(folder)  # what a killed run left half-written
+    contents = dict(tables)
+    # The page names the tables' hashes, and the summary the page's.
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    contents[PAGE] = page({**summary, "files": hashes}).encode()
+    whole = {**summary, "files": {**hashes, PAGE: hashlib.sha256(contents[PAGE]).hexdigest()}}
+    write_together(
+        {name: folder / name for name in (*contents, SUMMARY)},
+        {
+            **{name: _writer(data) for name, data in contents.items()},
+            SUMMARY: lambda path: write_json(path, whole),
+        },
+    )
+    if SIDES not in contents:
+        (folder / SIDES).unlink(missing_ok=True)
+    return whole
+
+
+def _writer(data: bytes) -> Callable[[Path], None]:
+    return lambda path: atomic_write(path, data)
+
+
+def check(folder: Path) -> None:
+    """Refuse files that are not of one run. Those of versions that noted no hashes pass.
+
+    Raises:
+        DataError: If the summary is missing or unreadable, or a file that it names is missing or another.
+    """
+    do = "Run the evaluation again"
+    try:
+        summary = json.loads((folder / SUMMARY).read_bytes())
+        files = dict(summary.get("files", {}))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise DataError(
+            f"{folder} holds no finished evaluation", came=f"no readable {SUMMARY}", expected=SUMMARY, do=do
+        ) from error
+    for name, expected in files.items():
+        try:
+            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        except OSError:
+            found = "no file"
+        if found != expected:
+            raise DataError(
+                f"{folder} holds files of different evaluations",
+                came=f"{name}: {found[:12]}",
+                expected=f"{expected[:12]}, as {SUMMARY} says",
+                do=do,
+            )

@@ -1,0 +1,1 @@
+"""From checkpoints, ours and published ones, to bundles."""

@@ -1,0 +1,234 @@
+"""From the checkpoint of a grounding training to a bundle that `textray ground` uses.
+
+Film and phrase go through a graph each, so that one film can be asked many phrases. Weights lie beside both in half
+precision and are widened when a graph is loaded: sums are in single precision, and the whole folder stays small.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from textray import registry
+from textray.data.studies import RECORDED_AS
+from textray.errors import BundleError, UsageError
+from textray.export.card import grounding_card, licence
+from textray.export.parity import PARITY, parity_pictures, store_weights, write_onnx
+from textray.export.segmenter import check_out, swap
+from textray.inference.bundle import GroundingBundle, GroundingText, seal_grounding
+from textray.inference.localizer import Localizer
+from textray.models.sentence_grounding import SentenceGrounding
+from textray.preprocess import Preprocess
+from textray.records import Image, Laterality
+from textray.text.tokens import Aggregation, pad
+from textray.training.checkpoints import read_checkpoint
+
+logger = logging.getLogger(__name__)
+
+_PHRASES = (
+    "Opacity.",
+    "bilateral pulmonary infection, two infected areas, lower left lung and lower right lung.",
+    "There is a small left pleural effusion. The heart is normal in size, and no pneumothorax is seen.",
+)
+"""What the parity check asks: one word, three clauses, two sentences, of different lengths."""
+_PROVENANCE = (
+    "data", "text_encoder", "mode", "targets", "local_unit", "match", "contrast", "epoch", "max_epochs", "recipe",
+    "git", "averaged", "started",
+)  # fmt: skip
+
+
+def export_grounding(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    samples: str | Path | None = None,
+    scores: Sequence[str | Path] = (),
+    average: Sequence[str | Path] = (),
+) -> GroundingBundle:
+    """Write a grounding bundle from a checkpoint.
+
+    Args:
+        checkpoint: A ``.ckpt`` file that `textray train` wrote of a grounding network.
+        out: Folder of the bundle; its name is the bundle's. An older bundle there is replaced at the end.
+        samples: Folder of pictures for the parity check; ``None`` takes phantoms and, where pydicom-data is installed,
+            its real chest film.
+        scores: ``summary.md`` files of `textray evaluate --task grounding`, for the model card.
+        average: Further checkpoints of the same network; the bundle holds the mean of all weights.
+
+    Raises:
+        UsageError: If a checkpoint is not of a grounding network, or a file is missing.
+        OutputError: If ``out`` holds something that is no bundle.
+        BundleError: If ONNX and torch disagree; nothing is written then.
+    """
+    out = Path(out)
+    check_out(out)
+    facts, built = read_checkpoint(checkpoint, *average)
+    if not isinstance(built, SentenceGrounding) or not facts.get("vocabulary"):
+        raise UsageError(
+            f"{Path(checkpoint).name} is not of a grounding network",
+            came=facts["network"],
+            expected="a checkpoint of sentence_grounding",
+        )
+    network = built
+    preprocess = Preprocess.from_dict(facts["data"]["preprocess"])
+    text = GroundingText(
+        encoder=facts["text_encoder"],
+        laterality=Laterality(facts["data"]["laterality"]),
+        lower=bool(facts.get("lower", True)),
+        most_pieces=int(facts["most_pieces"]),
+        aggregation=Aggregation(**facts["aggregation"]),
+        sentences=facts["data"]["sentences"],
+    )
+    tables = _tables(scores)
+    pictures = parity_pictures(samples, preprocess=preprocess)
+    with torch.inference_mode():
+        local = network.encode_image(torch.zeros(1, preprocess.channels, *preprocess.size)).local
+    map_size = (int(local.shape[2]), int(local.shape[3]))
+    terms = registry.dataset(facts["data"]["name"]).terms
+    parameters = sum(p.numel() for p in network.parameters())
+    provenance = {key: facts[key] for key in _PROVENANCE if key in facts}
+    provenance |= {RECORDED_AS: facts["data"][RECORDED_AS]} if facts["data"].get(RECORDED_AS) else {}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        folder = Path(scratch) / out.name
+        folder.mkdir()
+        write_graphs(network, folder, preprocess, text.most_pieces)
+        store_weights(network, folder)
+        _write(folder / "vocab.txt", "\n".join(facts["vocabulary"]) + "\n")
+        _write(folder / "preprocess.json", json.dumps(preprocess.to_dict(), indent=2) + "\n")
+        _write(folder / "LICENSE", licence(out.name, terms))
+        card = grounding_card(out.name, facts, parameters=parameters, map_size=map_size, terms=terms, summaries=tables)
+        _write(folder / "README.md", card)
+        bundle = seal_grounding(
+            folder,
+            name=out.name,
+            version=version("textray"),
+            model=facts["network"],
+            form=facts["form"],
+            model_config=facts["config"],
+            text=text,
+            map_size=map_size,
+            width=network.width,
+            provenance={**provenance, "textray": facts["version"], "terms": terms},
+        )
+        check_grounding(bundle, network, pictures)
+        for path in folder.iterdir():
+            path.chmod(0o644)  # safetensors writes files that only their owner can read
+        swap(folder, out)
+    return GroundingBundle.load(out)
+
+
+def write_graphs(network: SentenceGrounding, folder: Path, preprocess: Preprocess, most_pieces: int) -> None:
+    """Write ``image.onnx`` and ``text.onnx`` of a network in evaluation mode, with free numbers of films and phrases.
+
+    Args:
+        network: The network.
+        folder: Where to.
+        preprocess: Size of the image.
+        most_pieces: Longest phrase.
+    """
+    batch = torch.export.Dim("B", min=1, max=4096)
+    write_onnx(
+        _FilmGraph(network),
+        (torch.zeros(2, preprocess.channels, *preprocess.size),),
+        folder / "image.onnx",
+        inputs=("image",),
+        outputs=("local", "pooled"),
+        dynamic=({0: batch},),
+    )
+    phrases, pieces = torch.export.Dim("K", min=1, max=4096), torch.export.Dim("L", min=3, max=max(most_pieces, 4))
+    shape = (2, min(7, most_pieces))
+    given = (torch.ones(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.int64), torch.full(shape, 0.2))
+    write_onnx(
+        _PhraseGraph(network),
+        given,
+        folder / "text.onnx",
+        inputs=("ids", "attention", "weights"),
+        outputs=("phrases",),
+        dynamic=tuple({0: phrases, 1: pieces} for _ in given),
+    )
+
+
+def check_grounding(bundle: GroundingBundle, network: SentenceGrounding, pictures: Sequence[Image]) -> float:
+    """Compare the bundle's graphs, as `textray ground` runs them, with torch: phrases, places and whole films.
+
+    Returns:
+        The largest difference: of a cosine, and of pooled features as a share of their length.
+
+    Raises:
+        BundleError: If it exceeds `textray.export.parity.PARITY`.
+    """
+    localizer = Localizer(bundle)
+    batch = pad([localizer.read(phrase) for phrase in _PHRASES])
+    tensors = [torch.from_numpy(part) for part in (batch.ids, batch.attention, batch.word, batch.sentence)]
+    worst = 0.0
+    with torch.inference_mode():
+        wanted = F.normalize(network.encode_text(*tensors).report, dim=1, eps=1e-8)
+        told = localizer.embed(_PHRASES)
+        worst = max(worst, _apart(told, wanted))
+        alone = Localizer(bundle)  # which has not embedded them yet: a phrase must not depend on its neighbours
+        worst = max(worst, *(_apart(alone.embed([text])[0], row) for text, row in zip(_PHRASES, wanted, strict=True)))
+        for picture in pictures:
+            pixels = bundle.preprocess.apply(picture)[None]
+            found = network.encode_image(torch.from_numpy(pixels))
+            worst = max(worst, _apart(localizer.maps(pixels, told), network(torch.from_numpy(pixels), wanted)))
+            length = float(found.pooled.norm()) or 1.0
+            worst = max(worst, _apart(localizer.features(pixels).pooled, found.pooled) / length)
+    logger.info("parity over %d pictures and %d phrases: largest difference %.2e", len(pictures), len(_PHRASES), worst)
+    if not worst <= PARITY:
+        raise BundleError(
+            "ONNX and torch disagree",
+            came=f"a difference of {worst:.2e} over {len(pictures)} pictures",
+            expected=f"at most {PARITY:.0e}",
+            do="Try another version of torch or onnxruntime; the bundle was not written",
+        )
+    return worst
+
+
+class _FilmGraph(nn.Module):
+    def __init__(self, network: SentenceGrounding) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.network.encode_image(image)
+        return found.local, found.pooled
+
+
+class _PhraseGraph(nn.Module):
+    def __init__(self, network: SentenceGrounding) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, ids: Tensor, attention: Tensor, weights: Tensor) -> Tensor:
+        pieces = self.network.encode_pieces(ids, attention)  # (K, L, D)
+        return F.normalize((weights[:, :, None] * pieces).sum(1), dim=1, eps=1e-8)
+
+
+def _apart(found: NDArray[np.float32], wanted: Tensor) -> float:
+    return float(np.abs(found - wanted.numpy()).max())
+
+
+def _tables(scores: Sequence[str | Path]) -> list[str]:
+    found = []
+    for path in scores:
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path} cannot be read", came=type(error).__name__, expected="summary.md") from error
+        found.append("\n".join("##" + line if line.startswith("#") else line for line in text.strip().splitlines()))
+    return found
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8", newline="\n")

@@ -1,0 +1,290 @@
+"""From a torch module to an ONNX graph, and the gate: both must agree on real pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import warnings
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from onnxscript.optimizer import optimize
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from textray.data.phantom import draw
+from textray.errors import BundleError, TextRayError, UsageError
+from textray.inference.bundle import Bundle
+from textray.inference.bundle_files import WEIGHTS
+from textray.inference.inputs import demo_film
+from textray.inference.own_report import written
+from textray.inference.runtime import Runtime, sigmoid
+from textray.io.read import from_array, read
+from textray.models.base import Network
+from textray.models.self_guided import SelfGuided
+from textray.preprocess import Preprocess
+from textray.records import Image
+from textray.training.checkpoints import halved
+
+logger = logging.getLogger(__name__)
+
+PARITY = 1e-3
+"""Largest difference in probability that ONNX and torch may show on any pixel and zone."""
+_ROWS = (None, 4, 36, 63)  # without text, one zone, two, all six
+_SILENT = -1  # what a text mask holds where no report is to be written
+_MOST_SAMPLES = 32
+
+
+def check_parity(
+    bundle: Bundle, network: Network, bank: tuple[Tensor, Tensor] | None, pictures: Sequence[Image]
+) -> float:
+    """Compare the bundle's graph with torch, picture by picture, with text and, if it can do without, without.
+
+    Of a network that writes its own report also the zones, the attention, and the ways without a report; and the zones
+    that NumPy reads from the graph's scores must be those that the graph itself wrote of.
+
+    Returns:
+        The largest difference in probability over all pixels and zones; for attention, as a share of its peak.
+
+    Raises:
+        BundleError: If it exceeds `PARITY`, the graph writes of other zones, or no picture could tell.
+    """
+    gate = _Gate(bundle, network, bank)
+    known = len(bundle.captions)
+    asked = (None, *sorted({0, known // 2, known - 1})) if known else _ROWS
+    rows = (None,) if bank is None else tuple(row for row in asked if row is not None or not bundle.needs_text)
+    worst, routes = 0.0, 0
+    for picture in pictures:
+        pixels = bundle.preprocess.apply(picture)[None]
+        for row in (*rows, _SILENT) if isinstance(network, SelfGuided) else rows:
+            worst = max(worst, gate.compare(pixels, row))
+        if isinstance(network, SelfGuided):
+            routes += gate.check_route(pixels, network)
+    if isinstance(network, SelfGuided) and not routes:
+        raise BundleError(
+            "the reports that the graph writes could not be checked",
+            came=f"{len(pictures)} pictures, each with a zone right at its threshold",
+            expected="one picture or more whose zones are clear",
+            do="Name other pictures with --samples",
+        )
+    logger.info("parity over %d pictures: largest difference %.2e", len(pictures), worst)
+    if worst > PARITY:
+        raise BundleError(
+            "ONNX and torch disagree",
+            came=f"a difference of {worst:.2e} in probability over {len(pictures)} pictures",
+            expected=f"at most {PARITY:.0e}",
+            do="Try another version of torch or onnxruntime; the bundle was not written",
+        )
+    return worst
+
+
+class _Gate:
+    """A graph and its network, asked the same."""
+
+    def __init__(self, bundle: Bundle, network: Network, bank: tuple[Tensor, Tensor] | None) -> None:
+        self.bundle, self.network, self.bank = bundle, network, bank
+        self.runtime = Runtime(bundle)
+
+    def ask(self, pixels: NDArray[np.float32], row: int | None) -> dict[str, NDArray[np.float32]]:
+        """What the graph says of one picture ``(1, C, h, w)`` that is told a row, nothing, or to be silent."""
+        return self.runtime.run(pixels, *self._text(row))
+
+    def compare(self, pixels: NDArray[np.float32], row: int | None) -> float:
+        """The largest difference between graph and network."""
+        found = self.ask(pixels, row)
+        with torch.inference_mode():
+            text = tuple(map(torch.from_numpy, self._text(row))) if self.bank is not None else ()
+            wanted = self.network(torch.from_numpy(pixels), *text)
+        if "zone_logits" in found and row is None and self._torn(found["zone_logits"]):
+            return 0.0  # rounding decides which sentence is written, so the masks need not agree
+        pairs = [(sigmoid(found["logits"]), sigmoid(wanted.logits.numpy()))]
+        if "zone_logits" in found:
+            pairs.append((sigmoid(found["zone_logits"]), sigmoid(wanted.zone_logits.numpy())))
+        if "attention" in found:
+            peak = float(wanted.attention[0].max())
+            pairs.append((found["attention"] / np.float32(peak), wanted.attention[0].numpy() / np.float32(peak)))
+        return max(float(np.abs(one - other).max()) for one, other in pairs)
+
+    def check_route(self, pixels: NDArray[np.float32], network: SelfGuided) -> bool:
+        """Hold what the graph writes by itself against the sentence that NumPy reads from its zones.
+
+        Returns:
+            False for a picture that cannot tell, since rounding decides which zones are written.
+
+        Raises:
+            BundleError: If they differ.
+        """
+        own = self.ask(pixels, None)
+        if self._torn(own["zone_logits"]):
+            logger.info("a picture is not used for the check of written reports: a zone is right at its threshold")
+            return False
+        thresholds = network.thresholds.tolist() if self.bundle.zone_thresholds is None else self.bundle.zone_thresholds
+        row = written(sigmoid(own["zone_logits"][0]), thresholds).index
+        wanted = int(network.write(torch.from_numpy(own["zone_logits"]))[0])
+        # A sentence of its own comes with the probabilities of zones where the network has tokens for them.
+        comparable = row == 0 or not network.zone_tokens
+        told = self.ask(pixels, row or _SILENT)
+        apart = float(np.abs(sigmoid(own["logits"]) - sigmoid(told["logits"])).max()) if comparable else 0.0
+        if row != wanted or apart > PARITY:
+            raise BundleError(
+                "the graph writes of other zones than its scores say",
+                came=f"row {row} by its scores and thresholds, {wanted} by torch, masks {apart:.2e} apart",
+                expected="the same row, and the same mask as with that row given",
+                do="Try another version of torch or onnxruntime; the bundle was not written",
+            )
+        return True
+
+    def _torn(self, zone_logits: NDArray[np.float32]) -> bool:
+        thresholds = self.bundle.zone_thresholds or ()
+        return bool(thresholds) and bool((np.abs(sigmoid(zone_logits) - np.asarray(thresholds)) < PARITY).any())
+
+    def _text(self, row: int | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        features = np.zeros((1, self.bundle.tokens, self.bundle.width), np.float32)
+        mask = np.zeros((1, self.bundle.tokens), np.float32)
+        if row == _SILENT:
+            mask[:] = _SILENT
+        elif row is not None and self.bank is not None:
+            features, mask = (part[row : row + 1].numpy() for part in self.bank)
+        return features, mask
+
+
+def parity_pictures(samples: str | Path | None, *, preprocess: Preprocess | None = None) -> list[Image]:
+    """Pictures for the parity check: those of a folder, or phantoms and, where it is installed, a real film.
+
+    Args:
+        samples: The folder.
+        preprocess: Of the network; one that reads colour gets pictures in colour, and of phantoms one for each channel.
+
+    Raises:
+        UsageError: If the folder holds none.
+    """
+    if samples is not None:
+        found = []
+        for path in sorted(p for p in Path(samples).rglob("*") if p.is_file())[: 4 * _MOST_SAMPLES]:
+            try:
+                found.append(read(path) if preprocess is None else preprocess.read(path))
+            except TextRayError as error:
+                logger.warning("%s: %s is not used for the parity check", error.code, path.name)
+            if len(found) == _MOST_SAMPLES:
+                break
+        if not found:
+            raise UsageError(
+                "no pictures for the parity check", came=samples, expected="a folder with PNG, JPEG or DICOM"
+            )
+        return found
+    if preprocess is not None and preprocess.colour:
+        channels = ([draw(3 * seed + c, (301, 255))[0] for c in range(3)] for seed in range(3))
+        return [preprocess.from_array(np.stack(planes, axis=-1)) for planes in channels]
+    pictures = [from_array(draw(seed, (301, 255))[0]) for seed in range(3)]
+    film = demo_film()
+    return pictures if film is None else [*pictures, read(film)]
+
+
+# From a torch module to an ONNX graph, and from that to one whose weights lie beside it, once for all graphs.
+
+_OPSET = 18
+
+
+def write_onnx(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    path: Path,
+    *,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    dynamic: tuple[dict[int, Any], ...],
+) -> None:
+    """Write a module as an ONNX graph, without the exporter's notes: those name folders of this machine.
+
+    The graph is simplified but for its weights, which keep names and values: the runtime folds norms into kernels.
+
+    Args:
+        module: What to write; it is put into evaluation mode.
+        example: Tensors that it is traced with.
+        path: The file.
+        inputs: Names of its inputs.
+        outputs: Names of its outputs.
+        dynamic: Of each input the axes of free length.
+    """
+    with warnings.catch_warnings(), _silent("onnxscript"):
+        warnings.simplefilter("ignore")  # remarks of the exporter about its own parts; parity is checked after
+        torch.onnx.export(
+            module.eval(),
+            example,
+            str(path),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=dynamic,
+            opset_version=_OPSET,
+            dynamo=True,
+            external_data=False,
+            optimize=False,
+            verbose=False,
+        )
+        written = onnx.load(path)
+        weights = _take(written.graph, module.state_dict())
+        # Nothing is folded into what is fed.
+        written.graph.input.extend(helper.make_tensor_value_info(w.name, w.data_type, w.dims) for w in weights)
+        written = optimize(written)
+        del written.graph.input[len(inputs) :]
+        written.graph.initializer.extend(weights)
+    del written.metadata_props[:]
+    for function in written.functions:
+        del function.metadata_props[:]
+        _forget(function)
+    _forget(written.graph)
+    onnx.save(written, path)
+
+
+def store_weights(network: Network, folder: Path) -> None:
+    """Write a network's weights, and take them from the graphs in that folder, which then name the file's hash."""
+    tensors = {name: tensor.contiguous() for name, tensor in halved(network).items()}
+    save_file(tensors, str(folder / WEIGHTS))
+    held = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
+    for path in folder.glob("*.onnx"):
+        model = onnx.load(path)
+        _take(model.graph, {f"network.{name}" for name in tensors})
+        helper.set_model_props(model, {"weights": held})
+        onnx.save(model, path)
+
+
+def _take(graph: onnx.GraphProto, names: Container[str]) -> list[TensorProto]:
+    """Take the initializers of these names out of a graph, as far as they are single precision."""
+    held = graph.initializer
+    places = [i for i, t in enumerate(held) if t.name in names and t.data_type == TensorProto.FLOAT]
+    return [held.pop(i) for i in reversed(places)]
+
+
+def _forget(graph: onnx.GraphProto | onnx.FunctionProto) -> None:
+    """Delete the notes of a graph, its values and its nodes, and of the graphs inside these."""
+    values = [*graph.value_info]
+    if isinstance(graph, onnx.GraphProto):
+        del graph.metadata_props[:]
+        values += [*graph.input, *graph.output, *graph.initializer]
+    for value in values:
+        del value.metadata_props[:]
+    for node in graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+        for attribute in node.attribute:
+            for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+                _forget(inner)
+
+
+@contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Let a library's logger tell errors only: it would warn a user of what no user can change."""
+    log = logging.getLogger(name)
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

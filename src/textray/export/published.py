@@ -1,0 +1,306 @@
+"""From a published checkpoint to a bundle: `textray import`.
+
+The child process has read the tensors; here each one finds its place by the table of `textray.models.released.keys`, or
+the file is refused. From there on a bundle is made as `textray export` makes one, by the same functions.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from textray import registry
+from textray.data.base import FreeCaptions, open_reader
+from textray.errors import BundleError, InputError, UsageError
+from textray.export.card import licence
+from textray.export.conventions import CONVENTIONS, TERMS, Convention, card, unknown_words
+from textray.export.parity import check_parity, parity_pictures, store_weights
+from textray.export.segmenter import check_out, swap, write_graph
+from textray.export.unpickle import Published, read_published
+from textray.inference import bank as known_captions
+from textray.inference.bank import BANK
+from textray.inference.bundle import Bundle, seal
+from textray.models.base import Network
+from textray.models.build import build
+from textray.models.released.keys import own_name, published, text_encoder_prefix
+from textray.nn.bert import HEADS, TextEncoder, assemble, load_text_encoder, require_files
+from textray.training.checkpoints import round_to_half
+
+FORM = "released"
+_SHOWN = 5
+
+
+def import_checkpoint(
+    name: str,
+    file: str | Path,
+    out: str | Path,
+    *,
+    text_encoder_folder: str | Path | None,
+    data: str | None = None,
+    root: str | Path | None = None,
+) -> dict[str, Any]:
+    """Write a bundle from a checkpoint that the authors of a network published.
+
+    Args:
+        name: Registry name of the network.
+        file: The checkpoint, as its authors published it.
+        out: Folder of the bundle; its name is the bundle's. An older bundle there is replaced at the end.
+        text_encoder_folder: Folder with ``vocab.txt`` and ``config.json`` of the frozen text encoder. Its weights are
+            taken from the checkpoint, or, if they are not there (LViT's never are), from ``model.safetensors`` in this
+            folder.
+        data: Registry name of a data set in colour with free captions that the checkpoint was learnt from, which
+            nothing in the file tells; ``None``: from films.
+        root: Its folder; the bundle knows the captions that are found there.
+
+    Returns:
+        The report: ``model``, ``form``, ``data``, ``file``, ``facts``, ``mapped`` (our name by the published one),
+        ``text_encoder`` (where its weights came from), ``dropped`` (tensors that have no use), ``skipped`` (objects
+        that were not read), ``notices``, and ``bundle`` (what `Bundle.describe` says).
+
+    Raises:
+        UsageError: If a name is wrong, a file is missing, or there is no vocabulary.
+        OutputError: If ``out`` holds something that is no bundle.
+        InputError: If the checkpoint is none, or not one of this network.
+        BundleError: If the text encoder's folder does not fit, or ONNX and torch disagree; nothing is written then.
+    """
+    out = Path(out)
+    row = registry.model(name).form(FORM)
+    published(name)  # a name without a published checkpoint is refused before anything is read
+    convention = _convention(name, data, root)
+    hub = registry.text_encoder(convention.text_encoder).hub
+    if text_encoder_folder is None:
+        raise UsageError(
+            convention.no_folder,
+            expected=f"--text-encoder DIR, a folder with {', '.join(convention.needed)} of {hub}",
+            do=f"Download these files of {hub}, and name their folder",
+        )
+    require_files(Path(text_encoder_folder), *convention.needed)
+    check_out(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        read = Path(scratch) / "read"
+        read.mkdir()
+        source = read_published(file, read)
+        tensors, mapped = _sort(name, source)
+        network = build(row, {})
+        _fill(network, tensors, mapped, convention.blue_first if convention.preprocess.colour else "")
+        encoder, dropped = _encoder(name, tensors, Path(text_encoder_folder))
+        _check_encoder(encoder, convention)
+        report = {
+            "model": name,
+            "form": FORM,
+            "data": data,
+            "file": {"name": source.name, "bytes": source.nbytes, "sha256": source.sha256},
+            "facts": source.facts,
+            "text_encoder": "checkpoint" if _has_encoder(name, tensors) else "folder",
+            "dropped": sorted([*dropped, *(k for k, own in mapped.items() if own is None), *source.other]),
+            "skipped": list(source.skipped),
+            "notices": _notices(encoder, convention),
+        }
+        folder = Path(scratch) / out.name
+        folder.mkdir()
+        counted = report | {"mapped": sum(own is not None for own in mapped.values())}
+        _write(folder, network, encoder, convention, counted)
+        swap(folder, out)
+    mapping = {theirs: own for theirs, own in mapped.items() if own is not None}
+    return {**report, "mapped": mapping, "bundle": Bundle.load(out).describe()}
+
+
+def _convention(name: str, data: str | None, root: str | Path | None) -> Convention:
+    """How a network wants pictures and texts such as its checkpoint was learnt from.
+
+    Raises:
+        UsageError: If no checkpoints of the network are known that were learnt from such data, or it cannot be read.
+    """
+    convention = CONVENTIONS[name]
+    if data is None:
+        if root is not None:
+            raise UsageError("a folder of data was named, but no data", came=root, do="Add --data NAME")
+        return convention
+    row = registry.dataset(data)
+    if not (row.colour and row.captions == "free" and convention.blue_first):
+        known = [row.name for row in registry.DATASETS.values() if row.colour and row.captions == "free"]
+        named = [name for name, convention in CONVENTIONS.items() if convention.blue_first]
+        raise UsageError(
+            f"checkpoints of {name} learnt from {data} need no --data, or none are known",
+            expected=f"{', '.join(named)} with {', '.join(known)}",
+            do="Leave out --data and --root if it was learnt from films",
+        )
+    reader = open_reader(data, root, captions="text-free")
+    captions = known_captions.distinct(cast(FreeCaptions, reader).captions())
+    if not captions:
+        raise UsageError(f"the folder of {data} holds no captions", came=root, do=f"See {row.card}")
+    return convention.in_colour(captions)
+
+
+def _sort(name: str, source: Published) -> tuple[dict[str, Tensor], dict[str, str | None]]:
+    """All tensors by published names, and our name of each of the network's (``None`` for those to drop).
+
+    Raises:
+        InputError: If one is missing, unknown or of another shape.
+    """
+    wanted, prefix = published(name), text_encoder_prefix(name)
+    tensors: dict[str, Tensor] = {}
+    try:
+        with safe_open(source.tensors, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 -- no mapping
+                tensors[key] = file.get_tensor(key)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise InputError("the checkpoint's tensors cannot be read", came=type(error).__name__) from error
+    given = {key: tuple(v.shape) for key, v in tensors.items() if prefix is None or not key.startswith(prefix)}
+    missing = [key for key in wanted if key not in given]
+    unknown = [key for key in given if key not in wanted]
+    shapes = [f"{k} {given[k]} for {shape}" for k, shape in wanted.items() if k in given and given[k] != shape]
+    if missing or unknown or shapes:
+        told = [
+            f"{len(keys)} {kind}: {', '.join(keys[:_SHOWN])}{', ...' if len(keys) > _SHOWN else ''}"
+            for kind, keys in (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
+            if keys
+        ]
+        raise InputError(
+            f"the checkpoint is not one of {name}",
+            came="; ".join(told),
+            expected=f"the {len(wanted)} tensors of the published network"
+            + (f", and its text encoder's under {prefix}" if prefix else ""),
+            do=_advice(given),
+            code="E_KEYS",
+        )
+    for key in wanted:
+        value = tensors[key].half() if tensors[key].ndim > 1 else tensors[key]
+        if not torch.isfinite(value).all():
+            raise InputError(
+                "the checkpoint has numbers that are not finite, or too large for half precision",
+                came=key,
+                expected="weights of a network that works",
+                code="E_KEYS",
+            )
+    return tensors, {key: own_name(name, key) for key in wanted}
+
+
+def _advice(given: Mapping[str, tuple[int, ...]]) -> str:
+    fits = [
+        row
+        for row in registry.MODELS
+        if any(f.name == FORM for f in registry.MODELS[row].forms) and given == published(row)
+    ]
+    return f"It is a {fits[0]}: name that" if fits else "Name the network that the checkpoint was trained as"
+
+
+def _fill(
+    network: Network, tensors: Mapping[str, Tensor], mapped: Mapping[str, str | None], blue_first: str = ""
+) -> None:
+    """Copy the network's tensors, rounded as the bundle stores them; the one that reads blue first is turned round."""
+    own_tensors = {own: tensors[theirs] for theirs, own in mapped.items() if own is not None}
+    if blue_first:
+        own_tensors[blue_first] = own_tensors[blue_first].flip(1)
+    network.load_state_dict(own_tensors)
+    round_to_half(network)
+    network.eval()
+
+
+def _has_encoder(name: str, tensors: Mapping[str, Tensor]) -> bool:
+    prefix = text_encoder_prefix(name)
+    return prefix is not None and any(key.startswith(prefix) for key in tensors)
+
+
+def _encoder(name: str, tensors: Mapping[str, Tensor], folder: Path) -> tuple[TextEncoder, list[str]]:
+    """The frozen text encoder of a checkpoint, and the names of its tensors that have no use.
+
+    Raises:
+        BundleError: If the folder does not fit the checkpoint.
+    """
+    convention, prefix = CONVENTIONS[name], text_encoder_prefix(name)
+    if prefix is None or not _has_encoder(name, tensors):
+        return load_text_encoder(convention.text_encoder, folder=folder, max_tokens=convention.max_tokens), []
+    own = {key.removeprefix(prefix): value.float() for key, value in tensors.items() if key.startswith(prefix)}
+    try:
+        encoder = assemble(convention.text_encoder, folder, own, max_tokens=convention.max_tokens)
+    except BundleError as error:
+        raise BundleError(
+            f"the checkpoint's text encoder and the folder named do not fit: {error.what}",
+            came=error.came,
+            expected=error.expected,
+            do="Name the folder of the text encoder that the network was trained with",
+        ) from error
+    return encoder, [prefix + key for key in own if key.startswith(HEADS) or key.endswith("position_ids")]
+
+
+def _check_encoder(encoder: TextEncoder, convention: Convention) -> None:
+    """Refuse an encoder that cannot read the texts as the network learnt them.
+
+    Raises:
+        BundleError: If its features are too narrow or too wide, or a sentence has words that it does not know.
+    """
+    row = registry.text_encoder(convention.text_encoder)
+    if encoder.width != row.width:
+        raise BundleError(
+            "the text encoder has another width than the network reads", came=encoder.width, expected=row.width
+        )
+    if strange := unknown_words(encoder, convention.texts):
+        raise BundleError(
+            f"the text encoder's vocab.txt lacks words of {len(strange)} of the {len(convention.texts)} texts",
+            came=strange[0],
+            expected=f"the whole vocab.txt of {row.hub}",
+            do="Download it again",
+        )
+
+
+def _notices(encoder: TextEncoder, convention: Convention) -> list[dict[str, str]]:
+    """What is strange, but may be meant: another BERT's vocabulary has the same size and would give wrong masks."""
+    if convention.knows(encoder):
+        return []
+    hub, number = registry.text_encoder(convention.text_encoder).hub, convention.landmark_id
+    place = "" if number is None else f" as number {number}"
+    return [
+        {
+            "code": "W_VOCABULARY",
+            "text": f"vocab.txt does not hold the word {convention.landmark}{place}, which that of {hub} does; with "
+            "another vocabulary the network reads other words than it learnt.",
+            "remedy": f"Take vocab.txt of {hub}.",
+        }
+    ]
+
+
+def _write(
+    folder: Path, network: Network, encoder: TextEncoder, convention: Convention, report: Mapping[str, Any]
+) -> None:
+    """Write all files of the bundle and compare its graph with torch.
+
+    Raises:
+        BundleError: If they disagree.
+    """
+    terms = TERMS if report["data"] is None else f"{TERMS} {registry.dataset(report['data']).terms}"
+    # Padding too is attended, so every position counts as a token.
+    features, mask = convention.encode(encoder, convention.texts)
+    features, preprocess = features.half(), convention.preprocess
+    save_file({"features": features.contiguous(), "mask": mask.to(torch.uint8)}, str(folder / BANK))
+    write_graph(network, folder / "model.onnx", preprocess, features.shape[1:])
+    store_weights(network, folder)
+    (folder / "preprocess.json").write_text(json.dumps(preprocess.to_dict(), indent=2) + "\n", encoding="utf-8")
+    parameters = sum(p.numel() for p in network.parameters())
+    (folder / "README.md").write_text(card(folder.name, report, parameters, convention), encoding="utf-8")
+    (folder / "LICENSE").write_text(licence(folder.name, terms), encoding="utf-8")
+    bundle = seal(
+        folder,
+        name=folder.name,
+        version=version("textray"),
+        model=str(report["model"]),
+        form=FORM,
+        model_config={},
+        threshold=0.5,
+        text_encoder=convention.text_encoder,
+        provenance={"imported": dict(report), "textray": version("textray"), "terms": terms},
+        captions=convention.captions,
+    )
+    check_parity(bundle, network, (features.float(), mask.float()), parity_pictures(None, preprocess=preprocess))
+    for path in folder.iterdir():
+        path.chmod(0o644)  # safetensors writes files that only their owner can read

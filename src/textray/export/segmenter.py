@@ -1,0 +1,276 @@
+"""From a training's checkpoint to a bundle: `textray export`.
+
+The weights are rounded to half precision first and then written once, as safetensors that torch and the ONNX graph
+share. Before the bundle takes its place its graph must agree with torch on real pictures, through the same
+`textray.inference` code that a user runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from textray import registry
+from textray.errors import BundleError, OutputError, UsageError
+from textray.export.card import card, licence
+from textray.export.parity import check_parity, parity_pictures, store_weights, write_onnx
+from textray.inference import bank as known_captions
+from textray.inference.bank import BANK
+from textray.inference.bundle import Bundle, seal
+from textray.inference.bundle_files import CONFIG, LARGEST, parse_json, read_file
+from textray.inference.own_report import TextFree
+from textray.models.base import Network, Output
+from textray.models.self_guided import SelfGuided
+from textray.nn.bert import load_text_encoder
+from textray.preprocess import Preprocess
+from textray.text.zones import bank_sentences
+from textray.training.checkpoints import read_checkpoint
+
+_SAME_BANK = 2e-3  # largest difference, as a share of the larger value: two steps of half precision
+
+
+def export(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    samples: str | Path | None = None,
+    scores: Sequence[str | Path] = (),
+    text_encoder_folder: str | Path | None = None,
+    text_free: TextFree | None = None,
+    average: Sequence[str | Path] = (),
+    threshold: float = 0.5,
+) -> Bundle:
+    """Write a bundle from a checkpoint.
+
+    Args:
+        checkpoint: A ``.ckpt`` file that `textray train` wrote.
+        out: Folder of the bundle; its name is the bundle's. An older bundle there is replaced at the end.
+        samples: Folder of pictures for the parity check, at most 32 of them; ``None`` takes phantoms and, where
+            pydicom-data is installed, its real chest film.
+        scores: ``summary.json`` files of `textray evaluate`, for the model card.
+        text_encoder_folder: Folder of the frozen text encoder, see `textray.nn.bert.load_text_encoder`.
+        text_free: What a run without a text shall do with a network that can write its own report; ``None`` is
+            ``generated``.
+        average: Further checkpoints of the same network; the bundle holds the mean of all weights.
+        threshold: Probability from which a pixel is lesion, in (0, 1).
+
+    Raises:
+        UsageError: If the threshold is out of range, a checkpoint is not TextRay's or of another network than the
+            first, a file is missing, or a report is asked of a network that writes none.
+        OutputError: If ``out`` holds something that is no bundle.
+        BundleError: If ONNX and torch disagree, or the sentences that a network was trained with are not those of its
+            text encoder; nothing is written then.
+    """
+    if not 0 < threshold < 1:
+        raise UsageError("threshold is wrong", came=threshold, expected="a number in (0, 1)")
+    out = Path(out)
+    check_out(out)
+    facts, network = read_checkpoint(checkpoint, *average)
+    facts = {**facts, "threshold": threshold}
+    if registry.model(facts["network"]).task != "segmentation":
+        raise UsageError(
+            f"{facts['network']} does not segment",
+            expected="a segmentation network",
+            do="Use textray.export.grounder.export_grounding, as textray export does",
+        )
+    writes = isinstance(network, SelfGuided)
+    if text_free == "generated" and not writes:
+        raise UsageError(
+            f"{facts['network']} writes no report", expected="a network that writes one, or text_free none"
+        )
+    captions = known_captions.distinct(facts["data"].get("captions", ()))
+    if captions and writes:
+        raise UsageError(
+            f"{facts['network']} writes reports of zones, and captions of {facts['data']['name']} name none",
+            expected="a network that writes no report",
+        )
+    if captions:  # bank, card and provenance hold the same ones
+        facts = {**facts, "data": {**facts["data"], "captions": list(captions)}}
+    parameters = sum(p.numel() for p in network.parameters())
+    summaries = [json.loads(Path(path).read_text(encoding="utf-8")) for path in scores]
+    preprocess = Preprocess.from_dict(facts["data"]["preprocess"])
+    pictures = parity_pictures(samples, preprocess=preprocess)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
+        folder = Path(scratch) / out.name
+        folder.mkdir()
+        bank = _write_bank(folder, facts, text_encoder_folder, network)
+        write_graph(network, folder / "model.onnx", preprocess, None if bank is None else bank[0].shape[1:])
+        store_weights(network, folder)
+        (folder / "preprocess.json").write_text(json.dumps(preprocess.to_dict(), indent=2) + "\n", encoding="utf-8")
+        terms = registry.dataset(facts["data"]["name"]).terms
+        (folder / "LICENSE").write_text(licence(out.name, terms), encoding="utf-8")
+        (folder / "README.md").write_text(card(out.name, facts, parameters, terms, summaries), encoding="utf-8")
+        provenance = {key: facts[key] for key in ("data", "max_tokens", "epoch", "max_epochs", "recipe", "git")}
+        provenance |= {
+            key: facts[key] for key in ("self_guided", "semi_supervised", "averaged", "started") if key in facts
+        }
+        bundle = seal(
+            folder,
+            name=out.name,
+            version=version("textray"),
+            model=facts["network"],
+            form=facts["form"],
+            model_config=facts["config"],
+            threshold=threshold,
+            text_encoder=facts["text_encoder"],
+            provenance={**provenance, "textray": facts["version"], "terms": terms},
+            zone_thresholds=network.thresholds.tolist() if isinstance(network, SelfGuided) else None,
+            text_free=text_free if writes else None,
+            captions=captions if facts["text_encoder"] is not None else (),
+        )
+        check_parity(bundle, network, bank, pictures)
+        for path in folder.iterdir():
+            path.chmod(0o644)  # safetensors writes files that only their owner can read
+        swap(folder, out)
+    return Bundle.load(out)
+
+
+def check_out(out: Path) -> None:
+    """Refuse a folder that a bundle must not replace.
+
+    Raises:
+        OutputError: If ``out`` holds something that is no bundle, or more than one, or its name gives the bundle none.
+    """
+    if out.name in {"", ".."}:
+        raise OutputError("the export folder gives the bundle no name", came=out, expected="a folder such as my-bundle")
+    if not out.exists():
+        return
+    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    others = [name for name in names if name not in LARGEST]
+    # A language model's folder has a config.json and a README.md too, so these names alone prove nothing.
+    if not out.is_dir() or others or (names and not _is_config(out / CONFIG)):
+        raise OutputError(
+            "the export folder holds something else",
+            came=f"{out} with {', '.join(others[:3])}" if others else out,
+            expected="a new, an empty or a bundle's folder",
+        )
+
+
+def _is_config(path: Path) -> bool:
+    """True for the config of a bundle, of whichever format version."""
+    try:
+        return {"format", "model", "files"} <= parse_json(read_file(path.parent, path.name), path.name).keys()
+    except BundleError:
+        return False
+
+
+def write_graph(network: Network, path: Path, preprocess: Preprocess, text: Sequence[int] | None) -> None:
+    """Write a network as an ONNX graph with a free batch size.
+
+    The graph gives ``logits``, and of a network that writes its own report also ``zone_logits`` and, where its locator
+    has one, ``attention``.
+
+    Args:
+        network: In evaluation mode.
+        path: The file.
+        preprocess: Size of the image.
+        text: Tokens L and width D of the text features, ``None`` for a network that reads none.
+    """
+    image = torch.zeros(2, preprocess.channels, *preprocess.size)
+    inputs: tuple[Tensor, ...] = (image,)
+    names = ["image"]
+    if text is not None:
+        inputs = (image, torch.zeros(2, *text), torch.ones(2, text[0]))
+        names += ["text_features", "text_mask"]
+    carried = _Carried(network)
+    with torch.inference_mode():
+        carried(*inputs)  # tells which outputs there are
+    batch = torch.export.Dim("B", min=1, max=4096)
+    write_onnx(carried, inputs, path, inputs=names, outputs=carried.names, dynamic=tuple({0: batch} for _ in inputs))
+
+
+class _Carried(nn.Module):
+    """The part of a network's output that a graph carries; ``names`` are known once it has run."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        self.names: tuple[str, ...] = ("logits",)
+
+    def forward(
+        self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
+        output: Output = self.network(image, text_features, text_mask)
+        if not isinstance(self.network, SelfGuided) or output.zone_logits is None:
+            return output.logits
+        if output.attention is None:
+            self.names = ("logits", "zone_logits")
+            return output.logits, output.zone_logits
+        self.names = ("logits", "zone_logits", "attention")
+        return output.logits, output.zone_logits, output.attention[0]
+
+
+def _write_bank(
+    folder: Path, facts: Mapping[str, Any], encoder_folder: str | Path | None, network: Network | None = None
+) -> tuple[Tensor, Tensor] | None:
+    """Encode the 64 zone sentences or, of data with free captions, those; return what the runtime reads.
+
+    Returns:
+        Features ``(K, L, D)`` and mask ``(K, L)``; ``None`` for a network that reads no text.
+    """
+    if facts["text_encoder"] is None:
+        return None
+    encoder = load_text_encoder(facts["text_encoder"], folder=encoder_folder, max_tokens=facts["max_tokens"])
+    form = registry.model(facts["network"]).form(facts["form"])
+    features, mask = encoder(facts.get("data", {}).get("captions") or bank_sentences(), attend_padding=form.needs_text)
+    longest = int(mask.sum(1).max())  # columns that are padding in every row carry nothing, unless they are attended
+    features, mask = features[:, :longest].half(), mask[:, :longest]
+    if isinstance(network, SelfGuided):
+        features, mask = _own_bank(network, features, mask)
+    save_file({"features": features.contiguous(), "mask": mask.to(torch.uint8).contiguous()}, str(folder / BANK))
+    return features.float(), mask.float()
+
+
+def _own_bank(network: SelfGuided, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The sentences that a network carries, which are to be those of the encoder: there is one truth in a bundle.
+
+    Args:
+        network: Carries ``(64, L, D)``.
+        features: Of the encoder, ``(64, l, D)`` half precision.
+        mask: ``(64, l)``.
+
+    Raises:
+        BundleError: If they differ by more than half precision does.
+    """
+    own, real = network.bank_features.detach().half(), network.bank_mask
+    length = features.shape[1]
+    same = length <= own.shape[1] and features.shape[2] == own.shape[2]
+    same = same and torch.equal(real[:, :length], mask > 0) and not bool(real[:, length:].any())
+    if same:
+        wanted, found = features.float()[mask > 0], own.float()[real]
+        same = bool(((wanted - found).abs() <= _SAME_BANK * wanted.abs().clamp(min=1)).all())
+    if not same:
+        raise BundleError(
+            "the sentences that the network carries are not those of its text encoder",
+            came=f"{tuple(own.shape)} with {int(real.sum())} tokens",
+            expected=f"{int((mask > 0).sum())} tokens within {_SAME_BANK} of the encoder's",
+            do="Name the folder of the encoder it was trained with, or train it again",
+        )
+    return own, real
+
+
+def swap(folder: Path, out: Path) -> None:
+    """Put a finished folder in place of an older one; a reader sees the one or the other."""
+    if not out.exists():
+        folder.rename(out)
+        return
+    old = folder.with_name(f"{folder.name}-old")
+    out.rename(old)
+    try:
+        folder.rename(out)
+    except OSError:
+        old.rename(out)
+        raise
+    shutil.rmtree(old)
+    os.sync()

@@ -1,1 +1,0 @@
-"""From a published checkpoint to a bundle: the one place that reads pickle, in a process of its own."""

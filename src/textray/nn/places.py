@@ -1,0 +1,107 @@
+"""Places of a film as how much is found there, times where that is."""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from textray.nn.attention import sine_positions
+
+POSITIONS = 32
+"""Channels of the sines that tell a place its position."""
+_LEAST = 1e-6
+"""What is added before a root is taken, whose slope at zero has no end."""
+
+
+class FactoredPlaces(nn.Module):
+    """Bring the features of places into the common space in two factors.
+
+    The first, one number above zero, is how much is found at a place, told by the features there and around it alone.
+    The second, shares of D - 1 directions and of none, is where it is, told by its row and column alone, the same for
+    every film; half is of none at first, or what no text asks for would lie in directions of other texts. So a film's
+    vector, the mean of its places, is where that lies which is found; and features can be told apart by a text's places
+    only by being found where the text says. A network that is free to mix the two also finds the *healthy* lung, which
+    says as well as the ill one that the other side is ill.
+
+    Features come to one scale, channel by channel, before they are told from: some channels of
+    a trunk are many times as strong as others.
+
+    How much is the root of what a softplus gives, so that the mean of a film rises with the area of what is found
+    more than with its brightest point.
+
+    Past the paper of sentence grounding; ours. The last number of each vector is a constant, in which no text points.
+
+    Args:
+        channels: C of the features.
+        width: D of the common space, at least 2; also that of both hidden layers.
+        quiet: The constant.
+    """
+
+    def __init__(self, channels: int, width: int, *, quiet: float) -> None:
+        super().__init__()
+        self.quiet = quiet
+        self.amount = nn.Sequential(
+            nn.BatchNorm2d(channels, affine=False),
+            nn.Conv2d(channels, width, 1),
+            nn.GELU(),
+            nn.Conv2d(width, width, 3, padding=1, padding_mode="replicate", groups=width),
+            nn.Conv2d(width, width, 1),
+            nn.GELU(),
+            nn.Conv2d(width, 1, 1),
+        )
+        self.where = nn.Sequential(nn.Conv2d(POSITIONS, width, 1), nn.GELU(), nn.Conv2d(width, width, 1))
+        last = cast(nn.Conv2d, self.where[2])
+        with torch.no_grad():
+            cast(Tensor, last.bias)[-1] += math.log(width - 1)  # as much of none as of all the others
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Vectors ``(B, D, h, w)``, none below zero, of features ``(B, C, h, w)``."""
+        amount = (F.softplus(self.amount(features)) + _LEAST).sqrt()  # (B, 1, h, w)
+        where = self.where(position_sines(features)).softmax(1)[:, :-1]  # (1, D-1, h, w), without none
+        return torch.cat([amount * where, torch.full_like(amount, self.quiet)], 1)
+
+
+def position_sines(places: Tensor) -> Tensor:
+    """Fixed sines of row and column ``(1, POSITIONS, h, w)`` for places ``(B, C, h, w)``."""
+    height, width = places.shape[2:]
+    sines = sine_positions(places[:1, :1].expand(-1, POSITIONS, -1, -1))  # (1, h*w, P)
+    return sines.transpose(1, 2).view(1, POSITIONS, height, width)
+
+
+# From parts of a text to the units that they make up: pieces to words, words to sentences.
+
+
+def gather(parts: Tensor, owner: Tensor, *, mean: bool) -> tuple[Tensor, Tensor]:
+    """Sum or average parts by what they belong to.
+
+    Args:
+        parts: ``(B, N, D)``.
+        owner: Number of the unit that each part belongs to, ``(B, N)`` int64; negative where to none.
+        mean: Average, else sum.
+
+    Returns:
+        Units ``(B, U, D)``, zeros where there is none, and a bool mask ``(B, U)``; U is the largest number plus one,
+        and at least 1.
+    """
+    batch, _, width = parts.shape
+    units = int(owner.max().clamp(min=0)) + 1
+    real = owner >= 0
+    row = torch.arange(batch, device=owner.device)[:, None] * units + owner  # (B, N), place in the flat table
+    flat = row[real]
+    sums = parts.new_zeros(batch * units, width).index_add(0, flat, parts[real])
+    counts = parts.new_zeros(batch * units).index_add(0, flat, torch.ones_like(flat, dtype=parts.dtype))
+    if mean:
+        sums = sums / counts.clamp(min=1)[:, None]
+    return sums.view(batch, units, width), (counts > 0).view(batch, units)
+
+
+def owners(word: Tensor, sentence: Tensor) -> Tensor:
+    """Sentence of each word, ``(B, W)`` int64, -1 where there is no word, from those of the pieces ``(B, L)``."""
+    units = int(word.max().clamp(min=0)) + 1
+    found = word.new_full((word.shape[0], units + 1), -1)
+    # Pieces of no word go to a column that is cut off.
+    return found.scatter(1, torch.where(word >= 0, word, units), sentence)[:, :units]

@@ -1,0 +1,273 @@
+"""A table of reports for many pictures: ``image,text[,laterality]``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from textray.errors import UsageError
+from textray.io.files import plain_path, stem
+from textray.records import Laterality, Notice
+from textray.text.cleaning import is_blank
+
+_COLUMNS = ("image", "text", "laterality")
+_LARGEST = 2**28
+_ENCODINGS = ("utf-8-sig", "utf-16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """The report of one picture.
+
+    Attributes:
+        text: The words, ``None`` for none.
+        laterality: Whose left and right they mean, ``None`` where the table does not say.
+        line: Line of the table, from 1.
+    """
+
+    text: str | None
+    laterality: Laterality | None = None
+    line: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """What a table says, line by line.
+
+    Attributes:
+        path: The table's file.
+        rows: For each line after the first its number, from 1, and its values by column.
+        encoding: Encoding it was read with.
+        delimiter: What parts its columns.
+    """
+
+    path: Path
+    rows: tuple[tuple[int, dict[str, str]], ...]
+    encoding: str
+    delimiter: str
+
+
+def read_columns(path: str | Path, columns: Sequence[str], *, needed: int) -> Columns:
+    """Read a CSV; comma, semicolon or tab, with or without byte-order mark. Values stay text ("007").
+
+    Args:
+        path: The file.
+        columns: Names that the first line may hold, in any order and case, among others.
+        needed: How many of them, from the first, it must hold.
+
+    Raises:
+        UsageError: If it cannot be read as a table, or lacks a column.
+    """
+    path = Path(path)
+    must = ",".join(columns[:needed])
+    may = must + "".join(f"[,{name}]" for name in columns[needed:])
+    text, encoding = _decode(path, may)
+    header = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=header.count)
+    try:
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        names = [name.strip().lower() for name in next(lines, [])]
+        missing = [name for name in columns[:needed] if name not in names]
+        if missing:
+            raise UsageError(
+                f"{path} lacks the column {' and '.join(missing)}",
+                came=", ".join(names) or "an empty table",
+                expected=f"a first line: {must} or {','.join(columns)}",
+            )
+        rows = []
+        for values in lines:
+            if any(cell.strip() for cell in values[len(names) :]):
+                raise UsageError(
+                    f"{path} line {lines.line_num} has more columns than the first line",
+                    came=len(values),
+                    expected=len(names),
+                    do=f"Put texts that hold a {delimiter!r} in double quotes",
+                )
+            rows.append((lines.line_num, dict(zip(names, values, strict=False))))
+    except csv.Error as error:
+        raise UsageError(f"{path} is not a CSV table", came=str(error), expected=may) from error
+    return Columns(path=path, rows=tuple(rows), encoding=encoding, delimiter=delimiter)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTable:
+    """Reports by image name.
+
+    Attributes:
+        path: The table's file.
+        rows: Words by image name as written.
+        encoding: Encoding it was read with.
+        delimiter: What parts its columns.
+    """
+
+    path: Path
+    rows: dict[str, Words] = field(default_factory=dict)
+    encoding: str = "utf-8-sig"
+    delimiter: str = ","
+
+    @classmethod
+    def read(cls, path: str | Path) -> TextTable:
+        """Read a CSV; comma, semicolon or tab, with or without byte-order mark. Names stay text ("007").
+
+        Raises:
+            UsageError: If it cannot be read, lacks a column, names an image twice, or has an unknown laterality.
+        """
+        table = read_columns(path, _COLUMNS, needed=2)
+        rows: dict[str, Words] = {}
+        for line, values in table.rows:
+            _add(rows, table.path, line, values)
+        return cls(path=table.path, rows=rows, encoding=table.encoding, delimiter=table.delimiter)
+
+    def match(self, paths: Sequence[Path], *, below: Path | None = None) -> tuple[dict[int, Words], list[str]]:
+        """Find the row of each picture: by the path as given, else by file name, else by name without suffix.
+
+        Args:
+            paths: The pictures.
+            below: A folder that they lie in, paths below which tell them too.
+
+        Returns:
+            Words by position in ``paths``, and the names of rows that fit no picture.
+
+        Raises:
+            UsageError: If a row fits several pictures, or several rows one.
+        """
+        found, unknown = self.match_all(paths, below=below)
+        for i, rows in found.items():
+            if len(rows) > 1:
+                name = next(name for name, words in self.rows.items() if words is rows[1])
+                raise self._ambiguous(name, rows[1], [paths[i]])
+        return {i: words for i, (words,) in found.items()}, unknown
+
+    def match_all(
+        self, paths: Sequence[Path], *, below: Path | None = None
+    ) -> tuple[dict[int, list[Words]], list[str]]:
+        """Find the rows of each picture, which may be several under different spellings of its name; see `match`.
+
+        Raises:
+            UsageError: If a row fits several pictures.
+        """
+        whole = [os.path.abspath(path) for path in paths]  # noqa: PTH100 -- links keep the names they were given
+        inner = [whole[i] if below is None else plain_path(p.relative_to(below)) for i, p in enumerate(paths)]
+        places = _index((i, (plain_path(p), p.as_posix(), whole[i], inner[i])) for i, p in enumerate(paths))
+        tails = _tails(paths)
+        names = _index((i, (plain_path(p.name), p.name)) for i, p in enumerate(paths))
+        stems = _index((i, (stem(p.name),)) for i, p in enumerate(paths))
+        found: dict[int, list[Words]] = {}
+        unknown = []
+        for name, words in self.rows.items():
+            key = _normal(name)
+            tidy = str(Path(key))
+            hits = (
+                places.get(key) or places.get(tidy) or tails.get(Path(tidy).parts) or names.get(key) or stems.get(key)
+            )
+            if not hits:
+                unknown.append(name)
+                continue
+            if len(hits) > 1:
+                raise self._ambiguous(name, words, [paths[i] for i in hits[:3]])
+            found.setdefault(hits[0], []).append(words)
+        return found, unknown
+
+    def _ambiguous(self, name: str, words: Words, paths: Sequence[Path]) -> UsageError:
+        return UsageError(
+            f"{self.path} line {words.line}: {name!r} is not the only row or picture of that name",
+            came=", ".join(map(plain_path, paths)),
+            expected="one row for one picture",
+            do="Write as much of the path as tells them apart",
+        )
+
+
+def table_notices(table: TextTable, unknown: Sequence[str]) -> list[Notice]:
+    """Warnings about a table: rows that fit no picture, and an encoding that had to be guessed."""
+    notices = []
+    if unknown:
+        shown = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
+        notices.append(
+            Notice(
+                code="W_UNKNOWN_IMAGE",
+                text=f"{len(unknown)} rows of {table.path} name no input: {shown}",
+                remedy="Write image names as they are given on the command line.",
+            )
+        )
+    if table.encoding == "latin-1":
+        notices.append(
+            Notice(
+                code="W_ENCODING",
+                text=f"{table.path} is not UTF-8 and was read as Latin-1.",
+                remedy="Save the table as UTF-8.",
+            )
+        )
+    return notices
+
+
+def _index(named: Iterable[tuple[int, Iterable[str]]]) -> dict[str, list[int]]:
+    """Positions by name; the same letters composed in another way, as macOS stores them, are the same name."""
+    found: dict[str, list[int]] = {}
+    for i, names in named:
+        for name in {_normal(name) for name in names}:
+            found.setdefault(name, []).append(i)
+    return found
+
+
+def _normal(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _tails(paths: Sequence[Path]) -> dict[tuple[str, ...], list[int]]:
+    """Positions by the last parts of paths, two or more of them."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for i, path in enumerate(paths):
+        parts = Path(_normal(str(path))).parts
+        for first in range(len(parts) - 1):
+            found.setdefault(parts[first:], []).append(i)
+    return found
+
+
+def _add(rows: dict[str, Words], path: Path, line: int, values: dict[str, str]) -> None:
+    name = values.get("image", "").strip()
+    text = values.get("text", "")
+    if not name:
+        if not is_blank(text):
+            raise UsageError(f"{path} line {line} has a text, but no image name")
+        return
+    if name in rows:
+        raise UsageError(f"{path} names {name!r} twice", came=f"lines {rows[name].line} and {line}", expected="once")
+    side = read_side(path, line, values)
+    rows[name] = Words(text=None if is_blank(text) else text, laterality=side, line=line)
+
+
+def read_side(path: Path, line: int, values: Mapping[str, str]) -> Laterality | None:
+    """Whose left and right a line of a table means, ``None`` where it does not say.
+
+    Raises:
+        UsageError: If it is an unknown word.
+    """
+    side = values.get("laterality", "").strip().lower()
+    if side and side not in set(Laterality):
+        raise UsageError(
+            f"{path} line {line}: unknown laterality", came=repr(side), expected=", ".join(Laterality) + " or nothing"
+        )
+    return Laterality(side) if side else None
+
+
+def _decode(path: Path, columns: str) -> tuple[str, str]:
+    try:
+        size = path.stat().st_size
+        if size > _LARGEST:
+            raise UsageError(f"{path} is too large for a table", came=f"{size} bytes", expected=f"<= {_LARGEST}")
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read", came=error.strerror, expected=f"a CSV: {columns}") from error
+    for encoding in _ENCODINGS:
+        if encoding == "utf-16" and raw[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+            continue  # without its mark, almost any bytes pass as UTF-16
+        try:
+            return raw.decode(encoding).replace("\r\n", "\n"), encoding
+        except UnicodeDecodeError:
+            continue
+    return raw.decode("latin-1").replace("\r\n", "\n"), "latin-1"

@@ -1,0 +1,281 @@
+"""The doors between words and zones; every door names whose left and right the words mean.
+
+Zones are stored by image side. Viewer's words, and words of unknown laterality, are kept as written. The patient's left
+lies on the viewer's right of the usual film, so patient's words are swapped unless the film's `Grid` says that it
+is mirrored the other way; a film that does not say is taken for the usual one, with the notice `W_SIDES_ASSUMED`.
+
+The captions of QaTa-COV19: zones to the canonical sentence and back.
+
+    caption = status ", " count ", " place "."
+    status  = "bilateral pulmonary infection" | "unilateral pulmonary infection"
+    count   = "one infected area" | ("two" | ... | "six") " infected areas"
+    place   = left | right | left " and " right
+    left    = levels " left lung"           right = levels " right lung"
+    levels  = non-empty subset of upper, middle, lower, in that order
+
+All 63 non-empty zone sets have one canonical caption each. Irregular forms that the first release of the captions
+has are read too: capitals, a missing full stop, "all" for the three levels, another order, a count of lesions instead
+of zones (kept, with a notice). Anything else is refused, never guessed. Captions name the viewer's sides.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import replace
+from functools import lru_cache
+
+from textray.errors import InputError, unknown_name
+from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Laterality, Notice, Report, Zones, ZoneState
+from textray.text import prose
+from textray.text.cleaning import clean, is_blank
+from textray.text.terms import FINDINGS, PLACES
+
+__all__ = ["ASSUMED", "UNDEFINED", "bank_sentences", "parse", "parse_caption", "sentence", "write"]
+
+_SHOWN = 12
+"""Words that a notice lists at most."""
+
+
+def parse(
+    text: str | float | None, *, laterality: Laterality | str, grid: Grid | None = None, strict: bool = False
+) -> Report:
+    """Read a report: a caption by its grammar, anything else by its words for sides and levels.
+
+    Decisions: a side without a level names its three levels; a level without a side names nothing, unless it is a
+    plural ("lower zones", "bases") or says both ("bibasal"), which name both sides; "no", "without", "clear", "spared"
+    deny the places of their clause; of two statements about a zone the one about fewer zones counts, the affirmation
+    if equal. The whole list stands in ``docs/how-to/reports.md``.
+
+    Args:
+        text: The words; ``None``, NaN, blanks and "nan" mean that there are none.
+        laterality: Whose left and right the words mean.
+        grid: Grid of the film, which places the patient's sides; ``None`` takes the usual film.
+        strict: Refuse a text that names no zone, or whose sides cannot be placed, instead of a notice.
+
+    Returns:
+        Zones by image side; the text in NFC without control characters; notices `W_NO_ZONE`, `W_NEGATIVE`,
+        `W_SIDES_ASSUMED`, `W_SIDES_UNDEFINED`, `W_CONTRADICTION`, and those of `parse_caption`.
+
+    Raises:
+        UsageError: If the laterality is none of viewer, patient, unknown.
+        InputError: With code ``E_NO_ZONE`` or ``E_SIDES_UNDEFINED``, if strict.
+    """
+    whose = _laterality(laterality)
+    if is_blank(text):
+        return Report(zones=Zones(), laterality=whose)
+    words = clean(text)  # type: ignore[arg-type]  # refuses what is no text
+    try:
+        report = replace(parse_caption(words), laterality=whose)
+    except InputError:
+        reading = prose.read(words)
+        report = Report(zones=reading.zones, text=words, laterality=whose, unused=reading.unused)
+        if reading.contradictory:
+            report = _with(report, _CONTRADICTION)
+    if not report.zones.mentioned:
+        notice = _no_zone(report.unused)
+        if strict:
+            raise InputError(notice.text.rstrip("."), do=notice.remedy, code="E_NO_ZONE")
+        return _with(report, notice)
+    if not report.zones:
+        report = _with(report, _NEGATIVE)
+    return report if whose is not Laterality.PATIENT else _place(report, grid, strict=strict)
+
+
+def write(zones: Zones, *, laterality: Laterality | str, grid: Grid | None = None) -> str:
+    """Write the canonical sentence of zones in the asked convention, the left named first.
+
+    Args:
+        zones: Zones by image side.
+        laterality: Whose left and right the words shall mean.
+        grid: Grid of the film, which places the patient's sides; ``None`` takes the usual film.
+
+    Raises:
+        UsageError: If the laterality is none of viewer, patient, unknown.
+        InputError: With code ``E_SIDES_UNDEFINED``, if the film's rows run to neither side of the patient and the zones
+            differ between the sides.
+    """
+    if _laterality(laterality) is not Laterality.PATIENT:
+        return sentence(zones)
+    film = grid or Grid(height=1, width=1)
+    if film.sides_from == "undefined" and zones.present != zones.mirror().present:
+        raise InputError(
+            UNDEFINED.text.rstrip("."), do="Write the report with laterality 'viewer'", code="E_SIDES_UNDEFINED"
+        )
+    return sentence(zones.mirror() if film.mirrored else zones)
+
+
+_CONTRADICTION = Notice(
+    code="W_CONTRADICTION",
+    text="The report both affirms and denies a lesion in the same place; it is taken as affirmed.",
+    remedy="Name the place once.",
+)
+_NEGATIVE = Notice(
+    code="W_NEGATIVE",
+    text="The report says where there is no lesion and names no place that has one; the film is read without it.",
+    remedy="Name a side and a level where a lesion is, or leave the text out.",
+)
+ASSUMED = Notice(
+    code="W_SIDES_ASSUMED",
+    text="The film does not say which side is the patient's left; the usual one is assumed: on the viewer's right.",
+    remedy="Check the picture, or give the words by the viewer's sides with laterality 'viewer'.",
+)
+"""Of the patient's sides on a film that does not tell them."""
+UNDEFINED = Notice(
+    code="W_SIDES_UNDEFINED",
+    text="The film's rows run to neither side of the patient, so the patient's left and right cannot be placed on it.",
+    remedy="Give the words by the viewer's sides with laterality 'viewer'.",
+)
+"""Of the patient's sides on a film that has none."""
+
+
+def _laterality(value: Laterality | str) -> Laterality:
+    try:
+        return Laterality(value)
+    except ValueError:
+        raise unknown_name("laterality", str(value), list(Laterality)) from None
+
+
+def _with(report: Report, notice: Notice) -> Report:
+    return replace(report, notices=(*report.notices, notice))
+
+
+def _place(report: Report, grid: Grid | None, *, strict: bool) -> Report:
+    """Turn the patient's sides of a report into those of the image."""
+    film = grid or Grid(height=1, width=1)
+    report = replace(report, sides_from=film.sides_from)
+    zones = report.zones
+    if zones == zones.mirror():
+        return report
+    if film.sides_from == "undefined":
+        if strict:
+            raise InputError(UNDEFINED.text.rstrip("."), do=UNDEFINED.remedy, code="E_SIDES_UNDEFINED")
+        pairs = zip(zones.states, zones.mirror().states, strict=True)
+        agreed = Zones(tuple(own if own is other else ZoneState.UNMENTIONED for own, other in pairs))
+        dropped = replace(UNDEFINED, text=f"{UNDEFINED.text} What the words say of one side only is not used.")
+        return _with(replace(report, zones=agreed), dropped)
+    if film.sides_from == "assumed":
+        report = _with(report, ASSUMED)
+    return replace(report, zones=zones.mirror() if film.mirrored else zones)
+
+
+def _no_zone(unused: tuple[str, ...]) -> Notice:
+    words = [word for word in unused if word not in FINDINGS and word not in PLACES]
+    shown = ", ".join(repr(word[:40]) for word in words[:_SHOWN])
+    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+    near = [f"{match!r}" for word in words[:_SHOWN] for match in _nearest(word)]
+    return Notice(
+        code="W_NO_ZONE",
+        text="The text names no zone of the lungs; "
+        + (f"not understood: {shown}{more}." if words else "no side is named."),
+        remedy=(f"Did you mean {', '.join(dict.fromkeys(near))}? " if near else "")
+        + "Name a side and a level, such as 'right lower zone'.",
+    )
+
+
+def _nearest(word: str) -> list[str]:
+    return difflib.get_close_matches(word[:40], PLACES, n=1, cutoff=0.75)
+
+
+NO_INFECTION = "no infection."
+NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+"""Counts in words; captions that count lesions go beyond six."""
+
+_CAPTION = re.compile(
+    r"(?P<status>bilateral|unilateral) pulmonary infection, "
+    r"(?P<count>[a-z]+|[1-9][0-9]?) infected areas?, (?P<place>[a-z ]+)"
+)
+_PART = re.compile(r"(?P<levels>all|(?:upper|middle|lower)(?: (?:upper|middle|lower)){0,2}) (?P<side>left|right) lung")
+
+
+def sentence(zones: Zones) -> str:
+    """Write the canonical caption of the zones that are present, by viewer's sides; "no infection." if none is."""
+    present = dict(zip(ZONE_NAMES, zones.present, strict=True))
+    levels = {side: [level for level in LEVELS if present[f"{side} {level}"]] for side in SIDES}
+    places = [f"{' '.join(levels[side])} {side} lung" for side in SIDES if levels[side]]
+    if not places:
+        return NO_INFECTION
+    count = sum(zones.present)
+    status = "bilateral" if len(places) == 2 else "unilateral"
+    areas = "area" if count == 1 else "areas"
+    return f"{status} pulmonary infection, {NUMBERS[count - 1]} infected {areas}, {' and '.join(places)}."
+
+
+@lru_cache(maxsize=1)
+def bank_sentences() -> tuple[str, ...]:
+    """The 64 rows of the text bank: row ``i`` is the sentence of ``Zones.from_index(i)``, row 0 "no infection."."""
+    return tuple(sentence(Zones.from_index(index)) for index in range(2 ** len(ZONE_NAMES)))
+
+
+def parse_caption(text: str) -> Report:
+    """Read a QaTa-COV19 caption; sides are the viewer's.
+
+    Args:
+        text: A canonical caption, one of the irregular forms above, or "no infection.".
+
+    Returns:
+        Zones named are present, the others unmentioned; all are absent for "no infection.". A count or a
+        "bilateral" that contradicts the places is reported as `W_COUNT` or `W_STATUS`; the places win.
+
+    Raises:
+        InputError: With code ``E_CAPTION``, if the text is no caption.
+    """
+    words = " ".join(clean(text).lower().split()).removesuffix(".").rstrip()
+    if words == NO_INFECTION[:-1]:
+        return Report(zones=Zones((ZoneState.ABSENT,) * 6), text=clean(text), laterality=Laterality.VIEWER)
+    match = _CAPTION.fullmatch(words)
+    if match is None:
+        raise _refuse(text)
+    stated = match["count"]
+    if not stated.isdecimal() and stated not in NUMBERS:
+        raise _refuse(text)
+    count = int(stated) if stated.isdecimal() else NUMBERS.index(stated) + 1
+    named: dict[str, list[str]] = {}
+    for part in match["place"].split(" and "):
+        place = _PART.fullmatch(part)
+        if place is None or place["side"] in named:
+            raise _refuse(text)
+        levels = list(LEVELS) if place["levels"] == "all" else place["levels"].split()
+        if len(set(levels)) != len(levels):
+            raise _refuse(text)
+        named[place["side"]] = levels
+    zones = Zones.from_present(level in named.get(side, ()) for side in SIDES for level in LEVELS)
+    return Report(
+        zones=zones,
+        text=clean(text),
+        laterality=Laterality.VIEWER,
+        stated_count=count,
+        notices=_contradictions(zones, count, match["status"], len(named)),
+    )
+
+
+def _contradictions(zones: Zones, count: int, status: str, sides: int) -> tuple[Notice, ...]:
+    notices = []
+    if count != sum(zones.present):
+        notices.append(
+            Notice(
+                code="W_COUNT",
+                text=f"The caption counts {count} infected areas but names {sum(zones.present)} zones.",
+                remedy="The zones named are used; the count may be one of lesions.",
+            )
+        )
+    if (status == "bilateral") != (sides == 2):
+        notices.append(
+            Notice(
+                code="W_STATUS",
+                text=f"The caption says {status} but names {'both sides' if sides == 2 else 'one side'}.",
+                remedy="The sides named are used; correct the caption.",
+            )
+        )
+    return tuple(notices)
+
+
+def _refuse(text: str) -> InputError:
+    shown = clean(text)
+    return InputError(
+        "the caption does not follow the grammar of QaTa-COV19",
+        came=repr(shown if len(shown) <= 160 else shown[:160] + "..."),
+        expected=f"a sentence such as {sentence(Zones.from_index(0b100100))!r}",
+        do="Correct the caption, or leave it out to go without text",
+        code="E_CAPTION",
+    )
