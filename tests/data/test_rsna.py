@@ -111,7 +111,7 @@ def test_another_list_of_films_may_be_given(rsna: Path, tmp_path: Path) -> None:
     own.write_text("patientId,x\n00704310,1\n00436515,1\n00436515,2\n")
     assert [p.image_id for p in RSNA(rsna, test_list=own).phrases("test")] == ["00436515", "00704310"]
     own.write_text("film\n00704310\n")
-    with pytest.raises(DataError, match="no column ID"):
+    with pytest.raises(DataError, match="lacks the column ID or patientId"):
         RSNA(rsna, test_list=own).phrases("test")
 
 

@@ -5,8 +5,6 @@ A data set's boxes or mask say where a phrase is true; a network that grounds ph
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,9 +16,10 @@ from numpy.typing import NDArray
 
 from textray import registry
 from textray.data.base import Problem, Split, check_split, naming, open_reader
-from textray.errors import DataError, LayoutError, UsageError, unknown_name
+from textray.errors import DataError, UsageError, unknown_name
 from textray.io.read import read_mask
 from textray.records import Laterality
+from textray.text.tables import known_cell, read_columns
 
 Box = tuple[float, float, float, float]
 """Left edge, upper edge, width and height in pixels of a sample's ``box_space``."""
@@ -172,9 +171,7 @@ def _covered(start: float, length: float, size: int) -> slice:
     return slice(min(max(first, 0), size), min(max(last, 0), size))
 
 
-# Tables of boxes as they circulate: CSV with named columns, one row for each box.
-
-_BLANK = frozenset({"", "nan", "none", "null", "n/a"})
+# Tables of boxes: named columns, one row for each box.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +180,7 @@ class TableRow:
 
     Attributes:
         cells: Its cells by the column's name in lower case, ``None`` where blank.
-        line: Row number in the table, the header being 1.
+        line: Its line, the header being 1.
     """
 
     cells: Mapping[str, str | None]
@@ -195,42 +192,17 @@ class TableRow:
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[TableRow]:
-    """Rows of a CSV in its own order; columns are found by name, whatever their order, case and the blanks around them.
-
-    A byte order mark, ``;`` or tabs between columns, and lines that end as on Windows are understood.
-
-    Args:
-        path: The file.
-        columns: Columns that it must have.
+    """Rows of a table that has these columns, see `textray.text.tables.read_columns`.
 
     Raises:
         LayoutError: If there is no such file.
-        DataError: If it is no CSV in UTF-8, or a column is missing.
+        DataError: If it cannot be read, or a column is missing.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        delimiter = max((",", ";", "\t"), key=text.split("\n", 1)[0].count)  # no column's name holds one of the three
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
-    except FileNotFoundError as error:
-        raise LayoutError(f"there is no table {path}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"the table {path.name} is not well-formed CSV in UTF-8", came=str(error)) from error
-    header = [name.strip().lower() for name in lines[0]] if lines else []
-    missing = [name for name in columns if name.lower() not in header]
-    if missing:
-        raise DataError(
-            f"the table {path.name} has no column {', '.join(missing)}",
-            came=", ".join(header) or "an empty file",
-            expected="columns " + ", ".join(columns),
-        )
-    rows = []
-    for line, cells in enumerate(lines[1:], start=2):
-        values = [cell.strip() for cell in cells]
-        if any(values):
-            filled = [None if value.lower() in _BLANK else value for value in values]
-            filled += [None] * (len(header) - len(filled))
-            rows.append(TableRow(cells=dict(zip(header, filled, strict=False)), line=line))
-    return rows
+    table = read_columns(path, columns, of_data=True)
+    return [
+        TableRow(cells={name: known_cell(cell) for name, cell in cells.items()}, line=line)
+        for line, cells in table.rows
+    ]
 
 
 def read_box(edges: Sequence[object]) -> Box | None:

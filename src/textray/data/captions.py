@@ -7,27 +7,21 @@ Train_Folder/img/, Train_Folder/labelcol/, Train_Folder/Train_text.xlsx, and the
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
 from textray.data.base import Problem
-from textray.errors import DataError, InputError, LayoutError, UsageError
+from textray.errors import DataError, InputError, LayoutError
 from textray.records import Report, Zones
 from textray.text.cleaning import clean
+from textray.text.tables import known_cell, read_columns
 from textray.text.zones import parse_caption
 
 log = logging.getLogger(__name__)
-
-KEY_COLUMNS = ("image", "filename")
-TEXT_COLUMNS = ("description", "text")
-_BLANK = {"", "nan", "none", "null", "n/a"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,31 +40,23 @@ class CaptionRow:
 
 
 def read_captions(path: Path) -> list[CaptionRow]:
-    """Rows of a caption table in its own order.
-
-    A CSV may begin with a byte order mark, be Latin-1, use ``;`` or tabs, and end lines as on Windows; what was found
-    is logged. Columns are found by name: Image or Filename, and Description or Text.
+    """Rows of a caption table in its own order, see `textray.text.tables.read_columns`.
 
     Args:
-        path: ``.csv`` or ``.xlsx`` file.
+        path: Table with the columns Image (or Filename) and Description (or Text).
 
     Raises:
-        DataError: If the table has no such columns or cannot be read.
+        LayoutError: If it is not there.
+        DataError: If it has no such columns, cannot be read, or names no image in a row.
     """
-    cells = _read_xlsx(path) if path.suffix.lower() == ".xlsx" else _read_csv(path)
-    if not cells:
-        raise DataError(f"the caption table {path.name} is empty", expected="a header and one row for each image")
-    header = [cell.strip().lower() for cell in cells[0]]
-    key, text = _column(path, header, KEY_COLUMNS), _column(path, header, TEXT_COLUMNS)
+    table = read_columns(path, ("Image|Filename", "Description|Text"), of_data=True)
+    if table.encoding != "utf-8-sig" or table.delimiter != ",":
+        log.info("%s read as %s, columns parted by %r", path.name, table.encoding, table.delimiter)
     rows = []
-    for line, row in enumerate(cells[1:], start=2):
-        if not any(cell.strip() for cell in row):
-            continue
-        name = row[key].strip() if key < len(row) else ""
-        caption = row[text].strip() if text < len(row) else ""
-        if not name:
+    for line, cells in table.rows:
+        if not cells["image"].strip():
             raise DataError(f"row {line} of {path.name} names no image", do="Fill in or remove the row.")
-        rows.append(CaptionRow(key=name, text=None if caption.lower() in _BLANK else caption, line=line))
+        rows.append(CaptionRow(key=cells["image"].strip(), text=known_cell(cells["description"]), line=line))
     return rows
 
 
@@ -109,52 +95,6 @@ def read_free_caption(
 def row_problem(code: str, where: str, row: CaptionRow, message: str) -> Problem:
     """A problem of a row of the table ``where``."""
     return Problem(code=code, path=where, message=f"row {row.line}, {row.key}: {message}")
-
-
-def _column(path: Path, header: list[str], names: tuple[str, ...]) -> int:
-    for name in names:
-        if name in header:
-            return header.index(name)
-    raise DataError(
-        f"the caption table {path.name} has no column {' or '.join(n.capitalize() for n in names)}",
-        came=", ".join(header),
-        expected="columns Image and Description (or Filename and Text)",
-    )
-
-
-def _read_csv(path: Path) -> list[list[str]]:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError as error:
-        raise LayoutError(f"there is no caption table {path}") from error
-    try:
-        text, encoding = data.decode("utf-8-sig"), "UTF-8"
-    except UnicodeDecodeError:
-        text, encoding = data.decode("latin-1"), "Latin-1"
-    head = text.split("\n", 1)[0]
-    delimiter = max((",", ";", "\t"), key=head.count)  # the header's names hold none of the three
-    if encoding != "UTF-8" or delimiter != ",":
-        log.info("%s read as %s, columns parted by %r", path.name, encoding, delimiter)
-    try:
-        return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
-    except csv.Error as error:
-        raise DataError(f"the caption table {path.name} is not well-formed CSV", came=str(error)) from error
-
-
-def _read_xlsx(path: Path) -> list[list[str]]:
-    try:
-        openpyxl = import_module("openpyxl")  # only for the few who hold XLSX tables; part of textray[train]
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"reading {path.name} needs the Python package 'openpyxl'",
-            do="Install it with: pip install 'textray[train]', or save the table as CSV.",
-        ) from error
-    book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    try:
-        rows = book.worksheets[0].iter_rows(values_only=True)
-        return [["" if cell is None else str(cell) for cell in row] for row in rows]
-    finally:
-        book.close()
 
 
 PartName = Literal["train", "val", "test"]

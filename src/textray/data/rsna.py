@@ -207,13 +207,11 @@ def _read_labels(rows: list[TableRow]) -> tuple[dict[str, list[Box]], list[Probl
 
 def _read_list(path: Path, boxes: dict[str, list[Box]]) -> tuple[tuple[str, ...], list[Problem]]:
     """Films of the list, and where it disagrees with the labels. Its paths follow another naming and are not used."""
-    rows = read_table(path, ())
-    if rows and not {"id", "patientid"} & set(rows[0].cells):
-        read_table(path, ("ID",))  # refuses, and says which columns there are
+    rows = read_table(path, ("ID|patientId",))
     names: list[str] = []
     problems = []
     for row in rows:
-        name = row.cells.get("id") or row.cells.get("patientid")
+        name = row.cells["id"]
         if name is None or name not in boxes:
             problems.append(row.problem("E_LIST", path.name, f"names a film without labels: {name}"))
             continue

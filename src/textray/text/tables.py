@@ -1,4 +1,4 @@
-"""A table of reports for many pictures: ``image,text[,laterality]``."""
+"""Tables as they circulate, CSV with its quirks or XLSX; among them ``image,text[,laterality]``, texts of pictures."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
-from textray.errors import UsageError
+from textray.errors import DataError, LayoutError, TextRayError, UsageError
 from textray.io.files import plain_path, stem
 from textray.records import Laterality, Notice
 from textray.text.cleaning import is_blank
@@ -18,6 +19,83 @@ from textray.text.cleaning import is_blank
 _COLUMNS = ("image", "text", "laterality")
 _LARGEST = 2**28
 _ENCODINGS = ("utf-8-sig", "utf-16")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Rows of a table that are not blank.
+
+    Attributes:
+        path: The table's file.
+        rows: Number of each row's line, the first line being 1, and its cells by column name in lower case.
+        encoding: Encoding it was read with.
+        delimiter: What parts its columns.
+    """
+
+    path: Path
+    rows: tuple[tuple[int, dict[str, str]], ...]
+    encoding: str
+    delimiter: str
+
+
+def read_columns(
+    path: str | Path, columns: Sequence[str], *, needed: int | None = None, of_data: bool = False
+) -> Columns:
+    """Read a table by the column names in its first line, which come in any order and case, among others.
+
+    A CSV has commas, semicolons or tabs between columns, is UTF-8 or UTF-16 with a byte-order mark, or else Latin-1.
+    Values stay text ("007").
+
+    Args:
+        path: CSV, or XLSX by its suffix.
+        columns: Names of columns; ``"image|filename"`` is one with two names, kept under the first.
+        needed: How many of them, from the first, the table must have; ``None`` for all.
+        of_data: True for a table of a data set, whose faults are not those of an argument; cells beyond the named
+            columns are let pass there.
+
+    Raises:
+        UsageError: If the file cannot be read as a table, or lacks a column.
+        LayoutError: In place of it where a data set's file is not there.
+        DataError: In place of it where a data set's file is faulty.
+    """
+    path = Path(path)
+    faulty: type[TextRayError] = DataError if of_data else UsageError
+    must = columns[:needed]
+    wanted = ",".join(name.split("|")[0] for name in must)
+    wanted += "".join(f"[,{name}]" for name in columns[len(must) :])
+    lines, encoding, delimiter = _lines(path, wanted, of_data=of_data)
+    names = [name.strip().lower() for name in lines[0][1]] if lines else []
+    came, missing = ", ".join(names) or "an empty table", []
+    for name in columns:
+        aliases = name.lower().split("|")
+        present = next((alias for alias in aliases if alias in names), None)
+        if present is not None:
+            names[names.index(present)] = aliases[0]
+        elif name in must:
+            missing.append(name)
+    if missing:
+        raise faulty(
+            f"{path} lacks the column {' and '.join(missing)}".replace("|", " or "),
+            came=came,
+            expected=f"a first line such as {wanted}",
+        )
+    rows = []
+    for line, cells in lines[1:]:
+        if not of_data and any(cell.strip() for cell in cells[len(names) :]):
+            raise faulty(
+                f"{path} line {line} has more columns than the first line",
+                came=len(cells),
+                expected=len(names),
+                do=f"Put texts that hold a {delimiter!r} in double quotes",
+            )
+        if any(cell.strip() for cell in cells):
+            rows.append((line, dict.fromkeys(names, "") | dict(zip(names, cells, strict=False))))
+    return Columns(path=path, rows=tuple(rows), encoding=encoding, delimiter=delimiter)
+
+
+def known_cell(cell: str) -> str | None:
+    """A cell without blanks around it; ``None`` for what tables write where nothing is known."""
+    return None if is_blank(cell) or cell.strip().lower() == "n/a" else cell.strip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,65 +111,6 @@ class Words:
     text: str | None
     laterality: Laterality | None = None
     line: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Columns:
-    """What a table says, line by line.
-
-    Attributes:
-        path: The table's file.
-        rows: For each line after the first its number, from 1, and its values by column.
-        encoding: Encoding it was read with.
-        delimiter: What parts its columns.
-    """
-
-    path: Path
-    rows: tuple[tuple[int, dict[str, str]], ...]
-    encoding: str
-    delimiter: str
-
-
-def read_columns(path: str | Path, columns: Sequence[str], *, needed: int) -> Columns:
-    """Read a CSV; comma, semicolon or tab, with or without byte-order mark. Values stay text ("007").
-
-    Args:
-        path: The file.
-        columns: Names that the first line may hold, in any order and case, among others.
-        needed: How many of them, from the first, it must hold.
-
-    Raises:
-        UsageError: If it cannot be read as a table, or lacks a column.
-    """
-    path = Path(path)
-    must = ",".join(columns[:needed])
-    may = must + "".join(f"[,{name}]" for name in columns[needed:])
-    text, encoding = _decode(path, may)
-    header = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=header.count)
-    try:
-        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        names = [name.strip().lower() for name in next(lines, [])]
-        missing = [name for name in columns[:needed] if name not in names]
-        if missing:
-            raise UsageError(
-                f"{path} lacks the column {' and '.join(missing)}",
-                came=", ".join(names) or "an empty table",
-                expected=f"a first line: {must} or {','.join(columns)}",
-            )
-        rows = []
-        for values in lines:
-            if any(cell.strip() for cell in values[len(names) :]):
-                raise UsageError(
-                    f"{path} line {lines.line_num} has more columns than the first line",
-                    came=len(values),
-                    expected=len(names),
-                    do=f"Put texts that hold a {delimiter!r} in double quotes",
-                )
-            rows.append((lines.line_num, dict(zip(names, values, strict=False))))
-    except csv.Error as error:
-        raise UsageError(f"{path} is not a CSV table", came=str(error), expected=may) from error
-    return Columns(path=path, rows=tuple(rows), encoding=encoding, delimiter=delimiter)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +131,7 @@ class TextTable:
 
     @classmethod
     def read(cls, path: str | Path) -> TextTable:
-        """Read a CSV; comma, semicolon or tab, with or without byte-order mark. Names stay text ("007").
+        """Read a table as `read_columns` does.
 
         Raises:
             UsageError: If it cannot be read, lacks a column, names an image twice, or has an unknown laterality.
@@ -255,14 +274,46 @@ def read_side(path: Path, line: int, values: Mapping[str, str]) -> Laterality | 
     return Laterality(side) if side else None
 
 
-def _decode(path: Path, columns: str) -> tuple[str, str]:
+def _lines(path: Path, wanted: str, *, of_data: bool) -> tuple[list[tuple[int, list[str]]], str, str]:
+    """Numbers and cells of all lines, the encoding and the delimiter."""
+    faulty: type[TextRayError] = DataError if of_data else UsageError
     try:
         size = path.stat().st_size
         if size > _LARGEST:
-            raise UsageError(f"{path} is too large for a table", came=f"{size} bytes", expected=f"<= {_LARGEST}")
+            raise faulty(f"{path} is too large for a table", came=f"{size} bytes", expected=f"<= {_LARGEST}")
         raw = path.read_bytes()
     except OSError as error:
-        raise UsageError(f"{path} cannot be read", came=error.strerror, expected=f"a CSV: {columns}") from error
+        absent = LayoutError if of_data else UsageError
+        raise absent(f"the table {path} cannot be read", came=error.strerror, expected=f"a CSV: {wanted}") from error
+    if path.suffix.lower() == ".xlsx":
+        return list(enumerate(_sheet(path, raw), start=1)), "utf-8-sig", ","
+    text, encoding = _decode(raw)
+    delimiter = max(",;\t", key=text.split("\n", 1)[0].count)  # names of columns hold none of the three
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        return [(lines.line_num, cells) for cells in lines], encoding, delimiter
+    except csv.Error as error:
+        raise faulty(f"{path} is not a CSV table", came=str(error), expected=wanted) from error
+
+
+def _sheet(path: Path, raw: bytes) -> list[list[str]]:
+    """Rows of the first sheet of an XLSX."""
+    try:
+        openpyxl = import_module("openpyxl")  # only for the few who hold XLSX tables; part of textray[train]
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"reading {path.name} needs the Python package 'openpyxl'",
+            do="Install it with: pip install 'textray[train]', or save the table as CSV.",
+        ) from error
+    book = openpyxl.load_workbook(io.BytesIO(raw), read_only=True, data_only=True)
+    try:
+        rows = book.worksheets[0].iter_rows(values_only=True)
+        return [["" if cell is None else str(cell) for cell in row] for row in rows]
+    finally:
+        book.close()
+
+
+def _decode(raw: bytes) -> tuple[str, str]:
     for encoding in _ENCODINGS:
         if encoding == "utf-16" and raw[:2] not in (b"\xff\xfe", b"\xfe\xff"):
             continue  # without its mark, almost any bytes pass as UTF-16
