@@ -1,5 +1,6 @@
 """Films and sentences to learn grounding from: what is drawn, what it says, who is left out; no mask is read."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
+from textray.data.base import Sample  # noqa: E402
 from textray.data.grounding import (  # noqa: E402
     GroundingData,
     GroundingSet,
@@ -15,7 +17,7 @@ from textray.data.grounding import (  # noqa: E402
 )
 from textray.data.studies import StudyWords, leave_out, mirror, read_patients  # noqa: E402  # noqa: E402
 from textray.errors import DataError, UsageError  # noqa: E402
-from textray.records import ZONE_NAMES, Laterality, Zones  # noqa: E402
+from textray.records import ZONE_NAMES, Laterality, Report, Zones  # noqa: E402
 from textray.text.tokens import WordPiece  # noqa: E402
 from textray.text.zones import sentence  # noqa: E402
 
@@ -23,8 +25,19 @@ LEFT = Zones.from_index(0b000100)
 CLAUSES = tuple(sentence(LEFT).rstrip(".").split(", "))
 
 
-def words(*studies, **settings):
-    return StudyWords([SimpleNamespace(sentences=s, laterality=Laterality.VIEWER) for s in studies], **settings)
+NOTHING = Zones()
+
+
+def words(sentences, zones=NOTHING, laterality=Laterality.VIEWER, **settings):
+    study = Sample(
+        image_id="a",
+        image_path=Path("a.png"),
+        split="fit",
+        report=Report(zones=zones),
+        sentences=sentences,
+        laterality=laterality,
+    )
+    return StudyWords([study], **settings)
 
 
 @pytest.fixture
@@ -82,12 +95,12 @@ def test_one_zone_a_text_is_selected_by_one_zone_a_text_the_same_in_each_epoch(p
 
 
 def test_each_clause_says_its_part():
-    found = words(CLAUSES)
+    found = words(CLAUSES, LEFT)
     sentences, says = found.draw(0, np.random.default_rng(0))
     assert sentences == CLAUSES
     assert says == ({"unilateral"}, {"one areas"}, {"left lower"})
     assert found.true(0) == {"unilateral", "one areas", "left lower"}
-    assert words((sentence(LEFT),)).draw(0, np.random.default_rng(0))[1] == (found.true(0),)
+    assert words((sentence(LEFT),), LEFT).draw(0, np.random.default_rng(0))[1] == (found.true(0),)
 
 
 def test_sentences_of_a_report_say_themselves():
@@ -105,7 +118,7 @@ def test_a_random_subset_keeps_at_least_one_in_any_order():
 def test_some_zones_are_told_as_places_that_are_true():
     zones = Zones.from_present([1, 0, 1, 0, 0, 1])
     found, rng = (
-        words(tuple(sentence(zones).split(", ")), paraphrase=0.5, sampling="some_zones"),
+        words(tuple(sentence(zones).split(", ")), zones, paraphrase=0.5, sampling="some_zones"),
         np.random.default_rng(0),
     )
     told, whole = set(), 0
@@ -122,7 +135,7 @@ def test_some_zones_are_told_as_places_that_are_true():
 
 def test_one_zone_is_told_at_a_time():
     zones, rng = Zones.from_present([1, 0, 1, 0, 0, 1]), np.random.default_rng(0)
-    found = words(tuple(sentence(zones).split(", ")), paraphrase=0.5, sampling="one_zone")
+    found = words(tuple(sentence(zones).split(", ")), zones, paraphrase=0.5, sampling="one_zone")
     told = [frozenset().union(*found.draw(0, rng)[1]) for _ in range(200)]
     assert set(told) == {frozenset({zone}) for zone in found.true(0) if zone.startswith(("left", "right"))}
     other = {frozenset().union(*found.draw(0, rng, sampling="all")[1]) for _ in range(20)}
@@ -130,7 +143,7 @@ def test_one_zone_is_told_at_a_time():
 
 
 def test_a_mirrored_film_is_told_with_other_sides():
-    found = words(CLAUSES, paraphrase=0.5)
+    found = words(CLAUSES, LEFT, paraphrase=0.5)
     assert found.true(0, mirrored=True) == {"unilateral", "one areas", "right lower"}
     rng = np.random.default_rng(0)
     for _ in range(40):
@@ -150,8 +163,7 @@ def test_sides_that_cannot_be_swapped_forbid_a_flip(text):
 
 
 def test_unknown_sides_forbid_a_flip():
-    study = SimpleNamespace(sentences=CLAUSES, laterality=Laterality.UNKNOWN)
-    assert not StudyWords([study]).can_mirror(0)
+    assert not words(CLAUSES, LEFT, laterality=Laterality.UNKNOWN).can_mirror(0)
 
 
 def test_processes_share_the_batches_of_one():

@@ -63,7 +63,7 @@ def test_a_sample_carries_its_words_as_they_stand_and_the_pictures_sides(monuseg
     assert not first.report.zones, "upper left names no zone of a lung here"
     assert first.patient_id == "TCGA-AA-0000"
     assert read_mask(first.mask_path).any()
-    assert MoNuSeg(monuseg).captions() == tuple(
+    assert MoNuSeg(monuseg).known_captions() == tuple(
         sorted({"The nuclei are evenly distributed."} | {s.report.text for s in MoNuSeg(monuseg).samples("train")})
     )
 
@@ -166,7 +166,7 @@ def test_the_real_copy_is_read_whole(real_monuseg: Path) -> None:
     result = reader.check()
     assert result.ok
     assert not result.problems
-    assert len(reader.captions()) == 11
+    assert len(reader.known_captions()) == 11
     assert [len(reader.samples(split)) for split in ("train", "val", "inner", "fit")] == [24, 6, 4, 20]
     assert result.counts["captions that name the left"] == "4 of 4 have their nuclei further left"
     assert result.counts["captions that name the right"] == "6 of 7 have their nuclei further right"

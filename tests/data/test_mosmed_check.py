@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from textray.data.base import CheckResult
+from textray.data.base import CheckResult, fingerprint
 from textray.data.mosmed_plus import MosMedPlus
 
 Fake = Callable[[str], Path]
@@ -30,9 +30,8 @@ def test_a_good_copy_is_counted_and_its_leak_told(mosmed: Fake, layout: str, nam
     assert counts["train captions"] == "40 (published: 2183)"
     assert sum(p.code == "W_COUNT" for p in result.problems) == 3
     assert str(counts["cut by slice, test"]).startswith("5 slices of 4 volumes, 1 of no known volume, ids ")
-    assert str(counts["cut by volume, test"]).endswith(
-        MosMedPlus(mosmed(layout), split_by="volume").fingerprint("test")[:12]
-    )
+    samples = MosMedPlus(mosmed(layout), split_by="volume").samples("test")
+    assert str(counts["cut by volume, test"]).endswith(fingerprint(sample.image_id for sample in samples)[:12])
     assert counts["volumes in several parts of the cut by slice"] == "5 of 13"
     assert counts["val slices whose volume is in train"] == "4 of 5"
     assert "5 of 13 volumes" in next(p.message for p in result.problems if p.code == "W_VOLUME_LEAK")

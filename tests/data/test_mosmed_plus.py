@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from textray.augment import Augment, can_flip
-from textray.data.base import fingerprint, open_reader
+from textray.data.base import open_reader
 from textray.data.mosmed_plus import MosMedPlus, cut_volumes, volume_of
 from textray.data.segmentation_set import withhold
 from textray.errors import DataError, LayoutError, UsageError
@@ -113,13 +113,9 @@ def test_the_cut_by_volume_parts_no_volume(mosmed: Fake, layout: str) -> None:
 
 def test_the_cut_by_volume_is_the_same_everywhere_and_recorded(mosmed: Fake) -> None:
     first, second = (MosMedPlus(mosmed(layout), split_by="volume") for layout in ("kaggle", "csv"))
-    assert (
-        first.fingerprint("test")
-        == second.fingerprint("test")
-        == fingerprint(ids(first.root, "test", split_by="volume"))
-    )
-    other = MosMedPlus(first.root, split_by="volume", seed=1)
-    assert other.fingerprint("test") != first.fingerprint("test")
+    found, same = ({sample.image_id for sample in reader.samples("test")} for reader in (first, second))
+    assert found == same
+    assert found != {s.image_id for s in MosMedPlus(first.root, split_by="volume", seed=1).samples("test")}
     cut = cut_volumes([f"morozov_study_{n:04d}" for n in range(50)] + [f"jun_coronacases_case{n}" for n in range(10)])
     assert [list(cut.values()).count(part) for part in ("train", "val", "test")] == [48, 6, 6]
     assert set(cut_volumes(["a_case1", "a_case2"]).values()) == {"train"}
@@ -132,7 +128,7 @@ def test_a_part_that_is_not_asked_for_may_be_missing(mosmed: Fake) -> None:
     assert ids(root, "train") == whole
     with pytest.raises(LayoutError, match="no test part"):
         ids(root, "test")
-    with pytest.raises(LayoutError, match="all three"):
+    with pytest.raises(LayoutError, match="train, val, test"):
         ids(root, "train", split_by="volume")
     kaggle = mosmed("kaggle")
     (kaggle / KAGGLE["test"]).unlink()
@@ -216,7 +212,7 @@ def test_captions_policies(mosmed: Fake, caplog: pytest.LogCaptureFixture) -> No
 def test_missing_files_and_extra_rows_are_refused(mosmed: Fake) -> None:
     root = mosmed("lvit")
     (root / "Train_Folder/labelcol/bjorke_0.png").unlink()
-    with pytest.raises(DataError, match=r"E_PAIR.*bjorke_0 has no mask"):
+    with pytest.raises(DataError, match=r"E_PAIR.*bjorke_0\.png has no mask"):
         ids(root, "train")
     (root / "Train_Folder/img/bjorke_0.png").unlink()
     with pytest.raises(DataError, match=r"E_CAPTION_EXTRA.*bjorke_0"):

@@ -164,7 +164,7 @@ def test_the_two_cuts(ms_cxr: Path) -> None:
 
 def test_patients_that_must_not_have_been_seen(ms_cxr: Path) -> None:
     reader = MSCXR(ms_cxr)
-    assert reader.patients() == ("10000032", "10000764", "11000011")
+    assert reader.held_out_patients() == ("10000032", "10000764", "11000011")
     with pytest.raises(UsageError, match="3 patients of ms_cxr"):
         refuse_unless_excluded(reader, {"data": "mimic_cxr"}, "ms_cxr")
     ids = fingerprint(["10000032", "10000764", "11000011"])

@@ -11,15 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from textray.data.boxes import PhraseSample, box_problem, phrases, truth
+from textray.data.base import Reader, Sample, open_reader
+from textray.data.boxes import box_problem, phrases, truth
 from textray.data.qata_cov19 import QaTaCOV19
-from textray.data.studies import exclusion_record, refuse_unless_excluded, studies, studies_of
+from textray.data.studies import exclusion_record, refuse_unless_excluded
 from textray.errors import DataError, UsageError
 from textray.records import Laterality
 
 
-def boxed(*boxes: tuple[float, float, float, float], space: tuple[int, int] = (20, 10)) -> PhraseSample:
-    return PhraseSample(
+def boxed(*boxes: tuple[float, float, float, float], space: tuple[int, int] = (20, 10)) -> Sample:
+    return Sample(
         image_id="a",
         image_path=Path("a.png"),
         phrase="words",
@@ -116,29 +117,29 @@ def test_data_without_phrases_and_other_kinds_are_refused(qata: Path) -> None:
 
 
 def test_sentences_to_learn_from_need_no_masks(qata: Path) -> None:
-    found = studies("qata_cov19", "fit", root=qata)
+    reader = open_reader("qata_cov19", qata)
+    found = reader.studies("fit")
     assert found[0].sentences == ("unilateral pulmonary infection", "one infected area", "upper left lung")
     assert found[0].laterality is Laterality.VIEWER
     assert [s.image_id for s in found] == [s.image_id for s in QaTaCOV19(qata).samples("fit")]
-    whole = studies("qata_cov19", "fit", root=qata, cut="caption")
+    whole = reader.studies("fit", cut="caption")
     assert whole[0].sentences == ("unilateral pulmonary infection, one infected area, upper left lung.",)
-    assert studies("qata_cov19", "fit", root=qata, cut="split")[0].sentences == whole[0].sentences
+    assert reader.studies("fit", cut="split")[0].sentences == whole[0].sentences
 
 
 def test_an_image_without_words_is_left_out_and_counted(qata: Path, caplog: pytest.LogCaptureFixture) -> None:
     table = qata / "prompt/test.csv"
     head, first, *rest = table.read_text().splitlines()
     table.write_text("\n".join([head, first.split(",")[0] + ",", *rest]))
-    samples = QaTaCOV19(qata, captions="text-free").samples("test")
-    found = studies_of(samples, laterality=Laterality.VIEWER)
-    assert len(found) == len(samples) - 1
+    reader = QaTaCOV19(qata, captions="text-free")
+    assert len(reader.studies("test")) == len(reader.samples("test")) - 1
     assert "1 images without words" in caplog.text
     with pytest.raises(UsageError, match="caption, clauses, split"):
-        studies_of(samples, laterality=Laterality.VIEWER, cut="words")  # type: ignore[arg-type]
+        reader.studies("test", cut="words")  # type: ignore[arg-type]
 
 
-class Held:
-    def patients(self) -> tuple[str, ...]:
+class Held(Reader):
+    def held_out_patients(self) -> tuple[str, ...]:
         return "10000032", "10000764"
 
 
@@ -146,7 +147,7 @@ def test_weights_without_a_record_of_the_patients_left_out_are_refused() -> None
     record = exclusion_record(["10000764", "10000032", "10000764"])
     assert record == {"sha256": hashlib.sha256(b"10000032\n10000764").hexdigest(), "count": 2}
     refuse_unless_excluded(Held(), {"excluded_patients": record}, "ms_cxr")
-    refuse_unless_excluded(object(), {}, "qata_cov19")
+    refuse_unless_excluded(Reader(), {}, "qata_cov19")
     with pytest.raises(UsageError, match="no record of patients left out"):
         refuse_unless_excluded(Held(), {}, "ms_cxr")
     with pytest.raises(UsageError, match="another list of patients"):
@@ -160,6 +161,6 @@ def test_the_published_captions(real_qata: Path, split: str, count: int, differe
     assert different is None or len({p.phrase for p in found}) == different
     with Image.open(found[0].image_path) as film:
         assert truth(found[0], (film.height, film.width)).any()
-    learnt = studies("qata_cov19", split, root=real_qata)
+    learnt = open_reader("qata_cov19", real_qata).studies(split)
     assert {len(study.sentences) for study in learnt} == {3}
     assert len(learnt) == count

@@ -186,7 +186,7 @@ def test_missing_mask_and_missing_image_are_refused(qata: Path) -> None:
 def test_duplicate_rows_are_refused_with_both_places(qata: Path) -> None:
     text = table(qata).read_text()
     table(qata).write_text(text + text.splitlines()[1] + "\n")
-    with pytest.raises(DataError, match=r"row 52, mask_covid_1\.png: stands in row 2 already"):
+    with pytest.raises(DataError, match=r"row 52, mask_covid_1\.png: stands in row 2 of prompt/train\.csv already"):
         ids(qata, "train", captions="skip")
 
 
@@ -241,9 +241,9 @@ def test_real_counts_and_fingerprints(real_qata: Path) -> None:
     }  # fmt: skip
     assert sum(s.patient_id is None for s in samples["train"]) == 2951
     assert all(s.patient_id for s in samples["val"])
-    published = json.loads(files("textray.data.splits").joinpath("qata_cov19.json").read_text())
+    published = json.loads(files("textray").joinpath("data/splits/qata_cov19.json").read_text())
     for split in ("train", "val"):
-        assert reader.fingerprint(split) == published[split]["ids_sha256"]
+        assert fingerprint(s.image_id for s in samples[split]) == published[split]["ids_sha256"]
         assert len(samples[split]) == published[split]["rows"]
     zones = [sum(s.report.zones.present[i] for s in samples["train"]) for i in range(6)]
     assert zones == [2765, 3013, 4832, 2402, 2586, 4978]

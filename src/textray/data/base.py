@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from textray import registry
-from textray.errors import DataError, InputError, UsageError
+from textray.errors import DataError, InputError, UsageError, unknown_name
 from textray.io.read import read_mask
-from textray.records import Report
+from textray.records import Laterality, Report, Zones
+from textray.text.sentences import Cut, cut_text
+
+log = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test", "inner", "fit"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test", "inner", "fit")
@@ -25,29 +29,51 @@ CaptionPolicy = Literal["error", "skip", "text-free"]
 CAPTION_POLICIES: tuple[CaptionPolicy, ...] = ("error", "skip", "text-free")
 """What to do with an image whose caption is missing, blank or not understood."""
 
+PartName = Literal["train", "val", "test"]
+PARTS: tuple[PartName, ...] = ("train", "val", "test")
+
+Box = tuple[float, float, float, float]
+"""Left edge, upper edge, width and height in pixels of a sample's ``box_space``."""
+
+Counts = dict[str, int | float | str]
+"""What a check counts, by plain names, in the order to print."""
+
+_NO_REPORT = Report(zones=Zones())
 _SHOWN = 10
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One image, its mask and its report, on disk.
+    """One image on disk with those parts that its data set has and its reader was asked for.
 
     Attributes:
-        image_id: Name of the image without its extension; unique within a data set.
+        image_id: Name of the image without its extension; unique within the samples of a split, not among its phrases.
         image_path: The image.
-        mask_path: The lesion mask on the same pixel grid, ``None`` where nobody has drawn one.
-        report: What is written about the image; ``report.text`` is ``None`` where there are no words.
-        patient_id: Pseudonym of the patient, ``None`` where the data set does not tell.
         split: The split it was asked for under.
+        patient_id: Pseudonym of the patient, ``None`` where it is not known.
+        mask_path: Mask of the lesions, or of where the phrase is true, on the image's grid; ``None`` without one.
+        report: What the caption says; ``report.text`` is ``None`` where there are no words.
+        sentences: The words cut into sentences, in order; only of `Reader.studies`.
+        phrase: Words to be looked for in the image; only of `Reader.phrases`.
+        laterality: Whose left and right sentences and phrase mean.
+        label: Class of the finding that the phrase names, over which scores are averaged first.
+        boxes: Where the phrase is true, each half-open ``[x, x + w)`` by ``[y, y + h)``; they may overlap.
+        box_space: Width and height of the picture that the boxes were drawn on, ``None`` without boxes.
     """
 
     image_id: str
     image_path: Path
-    mask_path: Path | None
-    report: Report
-    patient_id: str | None
     split: Split
+    patient_id: str | None = None
+    mask_path: Path | None = None
+    report: Report = _NO_REPORT
+    sentences: tuple[str, ...] = ()
+    phrase: str = ""
+    laterality: Laterality = Laterality.VIEWER
+    label: str = ""
+    boxes: tuple[Box, ...] = ()
+    box_space: tuple[int, int] | None = None
 
     @property
     def group(self) -> str:
@@ -55,7 +81,7 @@ class Sample:
         return self.patient_id or self.image_id
 
     def read_mask(self) -> NDArray[np.bool_]:
-        """Read the lesion mask, ``(H, W)`` bool.
+        """Read the mask, ``(H, W)`` bool.
 
         Raises:
             DataError: If there is none.
@@ -66,24 +92,88 @@ class Sample:
         return naming(self.mask_path, read_mask)
 
 
-class Reader(Protocol):
-    """What a data set's reader can do."""
+class Reader:
+    """Base of all readers: refuses the parts that a data set does not have; its registry row says which it has."""
 
-    def samples(self, split: Split) -> list[Sample]:
-        """Samples of a split, always in the same order."""
-        ...
+    name: ClassVar[str]
 
-    def check(self) -> CheckResult:
-        """Everything that is wrong with the copy on disk."""
-        ...
+    def samples(self, split: str) -> list[Sample]:
+        """Images of a split with mask and caption, always in the same order.
 
+        Raises:
+            UsageError: If there is no such split, or the data set has no lesion masks.
+            LayoutError: If the part it lies in is missing.
+            DataError: If the data are refused.
+        """
+        raise UsageError(
+            f"data set {self.name} has no lesion masks: it can neither train nor score a segmenter",
+            do="Use it for grounding",
+        )
 
-class FreeCaptions(Reader, Protocol):
-    """A reader whose captions are told to networks as they stand."""
+    def phrases(self, split: str, *, kind: str | None = None) -> list[Sample]:
+        """Phrases of a split and where they are true, always in the same order.
+
+        Args:
+            split: The split.
+            kind: Which words are asked, one of the row's ``phrase_kinds``; ``None`` takes its first.
+
+        Raises:
+            UsageError: If there is no such split or kind, or nothing in the data set says where a phrase is true.
+            LayoutError: If a part is missing.
+            DataError: If the data are refused.
+        """
+        kinds = registry.dataset(self.name).phrase_kinds
+        if not kinds:
+            able = ", ".join(sorted(row.name for row in registry.DATASETS.values() if row.phrase_kinds))
+            raise UsageError(f"data set {self.name} does not say where a phrase is true", expected=f"one of {able}")
+        if kind is not None and kind not in kinds:
+            raise unknown_name(f"kind of phrases of {self.name}", kind, kinds)
+        return self._phrases(check_split(split), kind or kinds[0])
+
+    def _phrases(self, split: Split, kind: str) -> list[Sample]:
+        raise NotImplementedError
+
+    def studies(self, split: str, *, cut: Cut | None = None) -> list[Sample]:
+        """Images of a split that have words, with their sentences and without masks, always in the same order.
+
+        Args:
+            split: The split.
+            cut: How a text becomes sentences; ``None`` is the usual way, clauses of captions and sentences of reports.
+
+        Raises:
+            UsageError: If there is no such split, or texts are not cut that way.
+            LayoutError: If a part is missing.
+            DataError: If the data are refused.
+        """
+        found = self.samples(split)
+        cuts = [cut_text(sample.report.text or "", cut or "clauses") for sample in found]
+        if not all(cuts):
+            log.warning("%d images without words are left out", cuts.count(()))
+        return [
+            replace(sample, mask_path=None, sentences=sentences, laterality=sample.report.laterality)
+            for sample, sentences in zip(found, cuts, strict=True)
+            if sentences
+        ]
+
+    def known_captions(self) -> tuple[str, ...]:
+        """Every caption on disk, once, sorted: all texts that a network of free captions can read in use."""
+        return ()
 
     def captions(self) -> tuple[str, ...]:
-        """Every caption on disk, once, sorted: all that a network can be told in use."""
-        ...
+        """Until those who use it are changed."""
+        return self.known_captions()
+
+    def held_out_patients(self) -> tuple[str, ...]:
+        """Patients that no training may have seen before it is scored on this data set, sorted."""
+        return ()
+
+    def check(self) -> CheckResult:
+        """Everything that is wrong with the copy on disk; what keeps it from being one is refused as by `samples`."""
+        raise NotImplementedError
+
+
+class FreeCaptions(Reader):
+    """Until those who use it are changed."""
 
 
 def open_reader(name: str, root: str | Path | None, *, captions: str = "error", split_by: str | None = None) -> Reader:
@@ -149,7 +239,7 @@ class CheckResult:
 
     name: str
     root: Path
-    counts: dict[str, int | float | str] = field(default_factory=dict)
+    counts: Counts = field(default_factory=dict)
     problems: tuple[Problem, ...] = ()
 
     @property
@@ -211,6 +301,11 @@ def naming(path: Path, read: Callable[[Path], T]) -> T:
         raise type(error)(
             f"{path.name}: {error.what}", came=error.came, expected=error.expected, do=error.do, code=error.code
         ) from error
+
+
+def help_for(name: str) -> str:
+    """What to do about a data set that is not laid out as its card says."""
+    return f'See {registry.dataset(name).card} or run "textray data check {name} ROOT".'
 
 
 def name_some(ids: Sequence[str]) -> str:
@@ -289,6 +384,33 @@ def draw_patients(patients: Iterable[str], share: float, seed: int) -> frozenset
     if len(ordered) > 1:
         wanted = max(1, wanted)
     return frozenset(ordered[:wanted])
+
+
+def part_of(split: Split) -> PartName:
+    """The published part that a split lies in."""
+    return split if split in ("val", "test") else "train"
+
+
+def cut_train(
+    items: Iterable[T], split: Split, patient_of: Callable[[T], str | None], *, share: float, seed: int
+) -> list[T]:
+    """Items of a split out of those of its part: of `inner` or `fit` whole patients, else all.
+
+    Args:
+        items: What lies in the part.
+        split: The split.
+        patient_of: Tells the patient of an item; those of nobody are of `fit`.
+        share: Share of the patients in `inner`.
+        seed: Chooses them.
+    """
+    kept = list(items)
+    if split in ("inner", "fit"):
+        inner = draw_patients((patient for item in kept if (patient := patient_of(item))), share, seed)
+        kept = [item for item in kept if (patient_of(item) in inner) == (split == "inner")]
+    return kept
+
+
+# A share of the training samples, by patient and nested: what 15 % holds, 25 % holds too.
 
 
 def keep_share(samples: Sequence[Sample], share: float, *, seed: int = 0) -> list[Sample]:

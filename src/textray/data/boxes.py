@@ -9,70 +9,34 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, Protocol, cast
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from textray import registry
-from textray.data.base import Problem, Split, check_split, naming, open_reader
-from textray.errors import DataError, UsageError, unknown_name
+from textray.data.base import Box, Problem, Sample, naming, open_reader
+from textray.errors import DataError
 from textray.io.read import read_mask
-from textray.records import Laterality
 from textray.text.tables import known_cell, read_columns
-
-Box = tuple[float, float, float, float]
-"""Left edge, upper edge, width and height in pixels of a sample's ``box_space``."""
 
 SQUEEZE = 0.02
 """The most by which the two sides of a picture may be scaled differently from its boxes, as a share."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PhraseSample:
-    """A picture, a phrase about it, and where in it the phrase is true: a mask or boxes, on disk.
-
-    Attributes:
-        image_id: Name of the image without its extension; several phrases may be about one image.
-        image_path: The image.
-        phrase: The words, by the sides of ``laterality``.
-        label: Class of the finding, over which scores are averaged first.
-        mask_path: Mask of where it is true on the image's grid, ``None`` where boxes say it.
-        boxes: Where it is true, each half-open ``[x, x + w)`` by ``[y, y + h)``; they may overlap.
-        box_space: Width and height of the picture that the boxes were drawn on, ``None`` without boxes.
-        patient_id: Pseudonym of the patient, ``None`` where the data set does not tell.
-        laterality: Whose left and right the phrase means.
-        split: The split it was asked for under.
-    """
-
-    image_id: str
-    image_path: Path
-    phrase: str
-    label: str
-    mask_path: Path | None = None
-    boxes: tuple[Box, ...] = ()
-    box_space: tuple[int, int] | None = None
-    patient_id: str | None = None
-    laterality: Laterality
-    split: Split
-
-    @property
-    def group(self) -> str:
-        """What a bootstrap draws: the patient, or the image itself where the patient is not known."""
-        return self.patient_id or self.image_id
+PhraseSample = Sample  # until those who use it are changed
 
 
 class PhraseReader(Protocol):
-    """A reader of a data set whose images come with phrases and with where they are true."""
+    """Until those who use it are changed."""
 
-    def phrases(self, split: str, *, kind: str) -> list[PhraseSample]:
-        """Phrases of a split, always in the same order; ``kind`` is one of the row's ``phrase_kinds``."""
+    def phrases(self, split: str, *, kind: str) -> list[Sample]:
+        """As `Reader`."""
         ...
 
 
 def phrases(
     name: str, split: str, *, root: str | Path | None, kind: str | None = None, split_by: str | None = None
-) -> list[PhraseSample]:
+) -> list[Sample]:
     """Phrases of a split of a registered data set.
 
     Args:
@@ -87,18 +51,10 @@ def phrases(
         LayoutError: If the folder is not laid out as the card says.
         DataError: If the data set is refused.
     """
-    row = registry.dataset(name)
-    if "grounding" not in row.tasks or not row.phrase_kinds:
-        able = ", ".join(sorted(known for known, row in registry.DATASETS.items() if row.phrase_kinds))
-        raise UsageError(f"data set {name} does not say where a phrase is true", expected=f"one of {able}")
-    wanted = kind or row.phrase_kinds[0]
-    if wanted not in row.phrase_kinds:
-        raise unknown_name(f"kind of phrases of {name}", wanted, row.phrase_kinds)
-    reader = cast(PhraseReader, open_reader(name, root, split_by=split_by))
-    return reader.phrases(check_split(split), kind=wanted)
+    return open_reader(name, root, split_by=split_by).phrases(split, kind=kind)
 
 
-def truth(sample: PhraseSample, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def truth(sample: Sample, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Where a phrase is true, as a mask.
 
     Boxes are joined by "or", so that overlapping ones count once. A box covers the pixels whose centres lie in it, at
@@ -212,18 +168,3 @@ def read_box(edges: Sequence[object]) -> Box | None:
     except ValueError:
         return None
     return x, y, w, h
-
-
-def refuse_samples(name: str) -> NoReturn:
-    """Refuse to give lesion masks.
-
-    Args:
-        name: Registry name of a data set that has boxes only.
-
-    Raises:
-        UsageError: Always.
-    """
-    raise UsageError(
-        f"data set {name} has boxes around findings, no lesion masks: it can neither train nor score a segmenter",
-        do=f'Use it for grounding: "textray evaluate --task grounding --data {name}"',
-    )

@@ -18,13 +18,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 import platformdirs
 from numpy.typing import NDArray
 
-from textray.data.base import name_some, naming
+from textray.data.base import Sample, name_some, naming
 from textray.errors import DataError, DiskError, InputError, OutputError
 from textray.io.read import read_mask
 from textray.preprocess import Preprocess
@@ -38,18 +38,6 @@ _FORMAT = 1
 _CODE = ("preprocess.py", "io/read.py", "io/raster.py", "io/dicom.py", "io/dicom_pixels.py")
 _FULL = 65535  # pixels are stored as 16-bit fixed point: half a step of error, half the size of float32
 _STALE_SECONDS = 24 * 3600  # a temporary folder this old was left by a killed process
-
-
-class Pictured(Protocol):
-    """An image on disk, and its mask where that is to be read."""
-
-    @property
-    def image_path(self) -> Path:
-        """The image."""
-
-    @property
-    def mask_path(self) -> Path | None:
-        """Its mask on the same pixel grid, ``None`` where there is none to read."""
 
 
 def cache_folder() -> Path:
@@ -98,7 +86,7 @@ class PixelCache:
         DiskError: If the disk is full.
     """
 
-    def __init__(self, samples: Sequence[Pictured], preprocess: Preprocess, folder: str | Path | None = None) -> None:
+    def __init__(self, samples: Sequence[Sample], preprocess: Preprocess, folder: str | Path | None = None) -> None:
         self.size, self.colour = preprocess.size, preprocess.colour
         self._count, self._masked = len(samples), sum(sample.mask_path is not None for sample in samples)
         if self._masked not in (0, self._count):
@@ -175,7 +163,7 @@ class PixelCache:
         except OSError:
             return False
 
-    def _build(self, samples: Sequence[Pictured], preprocess: Preprocess, target: Path) -> None:
+    def _build(self, samples: Sequence[Sample], preprocess: Preprocess, target: Path) -> None:
         _sweep(target.parent)
         part = target.with_name(f"{target.name}.{secrets.token_hex(8)}.part")
         started = time.monotonic()
@@ -227,7 +215,7 @@ class PixelCaches:
     """
 
     def __init__(
-        self, lists: Sequence[Sequence[Pictured]], preprocess: Preprocess, folder: str | Path | None = None
+        self, lists: Sequence[Sequence[Sample]], preprocess: Preprocess, folder: str | Path | None = None
     ) -> None:
         self.size = preprocess.size
         self._caches = [PixelCache(samples, preprocess, folder) for samples in lists]
@@ -274,7 +262,7 @@ def refuse_files(refused: Mapping[Path, InputError]) -> None:
         )
 
 
-def _append(sample: Pictured, preprocess: Preprocess, pixels: BinaryIO, masks: BinaryIO) -> None:
+def _append(sample: Sample, preprocess: Preprocess, pixels: BinaryIO, masks: BinaryIO) -> None:
     image = naming(sample.image_path, preprocess.read)
     if sample.mask_path is not None:
         mask = naming(sample.mask_path, read_mask)
@@ -301,7 +289,7 @@ def _settings_digest(preprocess: Preprocess) -> str:
     return digest.hexdigest()
 
 
-def _stat_digest(samples: Sequence[Pictured], settings: str) -> str:
+def _stat_digest(samples: Sequence[Sample], settings: str) -> str:
     digest = hashlib.sha256(settings.encode())
     for path in _paths(samples):
         status = path.stat()
@@ -309,7 +297,7 @@ def _stat_digest(samples: Sequence[Pictured], settings: str) -> str:
     return digest.hexdigest()[:32]
 
 
-def _content_digest(samples: Sequence[Pictured], settings: str) -> str:
+def _content_digest(samples: Sequence[Sample], settings: str) -> str:
     digest = hashlib.sha256(settings.encode())
     for path in _paths(samples):
         with path.open("rb") as stream:
@@ -317,7 +305,7 @@ def _content_digest(samples: Sequence[Pictured], settings: str) -> str:
     return digest.hexdigest()[:32]
 
 
-def _paths(samples: Sequence[Pictured]) -> list[Path]:
+def _paths(samples: Sequence[Sample]) -> list[Path]:
     return [path for sample in samples for path in (sample.image_path, sample.mask_path) if path is not None]
 
 

@@ -1,22 +1,43 @@
-"""Caption tables as they circulate, CSV with its quirks or XLSX, and the folders of LViT's authors.
-
-Parts of a data set in folders: what a part is, and the layout of LViT's authors, which several data sets share.
-
-Train_Folder/img/, Train_Folder/labelcol/, Train_Folder/Train_text.xlsx, and the same for Val and Test
-"""
+"""Caption tables, and the base of readers of pictures and masks in folders with such a table for each part."""
 
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar
 
-from textray.data.base import Problem
+from textray import registry
+from textray.data.base import (
+    CAPTION_CODES,
+    PARTS,
+    CheckResult,
+    Counts,
+    PartName,
+    Problem,
+    Reader,
+    Sample,
+    check_captions,
+    check_split,
+    cut_train,
+    help_for,
+    part_of,
+    refuse,
+)
+from textray.data.folders import (
+    Folder,
+    Layout,
+    MaskFacts,
+    Part,
+    bare_name,
+    check_pixels,
+    colour_problems,
+    size_problem,
+)
 from textray.errors import DataError, InputError, LayoutError
-from textray.records import Report, Zones
+from textray.records import Notice, Report, Zones
 from textray.text.cleaning import clean
 from textray.text.tables import known_cell, read_columns
 from textray.text.zones import parse_caption
@@ -60,36 +81,27 @@ def read_captions(path: Path) -> list[CaptionRow]:
     return rows
 
 
-def read_report(
-    row: CaptionRow, where: str, parsed: dict[str, Report | InputError]
-) -> tuple[Report | None, Problem | None]:
-    """The report of a row by the grammar of captions, or the problem that keeps it from being one.
-
-    Args:
-        row: The row.
-        where: Path of its table, for the message.
-        parsed: What is known of texts already; it is added to, since few sentences make up a whole data set.
-    """
+def read_report(row: CaptionRow, where: str) -> Report | Problem:
+    """The report of a row of the table ``where`` by the grammar of captions, or what keeps it from being one."""
     if row.text is None:
-        return None, row_problem("E_CAPTION_BLANK", where, row, "has a blank caption")
-    if row.text not in parsed:
-        try:
-            parsed[row.text] = parse_caption(row.text)
-        except InputError as error:
-            parsed[row.text] = error
-    report = parsed[row.text]
-    if isinstance(report, InputError):
-        return None, row_problem("E_CAPTION_WORDS", where, row, "has a caption that the grammar does not know")
-    return report, None
+        return row_problem("E_CAPTION_BLANK", where, row, "has a blank caption")
+    report = _parsed(row.text)
+    return report or row_problem("E_CAPTION_WORDS", where, row, "has a caption that the grammar does not know")
 
 
-def read_free_caption(
-    row: CaptionRow, where: str, parsed: dict[str, Report | InputError]
-) -> tuple[Report | None, Problem | None]:
-    """The caption of a row as it stands, its sides being the picture's; arguments and result are `read_report`'s."""
+def read_free_caption(row: CaptionRow, where: str) -> Report | Problem:
+    """The caption of a row as it stands, its sides being the picture's; else as `read_report`."""
     if row.text is None:
-        return None, row_problem("E_CAPTION_BLANK", where, row, "has a blank caption")
-    return Report(zones=Zones(), text=clean(row.text), free=True), None
+        return row_problem("E_CAPTION_BLANK", where, row, "has a blank caption")
+    return Report(zones=Zones(), text=clean(row.text), free=True)
+
+
+@lru_cache(maxsize=4096)  # few sentences make up a whole data set
+def _parsed(text: str) -> Report | None:
+    try:
+        return parse_caption(text)
+    except InputError:
+        return None
 
 
 def row_problem(code: str, where: str, row: CaptionRow, message: str) -> Problem:
@@ -97,141 +109,258 @@ def row_problem(code: str, where: str, row: CaptionRow, message: str) -> Problem
     return Problem(code=code, path=where, message=f"row {row.line}, {row.key}: {message}")
 
 
-PartName = Literal["train", "val", "test"]
-PARTS: tuple[PartName, ...] = ("train", "val", "test")
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A picture with its mask.
+
+    Attributes:
+        image_id: Its name.
+        image: Its file.
+        mask: The file of its mask.
+        report: What its caption says, ``None`` where no usable one stands in the table.
+        part: The part whose table names it.
+        place: Its place among the rows of that table, ``None`` where no row names it.
+        group: The patient or volume it is of, ``None`` where the name does not tell.
+    """
+
+    image_id: str
+    image: Path
+    mask: Path
+    report: Report | None
+    part: PartName
+    place: int | None
+    group: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
-    """One published part.
+class Survey:
+    """What lies in the folders and stands in the tables."""
 
-    Attributes:
-        name: Which one.
-        table: Its caption table, whose rows are what belongs to it.
-        images: Folder of its images.
-        masks: Folder of its masks.
-    """
-
-    name: PartName
-    table: Path
-    images: Path
-    masks: Path
+    images: int
+    masks: int
+    rows: dict[PartName, int]
+    entries: tuple[Entry, ...]
+    problems: tuple[Problem, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Layout:
-    """What was found.
-
-    Attributes:
-        name: ``LViT``, ``Kaggle`` or ``csv``.
-        root: The folder that holds it; paths in messages are relative to it.
-        parts: The parts that are present, in the order of `PARTS`.
-    """
-
-    name: Literal["Kaggle", "LViT", "csv"]
-    root: Path
-    parts: tuple[Part, ...]
-
-    @property
-    def shared(self) -> bool:
-        """True where all parts lie in one folder and only the tables tell them apart."""
-        return self.name == "Kaggle"
-
-
-def find_lvit(root: Path, pattern: re.Pattern[str], help_text: str) -> Layout:
-    """Find LViT's layout in a folder, or in the one folder inside it that has one.
+class CaptionedFolders(Reader):
+    """Base of readers of pictures and masks in folders, with a caption table for each part.
 
     Args:
-        root: The folder; names count whatever their case.
-        pattern: Of a caption table's name in lower case, the part's name as its first group.
-        help_text: What to do about a refusal.
-
-    Raises:
-        LayoutError: If there is none, a table is missing, or two tables could be the one of a part.
+        layout: Where things lie.
+        captions: What to do about an image whose caption is missing, blank or not understood, and about rows without
+            an image: refuse (``"error"``), leave it out (``"skip"``), or keep the image without a report
+            (``"text-free"``). Each is named.
+        seed: Chooses the patients of `inner`.
     """
-    if not root.is_dir():
-        raise LayoutError(f"there is no folder {root}", do=help_text)
-    for places in ([root], folders(root)):
-        layouts = [found for folder in places if (found := lvit(folder, pattern, help_text))]
-        if len(layouts) > 1:
-            refuse_several(layouts, root, help_text)
-        if layouts:
-            return layouts[0]
-    raise LayoutError(
-        f"no Train_Folder, Val_Folder or Test_Folder under {root}",
-        expected="each with img, labelcol and a caption table such as Train_text.xlsx",
-        do=help_text,
+
+    inner_share: ClassVar[float] = 0.1
+    """Share of the patients of `train` that selects (stopping, checkpoint, thresholds)."""
+    published: ClassVar[Mapping[PartName, int]]
+    unit: ClassVar[str] = "images"
+    no_report: ClassVar[Report] = Report(
+        zones=Zones(), notices=(Notice(code="W_NO_ZONE", text="the data set has no usable caption for this image"),)
     )
 
+    def __init__(self, layout: Layout, *, captions: str, seed: int) -> None:
+        self.layout, self.root, self.seed = layout, layout.root, seed
+        self.policy = check_captions(captions)
+        self._surveys: dict[tuple[PartName, ...], Survey] = {}
+        self._trusted: set[tuple[PartName, ...]] = set()
 
-def lvit(folder: Path, pattern: re.Pattern[str], help_text: str) -> Layout | None:
-    """LViT's layout in this very folder, ``None`` where it has none of its parts; else as `find_lvit`."""
-    parts = []
-    for name in PARTS:
-        part = inside(folder, f"{name}_folder")
-        if part is None:
-            continue
-        images, masks = inside(part, "img"), inside(part, "labelcol")
-        if images is None or masks is None:
-            raise LayoutError(f"{part} lacks its pictures", expected="the folders img and labelcol", do=help_text)
-        found = tables(part.iterdir(), pattern, part)
-        parts.append(Part(name=name, table=only(found, name, part, help_text), images=images, masks=masks))
-    return Layout(name="LViT", root=folder, parts=tuple(parts)) if parts else None
+    def samples(self, split: str) -> list[Sample]:
+        """Samples of a split, in the order of the caption tables.
 
-
-def refuse_several(layouts: list[Layout], root: Path, help_text: str) -> None:
-    """Refuse a folder that holds several data sets.
-
-    Raises:
-        LayoutError: Always.
-    """
-    raise LayoutError(
-        f"several data sets lie in {root}",
-        came=" and ".join(layout.parts[0].images.relative_to(root).parts[0] for layout in layouts),
-        expected="the folder of one",
-        do=help_text,
-    )
-
-
-def tables(paths: Iterable[Path], pattern: re.Pattern[str], where: Path) -> dict[PartName, Path]:
-    """Caption tables by the part that their names tell.
-
-    Raises:
-        LayoutError: If two could be that of one part.
-    """
-    found: dict[PartName, Path] = {}
-    for path in sorted(set(paths)):
-        match = pattern.fullmatch(path.name.casefold())
-        if match is None or not path.is_file():
-            continue
-        name = next(known for known in PARTS if known == match[1])
-        if name in found:
-            raise LayoutError(
-                f"two caption tables could be that of {name} in {where}",
-                came=f"{found[name].name} and {path.name}",
-                expected="one",
-                do="Move the other one away.",
+        Raises:
+            UsageError: If there is no such split.
+            LayoutError: If the part it lies in is missing.
+            DataError: If files do not pair up, names collide, a mask has another size than its image, a patient is in
+                two parts, or a caption is refused.
+        """
+        wanted = check_split(split)
+        part = part_of(wanted)
+        self._require(part)
+        entries = [entry for entry, to in self._parted(self._trust(part)) if to == part]
+        entries = cut_train(entries, wanted, self._drawn_by, share=self.inner_share, seed=self.seed)
+        return [
+            Sample(
+                image_id=entry.image_id,
+                image_path=entry.image,
+                mask_path=entry.mask,
+                report=self._report(entry.report),
+                patient_id=entry.group,
+                split=wanted,
             )
-        found[name] = path
-    return found
+            for entry in entries
+            if self._keeps(entry)
+        ]
+
+    def check(self) -> CheckResult:
+        """Look at every file: all pixels of masks, headers of images (colour ones decoded), all rows of the tables."""
+        found = self._surveyed("train")
+        problems = list(found.problems)
+        counts: Counts = {"root": str(self.root), "layout": self.layout.name}
+        counts["images"], counts["masks"] = found.images, found.masks
+        for name in PARTS:
+            rows, expected = found.rows.get(name), self.published[name]
+            counts[f"{name} captions"] = "not present" if rows is None else f"{rows} (published: {expected})"
+            if rows not in (None, expected):
+                table = next(part.table for part in self.layout.parts if part.name == name)
+                message = f"has {rows} rows for {name}; published are {expected}"
+                problems.append(Problem(code="W_COUNT", path=str(table.relative_to(self.root)), message=message))
+        problems += self._check_parts(found, counts)
+        pairs = [(entry.image, entry.mask) for entry in found.entries]
+        facts = check_pixels(pairs, self.root, self.unit, counts, problems)
+        colour = registry.dataset(self.name).colour
+        problems += colour_problems((image for image, _ in pairs), self.root, colour=colour)
+        self._check_captions(found.entries, facts, counts)
+        return CheckResult(name=self.name, root=self.root, counts=counts, problems=tuple(problems))
+
+    def _group_of(self, image_id: str) -> str | None:
+        """The patient or volume of an image."""
+        raise NotImplementedError
+
+    def _read_caption(self, row: CaptionRow, where: str) -> Report | Problem:
+        """What a row of the table ``where`` says, or what keeps it from being a caption."""
+        return read_report(row, where)
+
+    def _report(self, report: Report | None) -> Report:
+        """The report of a sample."""
+        return self.no_report if report is None else report
+
+    def _parted(self, found: Survey) -> list[tuple[Entry, PartName]]:
+        """Entries and the part that each of them belongs to."""
+        return [(entry, entry.part) for entry in found.entries]
+
+    def _drawn_by(self, entry: Entry) -> str | None:
+        """What an entry is drawn by into `inner`."""
+        return entry.group
+
+    def _rows(self, part: Part) -> list[CaptionRow]:
+        """Rows of a part's table, in the order of its samples."""
+        return read_captions(part.table)
+
+    def _sources(self, part: PartName) -> tuple[Part, ...]:
+        """What must be read for a part."""
+        return self.layout.parts
+
+    def _require(self, part: PartName) -> None:
+        """Refuse a copy that lacks a part that is needed."""
+        present = [found.name for found in self.layout.parts]
+        missing = [name for name in self._needed(part) if name not in present]
+        if missing:
+            raise LayoutError(
+                f"no {' and '.join(missing)} part under {self.root}",
+                came=f"{', '.join(present)} in the {self.layout.name} layout",
+                expected=", ".join(self._needed(part)),
+                do=help_for(self.name),
+            )
+
+    def _needed(self, part: PartName) -> tuple[PartName, ...]:
+        """The parts that must be there to give one."""
+        return (part,)
+
+    def _more_problems(self, entries: Sequence[Entry]) -> list[Problem]:
+        """Problems of this data set alone."""
+        return []
+
+    def _check_parts(self, found: Survey, counts: Counts) -> list[Problem]:
+        """Count what lies in each part, and tell what is wrong with the cut."""
+        return []
+
+    def _check_captions(self, entries: Sequence[Entry], facts: Mapping[Path, MaskFacts], counts: Counts) -> None:
+        """Count what captions say, and whether masks agree."""
+
+    def _keeps(self, entry: Entry) -> bool:
+        return entry.report is not None or self.policy == "text-free"
+
+    def _surveyed(self, part: PartName) -> Survey:
+        sources = self._sources(part)
+        key = tuple(source.name for source in sources)
+        if key not in self._surveys:
+            self._surveys[key] = self._survey(sources)
+        return self._surveys[key]
+
+    def _trust(self, part: PartName) -> Survey:
+        """What a part is cut from, once nothing is wrong with it that the caption policy does not let pass."""
+        found, key = self._surveyed(part), tuple(source.name for source in self._sources(part))
+        if key not in self._trusted:
+            tolerated = () if self.policy == "error" else CAPTION_CODES
+            sizes = (size_problem(entry.image, entry.mask, self.root) for entry in found.entries)
+            problems = [*found.problems, *(problem for problem in sizes if problem is not None)]
+            refuse([p for p in problems if p.fatal and p.code not in tolerated], self.name, self.root)
+            for problem in found.problems:
+                if problem.code in tolerated:
+                    log.warning("%s: %s (captions=%s)", problem.path, problem.message, self.policy)
+            self._trusted.add(key)
+        return found
+
+    def _survey(self, parts: Sequence[Part]) -> Survey:
+        """List folders and read tables; what does not fit together becomes a problem, nothing is refused.
+
+        A picture that no row names is missing its caption: in a part's own folder it belongs to that part, in folders
+        that all parts share it belongs to none.
+        """
+        root, shared = self.root, self.layout.shared
+        problems: list[Problem] = []
+        images: dict[Path, Folder] = {}
+        masks: dict[Path, Folder] = {}
+        for part in parts:
+            if part.images not in images:
+                pictures = images[part.images] = Folder(part.images, root)
+                labels = masks[part.masks] = Folder(part.masks, root, prefix="mask_")
+                problems += pictures.problems + labels.problems
+                lone = [name for name in labels.ids if pictures.find(name) is None]
+                problems += [_missing(labels, name, root, "has no image of its name", code="E_PAIR") for name in lone]
+        entries: list[Entry] = []
+        rows: dict[PartName, int] = {}
+        seen: dict[str, str] = {}
+        for part in parts:
+            where = str(part.table.relative_to(root))
+            pictures, labels = images[part.images], masks[part.masks]
+            reports: dict[str, tuple[Report | None, int | None]] = {}
+            table = self._rows(part)
+            rows[part.name] = len(table)
+            for place, row in enumerate(table):
+                key = bare_name(row.key, "mask_")
+                name = pictures.find(key)
+                if name is None:
+                    if labels.find(key) is None:
+                        problems.append(row_problem("E_CAPTION_EXTRA", where, row, "has neither image nor mask"))
+                elif name.casefold() in seen:
+                    message = f"stands in {seen[name.casefold()]} already"
+                    problems.append(row_problem("E_DUPLICATE_ID", where, row, message))
+                else:
+                    seen[name.casefold()] = f"row {row.line} of {where}"
+                    report = self._read_caption(row, where)
+                    problems += [report] if isinstance(report, Problem) else []
+                    reports[name] = None if isinstance(report, Problem) else report, place
+            if not shared:
+                for name in (n for n in pictures.ids if n not in reports and n.casefold() not in seen):
+                    problems.append(_missing(pictures, name, root, f"has no row in {where}"))
+                    seen[name.casefold()] = f"the folder {part.images.relative_to(root)}"
+                    reports[name] = None, None
+            for name, (known, at) in reports.items():
+                image, mask = pictures.get(name), labels.get(name)
+                if image is None or mask is None:
+                    problems.append(_missing(pictures, name, root, "has no mask of its name", code="E_PAIR"))
+                    continue
+                group = self._group_of(name)
+                entries.append(
+                    Entry(image_id=name, image=image, mask=mask, report=known, part=part.name, place=at, group=group)
+                )
+        if shared and len(rows) == len(PARTS):
+            pictures = images[parts[0].images]
+            lost = [name for name in pictures.ids if name.casefold() not in seen]
+            problems += [_missing(pictures, n, root, "has no row in any table, so no part") for n in lost]
+        return Survey(
+            images=sum(map(len, images.values())),
+            masks=sum(map(len, masks.values())),
+            rows=rows,
+            entries=tuple(entries),
+            problems=(*problems, *self._more_problems(entries)),
+        )
 
 
-def only(found: dict[PartName, Path], name: PartName, where: Path, help_text: str) -> Path:
-    """The table of a part.
-
-    Raises:
-        LayoutError: If there is none.
-    """
-    if name not in found:
-        raise LayoutError(f"no caption table of {name} in {where}", expected="a csv or xlsx file", do=help_text)
-    return found[name]
-
-
-def inside(folder: Path, name: str) -> Path | None:
-    """The folder of that name, given in lower case, whatever its case; the first of several by name."""
-    return next((path for path in folders(folder) if path.name.casefold() == name), None)
-
-
-def folders(folder: Path) -> list[Path]:
-    """Folders inside a folder, sorted, without hidden ones."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _missing(folder: Folder, name: str, root: Path, message: str, code: str = "E_CAPTION_MISSING") -> Problem:
+    return Problem(code=code, path=str(folder[name].relative_to(root)), message=message)

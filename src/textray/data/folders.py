@@ -1,23 +1,27 @@
-"""Images and masks that lie in two folders and belong together by name, and what is missing or more."""
+"""Images and masks that lie in two folders and belong together by name, and what is missing or more.
+
+Train_Folder/img/, Train_Folder/labelcol/, Train_Folder/Train_text.xlsx, and the same for Val and Test, is how LViT's
+authors lay out several data sets.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image as PILImage
 
-from textray.data.base import Problem
-from textray.data.captions import PARTS, CaptionRow, Layout, PartName, read_captions, read_report, row_problem
-from textray.errors import InputError
+from textray.data.base import PARTS, Counts, PartName, Problem
+from textray.errors import InputError, LayoutError
 from textray.io import read as read_module
 from textray.preprocess import Preprocess
-from textray.records import Report
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 INVERTED_SHARE = 0.5
@@ -81,6 +85,10 @@ class Folder:
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    def __getitem__(self, name: str) -> Path:
+        """The file of an id."""
+        return self._by_id[name]
 
     @property
     def ids(self) -> list[str]:
@@ -178,7 +186,7 @@ def check_pixels(
     pairs: Iterable[tuple[Path, Path]],
     root: Path,
     part: str,
-    counts: dict[str, int | float | str],
+    counts: Counts,
     problems: list[Problem],
 ) -> dict[Path, MaskFacts]:
     """Look at headers of images and all pixels of masks.
@@ -278,130 +286,140 @@ def _pictures(folder: Path) -> list[Path]:
         ]
 
 
-# What lies in the folders of a data set in parts, and stands in its tables.
-
-ReadReport = Callable[[CaptionRow, str, dict[str, Report | InputError]], tuple[Report | None, Problem | None]]
-"""Turns a row of a caption table into a report, or into the problem that keeps it from being one."""
+# Where the parts of a data set lie: what a part is, and the layout of LViT's authors, which several data sets share.
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A picture with its mask.
+class Part:
+    """One published part.
 
     Attributes:
-        image_id: Its name.
-        image: Its file.
-        mask: The file of its mask.
-        report: What its caption says, ``None`` where no usable one stands in the table.
-        part: The part whose table names it.
-        group: The patient or volume it is of, ``None`` where the name does not tell.
+        name: Which one.
+        table: Its caption table, whose rows are what belongs to it.
+        images: Folder of its images.
+        masks: Folder of its masks.
     """
 
-    image_id: str
-    image: Path
-    mask: Path
-    report: Report | None
-    part: PartName
-    group: str | None
+    name: PartName
+    table: Path
+    images: Path
+    masks: Path
 
 
 @dataclass(frozen=True, kw_only=True)
-class Survey:
-    """What lies in the folders and stands in the tables."""
+class Layout:
+    """What was found.
 
-    images: int
-    masks: int
-    rows: dict[PartName, int]
-    entries: tuple[Entry, ...]
-    problems: tuple[Problem, ...]
+    Attributes:
+        name: ``LViT``, ``Kaggle``, ``csv`` or ``QaTa``.
+        root: The folder that holds it; paths in messages are relative to it.
+        parts: The parts that are present, in the order of `PARTS`.
+    """
+
+    name: Literal["Kaggle", "LViT", "QaTa", "csv"]
+    root: Path
+    parts: tuple[Part, ...]
+
+    @property
+    def shared(self) -> bool:
+        """True where all parts lie in one folder and only the tables tell them apart."""
+        return self.name == "Kaggle"
 
 
-def survey(layout: Layout, *, group_of: Callable[[str], str | None], read: ReadReport = read_report) -> Survey:
-    """List folders and read tables; what does not fit together becomes a problem, nothing is refused.
-
-    A picture that no row names is missing its caption: in a part's own folder it belongs to that part, in folders that
-    all parts share it belongs to none.
+def find_lvit(root: Path, pattern: re.Pattern[str], help_text: str) -> Layout:
+    """Find LViT's layout in a folder, or in the one folder inside it that has one.
 
     Args:
-        layout: Where things lie.
-        group_of: Tells the patient or volume of an image by its name.
-        read: Reads the caption of a row.
+        root: The folder; names count whatever their case.
+        pattern: Of a caption table's name in lower case, the part's name as its first group.
+        help_text: What to do about a refusal.
+
+    Raises:
+        LayoutError: If there is none, a table is missing, or two tables could be the one of a part.
     """
-    problems: list[Problem] = []
-    images: dict[Path, Folder] = {}
-    masks: dict[Path, Folder] = {}
-    for part in layout.parts:
-        if part.images not in images:
-            images[part.images] = Folder(part.images, layout.root)
-            masks[part.masks] = Folder(part.masks, layout.root, prefix="mask_")
-            problems += images[part.images].problems + masks[part.masks].problems
-            problems += _lone_masks(images[part.images], masks[part.masks], layout.root)
-    entries: list[Entry] = []
-    rows: dict[PartName, int] = {}
-    seen: dict[str, str] = {}
-    parsed: dict[str, Report | InputError] = {}
-    for part in layout.parts:
-        where = str(part.table.relative_to(layout.root))
-        pictures, labels = images[part.images], masks[part.masks]
-        reports: dict[str, Report | None] = {}
-        table = read_captions(part.table)
-        rows[part.name] = len(table)
-        for row in table:
-            found = pictures.find(bare_name(row.key, "mask_"))
-            if found is None:
-                if labels.find(bare_name(row.key, "mask_")) is None:
-                    problems.append(row_problem("E_CAPTION_EXTRA", where, row, "has neither image nor mask"))
-            elif found.casefold() in seen:
-                message = f"stands in {seen[found.casefold()]} already"
-                problems.append(row_problem("E_DUPLICATE_ID", where, row, message))
-            else:
-                seen[found.casefold()] = f"row {row.line} of {where}"
-                reports[found], problem = read(row, where, parsed)
-                problems += [problem] if problem else []
-        if not layout.shared:
-            for name in (n for n in pictures.ids if n not in reports and n.casefold() not in seen):
-                problems.append(_missing(pictures, name, layout.root, f"has no row in {where}"))
-                seen[name.casefold()] = f"the folder {part.images.relative_to(layout.root)}"
-                reports[name] = None
-        for name, image, mask in _pair(reports, pictures, labels, layout.root, problems):
-            entries.append(
-                Entry(
-                    image_id=name,
-                    image=image,
-                    mask=mask,
-                    report=reports[name],
-                    part=part.name,
-                    group=group_of(name),
-                )
-            )
-    if layout.shared and len(rows) == len(PARTS):
-        pictures = images[layout.parts[0].images]
-        lost = [name for name in pictures.ids if name.casefold() not in seen]
-        problems += [_missing(pictures, n, layout.root, "has no row in any table, so no part") for n in lost]
-    return Survey(
-        images=sum(map(len, images.values())),
-        masks=sum(map(len, masks.values())),
-        rows=rows,
-        entries=tuple(entries),
-        problems=tuple(problems),
+    if not root.is_dir():
+        raise LayoutError(f"there is no folder {root}", do=help_text)
+    for places in ([root], folders(root)):
+        layouts = [found for folder in places if (found := lvit(folder, pattern, help_text))]
+        if len(layouts) > 1:
+            refuse_several(layouts, root, help_text)
+        if layouts:
+            return layouts[0]
+    raise LayoutError(
+        f"no Train_Folder, Val_Folder or Test_Folder under {root}",
+        expected="each with img, labelcol and a caption table such as Train_text.xlsx",
+        do=help_text,
     )
 
 
-def _pair(
-    names: Iterable[str], pictures: Folder, labels: Folder, root: Path, problems: list[Problem]
-) -> Iterator[tuple[str, Path, Path]]:
-    for name in names:
-        image, mask = pictures.get(name), labels.get(name)
-        if image is None or mask is None:
-            problems.append(_missing(pictures, name, root, "has no mask of its name", code="E_PAIR"))
-        else:
-            yield name, image, mask
+def lvit(folder: Path, pattern: re.Pattern[str], help_text: str) -> Layout | None:
+    """LViT's layout in this very folder, ``None`` where it has none of its parts; else as `find_lvit`."""
+    parts = []
+    for name in PARTS:
+        part = inside(folder, f"{name}_folder")
+        if part is None:
+            continue
+        images, masks = inside(part, "img"), inside(part, "labelcol")
+        if images is None or masks is None:
+            raise LayoutError(f"{part} lacks its pictures", expected="the folders img and labelcol", do=help_text)
+        found = tables(part.iterdir(), pattern, part)
+        parts.append(Part(name=name, table=only(found, name, part, help_text), images=images, masks=masks))
+    return Layout(name="LViT", root=folder, parts=tuple(parts)) if parts else None
 
 
-def _lone_masks(pictures: Folder, labels: Folder, root: Path) -> list[Problem]:
-    lone = [name for name in labels.ids if pictures.find(name) is None]
-    return [_missing(labels, name, root, "has no image of its name", code="E_PAIR") for name in lone]
+def refuse_several(layouts: list[Layout], root: Path, help_text: str) -> None:
+    """Refuse a folder that holds several data sets.
+
+    Raises:
+        LayoutError: Always.
+    """
+    raise LayoutError(
+        f"several data sets lie in {root}",
+        came=" and ".join(layout.parts[0].images.relative_to(root).parts[0] for layout in layouts),
+        expected="the folder of one",
+        do=help_text,
+    )
 
 
-def _missing(folder: Folder, name: str, root: Path, message: str, code: str = "E_CAPTION_MISSING") -> Problem:
-    return Problem(code=code, path=str((folder.path / name).relative_to(root)), message=message)
+def tables(paths: Iterable[Path], pattern: re.Pattern[str], where: Path) -> dict[PartName, Path]:
+    """Caption tables by the part that their names tell.
+
+    Raises:
+        LayoutError: If two could be that of one part.
+    """
+    found: dict[PartName, Path] = {}
+    for path in sorted(set(paths)):
+        match = pattern.fullmatch(path.name.casefold())
+        if match is None or not path.is_file():
+            continue
+        name = next(known for known in PARTS if known == match[1])
+        if name in found:
+            raise LayoutError(
+                f"two caption tables could be that of {name} in {where}",
+                came=f"{found[name].name} and {path.name}",
+                expected="one",
+                do="Move the other one away.",
+            )
+        found[name] = path
+    return found
+
+
+def only(found: dict[PartName, Path], name: PartName, where: Path, help_text: str) -> Path:
+    """The table of a part.
+
+    Raises:
+        LayoutError: If there is none.
+    """
+    if name not in found:
+        raise LayoutError(f"no caption table of {name} in {where}", expected="a csv or xlsx file", do=help_text)
+    return found[name]
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """The folder of that name, given in lower case, whatever its case; the first of several by name."""
+    return next((path for path in folders(folder) if path.name.casefold() == name), None)
+
+
+def folders(folder: Path) -> list[Path]:
+    """Folders inside a folder, sorted, without hidden ones."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

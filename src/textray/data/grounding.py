@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, cast
 
@@ -20,25 +20,23 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from textray import registry
 from textray.augment import Augment, Preset
-from textray.data.base import Split, fingerprint
+from textray.data.base import Sample, fingerprint, open_reader
 from textray.data.cache import PixelCache
 from textray.data.segmentation_set import Key
 from textray.data.studies import (
     RECORDED_AS,
     Said,
     SentenceSampling,
-    Study,
     StudyWords,
     exclusion_record,
     leave_out,
     read_patients,
-    studies,
 )
 from textray.errors import DataError, UsageError
 from textray.preprocess import Normalise, Preprocess
 from textray.records import Laterality, Report, Zones
 from textray.text.paraphrase import corpus
-from textray.text.sentences import split
+from textray.text.sentences import Cut
 from textray.text.tokens import MOST_PIECES, Pieces, WordPiece, build_vocabulary, pad
 
 # What a grounding task is given: one film with its words, a batch of them, and the order that they come in.
@@ -127,17 +125,6 @@ class RankSampler(DistributedSampler[Key]):
 
 log = logging.getLogger(__name__)
 
-Sentences = Literal["clauses", "caption", "split"]
-"""Clauses of a caption, a caption as one sentence, or the sentences that a report is split into."""
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """An image to decode without its mask."""
-
-    image_path: Path
-    mask_path: None = None
-
 
 class GroundingSet(Dataset[GroundingItem]):
     """Studies with their pixels and words.
@@ -154,7 +141,7 @@ class GroundingSet(Dataset[GroundingItem]):
 
     def __init__(
         self,
-        studies: list[Study],
+        studies: list[Sample],
         preprocess: Preprocess,
         *,
         augment: Augment,
@@ -166,7 +153,7 @@ class GroundingSet(Dataset[GroundingItem]):
         self.studies, self.preprocess, self.seed = studies, preprocess, seed
         # Flips are made here, since they change words too; no report is there for `Augment` to flip with.
         self.augment, self.flip_p = replace(augment, flip_p=0.0), augment.flip_p
-        self.pixels = PixelCache([_Picture(study.image_path) for study in studies], preprocess, folder=cache)
+        self.pixels = PixelCache(studies, preprocess, folder=cache)
         self.words = StudyWords(studies, sampling=sampling, paraphrase=paraphrase)
         self.word_pieces: WordPiece | None = None
         self.most_pieces = MOST_PIECES
@@ -273,7 +260,7 @@ class GroundingData(LightningDataModule):
         self,
         data: str = "qata_cov19",
         root: str | None = None,
-        sentences: Sentences = "clauses",
+        sentences: Cut = "clauses",
         sentence_sampling: SentenceSampling = "all",
         paraphrase: float = 0.0,
         size: tuple[int, int] = (224, 224),
@@ -319,10 +306,10 @@ class GroundingData(LightningDataModule):
             return
         left_out = None if self.exclude is None else read_patients(self.exclude)
         self.excluded = None if left_out is None else exclusion_record(left_out)
-        names: tuple[Split, ...] = ("fit", "inner")
-        for name in names:
+        reader = open_reader(self.row.name, self.root, captions=self.captions, split_by=self.split_by)
+        for name in ("fit", "inner"):
             learning = name == "fit"
-            found = self._studies(name)
+            found = reader.studies(name, cut=self.sentences)
             if left_out is not None:
                 found = leave_out(found, left_out)
             found = found[: self.limit]
@@ -340,25 +327,6 @@ class GroundingData(LightningDataModule):
                 seed=self.seed,
                 cache=self.cache,
             )
-
-    def _studies(self, name: Split) -> list[Study]:
-        own = hasattr(registry.load(self.row.path), "studies")
-        if own and self.sentences != "split":
-            raise UsageError(
-                f"reports of {self.row.name} are split into sentences", came=self.sentences, expected="sentences: split"
-            )
-        found = studies(
-            self.row.name,
-            name,
-            root=self.root,
-            cut="clauses" if self.sentences == "clauses" else "caption",
-            captions=self.captions,
-            split_by=self.split_by,
-        )
-        if own or self.sentences != "split":
-            return found
-        cut = (replace(s, sentences=tuple(t for text in s.sentences for t in split(text, min_words=1))) for s in found)
-        return [study for study in cut if study.sentences]
 
     def own_vocabulary(self, rows: int) -> tuple[str, ...]:
         """Word pieces for a text encoder of our own: words of the reports to learn from, and those they are told in.

@@ -18,180 +18,139 @@ import hashlib
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
-from textray.data.base import (
-    CAPTION_CODES,
-    CheckResult,
-    Problem,
-    Sample,
-    check_captions,
-    check_split,
-    draw_patients,
-    fingerprint,
-    refuse,
-)
-from textray.data.captions import PARTS, Layout, Part, PartName, folders, inside, lvit, only, refuse_several, tables
-from textray.data.folders import Entry, MaskFacts, Survey, check_pixels, colour_problems, size_problem, survey
+from textray.data.base import PARTS, Counts, PartName, Problem, fingerprint, help_for
+from textray.data.captions import CaptionedFolders, Entry, Survey
+from textray.data.folders import Layout, MaskFacts, Part, folders, inside, lvit, only, refuse_several, tables
 from textray.errors import LayoutError, unknown_name
-from textray.records import Laterality, Notice, Report, Zones
+from textray.records import Laterality, Notice, Report
 
 log = logging.getLogger(__name__)
 
 Protocol = Literal["slice", "volume"]
 """``slice``: the parts as their tables name them. ``volume``: all slices of a volume in one part."""
 
-PUBLISHED: dict[PartName, int] = {"train": 2183, "val": 273, "test": 273}
-INNER_SHARE = 0.1
-"""Share of the volumes of `train` that selects (stopping, checkpoint, thresholds)."""
 _SIDES = Notice(
     code="W_SIDES_UNKNOWN",
     text="Nobody has said whose left and right the captions of this data set mean; they are kept as written.",
     remedy="Do not flip the images, and do not mix the words with those of other data sets.",
 )
-_NO_CAPTION = Notice(code="W_NO_ZONE", text="the data set has no usable caption for this image")
 _UPSIDE_DOWN = "jun_radiopaedia"
 
 
-class MosMedPlus:
+class MosMedPlus(CaptionedFolders):
     """Reader of MosMedData+ in its three published layouts.
+
+    A slice that no table names belongs to no part and is left out unless it is refused.
 
     Args:
         root: The folder that holds the pictures, or the one it lies in.
-        captions: What to do about a slice whose caption is missing, blank or not understood, and about rows without a
-            slice: refuse (``"error"``), leave it out (``"skip"``), or keep the slice without a report
-            (``"text-free"``). A slice that no table names belongs to no part and is left out by the latter two.
+        captions: As of `CaptionedFolders`.
         split_by: ``"slice"`` for the published parts, ``"volume"`` for a cut of our own: a tenth of each source's
             volumes is `test`, a tenth `val`; slices of no known volume are `train`.
         seed: Chooses the volumes of `inner`, and of the cut by volume.
     """
 
     name = "mosmed_plus"
+    published: ClassVar[Mapping[PartName, int]] = {"train": 2183, "val": 273, "test": 273}
+    unit = "slices"
+    no_report = replace(CaptionedFolders.no_report, laterality=Laterality.UNKNOWN)
 
     def __init__(
         self, root: str | Path, *, captions: str = "error", split_by: Protocol = "slice", seed: int = 0
     ) -> None:
         if split_by not in get_args(Protocol):
             raise unknown_name("way to cut the data", split_by, get_args(Protocol))
-        self.layout = find_layout(Path(root))
-        self.root, self.seed = self.layout.root, seed
-        self.captions, self.split_by = check_captions(captions), split_by
-        self._survey: Survey | None = None
-        self._trusted = False
+        super().__init__(find_layout(Path(root)), captions=captions, seed=seed)
+        self.split_by = split_by
 
-    def samples(self, split: str) -> list[Sample]:
-        """Samples of a split, in the order of the caption tables.
+    def _group_of(self, image_id: str) -> str | None:
+        return volume_of(image_id)
 
-        Raises:
-            UsageError: If there is no such split.
-            LayoutError: If the part it lies in is missing; a cut by volume needs all three.
-            DataError: If files do not pair up, names collide, a slice stands in two parts, a mask has another size
-                than its image, or a caption is refused.
+    def _report(self, report: Report | None) -> Report:
+        if report is None:
+            return self.no_report
+        return replace(report, laterality=Laterality.UNKNOWN, notices=(*report.notices, _SIDES))
+
+    def _parted(self, found: Survey) -> list[tuple[Entry, PartName]]:
+        return self._cut(found.entries, self.split_by)
+
+    def _cut(self, entries: Sequence[Entry], protocol: Protocol) -> list[tuple[Entry, PartName]]:
+        """Entries and the part of each; those of no known volume are train, since they may share a patient."""
+        if protocol == "slice":
+            return [(entry, entry.part) for entry in entries]
+        cut = cut_volumes((e.group for e in entries if e.group), self.seed)
+        return [(entry, cut[entry.group] if entry.group else "train") for entry in entries]
+
+    def _needed(self, part: PartName) -> tuple[PartName, ...]:
+        return PARTS if self.split_by == "volume" else (part,)
+
+    def _trust(self, part: PartName) -> Survey:
+        known = bool(self._trusted)
+        found = super()._trust(part)
+        if not known:
+            log.warning("%s: %s", self.name, _SIDES.text)
+        return found
+
+    def _check_parts(self, found: Survey, counts: Counts) -> list[Problem]:
+        """Tell both cuts with the hash of their ids, and volumes with slices in several published parts.
+
+        These are known of the data, so a warning, but never to be overlooked.
         """
-        wanted = check_split(split)
-        part: PartName = wanted if wanted in ("val", "test") else "train"
-        present = {found.name for found in self.layout.parts}
-        missing = (set(PARTS) if self.split_by == "volume" else {part}) - present
-        if missing:
-            raise LayoutError(
-                f"no {' and '.join(sorted(missing))} part under {self.root}",
-                came=f"{', '.join(sorted(present))} in the {self.layout.name} layout",
-                expected="all three parts, to cut them by volume" if self.split_by == "volume" else f"the {part} part",
-            )
-        entries = self._trusted_entries()
-        of_part = [entry for entry, to in _cut(entries, self.split_by, self.seed) if to == part]
-        if wanted in ("inner", "fit"):
-            inner = draw_patients((e.group for e in of_part if e.group), INNER_SHARE, self.seed)
-            of_part = [e for e in of_part if (e.group in inner) == (wanted == "inner")]
-        kept = (e for e in of_part if e.report is not None or self.captions == "text-free")
-        return [
-            Sample(
-                image_id=e.image_id,
-                image_path=e.image,
-                mask_path=e.mask,
-                report=_report(e.report),
-                patient_id=e.group,
-                split=wanted,
-            )
-            for e in kept
-        ]
-
-    def fingerprint(self, split: str) -> str:
-        """SHA-256 of the image ids of a split."""
-        return fingerprint(sample.image_id for sample in self.samples(split))
-
-    def check(self) -> CheckResult:
-        """Look at every file: all pixels of masks, headers of images (colour ones decoded), all rows of the tables.
-
-        Tells both cuts with the hash of their ids, volumes with slices in several parts, and for each source where
-        the lesions lie and on which side of the image the words put them.
-        """
-        found = self._surveyed()
-        problems = list(found.problems)
-        counts: dict[str, int | float | str] = {"root": str(self.root), "layout": self.layout.name}
-        counts["images"], counts["masks"] = found.images, found.masks
-        for name in PARTS:
-            rows = found.rows.get(name)
-            counts[f"{name} captions"] = (
-                "not present" if rows is None else f"{rows} (published: {PUBLISHED[name]})"
-            )  # a part that is not asked for may be missing
-            if rows not in (None, PUBLISHED[name]):
-                message = f"has {rows} rows for {name}; published are {PUBLISHED[name]}"
-                problems.append(Problem(code="W_COUNT", path=self._table(name), message=message))
         for protocol in get_args(Protocol):
             if protocol == "volume" and len(found.rows) < len(PARTS):
                 counts["cut by volume"] = "needs all three parts"
                 continue
-            parted = _cut(found.entries, protocol, self.seed)
+            parted = self._cut(found.entries, protocol)
             for name in PARTS:
                 counts[f"cut by {protocol}, {name}"] = _describe([e for e, to in parted if to == name])
-        problems += _leaks(found.entries, counts, self.layout.name)
-        pairs = [(entry.image, entry.mask) for entry in found.entries]
-        facts = check_pixels(pairs, self.root, "slices", counts, problems)
-        problems += colour_problems((image for image, _ in pairs), self.root)
-        _tell_sources(found.entries, facts, counts)
-        return CheckResult(name=self.name, root=self.root, counts=counts, problems=tuple(problems))
+        parts: dict[str, set[PartName]] = {}
+        for entry in found.entries:
+            if entry.group:
+                parts.setdefault(entry.group, set()).add(entry.part)
+        leaking = {volume for volume, names in parts.items() if len(names) > 1}
+        counts["volumes in several parts of the cut by slice"] = f"{len(leaking)} of {len(parts)}"
+        for name in ("val", "test"):
+            held = [e for e in found.entries if e.part == name]
+            seen = sum(e.group is not None and "train" in parts[e.group] for e in held)
+            counts[f"{name} slices whose volume is in train"] = f"{seen} of {len(held)}"
+        if not leaking:
+            return []
+        message = (
+            f"{len(leaking)} of {len(parts)} volumes have slices in several parts, so scores of the cut by slice are "
+            "partly scores of memory; --split-by volume cuts by volume"
+        )
+        return [Problem(code="W_VOLUME_LEAK", path=f"({self.layout.name} layout)", message=message)]
 
-    def _table(self, name: PartName) -> str:
-        return next(str(p.table.relative_to(self.root)) for p in self.layout.parts if p.name == name)
-
-    def _surveyed(self) -> Survey:
-        if self._survey is None:
-            self._survey = survey(self.layout, group_of=volume_of)
-        return self._survey
-
-    def _trusted_entries(self) -> tuple[Entry, ...]:
-        """All entries, once nothing is wrong with them that the caption policy does not let pass."""
-        found = self._surveyed()
-        if not self._trusted:
-            tolerated = () if self.captions == "error" else CAPTION_CODES
-            sizes = (size_problem(entry.image, entry.mask, self.root) for entry in found.entries)
-            problems = [*found.problems, *(problem for problem in sizes if problem is not None)]
-            refuse([p for p in problems if p.fatal and p.code not in tolerated], self.name, self.root)
-            for problem in found.problems:
-                if problem.code in tolerated:
-                    log.warning("%s: %s (captions=%s)", problem.path, problem.message, self.captions)
-            log.warning("%s: %s", self.name, _SIDES.text)
-            self._trusted = True
-        return found.entries
-
-
-def _cut(entries: Iterable[Entry], protocol: Protocol, seed: int) -> list[tuple[Entry, PartName]]:
-    """Entries and the part of each; those of no known volume are train, since they may share a patient."""
-    entries = list(entries)
-    if protocol == "slice":
-        return [(entry, entry.part) for entry in entries]
-    cut = cut_volumes((e.group for e in entries if e.group), seed)
-    return [(entry, cut[entry.group] if entry.group else "train") for entry in entries]
-
-
-def _report(report: Report | None) -> Report:
-    if report is None:
-        return Report(zones=Zones(), laterality=Laterality.UNKNOWN, notices=(_NO_CAPTION,))
-    return replace(report, laterality=Laterality.UNKNOWN, notices=(*report.notices, _SIDES))
+    def _check_captions(self, entries: Sequence[Entry], facts: Mapping[Path, MaskFacts], counts: Counts) -> None:
+        """Count each source: slices, heights of lesions, and whether words and image agree on the side."""
+        by_source: dict[str, list[Entry]] = {}
+        for entry in entries:
+            by_source.setdefault(source_of(entry.image_id), []).append(entry)
+        for source, found in sorted(by_source.items()):
+            centres = {e.image_id: f.centre for e in found if (f := facts.get(e.mask)) and f.centre}
+            heights = [centre[0] for centre in centres.values()]
+            agreeing: Counter[str] = Counter()
+            for entry in found:
+                present = entry.report.zones.present if entry.report else ()
+                centre = centres.get(entry.image_id)
+                if centre and any(present[:3]) != any(present[3:]):  # the caption names one side only
+                    side = "left" if any(present[:3]) else "right"
+                    agreeing[side] += 1
+                    agreeing[f"{side} in left half"] += centre[1] < 0.5
+            words = [f"{len(found)} slices"]
+            words += [f"mean lesion height {sum(heights) / len(heights):.2f}"] if heights else []
+            words += [
+                f"{agreeing[f'{side} in left half']} of {agreeing[side]} named {side} only lie in the image's left half"
+                for side in ("left", "right")
+                if agreeing[side]
+            ]
+            words += ["published upside down, read as stored"] if source == _UPSIDE_DOWN else []
+            counts[f"source {source}"] = "; ".join(words)
 
 
 def _describe(entries: list[Entry]) -> str:
@@ -201,55 +160,6 @@ def _describe(entries: list[Entry]) -> str:
     return f"{len(entries)} slices of {len(volumes)} volumes, {without} of no known volume, ids {ids}"
 
 
-def _leaks(entries: Iterable[Entry], counts: dict[str, int | float | str], layout: str) -> list[Problem]:
-    """Volumes with slices in several published parts: known of the data, so a warning, but never to be overlooked."""
-    parts: dict[str, set[PartName]] = {}
-    for entry in entries:
-        if entry.group:
-            parts.setdefault(entry.group, set()).add(entry.part)
-    leaking = {volume for volume, found in parts.items() if len(found) > 1}
-    counts["volumes in several parts of the cut by slice"] = f"{len(leaking)} of {len(parts)}"
-    for name in ("val", "test"):
-        held = [e for e in entries if e.part == name]
-        seen = sum(e.group is not None and "train" in parts[e.group] for e in held)
-        counts[f"{name} slices whose volume is in train"] = f"{seen} of {len(held)}"
-    if not leaking:
-        return []
-    message = (
-        f"{len(leaking)} of {len(parts)} volumes have slices in several parts, so scores of the cut by slice are "
-        "partly scores of memory; --split-by volume cuts by volume"
-    )
-    return [Problem(code="W_VOLUME_LEAK", path=f"({layout} layout)", message=message)]
-
-
-def _tell_sources(entries: Iterable[Entry], facts: dict[Path, MaskFacts], counts: dict[str, int | float | str]) -> None:
-    """For each source: how much there is of it, how high lesions lie, and whether words and image agree on the side."""
-    by_source: dict[str, list[Entry]] = {}
-    for entry in entries:
-        by_source.setdefault(source_of(entry.image_id), []).append(entry)
-    for source, found in sorted(by_source.items()):
-        centres = {e.image_id: f.centre for e in found if (f := facts.get(e.mask)) and f.centre}
-        heights = [centre[0] for centre in centres.values()]
-        agreeing: Counter[str] = Counter()
-        for entry in found:
-            present = entry.report.zones.present if entry.report else ()
-            centre = centres.get(entry.image_id)
-            if centre and any(present[:3]) != any(present[3:]):  # the caption names one side only
-                side = "left" if any(present[:3]) else "right"
-                agreeing[side] += 1
-                agreeing[f"{side} in left half"] += centre[1] < 0.5
-        words = [f"{len(found)} slices"]
-        words += [f"mean lesion height {sum(heights) / len(heights):.2f}"] if heights else []
-        words += [
-            f"{agreeing[f'{side} in left half']} of {agreeing[side]} named {side} only lie in the image's left half"
-            for side in ("left", "right")
-            if agreeing[side]
-        ]
-        words += ["published upside down, read as stored"] if source == _UPSIDE_DOWN else []
-        counts[f"source {source}"] = "; ".join(words)
-
-
-_HELP = 'See docs/datasets/mosmed_plus.md or run "textray data check mosmed_plus ROOT".'
 _TABLE = re.compile(r"(train|val|test)_text(?:_mosmed.*|[ (].*)?\.(?:xlsx|csv)")  # " 1.xlsx" and " 1(in).csv" circulate
 _CSV_TABLE = re.compile(r"(train|val|test)\.(?:csv|xlsx)")
 
@@ -261,22 +171,22 @@ def find_layout(root: Path) -> Layout:
         LayoutError: If there is none, tables are missing, or two tables could be the one of a part.
     """
     if not root.is_dir():
-        raise LayoutError(f"there is no folder {root}", do=_HELP)
+        raise LayoutError(f"there is no folder {root}", do=help_for(MosMedPlus.name))
     for places in ([root], folders(root)):
         layouts = [
             found
             for folder in places
-            if (found := _kaggle(folder, root) or lvit(folder, _TABLE, _HELP) or _csv(folder))
+            if (found := _kaggle(folder, root) or lvit(folder, _TABLE, help_for(MosMedPlus.name)) or _csv(folder))
         ]
         if len(layouts) > 1:
-            refuse_several(layouts, root, _HELP)
+            refuse_several(layouts, root, help_for(MosMedPlus.name))
         if layouts:
             return layouts[0]
     raise LayoutError(
         f"no layout of MosMedData+ under {root}",
         expected="frames and masks, or Train_Folder with img and labelcol, or Train with Images and GTs and prompt "
         "with train.csv",
-        do=_HELP,
+        do=help_for(MosMedPlus.name),
     )
 
 
@@ -292,7 +202,7 @@ def _kaggle(folder: Path, given: Path) -> Layout | None:
             f"no caption table beside frames and masks of {folder}",
             expected='"Train_text_MosMedData+ 1.xlsx", "Val_text_MosMedData+ 1.xlsx" and "Test_text_MosMedData+.xlsx", '
             "which tell the parts",
-            do=_HELP,
+            do=help_for(MosMedPlus.name),
         )
     parts = (Part(name=name, table=found[name], images=images, masks=masks) for name in PARTS if name in found)
     # Tables may lie beside the folder of the pictures; messages are relative to what holds both.
@@ -310,7 +220,9 @@ def _csv(folder: Path) -> Layout | None:
         part = inside(folder, name)
         images, masks = (None, None) if part is None else (inside(part, "images"), inside(part, "gts"))
         if images is not None and masks is not None:
-            parts.append(Part(name=name, table=only(found, name, prompt, _HELP), images=images, masks=masks))
+            parts.append(
+                Part(name=name, table=only(found, name, prompt, help_for(MosMedPlus.name)), images=images, masks=masks)
+            )
     return Layout(name="csv", root=folder, parts=tuple(parts)) if parts else None
 
 

@@ -9,23 +9,28 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from textray.data.base import (
     CAPTION_CODES,
+    Box,
     CheckResult,
+    Counts,
     Problem,
+    Reader,
     Sample,
     Split,
     check_captions,
-    check_split,
-    draw_patients,
+    cut_train,
     fingerprint,
+    help_for,
+    part_of,
     refuse,
 )
-from textray.data.boxes import SQUEEZE, Box, PhraseSample, box_problem, read_box, read_table, refuse_samples
+from textray.data.boxes import SQUEEZE, box_problem, read_box, read_table
 from textray.data.folders import header_size
 from textray.errors import DataError, InputError, LayoutError, UsageError, unknown_name
 from textray.records import Laterality
@@ -41,13 +46,11 @@ CLASSES = (
     "Pneumonia",
     "Pneumothorax",
 )
-KINDS = ("phrase", "class")
 PROTOCOLS = ("all", "published")
 INNER_SHARE = 0.1
 
 _SPLITS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validate": "val", "test": "test"}
 _SUFFIXES = (".jpg", ".png", ".dcm")
-_HELP = 'See docs/datasets/ms_cxr.md or run "textray data check ms_cxr ROOT".'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,16 +66,7 @@ class _Pair:
     boxes: tuple[Box, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Survey:
-    """What the annotations hold, and where their images are."""
-
-    found: Annotations
-    images: dict[str, Path]
-    problems: tuple[Problem, ...] = field(default=())
-
-
-class MSCXR:
+class MSCXR(Reader):
     """Reader of MS-CXR in any of its releases; rows of one image, sentence and class are one sample.
 
     Args:
@@ -90,82 +84,62 @@ class MSCXR:
             raise unknown_name("way of cutting ms_cxr", split_by, PROTOCOLS)
         self.policy, self.split_by, self.seed = check_captions(captions), split_by, seed
         self.root = Path(root)
-        self.tables = find_tables(self.root, _HELP)
-        self._survey: _Survey | None = None
+        self.tables = find_tables(self.root, help_for(self.name))
 
-    def samples(self, split: str) -> list[Sample]:
-        """There are none: the data set has no lesion masks.
-
-        Raises:
-            UsageError: Always.
-        """
-        refuse_samples(self.name)
-
-    def patients(self) -> tuple[str, ...]:
+    def held_out_patients(self) -> tuple[str, ...]:
         """Every patient (MIMIC's ``subject_id``), sorted: whom a training on MIMIC-CXR must leave out."""
-        return tuple(sorted({row.patient for row in self._surveyed().found.rows}))
+        return tuple(sorted({row.patient for row in self._annotations.rows}))
 
-    def phrases(self, split: str, *, kind: str = "phrase") -> list[PhraseSample]:
+    def _phrases(self, split: Split, kind: str) -> list[Sample]:
         """Phrases of a split, in the order in which the annotations first name them.
 
-        Args:
-            split: The split.
-            kind: ``phrase``: the radiologist's sentence, with its boxes. ``class``: "Findings suggesting pneumonia."
-                and so on, with the boxes of that class of all sentences about the image.
-
-        Raises:
-            UsageError: If there is no such split or kind, or the release has no split column.
-            LayoutError: If no image is there.
-            DataError: If annotations and images do not agree, a box is no box, or a patient is in two splits.
+        A ``phrase`` is the radiologist's sentence, with its boxes; a ``class`` is "Findings suggesting pneumonia." and
+        so on, with the boxes of that class of all sentences about the image.
         """
-        wanted = check_split(split)
-        if kind not in KINDS:
-            raise unknown_name("kind of phrases of ms_cxr", kind, KINDS)
-        survey = self._surveyed()
-        pairs = self._cut(_pairs(survey.found.rows, kind), wanted)
-        if not survey.images:
-            raise LayoutError(f"no image of MIMIC-CXR-JPG under {self.root}", expected="files/p10/p10...", do=_HELP)
+        pairs = self._cut(_pairs(self._annotations.rows, kind), split)
+        if not self._images:
+            raise LayoutError(
+                f"no image of MIMIC-CXR-JPG under {self.root}", expected="files/p10/p10...", do=help_for(self.name)
+            )
         tolerated = () if self.policy == "error" else CAPTION_CODES
-        absent = _absent((pair.image_id for pair in pairs), survey)
-        refuse([p for p in (*survey.problems, *absent) if p.fatal and p.code not in tolerated], self.name, self.root)
+        problems = [*self._problems, *self._absent(pair.image_id for pair in pairs)]
+        refuse([p for p in problems if p.fatal and p.code not in tolerated], self.name, self.root)
         return [
-            PhraseSample(
+            Sample(
                 image_id=pair.image_id,
-                image_path=survey.images[pair.image_id],
+                image_path=self._images[pair.image_id],
                 phrase=pair.text,
                 label=pair.category,
                 boxes=pair.boxes,
                 box_space=pair.space,
                 patient_id=pair.patient,
                 laterality=Laterality.PATIENT,
-                split=wanted,
+                split=split,
             )
             for pair in pairs
         ]
 
-    def fingerprint(self, split: str) -> str:
-        """SHA-256 of the image ids of a split, each as often as it has phrases."""
-        return fingerprint(sample.image_id for sample in self.phrases(split))
-
     def check(self) -> CheckResult:
         """Look at every row of the annotations, in each form that is present, and at the size of every image."""
-        survey = self._surveyed()
-        rows = survey.found.rows
-        problems = [*survey.problems, *_absent((row.image_id for row in rows), survey), *_sizes(survey, self.root)]
+        rows = self._annotations.rows
+        problems = [*self._problems, *self._absent(row.image_id for row in rows), *self._sizes()]
         pairs = _pairs(rows, "phrase")
-        counts: dict[str, int | float | str] = {"root": str(self.root)}
+        counts: Counts = {"root": str(self.root)}
         counts["annotations"] = str(self.tables[0].relative_to(self.root))
         counts["boxes"] = len(rows)
         counts["pairs of image and sentence"] = f"{len(pairs)} (published: 1162)"
         counts["images"] = len({row.image_id for row in rows})
-        counts["images on disk"] = len(survey.images)
-        counts["patients"] = f"{len(self.patients())} (published: 851), ids {fingerprint(self.patients())[:12]}"
+        counts["images on disk"] = len(self._images)
+        patients = self.held_out_patients()
+        counts["patients"] = f"{len(patients)} (published: 851), ids {fingerprint(patients)[:12]}"
         counts |= {f"class {name}": n for name, n in sorted(Counter(pair.category for pair in pairs).items())}
         counts |= {f"split {name}": n for name, n in sorted(Counter(p.split or "not told" for p in pairs).items())}
         for other in self.tables[1:]:
-            told = {(p.image_id, p.text, p.category): set(p.boxes) for p in _pairs(self._read(other).rows, "phrase")}
-            ours = {(p.image_id, p.text, p.category): set(p.boxes) for p in pairs}
-            differing = [key for key in {*told, *ours} if told.get(key) != ours.get(key)]
+            read, others = (
+                {(p.image_id, p.text, p.category): set(p.boxes) for p in found}
+                for found in (pairs, _pairs(self._read(other).rows, "phrase"))
+            )
+            differing = [key for key in {*read, *others} if read.get(key) != others.get(key)]
             if differing:
                 message = f"has other boxes than {self.tables[0].name} in {len(differing)} pairs; the latter is read"
                 problems.append(Problem(code="W_TABLES", path=str(other.relative_to(self.root)), message=message))
@@ -174,14 +148,45 @@ class MSCXR:
     def _read(self, table: Path) -> Annotations:
         return read_annotations(table, str(table.relative_to(self.root)), CLASSES)
 
-    def _surveyed(self) -> _Survey:
-        if self._survey is None:
-            found = self._read(self.tables[0])
-            leaks = _shared_patients(found.rows) if self.split_by == "published" else []
-            self._survey = _Survey(
-                found=found, images=_images(self.root, found.rows), problems=(*found.problems, *leaks)
-            )
-        return self._survey
+    @cached_property
+    def _annotations(self) -> Annotations:
+        return self._read(self.tables[0])
+
+    @cached_property
+    def _images(self) -> dict[str, Path]:
+        return _images(self.root, self._annotations.rows)
+
+    @cached_property
+    def _problems(self) -> list[Problem]:
+        leaks = _shared_patients(self._annotations.rows) if self.split_by == "published" else []
+        return [*self._annotations.problems, *leaks]
+
+    def _absent(self, image_ids: Iterable[str]) -> list[Problem]:
+        paths = {row.image_id: row.path for row in self._annotations.rows}
+        return [
+            Problem(code="E_PAIR", path=paths[name], message="has boxes and is not there")
+            for name in dict.fromkeys(image_ids)
+            if name not in self._images
+        ]
+
+    def _sizes(self) -> list[Problem]:
+        spaces = {row.image_id: row.space for row in self._annotations.rows}
+        problems = []
+        for image_id, path in self._images.items():
+            if path.suffix == ".dcm":
+                continue  # its size is read when it is used
+            where, (drawn_width, drawn_height) = str(path.relative_to(self.root)), spaces[image_id]
+            try:
+                height, width = header_size(path)
+            except InputError as error:
+                problems.append(Problem(code=error.code, path=where, message=error.what))
+                continue
+            sizes = f"is {width} x {height} pixels, its boxes belong to {drawn_width} x {drawn_height}"
+            if abs((width / drawn_width) / (height / drawn_height) - 1) > SQUEEZE:
+                problems.append(Problem(code="E_SIZE", path=where, message=f"{sizes}: cropped or squeezed"))
+            elif (width, height) != (drawn_width, drawn_height):
+                problems.append(Problem(code="W_SCALED", path=where, message=f"{sizes}: boxes are scaled with it"))
+        return problems
 
     def _cut(self, pairs: list[_Pair], wanted: Split) -> list[_Pair]:
         if self.split_by == "all":
@@ -193,12 +198,8 @@ class MSCXR:
             return pairs
         if not any(pair.split for pair in pairs):
             raise UsageError(f"{self.tables[0].name} has no split column", do="Use release 1.1.0, or split_by all.")
-        part = wanted if wanted in ("val", "test") else "train"
-        pairs = [pair for pair in pairs if pair.split == part]
-        if wanted in ("inner", "fit"):
-            inner = draw_patients((pair.patient for pair in pairs), INNER_SHARE, self.seed)
-            pairs = [pair for pair in pairs if (pair.patient in inner) == (wanted == "inner")]
-        return pairs
+        pairs = [pair for pair in pairs if pair.split == part_of(wanted)]
+        return cut_train(pairs, wanted, lambda pair: pair.patient, share=INNER_SHARE, seed=self.seed)
 
 
 def _pairs(rows: Iterable[Annotation], kind: str) -> list[_Pair]:
@@ -235,35 +236,6 @@ def _images(root: Path, rows: Iterable[Annotation]) -> dict[str, Path]:
         if found:
             return found
     return {}
-
-
-def _absent(image_ids: Iterable[str], survey: _Survey) -> list[Problem]:
-    paths = {row.image_id: row.path for row in survey.found.rows}
-    return [
-        Problem(code="E_PAIR", path=paths[name], message="has boxes and is not there")
-        for name in dict.fromkeys(image_ids)
-        if name not in survey.images
-    ]
-
-
-def _sizes(survey: _Survey, root: Path) -> list[Problem]:
-    spaces = {row.image_id: row.space for row in survey.found.rows}
-    problems = []
-    for image_id, path in survey.images.items():
-        if path.suffix == ".dcm":
-            continue  # its size is read when it is used
-        where, (drawn_width, drawn_height) = str(path.relative_to(root)), spaces[image_id]
-        try:
-            height, width = header_size(path)
-        except InputError as error:
-            problems.append(Problem(code=error.code, path=where, message=error.what))
-            continue
-        told = f"is {width} x {height} pixels, its boxes belong to {drawn_width} x {drawn_height}"
-        if abs((width / drawn_width) / (height / drawn_height) - 1) > SQUEEZE:
-            problems.append(Problem(code="E_SIZE", path=where, message=f"{told}: cropped or squeezed"))
-        elif (width, height) != (drawn_width, drawn_height):
-            problems.append(Problem(code="W_SCALED", path=where, message=f"{told}: boxes are scaled with it"))
-    return problems
 
 
 def _shared_patients(rows: Iterable[Annotation]) -> list[Problem]:
@@ -382,8 +354,8 @@ def read_annotations(path: Path, where: str, classes: Collection[str]) -> Annota
                 odd.append(("E_ROW", f"has another size of its image than {spaces[name['image']][1]}"))
             if split is not None and str(split).lower() not in _KNOWN_SPLITS:
                 odd.append(("E_ROW", f"has a split that is not known: {split}"))
-            told = f"{place} ({name['image']})"
-            problems += [Problem(code=o[0], path=where, message=f"{told} {o[1]}") for o in odd if o]
+            at = f"{place} ({name['image']})"
+            problems += [Problem(code=o[0], path=where, message=f"{at} {o[1]}") for o in odd if o]
             rows.append(
                 Annotation(
                     image_id=name["image"],

@@ -15,25 +15,28 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Literal
 from xml.etree import ElementTree
 
 from textray.data.base import (
+    PARTS,
     CheckResult,
+    Counts,
+    PartName,
     Problem,
+    Reader,
     Sample,
-    Split,
     check_captions,
     check_split,
-    draw_patients,
+    cut_train,
     fingerprint,
+    help_for,
+    part_of,
     refuse,
 )
-from textray.data.folders import header_size, is_whole
-from textray.data.studies import Study
+from textray.data.folders import folders, header_size, is_whole
 from textray.errors import DataError, InputError, LayoutError, UsageError
 from textray.records import Laterality
-from textray.text.sentences import Sections, split, training_text
+from textray.text.sentences import Cut, Sections, split, training_text
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +44,8 @@ PUBLISHED = {"reports": 3955, "with findings": 3425, "with impression": 3921, "i
 INNER_SHARE = 0.1
 """Share of the reports of `train` that selects."""
 
-_HELP = 'See docs/datasets/open_i.md or run "textray data check open_i ROOT".'
 
-
-class OpenI:
+class OpenI(Reader):
     """Reader of the Indiana University collection as Open-i publishes it.
 
     Args:
@@ -60,19 +61,8 @@ class OpenI:
     def __init__(self, root: str | Path, *, captions: str = "error", seed: int = 0) -> None:
         self.root, self.seed = Path(root), seed
         self.policy = check_captions(captions)
-        self.reports_at = find_reports(self.root, _HELP)
+        self.reports_at = find_reports(self.root, help_for(self.name))
         self._problems: list[Problem] = []
-
-    def samples(self, split: str) -> list[Sample]:
-        """There are none: the data set has no lesion masks.
-
-        Raises:
-            UsageError: Always.
-        """
-        raise UsageError(
-            "data set open_i has reports and no lesion masks: it can neither train nor score a segmenter",
-            do="Learn grounding from it: studies(...) of textray.data.studies",
-        )
 
     def reports(self, split: str | None = None) -> list[OpenIReport]:
         """Reports by number, with or without words and images.
@@ -89,24 +79,22 @@ class OpenI:
         if split is None:
             return list(found)
         wanted = check_split(split)
-        part = wanted if wanted in ("val", "test") else "train"
-        found = tuple(report for report in found if report.part == part)
-        if wanted in ("inner", "fit"):
-            inner = draw_patients((str(report.number) for report in found), INNER_SHARE, self.seed)
-            found = tuple(report for report in found if (str(report.number) in inner) == (wanted == "inner"))
-        return list(found)
+        of_part = (report for report in found if report.part == part_of(wanted))
+        return cut_train(of_part, wanted, lambda report: str(report.number), share=INNER_SHARE, seed=self.seed)
 
-    def studies(self, split: str) -> list[Study]:
+    def studies(self, split: str, *, cut: Cut | None = None) -> list[Sample]:
         """Images of a split with the sentences of their report; images of one report have the same ones.
 
         Reports without sentences and images that are not there are left out, and their number is logged.
 
         Raises:
-            UsageError: If there is no such split.
+            UsageError: If there is no such split, or ``cut`` is not ``split``.
             LayoutError: If no image is there at all.
             DataError: If a report cannot be read, or a name stands twice.
         """
-        wanted: Split = check_split(split)
+        wanted = check_split(split)
+        if cut not in (None, "split"):
+            raise UsageError("reports of open_i are split into sentences", came=cut, expected="sentences: split")
         reports, images = self.reports(wanted), self._images
         refuse([problem for problem in self._problems if problem.fatal], self.name, self.root)
         if not images:
@@ -114,18 +102,17 @@ class OpenI:
                 f"no image of open_i under {self.root}",
                 came="reports alone",
                 expected="PNGs such as NLMCXR_png/CXR1_1_IM-0001-3001.png",
-                do=_HELP,
+                do=help_for(self.name),
             )
         silent = sum(not report.sentences for report in reports)
         absent = sum(name not in images for report in reports for name in report.image_ids)
         if silent or absent:
             log.warning("%d reports without sentences and %d images that are not there are left out", silent, absent)
         return [
-            Study(
+            Sample(
                 image_id=name,
                 image_path=images[name],
                 sentences=report.sentences,
-                patient_id=None,
                 laterality=Laterality.PATIENT,
                 split=wanted,
             )
@@ -135,26 +122,22 @@ class OpenI:
             if name in images
         ]
 
-    def fingerprint(self, split: str) -> str:
-        """SHA-256 of the report numbers of a split."""
-        return fingerprint(str(report.number) for report in self.reports(split))
-
     def check(self) -> CheckResult:
         """Look at every report, and at the size and the end of every image."""
         reports, images = self._surveyed, self._images
         named = [name for report in reports for name in report.image_ids]
-        told = {
+        counted = {
             "reports": len(reports),
             "with findings": sum(bool(report.sections.findings) for report in reports),
             "with impression": sum(bool(report.sections.impression) for report in reports),
             "images named": len(named),
         }
-        counts: dict[str, int | float | str] = {"root": str(self.root), "reports in": self.reports_at.name}
-        counts |= {name: f"{count} (published: {PUBLISHED[name]})" for name, count in told.items()}
+        counts: Counts = {"root": str(self.root), "reports in": self.reports_at.name}
+        counts |= {name: f"{count} (published: {PUBLISHED[name]})" for name, count in counted.items()}
         counts["with words"] = sum(bool(report.text) for report in reports)
         counts["sentences"] = sum(len(report.sentences) for report in reports)
         counts["images on disk"] = len(images)
-        for part in ("train", "val", "test"):
+        for part in PARTS:
             of_part = [report for report in reports if report.part == part]
             ids = fingerprint(str(report.number) for report in of_part)[:12]
             counts[part] = f"{len(of_part)} reports, numbers {ids}"
@@ -165,9 +148,11 @@ class OpenI:
             if not report.text
         ]
         problems += [
-            Problem(code="W_COUNT", path=self.reports_at.name, message=f"{name}: {told[name]}, published are {count}")
+            Problem(
+                code="W_COUNT", path=self.reports_at.name, message=f"{name}: {counted[name]}, published are {count}"
+            )
             for name, count in PUBLISHED.items()
-            if told[name] != count
+            if counted[name] != count
         ]
         if images:
             problems += [
@@ -212,7 +197,7 @@ class OpenI:
         """PNGs by name, of the folder of the reports and those beside them."""
         base = self.reports_at.parent
         found: dict[str, Path] = {}
-        for folder in (base, *sorted(path for path in base.iterdir() if path.is_dir())):
+        for folder in (base, *folders(base)):
             for path in sorted(folder.iterdir()):
                 if path.suffix.lower() != ".png" or not path.stem.startswith("CXR"):
                     continue
@@ -270,7 +255,7 @@ class OpenIReport:
         return split(self.text)
 
     @property
-    def part(self) -> Literal["train", "val", "test"]:
+    def part(self) -> PartName:
         """Its split, by the hash of its number: the same in every copy, however many reports it holds."""
         share = int(hashlib.sha256(f"open_i:{self.number}".encode()).hexdigest()[:8], 16) / 16**8
         if share < _TEST_SHARE:
@@ -289,7 +274,7 @@ def find_reports(root: Path, help_text: str) -> Path:
         LayoutError: If neither is there.
     """
     if root.is_dir():
-        for base in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
+        for base in (root, *folders(root)):
             for place in (base / _FOLDER, base / _ARCHIVE):
                 if place.is_dir() or (place.name == _ARCHIVE and place.is_file()):
                     return place
@@ -348,9 +333,9 @@ def read_report(name: str, content: bytes) -> OpenIReport:
         raise DataError("is no XML", code="E_XML") from error
     stem = name.removesuffix(".xml")
     identity = tree.find("uId")
-    told = identity.get("id") if identity is not None else None
-    if not (stem.isascii() and stem.isdecimal()) or told != f"CXR{int(stem)}":
-        raise DataError(f"calls itself {told}: expected CXR and the number in its name", code="E_ID")
+    own_id = identity.get("id") if identity is not None else None
+    if not (stem.isascii() and stem.isdecimal()) or own_id != f"CXR{int(stem)}":
+        raise DataError(f"calls itself {own_id}: expected CXR and the number in its name", code="E_ID")
     sections: dict[str, str] = {}
     for part in tree.iter("AbstractText"):
         body = "".join(part.itertext()).strip()

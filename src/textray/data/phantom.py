@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 from textray.augment import blur
-from textray.data.base import CheckResult, Sample
+from textray.data.base import CheckResult, Reader, Sample
 from textray.data.cache import cache_folder, write_once
 from textray.data.qata_cov19 import NAME, QaTaCOV19
 from textray.errors import UsageError
@@ -69,7 +69,7 @@ def draw(
     return np.clip(film, 0.0, 1.0).astype(np.float32, copy=False), mask, zones
 
 
-class Phantom:
+class Phantom(Reader):
     """Synthetic films as a data set: real files, written once, in the layout and with the splits of QaTa-COV19.
 
     Args:
@@ -79,6 +79,8 @@ class Phantom:
         size: Height and width in pixels.
         seed: Of everything drawn.
     """
+
+    name = "phantom"
 
     def __init__(
         self,
@@ -94,7 +96,7 @@ class Phantom:
         self.n, self.size, self.seed = n, size, seed
         base = cache_folder() / "phantom" if root is None else Path(root)
         self.root = base / f"phantom-{_DRAWING}-{n}-{size[0]}x{size[1]}-{seed}"
-        self.captions = captions
+        self.policy = captions
 
     def samples(self, split: str) -> list[Sample]:
         """Samples of a split, as `QaTaCOV19.samples` gives them."""
@@ -128,7 +130,7 @@ class Phantom:
 
     def _reader(self) -> QaTaCOV19:
         write_once(self.root, self.write)
-        return QaTaCOV19(self.root, captions=self.captions, seed=self.seed)
+        return QaTaCOV19(self.root, captions=self.policy, seed=self.seed)
 
     def _seed_of(self, part: str, index: int) -> int:
         return self.seed * 1_000_003 + index + (500_000 if part == "test" else 0)

@@ -7,21 +7,26 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from textray.data.base import (
+    Box,
     CheckResult,
+    Counts,
     Problem,
+    Reader,
     Sample,
+    Split,
     check_captions,
-    check_split,
-    draw_patients,
+    cut_train,
     fingerprint,
+    help_for,
     refuse,
 )
-from textray.data.boxes import SQUEEZE, Box, PhraseSample, TableRow, box_problem, read_box, read_table, refuse_samples
-from textray.data.folders import header_size
-from textray.errors import InputError, LayoutError, UsageError, unknown_name
+from textray.data.boxes import SQUEEZE, TableRow, box_problem, read_box, read_table
+from textray.data.folders import folders, header_size
+from textray.errors import InputError, LayoutError, UsageError
 from textray.records import Laterality
 
 PHRASE = "Findings suggesting pneumonia."
@@ -33,7 +38,6 @@ INNER_SHARE = 0.1
 _LABELS, _CLASSES, _IMAGES = "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv", "stage_2_train_images"
 _LISTS = ("test.csv", "medklip_test.csv")
 _SUFFIXES = frozenset({".dcm", ".png", ".jpg", ".jpeg"})
-_HELP = 'See docs/datasets/rsna.md or run "textray data check rsna ROOT".'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +55,7 @@ class _Survey:
         return [name for name, boxes in self.boxes.items() if boxes]
 
 
-class RSNA:
+class RSNA(Reader):
     """Reader of the challenge's second stage; only films with boxes are asked about.
 
     `test` holds the positive films of a published list, `train` the other positive ones, of which `inner` is a tenth
@@ -59,7 +63,7 @@ class RSNA:
 
     Args:
         root: The folder that holds ``stage_2_train_labels.csv``, or the one it lies in.
-        captions: Not used, since no captions lie on disk; kept for what opens readers.
+        captions: A caption policy, without effect on a data set that has no captions.
         test_list: CSV with a column ``ID`` or ``patientId``: the films of `test`; by default ``test.csv`` beside the
             labels, as MedKLIP's authors publish it.
         seed: Chooses the films of `inner`.
@@ -75,45 +79,23 @@ class RSNA:
         found = [self.root / name for name in _LISTS if (self.root / name).is_file()]
         self.test_list = Path(test_list) if test_list is not None else next(iter(found), None)
         self.seed = seed
-        self._survey: _Survey | None = None
 
-    def samples(self, split: str) -> list[Sample]:
-        """There are none: the data set has no lesion masks.
-
-        Raises:
-            UsageError: Always.
-        """
-        refuse_samples(self.name)
-
-    def phrases(self, split: str, *, kind: str = "class") -> list[PhraseSample]:
-        """One phrase for each positive film of a split, in the order of the labels.
-
-        Args:
-            split: ``train``, ``test``, ``inner`` or ``fit``.
-            kind: ``class``: every film is asked the same.
-
-        Raises:
-            UsageError: If there is no such split or kind.
-            LayoutError: If the films or the list of test films are missing.
-            DataError: If tables and films do not agree, or a box is no box.
-        """
-        wanted = check_split(split)
-        if kind != "class":
-            raise unknown_name("kind of phrases of rsna", kind, ("class",))
-        if wanted == "val":
+    def _phrases(self, split: Split, kind: str) -> list[Sample]:
+        """One phrase for each positive film of a split, in the order of the labels."""
+        if split == "val":
             raise UsageError("rsna has no val", expected="train, test, inner or fit", do="Select on inner.")
-        survey = self._surveyed()
+        survey = self._surveyed
         if survey.listed is None:
-            raise LayoutError(f"there is no list of test films in {self.root}", expected="test.csv", do=_HELP)
+            raise LayoutError(
+                f"there is no list of test films in {self.root}", expected="test.csv", do=help_for(self.name)
+            )
         listed = set(survey.listed)
-        names = [name for name in survey.positives if (name in listed) == (wanted == "test")]
-        if wanted in ("inner", "fit"):
-            inner = draw_patients(names, INNER_SHARE, self.seed)
-            names = [name for name in names if (name in inner) == (wanted == "inner")]
+        names = [name for name in survey.positives if (name in listed) == (split == "test")]
+        names = cut_train(names, split, str, share=INNER_SHARE, seed=self.seed)
         absent = [_no_image(name) for name in names if name not in survey.images]
         refuse([p for p in (*survey.problems, *absent) if p.fatal], self.name, self.root)
         return [
-            PhraseSample(
+            Sample(
                 image_id=name,
                 image_path=survey.images[name],
                 phrase=PHRASE,
@@ -121,21 +103,17 @@ class RSNA:
                 boxes=survey.boxes[name],
                 box_space=SPACE,
                 laterality=Laterality.PATIENT,
-                split=wanted,
+                split=split,
             )
             for name in names
         ]
 
-    def fingerprint(self, split: str) -> str:
-        """SHA-256 of the image ids of a split."""
-        return fingerprint(sample.image_id for sample in self.phrases(split))
-
     def check(self) -> CheckResult:
         """Look at every row of the tables, at the names of all films, and at the size of those that are no DICOM."""
-        survey = self._surveyed()
+        survey = self._surveyed
         problems = [*survey.problems, *(_no_image(name) for name in survey.boxes if name not in survey.images)]
         problems += _sizes(survey, self.root)
-        counts: dict[str, int | float | str] = {"root": str(self.root)}
+        counts: Counts = {"root": str(self.root)}
         counts["rows of labels"] = f"{survey.rows} (published: 30227)"
         counts["films labelled"] = f"{len(survey.boxes)} (published: 26684)"
         counts["films with boxes"] = f"{len(survey.positives)} (published: 6012)"
@@ -155,31 +133,31 @@ class RSNA:
         counts |= {f"class {name}": count for name, count in _classes(self.root / _CLASSES)}
         return CheckResult(name=self.name, root=self.root, counts=counts, problems=tuple(problems))
 
+    @cached_property
     def _surveyed(self) -> _Survey:
-        if self._survey is None:
-            rows = read_table(self.root / _LABELS, ("patientId", "x", "y", "width", "height", "Target"))
-            boxes, problems = _read_labels(rows)
-            images, collisions = _images(self.root / _IMAGES, self.root)
-            listed = None
-            if self.test_list is not None:
-                listed, odd = _read_list(self.test_list, boxes)
-                problems += odd
-            self._survey = _Survey(
-                boxes={name: tuple(found) for name, found in boxes.items()},
-                images=images,
-                rows=len(rows),
-                listed=listed,
-                problems=(*problems, *collisions),
-            )
-        return self._survey
+        rows = read_table(self.root / _LABELS, ("patientId", "x", "y", "width", "height", "Target"))
+        boxes, problems = _read_labels(rows)
+        images, collisions = _images(self.root / _IMAGES, self.root)
+        listed = None
+        if self.test_list is not None:
+            listed, odd = _read_list(self.test_list, boxes)
+            problems += odd
+        return _Survey(
+            boxes={name: tuple(found) for name, found in boxes.items()},
+            images=images,
+            rows=len(rows),
+            listed=listed,
+            problems=(*problems, *collisions),
+        )
 
 
 def _find_root(root: Path) -> Path:
-    inside = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    for folder in (root, *inside):
+    for folder in [root, *(folders(root) if root.is_dir() else [])]:
         if (folder / _LABELS).is_file():
             return folder
-    raise LayoutError(f"no {_LABELS} in {root}", expected="the folder of the challenge, unpacked", do=_HELP)
+    raise LayoutError(
+        f"no {_LABELS} in {root}", expected="the folder of the challenge, unpacked", do=help_for(RSNA.name)
+    )
 
 
 def _read_labels(rows: list[TableRow]) -> tuple[dict[str, list[Box]], list[Problem]]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from textray.augment import Augment, Preset
-from textray.data.base import CaptionPolicy, FreeCaptions, Reader, Sample, Split, fingerprint, keep_share, open_reader
+from textray.data.base import CaptionPolicy, Reader, Sample, Split, fingerprint, keep_share, open_reader
 from textray.data.segmentation_set import EpochSampler, Item, SegmentationSet, collate, told_of
 from textray.data.unlabelled import unlabelled_samples
 from textray.errors import ShapeError, UsageError
@@ -139,8 +139,7 @@ class SegmentationData(LightningDataModule):
         if self.sets:
             return
         reader = open_reader(self.row.name, self.root, captions=self.captions, split_by=self.split_by)
-        if self.row.captions == "free":
-            self.known_captions = cast(FreeCaptions, reader).captions()
+        self.known_captions = reader.known_captions()
         task = self.trainer.lightning_module if self.trainer is not None else None
         learns_unlabelled = getattr(task, "learns_unlabelled", False)
         others = self._others(reader, learns_unlabelled)

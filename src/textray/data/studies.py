@@ -8,151 +8,24 @@ without its patients. A training that leaves them out records whom, as a hash an
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from textray import registry
-from textray.data.base import Sample, Split, check_split, fingerprint, open_reader
-from textray.errors import DataError, InputError, UsageError, unknown_name
+from textray.data.base import Reader, Sample, fingerprint
+from textray.errors import DataError, UsageError
 from textray.records import ZONE_NAMES, Laterality, Zones
-from textray.text import sentences as words
 from textray.text.cleaning import swap_sides
 from textray.text.paraphrase import Form, facts, paraphrase
 from textray.text.sentences import clauses
 from textray.text.terms import PLACES
-from textray.text.zones import parse_caption, sentence
-
-log = logging.getLogger(__name__)
-
-Cut = Literal["clauses", "caption", "split"]
-"""A caption cut at its commas (``clauses``), not at all (``caption``), or where its sentences end (``split``)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Study:
-    """One image and the sentences that were written about it.
-
-    Attributes:
-        image_id: Name of the image without its extension; unique within a data set.
-        image_path: The image.
-        sentences: What was written, at least one sentence, in order.
-        patient_id: Pseudonym of the patient, ``None`` where the data set does not tell.
-        laterality: Whose left and right the sentences mean.
-        split: The split it was asked for under.
-    """
-
-    image_id: str
-    image_path: Path
-    sentences: tuple[str, ...]
-    patient_id: str | None
-    laterality: Laterality
-    split: Split
-
-    @property
-    def group(self) -> str:
-        """What a bootstrap draws: the patient, or the image itself where the patient is not known."""
-        return self.patient_id or self.image_id
-
-
-class StudyReader(Protocol):
-    """A reader of a data set whose reports are cut into sentences by rules of their own."""
-
-    def studies(self, split: str) -> list[Study]:
-        """Images of a split that have sentences, always in the same order."""
-        ...
-
-
-def studies(
-    name: str,
-    split: str,
-    *,
-    root: str | Path | None,
-    cut: Cut = "clauses",
-    captions: str = "error",
-    split_by: str | None = None,
-) -> list[Study]:
-    """Images with sentences of a split of a registered data set.
-
-    Args:
-        name: Registry name.
-        split: A split of the data set.
-        root: Its folder; ``None`` for one that is drawn.
-        cut: How a caption is cut into sentences. Reports of a data set that has no captions are cut by its reader.
-        captions: What to do with an image without a usable caption.
-        split_by: One of the row's protocols; ``None`` takes its first.
-
-    Raises:
-        UsageError: If a name is unknown.
-        LayoutError: If the folder is not laid out as the card says.
-        DataError: If the data set is refused.
-    """
-    reader = open_reader(name, root, captions=captions, split_by=split_by)
-    wanted = check_split(split)
-    if hasattr(reader, "studies"):
-        return cast(StudyReader, reader).studies(wanted)
-    return studies_of(reader.samples(wanted), laterality=Laterality(registry.dataset(name).laterality), cut=cut)
-
-
-def studies_of(samples: Iterable[Sample], *, laterality: Laterality, cut: Cut = "clauses") -> list[Study]:
-    """Studies made of images with captions; an image without words is left out, and their number is logged.
-
-    Args:
-        samples: Images with captions. Their masks are not looked at.
-        laterality: Whose left and right the captions mean.
-        cut: How a caption is cut into sentences.
-    """
-    if cut not in _CUTS:
-        raise unknown_name("way of cutting captions", cut, _CUTS)
-    found, silent = [], 0
-    for sample in samples:
-        sentences = _CUTS[cut](sample.report.text or "")
-        if not sentences:
-            silent += 1
-            continue
-        found.append(
-            Study(
-                image_id=sample.image_id,
-                image_path=sample.image_path,
-                sentences=sentences,
-                patient_id=sample.patient_id,
-                laterality=laterality,
-                split=sample.split,
-            )
-        )
-    if silent:
-        log.warning("%d images without words are left out", silent)
-    return found
-
-
-def _whole(caption: str) -> tuple[str, ...]:
-    told = caption.strip()
-    return (told,) if told else ()
-
-
-_CUTS: dict[str, Callable[[str], tuple[str, ...]]] = {
-    "clauses": words.clauses,
-    "caption": _whole,
-    "split": words.split,
-}
-
+from textray.text.zones import sentence
 
 RECORDED_AS = "excluded_patients"
 """Key in the provenance of a checkpoint and of a bundle."""
-
-
-@runtime_checkable
-class HeldOut(Protocol):
-    """A reader of a data set whose patients must be left out of training."""
-
-    def patients(self) -> tuple[str, ...]:
-        """Every patient of it, whatever the split, sorted."""
-        ...
 
 
 def exclusion_record(patients: Iterable[str]) -> dict[str, str | int]:
@@ -161,7 +34,7 @@ def exclusion_record(patients: Iterable[str]) -> dict[str, str | int]:
     return {"sha256": fingerprint(listed), "count": len(listed)}
 
 
-def refuse_unless_excluded(reader: object, provenance: Mapping[str, Any], name: str) -> None:
+def refuse_unless_excluded(reader: Reader, provenance: Mapping[str, Any], name: str) -> None:
     """Refuse to score weights on patients that they may have been learnt from.
 
     Does nothing for a data set that nobody has to leave out.
@@ -174,9 +47,10 @@ def refuse_unless_excluded(reader: object, provenance: Mapping[str, Any], name: 
     Raises:
         UsageError: If the reader has patients to be left out, and the record is missing or of other patients.
     """
-    if not isinstance(reader, HeldOut):
+    patients = reader.held_out_patients()
+    if not patients:
         return
-    expected = exclusion_record(reader.patients())
+    expected = exclusion_record(patients)
     recorded = provenance.get(RECORDED_AS)
     if recorded != expected:
         raise UsageError(
@@ -203,7 +77,7 @@ def read_patients(path: str | Path) -> tuple[str, ...]:
     return found
 
 
-def leave_out(found: Iterable[Study], patients: Iterable[str]) -> list[Study]:
+def leave_out(found: Iterable[Sample], patients: Iterable[str]) -> list[Sample]:
     """Studies of all but these patients.
 
     Raises:
@@ -268,13 +142,12 @@ class StudyWords:
     """
 
     def __init__(
-        self, studies: Sequence[Study], *, sampling: SentenceSampling = "all", paraphrase: float = 0.0
+        self, studies: Sequence[Sample], *, sampling: SentenceSampling = "all", paraphrase: float = 0.0
     ) -> None:
         self.sampling, self.paraphrase = sampling, paraphrase
         self._sentences = [study.sentences for study in studies]
-        known = {sentences: _zones(sentences) for sentences in dict.fromkeys(self._sentences)}
-        self._zones = [known[sentences] for sentences in self._sentences]
-        mirrors = {sentences: mirror(sentences) for sentences in known}
+        self._zones = [study.report.zones for study in studies]
+        mirrors = {sentences: mirror(sentences) for sentences in set(self._sentences)}
         self._mirrored = [
             None if study.laterality is Laterality.UNKNOWN else mirrors[study.sentences] for study in studies
         ]
@@ -350,11 +223,3 @@ def mirror(sentences: Sequence[str]) -> tuple[str, ...] | None:
     """Sentences that are true of the mirrored film; ``None`` where one names a side in a way that cannot be swapped."""
     swapped = [None if _SHORT_SIDE.search(text) else swap_sides(text) for text in sentences]
     return None if None in swapped else tuple(text for text in swapped if text is not None)
-
-
-def _zones(sentences: tuple[str, ...]) -> Zones:
-    """Zones of a caption, whole or in its three clauses; none where the sentences are no caption."""
-    try:
-        return parse_caption(", ".join(sentences)).zones
-    except InputError:
-        return Zones()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from textray.errors import unknown_name
 from textray.text.cleaning import clean
 
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00b4": "'"})
@@ -75,6 +76,26 @@ def clauses(caption: str) -> tuple[str, ...]:
     """
     parts = (part.strip(" \n\t.") for part in clean(caption).split(","))
     return tuple(part for part in parts if part)
+
+
+Cut = Literal["clauses", "caption", "split"]
+"""A text cut at its commas (``clauses``), not at all (``caption``), or where its sentences end (``split``)."""
+CUTS: tuple[Cut, ...] = ("clauses", "caption", "split")
+
+
+def cut_text(text: str, cut: Cut) -> tuple[str, ...]:
+    """Cut a text into the units that grounding learns from; none of a text without words.
+
+    Raises:
+        UsageError: If there is no such way to cut.
+    """
+    if cut == "clauses":
+        return clauses(text)
+    if cut == "split":
+        return split(text, min_words=1)
+    if cut != "caption":
+        raise unknown_name("way of cutting texts", cut, CUTS)
+    return (text.strip(),) if text.strip() else ()
 
 
 def training_text(sections: Sections) -> str:
