@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from textray.data.boxes import phrases
+from textray.data.base import open_reader
 from textray.evaluate.maps import mean_masks
 from textray.metrics.grounding import THRESHOLDS, normalise, score
 from textray.preprocess import Preprocess
@@ -50,9 +50,9 @@ def by_hand():
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"{REAL} is not there")
 def test_floors_of_qata_equal_counting_by_hand():
-    films = phrases("qata_cov19", "val", root=REAL)
+    films = open_reader("qata_cov19", REAL).phrases("val")
     grid = Preprocess(size=(224, 224))
-    training = phrases("qata_cov19", "train", root=REAL)[::EVERY]
+    training = open_reader("qata_cov19", REAL).phrases("train")[::EVERY]
     means = mean_masks(training, grid, [film.phrase for film in films])
     assert means.count == 572
     found = []

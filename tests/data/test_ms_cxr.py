@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from textray.data.base import fingerprint, open_reader
-from textray.data.boxes import phrases, truth
+from textray.data.boxes import truth
 from textray.data.ms_cxr import MSCXR
 from textray.data.studies import refuse_unless_excluded
 from textray.errors import DataError, LayoutError, UsageError
@@ -103,7 +103,7 @@ def table(root: Path) -> Path:
 
 
 def test_rows_of_one_image_sentence_and_class_are_one_phrase(ms_cxr: Path) -> None:
-    found = phrases("ms_cxr", "test", root=ms_cxr)
+    found = open_reader("ms_cxr", ms_cxr).phrases("test")
     assert [(p.image_id[:4], p.label, p.phrase, len(p.boxes)) for p in found] == [
         ("02aa", "Pneumonia", SENTENCE, 3),
         ("1744", "Cardiomegaly", "the heart is enlarged", 1),
@@ -120,7 +120,7 @@ def test_rows_of_one_image_sentence_and_class_are_one_phrase(ms_cxr: Path) -> No
 
 
 def test_a_class_is_true_in_all_its_boxes_on_a_film(ms_cxr: Path) -> None:
-    found = phrases("ms_cxr", "test", root=ms_cxr, kind="class")
+    found = open_reader("ms_cxr", ms_cxr).phrases("test", kind="class")
     assert [(p.phrase, len(p.boxes)) for p in found] == [
         ("Findings suggesting pneumonia.", 4),
         ("Findings suggesting cardiomegaly.", 1),
@@ -131,35 +131,39 @@ def test_a_class_is_true_in_all_its_boxes_on_a_film(ms_cxr: Path) -> None:
 
 
 def test_json_alone_says_the_same_as_csv(ms_cxr: Path) -> None:
-    of_csv = phrases("ms_cxr", "test", root=ms_cxr)
+    of_csv = open_reader("ms_cxr", ms_cxr).phrases("test")
     table(ms_cxr).unlink()
-    assert phrases("ms_cxr", "test", root=ms_cxr) == of_csv
+    assert open_reader("ms_cxr", ms_cxr).phrases("test") == of_csv
 
 
 def test_the_first_release_is_named_like_the_second_and_has_no_split(ms_cxr: Path) -> None:
-    newest = phrases("ms_cxr", "test", root=ms_cxr)
+    newest = open_reader("ms_cxr", ms_cxr).phrases("test")
     shutil.rmtree(ms_cxr / "ms-cxr/1.1.0")
     write_csv(ms_cxr / "ms-cxr/0.1/MS_CXR_Local_Alignment_v1.0.0.csv", ROWS, split=False, start="\ufeff")
-    assert phrases("ms_cxr", "test", root=ms_cxr) == newest
+    assert open_reader("ms_cxr", ms_cxr).phrases("test") == newest
     with pytest.raises(UsageError, match="no split column"):
-        phrases("ms_cxr", "test", root=ms_cxr, split_by="published")
+        open_reader("ms_cxr", ms_cxr, split_by="published").phrases("test")
 
 
 def test_the_newest_of_several_releases_is_read(ms_cxr: Path) -> None:
     write_csv(ms_cxr / "ms-cxr/0.1/MS_CXR_Local_Alignment_v1.0.0.csv", ROWS[:1], split=False)
-    assert len(phrases("ms_cxr", "test", root=ms_cxr)) == 6
+    assert len(open_reader("ms_cxr", ms_cxr).phrases("test")) == 6
     assert codes(ms_cxr) == []
 
 
 def test_the_two_cuts(ms_cxr: Path) -> None:
-    assert [len(phrases("ms_cxr", s, root=ms_cxr, split_by="published")) for s in ("train", "val", "test")] == [1, 1, 4]
+    assert [len(open_reader("ms_cxr", ms_cxr, split_by="published").phrases(s)) for s in ("train", "val", "test")] == [
+        1,
+        1,
+        4,
+    ]
     with pytest.raises(UsageError, match="cut into test alone"):
-        phrases("ms_cxr", "train", root=ms_cxr)
+        open_reader("ms_cxr", ms_cxr).phrases("train")
     rows = [(*row[:4], "val" if row[0] == "174413ec-4ec4c1f7" else row[4]) for row in ROWS]
     write_csv(table(ms_cxr), rows, split=True)
     with pytest.raises(DataError, match="E_PATIENT_LEAK"):
-        phrases("ms_cxr", "test", root=ms_cxr, split_by="published")
-    assert len(phrases("ms_cxr", "test", root=ms_cxr)) == 6
+        open_reader("ms_cxr", ms_cxr, split_by="published").phrases("test")
+    assert len(open_reader("ms_cxr", ms_cxr).phrases("test")) == 6
 
 
 def test_patients_that_must_not_have_been_seen(ms_cxr: Path) -> None:
@@ -174,7 +178,7 @@ def test_patients_that_must_not_have_been_seen(ms_cxr: Path) -> None:
 def test_smaller_copies_scale_their_boxes_and_cropped_ones_are_told(ms_cxr: Path) -> None:
     shutil.rmtree(ms_cxr / "mimic-cxr-jpg")
     write_films(ms_cxr, scale=2)  # images beside the annotations' folders
-    found = phrases("ms_cxr", "test", root=ms_cxr)
+    found = open_reader("ms_cxr", ms_cxr).phrases("test")
     assert truth(found[1], (30, 25)).sum() == 10 * 12  # columns [10, 35) are [5, 17.5): the centre 17.5 lies out
     assert set(codes(ms_cxr)) == {"W_SCALED"}
     Image.new("L", (40, 40)).save(found[1].image_path)
@@ -204,7 +208,7 @@ def test_broken_rows_are_found_and_named(ms_cxr: Path, column: str, value: str, 
     assert "row 4" in problem.message
     if code.startswith("E_"):
         with pytest.raises(DataError, match=code):
-            phrases("ms_cxr", "test", root=ms_cxr)
+            open_reader("ms_cxr", ms_cxr).phrases("test")
     if code == "E_CAPTION_BLANK":
         reader = open_reader("ms_cxr", ms_cxr, captions="skip")
         assert len(reader.phrases("test")[0].boxes) == 2  # type: ignore[attr-defined]
@@ -213,10 +217,10 @@ def test_broken_rows_are_found_and_named(ms_cxr: Path, column: str, value: str, 
 def test_what_is_missing_is_said(ms_cxr: Path) -> None:
     (ms_cxr / "mimic-cxr-jpg/2.1.0" / path_of("174413ec-4ec4c1f7")).unlink()
     with pytest.raises(DataError, match=r"174413ec-4ec4c1f7\.jpg has boxes and is not there"):
-        phrases("ms_cxr", "test", root=ms_cxr)
+        open_reader("ms_cxr", ms_cxr).phrases("test")
     shutil.rmtree(ms_cxr / "mimic-cxr-jpg")
     with pytest.raises(LayoutError, match="no image of MIMIC-CXR-JPG"):
-        phrases("ms_cxr", "test", root=ms_cxr)
+        open_reader("ms_cxr", ms_cxr).phrases("test")
     assert codes(ms_cxr) == ["E_PAIR"] * 4
     shutil.rmtree(ms_cxr / "ms-cxr")
     with pytest.raises(LayoutError, match="no MS_CXR_Local_Alignment"):
@@ -228,7 +232,7 @@ def test_json_of_another_kind_is_refused(ms_cxr: Path, text: str) -> None:
     table(ms_cxr).unlink()
     table(ms_cxr).with_suffix(".json").write_text(text)
     with pytest.raises(DataError, match="no table of annotations"):
-        phrases("ms_cxr", "test", root=ms_cxr)
+        open_reader("ms_cxr", ms_cxr).phrases("test")
 
 
 def test_check_counts_and_compares_both_forms(ms_cxr: Path) -> None:

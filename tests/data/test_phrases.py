@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from textray.data.base import Reader, Sample, open_reader
-from textray.data.boxes import box_problem, phrases, truth
+from textray.data.boxes import box_problem, truth
 from textray.data.qata_cov19 import QaTaCOV19
 from textray.data.studies import exclusion_record, refuse_unless_excluded
 from textray.errors import DataError, UsageError
@@ -90,7 +90,7 @@ def test_what_is_wrong_with_a_box(box: tuple[float, float, float, float], code: 
 
 
 def test_captions_of_films_and_the_clause_that_names_places(qata: Path) -> None:
-    whole, places = (phrases("qata_cov19", "val", root=qata, kind=kind) for kind in ("caption", "clause"))
+    whole, places = (open_reader("qata_cov19", qata).phrases("val", kind=kind) for kind in ("caption", "clause"))
     samples = QaTaCOV19(qata).samples("val")
     assert [p.image_id for p in whole] == [s.image_id for s in samples] == [p.image_id for p in places]
     assert {p.phrase for p in whole} == {
@@ -106,14 +106,14 @@ def test_captions_of_films_and_the_clause_that_names_places(qata: Path) -> None:
 
 def test_a_mask_of_another_size_is_refused(qata: Path) -> None:
     with pytest.raises(DataError, match="differ in size"):
-        truth(phrases("qata_cov19", "val", root=qata)[0], (48, 40))
+        truth(open_reader("qata_cov19", qata).phrases("val")[0], (48, 40))
 
 
 def test_data_without_phrases_and_other_kinds_are_refused(qata: Path) -> None:
     with pytest.raises(UsageError, match="does not say where"):
-        phrases("phantom", "val", root=None)
+        open_reader("phantom", None).phrases("val")
     with pytest.raises(UsageError, match="caption, clause"):
-        phrases("qata_cov19", "val", root=qata, kind="captions")
+        open_reader("qata_cov19", qata).phrases("val", kind="captions")
 
 
 def test_sentences_to_learn_from_need_no_masks(qata: Path) -> None:
@@ -156,7 +156,7 @@ def test_weights_without_a_record_of_the_patients_left_out_are_refused() -> None
 
 @pytest.mark.parametrize(("split", "count", "different"), [("val", 1429, 57), ("inner", 221, None)])
 def test_the_published_captions(real_qata: Path, split: str, count: int, different: int | None) -> None:
-    found = phrases("qata_cov19", split, root=real_qata)
+    found = open_reader("qata_cov19", real_qata).phrases(split)
     assert len(found) == count
     assert different is None or len({p.phrase for p in found}) == different
     with Image.open(found[0].image_path) as film:

@@ -12,7 +12,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit, SecondaryCaptureImageStorage, generate_uid
 
-from textray.data.boxes import phrases, truth
+from textray.data.base import open_reader
+from textray.data.boxes import truth
 from textray.data.rsna import RSNA
 from textray.errors import DataError, LayoutError, UsageError
 from textray.io.read import read
@@ -83,7 +84,7 @@ def change_labels(root: Path, old: str, new: str) -> None:
 
 
 def test_films_with_boxes_are_asked_once(rsna: Path) -> None:
-    found = phrases("rsna", "test", root=rsna)
+    found = open_reader("rsna", rsna).phrases("test")
     assert [(p.image_id, len(p.boxes)) for p in found] == [("00436515", 2), ("0100515c", 2)]
     assert {(p.phrase, p.label) for p in found} == {("Findings suggesting pneumonia.", "Pneumonia")}
     assert found[1].group == "0100515c"
@@ -91,19 +92,19 @@ def test_films_with_boxes_are_asked_once(rsna: Path) -> None:
 
 
 def test_films_are_read_and_boxes_scaled_with_small_ones(rsna: Path) -> None:
-    film = phrases("rsna", "test", root=rsna)[1]
+    film = open_reader("rsna", rsna).phrases("test")[1]
     image = read(film.image_path)
     assert image.grid.shape == (64, 64)
     assert truth(film, image.grid.shape)[7:18, 7:18].any()
 
 
 def test_train_is_what_the_list_leaves(rsna: Path) -> None:
-    assert [p.image_id for p in phrases("rsna", "train", root=rsna)] == ["00704310", "00313ee0"]
-    parts = {split: {p.image_id for p in phrases("rsna", split, root=rsna)} for split in ("inner", "fit")}
+    assert [p.image_id for p in open_reader("rsna", rsna).phrases("train")] == ["00704310", "00313ee0"]
+    parts = {split: {p.image_id for p in open_reader("rsna", rsna).phrases(split)} for split in ("inner", "fit")}
     assert len(parts["inner"]) == len(parts["fit"]) == 1
     assert parts["inner"] | parts["fit"] == {"00704310", "00313ee0"}
     with pytest.raises(UsageError, match="has no val"):
-        phrases("rsna", "val", root=rsna)
+        open_reader("rsna", rsna).phrases("val")
 
 
 def test_another_list_of_films_may_be_given(rsna: Path, tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_another_list_of_films_may_be_given(rsna: Path, tmp_path: Path) -> None:
 def test_no_list_no_split(rsna: Path) -> None:
     (folder(rsna) / "test.csv").unlink()
     with pytest.raises(LayoutError, match="no list of test films"):
-        phrases("rsna", "test", root=rsna)
+        open_reader("rsna", rsna).phrases("test")
     assert RSNA(rsna).check().counts["list of test films"] == "not present"
 
 
@@ -138,7 +139,7 @@ def test_broken_rows_are_found_and_named(rsna: Path, old: str, new: str, code: s
     assert any(p.code == code and p.message.startswith("row ") for p in RSNA(rsna).check().problems)
     if code.startswith("E_"):
         with pytest.raises(DataError, match=code):
-            phrases("rsna", "train", root=rsna)
+            open_reader("rsna", rsna).phrases("train")
 
 
 def test_a_list_that_disagrees_is_told(rsna: Path) -> None:
@@ -146,7 +147,7 @@ def test_a_list_that_disagrees_is_told(rsna: Path) -> None:
     (problem,) = RSNA(rsna).check().problems
     assert (problem.code, problem.fatal) == ("W_LIST_BOXES", False)
     assert "row 3" in problem.message
-    assert len(phrases("rsna", "test", root=rsna)[1].boxes) == 2
+    assert len(open_reader("rsna", rsna).phrases("test")[1].boxes) == 2
     write_list(folder(rsna), [*LISTED, "c1f6b555", "feedbeef"], {**FILMS, "feedbeef": []})
     assert [p.code for p in RSNA(rsna).check().problems] == ["E_LIST", "E_DUPLICATE_ID"]
 
@@ -155,8 +156,8 @@ def test_films_that_are_missing_or_twice_are_named(rsna: Path) -> None:
     images = folder(rsna) / "stage_2_train_images"
     (images / "00436515.dcm").unlink()
     with pytest.raises(DataError, match=r"00436515\.dcm is labelled and not there"):
-        phrases("rsna", "test", root=rsna)
-    assert len(phrases("rsna", "train", root=rsna)) == 2
+        open_reader("rsna", rsna).phrases("test")
+    assert len(open_reader("rsna", rsna).phrases("train")) == 2
     Image.new("L", (64, 48)).save(images / "00436515.png")
     Image.new("L", (64, 64)).save(images / "0004cfab.png")
     assert [p.code for p in RSNA(rsna).check().problems] == ["E_SAME_STEM", "E_SIZE"]
@@ -177,4 +178,4 @@ def test_other_folders_and_other_uses_are_refused(rsna: Path, tmp_path: Path) ->
     with pytest.raises(UsageError, match="no lesion masks"):
         RSNA(rsna).samples("test")
     with pytest.raises(UsageError, match="class"):
-        phrases("rsna", "test", root=rsna, kind="phrase")
+        open_reader("rsna", rsna).phrases("test", kind="phrase")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from textray.data.boxes import PhraseSample
+from textray.data.base import Sample
 from textray.errors import DataError
 from textray.evaluate.maps import centre, mean_masks, mirrored, random_direction, random_map, shuffled, wording
 from textray.preprocess import Preprocess
@@ -17,7 +17,7 @@ SIDE = 8
 
 
 def sample(phrase="opacity", label="Opacity", image="film", **more):
-    return PhraseSample(
+    return Sample(
         image_id=image,
         image_path=Path(f"{image}.png"),
         phrase=phrase,

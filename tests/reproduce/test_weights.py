@@ -104,7 +104,7 @@ def test_ms_cxr_is_refused_without_the_record_of_patients_and_floors_stay(
     from textray.data.studies import RECORDED_AS, exclusion_record
 
     kept = tmp_path / "kept"
-    record = exclusion_record(open_reader("ms_cxr", ms_cxr).patients())
+    record = exclusion_record(open_reader("ms_cxr", ms_cxr).held_out_patients())
     make_grounding_bundle(kept, name="kept", laterality="patient", provenance={"data": "none", RECORDED_AS: record})
     out = tmp_path / "out"
     words = (f"seen={grounding_bundle}", f"kept={kept}")

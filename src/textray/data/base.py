@@ -122,13 +122,7 @@ class Reader:
             LayoutError: If a part is missing.
             DataError: If the data are refused.
         """
-        kinds = registry.dataset(self.name).phrase_kinds
-        if not kinds:
-            able = ", ".join(sorted(row.name for row in registry.DATASETS.values() if row.phrase_kinds))
-            raise UsageError(f"data set {self.name} does not say where a phrase is true", expected=f"one of {able}")
-        if kind is not None and kind not in kinds:
-            raise unknown_name(f"kind of phrases of {self.name}", kind, kinds)
-        return self._phrases(check_split(split), kind or kinds[0])
+        return self._phrases(check_split(split), check_kind(self.name, kind))
 
     def _phrases(self, split: Split, kind: str) -> list[Sample]:
         raise NotImplementedError
@@ -159,10 +153,6 @@ class Reader:
         """Every caption on disk, once, sorted: all texts that a network of free captions can read in use."""
         return ()
 
-    def captions(self) -> tuple[str, ...]:
-        """Until those who use it are changed."""
-        return self.known_captions()
-
     def held_out_patients(self) -> tuple[str, ...]:
         """Patients that no training may have seen before it is scored on this data set, sorted."""
         return ()
@@ -170,10 +160,6 @@ class Reader:
     def check(self) -> CheckResult:
         """Everything that is wrong with the copy on disk; what keeps it from being one is refused as by `samples`."""
         raise NotImplementedError
-
-
-class FreeCaptions(Reader):
-    """Until those who use it are changed."""
 
 
 def open_reader(name: str, root: str | Path | None, *, captions: str = "error", split_by: str | None = None) -> Reader:
@@ -275,6 +261,21 @@ def check_split(split: str) -> Split:
         if split == known:
             return known
     raise UsageError(f"unknown split {split!r}", expected="one of " + ", ".join(SPLITS))
+
+
+def check_kind(name: str, kind: str | None) -> str:
+    """The kind of phrases of that name, ``None`` being a data set's first.
+
+    Raises:
+        UsageError: If there is none, or nothing in the data set says where a phrase is true.
+    """
+    kinds = registry.dataset(name).phrase_kinds
+    if not kinds:
+        able = ", ".join(sorted(row.name for row in registry.DATASETS.values() if row.phrase_kinds))
+        raise UsageError(f"data set {name} does not say where a phrase is true", expected=f"one of {able}")
+    if kind is not None and kind not in kinds:
+        raise unknown_name(f"kind of phrases of {name}", kind, kinds)
+    return kind or kinds[0]
 
 
 def check_captions(policy: str) -> CaptionPolicy:

@@ -9,49 +9,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from textray.data.base import Box, Problem, Sample, naming, open_reader
+from textray.data.base import Box, Problem, Sample, naming
 from textray.errors import DataError
 from textray.io.read import read_mask
 from textray.text.tables import known_cell, read_columns
 
 SQUEEZE = 0.02
 """The most by which the two sides of a picture may be scaled differently from its boxes, as a share."""
-
-
-PhraseSample = Sample  # until those who use it are changed
-
-
-class PhraseReader(Protocol):
-    """Until those who use it are changed."""
-
-    def phrases(self, split: str, *, kind: str) -> list[Sample]:
-        """As `Reader`."""
-        ...
-
-
-def phrases(
-    name: str, split: str, *, root: str | Path | None, kind: str | None = None, split_by: str | None = None
-) -> list[Sample]:
-    """Phrases of a split of a registered data set.
-
-    Args:
-        name: Registry name.
-        split: A split of the data set.
-        root: Its folder.
-        kind: Which words are asked, one of the row's ``phrase_kinds``; ``None`` takes its first.
-        split_by: One of the row's protocols; ``None`` takes its first.
-
-    Raises:
-        UsageError: If a name is unknown, or the data set has nothing that says where a phrase is true.
-        LayoutError: If the folder is not laid out as the card says.
-        DataError: If the data set is refused.
-    """
-    return open_reader(name, root, split_by=split_by).phrases(split, kind=kind)
 
 
 def truth(sample: Sample, shape: tuple[int, int]) -> NDArray[np.bool_]:

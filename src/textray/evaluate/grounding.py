@@ -15,11 +15,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from textray import __version__, registry
-from textray.data.base import fingerprint, open_reader
-from textray.data.boxes import PhraseReader, PhraseSample, phrases
+from textray.data.base import Reader, Sample, check_kind, fingerprint, open_reader
 from textray.data.studies import refuse_unless_excluded
 from textray.errors import LayoutError, UsageError
 from textray.evaluate import results
@@ -120,15 +119,15 @@ def evaluate(
             "floors are scored without weights", came=f"model {Path(model).name}", do="Leave one of them out"
         )
     bundle = None if floors_only else GroundingBundle.load(model)
-    samples = _limited(phrases(data, split, root=root, kind=kind, split_by=split_by), limit)
+    asked = check_kind(data, kind)
+    reader = open_reader(data, root, split_by=split_by)
+    samples = _limited(reader.phrases(split, kind=asked), limit)
     if not samples:
         raise UsageError(f"split {split} of {data} holds no phrase", do=f"See {registry.dataset(data).card}.")
-    reader = open_reader(data, root, split_by=split_by)
     if bundle is not None:
         refuse_unless_excluded(reader, bundle.provenance, data)
     check_writable(out)
-    asked = kind or registry.dataset(data).phrase_kinds[0]
-    means, reason = _means(cast(PhraseReader, reader), data, asked, samples, bundle)
+    means, reason = _means(reader, data, asked, samples, bundle)
     facts: dict[str, Any] = {
         "textray": __version__,
         "task": "grounding",
@@ -164,7 +163,7 @@ def evaluate(
 
 def score(
     localizer: Locates | None,
-    samples: Sequence[PhraseSample],
+    samples: Sequence[Sample],
     means: MeanMasks | None,
     settings: Settings,
     out: Path,
@@ -240,10 +239,10 @@ _UNASKED = {
 
 
 def _means(
-    reader: PhraseReader,
+    reader: Reader,
     data: str,
     kind: str,
-    samples: Sequence[PhraseSample],
+    samples: Sequence[Sample],
     bundle: GroundingBundle | None,
 ) -> tuple[MeanMasks | None, str | None]:
     """Mean training masks, or why there are none."""
@@ -274,7 +273,7 @@ def _margin(margin: int) -> int:
     return margin
 
 
-def _limited(samples: list[PhraseSample], limit: int | None) -> list[PhraseSample]:
+def _limited(samples: list[Sample], limit: int | None) -> list[Sample]:
     if limit is None or limit >= len(samples):
         return samples
     if limit < 1:

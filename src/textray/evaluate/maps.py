@@ -21,8 +21,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from textray.data.base import naming
-from textray.data.boxes import PhraseSample, truth
+from textray.data.base import Sample, naming
+from textray.data.boxes import truth
 from textray.errors import DataError, InputError
 from textray.inference.localizer import Locates
 from textray.io.read import read_mask
@@ -92,7 +92,7 @@ class Settings:
 class PhraseCase:
     """A phrase of an image in one row: what was told, and how its map scored by normalisation."""
 
-    sample: PhraseSample
+    sample: Sample
     told: str
     scores: Mapping[Normalise, MapScore]
 
@@ -108,8 +108,8 @@ class Found:
     """
 
     rows: dict[Row, dict[int, PhraseCase]]
-    without_truth: tuple[PhraseSample, ...]
-    without_sides: tuple[PhraseSample, ...]
+    without_truth: tuple[Sample, ...]
+    without_sides: tuple[Sample, ...]
 
 
 def evaluation_grid(preprocess: Preprocess | None) -> Preprocess:
@@ -121,7 +121,7 @@ def evaluation_grid(preprocess: Preprocess | None) -> Preprocess:
 
 def score_phrases(
     localizer: Locates | None,
-    samples: Sequence[PhraseSample],
+    samples: Sequence[Sample],
     means: MeanMasks | None,
     settings: Settings,
     *,
@@ -143,8 +143,8 @@ def score_phrases(
     grid = evaluation_grid(None if localizer is None else localizer.preprocess)
     others = shuffled(samples, seed=settings.seed)
     rows: dict[Row, dict[int, PhraseCase]] = {row: {} for row in Row}
-    without_truth: list[PhraseSample] = []
-    without_sides: list[PhraseSample] = []
+    without_truth: list[Sample] = []
+    without_sides: list[Sample] = []
     done = 0
     order = sorted(range(len(samples)), key=lambda i: (str(samples[i].image_path), i))
     for _, group in groupby(order, key=lambda i: samples[i].image_path):
@@ -191,7 +191,7 @@ class _Asked:
 
 
 def _questions(
-    sample: PhraseSample, other: PhraseSample | None, image: Image, localizer: Locates, settings: Settings
+    sample: Sample, other: Sample | None, image: Image, localizer: Locates, settings: Settings
 ) -> list[tuple[Row, str, NDArray[np.float32]]] | None:
     """What the network is asked: the phrase, and in its place those of the controls; ``None`` for sides not known."""
     own = _turned(sample, image, localizer)
@@ -208,7 +208,7 @@ def _questions(
     return [*told, (Row.RANDOM_HEADS, "", random)]
 
 
-def _turned(sample: PhraseSample, image: Image, localizer: Locates) -> str | None:
+def _turned(sample: Sample, image: Image, localizer: Locates) -> str | None:
     try:
         return localizer.told(sample.phrase, laterality=sample.laterality, grid=image.grid)
     except InputError as error:
@@ -224,9 +224,7 @@ def _maps(localizer: Locates, image: Image, asked: Sequence[_Asked], settings: S
     return [_cropped(enlarge(values, GRID), settings) for values in smooth(cosines, settings.sigma)]
 
 
-def _floors(
-    sample: PhraseSample, means: MeanMasks | None, settings: Settings
-) -> Iterable[tuple[Row, NDArray[np.float32]]]:
+def _floors(sample: Sample, means: MeanMasks | None, settings: Settings) -> Iterable[tuple[Row, NDArray[np.float32]]]:
     maps = {
         Row.CENTRE: centre(GRID),
         Row.FULL: np.ones(GRID, np.float32),
@@ -237,11 +235,11 @@ def _floors(
     return ((row, _cropped(values, settings)) for row, values in maps.items())
 
 
-def _truth(sample: PhraseSample, image: Image, grid: Preprocess, settings: Settings) -> NDArray[np.bool_]:
+def _truth(sample: Sample, image: Image, grid: Preprocess, settings: Settings) -> NDArray[np.bool_]:
     return _cropped(grid.resize_mask(truth(sample, image.grid.shape)), settings)
 
 
-def _boxes(sample: PhraseSample, image: Image, grid: Preprocess, settings: Settings) -> list[NDArray[np.bool_]]:
+def _boxes(sample: Sample, image: Image, grid: Preprocess, settings: Settings) -> list[NDArray[np.bool_]]:
     """Each box by itself; a mask is one part."""
     parts = [replace(sample, boxes=(box,)) for box in sample.boxes] or [sample]
     return [_truth(part, image, grid, settings) for part in parts]
@@ -304,7 +302,7 @@ def _parts(phrase: str) -> frozenset[str]:
     return frozenset(part.strip() for part in f" {words} ".split(" and ") if part.strip())
 
 
-def shuffled(samples: Sequence[PhraseSample], *, seed: int) -> list[PhraseSample | None]:
+def shuffled(samples: Sequence[Sample], *, seed: int) -> list[Sample | None]:
     """For each phrase another one of the set, drawn by chance, to be asked of its image in its place.
 
     Where the set has several classes it is one of another class; else one in other words. ``None`` where there is none.
@@ -323,13 +321,13 @@ def shuffled(samples: Sequence[PhraseSample], *, seed: int) -> list[PhraseSample
     return [samples[others[key][rng.integers(len(others[key]))]] if others[key] else None for key in keys]
 
 
-def _rng(sample: PhraseSample, seed: int) -> np.random.Generator:
+def _rng(sample: Sample, seed: int) -> np.random.Generator:
     """Chance that belongs to an image and its phrase, whatever else is scored beside it."""
     digest = hashlib.sha256(f"{seed}:{sample.image_id}:{sample.phrase}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
-def random_direction(sample: PhraseSample, width: int, *, seed: int) -> NDArray[np.float32]:
+def random_direction(sample: Sample, width: int, *, seed: int) -> NDArray[np.float32]:
     """A unit vector ``(width,)`` that stands in for the embedding of a phrase: uniform on the sphere.
 
     Comparing local features with it is the same as comparing them with the phrase after a random rotation between the
@@ -340,7 +338,7 @@ def random_direction(sample: PhraseSample, width: int, *, seed: int) -> NDArray[
     return np.asarray(drawn / np.linalg.norm(drawn), np.float32)
 
 
-def random_map(sample: PhraseSample, shape: tuple[int, int], *, sigma: float, seed: int) -> NDArray[np.float32]:
+def random_map(sample: Sample, shape: tuple[int, int], *, sigma: float, seed: int) -> NDArray[np.float32]:
     """Uniform noise in [-1, 1] on `RANDOM_CELLS`, smoothed and enlarged as maps of a network are."""
     cells = _rng(sample, seed + 1).uniform(-1, 1, RANDOM_CELLS)
     return enlarge(smooth(cells, sigma), shape)
@@ -370,7 +368,7 @@ class MeanMasks:
     by_phrase: dict[str, NDArray[np.float32]]
     count: int
 
-    def told(self, sample: PhraseSample) -> NDArray[np.float32]:
+    def told(self, sample: Sample) -> NDArray[np.float32]:
         """What the words alone tell: the mean over the same phrase; else over its class; else over all."""
         found = self.by_phrase.get(wording(sample.phrase))
         return self.by_label.get(sample.label, self.whole) if found is None else found
@@ -382,7 +380,7 @@ def wording(phrase: str) -> str:
 
 
 def mean_masks(
-    samples: Iterable[PhraseSample],
+    samples: Iterable[Sample],
     preprocess: Preprocess,
     wanted: Iterable[str],
     *,
@@ -422,7 +420,7 @@ def mean_masks(
     )
 
 
-def _own_truth(sample: PhraseSample) -> NDArray[np.bool_]:
+def _own_truth(sample: Sample) -> NDArray[np.bool_]:
     """Where a phrase is true, on the grid of its mask or its boxes; the image is not opened."""
     if sample.mask_path is not None:
         return naming(sample.mask_path, read_mask)

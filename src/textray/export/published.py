@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from textray import registry
-from textray.data.base import FreeCaptions, open_reader
+from textray.data.base import open_reader
 from textray.errors import BundleError, InputError, UsageError
 from textray.export.card import licence
 from textray.export.conventions import CONVENTIONS, TERMS, Convention, card, unknown_words
@@ -136,7 +136,7 @@ def _convention(name: str, data: str | None, root: str | Path | None) -> Convent
             do="Leave out --data and --root if it was learnt from films",
         )
     reader = open_reader(data, root, captions="text-free")
-    captions = known_captions.distinct(cast(FreeCaptions, reader).captions())
+    captions = known_captions.distinct(reader.known_captions())
     if not captions:
         raise UsageError(f"the folder of {data} holds no captions", came=root, do=f"See {row.card}")
     return convention.in_colour(captions)

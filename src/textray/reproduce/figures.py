@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from textray import __version__, registry
 from textray.data.base import Sample, check_split, naming, open_reader
-from textray.data.boxes import PhraseSample, phrases, truth
+from textray.data.boxes import truth
 from textray.data.studies import refuse_unless_excluded
 from textray.errors import DataError, UsageError
 from textray.evaluate.maps import GRID, evaluation_grid
@@ -69,7 +69,6 @@ _OUTLINE = 2  # pixels of the line around a truth
 Mask = NDArray[np.bool_]
 TextMode = Literal["oracle", "none", "generated"]
 _SUFFIXES: dict[str, TextMode] = {"@none": "none", "@generated": "generated"}
-S = TypeVar("S", Sample, PhraseSample)
 
 
 def run(order: Order) -> int:
@@ -99,7 +98,7 @@ def run(order: Order) -> int:
     return 0
 
 
-def choose(samples: Sequence[S], ids: Sequence[str], *, count: int) -> list[S]:
+def choose(samples: Sequence[Sample], ids: Sequence[str], *, count: int) -> list[Sample]:
     """Cases of the images named, in that order, or drawn by the seed: other zones or words and another patient each.
 
     Raises:
@@ -116,7 +115,7 @@ def choose(samples: Sequence[S], ids: Sequence[str], *, count: int) -> list[S]:
             )
         return [sample for name in dict.fromkeys(ids) for sample in samples if sample.image_id == name]
     drawn = sorted(samples, key=lambda sample: hashlib.sha256(f"{SEED}:{_key(sample)}".encode()).hexdigest())
-    chosen: list[S] = []
+    chosen: list[Sample] = []
     for fresh in (True, False):  # first those that add variety, then any
         for sample in drawn:
             if len(chosen) == count:
@@ -128,13 +127,13 @@ def choose(samples: Sequence[S], ids: Sequence[str], *, count: int) -> list[S]:
     return chosen
 
 
-def _key(sample: Sample | PhraseSample) -> str:
-    words = f"\t{sample.phrase}\t{sample.label}" if isinstance(sample, PhraseSample) else ""
+def _key(sample: Sample) -> str:
+    words = f"\t{sample.phrase}\t{sample.label}" if sample.phrase else ""
     return f"{sample.image_id}{words}"
 
 
-def _variety(sample: Sample | PhraseSample) -> object:
-    return sample.phrase if isinstance(sample, PhraseSample) else sample.report.zones.index
+def _variety(sample: Sample) -> object:
+    return sample.phrase or sample.report.zones.index
 
 
 def _choose_images(order: Order, data: str) -> list[Sample]:
@@ -415,9 +414,9 @@ def _phrase_figure(order: Order) -> tuple[Sheet, dict[str, Any]]:
         )
     ((data, root),) = order.roots.items()
     kind = registry.dataset(data).phrase_kinds[0]
-    cases = choose(phrases(data, order.split, root=root, kind=kind), order.cases, count=order.count)
-    bundles = read_models(order.models) or {"weights inside": GroundingBundle.load()}
     reader = open_reader(data, root)
+    cases = choose(reader.phrases(order.split, kind=kind), order.cases, count=order.count)
+    bundles = read_models(order.models) or {"weights inside": GroundingBundle.load()}
     for bundle in bundles.values():
         refuse_unless_excluded(reader, bundle.provenance, data)
     localizers = {label: Localizer(bundle, threads=order.threads) for label, bundle in bundles.items()}
@@ -461,7 +460,7 @@ def _phrase_figure(order: Order) -> tuple[Sheet, dict[str, Any]]:
     return sheet, {**_facts(order, data), "phrases": kind, "methods": described, "cases": records}
 
 
-def _locate(sample: PhraseSample, image: Image, localizer: Localizer) -> tuple[Localization, MapScore]:
+def _locate(sample: Sample, image: Image, localizer: Localizer) -> tuple[Localization, MapScore]:
     """Where a method finds the phrase, and its score on the grid and in the range of an evaluation (`minmax`)."""
     grid = evaluation_grid(localizer.preprocess)
     (place,) = localizer.locate(image, [sample.phrase], laterality=sample.laterality)

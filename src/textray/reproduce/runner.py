@@ -24,8 +24,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from textray import __version__, registry
-from textray.data.base import fingerprint
-from textray.data.boxes import phrases
+from textray.data.base import fingerprint, open_reader
 from textray.errors import DataError, TextRayError, UsageError, unknown_name
 from textray.evaluate import results as evaluation_files
 from textray.evaluate.grounding import evaluate as evaluate_phrases
@@ -422,7 +421,7 @@ def _score_block(block: Block, bundles: Mapping[str, GroundingBundle | None], or
         return [WeightsResult(label="", data=data, kind="", state=State.NO_ROOT)]
     results = []
     for kind in block.kinds:
-        ids = fingerprint(f"{s.image_id}\t{s.phrase}" for s in phrases(data, SPLIT, root=root, kind=kind))
+        ids = fingerprint(f"{s.image_id}\t{s.phrase}" for s in open_reader(data, root).phrases(SPLIT, kind=kind))
         about = {"textray": __version__, "data": data, "kind": kind, "split": SPLIT, "ids": ids}
         for label, bundle in bundles.items():
             settings = about | {"weights": "" if bundle is None else bundle.sha256}
