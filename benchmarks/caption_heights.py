@@ -1,4 +1,4 @@
-"""At which heights lesions lie whose caption names one height of their side; `textray.data.segmentation_set.REACH`
+"""At which heights lesions lie whose caption names one height of their side; `textray.data.zone_dropout.REACH`
 rests on it.
 
 Run: python benchmarks/caption_heights.py ROOT   (QaTa-COV19 v2; only the training part is read)
@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from textray.data.base import open_reader
-from textray.data.segmentation_set import REACH
+from textray.data.zone_dropout import REACH
 from textray.io.read import read_mask
 from textray.records import LEVELS
 

@@ -14,7 +14,7 @@ from PIL import Image
 from textray.augment import Augment, can_flip
 from textray.data.base import open_reader
 from textray.data.mosmed_plus import MosMedPlus, cut_volumes, volume_of
-from textray.data.segmentation_set import withhold
+from textray.data.zone_dropout import drop_zones
 from textray.errors import DataError, LayoutError, UsageError
 from textray.io.read import read, read_mask
 from textray.records import Laterality
@@ -249,7 +249,7 @@ def test_nothing_is_flipped_or_withheld(mosmed: Fake) -> None:
         np.testing.assert_array_equal(same, pixels)
         np.testing.assert_array_equal(still, mask)
         assert report is sample.report
-        assert withhold(mask, sample.report, rng) is None
+        assert drop_zones(mask, sample.report, rng) is None
 
 
 def test_the_door_knows_the_cuts(mosmed: Fake, tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ import torch
 
 from textray.augment import Augment, Geometry
 from textray.data.base import open_reader
-from textray.data.segmentation import SegmentationData
-from textray.data.segmentation_set import EpochSampler, SegmentationSet, collate
+from textray.data.segmentation import EpochSampler, SegmentationData, SegmentationSet, collate
 from textray.preprocess import Preprocess
 from textray.records import Report, Zones
 from textray.text.zones import parse_caption
@@ -74,7 +73,7 @@ def test_words_flip_with_the_picture(make, samples):
 
 
 def test_zones_are_withheld_from_words_and_mask_together(make, samples):
-    whole, data = make(), make(report_withheld=1.0, report_dropout=1.0)
+    whole, data = make(), make(report_withheld=(1.0, 1.0), report_dropout=1.0)
     cut = 0
     for index, sample in enumerate(samples):
         item, straight = data[0, index], whole[0, index]
@@ -143,9 +142,9 @@ def test_zones_are_withheld_less_and_less_where_so_configured(make, samples):
 
 def test_masks_that_may_not_be_seen_reach_no_batch(make, samples):
     seen = {sample.image_id for sample in samples[::3]}
-    whole, data = make(augment="strong"), make(augment="strong", labelled=seen, report_withheld=1.0)
+    whole, data = make(augment="strong"), make(augment="strong", labelled=seen, report_withheld=(1.0, 1.0))
     for index in range(8):
-        item, straight = data[0, index], make(augment="strong", report_withheld=1.0)[0, index]
+        item, straight = data[0, index], make(augment="strong", report_withheld=(1.0, 1.0))[0, index]
         assert item["labelled"] == (index % 3 == 0)
         assert item["index"] == index
         if item["labelled"]:

@@ -17,8 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from textray.augment import Augment
 from textray.data.phantom import draw
-from textray.data.segmentation import SegmentationData
-from textray.data.segmentation_set import collate
+from textray.data.segmentation import SegmentationData, collate
 from textray.errors import UsageError
 from textray.models.base import Network, Output
 from textray.models.baselines.unet import UNet, UNetConfig
@@ -372,7 +371,7 @@ def test_zones_that_nothing_tells_are_no_zones_to_learn(films, teacher, tmp_path
     unknown = [name == "0.png" for name in batch["image_id"]]
     assert batch["zones"].isnan().all(1).tolist() == unknown
     assert batch["zones"].isnan().any(1).tolist() == unknown
-    assert plain.silent_unlabelled == 1
+    assert plain.unlabelled_without_text == 1
     assert len(rows) == 5
 
 

@@ -14,7 +14,7 @@ import torch
 
 from textray.data.base import open_reader
 from textray.data.segmentation import SegmentationData
-from textray.data.segmentation_set import withhold_label
+from textray.data.zone_dropout import drop_from_label
 from textray.errors import DataError, ShapeError, UsageError
 from textray.nn.bert import load_text_encoder
 from textray.records import Zones
@@ -298,7 +298,7 @@ def test_what_is_withheld_from_the_report_is_withheld_from_the_label(make):
 )
 def test_withholding_from_a_label_that_is_not_the_reports(label, whole, told, left):
     bits = [zones(*map(int, text)) for text in (label, whole, told)]
-    assert withhold_label(*bits).present == zones(*map(int, left)).present
+    assert drop_from_label(*bits).present == zones(*map(int, left)).present
 
 
 # Captions in other words, and the real ones.

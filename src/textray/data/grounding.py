@@ -22,7 +22,7 @@ from textray import registry
 from textray.augment import Augment, Preset
 from textray.data.base import Sample, fingerprint, open_reader
 from textray.data.cache import PixelCache
-from textray.data.segmentation_set import Key
+from textray.data.segmentation import Key
 from textray.data.studies import (
     RECORDED_AS,
     Said,

@@ -1,4 +1,4 @@
-"""Batches for training: the one data module, for every data set with masks.
+"""Batches for training segmentation: samples as networks see them, their order, and the one data module.
 
 Decoded pixels come from the memory-mapped cache, augmentation and normalisation happen per sample. Everything random
 depends on seed, epoch and sample only, so a resumed training sees the very batches it would have seen.
@@ -6,21 +6,247 @@ depends on seed, epoch and sample only, so a resumed training sees the very batc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from copy import copy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
+import numpy as np
+import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from textray.augment import Augment, Preset
-from textray.data.base import CaptionPolicy, Reader, Sample, Split, fingerprint, keep_share, open_reader
-from textray.data.segmentation_set import EpochSampler, Item, SegmentationSet, collate, told_of
+from textray.augment import Augment, Geometry, Preset
+from textray.data.base import CaptionPolicy, Reader, Sample, fingerprint, keep_share, open_reader
+from textray.data.cache import PixelCache, PixelCaches
 from textray.data.unlabelled import unlabelled_samples
+from textray.data.zone_dropout import drop_from_label, drop_zones
 from textray.errors import ShapeError, UsageError
 from textray.preprocess import Interpolation, Normalise, Preprocess
-from textray.records import Laterality, Zones
+from textray.records import Laterality, Report, Zones
 from textray.registry import dataset
+from textray.text.zones import sentence
+
+Key = tuple[int, int]
+"""Epoch and index of a sample: together with the seed they fix everything random about it."""
+
+
+class Item(TypedDict):
+    """One sample of a `Batch`."""
+
+    image: Tensor
+    mask: Tensor
+    zones: Tensor
+    text: str | None
+    image_id: str
+    index: int
+    labelled: bool
+    geometry: Geometry
+
+
+class Batch(TypedDict):
+    """Samples as networks see them.
+
+    Attributes:
+        image: ``(B, C, H, W)`` float32, normalised.
+        mask: ``(B, 1, H, W)`` float32, {0, 1}; NaN throughout where it may not be seen, so that no loss can use it.
+        zones: ``(B, 6)`` float32, {0, 1}: of the report or its cluster, whatever dropout left in ``text``; less those
+            dropped, but not with ``whole_zones``: a locator reads no words and sees the whole film. NaN where unknown.
+        text: ``B`` sentences; ``None`` is no report.
+        image_id: ``B`` names.
+        index: ``(B,)`` int64, place of each sample in its split.
+        labelled: ``(B,)`` bool, false where the mask may not be seen.
+        geometry: Where each sample's augmentation moved its pixels.
+    """
+
+    image: Tensor
+    mask: Tensor
+    zones: Tensor
+    text: list[str | None]
+    image_id: list[str]
+    index: Tensor
+    labelled: Tensor
+    geometry: list[Geometry]
+
+
+def collate(items: list[Item]) -> Batch:
+    """Stack the items of a batch; images channels last, which convolutions on CPUs like."""
+    return Batch(
+        image=torch.stack([item["image"] for item in items]).contiguous(memory_format=torch.channels_last),
+        mask=torch.stack([item["mask"] for item in items]),
+        zones=torch.stack([item["zones"] for item in items]),
+        text=[item["text"] for item in items],
+        image_id=[item["image_id"] for item in items],
+        index=torch.tensor([item["index"] for item in items]),
+        labelled=torch.tensor([item["labelled"] for item in items]),
+        geometry=[item["geometry"] for item in items],
+    )
+
+
+class EpochSampler(Sampler[Key]):
+    """Keys of one epoch, in an order that seed and epoch fix.
+
+    Args:
+        length: Number of samples.
+        seed: Of the order.
+        shuffle: False keeps the data set's order and epoch 0, as a validation needs.
+        labelled: One for each sample; where some are not, the two kinds are shuffled apart and mixed evenly, so that
+            every batch holds its share of each. ``None``: all are.
+    """
+
+    def __init__(self, length: int, *, seed: int, shuffle: bool, labelled: Sequence[bool] | None = None) -> None:
+        self.length, self.seed, self.shuffle, self.epoch = length, seed, shuffle, 0
+        self.labelled = None if labelled is None else np.asarray(labelled, np.bool_)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Key]:
+        if not self.shuffle:
+            return ((0, index) for index in range(self.length))
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        if self.labelled is not None:
+            first = self.labelled[order]
+            place = np.zeros(self.length)
+            for kind in (first, ~first):
+                place[kind] = (np.arange(kind.sum()) + 0.5) / max(kind.sum(), 1)
+            order = order[np.argsort(place, kind="stable")]
+        return ((self.epoch, int(index)) for index in order)
+
+
+class SegmentationSet(Dataset[Item]):
+    """Samples with their pixels, changed and normalised.
+
+    Args:
+        samples: The samples, with masks.
+        preprocess: Size and normalisation.
+        augment: Changes to image, mask and report.
+        report_dropout: Share of samples that lose their report.
+        report_withheld: Share of samples that lose some zones from report and mask, see
+            `textray.data.zone_dropout`: the
+            share in the first and in the last of ``epochs``, linear between.
+        epochs: Epochs of the training.
+        seed: Of everything random.
+        labelled: Samples whose masks may be seen, by their names; ``None``: all. The masks of the others are not read.
+        others: Samples without masks, which come after them.
+        cache: Folder of the pixel cache, ``None`` for the user's.
+    """
+
+    def __init__(
+        self,
+        samples: list[Sample],
+        preprocess: Preprocess,
+        *,
+        augment: Augment,
+        report_dropout: float = 0.0,
+        report_withheld: tuple[float, float] = (0.0, 0.0),
+        epochs: int = 1,
+        seed: int = 0,
+        labelled: Collection[str] | None = None,
+        others: Sequence[Sample] = (),
+        cache: Path | None = None,
+    ) -> None:
+        self.report_withheld, self.epochs, self.whole_zones = report_withheld, epochs, False
+        self.samples, self.preprocess, self.augment = [*samples, *others], preprocess, augment
+        self.report_dropout, self.seed = report_dropout, seed
+        self.pixels = (
+            PixelCaches([samples, others], preprocess, cache) if others else PixelCache(samples, preprocess, cache)
+        )
+        self.labelled = [labelled is None or sample.image_id in labelled for sample in samples] + [False] * len(others)
+        self.labels: Sequence[Zones] | None = None  # one for each sample; None takes the reports' zones
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: Key) -> Item:
+        epoch, index = key
+        rng = np.random.default_rng((self.seed, epoch, index))
+        sample = self.samples[index]
+        labelled, report, certain = self.labelled[index], sample.report, False
+        mask = self.pixels.mask(index) if labelled else np.zeros(self.pixels.size, np.bool_)
+        apart = np.random.default_rng((self.seed, epoch, index, 1))  # zone dropout changes no other draw
+        kept = drop_zones(mask, report, apart) if labelled and apart.random() < self._withheld(epoch) else None
+        if kept is not None:
+            (mask, report), certain = kept, True  # without its words the cut mask would be wrong
+        before = report
+        pixels, mask, report, way = self.augment.traced(self.pixels.image(index), mask, before, rng)
+        target = np.where(labelled, mask, np.float32(np.nan))
+        label = sample.report.zones if self.labels is None else self.labels[index]
+        if not self.whole_zones:
+            label = drop_from_label(label, sample.report.zones, before.zones)
+        zones = label if report is before else label.mirror()  # only a flip makes a new report
+        return Item(
+            image=torch.from_numpy(self.preprocess.normalise_pixels(pixels)),
+            mask=torch.from_numpy(np.ascontiguousarray(target, dtype=np.float32))[None],
+            zones=torch.tensor(zones.present if self.knows_zones(index) else [np.nan] * 6, dtype=torch.float32),
+            text=report.text if certain else self._words(report, rng),
+            image_id=sample.image_id,
+            index=index,
+            labelled=labelled,
+            geometry=way,
+        )
+
+    @property
+    def without_text(self) -> int:
+        """Number of samples with masks whose text is missing or names no zone, before any dropout.
+
+        Those without masks do not count: their targets are what a teacher found without a text.
+        """
+        drawn = (index for index, sample in enumerate(self.samples) if sample.mask_path is not None)
+        return sum(not self.whole_text(index) for index in drawn)
+
+    def whole_text(self, index: int) -> str | None:
+        """The text of a sample whose report is left whole; the picture is not read."""
+        return text_of(self.samples[index].report)
+
+    def truth(self, index: int) -> NDArray[np.bool_] | None:
+        """Mask of a sample, ``(h, w)`` bool, even if hidden, ``None`` without one: to watch, not to learn or choose."""
+        return None if self.samples[index].mask_path is None else self.pixels.mask(index)
+
+    def knows_zones(self, index: int) -> bool:
+        """False where a sample has neither a mask nor a report that mentions zones."""
+        sample = self.samples[index]
+        return sample.mask_path is not None or sample.report.zones.mentioned
+
+    def denies(self, index: int) -> bool:
+        """True where a sample's report calls zones clear and names none that is infected."""
+        zones = self.samples[index].report.zones
+        return zones.mentioned and not zones
+
+    @property
+    def unlabelled_without_text(self) -> int:
+        """Number of samples without text whose masks may not be seen."""
+        return sum(not seen and self.whole_text(index) is None for index, seen in enumerate(self.labelled))
+
+    def plain(self) -> SegmentationSet:
+        """The same samples as they are: not augmented, with their whole reports."""
+        same = copy(self)
+        same.augment, same.report_dropout = Augment.preset("none"), 0.0
+        same.report_withheld = (0.0, 0.0)
+        return same
+
+    def _withheld(self, epoch: int) -> float:
+        """Share of samples that lose zones in an epoch."""
+        first, last = self.report_withheld
+        return first + (last - first) * min(epoch / max(self.epochs - 1, 1), 1.0)
+
+    def _words(self, report: Report, rng: np.random.Generator) -> str | None:
+        """The text of a report, if it does not drop out."""
+        return None if rng.random() < self.report_dropout else text_of(report)
+
+
+def text_of(report: Report) -> str | None:
+    """The text that a network reads for a report: a free caption as it stands, else the sentence of its zones.
+
+    ``None`` without words, and where no zone is infected: "no infection." is no text in use.
+    """
+    return report.text if report.free else sentence(report.zones) if report.zones else None
 
 
 class SegmentationData(LightningDataModule):
@@ -33,7 +259,7 @@ class SegmentationData(LightningDataModule):
         normalise: Normalisation of `textray.preprocess.Preprocess`.
         channels: Channels of the image.
         letterbox: Keep the aspect ratio.
-        transpose: Swap rows and columns, as the authors' released codes do; not with flips or withheld zones, which
+        transpose: Swap rows and columns, as the authors' released codes do; not with flips or zone dropout, which
             must know where left is.
         interpolation: How images are resized, see `textray.preprocess.Preprocess`.
         colour: Read images in colour; ``None`` where the data set's are.
@@ -41,23 +267,22 @@ class SegmentationData(LightningDataModule):
             ``strong``, ``sgseg`` (random crops, masks and rotations).
         batch_size: Images of a training batch; the last, smaller one of an epoch is left out.
         report_dropout: Share of training samples that lose their report (0 is the paper's).
-        report_withheld: Share of training samples that lose some zones from report and mask together, see
-            `textray.data.segmentation_set` (0 is the paper's).
+        report_withheld: Share of training samples that lose some zones from report and mask together (0 is the
+            paper's).
         report_withheld_last: That share in the last epoch, linear between; ``None`` keeps it the same throughout.
         captions: What to do with images without a usable caption.
         labels: Zones to learn from: ``rules`` takes those the rule parser reads in each report, ``clusters`` those of
-            the cluster that its location phrase lies in. The training fits the clusters with its own text encoder and
-            hands them over (`set_labels`); reports and sentences stay as they are.
+            the cluster that its location phrase lies in, which the training fits and hands over (`set_labels`).
         split_by: How the data set is cut where it offers more than one way (``slice`` or ``volume`` for CT);
             ``None`` takes its first.
         train_fraction: Share of the images of ``fit`` to learn from, whole patients at a time; see
             `textray.data.base`. ``inner`` stays whole.
         labelled_fraction: Share of the images of ``fit``, as far as they are used, whose masks may be seen, whole
-            patients at a time. A task that learns from images without masks (``learns_unlabelled``) is given the
-            others too, without theirs; any other task never sees them.
+            patients at a time. Only a task that learns from images without masks (``learns_unlabelled``) gets the
+            others too.
         fraction_seed: Chooses the patients of both shares; smaller shares of one seed lie in larger ones.
-        unlabelled: Folder of pictures whose masks nobody has drawn, to be learnt from beside those of ``fit``; for a
-            task that learns from such. See `textray.data.unlabelled`.
+        unlabelled: Folder of pictures without masks to learn from beside those of ``fit``; for a task that can. See
+            `textray.data.unlabelled`.
         unlabelled_texts: Table ``image,text[,laterality]`` with their reports; the others come without.
         unlabelled_laterality: Whose left and right these reports mean, where the table does not say.
         workers: Processes that prepare batches.
@@ -143,8 +368,7 @@ class SegmentationData(LightningDataModule):
         task = self.trainer.lightning_module if self.trainer is not None else None
         learns_unlabelled = getattr(task, "learns_unlabelled", False)
         others = self._others(reader, learns_unlabelled)
-        splits: tuple[Split, ...] = ("fit", "inner")
-        for split in splits:
+        for split in ("fit", "inner"):
             learning, samples = split == "fit", reader.samples(split)
             if learning:
                 samples = keep_share(samples, self.train_fraction, seed=self.fraction_seed)
@@ -152,21 +376,22 @@ class SegmentationData(LightningDataModule):
             labelled = keep_share(samples, self.labelled_fraction, seed=self.fraction_seed) if learning else samples
             if not learns_unlabelled:
                 samples = labelled
-            self.sets[split] = SegmentationSet(
+            found = SegmentationSet(
                 samples,
                 self.preprocess,
-                augment=self.augment if learning else Augment.preset("none"),
-                report_dropout=self.report_dropout if learning else 0.0,
-                report_withheld=(self.report_withheld, self.report_withheld_last) if learning else 0.0,
+                augment=self.augment,
+                report_dropout=self.report_dropout,
+                report_withheld=(self.report_withheld, self.report_withheld_last),
                 epochs=(self.trainer.max_epochs if self.trainer is not None else None) or 1,
                 seed=self.seed,
                 labelled={sample.image_id for sample in labelled},
                 others=others if learning else (),
                 cache=self.cache,
             )
+            self.sets[split] = found if learning else found.plain()
 
     def _others(self, reader: Reader, learns_unlabelled: bool) -> list[Sample]:
-        """Pictures without masks from a folder of their own."""
+        """Samples without masks from a folder of their own."""
         if self.unlabelled is None:
             if self.unlabelled_texts is not None:
                 raise UsageError("reports without pictures", came=self.unlabelled_texts, expected="data.unlabelled")
@@ -180,7 +405,7 @@ class SegmentationData(LightningDataModule):
                 "this task does not learn from pictures without masks",
                 came=f"data.unlabelled {self.unlabelled}",
                 expected="task: semi_supervised",
-                do="Train the teacher without data.unlabelled, and what it teaches with it",
+                do="Train the teacher without data.unlabelled, and its student with it",
             )
         return unlabelled_samples(
             self.unlabelled,
@@ -208,11 +433,11 @@ class SegmentationData(LightningDataModule):
         self.sets[split].labels = tuple(zones)
 
     def train_dataloader(self) -> DataLoader[Item]:
-        """Batches to learn from."""
+        """Batches of ``fit``."""
         return self._loader("fit", shuffle=True)
 
     def val_dataloader(self) -> DataLoader[Item]:
-        """Batches to select with."""
+        """Batches of ``inner``."""
         return self._loader("inner", shuffle=False)
 
     def _loader(self, split: str, *, shuffle: bool) -> DataLoader[Item]:
@@ -232,7 +457,7 @@ class SegmentationData(LightningDataModule):
         )
 
     def describe(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the data: name, preprocessing, how it was changed, how many there were."""
+        """Facts of the data for a checkpoint: name, preprocessing, augmentation, and what was in each split."""
         return {
             "name": self.row.name,
             "laterality": self.row.laterality,
@@ -257,18 +482,18 @@ class SegmentationData(LightningDataModule):
         }
 
     def _describe_unlabelled(self) -> dict[str, Any]:
-        """Those of ``fit`` whose masks nobody has drawn."""
-        found = [sample for sample in self.sets["fit"].samples if sample.mask_path is None] if self.sets else []
-        told = [(sample.image_id, told_of(sample.report)) for sample in found]
+        """Facts of the samples of ``fit`` that have no masks."""
+        without = [sample for sample in self.sets["fit"].samples if sample.mask_path is None] if self.sets else []
+        texts = [(sample.image_id, text_of(sample.report)) for sample in without]
         return {
-            "images": len(found),
-            "with_text": sum(text is not None for _, text in told),
+            "images": len(without),
+            "with_text": sum(text is not None for _, text in texts),
             "laterality": str(self.unlabelled_laterality),
-            "reports_sha256": fingerprint(f"{name}\t{text}" for name, text in told),
+            "reports_sha256": fingerprint(f"{name}\t{text}" for name, text in texts),
         }
 
     def _describe_labelled(self) -> dict[str, Any]:
-        """Those of ``fit`` whose masks may be seen."""
+        """Facts of the samples of ``fit`` whose masks may be seen."""
         if "fit" not in self.sets:
             return {}
         data = self.sets["fit"]

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from textray.augment import Plane
-from textray.data.segmentation import SegmentationData
-from textray.data.segmentation_set import SegmentationSet
+from textray.data.segmentation import SegmentationData, SegmentationSet
 from textray.errors import ShapeError, UsageError
 from textray.nn.bert import TextEncoder
 from textray.records import Zones

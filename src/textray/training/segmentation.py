@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from textray.data.segmentation import SegmentationData
-from textray.data.segmentation_set import Batch
+from textray.data.segmentation import Batch, SegmentationData
 from textray.errors import UsageError
 from textray.models.base import Network, Output
 from textray.models.self_guided import SelfGuided

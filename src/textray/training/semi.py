@@ -21,8 +21,7 @@ from torch import Tensor
 
 from textray.augment import Geometry, Plane
 from textray.data.base import trained_without_report
-from textray.data.segmentation import SegmentationData
-from textray.data.segmentation_set import Batch, SegmentationSet, collate
+from textray.data.segmentation import Batch, SegmentationData, SegmentationSet, collate
 from textray.errors import UsageError
 from textray.models.base import Network
 from textray.preprocess import Preprocess
@@ -395,7 +394,7 @@ def load_teacher(
             expected=", ".join(f"{name} {expected[name]}" for name in other),
             do="Train teacher and student with the same text encoder and data settings",
         )
-    silent = data.sets["fit"].silent_unlabelled
+    silent = data.sets["fit"].unlabelled_without_text
     if silent and network.needs_text:
         raise UsageError(
             "this network needs a report with every image",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from textray.data.segmentation_set import REACH, withhold
+from textray.data.zone_dropout import REACH, drop_zones
 from textray.records import Laterality, Report, Zones
 from textray.text.zones import sentence
 
@@ -25,13 +25,13 @@ def both_lungs():
 
 
 def draws(mask, report, count=60):
-    return [withhold(mask, report, np.random.default_rng(seed)) for seed in range(count)]
+    return [drop_zones(mask, report, np.random.default_rng(seed)) for seed in range(count)]
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_what_is_left_lies_where_the_report_still_reaches(seed):
     mask = both_lungs()
-    kept, told = withhold(mask, report_of(BOTH), np.random.default_rng(seed))
+    kept, told = drop_zones(mask, report_of(BOTH), np.random.default_rng(seed))
     assert told.text == sentence(told.zones)
     assert told.zones != BOTH
     assert (kept <= mask).all()
@@ -71,7 +71,7 @@ def test_a_lesion_on_a_side_that_was_never_named_stays():
     ],
 )
 def test_two_zones_of_known_sides_are_needed(report):
-    assert withhold(both_lungs(), report, np.random.default_rng(0)) is None
+    assert drop_zones(both_lungs(), report, np.random.default_rng(0)) is None
 
 
 def test_something_is_left_to_find():
