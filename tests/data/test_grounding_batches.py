@@ -40,6 +40,10 @@ def words(sentences, zones=NOTHING, laterality=Laterality.VIEWER, **settings):
     return StudyWords([study], **settings)
 
 
+def stated(statements):
+    return frozenset().union(*(statement.says for statement in statements))
+
+
 @pytest.fixture
 def phantom(tmp_path):
     def build(**settings):
@@ -63,9 +67,9 @@ def test_a_batch_is_what_the_network_takes(phantom, monkeypatch):
     assert batch["image"].shape == (4, 3, 32, 32)
     assert batch["image"].is_contiguous(memory_format=torch.channels_last)
     assert batch["ids"].shape == batch["attention"].shape == batch["word"].shape == batch["sentence"].shape
-    counts = [len(said.sentences) for said in batch["said"]]
+    counts = [len(text.sentences) for text in batch["text"]]
     assert (batch["sentence"].amax(1) + 1).tolist() == counts
-    assert all(said.says <= said.true for said in batch["said"])
+    assert all(text.facts <= text.report_facts for text in batch["text"])
     assert len(data.sets["fit"]) == 8
 
 
@@ -74,43 +78,42 @@ def test_what_is_drawn_depends_on_seed_epoch_and_study_only(phantom):
     for key in ((0, 3), (5, 3), (5, 0)):
         one, two = first.sets["fit"][key], other.sets["fit"][key]
         torch.testing.assert_close(one["image"], two["image"])
-        assert one["said"] == two["said"]
-    drawn = {first.sets["fit"][epoch, 3]["said"].sentences for epoch in range(8)}
+        assert one["text"] == two["text"]
+    drawn = {first.sets["fit"][epoch, 3]["text"].sentences for epoch in range(8)}
     assert len(drawn) > 2
     plain = [first.sets["inner"][epoch, 0] for epoch in (0, 1)]  # selection sees films and reports as they are
     torch.testing.assert_close(plain[0]["image"], plain[1]["image"])
-    assert plain[0]["said"].sentences == first.sets["inner"].studies[0].sentences
+    assert plain[0]["text"].sentences == first.sets["inner"].studies[0].sentences
 
 
 def test_one_zone_a_text_is_selected_by_one_zone_a_text_the_same_in_each_epoch(phantom):
     one, other = (phantom(paraphrase=0.5, sentence_sampling="one_zone") for _ in range(2))
     for data in (one, other):
         data.val_dataloader().sampler.set_epoch(3)
-    told, again = ([said for batch in data.val_dataloader() for said in batch["said"]] for data in (one, other))
-    assert told == again
-    assert any(said.true > said.says for said in told)
-    for said in told:
-        (zone,) = said.says
+    drawn, again = ([text for batch in data.val_dataloader() for text in batch["text"]] for data in (one, other))
+    assert drawn == again
+    assert any(text.report_facts > text.facts for text in drawn)
+    for text in drawn:
+        (zone,) = text.facts
         assert zone in ZONE_NAMES
 
 
 def test_each_clause_says_its_part():
     found = words(CLAUSES, LEFT)
-    sentences, says = found.draw(0, np.random.default_rng(0))
-    assert sentences == CLAUSES
-    assert says == ({"unilateral"}, {"one areas"}, {"left lower"})
-    assert found.true(0) == {"unilateral", "one areas", "left lower"}
-    assert words((sentence(LEFT),), LEFT).draw(0, np.random.default_rng(0))[1] == (found.true(0),)
+    pairs = [(statement.text, statement.says) for statement in found.draw(0, np.random.default_rng(0))]
+    assert pairs == list(zip(CLAUSES, ({"unilateral"}, {"one areas"}, {"left lower"}), strict=True))
+    assert found.report_facts(0) == {"unilateral", "one areas", "left lower"}
+    assert words((sentence(LEFT),), LEFT).draw(0, np.random.default_rng(0))[0].says == found.report_facts(0)
 
 
 def test_sentences_of_a_report_say_themselves():
     report = ("Lungs are clear.", "No effusion.")
-    assert words(report).true(0) == {"lungs are clear", "no effusion"}
+    assert words(report).report_facts(0) == {"lungs are clear", "no effusion"}
 
 
 def test_a_random_subset_keeps_at_least_one_in_any_order():
     found, rng = words(("a b", "c d", "e f"), sampling="random_subset"), np.random.default_rng(0)
-    drawn = {found.draw(0, rng)[0] for _ in range(300)}
+    drawn = {tuple(statement.text for statement in found.draw(0, rng)) for _ in range(300)}
     assert {len(sentences) for sentences in drawn} == {1, 2, 3}
     assert len(drawn) == 3 + 6 + 6
 
@@ -123,33 +126,33 @@ def test_some_zones_are_told_as_places_that_are_true():
     )
     told, whole = set(), 0
     for _ in range(200):
-        says = frozenset().union(*found.draw(0, rng)[1])
-        assert says <= found.true(0)
+        says = stated(found.draw(0, rng))
+        assert says <= found.report_facts(0)
         whole += bool(says & {"bilateral", "three areas"})
         told.add(says - {"bilateral", "three areas"})
     assert 20 < whole < 70  # one time in four captions are drawn from as they are
     assert len(told - {frozenset()}) == 7, "every choice of three zones"
     report = ("Lungs are clear.", "No effusion.")
-    assert {len(words(report, sampling="some_zones").draw(0, rng)[0]) for _ in range(40)} == {1, 2}
+    assert {len(words(report, sampling="some_zones").draw(0, rng)) for _ in range(40)} == {1, 2}
 
 
 def test_one_zone_is_told_at_a_time():
     zones, rng = Zones.from_present([1, 0, 1, 0, 0, 1]), np.random.default_rng(0)
     found = words(tuple(sentence(zones).split(", ")), zones, paraphrase=0.5, sampling="one_zone")
-    told = [frozenset().union(*found.draw(0, rng)[1]) for _ in range(200)]
-    assert set(told) == {frozenset({zone}) for zone in found.true(0) if zone.startswith(("left", "right"))}
-    other = {frozenset().union(*found.draw(0, rng, sampling="all")[1]) for _ in range(20)}
-    assert found.true(0) in other, "a sampling of its own for once"
+    told = [stated(found.draw(0, rng)) for _ in range(200)]
+    assert set(told) == {frozenset({zone}) for zone in found.report_facts(0) if zone.startswith(("left", "right"))}
+    other = {stated(found.draw(0, rng, sampling="all")) for _ in range(20)}
+    assert found.report_facts(0) in other, "a sampling of its own for once"
 
 
 def test_a_mirrored_film_is_told_with_other_sides():
     found = words(CLAUSES, LEFT, paraphrase=0.5)
-    assert found.true(0, mirrored=True) == {"unilateral", "one areas", "right lower"}
+    assert found.report_facts(0, mirrored=True) == {"unilateral", "one areas", "right lower"}
     rng = np.random.default_rng(0)
     for _ in range(40):
-        for text, says in zip(*found.draw(0, rng, mirrored=True), strict=True):
-            assert "left" not in text
-            assert "left lower" not in says
+        for statement in found.draw(0, rng, mirrored=True):
+            assert "left" not in statement.text
+            assert "left lower" not in statement.says
     assert mirror(("Opacity in the left base.", "Right lung clear.")) == (
         "Opacity in the right base.",
         "Left lung clear.",
@@ -183,7 +186,7 @@ def test_processes_share_the_batches_of_one():
 def test_patients_are_left_out_and_recorded(tmp_path):
     studies = [SimpleNamespace(patient_id=name, image_id=f"{name}-{i}") for name in "abc" for i in range(2)]
     assert [study.patient_id for study in leave_out(studies, ["b"])] == ["a", "a", "c", "c"]
-    with pytest.raises(DataError, match="whose they are"):
+    with pytest.raises(DataError, match="no patient ids"):
         leave_out([SimpleNamespace(patient_id=None, image_id="x")], ["b"])
     listed = tmp_path / "patients.txt"
     listed.write_text("b\n\nzz\nb\n")
@@ -197,14 +200,14 @@ def test_the_list_of_patients_goes_into_the_checkpoint(phantom, tmp_path):
     assert "excluded_patients" not in phantom().describe()
     listed = tmp_path / "patients.txt"
     listed.write_text("nobody\n")
-    with pytest.raises(DataError, match="whose they are"):  # drawn films are of nobody
+    with pytest.raises(DataError, match="no patient ids"):  # drawn films are of nobody
         phantom(exclude=str(listed))
 
 
 def test_wishes_that_cannot_be_met_are_refused():
     with pytest.raises(UsageError, match="is a share"):
         GroundingData("phantom", paraphrase=1.5)
-    with pytest.raises(UsageError, match="other words"):
+    with pytest.raises(UsageError, match="can be paraphrased"):
         GroundingData("monuseg", paraphrase=0.5)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from textray.data.studies import Said
+from textray.data.studies import StudyText
 from textray.nn.places import gather, owners
 from textray.training.grounding_losses import Temperatures, local_scores, targeted_loss, targeted_pair
 
@@ -54,7 +54,7 @@ def test_local_loss_is_the_one_of_the_pairs(released, mean):
     cls = random.normal(size=(4, 5)) if released else None
     real = np.array([[1, 1, 0], [1, 1, 1], [0, 1, 0], [1, 0, 1]], bool)
     keys = np.array([7, 3, 7, 9])
-    said = [Said((), frozenset({str(key)}), frozenset({str(key)})) for key in keys]
+    said = [StudyText((), frozenset({str(key)}), frozenset({str(key)})) for key in keys]
     told = [np.concatenate([units[k][real[k]], *([] if cls is None else [cls[k : k + 1]])]) for k in range(4)]
     z = np.array([[score(v.reshape(5, 6), t, released=released, mean=mean) for t in told] for v in places])
     given = {
@@ -94,7 +94,7 @@ def test_a_match_by_dot_product_counts_how_much_is_found():
 
 def test_a_sigmoid_tells_each_film_and_text_on_its_own():
     says = [frozenset({"a"}), frozenset({"a", "b"}), frozenset({"c"})]
-    said = [Said((), one, one | {"b"}) for one in says]
+    said = [StudyText((), one, one | {"b"}) for one in says]
     scores, bias = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64), torch.tensor(0.3)
     for targets, right in (
         ("entailed", [[1, 1, 0], [1, 1, 0], [0, 0, 1]]),
@@ -107,7 +107,7 @@ def test_a_sigmoid_tells_each_film_and_text_on_its_own():
             for k, true in enumerate(right.T)
         ]
         assert targeted_loss(scores, said, targets, bias).item() == pytest.approx(np.mean(columns))
-    alike = [Said((), frozenset({"a"}), frozenset({"a"}))] * 2
+    alike = [StudyText((), frozenset({"a"}), frozenset({"a"}))] * 2
     found = targeted_loss(scores[:2, :2], alike, "entailed", torch.tensor(0.0))
     assert found.item() == pytest.approx(np.log1p(np.exp(-scores[:2, :2].numpy())).mean() / 2), "no film is wrong"
     softmax_of = sum(torch.nn.functional.cross_entropy(x, torch.arange(3)).item() for x in (scores, scores.T))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from textray.data.studies import Said
+from textray.data.studies import StudyText
 from textray.errors import ShapeError, UsageError
 from textray.training.grounding_losses import (
     Compared,
@@ -30,7 +30,7 @@ LOCAL, UNITS = wave((3, 4, 6), 0.37, 0.2), wave((3, 3, 4), 0.53, 0.4)
 MASK = torch.tensor([[True, True, False], [True, True, True], [True, False, False]])
 
 
-SAID = [Said((), frozenset({name}), frozenset({name})) for name in "abc"]
+SAID = [StudyText((), frozenset({name}), frozenset({name})) for name in "abc"]
 
 
 def compared(films=POOLED, reports=REPORT, local=LOCAL, units=UNITS, mask=MASK):

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from textray.data.grounding import GroundingData  # noqa: E402
-from textray.data.studies import Said  # noqa: E402
+from textray.data.studies import StudyText  # noqa: E402
 from textray.errors import UsageError  # noqa: E402
 from textray.models.sentence_grounding import SentenceGrounding, SentenceGroundingConfig, similarity  # noqa: E402
 from textray.nn.bert import BertSizes, TextTrunkConfig  # noqa: E402
@@ -66,7 +66,7 @@ def pairs(count=8):
         "attention": torch.from_numpy(batch.attention),
         "word": torch.from_numpy(batch.word),
         "sentence": torch.from_numpy(batch.sentence),
-        "said": [Said(caption, says[i], says[i]) for i, caption in enumerate(CAPTIONS[:count])],
+        "text": [StudyText(caption, says[i], says[i]) for i, caption in enumerate(CAPTIONS[:count])],
         "image_id": [str(i) for i in range(count)],
         "index": torch.arange(count),
     }
@@ -74,8 +74,8 @@ def pairs(count=8):
 
 def test_a_text_is_right_for_every_film_that_it_is_true_of():
     said = [
-        Said((), frozenset({"left lower"}), frozenset({"left lower", "unilateral"})),
-        Said((), frozenset({"bilateral", "left lower"}), frozenset({"left lower", "right lower", "bilateral"})),
+        StudyText((), frozenset({"left lower"}), frozenset({"left lower", "unilateral"})),
+        StudyText((), frozenset({"bilateral", "left lower"}), frozenset({"left lower", "right lower", "bilateral"})),
     ]
     assert entailed(said).tolist() == [[True, False], [True, True]]
     scores = torch.tensor([[2.0, 1.0], [0.5, 3.0]])
@@ -87,7 +87,13 @@ def test_a_text_is_right_for_every_film_that_it_is_true_of():
 
 def test_texts_that_say_the_same_have_one_key_whatever_their_words():
     facts = frozenset({"left lower", "unilateral"})
-    keys = keys_of([Said(("a",), facts, facts), Said(("b", "c"), facts, facts), Said(("a",), frozenset({"x"}), facts)])
+    keys = keys_of(
+        [
+            StudyText(("a",), facts, facts),
+            StudyText(("b", "c"), facts, facts),
+            StudyText(("a",), frozenset({"x"}), facts),
+        ]
+    )
     assert keys[0] == keys[1] != keys[2]
 
 
@@ -106,7 +112,7 @@ def test_what_lies_where_is_learnt_from_texts_of_one_place():
         image[film, :, 2 * (zone % 3) : 2 * (zone % 3) + 2, 3 * (zone // 3) : 3 * (zone // 3) + 3] += 1.0
     told = [int(random.choice(np.flatnonzero(row))) if row.any() else 0 for row in present]
     said = [
-        Said((), frozenset({str(zone)}), frozenset(map(str, np.flatnonzero(row))))
+        StudyText((), frozenset({str(zone)}), frozenset(map(str, np.flatnonzero(row))))
         for zone, row in zip(told, present, strict=True)
     ]
     units = F.pad(torch.eye(zones), (0, 1))  # the last direction says nothing
@@ -172,7 +178,7 @@ def test_pairs_are_learnt_by_heart(mode, unit, targets):
     with torch.no_grad():
         for alike in (scores, task.criterion._places(found)):
             assert alike.argmax(0).tolist() == alike.argmax(1).tolist() == list(range(8))
-    assert retrieval(found.films, found.reports, keys_of(batch["said"])) == 1
+    assert retrieval(found.films, found.reports, keys_of(batch["text"])) == 1
 
 
 def gradients(task, batch):

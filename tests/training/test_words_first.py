@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 from textray.data.grounding import GroundingData  # noqa: E402
-from textray.data.studies import Said  # noqa: E402
+from textray.data.studies import StudyText  # noqa: E402
 from textray.errors import UsageError  # noqa: E402
 from textray.models.sentence_grounding import SentenceGrounding, SentenceGroundingConfig  # noqa: E402
 from textray.nn.bert import BertSizes, TextTrunkConfig  # noqa: E402
@@ -41,7 +41,7 @@ def alike(net, data, one, other):
 
 
 def test_shares_count_facts():
-    said = [Said((), frozenset(facts), frozenset()) for facts in ({"a"}, {"a", "b"}, {"b", "c", "d"})]
+    said = [StudyText((), frozenset(facts), frozenset()) for facts in ({"a"}, {"a", "b"}, {"b", "c", "d"})]
     expected = np.array([[1, 2**-0.5, 0], [2**-0.5, 1, 6**-0.5], [0, 6**-0.5, 1]])
     np.testing.assert_allclose(shares(said, said).numpy(), expected, rtol=1e-6)
 

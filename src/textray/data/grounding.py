@@ -25,8 +25,8 @@ from textray.data.cache import PixelCache
 from textray.data.segmentation import Key
 from textray.data.studies import (
     RECORDED_AS,
-    Said,
     SentenceSampling,
+    StudyText,
     StudyWords,
     exclusion_record,
     leave_out,
@@ -39,21 +39,19 @@ from textray.text.paraphrase import corpus
 from textray.text.sentences import Cut
 from textray.text.tokens import MOST_PIECES, Pieces, WordPiece, build_vocabulary, pad
 
-# What a grounding task is given: one film with its words, a batch of them, and the order that they come in.
-
 
 class GroundingItem(TypedDict):
-    """One film and what is said of it."""
+    """One film of a `GroundingBatch`."""
 
     image: Tensor
     pieces: Pieces
-    said: Said
+    text: StudyText
     image_id: str
     index: int
 
 
 class GroundingBatch(TypedDict):
-    """What a grounding task is given.
+    """Films and the texts drawn for them.
 
     Attributes:
         image: ``(B, C, H, W)`` float32, normalised, channels last.
@@ -62,7 +60,7 @@ class GroundingBatch(TypedDict):
         attention: ``(B, L)`` int64.
         word: ``(B, L)`` int64.
         sentence: ``(B, L)`` int64.
-        said: For each film what its text says and what is true of it, see `textray.data.studies.Said`.
+        text: The text of each film and its facts.
         image_id: ``B`` names.
         index: ``(B,)`` int64, place of each study in its split.
     """
@@ -72,7 +70,7 @@ class GroundingBatch(TypedDict):
     attention: Tensor
     word: Tensor
     sentence: Tensor
-    said: list[Said]
+    text: list[StudyText]
     image_id: list[str]
     index: Tensor
 
@@ -86,7 +84,7 @@ def collate(items: list[GroundingItem]) -> GroundingBatch:
         attention=torch.from_numpy(batch.attention),
         word=torch.from_numpy(batch.word),
         sentence=torch.from_numpy(batch.sentence),
-        said=[item["said"] for item in items],
+        text=[item["text"] for item in items],
         image_id=[item["image_id"] for item in items],
         index=torch.tensor([item["index"] for item in items]),
     )
@@ -133,8 +131,8 @@ class GroundingSet(Dataset[GroundingItem]):
         studies: The studies.
         preprocess: Size and normalisation.
         augment: Changes to the image; a flip swaps the words' sides with it, and is left out where that cannot be done.
-        sampling: Which of a report's sentences are told.
-        paraphrase: Share of captions that are said in other words.
+        sampling: Which of a report's sentences are drawn.
+        paraphrase: Probability of other words for a caption.
         seed: Of everything random.
         cache: Folder of the pixel cache, ``None`` for the user's.
     """
@@ -175,15 +173,15 @@ class GroundingSet(Dataset[GroundingItem]):
         if cut:
             log.warning("%d of %d reports are longer than %d word pieces", cut, len(self.studies), most_pieces)
 
-    def told(
+    def draw_text(
         self,
         index: int,
         rng: np.random.Generator,
         *,
         mirrored: bool = False,
         sampling: SentenceSampling | None = None,
-    ) -> tuple[Pieces, Said]:
-        """What a study is told in this time, in word pieces, and what that says.
+    ) -> tuple[Pieces, StudyText]:
+        """Draw the text of a study: its word pieces, and what it states.
 
         Args:
             index: Which study.
@@ -198,12 +196,13 @@ class GroundingSet(Dataset[GroundingItem]):
             raise UsageError(
                 "reports cannot be read without a vocabulary", do="Call GroundingData.set_vocabulary, as its task does"
             )
-        sentences, facts = self.words.draw(index, rng, mirrored=mirrored, sampling=sampling)
+        statements = self.words.draw(index, rng, mirrored=mirrored, sampling=sampling)
+        sentences = tuple(statement.text for statement in statements)
         pieces = self._known.get(sentences) or self.word_pieces.encode(sentences, self.most_pieces)
-        return pieces, Said(
+        return pieces, StudyText(
             sentences=tuple(sentences[i] for i in pieces.kept),
-            says=frozenset().union(*(facts[i] for i in pieces.kept)),
-            true=self.words.true(index, mirrored=mirrored),
+            facts=frozenset().union(*(statements[i].says for i in pieces.kept)),
+            report_facts=self.words.report_facts(index, mirrored=mirrored),
         )
 
     def __getitem__(self, key: Key) -> GroundingItem:
@@ -213,13 +212,13 @@ class GroundingSet(Dataset[GroundingItem]):
         flipped = self.flip_p > 0 and rng.random() < self.flip_p and self.words.can_mirror(index)
         if flipped:
             pixels = pixels[:, ::-1]
-        own = np.random.default_rng((self.seed, epoch, index, 1))  # its own: words change no draw of the pixels
-        pieces, said = self.told(index, own, mirrored=flipped)
+        apart = np.random.default_rng((self.seed, epoch, index, 1))  # words change no draw of the pixels
+        pieces, text = self.draw_text(index, apart, mirrored=flipped)
         pixels = self.augment(pixels, self._nothing, _NO_REPORT, rng)[0]
         return GroundingItem(
             image=torch.from_numpy(self.preprocess.normalise_pixels(pixels)),
             pieces=pieces,
-            said=said,
+            text=text,
             image_id=self.studies[index].image_id,
             index=index,
         )
@@ -236,9 +235,9 @@ class GroundingData(LightningDataModule):
         root: Its folder.
         sentences: What a sentence is: ``clauses`` of a caption, a whole ``caption``, or what a report is ``split``
             into.
-        sentence_sampling: Which of them are told, see `textray.data.studies.SentenceSampling`;
+        sentence_sampling: Which of them are drawn, see `textray.data.studies.SentenceSampling`;
             ``random_subset`` is what the authors' released code does.
-        paraphrase: Share of the captions of zones that are said in other words, see `textray.text.paraphrase`.
+        paraphrase: Probability of other words for a caption of zones, see `textray.text.paraphrase`.
         size: Height and width that the network reads.
         normalise: Normalisation of `textray.preprocess.Preprocess`.
         channels: Channels of the image.
@@ -287,7 +286,7 @@ class GroundingData(LightningDataModule):
             raise UsageError("data.paraphrase is a share", came=paraphrase, expected="0 to 1")
         if paraphrase and (self.row.captions == "free" or sentences == "split"):
             raise UsageError(
-                "only captions that name zones can be said in other words",
+                "only captions that name zones can be paraphrased",
                 came=f"paraphrase {paraphrase:g} of {data}, sentences {sentences}",
                 expected="paraphrase 0",
             )
@@ -329,7 +328,7 @@ class GroundingData(LightningDataModule):
             )
 
     def own_vocabulary(self, rows: int) -> tuple[str, ...]:
-        """Word pieces for a text encoder of our own: words of the reports to learn from, and those they are told in.
+        """Word pieces for a text encoder of our own: words of the reports to learn from and of their paraphrases.
 
         Args:
             rows: Most pieces.
@@ -346,14 +345,14 @@ class GroundingData(LightningDataModule):
             data.read_with(word_pieces, self.most_pieces)
 
     def train_dataloader(self) -> DataLoader[GroundingItem]:
-        """Batches to learn from."""
+        """Batches of ``fit``."""
         trainer = self.trainer
         rank, ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
         sampler = RankSampler(len(self.sets["fit"]), seed=self.seed, shuffle=True, rank=rank, ranks=ranks)
         return self._loader("fit", sampler, drop_last=len(sampler) >= self.batch_size)
 
     def val_dataloader(self) -> DataLoader[GroundingItem]:
-        """Batches to select with, all of them in every process."""
+        """Batches of ``inner``, all of them in every process."""
         sampler = RankSampler(len(self.sets["inner"]), seed=self.seed, shuffle=False)
         return self._loader("inner", sampler, drop_last=False)
 
@@ -368,7 +367,7 @@ class GroundingData(LightningDataModule):
         )
 
     def describe(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the data: name, preprocessing, words, how many there were, who was left out."""
+        """Facts of the data for a checkpoint: name, preprocessing, words, sizes of the splits, patients left out."""
         return {
             "name": self.row.name,
             "laterality": self.row.laterality,

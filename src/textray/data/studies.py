@@ -1,9 +1,7 @@
-"""Films with sentences about them: what grounding is learnt from, and in which words it is told.
-
-Patients that a network must not have seen before it is scored on them, and what weights say of that.
+"""Studies, films with sentences, to learn grounding from: patients to leave out, and the texts that are drawn.
 
 A data set whose images are part of a larger one (MS-CXR is part of MIMIC-CXR) can only test weights that were learnt
-without its patients. A training that leaves them out records whom, as a hash and a number.
+without its patients. A training that leaves them out records how many and the hash of their ids.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from textray.data.base import Reader, Sample, fingerprint
 from textray.errors import DataError, UsageError
 from textray.records import ZONE_NAMES, Laterality, Zones
 from textray.text.cleaning import swap_sides
-from textray.text.paraphrase import Form, facts, paraphrase
+from textray.text.paraphrase import Form, Statement, facts, paraphrase
 from textray.text.sentences import clauses
 from textray.text.terms import PLACES
 from textray.text.zones import sentence
@@ -29,7 +27,7 @@ RECORDED_AS = "excluded_patients"
 
 
 def exclusion_record(patients: Iterable[str]) -> dict[str, str | int]:
-    """What a training without these patients writes under `RECORDED_AS`: their number and the hash of their ids."""
+    """Record, under `RECORDED_AS`, of a training without these patients: their number and the hash of their ids."""
     listed = sorted(set(patients))
     return {"sha256": fingerprint(listed), "count": len(listed)}
 
@@ -37,11 +35,11 @@ def exclusion_record(patients: Iterable[str]) -> dict[str, str | int]:
 def refuse_unless_excluded(reader: Reader, provenance: Mapping[str, Any], name: str) -> None:
     """Refuse to score weights on patients that they may have been learnt from.
 
-    Does nothing for a data set that nobody has to leave out.
+    Does nothing for a data set that need not be left out.
 
     Args:
         reader: Reader of the data set.
-        provenance: What is recorded of the weights.
+        provenance: Provenance of the weights.
         name: Registry name of the data set, for the message.
 
     Raises:
@@ -77,77 +75,72 @@ def read_patients(path: str | Path) -> tuple[str, ...]:
     return found
 
 
-def leave_out(found: Iterable[Sample], patients: Iterable[str]) -> list[Sample]:
+def leave_out(studies: Sequence[Sample], patients: Iterable[str]) -> list[Sample]:
     """Studies of all but these patients.
 
     Raises:
-        DataError: If a study does not tell whose it is.
+        DataError: If a study has no patient id.
     """
-    out, kept = set(patients), []
-    for study in found:
-        if study.patient_id is None:
-            raise DataError(
-                "patients cannot be left out where images do not tell whose they are",
-                came=study.image_id,
-                do="Train without data.exclude, or on a data set with patient ids",
-            )
-        if study.patient_id not in out:
-            kept.append(study)
-    return kept
+    unknown = next((study for study in studies if study.patient_id is None), None)
+    if unknown is not None:
+        raise DataError(
+            "patients cannot be left out where images have no patient ids",
+            came=unknown.image_id,
+            do="Train without data.exclude, or on a data set with patient ids",
+        )
+    out = set(patients)
+    return [study for study in studies if study.patient_id not in out]
 
 
-# What a film's report is told in: its sentences, some of them, or other words; and what each of them says.
+# Texts of studies: which sentences of a report are drawn, in which words, and what each of them states.
 
 SentenceSampling = Literal["all", "random_subset", "some_zones", "one_zone"]
 """``all`` sentences in order; a ``random_subset`` of them in random order; or of a caption of zones ``some_zones``, at
-least one, told as places alone: whether one lung is ill or both, and in how many areas, is told by the healthy lung as
-much as by the ill one, and a place that says so is no place of a lesion. One time in four, and for other reports
-always, it is a ``random_subset``, so that whole captions can be read too. ``one_zone`` tells a single zone every time:
-what else a caption says then means no place at all.
+least one, as places alone: the healthy lung shows as well as the ill one whether one lung is ill or both and in how
+many areas, so such words point at no lesion. One time in four, and for other reports always, it is a
+``random_subset``, so that whole captions can be read too. ``one_zone`` is a single zone every time.
 """
 
 Facts = frozenset[str]
 
 _PLACES: tuple[Form, ...] = ("sides", "zones", "levels")
-"""Forms that tell places alone."""
+"""Forms that name places alone."""
 _OF_PLACES = 0.75
 _ONE_SIDE = "|".join(w for w, place in PLACES.items() if len(place.sides) == 1 and w not in ("left", "right"))
 _SHORT_SIDE = re.compile(rf"\b(?:{_ONE_SIDE}|[lr])\b", re.IGNORECASE)
 """Words of one side that cannot be exchanged, such as "lingula" and "rll"."""
 
 
-class Said(NamedTuple):
-    """What a film's text says, and what is known to be true of the film.
+class StudyText(NamedTuple):
+    """The text drawn for a study, and what is known to be true of its film.
 
-    A caption of zones says zones, a status and a count, in whatever words; any other sentence says itself.
+    A caption of zones states zones, a status and a count, in whatever words; any other sentence states itself.
 
     Attributes:
-        sentences: The sentences that the network is given.
-        says: What they say.
-        true: Everything that the whole report says.
+        sentences: The sentences that the network reads.
+        facts: What they state.
+        report_facts: Everything that the whole report states.
     """
 
     sentences: tuple[str, ...]
-    says: Facts
-    true: Facts
+    facts: Facts
+    report_facts: Facts
 
 
 class StudyWords:
-    """Draws the words that each study is told in.
+    """Draws the sentences of each study.
 
     Args:
         studies: The studies.
-        sampling: Which sentences are told.
-        paraphrase: Share of the captions of zones that are said in other words.
+        sampling: Which sentences are drawn.
+        paraphrase: Probability of other words for a caption of zones.
     """
 
     def __init__(
         self, studies: Sequence[Sample], *, sampling: SentenceSampling = "all", paraphrase: float = 0.0
     ) -> None:
-        self.sampling, self.paraphrase = sampling, paraphrase
-        self._sentences = [study.sentences for study in studies]
-        self._zones = [study.report.zones for study in studies]
-        mirrors = {sentences: mirror(sentences) for sentences in set(self._sentences)}
+        self.studies, self.sampling, self.paraphrase = studies, sampling, paraphrase
+        mirrors = {sentences: mirror(sentences) for sentences in {study.sentences for study in studies}}
         self._mirrored = [
             None if study.laterality is Laterality.UNKNOWN else mirrors[study.sentences] for study in studies
         ]
@@ -156,9 +149,10 @@ class StudyWords:
         """True where left and right of a study's words can be exchanged."""
         return self._mirrored[index] is not None
 
-    def true(self, index: int, *, mirrored: bool = False) -> Facts:
-        """Everything that a study's report says."""
-        return frozenset().union(*self._facts(*self._as_is(index, mirrored=mirrored)))
+    def report_facts(self, index: int, *, mirrored: bool = False) -> Facts:
+        """Everything that a study's report states."""
+        sentences, zones = self._report(index, mirrored=mirrored)
+        return facts(zones) if zones else frozenset().union(*(s.says for s in _statements(sentences, zones)))
 
     def draw(
         self,
@@ -167,8 +161,8 @@ class StudyWords:
         *,
         mirrored: bool = False,
         sampling: SentenceSampling | None = None,
-    ) -> tuple[tuple[str, ...], tuple[Facts, ...]]:
-        """Sentences that a study is told in, one or more, and what each says.
+    ) -> tuple[Statement, ...]:
+        """Sentences for a study, one or more, with what each states.
 
         Args:
             index: Which study.
@@ -177,46 +171,45 @@ class StudyWords:
             sampling: Which sentences, in place of the usual ones.
         """
         sampling = sampling or self.sampling
-        sentences, zones = self._as_is(index, mirrored=mirrored)
+        sentences, zones = self._report(index, mirrored=mirrored)
         if zones and (sampling == "one_zone" or (sampling == "some_zones" and rng.random() < _OF_PLACES)):
             return self._some_zones(zones, rng, one=sampling == "one_zone")
-        says = self._facts(sentences, zones)
+        statements = _statements(sentences, zones)
         if zones and rng.random() < self.paraphrase:
             statements = paraphrase(zones, rng)
-            sentences, says = tuple(s.text for s in statements), tuple(s.says for s in statements)
         if sampling != "all":
-            kept = rng.permutation(len(sentences))[: rng.integers(1, len(sentences) + 1)]
-            sentences, says = tuple(sentences[i] for i in kept), tuple(says[i] for i in kept)
-        return sentences, says
+            kept = rng.permutation(len(statements))[: rng.integers(1, len(statements) + 1)]
+            statements = tuple(statements[i] for i in kept)
+        return statements
 
-    def _some_zones(
-        self, zones: Zones, rng: np.random.Generator, *, one: bool
-    ) -> tuple[tuple[str, ...], tuple[Facts, ...]]:
+    def _some_zones(self, zones: Zones, rng: np.random.Generator, *, one: bool) -> tuple[Statement, ...]:
         named = [zone for zone, present in enumerate(zones.present) if present]
         count = 1 if one else rng.integers(1, len(named) + 1)
         kept = rng.choice(named, count, replace=False)
         some = Zones.from_present(zone in kept for zone in range(6))
         if rng.random() < self.paraphrase:
-            statements = paraphrase(some, rng, form=_PLACES[int(rng.integers(len(_PLACES)))])
-            return tuple(s.text for s in statements), tuple(s.says for s in statements)
-        place = clauses(sentence(some))[-1]
-        return (place,), (frozenset(name for name, is_in in zip(ZONE_NAMES, some.present, strict=True) if is_in),)
+            return paraphrase(some, rng, form=_PLACES[int(rng.integers(len(_PLACES)))])
+        names = frozenset(name for name, present in zip(ZONE_NAMES, some.present, strict=True) if present)
+        return (Statement(clauses(sentence(some))[-1], names),)
 
-    def _as_is(self, index: int, *, mirrored: bool) -> tuple[tuple[str, ...], Zones]:
-        own, zones = self._sentences[index], self._zones[index]
-        turned = self._mirrored[index]
-        return (turned, zones.mirror()) if mirrored and turned is not None else (own, zones)
+    def _report(self, index: int, *, mirrored: bool) -> tuple[tuple[str, ...], Zones]:
+        study, turned = self.studies[index], self._mirrored[index]
+        zones = study.report.zones
+        return (turned, zones.mirror()) if mirrored and turned is not None else (study.sentences, zones)
 
-    def _facts(self, sentences: tuple[str, ...], zones: Zones) -> tuple[Facts, ...]:
-        if not zones:
-            return tuple(frozenset({" ".join(text.lower().split()).rstrip(" .")}) for text in sentences)
-        everything = facts(zones)
-        if len(sentences) == 1:
-            return (everything,)
-        # The grammar of captions: status, count, place.
-        status = everything & {"bilateral", "unilateral"}
-        count = frozenset(fact for fact in everything if fact.endswith(" areas"))
-        return status, count, everything - status - count
+
+def _statements(sentences: tuple[str, ...], zones: Zones) -> tuple[Statement, ...]:
+    """Sentences of a report as they stand, and what each states."""
+    if not zones:
+        return tuple(Statement(text, frozenset({" ".join(text.lower().split()).rstrip(" .")})) for text in sentences)
+    everything = facts(zones)
+    if len(sentences) == 1:
+        return (Statement(sentences[0], everything),)
+    # The grammar of captions: status, count, place.
+    status = everything & {"bilateral", "unilateral"}
+    count = frozenset(fact for fact in everything if fact.endswith(" areas"))
+    stated = status, count, everything - status - count
+    return tuple(Statement(text, stated[i]) for i, text in enumerate(sentences))
 
 
 def mirror(sentences: Sequence[str]) -> tuple[str, ...] | None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from textray.data.grounding import GroundingBatch, GroundingData, GroundingSet
-from textray.data.studies import RECORDED_AS, Said, SentenceSampling
+from textray.data.studies import RECORDED_AS, SentenceSampling, StudyText
 from textray.errors import UsageError
 from textray.models.sentence_grounding import SentenceGrounding
 from textray.nn.bert import PUBLISHED, published_vocabulary
@@ -236,13 +236,13 @@ class GroundingTask(Task):
             "sentence": (text.sentences, text.sentence_mask),
             "report": (text.report[:, None], text.sentence_mask.any(1, keepdim=True)),
         }[self.local_unit]
-        return Compared(image.pooled, image.local.flatten(2), text.report, units, mask, text.cls, batch["said"])
+        return Compared(image.pooled, image.local.flatten(2), text.report, units, mask, text.cls, batch["text"])
 
     def training_step(self, batch: GroundingBatch, index: int) -> Tensor:
         """Loss of the films of all processes, times the number of these, whose gradients are averaged."""
         found = self.criterion(self(batch).gathered())
         self.check_loss(found.total, cast(Any, batch), index)
-        self._log("train", found, len(batch["said"]))
+        self._log("train", found, len(batch["text"]))
         return found.total * rank_count()
 
     def on_validation_epoch_start(self) -> None:
@@ -252,8 +252,8 @@ class GroundingTask(Task):
     def validation_step(self, batch: GroundingBatch, index: int) -> None:
         """Log the loss of a batch, keep what retrieval needs; each process sees the whole split."""
         compared = self(batch)
-        self._log("inner", self.criterion(compared), len(batch["said"]))
-        self._seen.append((compared.films.float().cpu(), compared.reports.float().cpu(), keys_of(batch["said"])))
+        self._log("inner", self.criterion(compared), len(batch["text"]))
+        self._seen.append((compared.films.float().cpu(), compared.reports.float().cpu(), keys_of(batch["text"])))
 
     def on_validation_epoch_end(self) -> None:
         """Log for how many films the nearest report is their own, or says the same."""
@@ -359,24 +359,24 @@ def learn_words(network: SentenceGrounding, data: GroundingSet, *, steps: int) -
     return error
 
 
-def shares(said: list[Said], other: list[Said]) -> Tensor:
+def shares(said: list[StudyText], other: list[StudyText]) -> Tensor:
     """Facts in common, of the geometric mean of the numbers of both: ``(len(said), len(other))`` in [0, 1].
 
     That is the cosine of sums of one direction a fact: a text of several places is then the sum of theirs, and nothing
     besides.
     """
     return torch.tensor(
-        [[len(a.says & b.says) / max((len(a.says) * len(b.says)) ** 0.5, 1) for b in other] for a in said]
+        [[len(a.facts & b.facts) / max((len(a.facts) * len(b.facts)) ** 0.5, 1) for b in other] for a in said]
     )
 
 
 def _told(
     network: SentenceGrounding, data: GroundingSet, drawn: list[tuple[int, bool]], rng: np.random.Generator
-) -> tuple[Tensor, list[Said]]:
+) -> tuple[Tensor, list[StudyText]]:
     """Vectors ``(B, D)`` of length one of texts about studies, and what the texts say."""
     sampling: SentenceSampling | None = "some_zones" if data.words.sampling == "one_zone" else None
     told = [
-        data.told(index, rng, mirrored=turned and data.words.can_mirror(index), sampling=sampling)
+        data.draw_text(index, rng, mirrored=turned and data.words.can_mirror(index), sampling=sampling)
         for index, turned in drawn
     ]
     batch, device = pad([pieces for pieces, _ in told]), next(network.text.parameters()).device

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from textray.data.studies import Said
+from textray.data.studies import StudyText
 from textray.errors import ShapeError, UsageError
 
 Mode = Literal["paper", "released"]
@@ -186,7 +186,7 @@ _ROWS = 1024
 """Films whose texts are looked for at a time."""
 
 
-def targeted_loss(scores: Tensor, said: list[Said], targets: RightTexts, bias: Tensor | None = None) -> Tensor:
+def targeted_loss(scores: Tensor, said: list[StudyText], targets: RightTexts, bias: Tensor | None = None) -> Tensor:
     """The loss of scores ``(B, B)``, film by text, with their temperature: both directions of the softmax together.
 
     Args:
@@ -203,7 +203,7 @@ def targeted_loss(scores: Tensor, said: list[Said], targets: RightTexts, bias: T
     return (shares * losses).sum(0).mean() / 2
 
 
-def right_texts(said: list[Said], targets: RightTexts) -> Tensor:
+def right_texts(said: list[StudyText], targets: RightTexts) -> Tensor:
     """Whether a text is right for a film: ``(B films, B texts)`` bool."""
     if targets == "diagonal":
         return torch.eye(len(said), dtype=torch.bool)
@@ -213,7 +213,7 @@ def right_texts(said: list[Said], targets: RightTexts) -> Tensor:
     return entailed(said)
 
 
-def targeted_pair(scores: Tensor, said: list[Said], targets: RightTexts) -> LossPair:
+def targeted_pair(scores: Tensor, said: list[StudyText], targets: RightTexts) -> LossPair:
     """Cross-entropy of scores ``(B, B)``, film by text, in both directions: all that is right, to equal parts.
 
     Args:
@@ -227,14 +227,14 @@ def targeted_pair(scores: Tensor, said: list[Said], targets: RightTexts) -> Loss
     return LossPair(to_text, to_image)
 
 
-def keys_of(said: list[Said]) -> Tensor:
+def keys_of(said: list[StudyText]) -> Tensor:
     """Numbers ``(B,)`` int64, equal where two texts say the same, whatever their words."""
-    return text_keys([" | ".join(sorted(one.says)) for one in said])
+    return text_keys([" | ".join(sorted(one.facts)) for one in said])
 
 
-def entailed(said: list[Said]) -> Tensor:
+def entailed(said: list[StudyText]) -> Tensor:
     """Whether a text says nothing but what is true of a film: ``(B films, B texts)`` bool."""
-    return torch.tensor([[text.says <= film.true for text in said] for film in said])
+    return torch.tensor([[text.facts <= film.report_facts for text in said] for film in said])
 
 
 def retrieval(films: Tensor, reports: Tensor, keys: Tensor) -> Tensor:
@@ -282,7 +282,7 @@ class Compared(NamedTuple):
     units: Tensor
     mask: Tensor
     cls: Tensor
-    said: list[Said]
+    said: list[StudyText]
 
     def gathered(self) -> Compared:
         """The same of all processes; gradients reach what is this one's own."""
