@@ -17,6 +17,7 @@ from textray.errors import UsageError
 from textray.evaluate.cases import TextMode, mode_texts, segment
 from textray.evaluate.page import cell
 from textray.evaluate.segmentation import evaluate, score
+from textray.inference.bank import Prompt
 from textray.inference.bundle import Bundle, seal
 from textray.inference.segmenter import Inference, Predictor
 from textray.io.read import read
@@ -295,7 +296,7 @@ def test_what_each_mode_tells_the_network(root):
     texts = {mode: mode_texts(samples, mode, seed=0) for mode in (TextMode.ORACLE, TextMode.NONE, TextMode.GENERATED)}
     cases = segment(fake, samples, texts, zone_rows=ROWS, zone_thresholds=(0.9, 0.91, 0.5, 0.95, 1.0, 0.0))
     # A film without a caption is silent under `oracle`: a report of its own would be another mode.
-    assert fake.rows == [[lower.index, -1], [-1, -1], [Predictor.WRITE, Predictor.WRITE]]
+    assert fake.rows == [[lower.index, Prompt.NO_REPORT], [Prompt.NO_REPORT] * 2, [Prompt.OWN_REPORT] * 2]
     written = Zones.from_present([1, 0, 1, 0, 0, 1])  # the threshold itself is reached
     assert [case.zones for case in cases[TextMode.GENERATED].values()] == [written, written]
     assert [case.zones for case in cases[TextMode.NONE].values()] == [None, None]

@@ -17,7 +17,7 @@ from textray.data.monuseg import MoNuSeg
 from textray.errors import BundleError, DataError, InputError, UsageError
 from textray.evaluate.cases import Caption, TextMode, mode_texts
 from textray.evaluate.segmentation import evaluate
-from textray.inference.bank import announced, distinct, find, understand
+from textray.inference.bank import TextBank, distinct, find, read_captions
 from textray.inference.bundle import Bundle, seal
 from textray.preprocess import Preprocess
 from textray.records import Report, Zones
@@ -62,6 +62,13 @@ def tissue(tmp_path: Path) -> Path:
     return path
 
 
+def understand(text: str, *, strict: bool = False) -> Report:
+    none = np.zeros((len(KNOWN), 2, 6), np.float32)
+    return TextBank(features=none, mask=none[..., 0], captions=KNOWN).understand(
+        text, laterality="patient", strict=strict
+    )
+
+
 def change_text(folder: Path, **values: object) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["text"] |= values
@@ -71,7 +78,7 @@ def change_text(folder: Path, **values: object) -> None:
 def test_captions_that_differ_in_case_and_blanks_only_are_one() -> None:
     captions = distinct([EVEN, EVEN.upper(), LOWER_RIGHT, EVEN.replace(" ", "  ")])
     assert captions == (EVEN, LOWER_RIGHT)
-    assert announced({"captions": list(captions)}, writes=False) == captions
+    assert read_captions({"captions": list(captions)}, writes=False) == captions
     assert find(EVEN.upper(), captions) == 0
 
 
@@ -92,35 +99,35 @@ def test_a_bundle_lists_its_captions_and_its_bank_has_a_row_for_each(tissue_bund
 @pytest.mark.parametrize("captions", [[], [""], "words", [1], [EVEN, EVEN.upper()], None])
 def test_captions_that_are_none_are_refused(captions: object) -> None:
     if captions is None:
-        assert announced({"captions": None}, writes=True) == ()
+        assert read_captions({"captions": None}, writes=True) == ()
         return
     with pytest.raises(BundleError, match="captions"):
-        announced({"captions": captions}, writes=False)
+        read_captions({"captions": captions}, writes=False)
 
 
 def test_reports_of_zones_do_not_go_with_captions() -> None:
     with pytest.raises(BundleError, match="zones"):
-        announced({"captions": [EVEN]}, writes=True)
+        read_captions({"captions": [EVEN]}, writes=True)
 
 
 @pytest.mark.parametrize("text", [UPPER_LEFT, UPPER_LEFT.upper(), f"  {UPPER_LEFT.replace(' ', '  ')}\n"])
 def test_case_and_blanks_of_a_caption_do_not_matter(text: str) -> None:
     assert find(text, KNOWN) == 2
-    report = understand(text, KNOWN, strict=True)
+    report = understand(text, strict=True)
     assert report.text == UPPER_LEFT
     assert report.free
 
 
 def test_other_words_are_no_text_and_the_nearest_caption_is_named() -> None:
-    report = understand("The density in the upper left is high", KNOWN)
+    report = understand("The density in the upper left is high")
     assert report.text is None
     (notice,) = report.notices
     assert notice.code == "W_UNKNOWN_CAPTION"
     assert UPPER_LEFT in notice.remedy
     with pytest.raises(InputError) as caught:
-        understand("dense nuclei", KNOWN, strict=True)
+        understand("dense nuclei", strict=True)
     assert caught.value.code == "E_UNKNOWN_CAPTION"
-    assert not understand("  ", KNOWN, strict=True).notices
+    assert not understand("  ", strict=True).notices
 
 
 def test_a_known_caption_steers_and_another_text_does_not(tissue_bundle: Path, tissue: Path) -> None:

@@ -1,22 +1,34 @@
-"""The text bank of a bundle: token features of all it can be told, zone sentences or known captions."""
+"""The text bank of a bundle: token features of the sentences that the network can read."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from textray.errors import BundleError, InputError
-from textray.records import Notice, Report, Zones
+from textray.records import Grid, Laterality, Notice, Report, Zones
 from textray.text.cleaning import is_blank, plain
+from textray.text.zones import parse
 
 BANK = "text_bank.safetensors"
 BANK_ROWS = 64
 MOST_TOKENS, MOST_WIDTH = 512, 4096
+MOST_CAPTIONS = 4096
+
+
+class Prompt(Enum):
+    """What a segmenter reads beside the image if it is no sentence of the bank, which is given by its row."""
+
+    OWN_REPORT = auto()
+    """The report that the network writes itself."""
+    NO_REPORT = auto()
+    """No text, and the network writes none."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,19 +38,69 @@ class TextBank:
     Attributes:
         features: ``(K, L, D)`` float32.
         mask: ``(K, L)`` float32, 1 where a token is.
+        captions: The texts of the rows if they are captions, else none.
     """
 
     features: NDArray[np.float32]
     mask: NDArray[np.float32]
+    captions: tuple[str, ...] = ()
+
+    def understand(
+        self, text: str | None, *, laterality: Laterality | str, grid: Grid | None = None, strict: bool = False
+    ) -> Report:
+        """Read a text as the zones, or the caption, that the network knows.
+
+        Args:
+            text: The words; ``None`` or blank for none.
+            laterality: Whose left and right they mean; those of captions are the picture's.
+            grid: Grid of the film, which places the patient's sides.
+            strict: Refuse words that name no zone, or are no caption of the bank.
+
+        Returns:
+            The zones, or a free report with the caption in the bank's spelling. Of other words an empty report with
+            a warning.
+
+        Raises:
+            InputError: If the words are refused; ``E_UNKNOWN_CAPTION`` for other words than captions.
+        """
+        if not self.captions:
+            return parse(text, laterality=laterality, grid=grid, strict=strict)
+        if text is None or is_blank(text):
+            return Report(zones=Zones(), free=True)
+        row = find(text, self.captions)
+        if row is not None:
+            return Report(zones=Zones(), text=self.captions[row], free=True)
+        words = plain(text)
+        nearest = max(self.captions, key=lambda known: difflib.SequenceMatcher(None, plain(known), words).ratio())
+        if strict:
+            raise InputError(
+                "the network does not know this caption",
+                expected=f"one of {len(self.captions)} captions, such as the nearest, {nearest!r}",
+                do="textray info lists those that weights know",
+                code="E_UNKNOWN_CAPTION",
+            )
+        notice = Notice(
+            code="W_UNKNOWN_CAPTION",
+            text=f"The network knows {len(self.captions)} captions, and the text is none of them; "
+            "it worked without text.",
+            remedy=f"The nearest is: {nearest}",
+        )
+        return Report(zones=Zones(), free=True, notices=(notice,))
+
+    def row(self, report: Report) -> int | None:
+        """Row of the sentence of a report; ``None`` if it names no zone, or is no caption of the bank."""
+        if self.captions:
+            return find(report.text, self.captions) if report.free and report.text else None
+        return report.zones.index if report.zones else None
 
 
-def parse_bank(raw: bytes, shape: tuple[int, int, int] | None = None, *, rows: int = BANK_ROWS) -> TextBank:
-    """Read the bank's bytes; no code can be in them.
+def parse_bank(raw: bytes, shape: tuple[int, int, int] | None = None, *, captions: Sequence[str] = ()) -> TextBank:
+    """Read the bytes of a bank; no code can be in them.
 
     Args:
-        raw: What the file holds.
-        shape: Shape ``(K, L, D)`` of the features that the config announces, ``None`` for any L and D.
-        rows: K.
+        raw: Content of the file.
+        shape: Shape ``(K, L, D)`` of the features that the config states, ``None`` for any L and D.
+        captions: Texts of the K rows; none if they are the 64 zone sentences.
 
     Raises:
         BundleError: If a tensor is missing, unknown, or of another shape, type or range.
@@ -52,7 +114,7 @@ def parse_bank(raw: bytes, shape: tuple[int, int, int] | None = None, *, rows: i
         raise BundleError(f"{BANK} cannot be read", came=f"{type(error).__name__}: {error}") from error
     if set(tensors) != {"features", "mask"}:
         raise BundleError(f"{BANK} has other tensors", came=sorted(tensors), expected="features, mask")
-    features, mask = tensors["features"], tensors["mask"]
+    features, mask, rows = tensors["features"], tensors["mask"], len(captions) or BANK_ROWS
     wanted = shape or features.shape
     if features.ndim != 3 or features.shape[0] != rows or features.shape != wanted or features.dtype.kind != "f":
         raise BundleError(
@@ -62,23 +124,18 @@ def parse_bank(raw: bytes, shape: tuple[int, int, int] | None = None, *, rows: i
         )
     if mask.shape != features.shape[:2] or not np.isin(mask, (0, 1)).all() or not np.isfinite(features).all():
         raise BundleError(f"mask of {BANK} is wrong", came=mask.shape, expected=f"{features.shape[:2]} of 0 and 1")
-    return TextBank(features=features.astype(np.float32), mask=mask.astype(np.float32))
+    return TextBank(features=features.astype(np.float32), mask=mask.astype(np.float32), captions=tuple(captions))
 
 
-# Captions that a network knows: the rows of the bank of a bundle whose data set has captions without zones.
-
-MOST_CAPTIONS = 4096
-
-
-def announced(text: Mapping[str, Any] | None, *, writes: bool) -> tuple[str, ...]:
-    """Read what a bundle's config says of the captions that its network knows.
+def read_captions(text: Mapping[str, Any] | None, *, writes: bool) -> tuple[str, ...]:
+    """Read the captions of the bank from a bundle's config.
 
     Args:
-        text: The config's ``text``, where ``captions`` may stand; ``None`` for a network that reads no text.
-        writes: True where the network writes a report of its own, which is one of zones.
+        text: The config's ``text``, which may have ``captions``; ``None`` for a network that reads no text.
+        writes: True if the network writes a report of its own, which is one of zones.
 
     Returns:
-        One for each row of the bank; none where the bank holds the 64 zone sentences.
+        One for each row of the bank; none if the bank holds the 64 zone sentences.
 
     Raises:
         BundleError: If they are no list of different texts, or the network writes reports of zones beside them.
@@ -107,39 +164,3 @@ def distinct(captions: Iterable[str]) -> tuple[str, ...]:
 def find(text: str, captions: Sequence[str]) -> int | None:
     """Row of a caption, whatever its case and blanks; ``None`` where it is not one of them."""
     return next((row for row, caption in enumerate(captions) if plain(caption) == plain(text)), None)
-
-
-def understand(text: str | None, captions: Sequence[str], *, strict: bool = False) -> Report:
-    """Take a text as one of the captions.
-
-    Args:
-        text: The words; ``None`` or blank for none.
-        captions: Those that the network knows.
-        strict: Refuse other words.
-
-    Returns:
-        A free report with the caption as the network knows it; without words, and with ``W_UNKNOWN_CAPTION``, where the
-        text is another one. Sides are the picture's.
-
-    Raises:
-        InputError: ``E_UNKNOWN_CAPTION`` for other words, with ``strict``.
-    """
-    if text is None or is_blank(text):
-        return Report(zones=Zones(), free=True)
-    row = find(text, captions)
-    if row is not None:
-        return Report(zones=Zones(), text=captions[row], free=True)
-    nearest = max(captions, key=lambda caption: difflib.SequenceMatcher(None, plain(caption), plain(text)).ratio())
-    if strict:
-        raise InputError(
-            "the network does not know this caption",
-            expected=f"one of {len(captions)} captions, such as the nearest, {nearest!r}",
-            do="textray info lists those that weights know",
-            code="E_UNKNOWN_CAPTION",
-        )
-    notice = Notice(
-        code="W_UNKNOWN_CAPTION",
-        text=f"The network knows {len(captions)} captions, and the text is none of them; it worked without text.",
-        remedy=f"The nearest is: {nearest}",
-    )
-    return Report(zones=Zones(), free=True, notices=(notice,))

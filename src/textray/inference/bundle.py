@@ -1,87 +1,232 @@
 """Bundles: folders that carry a trained network and everything needed to use it.
 
-    config.json               what the network is, sizes, zones, threshold, provenance, SHA-256 of each other file
+A segmenter (`Bundle`):
+
+    config.json               network, sizes, zones, threshold, provenance, SHA-256 of each other file
     model.onnx                the graph that `textray.inference.runtime` runs, without its weights
-    model.safetensors         the weights in half precision, for the graph and for torch
-    text_bank.safetensors     token features of the 64 zone sentences or of known captions; where it reads text only
+    model.safetensors         the weights in half precision, for the graphs and for torch
+    text_bank.safetensors     token features of the 64 zone sentences or of known captions; only if it reads text
     preprocess.json           from a picture to the network's input
-    README.md, LICENSE        model card and the weights' own terms
+    README.md, LICENSE        model card and the terms of the weights
 
-Loading is strict for both kinds: another format, another key, another hash or another size than stated is refused, and
-nothing in a bundle is ever executed.
+A grounding network (`GroundingBundle`) has two graphs and, since phrases are free, its text encoder:
 
-A grounding bundle: the folder that carries a network which tells where in a film a phrase is true.
+    image.onnx                image -> local (B, D, h, w), pooled (B, D)
+    text.onnx                 ids, attention, weights (K, L) -> phrases (K, D), of length one
+    vocab.txt                 word pieces, one a line
 
-    config.json          what the network is, sizes, how texts are cut and joined, provenance, hash of each other file
-    image.onnx           image -> local (B, D, h, w), pooled (B, D)
-    text.onnx            ids, attention, weights (K, L) -> phrases (K, D), of length one
-    vocab.txt            word pieces, one a line: phrases are free, so the text encoder itself is inside
-    model.safetensors    the weights in half precision, for both graphs and for torch
-    preprocess.json      from a picture to the network's input
-    README.md, LICENSE   model card and the weights' own terms
-
-The graphs hold no weights: they get them widened, and compute in single precision.
+Loading is strict: another format, key, size or hash than the config states is refused. Nothing in a bundle is executed.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import math
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, Self, TypedDict, Unpack, get_args
 
 from textray import registry
-from textray.errors import BundleError, unknown_name
-from textray.inference import bank as known_captions
+from textray.errors import BundleError, OutputError, unknown_name
 from textray.inference import own_report
-from textray.inference.bank import BANK, BANK_ROWS, MOST_TOKENS, MOST_WIDTH, TextBank, parse_bank
+from textray.inference.bank import BANK, BANK_ROWS, MOST_TOKENS, MOST_WIDTH, TextBank, parse_bank, read_captions
 from textray.inference.bundle_files import (
     CONFIG,
+    FORMAT,
     GROUNDING_FILES,
-    Sealed,
-    expected_files,
-    open_sealed,
+    Task,
+    check_files,
+    compare,
+    identity,
+    list_files,
     parse_json,
+    read_config,
     read_file,
-    read_sealed,
-    sealed_config,
+    read_preprocess,
+    segmenter_files,
     task_of,
-    write_config,
 )
 from textray.inference.own_report import TextFree
+from textray.preprocess import Preprocess
 from textray.records import ZONE_ROWS, Laterality
 from textray.text.tokens import Aggregation, WordPiece, read_pieces
 
 log = logging.getLogger(__name__)
 
 DEFAULT_WEIGHTS = "sgseg_lite"
-"""Name of the bundle that is used where none is asked for."""
+"""Name of the segmenter that is used if none is named."""
+DEFAULT_GROUNDING_WEIGHTS = "sentence_grounding_small"
+"""Name of the grounding weights that are used if none are named."""
 WEIGHTS_FOLDER = Path(__file__).resolve().parent.parent / "weights"
-"""Where the bundles inside the package lie."""
+"""Folder of the bundles inside the package."""
 ZONE_COLUMNS = (0.5,)
 
-_KEYS = {
-    "format", "name", "version", "model", "input", "text", "zones", "threshold", "provenance", "files",
-}  # fmt: skip
+Sentences = Literal["clauses", "caption", "split"]
+"""How training texts became sentences: a caption's clauses by its commas, the caption as one, a report's sentences."""
+
+_KEYS = {"format", "name", "version", "model", "input", "text", "provenance", "files"}
+_MOST_CELLS = 1024
+
+
+class About(TypedDict):
+    """Statements of a bundle about its weights, as attributes of `BaseBundle`; JSON values."""
+
+    name: str
+    version: str
+    model: str
+    form: str
+    model_config: Mapping[str, Any]
+    provenance: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bundle(Sealed):
+class BaseBundle:
+    """Base class of all bundles: a folder whose files match the hashes in its ``config.json``.
+
+    Attributes:
+        folder: Its folder.
+        name: Its name.
+        version: Version of the weights.
+        model: Registry name of the network.
+        form: Form of it, such as ``paper``.
+        model_config: Fields of the network's config dataclass.
+        preprocess: From a picture to the network's input and back.
+        provenance: Data, epoch, terms and whatever else the exporter noted.
+        files: Size and SHA-256 of each file except the config.
+        sha256: Hash of what decides a result. Card and licence are not in it, so that scores can be added to the card.
+    """
+
+    TASK: ClassVar[Task]
+    KEYS: ClassVar[frozenset[str]]
+    """Keys of the config that decide a result, beside the files."""
+
+    folder: Path
+    name: str
+    version: str
+    model: str
+    form: str
+    model_config: dict[str, Any]
+    preprocess: Preprocess
+    provenance: dict[str, Any]
+    files: dict[str, dict[str, Any]]
+    sha256: str
+
+    @classmethod
+    def load(cls, name_or_folder: str | Path | None = None) -> Self:
+        """Find a bundle and verify each of its files.
+
+        Args:
+            name_or_folder: Name of weights inside the package, or a folder; ``None`` takes the default of the task.
+
+        Raises:
+            BundleError: If a file is missing, cut off or altered, the format or a key is not the expected one, or the
+                weights are for another task.
+            UsageError: If there is no bundle of that name.
+        """
+        folder = find(name_or_folder, DEFAULT_GROUNDING_WEIGHTS if cls.TASK == "grounding" else DEFAULT_WEIGHTS)
+        config = read_config(folder, cls.TASK)
+        try:
+            bundle = cls._read(folder, config)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(
+                f"{CONFIG} of bundle {folder.name} is not laid out as expected",
+                came=f"{type(error).__name__}: {error}",
+                do="Export the checkpoint again with: textray export",
+            ) from error
+        log.debug("bundle %s %s verified", bundle.name, bundle.sha256[:12])
+        return bundle
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files except the config."""
+        return sum(int(listed["bytes"]) for listed in self.files.values())
+
+    def read(self, name: str) -> bytes:
+        """Bytes of one of the files, verified again."""
+        data = read_file(self.folder, name)
+        compare(self.folder, name, self.files[name], len(data), hashlib.sha256(data).hexdigest())
+        return data
+
+    @classmethod
+    @abstractmethod
+    def _read(cls, folder: Path, config: dict[str, Any]) -> Self:
+        """Verify the folder and read the config."""
+
+    @classmethod
+    def _verify(cls, folder: Path, config: Mapping[str, Any], files: Sequence[str]) -> dict[str, Any]:
+        """Verify what every bundle has; gives the fields of this class."""
+        keys = _KEYS | cls.KEYS | ({"task"} if cls.TASK == "grounding" else set())
+        if set(config) != keys:
+            missing, more = sorted(keys - set(config)), sorted(set(config) - keys)
+            raise BundleError(
+                f"{CONFIG} of bundle {folder.name} has other keys", came=f"missing {missing}, unknown {more}"
+            )
+        check_files(folder, config["files"], files)
+        preprocess = read_preprocess(folder)
+        stated = tuple(config["input"][key] for key in ("height", "width", "channels"))
+        if stated != (*preprocess.size, preprocess.channels):
+            raise BundleError(
+                f"bundle {folder.name} contradicts itself",
+                came=f"input {stated} in {CONFIG}",
+                expected=f"{(*preprocess.size, preprocess.channels)} as in preprocess.json",
+            )
+        return {
+            "folder": folder,
+            "name": str(config["name"]),
+            "version": str(config["version"]),
+            "model": str(config["model"]["name"]),
+            "form": str(config["model"]["form"]),
+            "model_config": dict(config["model"]["config"]),
+            "preprocess": preprocess,
+            "provenance": dict(config["provenance"]),
+            "files": {name: dict(listed) for name, listed in config["files"].items()},
+            "sha256": identity(config, cls.KEYS),
+        }
+
+    @classmethod
+    def _seal(cls, folder: Path, files: Sequence[str], decides: Mapping[str, Any], about: About) -> Self:
+        """Write the config of a folder whose other files are in place, and load it as a user would."""
+        preprocess = read_preprocess(folder)
+        config = {
+            "format": FORMAT,
+            "name": about["name"],
+            "version": about["version"],
+            "model": {"name": about["model"], "form": about["form"], "config": dict(about["model_config"])},
+            "input": {"height": preprocess.size[0], "width": preprocess.size[1], "channels": preprocess.channels},
+            "provenance": dict(about["provenance"]),
+            "files": list_files(folder, files),
+            **({"task": cls.TASK} if cls.TASK == "grounding" else {}),
+            **decides,
+        }
+        try:
+            (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{folder / CONFIG} cannot be written", came=error.strerror) from error
+        return cls.load(folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle(BaseBundle):
     """A verified bundle of a segmenter.
 
     Attributes:
         threshold: Probability from which a pixel is lesion.
-        text_encoder: Registry name of the text encoder of the bank, ``None`` where the network reads no text.
+        text_encoder: Registry name of the text encoder of the bank, ``None`` if the network reads no text.
         tokens: Tokens L of a row of the bank, 0 without one.
         width: Width D of a token feature, 0 without one.
-        captions: What the rows of the bank say where its data have free captions; none where they are zone sentences.
+        captions: The texts of the bank's rows if its data have free captions; none if they are zone sentences.
         zone_rows: Heights, as shares of the image, that split upper, middle and lower zones of pixels.
         zone_thresholds: Probability from which the network writes a zone into its own report, six of them in the order
-            of `textray.records.ZONE_NAMES`; ``None`` where it writes none.
-        text_free: What a run without a text does; always ``none`` where the network writes no report.
+            of `textray.records.ZONE_NAMES`; ``None`` if it writes none.
+        text_free: What a run without a text does; always ``none`` if the network writes no report.
     """
+
+    TASK: ClassVar[Task] = "segmentation"
+    KEYS: ClassVar[frozenset[str]] = frozenset({"input", "text", "threshold", "zones"})
 
     threshold: float
     text_encoder: str | None
@@ -92,45 +237,30 @@ class Bundle(Sealed):
     zone_thresholds: tuple[float, ...] | None
     text_free: TextFree
 
-    @classmethod
-    def load(cls, name_or_folder: str | Path | None = None) -> Bundle:
-        """Find a bundle and verify each of its files.
-
-        Args:
-            name_or_folder: Name of weights inside the package, or a folder; ``None`` is `DEFAULT_WEIGHTS`.
-
-        Raises:
-            BundleError: If a file is missing, cut off or altered, or the format or a key is not the expected one.
-            UsageError: If there is no bundle of that name.
-        """
-        bundle = open_sealed(find(name_or_folder), "segmentation", _from_config)
-        log.debug("bundle %s %s verified", bundle.name, bundle.sha256[:12])
-        return bundle
-
     @property
     def needs_text(self) -> bool:
-        """True where the network cannot work without a text, as the registry says of its form."""
+        """True if the network cannot work without a text, as the registry states of its form."""
         row = registry.MODELS.get(self.model)
         return row is not None and any(form.needs_text for form in row.forms if form.name == self.form)
 
     @property
     def writes_report(self) -> bool:
-        """True where the network can write a report of its own."""
+        """True if the network can write a report of its own."""
         return self.zone_thresholds is not None
 
     def text_bank(self) -> TextBank | None:
-        """The text bank, ``None`` where the network reads no text.
+        """The text bank, ``None`` if the network reads no text.
 
         Raises:
-            BundleError: If its tensors are not those that the config announces.
+            BundleError: If its tensors are not those that the config states.
         """
         if self.text_encoder is None:
             return None
-        rows = len(self.captions) or BANK_ROWS
-        return parse_bank(self.read(BANK), (rows, self.tokens, self.width), rows=rows)
+        shape = (len(self.captions) or BANK_ROWS, self.tokens, self.width)
+        return parse_bank(self.read(BANK), shape, captions=self.captions)
 
     def describe(self) -> dict[str, Any]:
-        """What `textray info` and the records of runs say of the bundle."""
+        """The bundle as `textray info` and the records of runs show it."""
         return {
             "name": self.name,
             "version": self.version,
@@ -147,78 +277,62 @@ class Bundle(Sealed):
             **({"captions": list(self.captions)} if self.captions else {}),
         }
 
-
-def inside() -> list[str]:
-    """Names of the bundles inside the package."""
-    return sorted(path.parent.name for path in WEIGHTS_FOLDER.glob(f"*/{CONFIG}"))
-
-
-def find(name_or_folder: str | Path | None, default: str | None = None) -> Path:
-    """Folder of a bundle: weights inside the package by name, or any folder that holds a config.
-
-    Args:
-        name_or_folder: The name or the folder; ``None`` is the default.
-        default: Name of weights inside the package; ``None`` is `DEFAULT_WEIGHTS`.
-
-    Raises:
-        BundleError: If the folder holds no config, or the default weights are not inside the package.
-        UsageError: If it is neither a name nor a folder.
-    """
-    default = default or DEFAULT_WEIGHTS
-    if name_or_folder is None:
-        folder = WEIGHTS_FOLDER / default
-        if not (folder / CONFIG).is_file():
+    @classmethod
+    def _read(cls, folder: Path, config: dict[str, Any]) -> Self:
+        text = config.get("text")
+        encoder = None if text is None else str(text["encoder"])
+        fields = cls._verify(folder, config, segmenter_files(encoder))
+        rows = tuple(float(row) for row in config["zones"]["rows"])
+        if len(rows) != 2 or not 0 < rows[0] < rows[1] < 1 or tuple(config["zones"]["columns"]) != ZONE_COLUMNS:
             raise BundleError(
-                f"the default weights {default} are not inside this installation",
-                do="Name a bundle folder with --model, or install a wheel of TextRay that holds them",
+                "zone split of the bundle is wrong", came=config["zones"], expected="two rows rising in (0, 1)"
             )
-        return folder
-    names = inside()
-    if str(name_or_folder) in names:
-        return WEIGHTS_FOLDER / str(name_or_folder)
-    folder = Path(name_or_folder)
-    if not folder.is_dir():
-        error = unknown_name("bundle", str(name_or_folder), names or [default])
-        raise type(error)(error.what, expected=f"{error.expected}, or a bundle folder", do=error.do)
-    if not (folder / CONFIG).is_file():
-        raise BundleError(
-            f"{folder} holds no bundle", came=f"no {CONFIG}", expected="a folder that textray export wrote"
+        threshold = float(config["threshold"])
+        if not (math.isfinite(threshold) and 0 < threshold < 1):
+            raise BundleError("threshold of the bundle is wrong", came=threshold, expected="a number in (0, 1)")
+        tokens, width = (0, 0) if text is None else (int(text["tokens"]), int(text["width"]))
+        if text is not None and not (0 < tokens <= MOST_TOKENS and 0 < width <= MOST_WIDTH):
+            raise BundleError(
+                "text bank of the bundle has an impossible size",
+                came=f"{tokens} tokens, width {width}",
+                expected=f"at most {MOST_TOKENS} and {MOST_WIDTH}",
+            )
+        zone_thresholds, text_free = own_report.read_thresholds(config["zones"], text)
+        return cls(
+            **fields,
+            threshold=threshold,
+            text_encoder=encoder,
+            tokens=tokens,
+            width=width,
+            captions=read_captions(text, writes=zone_thresholds is not None),
+            zone_rows=(rows[0], rows[1]),
+            zone_thresholds=zone_thresholds,
+            text_free=text_free,
         )
-    return folder
 
 
 def seal(
     folder: str | Path,
     *,
-    name: str,
-    version: str,
-    model: str,
-    form: str,
-    model_config: Mapping[str, Any],
     threshold: float,
     text_encoder: str | None,
-    provenance: Mapping[str, Any],
     zone_rows: tuple[float, float] = ZONE_ROWS,
     zone_thresholds: Sequence[float] | None = None,
     text_free: TextFree | None = None,
     captions: Sequence[str] = (),
+    **about: Unpack[About],
 ) -> Bundle:
-    """Write the config of a bundle whose other files are in place, and load it as a user would.
+    """Write the config of a segmenter whose other files are in place, and load it as a user would.
 
     Args:
-        folder: Folder with all files but ``config.json``.
-        name: Name of the bundle.
-        version: Version of the weights.
-        model: Registry name of the network.
-        form: Which form of it.
-        model_config: Fields of its config dataclass, JSON values.
+        folder: Folder with all files except ``config.json``.
         threshold: Probability from which a pixel is lesion, in (0, 1).
-        text_encoder: Registry name of the encoder of the bank, ``None`` where the network reads no text.
-        provenance: Data, epoch, terms, or whatever else is known; JSON values.
+        text_encoder: Registry name of the encoder of the bank, ``None`` if the network reads no text.
         zone_rows: Heights that split the zones of pixels.
-        zone_thresholds: Probabilities from which the network writes a zone, six; ``None`` where it writes no report.
-        text_free: What a run without a text does; ``None`` is ``generated`` where the network writes a report.
-        captions: What the rows of the bank say, where they are not the zone sentences.
+        zone_thresholds: Probabilities from which the network writes a zone, six; ``None`` if it writes no report.
+        text_free: What a run without a text does; ``None`` is ``generated`` if the network writes a report.
+        captions: The texts of the bank's rows, if they are not the zone sentences.
+        about: What every bundle states.
 
     Raises:
         BundleError: If a file is missing or does not fit the others.
@@ -227,78 +341,15 @@ def seal(
     folder = Path(folder)
     text: dict[str, Any] | None = None
     if text_encoder is not None:
-        bank = parse_bank(read_file(folder, BANK), rows=len(captions) or BANK_ROWS)
+        bank = parse_bank(read_file(folder, BANK), captions=captions)
         text = {"encoder": text_encoder, "tokens": bank.features.shape[1], "width": bank.features.shape[2]}
-    zones: dict[str, Any] = {"rows": list(zone_rows), "columns": list(ZONE_COLUMNS)}
-    # Only where they say something: the hash of a bundle that writes no report stays what it was before there were any.
-    if zone_thresholds is not None:
-        zones["thresholds"] = list(zone_thresholds)
-    if text is not None:
         text |= {"free": text_free} if text_free is not None else {}
         text |= {"captions": list(captions)} if captions else {}
-    config = sealed_config(
-        folder,
-        name=name,
-        version=version,
-        model=model,
-        form=form,
-        model_config=model_config,
-        provenance=provenance,
-        files=expected_files(text_encoder),
-    )
-    config |= {"text": text, "zones": zones, "threshold": threshold}
-    write_config(folder, config)
-    return Bundle.load(folder)
-
-
-def _from_config(folder: Path, config: dict[str, Any]) -> Bundle:
-    text = config.get("text")
-    encoder = None if text is None else str(text["encoder"])
-    sealed = read_sealed(
-        folder,
-        config,
-        keys=_KEYS,
-        files=expected_files(encoder),
-        decides=("input", "text", "threshold", "zones"),
-    )
-    rows = tuple(float(row) for row in config["zones"]["rows"])
-    if len(rows) != 2 or not 0 < rows[0] < rows[1] < 1 or tuple(config["zones"]["columns"]) != ZONE_COLUMNS:
-        raise BundleError(
-            "zone split of the bundle is wrong", came=config["zones"], expected="two rows rising in (0, 1)"
-        )
-    threshold = float(config["threshold"])
-    if not (math.isfinite(threshold) and 0 < threshold < 1):
-        raise BundleError("threshold of the bundle is wrong", came=threshold, expected="a number in (0, 1)")
-    tokens, width = (0, 0) if text is None else (int(text["tokens"]), int(text["width"]))
-    if text is not None and not (0 < tokens <= MOST_TOKENS and 0 < width <= MOST_WIDTH):
-        raise BundleError(
-            "text bank of the bundle has an impossible size",
-            came=f"{tokens} tokens, width {width}",
-            expected=f"at most {MOST_TOKENS} and {MOST_WIDTH}",
-        )
-    zone_thresholds, text_free = own_report.announced(config["zones"], text)
-    return Bundle(
-        **vars(sealed),
-        threshold=threshold,
-        text_encoder=encoder,
-        tokens=tokens,
-        width=width,
-        captions=known_captions.announced(text, writes=zone_thresholds is not None),
-        zone_rows=(rows[0], rows[1]),
-        zone_thresholds=zone_thresholds,
-        text_free=text_free,
-    )
-
-
-DEFAULT_GROUNDING_WEIGHTS = "sentence_grounding_small"
-"""Name of the grounding bundle that is used where none is asked for."""
-
-Sentences = Literal["clauses", "caption", "split"]
-"""How training texts became sentences: a caption's clauses by its commas, the caption as one, a report's sentences."""
-
-_GROUNDING_KEYS = {"format", "task", "name", "version", "model", "input", "text", "map", "width", "provenance", "files"}
-_GROUNDING_DECIDES = ("input", "text", "map", "width")
-_MOST_CELLS = 1024
+    zones: dict[str, Any] = {"rows": list(zone_rows), "columns": list(ZONE_COLUMNS)}
+    if zone_thresholds is not None:  # the key would change the hash of bundles that write no report
+        zones["thresholds"] = list(zone_thresholds)
+    decides = {"text": text, "zones": zones, "threshold": threshold}
+    return Bundle._seal(folder, segmenter_files(text_encoder), decides, about)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -322,18 +373,17 @@ class GroundingText:
     sentences: Sentences
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``config.json`` holds."""
+        """The values in ``config.json``."""
         return {**asdict(self), "laterality": str(self.laterality)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GroundingText:
-        """Build from what `to_dict` gave.
+        """Build from the result of `to_dict`; what is missing or of another kind raises as it comes.
 
         Raises:
             BundleError: If a value is impossible.
-            KeyError, TypeError, ValueError, UsageError: If one is missing or of another kind.
         """
-        found = cls(
+        text = cls(
             encoder=str(values["encoder"]),
             laterality=Laterality(values["laterality"]),
             lower=values["lower"],
@@ -341,17 +391,17 @@ class GroundingText:
             aggregation=Aggregation(**values["aggregation"]),
             sentences=values["sentences"],
         )
-        if not 3 <= found.most_pieces <= MOST_TOKENS or not isinstance(found.lower, bool):
+        if not 3 <= text.most_pieces <= MOST_TOKENS or not isinstance(text.lower, bool):
             raise BundleError("text settings of the bundle are impossible", came=dict(values))
-        if found.sentences not in get_args(Sentences):
+        if text.sentences not in get_args(Sentences):
             raise BundleError(
-                "the bundle cuts texts in an unknown way", came=found.sentences, expected=", ".join(get_args(Sentences))
+                "the bundle cuts texts in an unknown way", came=text.sentences, expected=", ".join(get_args(Sentences))
             )
-        return found
+        return text
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroundingBundle(Sealed):
+class GroundingBundle(BaseBundle):
     """A verified bundle of a grounding network.
 
     Attributes:
@@ -360,24 +410,12 @@ class GroundingBundle(Sealed):
         width: Width D of the space that film and phrase share.
     """
 
+    TASK: ClassVar[Task] = "grounding"
+    KEYS: ClassVar[frozenset[str]] = frozenset({"input", "text", "map", "width"})
+
     text: GroundingText
     map_size: tuple[int, int]
     width: int
-
-    @classmethod
-    def load(cls, name_or_folder: str | Path | None = None) -> GroundingBundle:
-        """Find a grounding bundle and verify each of its files.
-
-        Args:
-            name_or_folder: Name of weights inside the package, or a folder; ``None`` is `DEFAULT_GROUNDING_WEIGHTS`.
-
-        Raises:
-            BundleError: If a file is missing, cut off or altered, or the weights are for another task.
-            UsageError: If there is no bundle of that name.
-        """
-        bundle = open_sealed(find(name_or_folder, DEFAULT_GROUNDING_WEIGHTS), "grounding", _grounding_from_config)
-        log.debug("grounding bundle %s %s verified", bundle.name, bundle.sha256[:12])
-        return bundle
 
     def vocabulary(self) -> WordPiece:
         """The word pieces.
@@ -388,7 +426,7 @@ class GroundingBundle(Sealed):
         return WordPiece(read_pieces(self.read("vocab.txt")), lower=self.text.lower)
 
     def describe(self) -> dict[str, Any]:
-        """What `textray info` and the records of runs say of the bundle."""
+        """The bundle as `textray info` and the records of runs show it."""
         return {
             "name": self.name,
             "version": self.version,
@@ -405,73 +443,78 @@ class GroundingBundle(Sealed):
             "sentences": self.text.sentences,
         }
 
-
-def load_any(name_or_folder: str | Path | None = None) -> Bundle | GroundingBundle:
-    """A bundle of whichever task; raises as the two do."""
-    folder = find(name_or_folder)
-    config = parse_json(read_file(folder, CONFIG), CONFIG)
-    return GroundingBundle.load(folder) if task_of(config) == "grounding" else Bundle.load(folder)
+    @classmethod
+    def _read(cls, folder: Path, config: dict[str, Any]) -> Self:
+        fields = cls._verify(folder, config, GROUNDING_FILES)
+        map_size, width = (int(config["map"]["height"]), int(config["map"]["width"])), int(config["width"])
+        if not (min(map_size) > 0 and max(map_size) <= _MOST_CELLS and 0 < width <= MOST_WIDTH):
+            raise BundleError(
+                "the map of the bundle has an impossible size",
+                came=f"{map_size} cells, width {width}",
+                expected=f"1 to {_MOST_CELLS} cells and 1 to {MOST_WIDTH}",
+            )
+        return cls(**fields, text=GroundingText.from_dict(config["text"]), map_size=map_size, width=width)
 
 
 def seal_grounding(
-    folder: str | Path,
-    *,
-    name: str,
-    version: str,
-    model: str,
-    form: str,
-    model_config: Mapping[str, Any],
-    text: GroundingText,
-    map_size: tuple[int, int],
-    width: int,
-    provenance: Mapping[str, Any],
+    folder: str | Path, *, text: GroundingText, map_size: tuple[int, int], width: int, **about: Unpack[About]
 ) -> GroundingBundle:
-    """Write the config of a grounding bundle whose other files are in place, and load it as a user would.
+    """Write the config of a grounding network whose other files are in place, and load it as a user would.
 
     Args:
-        folder: Folder with all files but ``config.json``.
-        name: Name of the bundle.
-        version: Version of the weights.
-        model: Registry name of the network.
-        form: Which form of it.
-        model_config: Fields of its config dataclass, JSON values.
+        folder: Folder with all files except ``config.json``.
         text: How phrases are read.
         map_size: Height and width of the map of one phrase, in cells.
         width: Width D of the common space.
-        provenance: Data, epoch, terms, or whatever else is known; JSON values.
+        about: What every bundle states.
 
     Raises:
         BundleError: If a file is missing or does not fit the others.
         OutputError: If the config cannot be written.
     """
-    folder = Path(folder)
-    config = sealed_config(
-        folder,
-        name=name,
-        version=version,
-        model=model,
-        form=form,
-        model_config=model_config,
-        provenance=provenance,
-        files=GROUNDING_FILES,
-    )
-    config |= {
-        "task": "grounding",
-        "text": text.to_dict(),
-        "map": {"height": map_size[0], "width": map_size[1]},
-        "width": width,
-    }
-    write_config(folder, config)
-    return GroundingBundle.load(folder)
+    size = {"height": map_size[0], "width": map_size[1]}
+    decides = {"text": text.to_dict(), "map": size, "width": width}
+    return GroundingBundle._seal(Path(folder), GROUNDING_FILES, decides, about)
 
 
-def _grounding_from_config(folder: Path, config: dict[str, Any]) -> GroundingBundle:
-    sealed = read_sealed(folder, config, keys=_GROUNDING_KEYS, files=GROUNDING_FILES, decides=_GROUNDING_DECIDES)
-    map_size, width = (int(config["map"]["height"]), int(config["map"]["width"])), int(config["width"])
-    if not (min(map_size) > 0 and max(map_size) <= _MOST_CELLS and 0 < width <= MOST_WIDTH):
+def inside() -> list[str]:
+    """Names of the bundles inside the package."""
+    return sorted(path.parent.name for path in WEIGHTS_FOLDER.glob(f"*/{CONFIG}"))
+
+
+def find(name_or_folder: str | Path | None, default: str) -> Path:
+    """Folder of a bundle: weights inside the package by name, or any folder that holds a config.
+
+    Args:
+        name_or_folder: The name or the folder; ``None`` is the default.
+        default: Name of weights inside the package.
+
+    Raises:
+        BundleError: If the folder holds no config, or the default weights are not inside the package.
+        UsageError: If it is neither a name nor a folder.
+    """
+    names = inside()
+    name = default if name_or_folder is None else str(name_or_folder)
+    if name in names:
+        return WEIGHTS_FOLDER / name
+    if name_or_folder is None:
         raise BundleError(
-            "the map of the bundle has an impossible size",
-            came=f"{map_size} cells, width {width}",
-            expected=f"1 to {_MOST_CELLS} cells and 1 to {MOST_WIDTH}",
+            f"the default weights {default} are not inside this installation",
+            do="Name a bundle folder with --model, or install a wheel of TextRay that holds them",
         )
-    return GroundingBundle(**vars(sealed), text=GroundingText.from_dict(config["text"]), map_size=map_size, width=width)
+    folder = Path(name_or_folder)
+    if not folder.is_dir():
+        error = unknown_name("bundle", str(name_or_folder), names or [default])
+        raise type(error)(error.what, expected=f"{error.expected}, or a bundle folder", do=error.do)
+    if not (folder / CONFIG).is_file():
+        raise BundleError(
+            f"{folder} holds no bundle", came=f"no {CONFIG}", expected="a folder that textray export wrote"
+        )
+    return folder
+
+
+def load_any(name_or_folder: str | Path | None = None) -> Bundle | GroundingBundle:
+    """A bundle of whichever task; raises as the two classes do."""
+    folder = find(name_or_folder, DEFAULT_WEIGHTS)
+    config = parse_json(read_file(folder, CONFIG), CONFIG)
+    return GroundingBundle.load(folder) if task_of(config) == "grounding" else Bundle.load(folder)

@@ -1,9 +1,7 @@
-"""The report that a network writes itself: what a bundle says of it, and which zones it names.
+"""The report that a network writes itself: its settings in a bundle, its zones, and a person's correction of it.
 
-Corrections of a report that the network wrote: a whole sentence, which replaces it.
-
-A plus or a dash in front of a place is refused: it may be meant to remove the place, or be the bullet of a list that
-names what is there, and the two mean opposite things.
+A correction is a whole sentence, which replaces the report. A plus or a dash in front of a place is refused: it may be
+meant to remove the place, or be the bullet of a list of what is there, and the two mean opposite things.
 """
 
 from __future__ import annotations
@@ -25,20 +23,20 @@ from textray.text.zones import parse
 TextFree = Literal["generated", "none"]
 """What a run without a text does: the network writes its own report, or works from the picture alone."""
 TextMode = Literal["given", "generated", "edited", "none"]
-"""Which report steered the network: given words, its own, its own as a person corrected it, or none."""
+"""Source of the report that steered the network: a person, the network, the network corrected by a person, or none."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OwnReport:
-    """What a network wrote about a film, or would have written.
+    """The report that a network wrote about a film, or would have written.
 
     Attributes:
         zones: The zones that reach their thresholds, by image side.
         probability: Of a lesion in each zone, ``(6,)`` float32 in [0, 1], by image side.
         thresholds: Six probabilities.
-        silent: The network was told to write none.
-        denied: It was so because of a person's report that denies lesions and names no place that has one.
-        attention: Share of the network's attention on each zone of pixels by its name, ``None`` where it has none.
+        silent: The network was run without a report, so it wrote none.
+        denied: It was so because a person's report denies lesions and names no place that has one.
+        attention: Share of the network's attention on each zone of pixels by its name, ``None`` if it has none.
     """
 
     zones: Zones
@@ -50,21 +48,42 @@ class OwnReport:
 
     @property
     def report(self) -> Report | None:
-        """The report, ``None`` where nothing was found to write."""
+        """The report, ``None`` if no zone reaches its threshold."""
         if not self.zones:
             return None
         return Report(zones=self.zones, text=report_text.sentence(self.zones), laterality=Laterality.VIEWER)
 
 
-def announced(zones: Mapping[str, Any], text: Mapping[str, Any] | None) -> tuple[tuple[float, ...] | None, TextFree]:
-    """Read what a bundle's config says of the report that its network writes.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Steering:
+    """The report that steered the network, and where it came from.
+
+    Attributes:
+        text: The words of a person as given, ``None`` without any.
+        words: The zones or the caption in them or, of a corrected report, in the correction.
+        mode: Source of the report that steered.
+        report: That report, ``None`` if the network went without one.
+        own: The report that the network wrote or would have written, ``None`` for weights that write none.
+    """
+
+    text: str | None
+    words: Report
+    mode: TextMode
+    report: Report | None
+    own: OwnReport | None = None
+
+
+def read_thresholds(
+    zones: Mapping[str, Any], text: Mapping[str, Any] | None
+) -> tuple[tuple[float, ...] | None, TextFree]:
+    """Read the settings of the network's own report from a bundle's config.
 
     Args:
-        zones: The config's ``zones``, where ``thresholds`` may stand.
-        text: The config's ``text``, where ``free`` may stand; ``None`` for a network that reads no text.
+        zones: The config's ``zones``, which may have ``thresholds``.
+        text: The config's ``text``, which may have ``free``; ``None`` for a network that reads no text.
 
     Returns:
-        Thresholds by zone, ``None`` where no report is written, and what a run without a text does.
+        Thresholds by zone, ``None`` if no report is written, and what a run without a text does.
 
     Raises:
         BundleError: If they are wrong, or contradict each other.
@@ -86,15 +105,13 @@ def announced(zones: Mapping[str, Any], text: Mapping[str, Any] | None) -> tuple
             came=thresholds if text is not None else f"{thresholds} without a text bank",
             expected="six numbers in [0, 1], beside a text bank",
         )
-    known: tuple[TextFree, ...] = get_args(TextFree)
-    for one in known:
-        if free == one or (free is None and one == "generated"):
-            return values, one
-    raise BundleError("text.free of the bundle is unknown", came=repr(free), expected=", ".join(known))
+    if free not in (None, *get_args(TextFree)):
+        raise BundleError("text.free of the bundle is unknown", came=repr(free), expected=", ".join(get_args(TextFree)))
+    return values, "none" if free == "none" else "generated"
 
 
 def written(probability: NDArray[np.float32], thresholds: Sequence[float]) -> Zones:
-    """The zones that a network writes into its report: those that reach their thresholds.
+    """Zones of the report that a network writes: those that reach their thresholds.
 
     Args:
         probability: ``(6,)`` float32 in [0, 1], by image side.
@@ -117,16 +134,16 @@ def sentences(zones: Zones, grid: Grid) -> dict[str, str | None] | None:
     return {"viewer": report_text.sentence(zones), "patient": patient}
 
 
-def describe(own: OwnReport, grid: Grid, mode: TextMode, steering: Report | None) -> dict[str, Any]:
-    """What a record says of the network's own report, used or not; arguments as in `textray.inference.record.build`."""
+def describe(own: OwnReport, steering: Steering, grid: Grid) -> dict[str, Any]:
+    """The network's own report for a record, used or not."""
     attention = own.attention
-    found = zip(ZONE_NAMES, own.probability.tolist(), own.thresholds, own.zones.present, strict=True)
+    by_zone = zip(ZONE_NAMES, own.probability.tolist(), own.thresholds, own.zones.present, strict=True)
     return {
         "sentence": sentences(own.zones, grid),
-        "used": mode == "generated",
+        "used": steering.mode == "generated",
         "silent": own.silent,
         "denied": own.denied,
-        "meaning": _meaning(own, mode, steering),
+        "meaning": _meaning(own, steering),
         "zones": {
             name: {
                 "probability": round(probability, 4),
@@ -134,32 +151,33 @@ def describe(own: OwnReport, grid: Grid, mode: TextMode, steering: Report | None
                 "written": present,
                 "attention_share": None if attention is None else round(attention[name], 4),
             }
-            for name, probability, threshold, present in found
+            for name, probability, threshold, present in by_zone
         },
     }
 
 
-def notices(own: OwnReport, grid: Grid, mode: TextMode, steering: Report | None) -> list[Notice]:
-    """What a reader of the result must be told of a report that no person gave, and of a person's correction of it."""
-    if mode == "none" and not own.silent:
-        return [_NOTHING_WRITTEN]
-    if mode not in ("generated", "edited"):
+def notices(steering: Steering, grid: Grid) -> list[Notice]:
+    """Warnings for the reader of a result about a report that no person gave, and about a person's correction of it."""
+    own, mode = steering.own, steering.mode
+    if own is None or mode == "given" or (mode == "none" and own.silent):
         return []
-    told = [_GENERATED] if mode == "generated" else []
-    shown = [own.zones] if steering is None else [own.zones, steering.zones]
+    if mode == "none":
+        return [_NOTHING_WRITTEN]
+    of_report = [_GENERATED] if mode == "generated" else []
+    shown = [own.zones] if steering.report is None else [own.zones, steering.report.zones]
     if any(zones.present != zones.mirror().present for zones in shown):
-        told += {"undefined": [_UNDEFINED], "assumed": [_ASSUMED]}.get(grid.sides_from, [])
-    return told
+        of_report += {"undefined": [_UNDEFINED], "assumed": [_ASSUMED]}.get(grid.sides_from, [])
+    return of_report
 
 
 def caption(record: Mapping[str, Any]) -> list[str]:
-    """Lines beneath an overlay: the report that steered the network, where a network wrote it.
+    """Lines beneath an overlay: the report that steered the network, if a network wrote it.
 
     Args:
         record: Of the prediction.
 
     Returns:
-        No line where the report of a person steered the network or none was wanted, or where the weights write none.
+        No line if the report of a person steered the network or none was wanted, or if the weights write none.
     """
     text, own = record["text"], record.get("own_report")
     if own is None or text["mode"] == "given":
@@ -198,15 +216,16 @@ _ASSUMED = Notice(
 )
 _UNDEFINED = Notice(
     code="W_SIDES_UNDEFINED",
-    text="The film's rows run to neither side of the patient; the written report is told by the viewer's sides only.",
+    text="The film's rows run to neither side of the patient; the written report names the viewer's sides only.",
     remedy="Read left and right as in the picture.",
 )
 
 
-def _meaning(own: OwnReport, mode: TextMode, steering: Report | None) -> str:
+def _meaning(own: OwnReport, steering: Steering) -> str:
+    mode = steering.mode
     if mode == "generated":
         return "The network wrote this report from the film and was steered by it; no person did."
-    if mode == "edited" and steering is None:
+    if mode == "edited" and steering.report is None:
         return "The network wrote this from the film; a person's correction left no zone, so it went without a report."
     if mode == "edited":
         return "The network wrote this from the film; the report that steered it was corrected by a person."
@@ -237,7 +256,7 @@ def check_edit(
         edit: The correction.
         laterality: Whose left and right it means.
         text: A report that was given beside it.
-        text_free: What was asked for films without a text.
+        text_free: The prompt of films without a text.
 
     Raises:
         UsageError: If it is blank, has a plus or a dash in front of a place, or names no zone; or if there is nothing

@@ -1,4 +1,4 @@
-"""The JSON record of one prediction: what came in, what was understood, what was found, and with what."""
+"""The JSON record of one prediction: input, text, weights, settings and result."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from textray import __version__
 from textray.errors import ShapeError, TextRayError
 from textray.inference import own_report
 from textray.inference.bundle import Bundle
-from textray.inference.own_report import OwnReport, TextFree, TextMode
+from textray.inference.own_report import Steering, TextFree
 from textray.io.files import plain_path, plain_text
-from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Image, Laterality, Notice, Report
+from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Image, Laterality, Notice
 from textray.text import zones as report_text
 from textray.text.cleaning import clean, is_blank
 
@@ -38,10 +38,10 @@ def settings(
         bundle: The weights.
         laterality: Whose left and right words mean.
         strict_text: Whether words that name no zone are refused.
-        text_free: What a film without words gets, ``None`` for what the bundle says.
+        text_free: The prompt of a film without words, ``None`` for that of the bundle.
         edit: Correction of the report that the network writes.
     """
-    # Weights that write no report know neither: the keys of their results are those of versions before.
+    # Only of weights that write reports, so that the keys of other results stay as they were.
     own = {"text_free": text_free or bundle.text_free, "edit": None if edit is None else clean(edit)}
     return {
         "textray": __version__,
@@ -62,7 +62,7 @@ ZONES_MEAN = (
     "Names of zones here are sides of the picture as one looks at it: 'left' is the viewer's left, on the usual film "
     "the patient's right, whatever convention the words had."
 )
-"""What a record says of its zones, so that nobody takes them for the patient's."""
+"""A note in each record, so that nobody takes its zones for the patient's."""
 
 
 def key(input_sha256: str, bundle: Bundle, text: str | None, settings: Mapping[str, Any]) -> str:
@@ -72,7 +72,7 @@ def key(input_sha256: str, bundle: Bundle, text: str | None, settings: Mapping[s
 
 
 def file_sha256(path: Path) -> str | None:
-    """SHA-256 of a file's bytes, ``None`` where it cannot be read: who reads it will say why."""
+    """SHA-256 of a file's bytes, ``None`` if it cannot be read, which its reader then reports."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -124,15 +124,10 @@ def build(
     *,
     image: Image,
     bundle: Bundle,
-    text: str | None,
-    report: Report,
-    mode: TextMode,
-    steering: Report | None,
-    own: OwnReport | None,
+    steering: Steering,
     used_settings: Mapping[str, Any],
     mask: NDArray[np.bool_],
     probability: NDArray[np.float32],
-    notices: Iterable[Notice],
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """Build the record of a prediction.
@@ -140,44 +135,55 @@ def build(
     Args:
         image: The picture.
         bundle: The weights.
-        text: The words as given.
-        report: What they said; its zones are by image side.
-        mode: Which report steered the network.
-        steering: That report; ``None`` where the network went without one.
-        own: What the network wrote or would have written, ``None`` for weights that write no report.
-        used_settings: What `settings` gave.
+        steering: The words as given, and the report that steered the network.
+        used_settings: Result of `settings`.
         mask: ``(H, W)`` bool on the picture's grid.
         probability: ``(H, W)`` float32 in [0, 1].
-        notices: Warnings of reader, parser and predictor; repeated ones are told once.
         seconds: Wall-clock time by phase.
     """
     grid, total = image.grid, int(mask.sum())
-    whole = area(mask, grid)
     return {
         "schema": SCHEMA,
         "textray": __version__,
-        "key": key(image.sha256, bundle, text, used_settings),
+        "key": key(image.sha256, bundle, steering.text, used_settings),
         **film(image),
         "model": bundle.describe(),
         "zones_mean": ZONES_MEAN,
-        "text": _text(text, report, mode, steering, grid),
-        **({} if own is None else {"own_report": own_report.describe(own, grid, mode, steering)}),
-        "lesion": {**whole, "zones": zone_areas(mask, grid, bundle.zone_rows)},
+        "text": _text(steering, grid),
+        **({} if steering.own is None else {"own_report": own_report.describe(steering.own, steering, grid)}),
+        "lesion": {**area(mask, grid), "zones": zone_areas(mask, grid, bundle.zone_rows)},
         "probability": {
             "threshold": bundle.threshold,
             "max": round(float(probability.max()), 6),
             "mean": round(float(probability.mean()), 6),
             "mean_inside": round(float(probability[mask].mean()), 6) if total else None,
         },
-        "warnings": notice_rows(notices),
+        "warnings": notice_rows(_notices(image, bundle, steering)),
         "settings": dict(used_settings),
         "settings_sha256": digest(used_settings),
         "seconds": {phase: round(value, 4) for phase, value in seconds.items()},
     }
 
 
+def _notices(image: Image, bundle: Bundle, steering: Steering) -> list[Notice]:
+    """Warnings about picture, words and own report: of those with one code the words' first, the picture's last."""
+    words = steering.words.notices
+    own = [n for n in own_report.notices(steering, image.grid) if n.code not in {n.code for n in words}]
+    notices = [*without(image.notices, [*words, *own]), *words, *own]
+    if steering.words.zones and bundle.text_encoder is None:
+        text = f"{bundle.name} reads no text; the words changed nothing."
+        notices.append(Notice(code="W_TEXT_NOT_READ", text=text, remedy="Name a model that reads text with --model."))
+    return notices
+
+
+def without(notices: Iterable[Notice], others: Iterable[Notice]) -> list[Notice]:
+    """Notices of a picture whose codes no notice about its words has, which is more exact."""
+    codes = {notice.code for notice in others}
+    return [notice for notice in notices if notice.code not in codes]
+
+
 def film(image: Image) -> dict[str, Any]:
-    """What records say of a picture: ``input`` and ``grid``."""
+    """A picture for records: ``input`` and ``grid``."""
     grid = image.grid
     return {
         "input": {
@@ -204,31 +210,32 @@ def notice_rows(notices: Iterable[Notice]) -> list[dict[str, str]]:
     ]
 
 
-def _text(text: str | None, report: Report, mode: TextMode, steering: Report | None, grid: Grid) -> dict[str, Any]:
+def _text(steering: Steering, grid: Grid) -> dict[str, Any]:
+    words, report, mode = steering.words, steering.report, steering.mode
     used: dict[str, str | None] | None = None
-    if steering is not None and mode in ("generated", "edited"):
-        used = own_report.sentences(steering.zones, grid)
-    elif steering is not None and steering.free:
-        used = {"viewer": steering.text}
-    elif steering is not None:
-        used = {"viewer": report_text.sentence(report.zones)}
-        if report.laterality is not Laterality.VIEWER:
+    if report is not None and mode in ("generated", "edited"):
+        used = own_report.sentences(report.zones, grid)
+    elif report is not None and report.free:
+        used = {"viewer": report.text}
+    elif report is not None:
+        used = {"viewer": report_text.sentence(words.zones)}
+        if words.laterality is not Laterality.VIEWER:
             try:
-                used[str(report.laterality)] = report_text.write(report.zones, laterality=report.laterality, grid=grid)
+                used[str(words.laterality)] = report_text.write(words.zones, laterality=words.laterality, grid=grid)
             except TextRayError:  # a film whose sides are undefined: the viewer's words are the only ones
-                used[str(report.laterality)] = None
-    told = report if steering is None else steering
+                used[str(words.laterality)] = None
+    shown = words if report is None else report
     return {
         "mode": mode,
-        "given": None if text is None or is_blank(text) else plain_text(text),
-        "laterality": str(report.laterality),
-        "sides_from": report.sides_from,
+        "given": None if steering.text is None or is_blank(steering.text) else plain_text(steering.text),
+        "laterality": str(words.laterality),
+        "sides_from": words.sides_from,
         "film_sides_from": grid.sides_from,
-        "zones": {name: str(state) for name, state in zip(ZONE_NAMES, told.zones.states, strict=True)},
+        "zones": {name: str(state) for name, state in zip(ZONE_NAMES, shown.zones.states, strict=True)},
         "used": used,
-        **({"edit": None if report.text is None else plain_text(report.text)} if mode == "edited" else {}),
-        "unused_words": [plain_text(word) for word in report.unused],
-        "stated_count": report.stated_count,
+        **({"edit": None if words.text is None else plain_text(words.text)} if mode == "edited" else {}),
+        "unused_words": [plain_text(word) for word in words.unused],
+        "stated_count": words.stated_count,
     }
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load
 
 from textray.errors import BundleError, ShapeError, TextRayError, UsageError
+from textray.inference.bank import Prompt
 from textray.inference.bundle import Bundle
 from textray.inference.bundle_files import WEIGHTS
 from textray.records import ZONE_NAMES
@@ -61,6 +62,7 @@ class Runtime:
     Attributes:
         threads: Threads of one run.
         bundle: The bundle.
+        bank: Its text bank, ``None`` if the network reads no text.
         outputs: Names of what the graph gives, of `OUTPUTS`.
     """
 
@@ -69,6 +71,7 @@ class Runtime:
             raise UsageError("number of threads is wrong", came=threads, expected="1 or more")
         self.threads = threads or default_threads()
         self.bundle = bundle
+        self.bank = bundle.text_bank()
         self._session = open_session(bundle, "model.onnx", self.threads)
         self._inputs = tuple(item.name for item in self._session.get_inputs())
         self.outputs = tuple(item.name for item in self._session.get_outputs())
@@ -89,6 +92,28 @@ class Runtime:
             raise BundleError(
                 "the bundle has a text bank, but its graph reads no text", came=self._inputs, expected=INPUTS
             )
+
+    def encode(self, prompts: Sequence[int | Prompt]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Text inputs of the graph for prompts, each a row of the text bank or a `Prompt`.
+
+        Returns:
+            ``text_features`` ``(B, L, D)`` and ``text_mask`` ``(B, L)``, both float32, as `run` takes them.
+
+        Raises:
+            ShapeError: If a row is outside the bank.
+        """
+        features = np.zeros((len(prompts), self.bundle.tokens, self.bundle.width), np.float32)
+        mask = np.zeros((len(prompts), self.bundle.tokens), np.float32)
+        for i, prompt in enumerate(prompts):
+            if prompt is Prompt.NO_REPORT and self.bundle.writes_report:
+                mask[i] = -1  # a row of zeros would let the network write
+            elif not isinstance(prompt, Prompt) and self.bank is not None:
+                if not 0 <= prompt < len(self.bank.mask):
+                    raise ShapeError(
+                        "row is outside the text bank", came=prompt, expected=f"0..{len(self.bank.mask) - 1}"
+                    )
+                features[i], mask[i] = self.bank.features[prompt], self.bank.mask[prompt]
+        return features, mask
 
     def run(
         self, image: NDArray[np.float32], text_features: NDArray[np.float32], text_mask: NDArray[np.float32]

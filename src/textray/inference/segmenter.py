@@ -1,11 +1,11 @@
-"""From a picture and, if there is one, its report to the lesion mask on the picture's own grid."""
+"""Segmentation of one picture: `Predictor`, the network of a bundle behind `textray.load`."""
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,29 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textray.errors import InputError, ShapeError, UsageError, unknown_name
-from textray.inference import bank, own_report, record, results
+from textray.inference import own_report, record, results
+from textray.inference.bank import Prompt
 from textray.inference.bundle import Bundle
-from textray.inference.own_report import OwnReport, TextFree, TextMode, check_edit
+from textray.inference.own_report import OwnReport, Steering, TextFree, check_edit
 from textray.inference.own_report import apply as apply_edit
 from textray.inference.runtime import Runtime, sigmoid
 from textray.preprocess import Preprocess
-from textray.records import Grid, Image, Laterality, Notice, Prediction, Report, ZoneState
+from textray.records import Grid, Image, Laterality, Prediction, Report, ZoneState
 from textray.text.cleaning import is_blank
 from textray.text.zones import parse
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inference:
-    """What a network said of a batch of preprocessed pictures.
+    """Output of a network for a batch of preprocessed pictures.
 
     Attributes:
         probability: Of lesion, ``(B, h, w)`` float32 in [0, 1], at the network's size.
-        zone_probability: Of a lesion in each zone by image side, ``(B, 6)`` float32 in [0, 1], whatever text was given;
-            ``None`` where the network does not tell.
-        attention: Where the network looked to tell the zones, ``(B, 1, h', w')`` float32, not negative, of its own
-            size; ``None`` where it does not tell.
+        zone_probability: Of a lesion in each zone by image side, ``(B, 6)`` float32 in [0, 1], whatever the prompt;
+            ``None`` if the network has no such output.
+        attention: Where the network looked to find the zones, ``(B, 1, h', w')`` float32, not negative, of its own
+            size; ``None`` if the network has no such output.
     """
 
     probability: NDArray[np.float32]
@@ -49,19 +48,14 @@ class Predictor:
     Args:
         bundle: A verified bundle.
         threads: Threads of the network; ``None`` is the number of processors.
-
-    Attributes:
-        SILENT: In place of a row of the text bank: no report, and none is to be written.
-        WRITE: In place of a row: the network's own report, whatever the bundle says of runs without a text.
     """
 
-    SILENT: ClassVar[int] = -1
-    WRITE: ClassVar[int] = -2
+    SILENT: ClassVar[Any] = Prompt.NO_REPORT
+    WRITE: ClassVar[Any] = Prompt.OWN_REPORT
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         self.bundle = bundle
         self._runtime = Runtime(bundle, threads)
-        self._bank = bundle.text_bank()
 
     def __repr__(self) -> str:
         return f"Predictor({self.bundle.name!r}, version={self.bundle.version!r}, threads={self.threads})"
@@ -83,69 +77,52 @@ class Predictor:
 
     @property
     def tells_attention(self) -> bool:
-        """True where the network tells where it looked to write its report."""
+        """True if the network gives the attention with which it found the zones of its report."""
         return self.bundle.writes_report and "attention" in self._runtime.outputs
 
     def bank_row(self, report: Report) -> int | None:
-        """Row of the text bank that a report selects; ``None`` where it names no zone or the network reads no text.
+        """Row of the text bank that a report selects; ``None`` if there is none or the network reads no text."""
+        bank = self._runtime.bank
+        return None if bank is None else bank.row(report)
 
-        Of weights that know captions: that of the report's words, ``None`` where they are none of the captions.
-        """
-        if self.bundle.captions:
-            return bank.find(report.text, self.bundle.captions) if report.free and report.text else None
-        return report.zones.index if self._bank is not None and report.zones else None
-
-    def predict_batch(self, pixels: NDArray[np.float32], rows: Sequence[int | None]) -> NDArray[np.float32]:
-        """Probability maps of preprocessed pictures; what `infer` gives, without the rest.
+    def predict_batch(self, pixels: NDArray[np.float32], prompts: Sequence[int | Prompt | None]) -> NDArray[np.float32]:
+        """Probability maps of preprocessed pictures: `Inference.probability` of `infer`.
 
         Returns:
             ``(B, h, w)`` float32 in [0, 1], at the network's size; `Preprocess.restore` brings one to its grid.
         """
-        return self.infer(pixels, rows).probability
+        return self.infer(pixels, prompts).probability
 
-    def infer(self, pixels: NDArray[np.float32], rows: Sequence[int | None]) -> Inference:
+    def infer(self, pixels: NDArray[np.float32], prompts: Sequence[int | Prompt | None]) -> Inference:
         """Run the network on preprocessed pictures.
 
         Args:
             pixels: ``(B, C, h, w)`` float32, each as `Preprocess.apply` gives it.
-            rows: For each picture a row of the text bank; ``None`` for no text, where the network writes its own
-                report if the bundle says so (`Bundle.text_free`); or `SILENT` or `WRITE`. B of them.
+            prompts: For each picture a row of the text bank, or a `Prompt`; ``None`` is that of the bundle for runs
+                without a text (`Bundle.text_free`). B of them.
 
         Raises:
-            ShapeError: If the numbers of pictures and rows differ, or a row is outside the bank.
+            ShapeError: If the numbers of pictures and prompts differ, or a row is outside the bank.
             InputError: If a picture has no text and the network needs one.
             UsageError: If a report is to be written by a network that writes none.
         """
-        if None in rows or self.SILENT in rows:
+        if None in prompts or Prompt.NO_REPORT in prompts:
             self._require_text(None)
-        if self.WRITE in rows:
+        if Prompt.OWN_REPORT in prompts:
             self.check_free("generated")
-        if len(rows) != len(pixels):
-            raise ShapeError("pictures and texts differ in number", came=len(rows), expected=len(pixels))
-        features = np.zeros((len(rows), self.bundle.tokens, self.bundle.width), np.float32)
-        mask = np.zeros((len(rows), self.bundle.tokens), np.float32)
-        if self._bank is not None:
-            for i, row in enumerate(rows):
-                if row is None:
-                    row = self.WRITE if self.bundle.text_free == "generated" else self.SILENT
-                if row == self.SILENT and self.bundle.writes_report:
-                    mask[i] = -1  # only a network that can write a report has to be told not to
-                if row in (self.SILENT, self.WRITE):
-                    continue
-                if not 0 <= row < len(self._bank.mask):
-                    raise ShapeError(
-                        "row is outside the text bank", came=row, expected=f"0..{len(self._bank.mask) - 1}"
-                    )
-                features[i], mask[i] = self._bank.features[row], self._bank.mask[row]
-        found = self._runtime.run(pixels, features, mask)
+        if len(prompts) != len(pixels):
+            raise ShapeError("pictures and texts differ in number", came=len(prompts), expected=len(pixels))
+        free = Prompt.OWN_REPORT if self.bundle.text_free == "generated" else Prompt.NO_REPORT
+        features, mask = self._runtime.encode([free if prompt is None else prompt for prompt in prompts])
+        outputs = self._runtime.run(pixels, features, mask)
         return Inference(
-            probability=sigmoid(found["logits"][:, 0]),
-            zone_probability=sigmoid(found["zone_logits"]) if "zone_logits" in found else None,
-            attention=found.get("attention"),
+            probability=sigmoid(outputs["logits"][:, 0]),
+            zone_probability=sigmoid(outputs["zone_logits"]) if "zone_logits" in outputs else None,
+            attention=outputs.get("attention"),
         )
 
     def check_free(self, text_free: TextFree | None, edit: str | None = None) -> None:
-        """Refuse to let a network write, or to correct, a report that it cannot write.
+        """Refuse a generated report, or a correction of one, if the network writes none.
 
         Raises:
             UsageError: If the bundle writes no report.
@@ -170,14 +147,14 @@ class Predictor:
         """Find the lesions in a picture.
 
         Args:
-            picture: A file (PNG, JPEG, DICOM; told by content), an array ``(H, W)`` bright where dense, or an `Image`;
+            picture: A file (PNG, JPEG or DICOM, by content), an array ``(H, W)`` bright where dense, or an `Image`;
                 for weights that read colour pictures these, and ``(H, W, 3)`` RGB.
-            text: Its report, or any words that name places; without, the network writes a report itself where it
+            text: Its report, or any words that name places; without, the network writes a report itself if it
                 can, or works from the picture alone. For weights that know captions (`Bundle.captions`) one of them.
             laterality: Whose left and right ``text`` and ``edit`` mean: the patient's, as in radiology reports, or the
                 viewer's.
             strict_text: Refuse a text that names no zone, or is no known caption, instead of going on without it.
-            text_free: What a picture without a text gets; ``None`` is what the bundle says.
+            text_free: The prompt of a picture without a text; ``None`` is that of the bundle.
             edit: Correction of the report that the network writes, instead of a text: a sentence that replaces it.
 
         Returns:
@@ -192,89 +169,73 @@ class Predictor:
         self.check_free(text_free, edit)
         if edit is not None:
             check_edit(edit, side, text=text, text_free=text_free)
-        start = time.perf_counter()
-        image = self._as_image(picture)
-        seconds = {"read": time.perf_counter() - start}
-        if self.bundle.captions:
-            report = bank.understand(text, self.bundle.captions, strict=strict_text)
-        else:
-            report = parse(text, laterality=side, grid=image.grid, strict=strict_text)
-        row, denied = self.bank_row(report), False
-        if row is None:
-            self._require_text(text)
-            denied = ZoneState.ABSENT in report.zones.states  # nothing is written over what a person denies
-            write = (text_free or self.bundle.text_free) == "generated" and not denied
-            row = self.WRITE if write else self.SILENT
-
-        start = time.perf_counter()
-        pixels = self.preprocess.apply(image)[None]
-        seconds["preprocess"] = time.perf_counter() - start
-        start = time.perf_counter()
-        found = self.infer(pixels, [row])
-        own, attention = self._own(found, image.grid, silent=row == self.SILENT, denied=denied)
-        mode: TextMode = "none" if row == self.SILENT else "given"
-        steering = report if mode == "given" else None
-        if row == self.WRITE:
-            steering = own.report if own is not None else None
-            mode = "none" if steering is None else "generated"
-        if edit is not None and own is not None:
-            report = apply_edit(edit, own.zones, laterality=side, grid=image.grid)
-            row, mode, steering = self.bank_row(report), "edited", report if report.zones else None
-            found = self.infer(pixels, [self.SILENT if row is None else row])
-        seconds["network"] = time.perf_counter() - start
-        start = time.perf_counter()
-        probability = self.preprocess.restore(found.probability[0], image.grid)
-        mask = probability >= self.threshold
-        seconds["restore"] = time.perf_counter() - start
-        own_notices = [] if own is None else own_report.notices(own, image.grid, mode, steering)
-        told = {n.code for n in (*report.notices, *own_notices)}  # they say what the reader's mean for these words
-        heard = {n.code for n in report.notices}  # a person's words are told once what holds for the network's too
-        notices = [*(n for n in image.notices if n.code not in told), *report.notices]
-        notices += [n for n in own_notices if n.code not in heard]
+        seconds: dict[str, float] = {}
+        with _timed(seconds, "read"):
+            image = self._as_image(picture)
+        understand = parse if self._runtime.bank is None else self._runtime.bank.understand
+        words = understand(text, laterality=side, grid=image.grid, strict=strict_text)
+        prompt = self._prompt(text, words, text_free)
+        with _timed(seconds, "preprocess"):
+            pixels = self.preprocess.apply(image)[None]
+        with _timed(seconds, "network"):
+            inference = self.infer(pixels, [prompt])
+            own, attention = self._own(inference, words, prompt, image.grid)
+            steering = _steering(text, words, prompt, own)
+            if edit is not None and own is not None:
+                words = apply_edit(edit, own.zones, laterality=side, grid=image.grid)
+                steering = replace(steering, words=words, mode="edited", report=words if words.zones else None)
+                row = self.bank_row(words)
+                inference = self.infer(pixels, [Prompt.NO_REPORT if row is None else row])
+        with _timed(seconds, "restore"):
+            probability = self.preprocess.restore(inference.probability[0], image.grid)
+            mask = probability >= self.threshold
+        used = record.settings(self.bundle, laterality=side, strict_text=strict_text, text_free=text_free, edit=edit)
         return Prediction(
             mask=mask,
             probability=probability,
-            report=steering,
+            report=steering.report,
             image=image,
             record=record.build(
                 image=image,
                 bundle=self.bundle,
-                text=text,
-                report=report,
-                mode=mode,
                 steering=steering,
-                own=own,
-                used_settings=record.settings(
-                    self.bundle, laterality=side, strict_text=strict_text, text_free=text_free, edit=edit
-                ),
+                used_settings=used,
                 mask=mask,
                 probability=probability,
-                notices=[*notices, *self._notices(report)],
                 seconds=seconds,
             ),
             attention=attention,
             saver=results.save,
         )
 
+    def _prompt(self, text: str | None, words: Report, text_free: TextFree | None) -> int | Prompt:
+        """Choose the prompt for words; nothing is written over what a person denies."""
+        row = self.bank_row(words)
+        if row is not None:
+            return row
+        self._require_text(text)
+        write = (text_free or self.bundle.text_free) == "generated" and not _denies(words)
+        return Prompt.OWN_REPORT if write else Prompt.NO_REPORT
+
     def _own(
-        self, found: Inference, grid: Grid, *, silent: bool, denied: bool
+        self, inference: Inference, words: Report, prompt: int | Prompt, grid: Grid
     ) -> tuple[OwnReport | None, NDArray[np.float32] | None]:
         """The report that the network wrote or would have written, and its attention on the film's grid."""
         thresholds = self.bundle.zone_thresholds
-        if thresholds is None or found.zone_probability is None:
+        if thresholds is None or inference.zone_probability is None:
             return None, None
         attention, shares = None, None
-        if found.attention is not None:
-            attention = self.preprocess.restore_coarse(found.attention[0, 0], grid)
+        if inference.attention is not None:
+            attention = self.preprocess.restore_coarse(inference.attention[0, 0], grid)
             sums = record.zone_sums(attention, grid, self.bundle.zone_rows)
             total = sum(sums.values()) or 1.0
             shares = {name: value / total for name, value in sums.items()}
         own = OwnReport(
-            zones=own_report.written(found.zone_probability[0], thresholds),
-            probability=found.zone_probability[0],
+            zones=own_report.written(inference.zone_probability[0], thresholds),
+            probability=inference.zone_probability[0],
             thresholds=thresholds,
-            silent=silent,
-            denied=denied,
+            silent=prompt is Prompt.NO_REPORT,
+            denied=isinstance(prompt, Prompt) and _denies(words),
             attention=shares,
         )
         return own, attention
@@ -288,7 +249,7 @@ class Predictor:
         return self.preprocess.from_array(picture)
 
     def _require_text(self, text: str | None) -> None:
-        """Refuse a picture whose text tells the network nothing, if it cannot work so."""
+        """Refuse a picture without a known text if the network cannot work so."""
         if not self.bundle.needs_text:
             return
         if self.bundle.captions:
@@ -303,16 +264,24 @@ class Predictor:
             code="E_NO_TEXT",
         )
 
-    def _notices(self, report: Report) -> list[Notice]:
-        if report.zones and self._bank is None:
-            return [
-                Notice(
-                    code="W_TEXT_NOT_READ",
-                    text=f"{self.bundle.name} reads no text; the words changed nothing.",
-                    remedy="Name a model that reads text with --model.",
-                )
-            ]
-        return []
+
+def _steering(text: str | None, words: Report, prompt: int | Prompt, own: OwnReport | None) -> Steering:
+    """The report that a prompt stands for."""
+    if not isinstance(prompt, Prompt):
+        return Steering(text=text, words=words, mode="given", report=words, own=own)
+    report = own.report if own is not None and prompt is Prompt.OWN_REPORT else None
+    return Steering(text=text, words=words, mode="none" if report is None else "generated", report=report, own=own)
+
+
+def _denies(words: Report) -> bool:
+    return ZoneState.ABSENT in words.zones.states
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[phase] = time.perf_counter() - start
 
 
 def as_laterality(word: Laterality | str) -> Laterality:
