@@ -10,6 +10,7 @@ import argparse
 import numpy as np
 
 from textray.data.base import open_reader
+from textray.inference.bank import Prompt
 from textray.inference.bundle import Bundle
 from textray.inference.segmenter import Predictor
 from textray.io.read import read, read_mask
@@ -29,7 +30,6 @@ def main() -> None:
     predictor = Predictor(Bundle.load(given.model))
     samples = open_reader(given.data, given.root).samples(given.split)
     thresholds = np.arange(0.4, 0.8 + given.step / 2, given.step)
-    silent, write = Predictor.SILENT, Predictor.WRITE
     modes = ["oracle", "none", *(["generated"] if predictor.bundle.writes_report else [])]
     counts = {mode: np.zeros((len(thresholds), 3)) for mode in modes}  # in both, predicted, true
     for start in range(0, len(samples), BATCH):
@@ -39,7 +39,9 @@ def main() -> None:
         pixels = np.stack([predictor.preprocess.apply(image) for image in images])
         told = [predictor.bank_row(sample.report) for sample in batch]
         for mode in modes:
-            rows = told if mode == "oracle" else [silent if mode == "none" else write] * len(batch)
+            rows = (
+                told if mode == "oracle" else [Prompt.NO_REPORT if mode == "none" else Prompt.OWN_REPORT] * len(batch)
+            )
             planes = predictor.predict_batch(pixels, rows)
             for image, plane, truth in zip(images, planes, truths, strict=True):
                 found = predictor.preprocess.restore(plane, image.grid)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from textray.errors import BundleError, UsageError
 from textray.export import segmenter as module
+from textray.inference.bank import Prompt
 from textray.inference.bundle import Bundle
 from textray.inference.segmenter import Predictor
 from textray.io.read import from_array
@@ -151,7 +152,7 @@ def test_a_network_that_writes_is_carried_whole(checkpoint, tmp_path, zone_token
     given = torch.from_numpy(bundle.text_bank().features), torch.from_numpy(bundle.text_bank().mask)
     for row, text in (
         (None, (torch.zeros(1, TOKENS, WIDTH), torch.zeros(1, TOKENS))),
-        (Predictor.SILENT, (torch.zeros(1, TOKENS, WIDTH), -torch.ones(1, TOKENS))),
+        (Prompt.NO_REPORT, (torch.zeros(1, TOKENS, WIDTH), -torch.ones(1, TOKENS))),
         (9, (given[0][9:10], given[1][9:10])),
     ):
         found = predictor.infer(image, [row])

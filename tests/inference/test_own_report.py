@@ -7,6 +7,7 @@ from PIL import Image as PILImage
 
 import textray
 from textray.errors import BundleError, InputError, UsageError
+from textray.inference.bank import Prompt
 from textray.inference.bundle import Bundle
 from textray.inference.own_report import caption
 from textray.inference.segmenter import Predictor
@@ -154,8 +155,8 @@ def test_a_bundle_says_what_a_run_without_a_text_does(make_bundle, tmp_path):
     assert quiet.segment(picture).record["text"]["mode"] == "none"
     assert quiet.segment(picture, text_free="generated").record["text"]["mode"] == "generated"
     pixels = quiet.preprocess.apply(from_array(picture))[None]
-    np.testing.assert_array_equal(quiet.predict_batch(pixels, [None]), quiet.predict_batch(pixels, [Predictor.SILENT]))
-    assert not np.array_equal(quiet.predict_batch(pixels, [None]), quiet.predict_batch(pixels, [Predictor.WRITE]))
+    np.testing.assert_array_equal(quiet.predict_batch(pixels, [None]), quiet.predict_batch(pixels, [Prompt.NO_REPORT]))
+    assert not np.array_equal(quiet.predict_batch(pixels, [None]), quiet.predict_batch(pixels, [Prompt.OWN_REPORT]))
 
 
 def test_thresholds_decide_what_is_written(make_bundle, tmp_path):
@@ -165,7 +166,7 @@ def test_thresholds_decide_what_is_written(make_bundle, tmp_path):
 
 def test_each_picture_of_a_batch_goes_its_own_way(predictor):
     picture = predictor.preprocess.apply(from_array(bright("left upper")))
-    rows = [1, None, Predictor.SILENT, 0b100]
+    rows = [1, None, Prompt.NO_REPORT, 0b100]
     found = predictor.infer(np.stack([picture] * 4), rows)
     assert found.zone_probability.shape == (4, 6)
     assert found.attention.shape == (4, 1, 8, 8)
@@ -177,7 +178,7 @@ def test_each_picture_of_a_batch_goes_its_own_way(predictor):
 def test_a_network_without_zones_tells_none_and_hears_silence_as_no_text(tiny_bundle):
     plain = textray.load(tiny_bundle, threads=1)
     picture = plain.preprocess.apply(from_array(bright("left upper")))[None]
-    found = plain.infer(picture, [Predictor.SILENT])
+    found = plain.infer(picture, [Prompt.NO_REPORT])
     assert found.zone_probability is None
     assert found.attention is None
     np.testing.assert_array_equal(found.probability, plain.predict_batch(picture, [None]))
@@ -188,7 +189,7 @@ def test_a_network_without_zones_tells_none_and_hears_silence_as_no_text(tiny_bu
         with pytest.raises(UsageError, match="writes no report"):
             plain.segment(bright("left upper"), **ask)
     with pytest.raises(UsageError, match="writes no report"):
-        plain.infer(picture, [Predictor.WRITE])
+        plain.infer(picture, [Prompt.OWN_REPORT])
 
 
 def test_attention_lies_where_the_network_looked(predictor, tmp_path):

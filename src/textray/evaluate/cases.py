@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from textray.data.base import Sample, naming
 from textray.errors import DataError, UsageError, unknown_name
 from textray.inference import bank as known
+from textray.inference.bank import Prompt
 from textray.inference.own_report import written
 from textray.inference.record import zone_areas
-from textray.inference.segmenter import Inference, Predictor
+from textray.inference.segmenter import Inference
 from textray.metrics.segmentation import Counts, count
 from textray.preprocess import Preprocess
 from textray.records import Report, Zones
@@ -147,8 +148,8 @@ class Segmenter(Protocol):
         """Probability from which a pixel is lesion."""
         ...
 
-    def infer(self, pixels: NDArray[np.float32], rows: Sequence[int | None]) -> Inference:
-        """Run on preprocessed ``(B, C, h, w)``, each told a row of the bank, to be silent, or to write its own."""
+    def infer(self, pixels: NDArray[np.float32], prompts: Sequence[int | Prompt | None]) -> Inference:
+        """Run on preprocessed ``(B, C, h, w)``, each with a row of the bank or another prompt."""
         ...
 
 
@@ -236,7 +237,7 @@ def counts_of(cases: Sequence[Case]) -> NDArray[np.int64]:
     return np.array([[c.counts.tp, c.counts.fp, c.counts.fn, c.counts.tn] for c in cases], dtype=np.int64)
 
 
-def _row(told: Told, captions: Sequence[str]) -> int:
+def _row(told: Told, captions: Sequence[str]) -> int | Prompt:
     """What `Segmenter.infer` takes for a text."""
     if isinstance(told, Caption):
         row = known.find(told.text, captions)
@@ -247,7 +248,7 @@ def _row(told: Told, captions: Sequence[str]) -> int:
         return row
     if isinstance(told, Zones) and told:
         return told.index
-    return Predictor.WRITE if told == "own" else Predictor.SILENT
+    return Prompt.OWN_REPORT if told == "own" else Prompt.NO_REPORT
 
 
 def _zones(told: Told, found: Inference, position: int, thresholds: Sequence[float] | None) -> Zones | None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from textray.explain.attention import PLACES, AttentionReader, Tokens, Vocabulary
 from textray.explain.run import Explanation, convention, describe_zones, dice, zones_of
+from textray.inference.bank import Prompt
 from textray.inference.bundle import Bundle
 from textray.inference.runtime import Runtime, sigmoid
 from textray.inference.segmenter import Predictor
@@ -111,8 +112,8 @@ class WordsExplainer:
     def _run(self, pixels: NDArray[np.float32], tokens: Tokens, masks: NDArray[np.float32]) -> NDArray[np.float32]:
         images = np.repeat(pixels[None], len(masks), axis=0)
         features = tokens.features[None] * masks[..., None]
-        if self._bundle.writes_report:  # without a word it shall not write its own
-            masks = np.where(masks.any(1, keepdims=True), masks, np.float32(-1))
+        _, silent = self._runtime.encode([Prompt.NO_REPORT])  # without a word it must not write its own
+        masks = np.where(masks.any(1, keepdims=True), masks, silent)
         return sigmoid(self._runtime.run(images, features, masks)["logits"][:, 0])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textray.explain.run import Explanation, convention, describe_zones, dice, patient_words
+from textray.inference.bank import Prompt
 from textray.inference.record import zone_areas
 from textray.inference.segmenter import Predictor
 from textray.io.page import FAINT, Page, Picture, fit, line_height, thumbnail, wrap
@@ -80,7 +81,7 @@ class ZonesExplainer:
     def _run(
         predictor: Predictor, prediction: Prediction, pixels: NDArray[np.float32], name: str, zones: Zones
     ) -> Told:
-        small = predictor.predict_batch(pixels, [zones.index if zones else Predictor.SILENT])[0]
+        small = predictor.predict_batch(pixels, [zones.index if zones else Prompt.NO_REPORT])[0]
         restored = predictor.preprocess.restore(small, prediction.grid)
         mean = zone_means(restored, prediction.grid, predictor.bundle.zone_rows)
         return Told(name=name, zones=zones, probability=small, mask=restored >= predictor.threshold, mean=mean)

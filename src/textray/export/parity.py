@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from textray.data.phantom import draw
 from textray.errors import BundleError, TextRayError, UsageError
+from textray.inference.bank import Prompt
 from textray.inference.bundle import Bundle
 from textray.inference.bundle_files import WEIGHTS
 from textray.inference.inputs import demo_film
@@ -37,8 +38,7 @@ logger = logging.getLogger(__name__)
 
 PARITY = 1e-3
 """Largest difference in probability that ONNX and torch may show on any pixel and zone."""
-_ROWS = (None, 4, 36, 63)  # without text, one zone, two, all six
-_SILENT = -1  # what a text mask holds where no report is to be written
+_ROWS = (4, 36, 63)  # one zone, two, all six
 _MOST_SAMPLES = 32
 
 
@@ -58,13 +58,14 @@ def check_parity(
     """
     gate = _Gate(bundle, network, bank)
     known = len(bundle.captions)
-    asked = (None, *sorted({0, known // 2, known - 1})) if known else _ROWS
-    rows = (None,) if bank is None else tuple(row for row in asked if row is not None or not bundle.needs_text)
+    rows = tuple(sorted({0, known // 2, known - 1})) if known else _ROWS
+    prompts: list[int | Prompt] = [] if bank is None else [*rows]
+    prompts += [] if bundle.needs_text else [Prompt.NO_REPORT]
+    prompts += [Prompt.OWN_REPORT] if bundle.writes_report else []
     worst, routes = 0.0, 0
     for picture in pictures:
         pixels = bundle.preprocess.apply(picture)[None]
-        for row in (*rows, _SILENT) if isinstance(network, SelfGuided) else rows:
-            worst = max(worst, gate.compare(pixels, row))
+        worst = max([worst, *(gate.compare(pixels, prompt) for prompt in prompts)])
         if isinstance(network, SelfGuided):
             routes += gate.check_route(pixels, network)
     if isinstance(network, SelfGuided) and not routes:
@@ -92,17 +93,17 @@ class _Gate:
         self.bundle, self.network, self.bank = bundle, network, bank
         self.runtime = Runtime(bundle)
 
-    def ask(self, pixels: NDArray[np.float32], row: int | None) -> dict[str, NDArray[np.float32]]:
-        """What the graph says of one picture ``(1, C, h, w)`` that is told a row, nothing, or to be silent."""
-        return self.runtime.run(pixels, *self._text(row))
+    def ask(self, pixels: NDArray[np.float32], prompt: int | Prompt) -> dict[str, NDArray[np.float32]]:
+        """Outputs of the graph for one picture ``(1, C, h, w)`` and a prompt."""
+        return self.runtime.run(pixels, *self.runtime.encode([prompt]))
 
-    def compare(self, pixels: NDArray[np.float32], row: int | None) -> float:
+    def compare(self, pixels: NDArray[np.float32], prompt: int | Prompt) -> float:
         """The largest difference between graph and network."""
-        found = self.ask(pixels, row)
+        found = self.ask(pixels, prompt)
         with torch.inference_mode():
-            text = tuple(map(torch.from_numpy, self._text(row))) if self.bank is not None else ()
+            text = tuple(map(torch.from_numpy, self.runtime.encode([prompt]))) if self.bank is not None else ()
             wanted = self.network(torch.from_numpy(pixels), *text)
-        if "zone_logits" in found and row is None and self._torn(found["zone_logits"]):
+        if "zone_logits" in found and prompt is Prompt.OWN_REPORT and self._torn(found["zone_logits"]):
             return 0.0  # rounding decides which sentence is written, so the masks need not agree
         pairs = [(sigmoid(found["logits"]), sigmoid(wanted.logits.numpy()))]
         if "zone_logits" in found:
@@ -121,7 +122,7 @@ class _Gate:
         Raises:
             BundleError: If they differ.
         """
-        own = self.ask(pixels, None)
+        own = self.ask(pixels, Prompt.OWN_REPORT)
         if self._torn(own["zone_logits"]):
             logger.info("a picture is not used for the check of written reports: a zone is right at its threshold")
             return False
@@ -130,7 +131,7 @@ class _Gate:
         wanted = int(network.write(torch.from_numpy(own["zone_logits"]))[0])
         # A sentence of its own comes with the probabilities of zones where the network has tokens for them.
         comparable = row == 0 or not network.zone_tokens
-        told = self.ask(pixels, row or _SILENT)
+        told = self.ask(pixels, row or Prompt.NO_REPORT)
         apart = float(np.abs(sigmoid(own["logits"]) - sigmoid(told["logits"])).max()) if comparable else 0.0
         if row != wanted or apart > PARITY:
             raise BundleError(
@@ -144,15 +145,6 @@ class _Gate:
     def _torn(self, zone_logits: NDArray[np.float32]) -> bool:
         thresholds = self.bundle.zone_thresholds or ()
         return bool(thresholds) and bool((np.abs(sigmoid(zone_logits) - np.asarray(thresholds)) < PARITY).any())
-
-    def _text(self, row: int | None) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        features = np.zeros((1, self.bundle.tokens, self.bundle.width), np.float32)
-        mask = np.zeros((1, self.bundle.tokens), np.float32)
-        if row == _SILENT:
-            mask[:] = _SILENT
-        elif row is not None and self.bank is not None:
-            features, mask = (part[row : row + 1].numpy() for part in self.bank)
-        return features, mask
 
 
 def parity_pictures(samples: str | Path | None, *, preprocess: Preprocess | None = None) -> list[Image]:

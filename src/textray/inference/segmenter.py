@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,9 +49,6 @@ class Predictor:
         bundle: A verified bundle.
         threads: Threads of the network; ``None`` is the number of processors.
     """
-
-    SILENT: ClassVar[Any] = Prompt.NO_REPORT
-    WRITE: ClassVar[Any] = Prompt.OWN_REPORT
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         self.bundle = bundle

@@ -28,6 +28,7 @@ from textray.data.studies import refuse_unless_excluded
 from textray.errors import DataError, UsageError
 from textray.evaluate.maps import GRID, evaluation_grid
 from textray.explain.run import dice
+from textray.inference.bank import Prompt
 from textray.inference.bundle import Bundle, GroundingBundle
 from textray.inference.ground_picture import cross
 from textray.inference.localizer import Localization, Localizer
@@ -268,9 +269,11 @@ def _mask_figure(order: Order) -> tuple[Sheet, dict[str, Any]]:
 def _segment(sample: Sample, image: Image, predictor: Predictor, text: TextMode) -> Mask:
     """The mask that a method draws."""
     row = predictor.bank_row(sample.report) if text == "oracle" else None
-    prompt = Predictor.SILENT if row is None else row  # a caption without a zone is no text, as in an evaluation
+    prompt: int | Prompt = (
+        Prompt.NO_REPORT if row is None else row
+    )  # a caption without a zone is no text, as in an evaluation
     if text == "generated":
-        prompt = Predictor.WRITE
+        prompt = Prompt.OWN_REPORT
     values = predictor.predict_batch(predictor.preprocess.apply(image)[None], [prompt])[0]
     return np.asarray(predictor.preprocess.restore(values, image.grid) >= predictor.threshold)
 
@@ -363,7 +366,7 @@ def _open_writer(order: Order) -> Predictor:
 
 def _segment_by_own_report(image: Image, predictor: Predictor) -> tuple[Mask, Zones, NDArray[np.float32] | None]:
     """The mask, the zones of the report by image side, and where the network looked, if it tells."""
-    output = predictor.infer(predictor.preprocess.apply(image)[None], [Predictor.WRITE])
+    output = predictor.infer(predictor.preprocess.apply(image)[None], [Prompt.OWN_REPORT])
     probability, thresholds = output.zone_probability, predictor.bundle.zone_thresholds
     if probability is None or thresholds is None:
         raise UsageError(f"the graph of {predictor.bundle.name} tells no zones", do="Export its checkpoint again")
