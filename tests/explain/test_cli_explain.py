@@ -29,7 +29,11 @@ def test_a_picture_and_a_record_of_each_kind(kind, run, deciding, film, tmp_path
     before = hashlib.sha256((tmp_path / "chest.png").read_bytes()).hexdigest()
     result = run(kind, "chest.png", "--text", "left base", "--model", deciding.folder)
     assert result.code == 0
-    assert files(tmp_path / "textray-out") == [f"chest.{kind}.json", f"chest.{kind}.png"]
+    assert files(tmp_path / "textray-out") == [f"chest.{kind}.json", f"chest.{kind}.png", "run.json"]
+    summary = record(tmp_path / "textray-out/run.json")
+    assert (summary["schema"], summary["status"], summary["settings"]["explain"]["kind"]) == (
+        "textray.explain-run/1", "done", kind,
+    )  # fmt: skip
     found = record(tmp_path / f"textray-out/chest.{kind}.json")
     assert found["kind"] == kind
     assert found["input"]["sha256"] == before == hashlib.sha256((tmp_path / "chest.png").read_bytes()).hexdigest()
@@ -97,7 +101,7 @@ def test_what_is_finished_is_not_done_again(run, tiny_bundle, film, tmp_path):
     assert statuses("--text", "left base", "--laterality", "viewer") == ["done"]
     (tmp_path / "textray-out/chest.zones.png").unlink()
     assert statuses("--text", "left base", "--laterality", "viewer") == ["done"]
-    assert files(tmp_path / "textray-out") == ["chest.zones.json", "chest.zones.png"]
+    assert files(tmp_path / "textray-out") == ["chest.zones.json", "chest.zones.png", "run.json"]
 
 
 def test_files_of_others_are_kept(run, tiny_bundle, film, tmp_path):
@@ -108,10 +112,10 @@ def test_files_of_others_are_kept(run, tiny_bundle, film, tmp_path):
     kept = (tmp_path / "out/chest.zones.png").read_bytes()
     assert run("zones", "a/chest.png", "--model", tiny_bundle, "--out", "out").code == 0
     assert (tmp_path / "out/chest.zones.png").read_bytes() == kept
-    assert len(files(tmp_path / "out")) == 3
+    assert len(files(tmp_path / "out")) == 4
     assert run("zones", "b/chest.png", "--model", tiny_bundle, "--out", "two").code == 0
     assert run("zones", "a/chest.png", "--model", tiny_bundle, "--out", "two").code == 0
-    assert len(files(tmp_path / "two")) == 4  # the second film of that name got a mark
+    assert len(files(tmp_path / "two")) == 5  # the second film of that name got a mark
 
 
 def test_a_folder_goes_on_past_bad_files_and_leaves_its_own_pages_out(run, cli, tiny_bundle, film, tmp_path):
@@ -122,6 +126,7 @@ def test_a_folder_goes_on_past_bad_files_and_leaves_its_own_pages_out(run, cli, 
     assert result.code == 3
     assert "error E_FORMAT: in/bad.png" in result.err
     assert result.rows[-1]["counts"] == {"done": 1, "finished": 0, "skipped": 1, "failed": 1}
+    assert result.rows[-1]["kind"] == "zones"
     again = cli("segment", "out", "--model", tiny_bundle, "--out", "masks", "--threads", "1", "--json")
     assert not [row for row in again.rows if row.get("status") == "done"]  # a page is no film
 
@@ -131,7 +136,7 @@ def test_a_refused_film_keeps_no_earlier_page(run, tiny_bundle, film, tmp_path):
     assert run("zones", "chest.png", "--model", tiny_bundle).code == 0
     (tmp_path / "chest.png").write_bytes(b"")
     assert run("zones", "chest.png", "--model", tiny_bundle).code == 3
-    assert files(tmp_path / "textray-out") == []
+    assert files(tmp_path / "textray-out") == ["run.json"]
 
 
 @pytest.mark.parametrize(
@@ -151,7 +156,7 @@ def test_bad_words_and_arguments(args, code, word, run, deciding, film, tmp_path
     result = run(*args, "--model", deciding.folder)
     assert result.code == code
     assert word in result.err
-    assert not list(tmp_path.glob("textray-out/*"))
+    assert [path.name for path in tmp_path.glob("textray-out/*")] == ["run.json"] * (code == 3)
 
 
 def test_words_without_a_zone_are_told_of_and_left_out(run, tiny_bundle, film, tmp_path):
@@ -180,8 +185,7 @@ def test_without_the_text_encoder_it_says_what_to_install(run, tiny_bundle, film
             raise ModuleNotFoundError("No module named 'torch'", name="torch")
         return real(name, *args, **kwargs)
 
-    for name in ("textray.explain.attention", "textray.explain.attention"):
-        monkeypatch.delitem(__import__("sys").modules, name, raising=False)
+    monkeypatch.delitem(__import__("sys").modules, "textray.explain.attention", raising=False)
     monkeypatch.setattr(builtins, "__import__", missing)
     result = run("attention", "chest.png", "--text", "left base", "--model", tiny_bundle)
     assert result.code == 2

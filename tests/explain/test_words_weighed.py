@@ -55,7 +55,7 @@ def test_no_words_nothing_to_weigh(deciding):
 
 def test_without_a_word_a_network_that_could_write_its_own_report_is_told_not_to(deciding, monkeypatch):
     predictor, explainer = Predictor(deciding, threads=1), WordsExplainer(deciding, threads=1)
-    explainer._bundle = replace(deciding, zone_thresholds=(0.5,) * 6)
+    explainer._runtime.bundle = replace(deciding, zone_thresholds=(0.5,) * 6)
     prediction = predictor.segment(np.random.default_rng(0).random((70, 90), dtype=np.float32), "left lower zone")
     masks, real = [], explainer._runtime.run
     monkeypatch.setattr(explainer._runtime, "run", lambda i, f, mask: (masks.append(mask), real(i, f, mask))[1])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from textray.explain.run import explain_all
+from textray.explain.run import Explaining
 from textray.explain.zones import ZonesExplainer, counterfactuals, zone_means
 from textray.inference.bundle import Bundle
 from textray.inference.segment_run import plan
@@ -85,4 +85,4 @@ def test_pages_grow_with_their_film(tiny_bundle, film, tmp_path):
     predictor = Predictor(Bundle.load(tiny_bundle), threads=1)
     for name, shape in {"flat": (30, 300), "tall": (300, 30)}.items():
         todo = plan([film(tmp_path / f"{name}.png", shape=shape)], tmp_path / "out", laterality=Laterality.VIEWER)
-        assert [row.status for row in explain_all(predictor, todo, ZonesExplainer())] == ["done"]
+        assert Explaining(predictor, todo, ZonesExplainer()).run() == 0

@@ -1,4 +1,4 @@
-"""What the commands say: results on the standard output, everything else on the standard error."""
+"""Output of the commands: results on the standard output, everything else on the standard error."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from textray.inference.run import Outcome, Run
+    from textray.inference.run import FileResult, Run
+    from textray.records import Notice
 
 
 def printable(text: str) -> str:
@@ -42,26 +43,31 @@ def note(text: str) -> None:
     typer.echo(text, err=True)
 
 
-# A run over many files at the terminal: a bar, one line for each result, refusals and warnings beside.
+def note_warnings(notices: Iterable[Notice]) -> None:
+    """Print warnings that are no result of one file."""
+    for notice in notices:
+        note(_warning(notice.code, notice.text, notice.remedy))
 
-R = TypeVar("R", bound="Outcome")
+
+def _warning(code: str, text: str, remedy: str, where: str = "") -> str:
+    return f"warning {code}: {where}{printable(text)} {remedy}".rstrip()
 
 
-def work_through(
-    run: Run[R], title: str, total: int, out: Path, lines: Callable[[R], list[str]], *, as_json: bool
-) -> int:
+R = TypeVar("R", bound="FileResult")
+
+
+def work_through(run: Run[R], title: str, lines: Callable[[R], list[str]], *, as_json: bool, **labels: str) -> int:
     """Work through a run with a progress bar.
 
     Args:
-        run: What to do.
-        title: What the bar says.
-        total: Number of files to work on.
-        out: Folder of the summary.
-        lines: What is told of a finished input.
-        as_json: Tell JSON instead.
+        run: The run.
+        title: Title of the bar.
+        lines: Lines to print for a finished input.
+        as_json: Print JSON instead.
+        labels: Further values of the JSON line about the run.
 
     Returns:
-        The exit code, 130 where it was interrupted.
+        The exit code, 130 after an interruption.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -83,48 +89,48 @@ def work_through(
         screen.print(text, markup=False, soft_wrap=True)
 
     # Where results and bar share one terminal, a line has to be printed around the bar.
-    result = above_bar if screen.is_terminal and sys.stdout.isatty() and not as_json else say
+    print_line = above_bar if screen.is_terminal and sys.stdout.isatty() and not as_json else say
     remark = above_bar if screen.is_terminal else note
-    told: set[tuple[str, str]] = set()
-    more: Counter[str] = Counter()  # files with a warning that another one has told in the same words
+    shown_warnings: set[tuple[str, str]] = set()
+    repeated: Counter[str] = Counter()  # files with a warning that is shown for another file already
 
-    def tell(row: R) -> None:
-        path = shown(row.path)
+    def show(result: R) -> None:
+        path = shown(result.path)
         if as_json:
-            say_json({"type": "result", **row.to_dict()})
-        if row.status in ("failed", "skipped"):
-            word = "error" if row.status == "failed" else "skipped"
-            remark(f"{word} {row.code}: {path}: {printable(row.reason)}")
+            say_json({"type": "result", **result.to_dict()})
+        if result.status in ("failed", "skipped"):
+            word = "error" if result.status == "failed" else "skipped"
+            remark(f"{word} {result.code}: {path}: {printable(result.reason)}")
             return
-        more.update({w["code"] for w in row.warnings if (w["code"], w["text"]) in told})
-        for warning in row.warnings:
-            if (warning["code"], warning["text"]) not in told:
-                told.add((warning["code"], warning["text"]))
-                remark(f"warning {warning['code']}: {path}: {printable(warning['text'])} {warning['remedy']}".rstrip())
+        repeated.update({w["code"] for w in result.warnings if (w["code"], w["text"]) in shown_warnings})
+        for warning in result.warnings:
+            if (warning["code"], warning["text"]) not in shown_warnings:
+                shown_warnings.add((warning["code"], warning["text"]))
+                remark(_warning(**warning, where=f"{path}: "))
         if not as_json:
-            for line in lines(row):
-                result(line)
+            for line in lines(result):
+                print_line(line)
 
     try:
         with bar:
-            task = bar.add_task(title, total=total)
+            task = bar.add_task(title, total=len(run.plan.items))
 
-            def on_row(row: R) -> None:
-                tell(row)
+            def on_result(result: R) -> None:
+                show(result)
                 bar.advance(task)
 
-            for row in run.rows:
-                tell(row)
-            code = run.run(on_row)
+            for result in run.results:
+                show(result)
+            code = run.run(on_result)
     except KeyboardInterrupt:
         note("Interrupted. The same command goes on where this one stopped.")
         return 130
-    for repeated, files in more.items():
-        note(f"warning {repeated}: also of {files} more {'file' if files == 1 else 'files'}; their records tell.")
-    counts = run.counts
+    for warning, files in repeated.items():
+        note(f"warning {warning}: also of {files} more {'file' if files == 1 else 'files'}; see their records.")
+    counts, summary = run.counts, shown(run.plan.out / RUN_FILE)
     if as_json:
-        say_json({"type": "run", "exit_code": code, "counts": counts, "run": shown(out / RUN_FILE)})
+        say_json({"type": "run", **labels, "exit_code": code, "counts": counts, "run": summary})
     words = {"done": "done", "finished": "finished by an earlier run", "skipped": "skipped", "failed": "failed"}
-    told_counts = ", ".join(f"{counts[status]} {word}" for status, word in words.items() if counts[status])
-    note(f"{told_counts or 'nothing to do'}. Summary: {shown(out / RUN_FILE)}")
+    by_status = ", ".join(f"{counts[status]} {word}" for status, word in words.items() if counts[status])
+    note(f"{by_status or 'nothing to do'}. Summary: {summary}")
     return code

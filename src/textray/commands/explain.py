@@ -1,4 +1,4 @@
-"""`textray explain`: what the network did with a film and its words."""
+"""`textray explain`: attention, weight of each word, and counterfactual zones of a film."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from textray.commands.console import note, printable, say, say_json, shown
+from textray.commands.console import note, shown, work_through
 from textray.commands.segment import CONVENTION, AsJson, Model, Out, Side, Threads, Whose
-from textray.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from textray.explain.run import Explainer
     from textray.inference.bundle import Bundle
-    from textray.inference.segment_run import Row
+    from textray.inference.segment_run import SegmentResult
 
 _OUT = Path("textray-out")
 
@@ -134,11 +133,11 @@ def _run(
     as_json: bool,
     strict_text: bool = False,
 ) -> None:
-    """Plan, explain and tell; the convention of left and right is told in any case."""
-    import textray
-    from textray.explain.run import SIDES, explain_all, needs_words
+    """Plan and explain; the convention of left and right is printed in any case."""
+    from textray.explain.run import SIDES, Explaining, needs_words
     from textray.inference.bundle import Bundle
     from textray.inference.segment_run import plan
+    from textray.inference.segmenter import Predictor
     from textray.records import Laterality
 
     bundle = Bundle.load(model)
@@ -150,30 +149,10 @@ def _run(
     for side in todo.sides:
         note(CONVENTION[side])
     note(SIDES)
-    told: set[tuple[str, str]] = set()
-    rows = explain_all(textray.load(model, threads=threads), todo, explainer, lambda row: _tell(row, told, as_json))
-    failed = sum(row.status == "failed" for row in rows)
-    if as_json:
-        counts = {status: sum(row.status == status for row in rows) for status in _STATUSES}
-        code = InputError.exit_code if failed else 0
-        say_json({"type": "run", "kind": explainer.kind, "exit_code": code, "counts": counts})
-    raise typer.Exit(InputError.exit_code if failed else 0)
+    run = Explaining(Predictor(bundle, threads=threads), todo, explainer)
+    raise typer.Exit(work_through(run, "explain", _lines, as_json=as_json, kind=explainer.kind))
 
 
-_STATUSES = ("done", "finished", "skipped", "failed")
-
-
-def _tell(row: Row, told: set[tuple[str, str]], as_json: bool) -> None:
-    path = shown(row.path)
-    if as_json:
-        say_json({"type": "result", **row.to_dict()})
-    if row.status in ("failed", "skipped"):
-        note(f"{'error' if row.status == 'failed' else 'skipped'} {row.code}: {path}: {printable(row.reason)}")
-        return
-    for warning in row.warnings:
-        if (warning["code"], warning["text"]) not in told:
-            told.add((warning["code"], warning["text"]))
-            note(f"warning {warning['code']}: {path}: {printable(warning['text'])} {warning['remedy']}".rstrip())
-    if not as_json:
-        earlier = " (finished by an earlier run)" if row.status == "finished" else ""
-        say(f"{path}{earlier} -> {shown(row.outputs['picture'])}, {shown(row.outputs['record'])}")
+def _lines(result: SegmentResult) -> list[str]:
+    earlier = " (finished by an earlier run)" if result.status == "finished" else ""
+    return [f"{shown(result.path)}{earlier} -> {shown(result.outputs['picture'])}, {shown(result.outputs['record'])}"]

@@ -1,4 +1,4 @@
-"""The command that tells where in a film a phrase is true."""
+"""`textray ground`: where in a film a phrase is true."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from textray.commands.console import note, printable, shown, work_through
+from textray.commands.console import note, note_warnings, printable, shown, work_through
 from textray.commands.segment import CONVENTION, AsJson, Model, Out, Side, Threads, Whose
 from textray.errors import UsageError
 
 if TYPE_CHECKING:
-    from textray.inference.ground_run import GroundRow
+    from textray.inference.ground_run import GroundResult
 
 
 class Stretch(StrEnum):
-    """What is done to a map before the threshold."""
+    """How a map is scaled before the threshold."""
 
     MINMAX = "minmax"
     NONE = "none"
@@ -75,22 +75,21 @@ def ground(
         normalise=(normalise or Stretch.MINMAX).value,
         overwrite=overwrite,
     )
-    for notice in todo.notices:
-        note(f"warning {notice.code}: {printable(notice.text)} {notice.remedy}".rstrip())
+    note_warnings(todo.notices)
     run = Grounding(Localizer(GroundingBundle.load(model), threads), todo)
     for side in todo.sides:
         note(CONVENTION[side])
-    raise typer.Exit(work_through(run, "ground", len(todo.items), out, _tell, as_json=as_json))
+    raise typer.Exit(work_through(run, "ground", _lines, as_json=as_json))
 
 
-def _tell(row: GroundRow) -> list[str]:
-    earlier = " (finished by an earlier run)" if row.status == "finished" else ""
+def _lines(result: GroundResult) -> list[str]:
+    earlier = " (finished by an earlier run)" if result.status == "finished" else ""
     lines = []
-    for found in row.phrases:
-        peak, number = found["peak"], found["number"]
-        told = "" if found["told"] == found["phrase"] else f', told as "{printable(found["told"])}"'
+    for one in result.phrases:
+        peak, number = one["peak"], one["number"]
+        turned = "" if one["told"] == one["phrase"] else f', told as "{printable(one["told"])}"'
         lines.append(
-            f'{shown(row.path)}: "{printable(found["phrase"])}"{told}: peak {peak["value"]:.3f} at row {peak["row"]}, '
-            f"column {peak['column']}{earlier} -> {shown(row.outputs[f'picture.{number}'])}"
+            f'{shown(result.path)}: "{printable(one["phrase"])}"{turned}: peak {peak["value"]:.3f} at row '
+            f"{peak['row']}, column {peak['column']}{earlier} -> {shown(result.outputs[f'picture.{number}'])}"
         )
     return lines

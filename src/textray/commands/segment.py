@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from textray.commands.console import note, printable, say, say_json, shown, work_through
+from textray.commands.console import note, note_warnings, printable, say, say_json, shown, work_through
 from textray.errors import UsageError
 
 if TYPE_CHECKING:
-    from textray.inference.segment_run import Plan, Row
+    from textray.inference.segment_run import Plan, SegmentResult
 
 _OUT = Path("textray-out")
 
 
 class Free(StrEnum):
-    """What a film without words gets."""
+    """Prompt of a film without words."""
 
     GENERATED = "generated"
     NONE = "none"
@@ -80,8 +80,7 @@ def segment(
         text_free=None if text_free is None else text_free.value,
         edit=edit,
     )
-    for notice in todo.notices:
-        note(f"warning {notice.code}: {printable(notice.text)} {notice.remedy}".rstrip())
+    note_warnings(todo.notices)
     code, _ = _run(todo, model, threads, as_json=as_json)
     raise typer.Exit(code)
 
@@ -99,17 +98,18 @@ def demo(out: Out = _OUT, model: Model = None, threads: Threads = None) -> None:
             do="Install it with: pip install 'textray[demo]'",
         )
     note(f"Film: {shown(film)}")
-    code, rows = _run(plan([film], out, overwrite=True), model, threads, as_json=False)
-    written = rows[-1].outputs if code == 0 else {}
-    found = read_record(written["record"]) if written else None
-    if found is not None:
+    code, results = _run(plan([film], out, overwrite=True), model, threads, as_json=False)
+    written = results[-1].outputs if code == 0 else {}
+    record = read_record(written["record"]) if written else None
+    if record is not None:
         for kind, path in written.items():
             say(f"{kind + ':':11}{shown(path)}")
-        own = found.get("own_report") or {}
-        told = [(side, text) for side, text in sorted((own.get("sentence") or {}).items()) if text]
-        if told and not own["used"]:  # the patient's sides, or else the viewer's
-            say(f"Its own report, which segment --text-free generated uses ({told[0][0]}'s sides): {told[0][1]}")
-        for line in _zone_table(found):
+        own = record.get("own_report") or {}
+        sentences = [(side, text) for side, text in sorted((own.get("sentence") or {}).items()) if text]
+        if sentences and not own["used"]:  # the patient's sides, or else the viewer's
+            side, text = sentences[0]
+            say(f"Its own report, which segment --text-free generated uses ({side}'s sides): {text}")
+        for line in _zone_table(record):
             say(line)
         note("Not a medical device: for research only.")
     raise typer.Exit(code)
@@ -125,33 +125,34 @@ def report(
     from textray.records import ZONE_NAMES
     from textray.text.zones import parse, sentence, write
 
-    found = parse(text, laterality=laterality.value)
-    used = sentence(found.zones) if found.zones else None
-    written = write(found.zones, laterality=laterality.value) if found.zones else None
+    understood = parse(text, laterality=laterality.value)
+    used = sentence(understood.zones) if understood.zones else None
+    written = write(understood.zones, laterality=laterality.value) if understood.zones else None
     if as_json:
         say_json(
             {
                 "laterality": laterality.value,
-                "sides_from": found.sides_from,
-                "zones": {name: str(state) for name, state in zip(ZONE_NAMES, found.zones.states, strict=True)},
+                "sides_from": understood.sides_from,
+                "zones": {name: str(state) for name, state in zip(ZONE_NAMES, understood.zones.states, strict=True)},
                 "sentence": {"viewer": used, laterality.value: written},
-                "unused_words": [plain_text(word) for word in found.unused],
-                "stated_count": found.stated_count,
-                "warnings": [{"code": n.code, "text": plain_text(n.text), "remedy": n.remedy} for n in found.notices],
+                "unused_words": [plain_text(word) for word in understood.unused],
+                "stated_count": understood.stated_count,
+                "warnings": [
+                    {"code": n.code, "text": plain_text(n.text), "remedy": n.remedy} for n in understood.notices
+                ],
             }
         )
         return
     say(CONVENTION[laterality.value])
     say("zones by image side (viewer's left and right):")
-    for name, state in zip(ZONE_NAMES, found.zones.states, strict=True):
+    for name, state in zip(ZONE_NAMES, understood.zones.states, strict=True):
         say(f"  {name:14}{state}")
     say(f"sentence, viewer's sides: {used or 'none; the network works from the picture alone'}")
     if laterality is Side.PATIENT and written:
         say(f"sentence, patient's sides: {written}")
-    if found.unused:
-        say("words that changed nothing: " + printable(", ".join(found.unused)))
-    for notice in found.notices:
-        note(f"warning {notice.code}: {printable(notice.text)} {notice.remedy}".rstrip())
+    if understood.unused:
+        say("words that changed nothing: " + printable(", ".join(understood.unused)))
+    note_warnings(understood.notices)
 
 
 CONVENTION: dict[str, str] = {
@@ -165,30 +166,29 @@ CONVENTION: dict[str, str] = {
 _CAPTIONS = "These weights know captions, which textray info lists; left and right in them are the picture's."
 
 
-def _run(todo: Plan, model: str | None, threads: int | None, *, as_json: bool) -> tuple[int, list[Row]]:
-    """Work through a plan with a progress bar; returns the exit code and what became of each input."""
+def _run(todo: Plan, model: str | None, threads: int | None, *, as_json: bool) -> tuple[int, list[SegmentResult]]:
+    """Work through a plan with a progress bar; returns the exit code and the result of each input."""
     import textray
-    from textray.inference.segment_run import Batch
+    from textray.inference.segment_run import Segmenting
 
-    batch = Batch(textray.load(model, threads=threads), todo)
+    run = Segmenting(textray.load(model, threads=threads), todo)
     for side in todo.sides:
-        note(_CAPTIONS if batch.predictor.bundle.captions else CONVENTION[side])
-    code = work_through(batch, "segment", len(todo.items), todo.out, _tell, as_json=as_json)
-    return code, batch.rows
+        note(_CAPTIONS if run.predictor.bundle.captions else CONVENTION[side])
+    return work_through(run, "segment", _lines, as_json=as_json), run.results
 
 
-def _tell(row: Row) -> list[str]:
-    earlier = ", finished by an earlier run" if row.status == "finished" else ""
-    earlier += f": {row.written}" if row.written else ""
+def _lines(result: SegmentResult) -> list[str]:
+    earlier = ", finished by an earlier run" if result.status == "finished" else ""
+    earlier += f": {result.written}" if result.written else ""
     return [
-        f"{shown(row.path)}: {row.share or 0:.1%} of the picture is lesion (text: {row.text_mode}{earlier}) -> "
-        f"{shown(row.outputs['mask'])}"
+        f"{shown(result.path)}: {result.share or 0:.1%} of the picture is lesion "
+        f"(text: {result.text_mode}{earlier}) -> {shown(result.outputs['mask'])}"
     ]
 
 
-def _zone_table(found: dict[str, Any]) -> list[str]:
-    zones = found["lesion"]["zones"]
-    unit = "pixels" if found["lesion"]["mm2"] is None else "mm2"
+def _zone_table(record: dict[str, Any]) -> list[str]:
+    zones = record["lesion"]["zones"]
+    unit = "pixels" if record["lesion"]["mm2"] is None else "mm2"
     lines = [
         f"Lesion by zone of the picture ({unit}, share of the lesion):",
         f"{'':8}{'left half':>22}{'right half':>22}   (viewer's sides)",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from textray.explain.run import Explanation, convention, describe_zones, dice, patient_words
+from textray.explain.run import Explanation, convention, describe_zones, dice
 from textray.inference.bank import Prompt
 from textray.inference.record import zone_areas
 from textray.inference.segmenter import Predictor
@@ -179,7 +179,7 @@ def _title(run: Told, prediction: Prediction, width: int) -> list[str]:
     if not run.zones:
         return ["no text"]
     lines = wrap(f"viewer's {_short(run.zones)}", 13, width)
-    if patient_words(run.zones, prediction.grid) is None:
+    if describe_zones(run.zones, prediction.grid)["patient"] is None:
         return [*lines, "patient's sides unknown"]
     swap = prediction.grid.mirrored and prediction.grid.sides_from != "undefined"
     return [*lines, *wrap(f"patient's {_short(run.zones.mirror() if swap else run.zones)}", 13, width)]

@@ -39,7 +39,7 @@ GROUND_FILE = re.compile(r"(?P<name>.+)\.\d{1,3}\.ground\.(?:npy|png|mask\.png)"
 
 _STAGE = ".textray-stage"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-_LARGEST_RECORD = 2**22
+LARGEST_RECORD = 2**22
 
 
 def paths(folder: Path, name: str, *, attention: bool) -> dict[str, Path]:
@@ -48,7 +48,7 @@ def paths(folder: Path, name: str, *, attention: bool) -> dict[str, Path]:
     return {kind: folder / f"{name}{SUFFIXES[kind]}" for kind in kinds}
 
 
-def read_record(path: Path, schema: str = SCHEMA, *, largest: int = _LARGEST_RECORD) -> dict[str, Any] | None:
+def read_record(path: Path, schema: str = SCHEMA, *, largest: int = LARGEST_RECORD) -> dict[str, Any] | None:
     """A record of a schema that this tool wrote, ``None`` where there is none, or something else, or a larger file."""
     try:
         if path.stat().st_size > largest:
@@ -69,10 +69,10 @@ def remove(folder: Path, name: str) -> None:
 
 
 def save(prediction: Prediction, folder: Path) -> dict[str, Path]:
-    """Write mask, overlay and record under the name of the picture's file, or ``array``; what `Prediction.save` does.
+    """Write mask, overlay and record under the name of the picture's file, or ``array``; behind `Prediction.save`.
 
     Returns:
-        The written files by kind: ``mask``, ``overlay``, ``record``, and ``attention`` where there is one.
+        The written files by kind: ``mask``, ``overlay``, ``record``, and ``attention`` if there is one.
 
     Raises:
         OutputError: If the folder cannot be written to.
@@ -80,29 +80,34 @@ def save(prediction: Prediction, folder: Path) -> dict[str, Path]:
     """
     source = prediction.image.source
     check_writable(folder)
-    return write(prediction, folder, stem(source.name) if source is not None else "array")
+    name = stem(source.name) if source is not None else "array"
+    places = paths(folder, name, attention=prediction.attention is not None)
+    write(prediction, places)
+    return places
 
 
-def write(prediction: Prediction, folder: Path, name: str) -> dict[str, Path]:
+def write(prediction: Prediction, places: Mapping[str, Path]) -> None:
     """Write mask, overlay and record into a folder that is there, all of them or none; raises as `save` does.
 
     They are written beside their places first and then renamed, so a full disk leaves an earlier result as it was.
+
+    Args:
+        prediction: The result.
+        places: Its files, from `paths`.
     """
     attention, pixels = prediction.attention, prediction.image.pixels
-    final = paths(folder, name, attention=attention is not None)
-    outputs = {kind: path.name for kind, path in final.items()}
+    outputs = {kind: path.name for kind, path in places.items()}
     lines = caption(prediction.record)
     writers: dict[str, Callable[[Path], None]] = {
         "mask": lambda path: write_mask(path, prediction.mask),
         "overlay": lambda path: write_overlay(path, pixels, prediction.mask, caption=lines),
         "record": lambda path: write_json(path, {**prediction.record, "outputs": outputs}),
     }
-    if attention is None:
-        _remove_attention(folder, name)  # of an earlier run with other weights
+    if attention is None:  # of an earlier run with other weights
+        _remove_attention(places["record"].parent, places["record"].stem)
     else:
         writers["attention"] = lambda path: write_picture(path, project(pixels, attention))
-    write_together(final, writers)
-    return final
+    write_together(places, writers)
 
 
 def _remove_attention(folder: Path, name: str) -> None:

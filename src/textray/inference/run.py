@@ -1,8 +1,8 @@
-"""Many pictures: one loaded network, one row each, and a run that goes on where it was cut off.
+"""Runs over many pictures: one loaded network, one result for each file, and a run that resumes after an interruption.
 
-A result is complete where its record is, and the record's key says of which input, weights, words and settings. So a
-second run skips exactly what is finished, and ``run.json`` is a summary, never the state itself. What is done with a
-picture is told by a subclass: `textray.inference.segment_run` and `textray.inference.ground_run`.
+A result is complete if its record is there, and the record's key is a hash of input, weights, words and settings. So a
+second run skips exactly what is finished, and ``run.json`` is a summary, never the state itself. Subclasses of `Run` do
+the work: `textray.inference.segment_run`, `textray.inference.ground_run` and `textray.explain.run`.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from textray import __version__
 from textray.errors import DiskError, InputError, OutputError, TextRayError
 from textray.inference import record, results
 from textray.inference.inputs import RUN_FILE, Item
-from textray.io.files import IMAGE_SUFFIXES, LeftOut, plain_path, plain_text
-from textray.io.write import check_writable
-from textray.records import Notice
+from textray.io.files import IMAGE_SUFFIXES, LeftOut, mark, plain_path, plain_text
+from textray.io.write import check_writable, is_own_picture
+from textray.records import Laterality, Notice
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +36,35 @@ _REFRESH_SHARE = 20  # writing the summary takes at most a twentieth of the time
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of one input.
+class RunPlan:
+    """A run as planned before the network is loaded.
+
+    Attributes:
+        out: Output folder.
+        items: Files to work on.
+        left_out: Paths that are left out, and why.
+        laterality: Convention of words that bring none of their own.
+        overwrite: Work again on what is finished.
+        notices: Warnings about the run as a whole.
+    """
+
+    out: Path
+    items: tuple[Item, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    laterality: Laterality = Laterality.PATIENT
+    overwrite: bool = False
+    notices: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileResult:
+    """Result of one input file.
 
     Attributes:
         path: The input as given.
         status: ``done`` now, ``finished`` by an earlier run, ``skipped`` (no picture), or ``failed``.
-        code: Message code where skipped or failed.
-        reason: One sentence, where skipped or failed.
+        code: Message code if skipped or failed.
+        reason: One sentence, if skipped or failed.
         outputs: Written files by kind.
         warnings: The record's warnings: code, text, remedy.
         seconds: Wall-clock time.
@@ -57,56 +78,52 @@ class Outcome:
     warnings: tuple[Mapping[str, str], ...] = ()
     seconds: float = 0.0
 
-    def found(self) -> dict[str, Any]:
-        """What was found in the picture, for the row; JSON values."""
+    def details(self) -> dict[str, Any]:
+        """Fields of the command, JSON values."""
         return {}
 
     def to_dict(self) -> dict[str, Any]:
-        """The row in ``run.json`` and on the standard output."""
+        """The result in ``run.json`` and on the standard output."""
         return {
             "input": plain_path(self.path),
             "status": self.status,
             "code": self.code,
             "reason": plain_text(self.reason),
             "outputs": {kind: plain_path(path) for kind, path in self.outputs.items()},
-            **self.found(),
+            **self.details(),
             "warnings": [dict(warning) for warning in self.warnings],
             "seconds": round(self.seconds, 3),
         }
 
 
-R = TypeVar("R", bound=Outcome)
+R = TypeVar("R", bound=FileResult)
 
 
 class Run(ABC, Generic[R]):
     """A run over many inputs.
 
     Args:
-        row: Class of its rows.
-        schema: Of its summary.
-        out: Output folder.
-        items: Files to work on.
-        left_out: Paths that were not looked at.
-        notices: Warnings about the run as a whole.
+        result: Class of its results.
+        plan: The inputs and settings.
 
     Attributes:
-        rows: What became of each input so far.
+        plan: As given.
+        results: Results so far.
     """
 
-    def __init__(
-        self,
-        row: type[R],
-        schema: str,
-        *,
-        out: Path,
-        items: Sequence[Item],
-        left_out: Sequence[LeftOut],
-        notices: Sequence[Notice],
-    ) -> None:
-        self._row, self._schema = row, schema
-        self._out, self._items, self._notices = out, items, notices
-        self._inputs = len(items) + len(left_out)
-        self.rows: list[R] = [row(path=p.path, status="skipped", code=p.code, reason=p.reason) for p in left_out]
+    SUMMARY: ClassVar[str]
+    """Schema of the summary."""
+    RECORD: ClassVar[str]
+    """Schema of the records."""
+    LARGEST_RECORD: ClassVar[int] = results.LARGEST_RECORD
+
+    def __init__(self, result: type[R], plan: RunPlan) -> None:
+        self.plan = plan
+        self._result = result
+        self.results: list[R] = [
+            result(path=p.path, status="skipped", code=p.code, reason=p.reason) for p in plan.left_out
+        ]
+        self._sources = {os.path.realpath(item.path) for item in plan.items}
         self._started = datetime.now(UTC)
         self._clock = time.perf_counter()
         self._cleaned: set[Path] = set()
@@ -114,37 +131,49 @@ class Run(ABC, Generic[R]):
         self._next_refresh = 0.0
 
     @abstractmethod
-    def work(self, number: int, item: Item, folder: Path, name: str) -> R:
-        """Work on an item, or find that an earlier run did."""
+    def places(self, number: int, folder: Path, name: str) -> dict[str, Path]:
+        """Files of the result of an item by kind; the record comes last: if it is there, the result is complete."""
 
     @abstractmethod
-    def free_name(self, folder: Path, item: Item) -> str:
-        """The item's name, marked where an earlier run gave it to another input or a foreign file has it."""
+    def key(self, number: int, sha256: str) -> str:
+        """Hash of everything that decides the result of an item, whose file has this hash."""
 
     @abstractmethod
-    def remove(self, folder: Path, name: str) -> None:
-        """Remove an earlier result of a file that is now refused."""
+    def work(self, number: int, item: Item, places: Mapping[str, Path]) -> Mapping[str, Any]:
+        """Work on an item and write its result.
+
+        Returns:
+            Its record.
+        """
+
+    @abstractmethod
+    def fields(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields of a result besides those of `FileResult`, from its record."""
+
+    @abstractmethod
+    def remove(self, number: int, folder: Path, name: str) -> None:
+        """Remove an earlier result of a file that is now refused, the record first."""
 
     @abstractmethod
     def about(self) -> dict[str, Any]:
-        """What the summary says of model, threads and settings."""
+        """Model, threads and settings for the summary."""
 
     @property
     def counts(self) -> dict[str, int]:
         """Number of inputs by status."""
-        counted = Counter(row.status for row in self.rows)
+        counted = Counter(result.status for result in self.results)
         return {status: counted[status] for status in ("done", "finished", "skipped", "failed")}
 
     @property
     def exit_code(self) -> int:
-        """0 where nothing failed, 3 otherwise."""
+        """0 if nothing failed, 3 otherwise."""
         return InputError.exit_code if self.counts["failed"] else 0
 
-    def run(self, on_row: Callable[[R], None] | None = None) -> int:
+    def run(self, on_result: Callable[[R], None] | None = None) -> int:
         """Work through the plan; a refused file is noted and the rest goes on.
 
         Args:
-            on_row: Called with the row of each input as it is known.
+            on_result: Called with the result of each input.
 
         Returns:
             The exit code.
@@ -153,15 +182,15 @@ class Run(ABC, Generic[R]):
             DiskError: If the disk is full; what is finished stays.
             OutputError: If a folder of the results cannot be written to.
         """
-        results.clean(self._out)
+        results.clean(self.plan.out)
         self._write("running")
         status = "interrupted"
         try:
-            for row in self._each():
-                row = replace(row, warnings=tuple(self._once(warning) for warning in row.warnings))
-                self.rows.append(row)
-                if on_row is not None:
-                    on_row(row)
+            for result in self._each():
+                result = replace(result, warnings=tuple(self._once(warning) for warning in result.warnings))
+                self.results.append(result)
+                if on_result is not None:
+                    on_result(result)
                 if time.perf_counter() >= self._next_refresh:
                     self._write("running")
             status = "done"
@@ -174,7 +203,7 @@ class Run(ABC, Generic[R]):
             except TextRayError:
                 if status == "done":
                     raise
-                log.warning("the summary %s could not be written", self._out / RUN_FILE)
+                log.warning("the summary %s could not be written", self.plan.out / RUN_FILE)
         return self.exit_code
 
     def prepare(self, folder: Path) -> None:
@@ -184,37 +213,81 @@ class Run(ABC, Generic[R]):
             results.clean(folder)
             self._cleaned.add(folder)
 
+    def free_name(self, number: int, folder: Path, item: Item) -> str:
+        """The item's name, marked if its results would replace those of another input or a user's files."""
+        marked = f"{item.name}-{mark(item.path)}"
+        places = self.places(number, folder, item.name)
+        if any(os.path.realpath(path) in self._sources for path in places.values()):
+            return marked
+        place = places.pop("record")
+        if place.exists():
+            earlier = self._read(place)
+            return item.name if earlier and same_file(earlier.get("input", {}).get("path"), item.path) else marked
+        # Pictures of a killed run may be overwritten, a user's own may not.
+        pictures = [path for path in places.values() if path.suffix == ".png"]
+        return marked if any(path.exists() and not is_own_picture(path) for path in pictures) else item.name
+
+    def _read(self, place: Path) -> dict[str, Any] | None:
+        return results.read_record(place, self.RECORD, largest=self.LARGEST_RECORD)
+
     def _each(self) -> Iterator[R]:
-        for number, item in enumerate(self._items):
+        for number, item in enumerate(self.plan.items):
             start = time.perf_counter()
-            folder = self._out / item.folder
-            name = self.free_name(folder, item)
+            folder = self.plan.out / item.folder
+            name = self.free_name(number, folder, item)
             try:
-                row = self.work(number, item, folder, name)
+                result = self._one(number, item, self.places(number, folder, name), start)
             except (DiskError, OutputError) as error:
                 # Every further file would fail alike; the earlier result of this one, if any, is whole and stays.
-                self.rows.append(failed_row(self._row, item, error.code, str(error), start))
+                self.results.append(self._failed(item, error.code, str(error), start))
                 raise
             except InputError as error:
-                self._remove(folder, name)
-                row = failed_row(self._row, item, error.code, str(error), start)
+                self._remove(number, folder, name)
+                result = self._failed(item, error.code, str(error), start)
                 if not item.named and is_no_picture(item.path, error.code):
-                    row = replace(row, status="skipped", code=NOT_IMAGE)
+                    result = replace(result, status="skipped", code=NOT_IMAGE)
             except TextRayError as error:
-                self._remove(folder, name)
-                row = failed_row(self._row, item, error.code, str(error), start)
+                self._remove(number, folder, name)
+                result = self._failed(item, error.code, str(error), start)
             except Exception as error:  # one file must not end the run
                 log.debug("unexpected failure", exc_info=True)
-                self._remove(folder, name)
+                self._remove(number, folder, name)
                 # The class only: the text of a foreign exception may quote the file, and with it a patient.
                 reason = f"unexpected {type(error).__name__}. Report this with the file."
-                row = failed_row(self._row, item, "E_INTERNAL", reason, start)
-            yield row
+                result = self._failed(item, "E_INTERNAL", reason, start)
+            yield result
 
-    def _remove(self, folder: Path, name: str) -> None:
-        """Its name is none that a user's own files have."""
+    def _one(self, number: int, item: Item, places: dict[str, Path], start: float) -> R:
+        """Result of an item, from an earlier run if that has the same key."""
+        status: Status = "finished"
+        values: Mapping[str, Any] | None = None if self.plan.overwrite else self._finished(number, item, places)
+        if values is None:
+            status, values = "done", self.work(number, item, places)
+        return self._result(
+            path=item.path,
+            status=status,
+            outputs=places,
+            warnings=tuple(values["warnings"]),
+            seconds=time.perf_counter() - start,
+            **self.fields(values),
+        )
+
+    def _finished(self, number: int, item: Item, places: Mapping[str, Path]) -> dict[str, Any] | None:
+        """Record of an earlier run for an item as it is now, if all its files are there."""
+        earlier = self._read(places["record"])
+        if earlier is None or not all(path.is_file() for path in (*places.values(), item.path)):
+            return None
+        sha256 = record.file_sha256(item.path)
+        return earlier if sha256 is not None and earlier.get("key") == self.key(number, sha256) else None
+
+    def _failed(self, item: Item, code: str, reason: str, start: float) -> R:
+        seconds = time.perf_counter() - start
+        return self._result(path=item.path, status="failed", code=code, reason=reason, seconds=seconds)
+
+    def _remove(self, number: int, folder: Path, name: str) -> None:
+        """Remove an earlier result; the name is none that a user's own files have."""
         try:
-            self.remove(folder, name)
+            self.remove(number, folder, name)
         except OSError as error:
             raise results.write_failure(folder, error) from error
 
@@ -225,28 +298,23 @@ class Run(ABC, Generic[R]):
     def _write(self, status: str) -> None:
         start = time.perf_counter()
         results.write_summary(
-            self._out / RUN_FILE,
+            self.plan.out / RUN_FILE,
             {
-                "schema": self._schema,
+                "schema": self.SUMMARY,
                 "textray": __version__,
                 "status": status,
                 "started": self._started.isoformat(timespec="seconds"),
                 "written": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(start - self._clock, 3),
                 **self.about(),
-                "inputs": self._inputs,
+                "inputs": len(self.plan.items) + len(self.plan.left_out),
                 "counts": self.counts,
-                "warnings": record.notice_rows(self._notices),
-                "items": [row.to_dict() for row in self.rows],
+                "warnings": record.notice_rows(self.plan.notices),
+                "items": [result.to_dict() for result in self.results],
             },
         )
         now = time.perf_counter()
         self._next_refresh = now + max(_REFRESH_SECONDS, _REFRESH_SHARE * (now - start))
-
-
-def failed_row(row: type[R], item: Item, code: str, reason: str, start: float) -> R:
-    """Row of an input that was refused."""
-    return row(path=item.path, status="failed", code=code, reason=reason, seconds=time.perf_counter() - start)
 
 
 def is_no_picture(path: Path, code: str) -> bool:
@@ -255,7 +323,7 @@ def is_no_picture(path: Path, code: str) -> bool:
 
 
 def same_file(recorded: object, path: Path) -> bool:
-    """True where a record's path, as given to an earlier run, leads to the same file as ``path``."""
+    """True if a record's path, as given to an earlier run, leads to the same file as ``path``."""
     if recorded == plain_path(path):
         return True
     return isinstance(recorded, str) and os.path.realpath(recorded) == os.path.realpath(path)
