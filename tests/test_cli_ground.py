@@ -8,7 +8,7 @@ import pytest
 from PIL import Image as PILImage
 
 from textray.inference.bundle import DEFAULT_GROUNDING_WEIGHTS, GroundingBundle, inside
-from textray.inference.localizer import Localizer, of_peak
+from textray.inference.localizer import Localizer, named_sides, of_peak
 from textray.records import Grid, Laterality
 from textray.text.phrases import turn
 
@@ -262,7 +262,7 @@ def test_unknown_words_are_warned_of_once_for_each_text(run, film, tmp_path):
     result = run("in", "--phrase", "bright pneumothorax in the lung")
     assert result.code == 0
     assert result.err.count("'pneumothorax'") == 1
-    assert "warning W_UNKNOWN_WORD: also of 1 more file; their records tell." in result.err
+    assert "warning W_UNKNOWN_WORD: also of 1 more file; see their records." in result.err
     assert "'the'" not in result.err
     found = record(tmp_path / "textray-out/a.ground.json")
     assert found["phrases"][0]["unknown_words"] == ["pneumothorax", "in", "the"]
@@ -310,7 +310,8 @@ def test_weights_that_know_places_only_say_so(film, tmp_path):
 def test_a_peak_on_the_side_that_is_not_named_is_told(phrase, column, warned):
     grid = Grid(height=100, width=80)
     turned = turn(phrase, laterality=Laterality.VIEWER, taught=Laterality.VIEWER, grid=grid)
-    assert [notice.code for notice in of_peak(turned, (5, column), grid)] == ["W_PEAK_OTHER_SIDE"] * warned
+    notices = of_peak(named_sides(turned.viewer), (5, column), grid)
+    assert [notice.code for notice in notices] == ["W_PEAK_OTHER_SIDE"] * warned
 
 
 def test_an_empty_mask_is_told_and_a_range_without_threshold_refused(run, film, tmp_path):

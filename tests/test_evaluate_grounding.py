@@ -37,7 +37,7 @@ class Pointer:
     def __init__(self):
         self.asked, self.read = [], 0
 
-    def told(self, phrase, *, laterality, grid):
+    def normalise_sides(self, phrase, *, laterality, grid):
         if "leftmost" in phrase:
             raise InputError("sides", code="E_SIDES")
         return phrase if laterality == self.laterality else swap_sides(phrase)

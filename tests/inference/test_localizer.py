@@ -99,10 +99,10 @@ def test_several_phrases_at_once_each_with_its_own_sides(finder):
         finder.locate(image(), ["left"], laterality=both)
 
 
-def test_told_is_what_evaluation_asks_for(finder):
-    assert finder.told("left lung", laterality="patient", grid=image().grid) == "right lung"
+def test_sides_are_normalised_for_evaluation(finder):
+    assert finder.normalise_sides("left lung", laterality="patient", grid=image().grid) == "right lung"
     with pytest.raises(InputError, match="cannot be turned"):
-        finder.told("leftmost", laterality="patient", grid=image().grid)
+        finder.normalise_sides("leftmost", laterality="patient", grid=image().grid)
 
 
 def test_phrases_are_embedded_once_and_do_not_depend_on_their_neighbours(finder, monkeypatch):

@@ -210,7 +210,7 @@ def _questions(
 
 def _turned(sample: Sample, image: Image, localizer: Locates) -> str | None:
     try:
-        return localizer.told(sample.phrase, laterality=sample.laterality, grid=image.grid)
+        return localizer.normalise_sides(sample.phrase, laterality=sample.laterality, grid=image.grid)
     except InputError as error:
         if error.code not in ("E_SIDES", "E_SIDES_UNDEFINED"):
             raise

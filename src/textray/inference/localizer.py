@@ -1,9 +1,10 @@
-"""Where in a film a phrase is true: the cosine of the phrase with each place, on the film's own grid."""
+"""Grounding of phrases in one film: the cosine of a phrase with each place, on the film's own grid."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -26,15 +27,15 @@ from textray.text.tokens import Pieces, pad, report_weights
 MOST_PHRASES = 64
 """Phrases that go through the text graph at once."""
 _TINY = 1e-8
-_KNOWN = 1024  # embeddings that are kept; the oldest goes first
+_KNOWN = 1024  # phrases that are kept; the oldest goes first
 
 
 class ImageFeatures(NamedTuple):
-    """What a film is in the common space, not normalised.
+    """A film in the common space, not normalised.
 
     Attributes:
-        local: Of each place, ``(B, D, h', w')`` float32.
-        pooled: Of the whole film, ``(B, D)`` float32.
+        local: Each place, ``(B, D, h', w')`` float32.
+        pooled: The whole film, ``(B, D)`` float32.
     """
 
     local: NDArray[np.float32]
@@ -43,23 +44,26 @@ class ImageFeatures(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Localization:
-    """Where one phrase is true in one film.
+    """Map of one phrase on one film.
 
     Attributes:
         phrase: As given, and in the viewer's and in the network's convention.
-        told: What the network was told: the words after their sides were turned.
         map: Cosine of the phrase with each pixel's place, ``(H, W)`` float32 in [-1, 1] on the film's own grid.
-        peak: Row and column of the highest value, the middle of it where several pixels share it.
+        peak: Row and column of the highest value, the middle of it if several pixels share it.
         unknown: Words of the phrase that the vocabulary does not have as a whole.
         notices: Warnings about this phrase.
     """
 
     phrase: TurnedPhrase
-    told: str
     map: NDArray[np.float32]
     peak: tuple[int, int]
     unknown: tuple[str, ...] = ()
     notices: tuple[Notice, ...] = ()
+
+    @property
+    def told(self) -> str:
+        """The words that the network read: the phrase after its sides were turned."""
+        return self.phrase.told
 
     @property
     def score(self) -> float:
@@ -67,8 +71,25 @@ class Localization:
         return float(self.map[self.peak])
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Query:
+    """A phrase as the network reads it, the same for all films of one orientation.
+
+    Attributes:
+        phrase: The phrase in its conventions.
+        unknown: Words of it that are not in the vocabulary.
+        notices: Warnings about its words.
+        sides: The viewer's sides that it names.
+    """
+
+    phrase: TurnedPhrase
+    unknown: tuple[str, ...]
+    notices: tuple[Notice, ...]
+    sides: tuple[str, ...]
+
+
 class Locates(Protocol):
-    """What evaluation needs of a localizer; `Localizer` is the one of bundles."""
+    """Interface of a localizer for evaluation; `Localizer` is the one of bundles."""
 
     @property
     def preprocess(self) -> Preprocess:
@@ -76,13 +97,13 @@ class Locates(Protocol):
 
     @property
     def laterality(self) -> Laterality:
-        """Whose left and right the network was taught."""
+        """Whose left and right the training texts meant."""
 
-    def told(self, phrase: str, *, laterality: Laterality | str, grid: Grid) -> str:
-        """A phrase after its sides were turned to those that the network was taught."""
+    def normalise_sides(self, phrase: str, *, laterality: Laterality | str, grid: Grid) -> str:
+        """A phrase after its sides were turned to those of the training texts."""
 
     def embed(self, phrases: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of phrases, sides as the network was taught: ``(K, D)`` of length one."""
+        """Vectors of phrases with the sides of the training texts: ``(K, D)`` of length one."""
 
     def maps(self, pixels: NDArray[np.float32], phrases: NDArray[np.float32]) -> NDArray[np.float32]:
         """Cosine of vectors ``(K, D)`` with each place of films ``(B, C, h, w)``: ``(B, K, h', w')``."""
@@ -115,14 +136,16 @@ class Localizer:
             ("image.onnx", self._image, {"image"}, {"local", "pooled"}),
             ("text.onnx", self._text, {"ids", "attention", "weights"}, {"phrases"}),
         ):
-            found = {item.name for item in session.get_inputs()}, {item.name for item in session.get_outputs()}
-            if found != (inputs, outputs):
+            names = {item.name for item in session.get_inputs()}, {item.name for item in session.get_outputs()}
+            if names != (inputs, outputs):
                 raise BundleError(
                     f"{file} has another signature",
-                    came=f"{sorted(found[0])} to {sorted(found[1])}",
+                    came=f"{sorted(names[0])} to {sorted(names[1])}",
                     expected=f"{sorted(inputs)} to {sorted(outputs)}",
                 )
         self._known: dict[str, NDArray[np.float32]] = {}
+        self._pieces = lru_cache(_KNOWN)(self.read)
+        self._query = lru_cache(_KNOWN)(self._understand)
 
     def __repr__(self) -> str:
         return f"Localizer({self.bundle.name!r}, version={self.bundle.version!r}, threads={self.threads})"
@@ -134,11 +157,11 @@ class Localizer:
 
     @property
     def laterality(self) -> Laterality:
-        """Whose left and right the network was taught."""
+        """Whose left and right the training texts meant."""
         return self.bundle.text.laterality
 
-    def told(self, phrase: str, *, laterality: Laterality | str, grid: Grid) -> str:
-        """A phrase as the network is told it, its sides turned by the film's grid; see `textray.text.phrases`.
+    def normalise_sides(self, phrase: str, *, laterality: Laterality | str, grid: Grid) -> str:
+        """A phrase with its sides turned to those of the training texts; see `textray.text.phrases`.
 
         Raises:
             InputError: If there are no words, or their sides cannot be turned.
@@ -146,24 +169,20 @@ class Localizer:
         return turn(phrase, laterality=Laterality(laterality), taught=self.laterality, grid=grid).told
 
     def sentences(self, phrase: str) -> tuple[str, ...]:
-        """A phrase cut the way the network's training texts were, at least one sentence; none for being of one word."""
+        """A phrase cut as the training texts were, at least one sentence; none for being of one word."""
         kind = self.bundle.text.sentences
-        found = clauses(phrase) if kind == "clauses" else split(phrase, min_words=1) if kind == "split" else ()
-        return tuple(found) or (phrase,)
+        cut = clauses(phrase) if kind == "clauses" else split(phrase, min_words=1) if kind == "split" else ()
+        return tuple(cut) or (phrase,)
 
     def read(self, phrase: str) -> Pieces:
-        """A phrase in pieces, with the words that are not in the vocabulary.
-
-        Raises:
-            InputError: If nothing of it can be read.
-        """
+        """A phrase in pieces, with the words that are not in the vocabulary; raises as `embed` does."""
         return self._vocabulary.encode(self.sentences(check(phrase)), self.bundle.text.most_pieces)
 
     def embed(self, phrases: Sequence[str]) -> NDArray[np.float32]:
         """Bring phrases into the common space; known ones are not computed again.
 
         Args:
-            phrases: K of them, their sides as the network was taught (`told`).
+            phrases: K of them, with the sides of the training texts (`normalise_sides`).
 
         Returns:
             ``(K, D)`` float32, rows of length one.
@@ -172,19 +191,21 @@ class Localizer:
             InputError: If nothing of a phrase can be read.
             TextRayError: If the network fails or gives what is not finite.
         """
-        found: dict[str, NDArray[np.float32]] = {text: self._known[text] for text in phrases if text in self._known}
-        new = [text for text in dict.fromkeys(phrases) if text not in found]
+        vectors = {text: self._known[text] for text in phrases if text in self._known}
+        new = [text for text in dict.fromkeys(phrases) if text not in vectors]
         for start in range(0, len(new), MOST_PHRASES):
             part = new[start : start + MOST_PHRASES]
-            found |= dict(zip(part, self._embed(part), strict=True))
+            vectors |= dict(zip(part, self._embed(part), strict=True))
         for text in new:
-            self._known[text] = found[text]
+            self._known[text] = vectors[text]
             if len(self._known) > _KNOWN:
                 del self._known[next(iter(self._known))]
-        return np.stack([found[text] for text in phrases]) if phrases else np.zeros((0, self.bundle.width), np.float32)
+        return (
+            np.stack([vectors[text] for text in phrases]) if phrases else np.zeros((0, self.bundle.width), np.float32)
+        )
 
     def _embed(self, phrases: Sequence[str]) -> NDArray[np.float32]:
-        batch = pad([self.read(text) for text in phrases])
+        batch = pad([self._pieces(text) for text in phrases])
         feeds: dict[str, NDArray[Any]] = {
             "ids": batch.ids,
             "attention": batch.attention,
@@ -223,7 +244,7 @@ class Localizer:
         laterality: Laterality | str | Sequence[Laterality] = Laterality.PATIENT,
         sigma: float = SIGMA,
     ) -> tuple[Localization, ...]:
-        """Tell where phrases are true in a film.
+        """Map phrases on a film.
 
         Args:
             image: The film, grey or in colour as the weights want it.
@@ -242,31 +263,34 @@ class Localizer:
         sides = [Laterality(laterality)] * len(phrases) if isinstance(laterality, str) else list(laterality)
         if len(sides) != len(phrases):
             raise ShapeError("phrases and lateralities differ in number", came=len(sides), expected=len(phrases))
-        turned = [
-            turn(phrase, laterality=side, taught=self.laterality, grid=image.grid)
-            for phrase, side in zip(phrases, sides, strict=True)
-        ]
-        vectors = self.embed([phrase.told for phrase in turned])
+        sides_of_film = Grid(height=1, width=1, orientation=image.grid.orientation)
+        queries = [self._query(phrase, side, sides_of_film) for phrase, side in zip(phrases, sides, strict=True)]
+        vectors = self.embed([query.phrase.told for query in queries])
         coarse = smooth(self.maps(self.preprocess.apply(image)[None], vectors)[0], sigma)
-        return tuple(self._localization(phrase, one, image.grid) for phrase, one in zip(turned, coarse, strict=True))
+        return tuple(self._localization(query, one, image.grid) for query, one in zip(queries, coarse, strict=True))
 
-    def _localization(self, phrase: TurnedPhrase, coarse: NDArray[np.float32], grid: Grid) -> Localization:
-        pieces = self.read(phrase.told)
-        words = tuple(word for word in pieces.unknown if any(map(str.isalnum, word)))
+    def _understand(self, words: str, side: Laterality, grid: Grid) -> _Query:
+        """Read a phrase for films with the orientation of a grid."""
+        phrase = turn(words, laterality=side, taught=self.laterality, grid=grid)
+        pieces = self._pieces(phrase.told)
         # Single letters are pieces of every vocabulary, but no words.
-        unknown = (*words, *(letter for letter in dict.fromkeys(lone_sides(phrase.told)) if letter not in words))
+        not_words = [word for word in pieces.unknown if any(map(str.isalnum, word))]
+        unknown = tuple(dict.fromkeys([*not_words, *lone_sides(phrase.told)]))
+        data = self.bundle.provenance.get("data")
+        sampling = data.get("sentence_sampling") if isinstance(data, dict) else None
+        of_text = of_words(phrase.told, pieces, unknown, most_pieces=self.bundle.text.most_pieces, sampling=sampling)
+        notices = (*phrase.notices, *of_text)
+        return _Query(phrase=phrase, unknown=unknown, notices=notices, sides=named_sides(phrase.viewer))
+
+    def _localization(self, query: _Query, coarse: NDArray[np.float32], grid: Grid) -> Localization:
         on_grid = self.preprocess.restore_coarse(coarse, grid)
         peak = find_peak(on_grid)
-        learnt_from = self.bundle.provenance.get("data")
-        sampling = learnt_from.get("sentence_sampling") if isinstance(learnt_from, dict) else None
-        of_text = of_words(phrase, pieces, unknown, most_pieces=self.bundle.text.most_pieces, sampling=sampling)
         return Localization(
-            phrase=phrase,
-            told=phrase.told,
+            phrase=query.phrase,
             map=on_grid,
             peak=peak,
-            unknown=unknown,
-            notices=(*phrase.notices, *of_text, *of_peak(phrase, peak, grid)),
+            unknown=query.unknown,
+            notices=(*query.notices, *of_peak(query.sides, peak, grid)),
         )
 
 
@@ -281,8 +305,8 @@ def similarity(local: NDArray[np.float32], phrases: NDArray[np.float32]) -> NDAr
     lengths = np.linalg.norm(phrases, axis=1, keepdims=True)
     unit = phrases / np.maximum(lengths, _TINY)
     norms = np.sqrt((local**2).sum(1))[:, None]  # (B, 1, h, w)
-    found = np.einsum("kd,bdhw->bkhw", unit, local) / np.maximum(norms, _TINY)
-    return np.asarray(np.clip(found, -1, 1), np.float32)
+    cosine = np.einsum("kd,bdhw->bkhw", unit, local) / np.maximum(norms, _TINY)
+    return np.asarray(np.clip(cosine, -1, 1), np.float32)
 
 
 def find_peak(values: NDArray[np.float32]) -> tuple[int, int]:
@@ -297,14 +321,14 @@ def find_peak(values: NDArray[np.float32]) -> tuple[int, int]:
 
 
 def _check(name: str, values: NDArray[np.float32], shape: tuple[int, ...]) -> None:
-    """Refuse outputs of other shapes than announced, and what is not finite: a bundle is data from elsewhere."""
+    """Refuse outputs of other shapes than stated, and what is not finite: a bundle is data from elsewhere."""
     if values.shape != shape:
         raise ShapeError(f"{name} have another shape", came=values.shape, expected=shape)
     if not np.isfinite(values).all():
         raise TextRayError(f"the network gave {name} that are not finite", do="Report this with the file.")
 
 
-# What a user must be told of a phrase and of the map that came of it.
+# Warnings about a phrase and its map.
 
 _SHOWN = 12
 PLACES_ONLY = frozenset({"one_zone", "some_zones"})
@@ -333,21 +357,21 @@ NOTHING_MARKED = Notice(
 
 
 def of_words(
-    phrase: TurnedPhrase, pieces: Pieces, unknown: Sequence[str], *, most_pieces: int, sampling: str | None
+    words: str, pieces: Pieces, unknown: Sequence[str], *, most_pieces: int, sampling: str | None
 ) -> list[Notice]:
-    """What the words themselves give reason to say.
+    """Warnings about the words themselves.
 
     Args:
-        phrase: The phrase.
-        pieces: It in word pieces.
-        unknown: Its words outside of the vocabulary.
+        words: The phrase with the sides of the training texts.
+        pieces: The same in word pieces.
+        unknown: Words of it outside of the vocabulary.
         most_pieces: Longest text that the network reads.
-        sampling: How training texts were drawn, as provenance has it.
+        sampling: How training texts were drawn, from the provenance.
     """
     notices = []
-    telling = [word for word in unknown if word not in FUNCTION]
-    if telling:
-        shown = ", ".join(repr(word[:40]) for word in telling[:_SHOWN]) + (" ..." if len(telling) > _SHOWN else "")
+    content = [word for word in unknown if word not in FUNCTION]
+    if content:
+        shown = ", ".join(repr(word[:40]) for word in content[:_SHOWN]) + (" ..." if len(content) > _SHOWN else "")
         notices.append(
             Notice(
                 code="W_UNKNOWN_WORD",
@@ -355,7 +379,7 @@ def of_words(
                 remedy="Say it with other words.",
             )
         )
-    text = clean(phrase.told)
+    text = clean(words)
     clauses = [clause for sentence in sentences(text) for clause in sentence]
     if any(clause.negated for clause in clauses) or ZoneState.ABSENT in prose.read(text).zones.states:
         notices.append(DENIED)
@@ -372,14 +396,16 @@ def of_words(
     return notices
 
 
-def of_peak(phrase: TurnedPhrase, peak: tuple[int, int], grid: Grid) -> list[Notice]:
-    """Whether the peak, row and column, lies on the side that the phrase names, where it names one side only."""
-    if phrase.viewer is None:
-        return []
-    present = prose.read(clean(phrase.viewer)).zones.present
+def named_sides(viewer: str | None) -> tuple[str, ...]:
+    """Sides on which a phrase by the viewer's sides names a zone; none if it cannot be put so."""
+    present = prose.read(clean(viewer)).zones.present if viewer is not None else ()
     levels = len(present) // len(SIDES)
-    named = [side for number, side in enumerate(SIDES) if any(present[number * levels : (number + 1) * levels])]
-    return [OTHER_SIDE] if named and side_of(peak, grid) not in named else []
+    return tuple(side for i, side in enumerate(SIDES) if any(present[i * levels : (i + 1) * levels]))
+
+
+def of_peak(sides: Sequence[str], peak: tuple[int, int], grid: Grid) -> list[Notice]:
+    """A warning if the peak, row and column, lies on no side that the phrase names."""
+    return [OTHER_SIDE] if sides and side_of(peak, grid) not in sides else []
 
 
 def side_of(peak: tuple[int, int], grid: Grid) -> str:
