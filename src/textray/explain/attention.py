@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from textray import registry
 from textray.errors import BundleError, UsageError
-from textray.explain.run import Explanation, convention, describe_zones, zones_of
+from textray.explain.run import MARGIN, Explanation, convention, describe_zones, open_page, sentence_lines, zones_of
 from textray.inference.bundle import Bundle
 from textray.inference.runtime import sigmoid
 from textray.inference.segmenter import Predictor
-from textray.io.page import FAINT, Page, Picture, fit, heat, line_height, shrink, thumbnail, wrap
+from textray.io.page import FAINT, Picture, fit, heat, shrink, thumbnail
 from textray.io.write import render_overlay
 from textray.models.base import Network
 from textray.models.build import build
@@ -101,7 +101,12 @@ class AttentionReader:
 
     def __init__(self, bundle: Bundle) -> None:
         self.network: Network = load_network(bundle)
-        check_readable(self.network, bundle)
+        if next(_attentions(self.network), None) is None:
+            raise UsageError(
+                f"the attention of {bundle.model} in its {bundle.form!r} form cannot be read word by word",
+                expected="mmi_unet, mmi_unet_gd or guide_decoder in the 'paper' form, alone or inside sgseg",
+                do="'textray explain zones' works with every model that reads text",
+            )
 
     def read(self, pixels: NDArray[np.float32], tokens: Tokens) -> tuple[list[Level], NDArray[np.float32]]:
         """Run the network and read its attention.
@@ -120,20 +125,6 @@ class AttentionReader:
             torch.from_numpy(tokens.mask)[None],
         )
         return levels, sigmoid(logits[0, 0].numpy())
-
-
-def check_readable(network: nn.Module, bundle: Bundle) -> None:
-    """Refuse a network whose attention over words cannot be read.
-
-    Raises:
-        UsageError: If it has neither image-text matching nor guide layers of the paper forms.
-    """
-    if next(_attentions(network), None) is None:
-        raise UsageError(
-            f"the attention of {bundle.model} in its {bundle.form!r} form cannot be read word by word",
-            expected="mmi_unet, mmi_unet_gd or guide_decoder in the 'paper' form, alone or inside sgseg",
-            do="'textray explain zones' works with every model that reads text",
-        )
 
 
 @torch.no_grad()
@@ -221,7 +212,7 @@ def load_network(bundle: Bundle) -> Network:
 
 Columns = Literal["places", "all"]
 
-_PANEL, _GAP, _MARGIN, _SCALE = 150, 6, 16, 120
+_PANEL, _GAP, _SCALE = 150, 6, 120
 _LEAST_WIDTH = 900
 _OTHERS = 2
 MEANING = (
@@ -231,6 +222,10 @@ MEANING = (
 SLOTS = (
     "Rows named guides attend to mixtures of tokens, which are not words: their attention is shared out to the words "
     "by the size of the mixing weights, an approximation."
+)
+_SCALES = (
+    "Mean over heads; one colour scale for the words of a row (the sum of the others has its own); even: what each "
+    "would get if all got the same. " + MEANING
 )
 
 
@@ -278,19 +273,23 @@ class AttentionExplainer:
         height, width = fit(prediction.grid.shape, _PANEL)
         film = thumbnail(prediction.image.pixels, (height, width))
         overlay = render_overlay(prediction.image.pixels, prediction.mask)
-        found = shrink(overlay, (height, width))
-        left = _MARGIN + width + _GAP
+        masked = shrink(overlay, (height, width))
+        left = MARGIN + width + _GAP
         page_width = max(left + len(columns) * (width + _GAP) + _SCALE, _LEAST_WIDTH)
-        header = _header(tokens, prediction, page_width - 2 * _MARGIN, slots=any(x.slots is not None for x in levels))
-        top = _MARGIN + sum(line_height(size) for _, size in header) + 8
-        page = Page(page_width, top + 22 + len(levels) * (height + _GAP + 18) + _MARGIN)
-        y = _MARGIN
-        for line, size in header:
-            page.text(_MARGIN, y, line, size)
-            y += line_height(size)
+        notes = [
+            convention(prediction)["text"],
+            _SCALES,
+            *([SLOTS] if any(x.slots is not None for x in levels) else []),
+        ]
+        header = [
+            ("How much each place of the film attends to each word", 18),
+            *sentence_lines(describe_zones(tokens.zones, prediction.grid)),
+            *((note, 12) for note in notes),
+        ]
+        page, top = open_page(page_width, header, gap=8, below=22 + len(levels) * (height + _GAP + 18) + MARGIN)
         for c, (label, _) in enumerate(columns):
             page.text(left + c * (width + _GAP) + width // 2, top, label, 14, anchor="m")
-        page.text(_MARGIN + width // 2, top, "mask", 14, anchor="m")
+        page.text(MARGIN + width // 2, top, "mask", 14, anchor="m")
         y = top + 22
         for level in levels:
             maps = predictor.preprocess.size
@@ -298,9 +297,9 @@ class AttentionExplainer:
             shares = [np.asarray(spread[list(positions)].sum(0), np.float32) for _, positions in columns]
             words = [share for share, (_, positions) in zip(shares, columns, strict=True) if len(positions) == 1]
             low, high = min(float(x.min()) for x in words), max(float(x.max()) for x in words)
-            page.paste(_MARGIN, y, found)
+            page.paste(MARGIN, y, masked)
             cells = level.weights.shape[1:]
-            page.text(_MARGIN, y + height + 1, f"{level.name}: {cells[0]} x {cells[1]}", 12, colour=FAINT)
+            page.text(MARGIN, y + height + 1, f"{level.name}: {cells[0]} x {cells[1]}", 12, colour=FAINT)
             for c, share in enumerate(shares):
                 x = left + c * (width + _GAP)
                 small = predictor.preprocess.restore(share, Grid(height=height, width=width))
@@ -325,23 +324,6 @@ def _columns(tokens: Tokens, which: Columns, received: NDArray[np.float32]) -> l
     columns: list[tuple[str, tuple[int, ...]]] = [(tokens.labels[i], (i,)) for i in places]
     rest = tuple(i for i in range(len(tokens.names)) if i not in places)
     return [*columns, (f"{len(rest)} other", rest)] if rest else columns
-
-
-def _header(tokens: Tokens, prediction: Prediction, width: int, *, slots: bool) -> list[tuple[str, int]]:
-    told = describe_zones(tokens.zones, prediction.grid)
-    lines = [(line, 18) for line in wrap("How much each place of the film attends to each word", 18, width)]
-    for name, words in (
-        ("viewer's sides (what the network was given)", told["viewer"]),
-        ("patient's sides", told["patient"]),
-    ):
-        if words is not None:
-            lines += [(line, 14) for line in wrap(f"{name}: {words}", 14, width)]
-    notes = [
-        convention(prediction)["text"],
-        "Mean over heads; one colour scale for the words of a row (the sum of the others has its own); even: what each "
-        "would get if all got the same. " + MEANING,
-    ]
-    return lines + [(line, 12) for note in [*notes, *([SLOTS] if slots else [])] for line in wrap(note, 12, width)]
 
 
 def _stretch(values: NDArray[np.float32]) -> NDArray[np.float32]:

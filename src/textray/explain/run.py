@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from textray.inference.bundle import Bundle
 from textray.inference.inputs import Item
 from textray.inference.segment_run import Plan, Segmenting
 from textray.inference.segmenter import Predictor
+from textray.io.page import Page, line_height, wrap
 from textray.io.write import write_json, write_picture
 from textray.records import ZONE_NAMES, Grid, Laterality, Prediction, Zones
 
@@ -195,3 +196,28 @@ def dice(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
     """Overlap of two masks, 1 where both are empty."""
     total = int(mask.sum()) + int(other.sum())
     return 1.0 if total == 0 else 2 * int((mask & other).sum()) / total
+
+
+MARGIN = 16
+"""Pixels around the content of a page."""
+
+
+def open_page(width: int, header: Sequence[tuple[str, int]], *, gap: int, below: int) -> tuple[Page, int]:
+    """Make a page with texts on top, each with its size, and ``below`` pixels of space beneath.
+
+    Returns:
+        The page, and the row at which the space begins.
+    """
+    lines = [(line, size) for text, size in header for line in wrap(text, size, width - 2 * MARGIN)]
+    top = MARGIN + sum(line_height(size) for _, size in lines) + gap
+    page, y = Page(width, top + below), MARGIN
+    for line, size in lines:
+        page.text(MARGIN, y, line, size)
+        y += line_height(size)
+    return page, top
+
+
+def sentence_lines(sentence: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """The sentence of `describe_zones` for the header of a page."""
+    by_side = {"viewer's sides (what the network was given)": "viewer", "patient's sides": "patient"}
+    return [(f"{name}: {sentence[side]}", 14) for name, side in by_side.items() if sentence[side]]

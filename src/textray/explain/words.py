@@ -1,4 +1,4 @@
-"""`textray explain words`: what each token weighs, by attention (Fig. 2 of SGSeg) and by leaving it out.
+"""`textray explain words`: the weight of each token, by attention (Fig. 2 of SGSeg) and by leaving it out.
 
 The attention that a token receives follows Ye et al., MICCAI 2024, Fig. 2, who take the product of query and key; here
 it is the softmax of that product, mean over heads, places and levels, so that it sums to one over the tokens. Leaving a
@@ -14,12 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textray.explain.attention import PLACES, AttentionReader, Tokens, Vocabulary
-from textray.explain.run import Explanation, convention, describe_zones, dice, zones_of
+from textray.explain.run import (
+    MARGIN,
+    Explanation,
+    convention,
+    describe_zones,
+    dice,
+    open_page,
+    sentence_lines,
+    zones_of,
+)
 from textray.inference.bank import Prompt
 from textray.inference.bundle import Bundle
 from textray.inference.runtime import Runtime, sigmoid
 from textray.inference.segmenter import Predictor
-from textray.io.page import FAINT, INK, Colour, Page, Picture, fit, line_height, shrink, wrap
+from textray.io.page import FAINT, INK, Colour, Picture, fit, shrink
 from textray.io.write import render_overlay
 from textray.records import Prediction
 
@@ -33,11 +42,11 @@ _PLACE: Colour = (40, 95, 170)
 _OTHER: Colour = (165, 175, 190)
 _GROUP: Colour = (200, 110, 40)
 _BATCH = 8
-_ROW, _BAR, _LABEL, _NUMBER, _MARGIN, _FILM = 24, 240, 130, 60, 16, 320
+_ROW, _BAR, _LABEL, _NUMBER, _FILM = 24, 240, 130, 60, 320
 
 
 class WordsExplainer:
-    """Explains what each token of the sentence weighs.
+    """Explains the weight of each token of the sentence.
 
     Args:
         bundle: The network's bundle.
@@ -94,19 +103,21 @@ class WordsExplainer:
     def _leave_out(
         self, pixels: NDArray[np.float32], tokens: Tokens, left_out: list[tuple[int, ...]]
     ) -> list[dict[str, float]]:
-        """What each way to leave tokens out changes, at the network's size."""
+        """Effect of each way to leave tokens out, at the network's size."""
         masks = np.repeat(tokens.mask[None], len(left_out) + 1, axis=0)
         for row, positions in zip(masks[1:], left_out, strict=True):
             row[np.flatnonzero(tokens.mask)[list(positions)]] = 0
-        found = np.concatenate([self._run(pixels, tokens, masks[i : i + _BATCH]) for i in range(0, len(masks), _BATCH)])
-        whole, threshold = found[0], self._bundle.threshold
+        outputs = np.concatenate(
+            [self._run(pixels, tokens, masks[i : i + _BATCH]) for i in range(0, len(masks), _BATCH)]
+        )
+        whole, threshold = outputs[0], self._bundle.threshold
         return [
             {
                 "probability_change": round(float(np.abs(one - whole).mean()), 6),
                 "dice_with_whole": round(dice(one >= threshold, whole >= threshold), 6),
                 "area_change": round(float((one >= threshold).mean() - (whole >= threshold).mean()), 6),
             }
-            for one in found[1:]
+            for one in outputs[1:]
         ]
 
     def _run(self, pixels: NDArray[np.float32], tokens: Tokens, masks: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -124,25 +135,13 @@ def _draw(values: dict[str, Any], tokens: Tokens, prediction: Prediction) -> Pic
     ]
     groups = [(row["left_out"], None, 1 - row["dice_with_whole"], _GROUP) for row in values["groups"]]
     size = fit(prediction.grid.shape, _FILM)
-    chart = _MARGIN + _LABEL + 2 * (_BAR + _NUMBER)
-    width = chart + size[1] + 2 * _MARGIN
-    told = values["sentence"]
-    page_width = width - 2 * _MARGIN
-    header = [("What each token of the sentence weighs", 18)]
-    for name, words in (
-        ("viewer's sides (what the network was given)", told["viewer"]),
-        ("patient's sides", told["patient"]),
-    ):
-        header += [(line, 14) for line in wrap(f"{name}: {words}", 14, page_width)] if words else []
-    note = f"{convention(prediction)['text']} {MEANING}"
-    header += [(line, 12) for line in wrap(note, 12, page_width)]
-    top = _MARGIN + sum(line_height(text_size) for _, text_size in header) + 10
-    page = Page(width, top + 44 + max((len(bars) + len(groups)) * _ROW + 12, size[0] + 44) + _MARGIN)
-    y = _MARGIN
-    for line, text_size in header:
-        page.text(_MARGIN, y, line, text_size)
-        y += line_height(text_size)
-    first, second = _MARGIN + _LABEL, _MARGIN + _LABEL + _BAR + _NUMBER
+    chart = MARGIN + _LABEL + 2 * (_BAR + _NUMBER)
+    width = chart + size[1] + 2 * MARGIN
+    header = [("What each token of the sentence weighs", 18), *sentence_lines(values["sentence"])]
+    header.append((f"{convention(prediction)['text']} {MEANING}", 12))
+    below = 44 + max((len(bars) + len(groups)) * _ROW + 12, size[0] + 44) + MARGIN
+    page, top = open_page(width, header, gap=10, below=below)
+    first, second = MARGIN + _LABEL, MARGIN + _LABEL + _BAR + _NUMBER
     page.text(first, top, ATTENTION, 14)
     page.text(first, top + 18, "share, mean of heads, places and levels", 11, colour=FAINT)
     page.text(second, top, EFFECT, 14)
@@ -151,7 +150,7 @@ def _draw(values: dict[str, Any], tokens: Tokens, prediction: Prediction) -> Pic
     most = max(bar[1] for bar in bars), max(max(bar[2] for bar in [*bars, *groups]), 1e-6)
     for i, (label, attention, effect, colour) in enumerate([*bars, *groups]):
         if i == len(bars):
-            page.rule([(_MARGIN, y + 3), (chart - 10, y + 3)])
+            page.rule([(MARGIN, y + 3), (chart - 10, y + 3)])
             y += 12
         page.text(first - 8, y + 3, label, 14 if i < len(bars) else 13, anchor="r")
         for left, value, scale in ((first, attention, most[0]), (second, effect, most[1])):
@@ -160,9 +159,9 @@ def _draw(values: dict[str, Any], tokens: Tokens, prediction: Prediction) -> Pic
                 page.box(left, y + 3, length, _ROW - 6, colour)
                 page.text(left + length + 5, y + 4, f"{value:.3f}", 12)
         y += _ROW
-    page.paste(chart + _MARGIN, top + 44, shrink(render_overlay(prediction.image.pixels, prediction.mask), size))
-    page.text(chart + _MARGIN, top + 48 + size[0], "mask with the whole sentence", 13, colour=INK)
+    page.paste(chart + MARGIN, top + 44, shrink(render_overlay(prediction.image.pixels, prediction.mask), size))
+    page.text(chart + MARGIN, top + 48 + size[0], "mask with the whole sentence", 13, colour=INK)
     for i, (name, colour) in enumerate((("words of place", _PLACE), ("other tokens", _OTHER))):
-        page.box(chart + _MARGIN + i * 150, top + 74 + size[0], 12, 12, colour)
-        page.text(chart + _MARGIN + i * 150 + 18, top + 71 + size[0], name, 13)
+        page.box(chart + MARGIN + i * 150, top + 74 + size[0], 12, 12, colour)
+        page.text(chart + MARGIN + i * 150 + 18, top + 71 + size[0], name, 13)
     return page.picture

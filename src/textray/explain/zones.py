@@ -1,4 +1,4 @@
-"""`textray explain zones`: the same film told of other zones, one zone more or less at a time.
+"""`textray explain zones`: the same film with prompts of other zones, one zone more or less at a time.
 
 Each case is a run of the bundle's own graph; nothing here needs torch.
 """
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from textray.explain.run import Explanation, convention, describe_zones, dice
+from textray.explain.run import MARGIN, Explanation, convention, describe_zones, dice, open_page
 from textray.inference.bank import Prompt
-from textray.inference.record import zone_areas
+from textray.inference.record import zone_areas, zone_parts
 from textray.inference.segmenter import Predictor
 from textray.io.page import FAINT, Page, Picture, fit, line_height, thumbnail, wrap
 from textray.io.write import render_overlay
@@ -28,17 +28,17 @@ _LEGEND = (
     "White lines: the zones of the picture. Below each panel: lesion in each zone as a share of the picture, and p, "
     "the mean probability in that zone."
 )
-_PANEL, _GAP, _MARGIN, _COLUMNS = 270, 18, 16, 3
+_PANEL, _GAP, _COLUMNS = 270, 18, 3
 _LINE: tuple[int, int, int] = (235, 235, 235)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Told:
-    """One run.
+class ZoneRun:
+    """One run of the network.
 
     Attributes:
         name: ``given``, ``none``, ``mirrored``, ``with left upper``, ``without left upper``, ...
-        zones: What the network was told; no zone is no text.
+        zones: Zones of its prompt; none is no report.
         probability: ``(h, w)`` float32 at the network's size.
         mask: ``(H, W)`` bool on the film's grid.
         mean: Mean probability in each of the six zones of the picture, by name.
@@ -52,7 +52,7 @@ class Told:
 
 
 class ZonesExplainer:
-    """Explains what each zone that is named does to the mask."""
+    """Explains the effect of each zone of the prompt on the mask."""
 
     kind = "zones"
     needs_words = False
@@ -61,33 +61,33 @@ class ZonesExplainer:
         self.settings: dict[str, Any] = {}
 
     def explain(self, predictor: Predictor, prediction: Prediction) -> Explanation:
-        """Segment one film again and again, told of other zones each time."""
+        """Segment one film again and again, with other zones each time."""
         given = Zones() if prediction.report is None else prediction.report.zones
         cases = [(name, zones) for name, zones in counterfactuals(given) if zones or not predictor.bundle.needs_text]
         pixels = predictor.preprocess.apply(prediction.image)[None]
         runs = [self._run(predictor, prediction, pixels, name, zones) for name, zones in cases]
         base = runs[0]
-        told = [self._values(run, base, predictor, prediction) for run in runs]
+        values_of = [self._values(run, base, predictor, prediction) for run in runs]
         values = {
             "given": describe_zones(given, prediction.grid),
             "compared_with": base.name,
             "zone_rows": list(predictor.bundle.zone_rows),
-            "cases": told,
+            "cases": values_of,
             "meaning": MEANING,
         }
-        return Explanation(values=values, picture=_draw(runs, told, predictor, prediction))
+        return Explanation(values=values, picture=_draw(runs, values_of, predictor, prediction))
 
     @staticmethod
     def _run(
         predictor: Predictor, prediction: Prediction, pixels: NDArray[np.float32], name: str, zones: Zones
-    ) -> Told:
+    ) -> ZoneRun:
         small = predictor.predict_batch(pixels, [zones.index if zones else Prompt.NO_REPORT])[0]
         restored = predictor.preprocess.restore(small, prediction.grid)
         mean = zone_means(restored, prediction.grid, predictor.bundle.zone_rows)
-        return Told(name=name, zones=zones, probability=small, mask=restored >= predictor.threshold, mean=mean)
+        return ZoneRun(name=name, zones=zones, probability=small, mask=restored >= predictor.threshold, mean=mean)
 
     @staticmethod
-    def _values(run: Told, base: Told, predictor: Predictor, prediction: Prediction) -> dict[str, Any]:
+    def _values(run: ZoneRun, base: ZoneRun, predictor: Predictor, prediction: Prediction) -> dict[str, Any]:
         areas = zone_areas(run.mask, prediction.grid, predictor.bundle.zone_rows)
         whole = prediction.grid.height * prediction.grid.width
         return {
@@ -108,7 +108,7 @@ class ZonesExplainer:
 
 
 def counterfactuals(given: Zones) -> Iterator[tuple[str, Zones]]:
-    """What to tell the network of: the given zones first, then nothing, the mirrored ones, each zone more or less.
+    """Zones of the prompts: the given ones first, then none, the mirrored ones, each zone more or less.
 
     Args:
         given: Zones by image side; none for a film without words, to which each single zone is added.
@@ -117,53 +117,41 @@ def counterfactuals(given: Zones) -> Iterator[tuple[str, Zones]]:
         Name and zones; what would repeat an earlier run is left out.
     """
     present = given.present
-    told = {given.index}
+    used = {given.index}
     if given:
         yield "given", Zones.from_present(present)
     yield "none", Zones()
-    told.add(0)
+    used.add(0)
     mirrored = given.mirror()
-    if mirrored.index not in told:
-        told.add(mirrored.index)
+    if mirrored.index not in used:
+        used.add(mirrored.index)
         yield "mirrored", Zones.from_present(mirrored.present)
     for i, name in enumerate(ZONE_NAMES):
         other = Zones.from_present([p != (i == k) for k, p in enumerate(present)])
-        if other.index not in told:
-            told.add(other.index)
+        if other.index not in used:
+            used.add(other.index)
             yield f"{'without' if present[i] else 'with'} {name}", other
 
 
 def zone_means(values: NDArray[np.float32], grid: Grid, rows: tuple[float, float]) -> dict[str, float]:
-    """Mean of a map ``(H, W)`` in each of the six zones of the picture, NaN-free: an empty zone counts as 0."""
-    level = np.searchsorted(rows, (np.arange(grid.height) + 0.5) / grid.height, side="right")
-    right = (np.arange(grid.width) + 0.5) / grid.width >= 0.5
-    means = {}
-    for side, columns in zip(SIDES, (~right, right), strict=True):
-        for i, name in enumerate(LEVELS):
-            part = values[np.ix_(level == i, columns)]
-            means[f"{side} {name}"] = float(part.mean()) if part.size else 0.0
-    return means
+    """Mean of a map ``(H, W)`` in each of the six zones of the picture; an empty zone counts as 0."""
+    parts = zone_parts(values, grid, rows)
+    return {name: float(part.mean()) if part.size else 0.0 for name, part in parts.items()}
 
 
-def _draw(runs: list[Told], cases: list[dict[str, Any]], predictor: Predictor, prediction: Prediction) -> Picture:
+def _draw(runs: list[ZoneRun], cases: list[dict[str, Any]], predictor: Predictor, prediction: Prediction) -> Picture:
     height, width = fit(prediction.grid.shape, _PANEL)
     cell = max(width, _PANEL)
-    page_width = 2 * _MARGIN + _COLUMNS * cell + (_COLUMNS - 1) * _GAP
-    header = [("The same film, told of other zones", 18)]
+    page_width = 2 * MARGIN + _COLUMNS * cell + (_COLUMNS - 1) * _GAP
     notes = (convention(prediction)["text"], MEANING, _LEGEND)
-    header += [(line, 12) for note in notes for line in wrap(note, 12, page_width - 2 * _MARGIN)]
+    header = [("The same film, told of other zones", 18), *((note, 12) for note in notes)]
     titles = [_title(run, prediction, cell) for run in runs]
     above = max(len(title) for title in titles) * line_height(13) + 22
     below = 5 * line_height(12) + 8
     rows = -(-len(runs) // _COLUMNS)
-    top = _MARGIN + sum(line_height(size) for _, size in header) + 10
-    page = Page(page_width, top + rows * (above + height + below + _GAP))
-    y = _MARGIN
-    for line, size in header:
-        page.text(_MARGIN, y, line, size)
-        y += line_height(size)
+    page, top = open_page(page_width, header, gap=10, below=rows * (above + height + below + _GAP))
     for i, (run, case) in enumerate(zip(runs, cases, strict=True)):
-        x, y = _MARGIN + i % _COLUMNS * (cell + _GAP), top + i // _COLUMNS * (above + height + below + _GAP)
+        x, y = MARGIN + i % _COLUMNS * (cell + _GAP), top + i // _COLUMNS * (above + height + below + _GAP)
         page.text(x, y, _NAMES.get(run.name, run.name + " (viewer's)"), 15)
         page.lines(x, y + 22, titles[i], 13)
         _film(page, x, y + above, run, predictor, prediction, (height, width))
@@ -174,8 +162,8 @@ def _draw(runs: list[Told], cases: list[dict[str, Any]], predictor: Predictor, p
 _NAMES = {"given": "as given", "none": "told nothing", "mirrored": "left and right swapped"}
 
 
-def _title(run: Told, prediction: Prediction, width: int) -> list[str]:
-    """What the network is told, in the words of both conventions, short enough for a panel."""
+def _title(run: ZoneRun, prediction: Prediction, width: int) -> list[str]:
+    """The zones of a prompt in both conventions, short enough for a panel."""
     if not run.zones:
         return ["no text"]
     lines = wrap(f"viewer's {_short(run.zones)}", 13, width)
@@ -196,7 +184,7 @@ def _short(zones: Zones) -> str:
 
 
 def _film(
-    page: Page, left: int, top: int, run: Told, predictor: Predictor, prediction: Prediction, size: tuple[int, int]
+    page: Page, left: int, top: int, run: ZoneRun, predictor: Predictor, prediction: Prediction, size: tuple[int, int]
 ) -> None:
     height, width = size
     small = predictor.preprocess.restore(run.probability, Grid(height=height, width=width)) >= predictor.threshold

@@ -72,8 +72,8 @@ class GroundPlan(RunPlan):
 
     Attributes:
         phrases: Phrases of each item.
-        sigma: Width of the smoothing, in cells of the network's map.
-        threshold: Value above which a pixel is in the mask, ``None`` for no mask.
+        sigma: Width of the smoothing, in cells of the network's map; 0 for none.
+        threshold: Value in [-1, 1] above which a pixel is in the mask, ``None`` for no mask.
         normalise: How a map is scaled before the threshold.
     """
 
@@ -360,11 +360,7 @@ def plan_grounding(
         out: Output folder; made if it is not there.
         phrases: Phrases for every picture.
         table: Phrases by picture, instead; pictures that it does not name are left out.
-        laterality: Whose left and right phrases mean, unless the table states it.
-        sigma: Width of the smoothing, in cells of the network's map; 0 for none.
-        threshold: Value in [-1, 1] above which a pixel is in the mask; ``None`` writes no mask.
-        normalise: How a map is scaled before the threshold.
-        overwrite: Work again on what is finished.
+        laterality, sigma, threshold, normalise, overwrite: As in `GroundPlan`.
 
     Raises:
         UsageError: If an input does not exist, there is no phrase or one without words, the table does not fit, or a

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from textray.errors import BundleError, ShapeError, TextRayError, UsageError
+from textray.errors import BundleError, ShapeError
 from textray.inference.bundle import GroundingBundle
-from textray.inference.runtime import default_threads, open_session, run_session
+from textray.inference.runtime import check_output, default_threads, open_session, run_session
 from textray.metrics.grounding import SIGMA, smooth
 from textray.preprocess import Preprocess
 from textray.records import SIDES, Grid, Image, Laterality, Notice, ZoneState
@@ -126,9 +126,7 @@ class Localizer:
     """
 
     def __init__(self, bundle: GroundingBundle, threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise UsageError("number of threads is wrong", came=threads, expected="1 or more")
-        self.bundle, self.threads = bundle, threads or default_threads()
+        self.bundle, self.threads = bundle, default_threads(threads)
         self._vocabulary = bundle.vocabulary()
         self._image = open_session(bundle, "image.onnx", self.threads)
         self._text = open_session(bundle, "text.onnx", self.threads)
@@ -212,7 +210,7 @@ class Localizer:
             "weights": report_weights(batch, self.bundle.text.aggregation),
         }
         (vectors,) = run_session(self._text, ["phrases"], feeds)
-        _check("phrases", vectors, (len(phrases), self.bundle.width))
+        check_output("phrases", vectors, (len(phrases), self.bundle.width))
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.asarray(vectors / np.maximum(lengths, _TINY), np.float32)
 
@@ -228,8 +226,8 @@ class Localizer:
             raise ShapeError("image does not fit the network", came=pixels.shape, expected=expected)
         feeds = {"image": np.ascontiguousarray(pixels, np.float32)}
         local, pooled = run_session(self._image, ["local", "pooled"], feeds)
-        _check("local features", local, (len(pixels), self.bundle.width, *self.bundle.map_size))
-        _check("pooled features", pooled, (len(pixels), self.bundle.width))
+        check_output("local features", local, (len(pixels), self.bundle.width, *self.bundle.map_size))
+        check_output("pooled features", pooled, (len(pixels), self.bundle.width))
         return ImageFeatures(local, pooled)
 
     def maps(self, pixels: NDArray[np.float32], phrases: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -320,14 +318,6 @@ def find_peak(values: NDArray[np.float32]) -> tuple[int, int]:
     return int(row), int(column)
 
 
-def _check(name: str, values: NDArray[np.float32], shape: tuple[int, ...]) -> None:
-    """Refuse outputs of other shapes than stated, and what is not finite: a bundle is data from elsewhere."""
-    if values.shape != shape:
-        raise ShapeError(f"{name} have another shape", came=values.shape, expected=shape)
-    if not np.isfinite(values).all():
-        raise TextRayError(f"the network gave {name} that are not finite", do="Report this with the file.")
-
-
 # Warnings about a phrase and its map.
 
 _SHOWN = 12
@@ -359,14 +349,9 @@ NOTHING_MARKED = Notice(
 def of_words(
     words: str, pieces: Pieces, unknown: Sequence[str], *, most_pieces: int, sampling: str | None
 ) -> list[Notice]:
-    """Warnings about the words themselves.
+    """Warnings about the words of a phrase, of which `unknown` are outside of the vocabulary.
 
-    Args:
-        words: The phrase with the sides of the training texts.
-        pieces: The same in word pieces.
-        unknown: Words of it outside of the vocabulary.
-        most_pieces: Longest text that the network reads.
-        sampling: How training texts were drawn, from the provenance.
+    ``sampling`` is how training texts were drawn, from the provenance of the weights.
     """
     notices = []
     content = [word for word in unknown if word not in FUNCTION]

@@ -221,24 +221,25 @@ _UNDEFINED = Notice(
 )
 
 
+_MEANINGS = {
+    "generated": "The network wrote this report from the film and was steered by it; no person did.",
+    "edited": "The network wrote this from the film; the report that steered it was corrected by a person.",
+    "emptied": "The network wrote this from the film; a person's correction left no zone, so it went without a report.",
+    "given": "The network was given a report; this is what it would have written from the film.",
+    "denied": "A person's report names no zone with a lesion, so the network went without a report; this is what it "
+    "would have written from the film.",
+    "silent": "The network was not asked for a report; this is what it would have written from the film.",
+    "none": "The network found nothing to write about this film; this does not say that it is clear.",
+}
+
+
 def _meaning(own: OwnReport, steering: Steering) -> str:
-    mode = steering.mode
-    if mode == "generated":
-        return "The network wrote this report from the film and was steered by it; no person did."
-    if mode == "edited" and steering.report is None:
-        return "The network wrote this from the film; a person's correction left no zone, so it went without a report."
-    if mode == "edited":
-        return "The network wrote this from the film; the report that steered it was corrected by a person."
-    if mode == "given":
-        return "The network was given a report; this is what it would have written from the film."
-    if own.denied:
-        return (
-            "A person's report names no zone with a lesion, so the network went without a report; this is what it "
-            "would have written from the film."
-        )
-    if own.silent:
-        return "The network was not asked for a report; this is what it would have written from the film."
-    return "The network found nothing to write about this film; this does not say that it is clear."
+    case: str = steering.mode
+    if case == "edited" and steering.report is None:
+        case = "emptied"
+    elif case == "none" and own.silent:
+        case = "denied" if own.denied else "silent"
+    return _MEANINGS[case]
 
 
 _SIGNS = "[-+\u2010-\u2015\u2212\uff0b\uff0d]"  # programs and keyboards turn a minus into many dashes

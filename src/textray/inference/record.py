@@ -34,12 +34,7 @@ def settings(
 ) -> dict[str, Any]:
     """Everything besides picture, text and weights that can change a result.
 
-    Args:
-        bundle: The weights.
-        laterality: Whose left and right words mean.
-        strict_text: Whether words that name no zone are refused.
-        text_free: The prompt of a film without words, ``None`` for that of the bundle.
-        edit: Correction of the report that the network writes.
+    ``text_free`` is the prompt of a film without words, ``None`` for that of the bundle.
     """
     # Only of weights that write reports, so that the keys of other results stay as they were.
     own = {"text_free": text_free or bundle.text_free, "edit": None if edit is None else clean(edit)}
@@ -91,19 +86,19 @@ def zone_areas(mask: NDArray[np.bool_], grid: Grid, rows: tuple[float, float]) -
         rows: Heights, as shares of the image, that split upper, middle and lower.
 
     Returns:
-        By zone name: ``pixels``, ``share`` of the mask (0 for an empty one) and ``mm2`` (``None`` where uncalibrated).
+        By zone name: ``pixels``, ``share`` of the mask (0 for an empty one) and ``mm2`` (``None`` if uncalibrated).
 
     Raises:
         ShapeError: If mask and grid differ.
     """
     total = int(mask.sum())
-    return {name: _area(int(pixels), total, grid) for name, pixels in zone_sums(mask, grid, rows).items()}
+    return {name: _area(int(part.sum()), total, grid) for name, part in zone_parts(mask, grid, rows).items()}
 
 
-def zone_sums(
+def zone_parts(
     values: NDArray[np.bool_] | NDArray[np.float32], grid: Grid, rows: tuple[float, float]
-) -> dict[str, float]:
-    """Sum of values ``(H, W)`` in each zone of pixels, by zone name; zones are those of `zone_areas`.
+) -> dict[str, NDArray[Any]]:
+    """Values ``(H, W)`` in each zone of pixels, by zone name; zones are those of `zone_areas`.
 
     Raises:
         ShapeError: If values and grid differ.
@@ -112,12 +107,11 @@ def zone_sums(
         raise ShapeError("mask and grid differ", came=values.shape, expected=grid.shape)
     level = np.searchsorted(rows, (np.arange(grid.height) + 0.5) / grid.height, side="right")
     right = (np.arange(grid.width) + 0.5) / grid.width >= 0.5
-    exact = np.float64 if values.dtype.kind == "f" else np.int64
-    halves = {
-        "left": values[:, ~right].sum(axis=1, dtype=exact),
-        "right": values[:, right].sum(axis=1, dtype=exact),
+    return {
+        f"{side} {name}": values[np.ix_(level == i, columns)]
+        for side, columns in zip(SIDES, (~right, right), strict=True)
+        for i, name in enumerate(LEVELS)
     }
-    return {f"{side} {name}": float(halves[side][level == i].sum()) for side in SIDES for i, name in enumerate(LEVELS)}
 
 
 def build(
@@ -249,5 +243,5 @@ def _area(pixels: int, whole: int, grid: Grid) -> dict[str, Any]:
 
 
 def area(mask: NDArray[np.bool_], grid: Grid) -> dict[str, Any]:
-    """Area of a mask ``(H, W)``: ``pixels``, ``share`` of the picture, ``mm2`` (``None`` where uncalibrated)."""
+    """Area of a mask ``(H, W)``: ``pixels``, ``share`` of the picture, ``mm2`` (``None`` if uncalibrated)."""
     return _area(int(mask.sum()), grid.height * grid.width, grid)

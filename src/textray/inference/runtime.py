@@ -41,10 +41,16 @@ class Carrier(Protocol):
         """Bytes of one of its files, verified."""
 
 
-def default_threads() -> int:
-    """Number of processors this process may use, at most `MOST_THREADS`."""
+def default_threads(threads: int | None = None) -> int:
+    """A number of threads; by default that of the processors this process may use, at most `MOST_THREADS`.
+
+    Raises:
+        UsageError: If it is not positive.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError("number of threads is wrong", came=threads, expected="1 or more")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(usable, MOST_THREADS))
+    return threads or max(1, min(usable, MOST_THREADS))
 
 
 class Runtime:
@@ -67,9 +73,7 @@ class Runtime:
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise UsageError("number of threads is wrong", came=threads, expected="1 or more")
-        self.threads = threads or default_threads()
+        self.threads = default_threads(threads)
         self.bundle = bundle
         self.bank = bundle.text_bank()
         self._session = open_session(bundle, "model.onnx", self.threads)
@@ -149,15 +153,26 @@ class Runtime:
         return outputs
 
     def _check(self, outputs: dict[str, NDArray[np.float32]], batch: int) -> None:
-        """Refuse outputs of other shapes than expected, and what is not finite: a bundle is data from elsewhere."""
+        wanted: dict[str, tuple[int | str, ...]]
         wanted = {"logits": (batch, 1, *self.bundle.preprocess.size), "zone_logits": (batch, len(ZONE_NAMES))}
         for name, values in outputs.items():
-            # the locator may look at a map of any size
-            expected = wanted[name] if name in wanted else (batch, 1, *values.shape[2:])
-            if values.shape != expected or values.size == 0 or (name == "attention" and values.ndim != 4):
-                raise ShapeError(f"{name} have another shape", came=values.shape, expected=expected)
-            if not np.isfinite(values).all() or (name == "attention" and (values < 0).any()):
-                raise TextRayError("the network gave scores that are not finite", do="Report this with the file.")
+            any_size = values.shape[2:] if values.ndim == 4 else ("h", "w")  # of the locator's map
+            check_output(name, values, wanted.get(name, (batch, 1, *any_size)))
+            if name == "attention" and (values < 0).any():
+                raise TextRayError("the network gave a negative attention", do="Report this with the file.")
+
+
+def check_output(name: str, values: NDArray[np.float32], shape: tuple[int | str, ...]) -> None:
+    """Refuse outputs of other shapes than the bundle states, and what is not finite: a bundle is data from elsewhere.
+
+    Raises:
+        ShapeError: If the shape differs.
+        TextRayError: If a value is not finite.
+    """
+    if values.shape != shape or values.size == 0:
+        raise ShapeError(f"{name} have another shape", came=values.shape, expected=shape)
+    if not np.isfinite(values).all():
+        raise TextRayError(f"the network gave {name} that are not finite", do="Report this with the file.")
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -170,11 +170,7 @@ def plan(
         out: Output folder; made if it is not there.
         text: Words for every picture.
         texts: Words by picture; pictures that it does not name go without.
-        laterality: Whose left and right the words mean, unless the table states it.
-        strict_text: Refuse words that name no zone.
-        overwrite: Work again on what is finished.
-        text_free: The prompt of pictures without words, ``None`` for that of the weights.
-        edit: Correction of the reports that the network writes, see `textray.inference.own_report`.
+        laterality, strict_text, overwrite, text_free, edit: As in `Plan`.
 
     Raises:
         UsageError: If an input does not exist, the table does not fit, or the correction is not understood.

@@ -224,7 +224,8 @@ class Predictor:
         attention, shares = None, None
         if inference.attention is not None:
             attention = self.preprocess.restore_coarse(inference.attention[0, 0], grid)
-            sums = record.zone_sums(attention, grid, self.bundle.zone_rows)
+            parts = record.zone_parts(attention, grid, self.bundle.zone_rows)
+            sums = {name: float(part.sum(dtype=np.float64)) for name, part in parts.items()}
             total = sum(sums.values()) or 1.0
             shares = {name: value / total for name, value in sums.items()}
         own = OwnReport(
