@@ -1,6 +1,6 @@
-"""The words the free-text parser knows: places, findings, cues, and what is not lung.
+"""Vocabulary of the free-text parser: places, findings, cues, and things outside the lungs.
 
-A first vocabulary, not a language model. Words that stand nowhere here change nothing; `Report.unused` lists them.
+Words that are not listed change nothing; `Report.unused` names them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ LEFT, RIGHT = SIDES
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """What one word says of the place: sides and levels it names, and whether it names a part of the lung by itself.
+    """Sides and levels that one word names.
 
     Attributes:
-        sides: Sides named, as written.
-        levels: Levels named.
-        lung: True where the word is used of lungs only, such as "basal", unlike "lower".
+        sides: Sides, as written.
+        levels: Levels.
+        lung: True for a word that is used of lungs only, such as "basal", unlike "lower".
         pair: True for a plural that means the left and the right one, such as "bases".
     """
 
@@ -35,37 +35,34 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-def _places() -> dict[str, Place]:
-    places: dict[str, Place] = {}
-
-    def add(words: str, place: Place) -> None:
-        places.update(dict.fromkeys(words.split(), place))
-
-    add("left lt leftsided", Place(sides=(LEFT,)))
-    add("right rt rightsided", Place(sides=(RIGHT,)))
-    add("bilateral bilaterally both neither", Place(sides=SIDES))
-    add("upper uppermost", Place(levels=(UPPER,)))
-    add("middle mid", Place(levels=(MIDDLE,)))
-    add("lower lowermost", Place(levels=(LOWER,)))
-    add("apical apex apically suprahilar", Place(levels=(UPPER,), lung=True))
-    add("midzone midlung perihilar parahilar hilar hilum", Place(levels=(MIDDLE,), lung=True))
-    add("base basal basally basilar costophrenic infrahilar retrocardiac", Place(levels=(LOWER,), lung=True))
-    add("apices", Place(levels=(UPPER,), lung=True, pair=True))
-    add("midzones hila", Place(levels=(MIDDLE,), lung=True, pair=True))
-    add("bases", Place(levels=(LOWER,), lung=True, pair=True))
-    add("biapical biapically", Place(sides=SIDES, levels=(UPPER,), lung=True))
-    add("bihilar biperihilar", Place(sides=SIDES, levels=(MIDDLE,), lung=True))
-    add("bibasal bibasally bibasilar", Place(sides=SIDES, levels=(LOWER,), lung=True))
-    add("lul", Place(sides=(LEFT,), levels=(UPPER,), lung=True))
-    add("lingula lingular", Place(sides=(LEFT,), levels=(MIDDLE,), lung=True))
-    add("lll", Place(sides=(LEFT,), levels=(LOWER,), lung=True))
-    add("rul", Place(sides=(RIGHT,), levels=(UPPER,), lung=True))
-    add("rml", Place(sides=(RIGHT,), levels=(MIDDLE,), lung=True))
-    add("rll", Place(sides=(RIGHT,), levels=(LOWER,), lung=True))
-    return places
-
-
-PLACES = _places()
+_PLACES: tuple[tuple[str, tuple[str, ...], tuple[str, ...], str], ...] = (
+    ("left lt leftsided", (LEFT,), (), ""),
+    ("right rt rightsided", (RIGHT,), (), ""),
+    ("bilateral bilaterally both neither", SIDES, (), ""),
+    ("upper uppermost", (), (UPPER,), ""),
+    ("middle mid", (), (MIDDLE,), ""),
+    ("lower lowermost", (), (LOWER,), ""),
+    ("apical apex apically suprahilar", (), (UPPER,), "lung"),
+    ("midzone midlung perihilar parahilar hilar hilum", (), (MIDDLE,), "lung"),
+    ("base basal basally basilar costophrenic infrahilar retrocardiac", (), (LOWER,), "lung"),
+    ("apices", (), (UPPER,), "lung pair"),
+    ("midzones hila", (), (MIDDLE,), "lung pair"),
+    ("bases", (), (LOWER,), "lung pair"),
+    ("biapical biapically", SIDES, (UPPER,), "lung"),
+    ("bihilar biperihilar", SIDES, (MIDDLE,), "lung"),
+    ("bibasal bibasally bibasilar", SIDES, (LOWER,), "lung"),
+    ("lul", (LEFT,), (UPPER,), "lung"),
+    ("lingula lingular", (LEFT,), (MIDDLE,), "lung"),
+    ("lll", (LEFT,), (LOWER,), "lung"),
+    ("rul", (RIGHT,), (UPPER,), "lung"),
+    ("rml", (RIGHT,), (MIDDLE,), "lung"),
+    ("rll", (RIGHT,), (LOWER,), "lung"),
+)
+PLACES = {
+    word: Place(sides=sides, levels=levels, lung="lung" in kind, pair="pair" in kind)
+    for words, sides, levels, kind in _PLACES
+    for word in words.split()
+}
 
 DIFFUSE = _words("diffuse diffusely throughout widespread whole entire all")
 LUNG = _words("lung lungs pulmonary hemithorax hemithoraces")
@@ -101,13 +98,13 @@ ELSEWHERE = PLEURAL | _words(
     rotation oblique decubitus shift shifted deviated deviation inflated expanded hyperinflated hyperexpanded
     volumes corner"""
 )
-"""Words beside which a side is no part of the lung, unless the lung is named too."""
+"""Words beside which a side is not a part of the lung, unless the lung is named too."""
 
 NORMAL = _words(
     "clear cleared sharp normal normally unremarkable spared resolved uninvolved unaffected healthy aerated absent"
 )
 NOTHING_WRONG = frozenset({"clear", "normal", "unremarkable", "nad", "wnl", "within normal limits"})
-"""What a whole sentence may consist of to say that nothing is found, as in "Unremarkable."."""
+"""Words that make a whole sentence mean that nothing is wrong, as in "Unremarkable."."""
 
 STUDY = _words("film radiograph study examination exam cxr xray x ray")
 VERBS = _words("is are was were shows show showed seen noted there has have demonstrates demonstrated")
@@ -116,7 +113,7 @@ FUNCTION = VERBS | _words(
     """a an the in of on at to from by for and or with as it its this that these those be been being also any which
     who s side sides sided"""
 )
-"""Words never listed as unused: they carry no content of their own."""
+"""Words without content, never listed as unused."""
 
 _PHRASES = {
     "neutral": r"(?:no|without)(?: any| significant| interval| substantial| appreciable| definite| major)* changes?|"
@@ -154,4 +151,4 @@ PATTERN = re.compile(
     )
     + r"|(?P<number>\d+(?:\.\d+)+)|(?P<word>[^\W_]+)"
 )
-"""Tokens of a prepared text, phrases before the words they hold; the group's name is the token's kind."""
+"""Tokens of a prepared text, set phrases before single words; the name of the group is the kind of the token."""
