@@ -1,4 +1,4 @@
-"""Text as it may come from a table, a form or another program, made safe to read, compare and store."""
+"""Text from a table, a form or another program, made safe to read, compare and store; and its sides swapped."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ _BLANK = frozenset({"", "nan", "none", "null", "<na>", "nat"})
 _MAX_MARKS = 30
 """Combining marks kept in a row, the limit of Unicode's stream-safe format: NFC sorts longer runs in quadratic time."""
 
+_SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
+# Not cleft, upright, bright.
+_OTHER_WORDS = re.compile(r"(?<!\bc)left|(?<!\bup)(?<!\bb)right|clockwise|o.?clock", re.IGNORECASE)
+
 
 def is_blank(text: object) -> bool:
-    """True for what tables write where there is no text: ``None``, NaN, blanks, and the words for them."""
+    """True for a missing text as tables write it: ``None``, NaN, blanks, and the words for them."""
     if text is None or (isinstance(text, float) and math.isnan(text)):
         return True
     return isinstance(text, str) and clean(text).casefold() in _BLANK
@@ -31,7 +35,7 @@ def clean(text: str) -> str:
     Line breaks and tabs stay, all other blanks become a space; a second pass changes nothing.
 
     Raises:
-        InputError: If ``text`` is no string.
+        InputError: If ``text`` is not a string.
     """
     if not isinstance(text, str):
         raise InputError(
@@ -58,30 +62,17 @@ def clean(text: str) -> str:
     return unicodedata.normalize("NFC", "".join(kept)).strip()
 
 
-# Left and right in words that are taken as they stand.
-
-_SIDE = re.compile(r"\b(left|right)\b", re.IGNORECASE)
-# Not cleft, upright, bright.
-_ANY = re.compile(r"(?<!\bc)left|(?<!\bup)(?<!\bb)right|clockwise|o.?clock", re.IGNORECASE)
-_OTHER = {"left": "right", "right": "left"}
-
-
 def swap_sides(text: str) -> str | None:
-    """The words that are true of the mirrored picture, by exchanging left and right.
-
-    Args:
-        text: Words whose sides are the picture's.
+    """Exchange left and right, which makes the words true of the mirrored picture.
 
     Returns:
         The words, unchanged where they name no side; ``None`` where they name one in a way that is not understood,
         such as "leftmost", "clockwise" or "3 o'clock".
     """
-    if _ANY.search(_SIDE.sub("", text)):
-        return None
-    return _SIDE.sub(lambda match: _as_written(_OTHER[match[0].lower()], match[0]), text)
+    return None if _OTHER_WORDS.search(_SIDE.sub("", text)) else _SIDE.sub(_other_side, text)
 
 
-def _as_written(word: str, like: str) -> str:
-    if like.isupper():
-        return word.upper()
-    return word.capitalize() if like[0].isupper() else word
+def _other_side(match: re.Match[str]) -> str:
+    word = match[0]
+    other = "right" if word.lower() == "left" else "left"
+    return other.upper() if word.isupper() else other.capitalize() if word[0].isupper() else other

@@ -1,7 +1,6 @@
-"""Zones said in many words, for a text encoder that is to know how radiologists write.
+"""Zones in many wordings, so that a text encoder learns more than the 63 captions of QaTa-COV19.
 
-QaTa-COV19 has 63 captions; a network that is asked free phrases must have met more. The words are those of
-`textray.text.terms`, so that whatever is written here the rule parser reads back: each place that a sentence names is
+The words are those of `textray.text.terms`, so the rule parser reads each sentence back: every place that it names is
 a place of the zones it was written from, on the same side. Sides are those of the zones, the viewer's.
 """
 
@@ -16,23 +15,23 @@ import numpy as np
 from textray.errors import UsageError
 from textray.records import LEVELS, SIDES, ZONE_NAMES, Zones
 from textray.text.terms import PLACES
-from textray.text.zones import NUMBERS, bank_sentences
+from textray.text.zones import NUMBERS, bank_sentences, levels_by_side, status
 
 Form = Literal["clauses", "whole", "sides", "zones", "levels"]
 FORMS: tuple[Form, ...] = ("clauses", "whole", "sides", "zones", "levels")
-"""How a report is cut: status, count and place; one sentence; one a side, a zone or a level."""
+"""How a report is cut: into status, count and place; not at all; by side, by zone or by level."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A sentence and what it says.
+    """A sentence and the facts that it states.
 
     Attributes:
         text: The sentence, with or without a full stop.
-        says: The facts: names of zones such as ``left upper``, ``bilateral``, ``two areas``. It is true of all films
-            that `facts` gives these for.
+        says: Names of zones such as ``left upper``, ``bilateral``, ``two areas``. The sentence is true of a film whose
+            `facts` include them all.
     """
 
     text: str
@@ -53,58 +52,37 @@ _SHORT = {
     for place in PLACES.values()
     if len(place.sides) == 1 and len(place.levels) == 1
 }
-"""Words for one zone, such as ``lll``, by side and level; not the lingula, which is the patient's, whose sides zones
-are not of."""
+"""Words for one zone, such as ``lll``, by side and level; not the lingula, which names the patient's left."""
 
 _KINDS = ("", "", "", "", "patchy ", "hazy ", "ground glass ", "interstitial ", "airspace ", "confluent ", "dense ")
 _SINGULAR = (
-    "opacity",
-    "opacity",
-    "opacification",
-    "consolidation",
-    "infiltrate",
-    "infiltration",
-    "infection",
-    "pneumonia",
-    "density",
-    "disease",
-    "haziness",
-    "shadowing",
-    "abnormality",
-    "inflammation",
-)
+    "opacity", "opacity", "opacification", "consolidation", "infiltrate", "infiltration", "infection", "pneumonia",
+    "density", "disease", "haziness", "shadowing", "abnormality", "inflammation",
+)  # fmt: skip
 _PLURAL = ("opacities", "opacities", "consolidations", "infiltrates", "densities", "shadows", "lesions")
 _STATUS = (
-    "pulmonary infection",
-    "pulmonary infection",
-    "lung infection",
-    "infection",
-    "pneumonia",
-    "covid pneumonia",
-    "opacities",
-    "infiltrates",
-    "lung disease",
-)
+    "pulmonary infection", "pulmonary infection", "lung infection", "infection", "pneumonia", "covid pneumonia",
+    "opacities", "infiltrates", "lung disease",
+)  # fmt: skip
+_NOUNS = ("zones", "fields", "lung zones")
 
 
 def facts(zones: Zones) -> frozenset[str]:
-    """Everything that a sentence of `paraphrase` may say of a film with these zones."""
+    """All facts that a sentence of `paraphrase` may state about a film with these zones."""
     named = {name for name, present in zip(ZONE_NAMES, zones.present, strict=True) if present}
-    if not named:
-        return frozenset()
-    return frozenset(named | {_status(zones), _count(zones)})
+    return frozenset(named | {status(zones), _count(zones)} if named else ())
 
 
 def paraphrase(zones: Zones, rng: np.random.Generator, *, form: Form | None = None) -> tuple[Statement, ...]:
-    """Say zones in other words.
+    """Write zones in other words.
 
     Args:
-        zones: What lies in the film, at least one.
+        zones: At least one present.
         rng: The only source of chance.
         form: How the report is cut; ``None`` draws it.
 
     Returns:
-        One sentence or more; together they name all the zones and no others.
+        Sentences that together name all the zones and no others.
 
     Raises:
         UsageError: If no zone is present.
@@ -112,35 +90,30 @@ def paraphrase(zones: Zones, rng: np.random.Generator, *, form: Form | None = No
     if not zones:
         raise UsageError("there is nothing to say of no zone", came="no zone", expected="one zone or more")
     chosen = form or _pick(rng, FORMS)
-    levels = _levels(zones)
+    levels = levels_by_side(zones)
     sides = [side for side in SIDES if levels[side]]
     if rng.random() < 0.5:
         sides.reverse()
     if chosen == "clauses":
-        return (
-            _said(rng, _say_status(zones, rng), {_status(zones)}),
-            _said(rng, _say_count(zones, rng), {_count(zones)}),
-            _place(sides, levels, rng),
-        )
+        opening = _statement(rng, _opening(zones, rng), {status(zones)})
+        return opening, _statement(rng, _say_count(zones, rng), {_count(zones)}), _place(sides, levels, rng)
     if chosen == "whole":
         place = _place(sides, levels, rng)
-        text = place.text.rstrip(".")
-        opening = _say_status(zones, rng)
-        return (_said(rng, f"{opening}, {text}", {*place.says, _status(zones)}),)
+        text = f"{_opening(zones, rng)}, {place.text.rstrip('.')}"
+        return (_statement(rng, text, {*place.says, status(zones)}),)
     if chosen == "sides":
         return tuple(_sentence([side], levels[side], rng) for side in sides)
     if chosen == "zones":
-        pairs = [(side, level) for side in sides for level in levels[side]]
-        return tuple(_sentence([side], [level], rng) for side, level in pairs)
-    rows = [(level, [side for side in sides if level in levels[side]]) for level in LEVELS]
-    return tuple(_sentence(some, [level], rng) for level, some in rows if some)
+        return tuple(_sentence([side], [level], rng) for side in sides for level in levels[side])
+    by_level = [(level, [side for side in sides if level in levels[side]]) for level in LEVELS]
+    return tuple(_sentence(some, [level], rng) for level, some in by_level if some)
 
 
 def corpus(draws: int = 64, *, seed: int = 0) -> tuple[str, ...]:
-    """Texts that hold the words of `paraphrase` in about their shares: what a vocabulary is built from.
+    """Draw texts to build a vocabulary from: the words of `paraphrase` in about their shares.
 
     Args:
-        draws: Reports drawn of each of the 63 sets of zones.
+        draws: Reports for each of the 63 sets of zones.
         seed: Of the draws.
 
     Returns:
@@ -160,25 +133,16 @@ def _pick(rng: np.random.Generator, options: Sequence[T]) -> T:
     return options[int(rng.integers(len(options)))]
 
 
-def _levels(zones: Zones) -> dict[str, list[str]]:
-    named = dict(zip(ZONE_NAMES, zones.present, strict=True))
-    return {side: [level for level in LEVELS if named[f"{side} {level}"]] for side in SIDES}
-
-
-def _status(zones: Zones) -> str:
-    return "bilateral" if all(_levels(zones).values()) else "unilateral"
-
-
 def _count(zones: Zones) -> str:
     return f"{NUMBERS[sum(zones.present) - 1]} areas"
 
 
-def _said(rng: np.random.Generator, text: str, says: set[str]) -> Statement:
+def _statement(rng: np.random.Generator, text: str, says: set[str]) -> Statement:
     return Statement(text + ("." if rng.random() < 0.5 else ""), frozenset(says))
 
 
-def _say_status(zones: Zones, rng: np.random.Generator) -> str:
-    return f"{_status(zones)} {_pick(rng, _STATUS)}"
+def _opening(zones: Zones, rng: np.random.Generator) -> str:
+    return f"{status(zones)} {_pick(rng, _STATUS)}"
 
 
 def _say_count(zones: Zones, rng: np.random.Generator) -> str:
@@ -191,11 +155,11 @@ def _place(sides: Sequence[str], levels: dict[str, list[str]], rng: np.random.Ge
     """All the zones as one clause without a verb."""
     says = {f"{side} {level}" for side in sides for level in levels[side]}
     if len(sides) == 2 and levels["left"] == levels["right"] and rng.random() < 0.6:
-        return _said(rng, _both(levels["left"], rng), says)
-    if rng.random() < 0.4:  # as the data set has it
-        return _said(rng, " and ".join(f"{' '.join(levels[side])} {side} lung" for side in sides), says)
+        return _statement(rng, _both(levels["left"], rng), says)
+    if rng.random() < 0.4:  # as in the captions
+        return _statement(rng, " and ".join(f"{' '.join(levels[side])} {side} lung" for side in sides), says)
     several = len(sides) > 1
-    return _said(rng, " and ".join(_one(side, levels[side], rng, side_first=several) for side in sides), says)
+    return _statement(rng, " and ".join(_one(side, levels[side], rng, side_first=several) for side in sides), says)
 
 
 def _sentence(sides: Sequence[str], levels: Sequence[str], rng: np.random.Generator) -> Statement:
@@ -205,11 +169,11 @@ def _sentence(sides: Sequence[str], levels: Sequence[str], rng: np.random.Genera
     kind = _pick(rng, _KINDS)
     finding = kind + _pick(rng, _PLURAL if several or rng.random() < 0.2 else _SINGULAR)
     beside = _beside(sides, levels, rng)
-    if beside is not None and rng.random() < 0.4:
-        return _said(rng, f"{beside} {finding}", says)
+    if rng.random() < 0.4:
+        return _statement(rng, f"{beside} {finding}", says)
     place = _both(list(levels), rng) if len(sides) == 2 else _one(sides[0], levels, rng)
     if rng.random() < 0.25:
-        return _said(rng, place, says)
+        return _statement(rng, place, says)
     be = "are" if finding.endswith("s") else "is"
     forms = (
         f"{finding} in {place}",
@@ -219,14 +183,14 @@ def _sentence(sides: Sequence[str], levels: Sequence[str], rng: np.random.Genera
         f"there {be} {finding} in {place}",
         f"{place} {'show' if len(sides) == 2 else 'shows'} {finding}",
     )
-    return _said(rng, _pick(rng, forms), says)
+    return _statement(rng, _pick(rng, forms), says)
 
 
 def _one(side: str, levels: Sequence[str], rng: np.random.Generator, *, side_first: bool = False) -> str:
     """Levels of one side as a noun.
 
-    ``side_first`` names the side before several levels: "and upper and lower left lung" would reach back to what
-    stands before it.
+    ``side_first`` names the side before several levels: "and upper and lower left lung" would also change the meaning
+    of the words before it.
     """
     the = _pick(rng, ("the ", ""))
     if len(levels) == len(LEVELS):
@@ -256,7 +220,7 @@ def _one(side: str, levels: Sequence[str], rng: np.random.Generator, *, side_fir
         ]
         return _pick(rng, forms)
     words = " and ".join(_PLAIN[level] for level in levels)
-    noun = _pick(rng, ("zones", "fields", "lung zones"))
+    noun = _pick(rng, _NOUNS)
     if side_first:
         return f"{the}{side} {words} {noun}"
     return _pick(
@@ -268,7 +232,7 @@ def _both(levels: Sequence[str], rng: np.random.Generator) -> str:
     """The same levels of both sides as a noun."""
     if len(levels) == len(LEVELS):
         return _pick(rng, ("both lungs", "all zones of both lungs", "the whole of both lungs", "all of both lungs"))
-    noun = _pick(rng, ("zones", "fields", "lung zones"))
+    noun = _pick(rng, _NOUNS)
     words = " and ".join(_PLAIN[level] for level in levels)
     forms = [f"both {words} {noun}", f"{words} {noun} of both lungs", f"the {words} {noun} of both lungs"]
     if len(levels) == 1:
@@ -276,8 +240,8 @@ def _both(levels: Sequence[str], rng: np.random.Generator) -> str:
     return _pick(rng, forms)
 
 
-def _beside(sides: Sequence[str], levels: Sequence[str], rng: np.random.Generator) -> str | None:
-    """The place as what stands before a finding, such as "bibasal"; ``None`` where nothing short says it."""
+def _beside(sides: Sequence[str], levels: Sequence[str], rng: np.random.Generator) -> str:
+    """The place as an adjective before a finding, such as "bibasal"."""
     whose = "bilateral" if len(sides) == 2 else sides[0]
     if len(levels) == len(LEVELS):
         return _pick(rng, (f"diffuse {whose}", f"{whose} diffuse")) if len(sides) == 2 else f"diffuse {whose} lung"

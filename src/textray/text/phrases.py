@@ -1,8 +1,8 @@
-"""A phrase on its way to a network: its sides turned to those that the network's texts meant.
+"""Phrases for grounding, with their sides turned to those of the network's training texts.
 
-A network learns "left" from texts of one convention. Taught the viewer's sides it is told the viewer's; taught the
-patient's it knows the usual film only, on which the patient's left is the viewer's right, and is told that. So a
-phrase first becomes the viewer's, by the film's own `Grid`, and then the network's, by the usual film.
+A network knows "left" in one convention. If that is the patient's, it holds for the usual film only, on which the
+patient's left is the viewer's right. So a phrase is first turned to the viewer's sides, by the film's own `Grid`, and
+then to the network's, by the usual film.
 """
 
 from __future__ import annotations
@@ -11,24 +11,17 @@ import re
 from dataclasses import dataclass
 
 from textray.errors import InputError
-from textray.records import Grid, Laterality, Notice
+from textray.records import LEVELS, SIDES, Grid, Laterality, Notice
 from textray.text.cleaning import clean, is_blank, swap_sides
-from textray.text.zones import ASSUMED, UNDEFINED
+from textray.text.terms import LOBES
+from textray.text.zones import ASSUMED, UNDEFINED, refusal
 
 MOST_CHARACTERS = 4000
 """Longest phrase; the network reads a fraction of it."""
 
 _SPELLED = {
-    "lul": "left upper lobe",
-    "lll": "left lower lobe",
-    "rul": "right upper lobe",
-    "rml": "right middle lobe",
-    "rll": "right lower lobe",
-    **{
-        f"{a}{b}z": f"{side} {level} zone"
-        for a, side in (("l", "left"), ("r", "right"))
-        for b, level in (("u", "upper"), ("m", "middle"), ("l", "lower"))
-    },
+    **{short: f"{side} {level} lobe" for short, (side, level) in LOBES.items()},
+    **{f"{side[0]}{level[0]}z": f"{side} {level} zone" for side in SIDES for level in LEVELS},
     "lt": "left",
     "rt": "right",
     "leftsided": "left-sided",
@@ -45,8 +38,15 @@ _LETTERS = (
     ),
 )
 _LONE = re.compile(r"(?<![\w'’])[lr](?![\w'’])(?!/o\b|\s*\d)", re.IGNORECASE)
-"""A letter that may be a side and was not understood as one, such as those of "R.U.L."."""
-_IMPLIED = re.compile(r"\b(?:lingula\w*)", re.IGNORECASE)
+"""A letter that may mean a side but is not understood, such as those of "R.U.L."."""
+_IMPLIED = re.compile(r"\blingula\w*", re.IGNORECASE)
+
+
+_UNTAUGHT = Notice(
+    code="W_SIDES_UNTAUGHT",
+    text="It is not known whose left and right the training texts of these weights meant; the viewer's are assumed.",
+    remedy="Do not rely on the sides of this map.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +56,10 @@ class TurnedPhrase:
     Attributes:
         phrase: As given.
         laterality: Whose left and right it means.
-        taught: Whose left and right the network was taught.
-        viewer: The same by the viewer's sides, ``None`` where they cannot be said so.
-        told: As the network is told it.
-        notices: How sure the sides are.
+        taught: Whose left and right the network's training texts meant.
+        viewer: The same by the viewer's sides, ``None`` where this is not possible.
+        told: The same by the sides of the training texts, which the network reads.
+        notices: Warnings about the sides.
     """
 
     phrase: str
@@ -71,14 +71,14 @@ class TurnedPhrase:
 
 
 def turn(phrase: str, *, laterality: Laterality, taught: Laterality, grid: Grid) -> TurnedPhrase:
-    """Turn the sides of a phrase to those that a network was taught.
+    """Turn the sides of a phrase to those of the network's training texts.
 
     Short forms ("RLL", "lt", "R base") are spelled out first, so that their sides are turned too.
 
     Args:
         phrase: Any words, in any case.
         laterality: Whose left and right they mean; unknown is taken as the viewer's.
-        taught: Whose left and right the network's training texts meant; unknown is taken as the viewer's.
+        taught: Whose left and right the training texts meant; unknown is taken as the viewer's.
         grid: Grid of the film, which places the patient's sides.
 
     Raises:
@@ -98,21 +98,19 @@ def turn(phrase: str, *, laterality: Laterality, taught: Laterality, grid: Grid)
         )
     sided = implied or bool(lone_sides(spelled)) or swap_sides(spelled) != spelled
     notices: list[Notice] = []
-    as_viewer = as_taught = False  # whether the words have to be exchanged for each of the two
+    swap_viewer = swap_network = False
     if sided and laterality is Laterality.PATIENT:
         if grid.sides_from == "undefined":
-            raise InputError(
-                UNDEFINED.text.rstrip("."), came=words[:200], do=UNDEFINED.remedy, code="E_SIDES_UNDEFINED"
-            )
+            raise refusal(UNDEFINED, came=words[:200])
         if grid.sides_from == "assumed":
             notices.append(ASSUMED)
-        as_viewer = grid.mirrored
-    if sided and taught is Laterality.UNKNOWN:
-        notices.append(_UNTAUGHT)
+        swap_viewer = grid.mirrored
     if sided:
-        as_taught = as_viewer is not (taught is Laterality.PATIENT)
-    viewer = exchange(spelled) if as_viewer else spelled
-    told = exchange(spelled) if as_taught else spelled
+        swap_network = swap_viewer is not (taught is Laterality.PATIENT)
+        if taught is Laterality.UNKNOWN:
+            notices.append(_UNTAUGHT)
+    viewer = exchange(spelled) if swap_viewer else spelled
+    told = exchange(spelled) if swap_network else spelled
     if told is None:
         raise InputError(
             "the sides of a phrase cannot be turned to those that the network knows",
@@ -127,7 +125,7 @@ def turn(phrase: str, *, laterality: Laterality, taught: Laterality, grid: Grid)
 
 
 def check(phrase: str) -> str:
-    """A phrase made safe, on one line.
+    """Clean a phrase and put it on one line.
 
     Raises:
         InputError: ``E_NO_PHRASE`` where it has no words or too many.
@@ -151,7 +149,7 @@ def check(phrase: str) -> str:
 
 
 def spell(words: str) -> str:
-    """Words with the short forms of sides and lobes spelled out: "RLL" is "right lower lobe", "R" is "right"."""
+    """Spell out the short forms of sides and lobes: "RLL" is "right lower lobe", "R" is "right"."""
     words = _SHORT.sub(lambda match: _SPELLED[match[1].lower()], _DOT.sub(r"\1", words))
     for letter in _LETTERS:
         words = letter.sub(lambda match: "left" if match[1] in "lL" else "right", words)
@@ -159,17 +157,10 @@ def spell(words: str) -> str:
 
 
 def exchange(words: str) -> str | None:
-    """Words, short forms spelled out, with left and right exchanged; ``None`` where one names a side by itself."""
+    """Exchange left and right in spelled words; ``None`` where a word names a side in another way."""
     return None if _IMPLIED.search(words) or _LONE.search(words) else swap_sides(words)
 
 
 def lone_sides(words: str) -> tuple[str, ...]:
-    """Letters in spelled words that may mean a side and were not understood, such as the "l" of "infection (l)"."""
+    """Letters in spelled words that may mean a side but are not understood, such as the "l" of "infection (l)"."""
     return tuple(match[0].lower() for match in _LONE.finditer(words))
-
-
-_UNTAUGHT = Notice(
-    code="W_SIDES_UNTAUGHT",
-    text="Nobody has said whose left and right the texts of these weights meant; the viewer's are assumed.",
-    remedy="Do not rely on the sides of this map.",
-)

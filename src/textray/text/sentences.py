@@ -1,4 +1,4 @@
-"""Reports cut into sentences, captions into clauses: the units that grounding learns from."""
+"""Reports cut into sentences and captions into clauses, the units of training for grounding."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from textray.text.cleaning import clean
 
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00b4": "'"})
 _GAP = "\ue000"
-"""Stands for words that were taken out to hide a person; from the private area, so no report has it."""
+"""In place of words that were removed to hide a person; from the private area, so no report has it."""
 _HIDDEN = re.compile(r"_{2,}|\[\*\*[^\]]{0,200}\*\*\]|X{4,}")
 _BLANK_LINE = re.compile(r"\n{2,}")
 _NUMBER = re.compile(rf"(?:^|(?<=[.!?:;\n])) ?\(?(?P<number>[1-9]\d?)[.)] ?(?=(?P<next>[A-Za-z{_GAP}]))")
 _END = re.compile(r"(?<![.!?])(?P<stops>[.!?]++)[\"')\]]*+(?=\s|$)|; |\.(?=[A-Z][a-z])|\n")
-"""Without going back, so that a long run of full stops takes no longer than another text."""
+"""Possessive, so that a long run of full stops takes no longer than another text."""
 _NEVER = ("dr", "mr", "mrs", "ms", "prof", "vs", "e.g", "i.e", "approx", "fig")
 _UNLESS_CAPITAL = ("a.m", "p.m", "etc", "no", "st", "q.d", "b.i.d")
 _ABBREVIATED = re.compile(
@@ -27,18 +27,13 @@ _ABBREVIATED = re.compile(
 _LONGEST_ABBREVIATION = 8
 _LOOSE = re.compile(r"[ ]+(?=[.,;:!?)])|(?<=\() +")
 _REST = re.compile(r"^(?:[ ,;:)*\u2022-]|\.(?!\d))+")
-"""What a sentence that was cut off, or a bullet, leaves in front of the next one; ".5 cm" keeps its point."""
+"""Marks that a sentence or a bullet leaves in front of the next one; ".5 cm" keeps its point."""
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sections:
-    """What a report says where; empty where it has no such section.
-
-    Attributes:
-        findings: What is seen.
-        impression: What it means.
-    """
+    """Sections of a report about its image; empty where the report has none."""
 
     findings: str = ""
     impression: str = ""
@@ -47,34 +42,26 @@ class Sections:
 def split(text: str, *, min_words: int = 2) -> tuple[str, ...]:
     """Cut a report, or a part of one, into its sentences.
 
-    Decimals, abbreviations, times of day and wrapped lines are no ends; list numbers, blank lines, semicolons and full
-    stops without a blank behind them ("normal.Lungs") are. Words that stand for what was taken out to hide a person
-    (``___``, ``[** ... **]``, ``XXXX``) are dropped.
+    Decimals, abbreviations, times of day and wrapped lines do not end a sentence; list numbers, blank lines, semicolons
+    and full stops without a blank behind them ("normal.Lungs") do. Marks in place of words that were removed to hide a
+    person (``___``, ``[** ... **]``, ``XXXX``) are dropped.
 
     Args:
         text: As it was written.
-        min_words: Sentences with fewer words of two letters or more are left out: 2 leaves out "Cardiomegaly.",
-            1 only what says nothing.
+        min_words: Sentences with fewer words of two letters or more are left out: 2 leaves out "Cardiomegaly.".
 
     Returns:
         The sentences with their full stops, without list numbers.
 
     Raises:
-        InputError: If ``text`` is no string.
+        InputError: If ``text`` is not a string.
     """
-    found = (raw for raw in _cut(_prepare(text)) if len(_WORD.findall(raw.replace(_GAP, " "))) >= min_words)
-    return tuple(_tidy(raw.replace(_GAP, "")) for raw in found)
+    kept = (raw for raw in _cut(_prepare(text)) if len(_WORD.findall(raw.replace(_GAP, " "))) >= min_words)
+    return tuple(_tidy(raw.replace(_GAP, "")) for raw in kept)
 
 
 def clauses(caption: str) -> tuple[str, ...]:
-    """Cut a caption of QaTa-COV19 at its commas: on how many sides, how many areas, where.
-
-    Args:
-        caption: Such as "Unilateral pulmonary infection, one infected area, lower left lung."
-
-    Returns:
-        The clauses without full stops, in their order.
-    """
+    """Cut a caption of QaTa-COV19 at its commas, into status, count and place without full stops."""
     parts = (part.strip(" \n\t.") for part in clean(caption).split(","))
     return tuple(part for part in parts if part)
 
@@ -100,17 +87,17 @@ def cut_text(text: str, cut: Cut) -> tuple[str, ...]:
 
 
 def training_text(sections: Sections) -> str:
-    """The part of a report that tells of this image: findings, then impression, with a hard break between them.
+    """The part of a report that describes its image: findings, then impression, with a hard break between them.
 
-    Comparison, indication, history and technique tell of another time or another matter.
+    Comparison, indication, history and technique are about another time or another matter.
     """
     return "\n\n".join(part for part in (sections.findings.strip(), sections.impression.strip()) if part)
 
 
 def _plain(text: str) -> str:
-    """Bring line ends, quotes and marks of any origin to plain ones; no line begins or ends in blanks."""
+    """Replace line ends, quotes and marks of any origin by plain ones, without blanks around a line."""
     if not isinstance(text, str):
-        return clean(text)  # refuses it
+        return clean(text)  # raises
     lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return "\n".join(clean(line) for line in lines).translate(_QUOTES).strip()
 
@@ -144,12 +131,10 @@ def _cut(text: str) -> Iterator[str]:
 
 def _goes_on(text: str, stop: int, end: int) -> bool:
     """True for a full stop that belongs to an abbreviation."""
-    found = _ABBREVIATED.search(text[max(0, stop - _LONGEST_ABBREVIATION) : stop])
-    if found is None:
-        return False
-    return bool(found["never"]) or not text[end:].lstrip(" \"'(")[:1].isupper()
+    match = _ABBREVIATED.search(text[max(0, stop - _LONGEST_ABBREVIATION) : stop])
+    return bool(match) and (bool(match["never"]) or not text[end:].lstrip(" \"'(")[:1].isupper())
 
 
 def _tidy(raw: str) -> str:
-    """Without double blanks, blanks before punctuation, and what is left of the sentence before."""
+    """Remove double blanks, blanks before punctuation, and the rest of the previous sentence."""
     return _REST.sub("", _LOOSE.sub("", re.sub(r" +", " ", raw))).rstrip(" ,;:")

@@ -35,6 +35,15 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+LOBES = {
+    "lul": (LEFT, UPPER),
+    "lll": (LEFT, LOWER),
+    "rul": (RIGHT, UPPER),
+    "rml": (RIGHT, MIDDLE),
+    "rll": (RIGHT, LOWER),
+}
+"""Short forms of lobes."""
+
 _PLACES: tuple[tuple[str, tuple[str, ...], tuple[str, ...], str], ...] = (
     ("left lt leftsided", (LEFT,), (), ""),
     ("right rt rightsided", (RIGHT,), (), ""),
@@ -51,12 +60,8 @@ _PLACES: tuple[tuple[str, tuple[str, ...], tuple[str, ...], str], ...] = (
     ("biapical biapically", SIDES, (UPPER,), "lung"),
     ("bihilar biperihilar", SIDES, (MIDDLE,), "lung"),
     ("bibasal bibasally bibasilar", SIDES, (LOWER,), "lung"),
-    ("lul", (LEFT,), (UPPER,), "lung"),
     ("lingula lingular", (LEFT,), (MIDDLE,), "lung"),
-    ("lll", (LEFT,), (LOWER,), "lung"),
-    ("rul", (RIGHT,), (UPPER,), "lung"),
-    ("rml", (RIGHT,), (MIDDLE,), "lung"),
-    ("rll", (RIGHT,), (LOWER,), "lung"),
+    *((lobe, (side,), (level,), "lung") for lobe, (side, level) in LOBES.items()),
 )
 PLACES = {
     word: Place(sides=sides, levels=levels, lung="lung" in kind, pair="pair" in kind)

@@ -1,9 +1,8 @@
-"""Word pieces of BERT vocabularies in plain Python, and the weights by which a report is a sum over its pieces.
+"""Word pieces of BERT vocabularies in plain Python, and the weights of the pieces in a report's embedding.
 
 `WordPiece` cuts text as `BertTokenizer` does, without its library, so that free phrases need nothing but a vocabulary
-file. Sentences are cut one by one and joined to `[CLS] s1 s2 ... [SEP]`: which piece belongs to which word and sentence
-is known then, and need not be guessed from full stops (section 2.2 of the sentence-grounding paper, whose released code
-guesses).
+file. Sentences are cut one by one and joined to `[CLS] s1 s2 ... [SEP]`, so the word and sentence of each piece are
+known; the released code of the sentence-grounding paper (section 2.2) guesses them from full stops.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ from textray.errors import BundleError, InputError, ShapeError, UsageError
 
 PAD, UNKNOWN, FIRST, LAST, MASKED = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 MARKS = (PAD, UNKNOWN, FIRST, LAST, MASKED)
-"""Pieces that no text gives, as BERT names them; a vocabulary without masking may leave out the last."""
+"""Special pieces of BERT, which no text gives; a vocabulary without masking may leave out the last."""
 MOST_PIECES = 97
-"""Longest report in pieces, the two marks included, as the paper's authors run it."""
+"""Most pieces of a report in the authors' code, the two marks included."""
 
 _LONGEST_WORD = 100
 """A longer word is unknown as a whole, as in BERT."""
 _FEWEST_WORDS = 2
-"""A sentence that was cut to fewer words says nothing."""
+"""A sentence that was cut to fewer words has no meaning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +39,7 @@ class Aggregation:
 
     Attributes:
         piece: Pieces of a word. The paper sums them.
-        word: Words of a sentence. The paper says sum, its authors' code takes the mean, so that long sentences do not
+        word: Words of a sentence. The paper says sum; the authors' code takes the mean, so that long sentences do not
             outweigh short ones in the report.
         sentence: Sentences of a report.
     """
@@ -50,12 +49,8 @@ class Aggregation:
     sentence: Literal["mean"] = "mean"
 
     def __post_init__(self) -> None:
-        for name, value, known in (
-            ("piece", self.piece, ("sum", "mean")),
-            ("word", self.word, ("mean", "sum")),
-            ("sentence", self.sentence, ("mean",)),
-        ):
-            if value not in known:
+        for name, known in (("piece", ("sum", "mean")), ("word", ("mean", "sum")), ("sentence", ("mean",))):
+            if (value := getattr(self, name)) not in known:
                 raise UsageError(f"unknown aggregation of a {name}", came=value, expected=" or ".join(known))
 
 
@@ -65,13 +60,13 @@ class Pieces:
 
     Attributes:
         ids: Vocabulary indices, `[CLS]` first and `[SEP]` last, ``(L,)`` int64.
-        word: Number of the word that a piece belongs to, counted through the whole report from 0, -1 at the two marks,
-            ``(L,)`` int64. A punctuation mark is a word, as in BERT.
+        word: Number of its word in the whole report, from 0, -1 at the two marks, ``(L,)`` int64. A punctuation mark is
+            a word, as in BERT.
         sentence: Number of its sentence, from 0 without gaps, -1 at the two marks, ``(L,)`` int64.
-        dropped: Sentences that there was no room for.
+        dropped: Number of sentences for which there was no room.
         unknown: Words that are not in the vocabulary as a whole, each once, in lower case if it is.
-        kept: Which of the given sentences they are: sentence ``i`` is the one given at ``kept[i]``.
-        cut: True where the last one lost pieces.
+        kept: Position of each sentence among those given.
+        cut: True where the last sentence lost pieces.
     """
 
     ids: NDArray[np.int64]
@@ -85,13 +80,13 @@ class Pieces:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PieceBatch:
-    """Reports of one length.
+    """Reports of one length, all arrays ``(B, L)`` int64.
 
     Attributes:
-        ids: Vocabulary indices, 0 at padding, ``(B, L)`` int64.
-        attention: 1 at pieces and marks, 0 at padding, ``(B, L)`` int64.
-        word: Number of the word within its report, -1 at marks and padding, ``(B, L)`` int64.
-        sentence: Number of the sentence within its report, -1 at marks and padding, ``(B, L)`` int64.
+        ids: Vocabulary indices, 0 at padding.
+        attention: 1 at pieces and marks, 0 at padding.
+        word: As in `Pieces`, -1 at marks and padding.
+        sentence: As in `Pieces`, -1 at marks and padding.
     """
 
     ids: NDArray[np.int64]
@@ -103,12 +98,11 @@ class PieceBatch:
 class WordPiece:
     """A BERT vocabulary that cuts text into its pieces, the longest first.
 
-    Equal to `BertTokenizer`, with one exception that is meant: marks such as "[SEP]" in a text are brackets and letters
-    there, never marks.
+    Equal to `BertTokenizer` with one intended exception: "[SEP]" in a text is brackets and letters, never a mark.
 
     Args:
-        vocabulary: Its pieces by index, `##` before those that go on a word.
-        lower: Lower-case and strip accents, as uncased vocabularies want.
+        vocabulary: Pieces by index, `##` before those that continue a word.
+        lower: Lower-case and strip accents, for uncased vocabularies.
 
     Raises:
         BundleError: If a piece stands twice or a mark is missing.
@@ -121,17 +115,17 @@ class WordPiece:
         if missing or len(self._index) < len(self.vocabulary):
             twice = [piece for piece, count in Counter(self.vocabulary).items() if count > 1]
             raise BundleError(
-                "this is no vocabulary of word pieces",
+                "this is not a vocabulary of word pieces",
                 came=f"without {', '.join(missing)}" if missing else f"{twice[0]!r} more than once",
                 expected="each piece once, [PAD], [UNK], [CLS] and [SEP] among them",
             )
 
     @classmethod
     def read(cls, path: str | Path, *, lower: bool = True) -> WordPiece:
-        """Read a `vocab.txt`, one piece a line.
+        """Read a `vocab.txt`.
 
         Raises:
-            BundleError: If it cannot be read as one.
+            BundleError: If it cannot be read, or is not a vocabulary.
         """
         try:
             raw = Path(path).read_bytes()
@@ -148,30 +142,30 @@ class WordPiece:
 
     def cut(self, word: str) -> list[int]:
         """Indices of the pieces of one word; `[UNK]` alone if any part of it is not in the vocabulary."""
+        unknown = [self._index[UNKNOWN]]
         if len(word) > _LONGEST_WORD:
-            return [self._index[UNKNOWN]]
-        found: list[int] = []
+            return unknown
+        pieces: list[int] = []
         start = 0
         while start < len(word):
-            for end in range(len(word), start, -1):
-                index = self._index.get(("##" if start else "") + word[start:end])
-                if index is not None:
-                    found.append(index)
-                    start = end
-                    break
-            else:
-                return [self._index[UNKNOWN]]
-        return found
+            prefix = "##" if start else ""
+            ends = range(len(word), start, -1)
+            end = next((end for end in ends if prefix + word[start:end] in self._index), None)
+            if end is None:
+                return unknown
+            pieces.append(self._index[prefix + word[start:end]])
+            start = end
+        return pieces
 
     def encode(self, sentences: Sequence[str], most_pieces: int = MOST_PIECES) -> Pieces:
         """Turn sentences into `[CLS] s1 s2 ... [SEP]`.
 
-        Pieces beyond the limit are left out from the end; a sentence of which fewer than two words would be left goes
-        with them, unless it is the only one. Sentences without a character to read are left out too.
+        Pieces beyond the limit are left out from the end, and with them a sentence of which fewer than two words would
+        remain, unless it is the only one. Sentences without a character to read are left out too.
 
         Args:
             sentences: In their order.
-            most_pieces: Most pieces, the two marks included.
+            most_pieces: The limit, the two marks included.
 
         Raises:
             InputError: If nothing in the sentences can be read.
@@ -188,34 +182,33 @@ class WordPiece:
         unknown: dict[str, None] = {}
         kept: list[int] = []
         dropped, cut, count = 0, False, 0
-        for number, text in enumerate(sentences):
-            found = self.words(text)
-            if not found:
+        for position, text in enumerate(sentences):
+            texts = self.words(text)
+            if not texts:
                 continue
             if cut or len(ids) == room:
                 dropped += 1
                 continue
-            pieces = [(index, place) for place, one in enumerate(found) for index in self.cut(one)]
+            pieces = [(index, place) for place, one in enumerate(texts) for index in self.cut(one)]
             if len(ids) + len(pieces) > room:
                 cut = True
                 pieces = pieces[: room - len(ids)]
-                left = found[: pieces[-1][1] + 1]
-                if kept and sum(any(map(str.isalnum, one)) for one in left) < _FEWEST_WORDS:
+                texts = texts[: pieces[-1][1] + 1]
+                if kept and sum(any(map(str.isalnum, one)) for one in texts) < _FEWEST_WORDS:
                     dropped += 1
                     continue
-                found = left
             ids += [index for index, _ in pieces]
             word += [count + place for _, place in pieces]
             sentence += [len(kept)] * len(pieces)
-            unknown |= dict.fromkeys(one for one in found if one not in self._index)
-            count += len(found)
-            kept.append(number)
+            unknown |= dict.fromkeys(one for one in texts if one not in self._index)
+            count += len(texts)
+            kept.append(position)
         if not kept:
             raise InputError(
                 "the text has no words",
                 came="nothing but blanks" if sentences else "no sentence",
                 expected="a sentence",
-                do="Say in words what to look for",
+                do="Describe in words what to look for",
             )
         return Pieces(
             ids=np.array([self._index[FIRST], *ids, self._index[LAST]], dtype=np.int64),
@@ -232,8 +225,8 @@ def pad(pieces: Sequence[Pieces], *, length: int | None = None) -> PieceBatch:
     """Bring reports to one length.
 
     Args:
-        pieces: ``B`` of them.
-        length: Pieces of each row, ``None`` for those of the longest.
+        pieces: ``B`` reports.
+        length: The length, ``None`` for that of the longest.
 
     Raises:
         ShapeError: If there is none, or one is longer than ``length``.
@@ -246,21 +239,20 @@ def pad(pieces: Sequence[Pieces], *, length: int | None = None) -> PieceBatch:
     attention = np.zeros_like(ids)
     word, sentence = np.full_like(ids, -1), np.full_like(ids, -1)
     for row, one in enumerate(pieces):
-        there = slice(len(one.ids))
-        ids[row, there], word[row, there], sentence[row, there] = one.ids, one.word, one.sentence
-        attention[row, there] = 1
+        real = slice(len(one.ids))
+        ids[row, real], word[row, real], sentence[row, real], attention[row, real] = one.ids, one.word, one.sentence, 1
     return PieceBatch(ids=ids, attention=attention, word=word, sentence=sentence)
 
 
 def report_weights(batch: PieceBatch, aggregation: Aggregation | None = None) -> NDArray[np.float32]:
-    """Weights by which a report's embedding is a sum over its pieces.
+    """Weights of the pieces in a report's embedding.
 
-    With H the encoder's output, ``(weights[..., None] * H).sum(axis=1)`` is pieces to words, words to sentences,
+    With H the encoder's output, ``(weights[..., None] * H).sum(axis=1)`` sums pieces to words, words to sentences and
     sentences to the report.
 
     Args:
         batch: The reports.
-        aggregation: How; ``None`` as the paper's authors run it.
+        aggregation: ``None`` takes that of the authors' code.
 
     Returns:
         ``(B, L)`` float32, 0 at marks and padding.
@@ -286,13 +278,13 @@ def build_vocabulary(texts: Iterable[str], size: int, *, lower: bool = True) -> 
     """Make a vocabulary of whole words, with single letters for all others.
 
     Args:
-        texts: What the words are taken from.
+        texts: Source of the words.
         size: Most pieces in it.
-        lower: Lower-case and strip accents, as `WordPiece` then must.
+        lower: Lower-case and strip accents, as the `WordPiece` of this vocabulary must.
 
     Returns:
-        The marks, the letters that begin a word and those that go on with `##`, then the words of the texts, the most
-        frequent first. Every word of ASCII characters, and of characters in the texts, has pieces in it.
+        The marks, the letters that begin a word and those that continue one with `##`, then the words of the texts, the
+        most frequent first. Every word of ASCII characters, and of characters in the texts, has pieces.
 
     Raises:
         UsageError: If there is no room for the letters.
@@ -300,7 +292,7 @@ def build_vocabulary(texts: Iterable[str], size: int, *, lower: bool = True) -> 
     counts = Counter(word for text in texts for word in words(text, lower=lower))
     plain = ascii_lowercase + digits + ("" if lower else ascii_uppercase)
     seen = {char for word in counts for char in word} | set(plain)
-    within = sorted(char for char in seen if not stands_alone(char))  # punctuation and ideographs never go on a word
+    within = sorted(char for char in seen if not stands_alone(char))  # others never continue a word
     fixed = [*MARKS, *sorted(seen | set(punctuation)), *(f"##{char}" for char in within)]
     if size < len(fixed):
         raise UsageError("the vocabulary is too small", came=size, expected=f"{len(fixed)} or more, for the letters")
@@ -323,8 +315,6 @@ def read_pieces(raw: bytes) -> list[str]:
     return [line.removesuffix("\r") for line in (lines[:-1] if not lines[-1] else lines)]
 
 
-# Words of a text as BERT's normaliser and its pre-tokenizer give them.
-
 _IDEOGRAPHS = (
     (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
     (0x2B920, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F),
@@ -333,28 +323,13 @@ _IDEOGRAPHS = (
 
 
 def words(text: str, *, lower: bool) -> Iterator[str]:
-    """Cut a text at blanks; punctuation marks and ideographs are words by themselves.
-
-    Args:
-        text: Any text.
-        lower: Lower-case and strip accents.
-    """
-    start = ""
-    for char in _normalise(text, lower=lower):
-        if char == " " or stands_alone(char):
-            if start:
-                yield start
-            start = ""
-            if char != " ":
-                yield char
-        else:
-            start += char
-    if start:
-        yield start
+    """Cut a text into words as BERT does: at blanks; punctuation marks and ideographs are words by themselves."""
+    spaced = (f" {char} " if stands_alone(char) else char for char in _normalise(text, lower=lower))
+    return (word for word in "".join(spaced).split(" ") if word)
 
 
 def _normalise(text: str, *, lower: bool) -> Iterator[str]:
-    """Drop control characters, make blanks spaces; lower-case without accents if asked to."""
+    """Characters without control characters, blanks as spaces; in lower case without accents if ``lower``."""
     clean = "".join(map(_clean, text))
     if not lower:
         return iter(clean)

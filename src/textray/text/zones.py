@@ -1,21 +1,21 @@
-"""The doors between words and zones; every door names whose left and right the words mean.
+"""Words to zones and back; every function names whose left and right the words mean.
 
 Zones are stored by image side. Viewer's words, and words of unknown laterality, are kept as written. The patient's left
 lies on the viewer's right of the usual film, so patient's words are swapped unless the film's `Grid` says that it
-is mirrored the other way; a film that does not say is taken for the usual one, with the notice `W_SIDES_ASSUMED`.
+is mirrored the other way; a film without this information is taken as the usual one, with the notice `W_SIDES_ASSUMED`.
 
-The captions of QaTa-COV19: zones to the canonical sentence and back.
+The captions of QaTa-COV19 have a grammar, of which one canonical sentence for each set of zones is written:
 
-    caption = status ", " count ", " place "."
+    caption = status ", " count " " place "."
     status  = "bilateral pulmonary infection" | "unilateral pulmonary infection"
     count   = "one infected area" | ("two" | ... | "six") " infected areas"
     place   = left | right | left " and " right
     left    = levels " left lung"           right = levels " right lung"
     levels  = non-empty subset of upper, middle, lower, in that order
 
-All 63 non-empty zone sets have one canonical caption each. Irregular forms that the first release of the captions
-has are read too: capitals, a missing full stop, "all" for the three levels, another order, a count of lesions instead
-of zones (kept, with a notice). Anything else is refused, never guessed. Captions name the viewer's sides.
+Irregular forms of the first release are read too: capitals, a missing full stop, "all" for the three levels, another
+order, a count of lesions instead of zones (kept, with a notice). Anything else is refused, never guessed. Captions name
+the viewer's sides.
 """
 
 from __future__ import annotations
@@ -31,10 +31,31 @@ from textray.text import prose
 from textray.text.cleaning import clean, is_blank
 from textray.text.terms import FINDINGS, PLACES
 
-__all__ = ["ASSUMED", "UNDEFINED", "bank_sentences", "parse", "parse_caption", "sentence", "write"]
+__all__ = ["ASSUMED", "UNDEFINED", "bank_sentences", "parse", "parse_caption", "refusal", "sentence", "write"]
 
-_SHOWN = 12
-"""Words that a notice lists at most."""
+ASSUMED = Notice(
+    code="W_SIDES_ASSUMED",
+    text="The film does not say which side is the patient's left; the usual one is assumed: on the viewer's right.",
+    remedy="Check the picture, or give the words by the viewer's sides with laterality 'viewer'.",
+)
+UNDEFINED = Notice(
+    code="W_SIDES_UNDEFINED",
+    text="The film's rows run to neither side of the patient, so the patient's left and right cannot be placed on it.",
+    remedy="Give the words by the viewer's sides with laterality 'viewer'.",
+)
+_CONTRADICTION = Notice(
+    code="W_CONTRADICTION",
+    text="The report both affirms and denies a lesion in the same place; it is taken as affirmed.",
+    remedy="Name the place once.",
+)
+_NEGATIVE = Notice(
+    code="W_NEGATIVE",
+    text="The report says where there is no lesion and names no place that has one; the film is read without it.",
+    remedy="Name a side and a level where a lesion is, or leave the text out.",
+)
+_USUAL = Grid(height=1, width=1)
+_LISTED = 12
+"""Most words that a notice lists."""
 
 
 def parse(
@@ -45,7 +66,7 @@ def parse(
     Decisions: a side without a level names its three levels; a level without a side names nothing, unless it is a
     plural ("lower zones", "bases") or says both ("bibasal"), which name both sides; "no", "without", "clear", "spared"
     deny the places of their clause; of two statements about a zone the one about fewer zones counts, the affirmation
-    if equal. The whole list stands in ``docs/how-to/reports.md``.
+    if equal. ``docs/how-to/reports.md`` has the whole list.
 
     Args:
         text: The words; ``None``, NaN, blanks and "nan" mean that there are none.
@@ -64,7 +85,7 @@ def parse(
     whose = _laterality(laterality)
     if is_blank(text):
         return Report(zones=Zones(), laterality=whose)
-    words = clean(text)  # type: ignore[arg-type]  # refuses what is no text
+    words = clean(text)  # type: ignore[arg-type]  # refuses any other type
     try:
         report = replace(parse_caption(words), laterality=whose)
     except InputError:
@@ -75,19 +96,19 @@ def parse(
     if not report.zones.mentioned:
         notice = _no_zone(report.unused)
         if strict:
-            raise InputError(notice.text.rstrip("."), do=notice.remedy, code="E_NO_ZONE")
+            raise refusal(notice)
         return _with(report, notice)
     if not report.zones:
         report = _with(report, _NEGATIVE)
-    return report if whose is not Laterality.PATIENT else _place(report, grid, strict=strict)
+    return report if whose is not Laterality.PATIENT else _placed(report, grid or _USUAL, strict=strict)
 
 
 def write(zones: Zones, *, laterality: Laterality | str, grid: Grid | None = None) -> str:
-    """Write the canonical sentence of zones in the asked convention, the left named first.
+    """Write the canonical sentence of zones, the left named first.
 
     Args:
         zones: Zones by image side.
-        laterality: Whose left and right the words shall mean.
+        laterality: Whose left and right the sentence means.
         grid: Grid of the film, which places the patient's sides; ``None`` takes the usual film.
 
     Raises:
@@ -97,36 +118,15 @@ def write(zones: Zones, *, laterality: Laterality | str, grid: Grid | None = Non
     """
     if _laterality(laterality) is not Laterality.PATIENT:
         return sentence(zones)
-    film = grid or Grid(height=1, width=1)
+    film = grid or _USUAL
     if film.sides_from == "undefined" and zones.present != zones.mirror().present:
-        raise InputError(
-            UNDEFINED.text.rstrip("."), do="Write the report with laterality 'viewer'", code="E_SIDES_UNDEFINED"
-        )
+        raise refusal(UNDEFINED)
     return sentence(zones.mirror() if film.mirrored else zones)
 
 
-_CONTRADICTION = Notice(
-    code="W_CONTRADICTION",
-    text="The report both affirms and denies a lesion in the same place; it is taken as affirmed.",
-    remedy="Name the place once.",
-)
-_NEGATIVE = Notice(
-    code="W_NEGATIVE",
-    text="The report says where there is no lesion and names no place that has one; the film is read without it.",
-    remedy="Name a side and a level where a lesion is, or leave the text out.",
-)
-ASSUMED = Notice(
-    code="W_SIDES_ASSUMED",
-    text="The film does not say which side is the patient's left; the usual one is assumed: on the viewer's right.",
-    remedy="Check the picture, or give the words by the viewer's sides with laterality 'viewer'.",
-)
-"""Of the patient's sides on a film that does not tell them."""
-UNDEFINED = Notice(
-    code="W_SIDES_UNDEFINED",
-    text="The film's rows run to neither side of the patient, so the patient's left and right cannot be placed on it.",
-    remedy="Give the words by the viewer's sides with laterality 'viewer'.",
-)
-"""Of the patient's sides on a film that has none."""
+def refusal(notice: Notice, *, came: str | None = None) -> InputError:
+    """The error ``E_...`` that takes the place of a notice ``W_...`` where its case is refused."""
+    return InputError(notice.text.rstrip("."), came=came, do=notice.remedy, code=f"E_{notice.code.removeprefix('W_')}")
 
 
 def _laterality(value: Laterality | str) -> Laterality:
@@ -140,18 +140,17 @@ def _with(report: Report, notice: Notice) -> Report:
     return replace(report, notices=(*report.notices, notice))
 
 
-def _place(report: Report, grid: Grid | None, *, strict: bool) -> Report:
+def _placed(report: Report, film: Grid, *, strict: bool) -> Report:
     """Turn the patient's sides of a report into those of the image."""
-    film = grid or Grid(height=1, width=1)
     report = replace(report, sides_from=film.sides_from)
     zones = report.zones
     if zones == zones.mirror():
         return report
     if film.sides_from == "undefined":
         if strict:
-            raise InputError(UNDEFINED.text.rstrip("."), do=UNDEFINED.remedy, code="E_SIDES_UNDEFINED")
+            raise refusal(UNDEFINED)
         pairs = zip(zones.states, zones.mirror().states, strict=True)
-        agreed = Zones(tuple(own if own is other else ZoneState.UNMENTIONED for own, other in pairs))
+        agreed = Zones(tuple(state if state is other else ZoneState.UNMENTIONED for state, other in pairs))
         dropped = replace(UNDEFINED, text=f"{UNDEFINED.text} What the words say of one side only is not used.")
         return _with(replace(report, zones=agreed), dropped)
     if film.sides_from == "assumed":
@@ -161,20 +160,16 @@ def _place(report: Report, grid: Grid | None, *, strict: bool) -> Report:
 
 def _no_zone(unused: tuple[str, ...]) -> Notice:
     words = [word for word in unused if word not in FINDINGS and word not in PLACES]
-    shown = ", ".join(repr(word[:40]) for word in words[:_SHOWN])
-    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
-    near = [f"{match!r}" for word in words[:_SHOWN] for match in _nearest(word)]
+    listed = [word[:40] for word in words[:_LISTED]]
+    more = f" and {len(words) - _LISTED} more" if len(words) > _LISTED else ""
+    near = [repr(match) for word in listed for match in difflib.get_close_matches(word, PLACES, n=1, cutoff=0.75)]
+    reason = f"not understood: {', '.join(map(repr, listed))}{more}." if words else "no side is named."
     return Notice(
         code="W_NO_ZONE",
-        text="The text names no zone of the lungs; "
-        + (f"not understood: {shown}{more}." if words else "no side is named."),
+        text=f"The text names no zone of the lungs; {reason}",
         remedy=(f"Did you mean {', '.join(dict.fromkeys(near))}? " if near else "")
         + "Name a side and a level, such as 'right lower zone'.",
     )
-
-
-def _nearest(word: str) -> list[str]:
-    return difflib.get_close_matches(word[:40], PLACES, n=1, cutoff=0.75)
 
 
 NO_INFECTION = "no infection."
@@ -183,22 +178,33 @@ NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine
 
 _CAPTION = re.compile(
     r"(?P<status>bilateral|unilateral) pulmonary infection, "
-    r"(?P<count>[a-z]+|[1-9][0-9]?) infected areas?, (?P<place>[a-z ]+)"
+    rf"(?P<count>{'|'.join(NUMBERS)}|[1-9][0-9]?) infected areas?, (?P<place>[a-z ]+)"
 )
 _PART = re.compile(r"(?P<levels>all|(?:upper|middle|lower)(?: (?:upper|middle|lower)){0,2}) (?P<side>left|right) lung")
 
 
+def levels_by_side(zones: Zones) -> dict[str, list[str]]:
+    """Levels of the zones that are present, from top to bottom, of the left and of the right side."""
+    half = len(LEVELS)
+    return {
+        side: [level for level, present in zip(LEVELS, zones.present[at * half :][:half], strict=True) if present]
+        for at, side in enumerate(SIDES)
+    }
+
+
+def status(zones: Zones) -> str:
+    """The word "bilateral" or "unilateral", as fits the zones that are present."""
+    return "bilateral" if all(levels_by_side(zones).values()) else "unilateral"
+
+
 def sentence(zones: Zones) -> str:
     """Write the canonical caption of the zones that are present, by viewer's sides; "no infection." if none is."""
-    present = dict(zip(ZONE_NAMES, zones.present, strict=True))
-    levels = {side: [level for level in LEVELS if present[f"{side} {level}"]] for side in SIDES}
-    places = [f"{' '.join(levels[side])} {side} lung" for side in SIDES if levels[side]]
-    if not places:
-        return NO_INFECTION
     count = sum(zones.present)
-    status = "bilateral" if len(places) == 2 else "unilateral"
+    if not count:
+        return NO_INFECTION
+    places = " and ".join(f"{' '.join(levels)} {side} lung" for side, levels in levels_by_side(zones).items() if levels)
     areas = "area" if count == 1 else "areas"
-    return f"{status} pulmonary infection, {NUMBERS[count - 1]} infected {areas}, {' and '.join(places)}."
+    return f"{status(zones)} pulmonary infection, {NUMBERS[count - 1]} infected {areas}, {places}."
 
 
 @lru_cache(maxsize=1)
@@ -215,67 +221,47 @@ def parse_caption(text: str) -> Report:
 
     Returns:
         Zones named are present, the others unmentioned; all are absent for "no infection.". A count or a
-        "bilateral" that contradicts the places is reported as `W_COUNT` or `W_STATUS`; the places win.
+        "bilateral" that contradicts the places gives a notice `W_COUNT` or `W_STATUS`; the places win.
 
     Raises:
         InputError: With code ``E_CAPTION``, if the text is no caption.
     """
-    words = " ".join(clean(text).lower().split()).removesuffix(".").rstrip()
+    caption = clean(text)
+    words = " ".join(caption.lower().split()).removesuffix(".").rstrip()
     if words == NO_INFECTION[:-1]:
-        return Report(zones=Zones((ZoneState.ABSENT,) * 6), text=clean(text), laterality=Laterality.VIEWER)
+        return Report(zones=Zones((ZoneState.ABSENT,) * 6), text=caption, laterality=Laterality.VIEWER)
     match = _CAPTION.fullmatch(words)
-    if match is None:
-        raise _refuse(text)
-    stated = match["count"]
-    if not stated.isdecimal() and stated not in NUMBERS:
-        raise _refuse(text)
-    count = int(stated) if stated.isdecimal() else NUMBERS.index(stated) + 1
-    named: dict[str, list[str]] = {}
-    for part in match["place"].split(" and "):
-        place = _PART.fullmatch(part)
-        if place is None or place["side"] in named:
-            raise _refuse(text)
-        levels = list(LEVELS) if place["levels"] == "all" else place["levels"].split()
-        if len(set(levels)) != len(levels):
-            raise _refuse(text)
-        named[place["side"]] = levels
+    named = _named_levels(match["place"]) if match else None
+    if match is None or named is None:
+        raise InputError(
+            "the caption does not follow the grammar of QaTa-COV19",
+            came=repr(caption if len(caption) <= 160 else caption[:160] + "..."),
+            expected=f"a sentence such as {sentence(Zones.from_index(0b100100))!r}",
+            do="Correct the caption, or leave it out to go without text",
+            code="E_CAPTION",
+        )
+    count = int(match["count"]) if match["count"].isdecimal() else NUMBERS.index(match["count"]) + 1
     zones = Zones.from_present(level in named.get(side, ()) for side in SIDES for level in LEVELS)
-    return Report(
-        zones=zones,
-        text=clean(text),
-        laterality=Laterality.VIEWER,
-        stated_count=count,
-        notices=_contradictions(zones, count, match["status"], len(named)),
-    )
-
-
-def _contradictions(zones: Zones, count: int, status: str, sides: int) -> tuple[Notice, ...]:
     notices = []
     if count != sum(zones.present):
-        notices.append(
-            Notice(
-                code="W_COUNT",
-                text=f"The caption counts {count} infected areas but names {sum(zones.present)} zones.",
-                remedy="The zones named are used; the count may be one of lesions.",
-            )
-        )
-    if (status == "bilateral") != (sides == 2):
-        notices.append(
-            Notice(
-                code="W_STATUS",
-                text=f"The caption says {status} but names {'both sides' if sides == 2 else 'one side'}.",
-                remedy="The sides named are used; correct the caption.",
-            )
-        )
-    return tuple(notices)
+        text = f"The caption counts {count} infected areas but names {sum(zones.present)} zones."
+        remedy = "The zones named are used; the count may be one of lesions."
+        notices.append(Notice(code="W_COUNT", text=text, remedy=remedy))
+    if match["status"] != status(zones):
+        text = f"The caption says {match['status']} but names {'both sides' if len(named) == 2 else 'one side'}."
+        notices.append(Notice(code="W_STATUS", text=text, remedy="The sides named are used; correct the caption."))
+    return Report(zones=zones, text=caption, laterality=Laterality.VIEWER, stated_count=count, notices=tuple(notices))
 
 
-def _refuse(text: str) -> InputError:
-    shown = clean(text)
-    return InputError(
-        "the caption does not follow the grammar of QaTa-COV19",
-        came=repr(shown if len(shown) <= 160 else shown[:160] + "..."),
-        expected=f"a sentence such as {sentence(Zones.from_index(0b100100))!r}",
-        do="Correct the caption, or leave it out to go without text",
-        code="E_CAPTION",
-    )
+def _named_levels(place: str) -> dict[str, list[str]] | None:
+    """Levels of each side that the end of a caption names; ``None`` where a part is not understood or repeated."""
+    named: dict[str, list[str]] = {}
+    for words in place.split(" and "):
+        part = _PART.fullmatch(words)
+        if part is None or part["side"] in named:
+            return None
+        levels = list(LEVELS) if part["levels"] == "all" else part["levels"].split()
+        if len(set(levels)) != len(levels):
+            return None
+        named[part["side"]] = levels
+    return named
