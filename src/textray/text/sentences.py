@@ -132,7 +132,7 @@ def _cut(text: str) -> Iterator[str]:
 def _goes_on(text: str, stop: int, end: int) -> bool:
     """True for a full stop that belongs to an abbreviation."""
     match = _ABBREVIATED.search(text[max(0, stop - _LONGEST_ABBREVIATION) : stop])
-    return bool(match) and (bool(match["never"]) or not text[end:].lstrip(" \"'(")[:1].isupper())
+    return match is not None and (bool(match["never"]) or not text[end:].lstrip(" \"'(")[:1].isupper())
 
 
 def _tidy(raw: str) -> str:
