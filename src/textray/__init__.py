@@ -6,7 +6,7 @@
     prediction = model.segment("chest.dcm", text="patchy opacity in the right lower zone")
     prediction.save("out")
 
-Importing this module loads neither torch nor the ONNX runtime; each part comes with its first use.
+Importing this module loads neither torch nor the ONNX runtime; each part is loaded at its first use.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Bundle": "textray.inference.bundle",
-    "Grid": "textray.records",
-    "Image": "textray.records",
-    "Laterality": "textray.records",
-    "Notice": "textray.records",
-    "Prediction": "textray.records",
-    "Predictor": "textray.inference.segmenter",
-    "Report": "textray.records",
-    "TextRayError": "textray.errors",
-    "Zones": "textray.records",
+    "Bundle": "inference.bundle",
+    "Grid": "records",
+    "Image": "records",
+    "Laterality": "records",
+    "Notice": "records",
+    "Prediction": "records",
+    "Predictor": "inference.segmenter",
+    "Report": "records",
+    "TextRayError": "errors",
+    "Zones": "records",
 }
 
 __all__ = [
@@ -63,8 +63,8 @@ def load(name_or_folder: str | Path | None = None, *, threads: int | None = None
     """Load weights for use.
 
     Args:
-        name_or_folder: Name of weights inside the package, or a bundle folder; ``None`` is the default weights inside.
-        threads: Threads of the network; ``None`` is the number of processors.
+        name_or_folder: Name of weights inside the package, or a bundle folder; ``None`` takes the default weights.
+        threads: Threads of the network; ``None`` takes the number of processors.
 
     Raises:
         BundleError: If a file of the bundle is missing, cut off or altered.
@@ -79,7 +79,7 @@ def load(name_or_folder: str | Path | None = None, *, threads: int | None = None
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'textray' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(f"textray.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

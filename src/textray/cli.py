@@ -1,4 +1,4 @@
-"""The command `textray`.
+"""The command line `textray`.
 
 Exit codes: 0 done, 1 crash, 2 usage, 3 some files refused, 130 interrupted. Nothing heavy is imported here: each
 command imports what it needs when it runs, so that ``textray --help`` answers at once.
@@ -31,7 +31,7 @@ app.command("ground")(ground.ground)
 app.command("info")(info.info)
 app.command("demo")(segment.demo)
 app.add_typer(research.data, name="data")
-# All arguments of train, --help too, are Lightning's.
+# Lightning parses all arguments of train, --help too.
 app.command(
     "train",
     add_help_option=False,
@@ -44,8 +44,8 @@ app.command("reproduce")(research.reproduce)
 app.add_typer(explain.app, name="explain")
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(wanted: bool) -> None:
+    if wanted:
         say(f"textray {__version__}")
         raise typer.Exit
 
@@ -60,14 +60,14 @@ def _options(
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its exit code.
+    """Run the command line and exit with its code.
 
     Args:
         args: Arguments without the program's name; ``None`` takes those of the process.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode must not end a run
+            stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode must not stop a run
     try:
         app(args=None if args is None else list(args), prog_name="textray")
     except TextRayError as error:

@@ -2,16 +2,16 @@
 
     TextRayError            E_INTERNAL   exit 1
     ├── UsageError          E_USAGE      exit 2   a name, an option or an argument is wrong
-    │   ├── LayoutError     E_LAYOUT     exit 2   a data set's folder is not laid out as its card says
+    │   ├── LayoutError     E_LAYOUT     exit 2   a data set's folder has another layout than its card
     │   ├── BundleError     E_BUNDLE     exit 2   weights are missing, altered or of another format
-    │   └── OutputError     E_OUTPUT     exit 2   the output folder cannot be written to
+    │   └── OutputError     E_OUTPUT     exit 2   the output folder is not writable
     ├── InputError          E_FORMAT     exit 3   one file (or text) is refused; the others go on
     │   └── DataError       E_DATA       exit 3   a data set's file or row is refused
     ├── ShapeError          E_SHAPE      exit 1   an array or tensor has another shape than declared
     └── DiskError           E_DISK       exit 1   the disk is full or failed while writing
 
 Exit codes of the command line: 0 done, 1 crash, 2 usage, 3 some files refused.
-A finer code than the class's own (``E_TRUNCATED``, ``E_CONSTANT``, ...) is given with ``code=``.
+``code=`` gives a finer code (``E_TRUNCATED``, ``E_CONSTANT``, ...) than that of the class.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import ClassVar
 
 
 class TextRayError(Exception):
-    """What is wrong, what came, what was expected, what to do.
+    """Base class of all errors: the fault, the value, the expected value, the remedy.
 
     Args:
-        what: What is wrong, one plain sentence without a final full stop.
-        came: What was found instead; left out of the message where ``None``.
-        expected: What would have been right.
+        what: The fault, one plain sentence without a final full stop.
+        came: The faulty value; left out of the message where ``None``, like the next two.
+        expected: A right value.
         do: The remedy, an imperative sentence.
-        code: A finer message code than the class's own.
+        code: A finer message code than that of the class.
     """
 
     default_code: ClassVar[str] = "E_INTERNAL"
@@ -47,16 +47,13 @@ class TextRayError(Exception):
         self.code = code or self.default_code
         self.what, self.came, self.expected, self.do = what, came, expected, do
         parts = [what.rstrip(".")]
-        if came is not None:
-            parts.append(f"Got {came}")
-        if expected is not None:
-            parts.append(f"Expected {expected}")
+        parts += [f"{word} {value}" for word, value in (("Got", came), ("Expected", expected)) if value is not None]
         if do is not None:
             parts.append(do.rstrip("."))
         super().__init__(". ".join(parts) + ".")
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Survive the way through a worker process."""
+        """Pickle with all parts, so that an error passes between processes."""
         return _rebuild, (type(self), self.what, self.came, self.expected, self.do, self.code)
 
 
@@ -74,7 +71,7 @@ class UsageError(TextRayError):
 
 
 class LayoutError(UsageError):
-    """A data set's folder is not laid out as its card says."""
+    """A data set's folder has another layout than its card."""
 
     default_code = "E_LAYOUT"
 
@@ -86,7 +83,7 @@ class BundleError(UsageError):
 
 
 class OutputError(UsageError):
-    """The output folder cannot be written to."""
+    """The output folder is not writable."""
 
     default_code = "E_OUTPUT"
 
@@ -120,8 +117,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """Build the error for a name that is not in a list, with the nearest known one.
 
     Args:
-        kind: What the name names, such as "model".
-        name: What came.
+        kind: Kind of the name, such as "model".
+        name: The wrong name.
         known: The valid names.
     """
     names = sorted(known)

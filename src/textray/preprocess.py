@@ -1,13 +1,13 @@
-"""The way from a picture to what a network reads, and back to the picture's own grid.
+"""Conversion of a picture to the input of a network, and of a map back to the picture's grid.
 
-Training, the ONNX runtime and the server all use this one implementation, and a bundle carries its settings as
-``preprocess.json``. A `Preprocess` holds no state about a picture: the way back needs only the picture's `Grid`.
+Training and the ONNX runtime share this implementation, and a bundle carries its settings as ``preprocess.json``. A
+`Preprocess` holds no state about a picture: the way back needs only the picture's `Grid`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -24,11 +24,11 @@ Normalise = Literal["percentile", "zscore", "unit", "imagenet"]
 Interpolation = Literal["bilinear", "bicubic"]
 
 PERCENTILES = (0.5, 99.5)
-"""Grey levels that ``percentile`` maps to -2 and 2; what lies outside is clipped."""
+"""Grey levels that ``percentile`` maps to -2 and 2; levels outside are clipped."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-_CUBIC = -0.75  # slope of the cubic kernel at distance 1, as torch has it (Pillow's and OpenCV's differ)
-_FLAT = 1e-6  # below this contrast a picture is flat, and dividing by it would only raise rounding noise
+_CUBIC = -0.75  # slope of the cubic kernel at distance 1, as in torch (Pillow's and OpenCV's differ)
+_FLAT = 1e-6  # below this contrast a division would only amplify rounding noise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +36,19 @@ class Preprocess:
     """Resizing and normalisation of a picture, and the way of a map back to its grid.
 
     Attributes:
-        size: Height and width that the network reads, in pixels.
+        size: Height and width of the network's input, in pixels.
         normalise: ``percentile``: clip to the picture's 0.5th and 99.5th percentile and map these to -2 and 2;
             ``zscore``: subtract the mean and divide by the standard deviation of the picture, per channel;
             ``unit``: leave [0, 1]; ``imagenet``: subtract and divide by ImageNet's channel statistics.
         channels: 1, or 3 where a grey picture is repeated.
         letterbox: Keep the aspect ratio and pad with black, centred, instead of stretching to ``size``. The padding
             counts in the statistics of ``normalise``, in training and in use alike.
-        transpose: Swap rows and columns on the way in, and back on the way out. Networks of the authors' released
-            codes were trained so, since their reader gives the width first. ``size`` is that of the swapped picture.
-        interpolation: ``bilinear``, with antialiasing where it shrinks; or ``bicubic`` without antialiasing, as torch
-            computes it, which may overshoot [0, 1]. Masks are nearest neighbour and maps come back bilinear always.
+        transpose: Swap rows and columns on the way in, and back on the way out, for networks of the authors' released
+            codes, whose reader gives the width first. ``size`` is that of the swapped picture.
+        interpolation: ``bilinear``, with antialiasing where it shrinks; or ``bicubic`` without antialiasing, as in
+            torch, which may overshoot [0, 1]. Masks use nearest neighbour, and maps come back bilinear, always.
         colour: True for networks of colour pictures, RGB, which are `read` and normalised in colour (``percentile`` by
-            the levels of all channels together); grey ones are refused then, as coloured ones are otherwise.
+            the levels of all channels together); grey ones are refused then, and coloured ones otherwise.
     """
 
     size: tuple[int, int]
@@ -60,17 +60,14 @@ class Preprocess:
     colour: bool = False
 
     def __post_init__(self) -> None:
-        sizes_ok = len(self.size) == 2 and all(isinstance(n, int) and n > 0 for n in self.size)
-        if not sizes_ok:
+        if len(self.size) != 2 or not all(isinstance(n, int) and n > 0 for n in self.size):
             raise UsageError("preprocess size is wrong", came=self.size, expected="height and width, positive integers")
-        if self.normalise not in get_args(Normalise):
-            raise UsageError(
-                "unknown normalisation", came=repr(self.normalise), expected=", ".join(get_args(Normalise))
-            )
-        if self.interpolation not in get_args(Interpolation):
-            raise UsageError(
-                "unknown interpolation", came=repr(self.interpolation), expected=", ".join(get_args(Interpolation))
-            )
+        for kind, value, known in (
+            ("normalisation", self.normalise, get_args(Normalise)),
+            ("interpolation", self.interpolation, get_args(Interpolation)),
+        ):
+            if value not in known:
+                raise UsageError(f"unknown {kind}", came=repr(value), expected=", ".join(known))
         if self.channels not in (1, 3):
             raise UsageError("number of channels is wrong", came=self.channels, expected="1 or 3")
         if self.colour and self.channels != 3:
@@ -79,10 +76,10 @@ class Preprocess:
             raise UsageError("imagenet normalisation is defined for three channels", came=self.channels, expected=3)
 
     def read(self, path: str | Path) -> Image:
-        """Read a picture that is in colour where the network wants colour, and grey where it does not.
+        """Read a picture; it must be in colour if and only if the network reads colour.
 
         Raises:
-            InputError: If the file is refused, see `textray.io.read.read`; ``E_COLOR`` where it is of the other kind.
+            InputError: If the file is refused, see `textray.io.read.read`; ``E_COLOR`` as in `check_colour`.
         """
         image = read(path, color=self.colour)
         self.check_colour(image)
@@ -95,7 +92,7 @@ class Preprocess:
         return image
 
     def check_colour(self, image: Image) -> None:
-        """Refuse a grey picture where the network wants colour, and a coloured one where it does not.
+        """Refuse a grey picture for a network of colour, and a coloured one for another.
 
         Raises:
             InputError: ``E_COLOR``.
@@ -113,14 +110,14 @@ class Preprocess:
                 "the picture is grey",
                 came="equal channels" if image.pixels.ndim == 3 else "one channel",
                 expected="a picture in colour, such as one of stained tissue",
-                do="Take weights for chest films for a film",
+                do="Use weights for chest films",
                 code="E_COLOR",
             )
 
     def box(self, shape: tuple[int, int]) -> tuple[int, int, int, int]:
         """Rectangle of the network's input that a picture of ``shape`` fills: top, left, height, width.
 
-        With ``transpose`` the rectangle lies in the swapped picture, ``shape`` is the file's own all the same.
+        With ``transpose`` the rectangle lies in the swapped picture; ``shape`` is that of the file.
         """
         shape = shape[::-1] if self.transpose else shape
         if not self.letterbox:
@@ -131,7 +128,7 @@ class Preprocess:
         return (self.size[0] - height) // 2, (self.size[1] - width) // 2, height, width
 
     def resize(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bring pixels to ``size``, rows and columns swapped where ``transpose`` says so.
+        """Bring pixels to ``size``, rows and columns swapped with ``transpose``.
 
         Args:
             pixels: ``(H, W)`` float32 in [0, 1], or ``(H, W, 3)``.
@@ -155,7 +152,7 @@ class Preprocess:
         return frame
 
     def resize_mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Bring a mask ``(H, W)`` bool to ``size`` by nearest neighbour, swapped as pixels are; padding is false."""
+        """Bring a mask ``(H, W)`` bool to ``size`` by nearest neighbour, swapped like pixels; padding is false."""
         _two_axes(mask, "mask")
         top, left, height, width = self.box((mask.shape[0], mask.shape[1]))
         picture = PILImage.fromarray(np.ascontiguousarray(mask.T if self.transpose else mask, dtype=np.uint8))
@@ -201,11 +198,11 @@ class Preprocess:
         return self.normalise_pixels(self.resize(image.pixels))
 
     def restore(self, values: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
-        """Bring a map of the network back to the grid of the file it was computed for.
+        """Bring a map of the network back to the grid of its file.
 
         Args:
-            values: ``(h, w)`` float32, such as probabilities; any range; swapped if the network's input was.
-            grid: Where the file's pixels lie.
+            values: ``(h, w)`` float32, such as probabilities; any range; swapped like the network's input.
+            grid: Of the file.
 
         Returns:
             ``(H, W)`` float32, bilinear, never outside the range of ``values``.
@@ -222,25 +219,18 @@ class Preprocess:
         return self.restore(values if values.shape == self.size else _bilinear(values, self.size), grid)
 
     def to_dict(self) -> dict[str, Any]:
-        """What ``preprocess.json`` of a bundle holds; ``colour`` only where it is set."""
-        return {
-            "size": list(self.size),
-            "normalise": self.normalise,
-            "channels": self.channels,
-            "letterbox": self.letterbox,
-            "transpose": self.transpose,
-            "interpolation": self.interpolation,
-            **({"colour": True} if self.colour else {}),
-        }
+        """Content of a bundle's ``preprocess.json``; ``colour`` only where it is set."""
+        values = asdict(self) | {"size": list(self.size)}
+        return values if self.colour else {key: value for key, value in values.items() if key != "colour"}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
-        """Build from what `to_dict` gave.
+        """Build from the result of `to_dict`.
 
         Raises:
             BundleError: If a key is missing, unknown, or holds a wrong value.
         """
-        keys = ("size", "normalise", "channels", "letterbox", "transpose", "interpolation")
+        keys = [one.name for one in fields(cls) if one.name != "colour"]
         if set(values) - {"colour"} != set(keys):
             raise BundleError("preprocess settings have other keys", came=sorted(values), expected=", ".join(keys))
         switches = (values["letterbox"], values["transpose"], values.get("colour", False))
@@ -251,15 +241,7 @@ class Preprocess:
                 expected="a size [h, w]; letterbox, transpose and colour true or false",
             )
         try:
-            return cls(
-                size=tuple(values["size"]),
-                normalise=values["normalise"],
-                channels=values["channels"],
-                letterbox=values["letterbox"],
-                transpose=values["transpose"],
-                interpolation=values["interpolation"],
-                colour=values.get("colour", False),
-            )
+            return cls(**{**values, "size": tuple(values["size"])})
         except UsageError as error:
             raise BundleError(f"preprocess settings are wrong: {error}") from error
 
@@ -281,8 +263,8 @@ def _bicubic(values: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.
 
 
 def _cubic_taps(length: int, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Places and weights, ``(4, wanted)`` each, of the four neighbours that each resized pixel is made of."""
-    # single precision, like torch: on large films its rounding of the centres can be seen
+    """Places and weights, ``(4, wanted)`` each, of the four neighbours of each resized pixel."""
+    # single precision, like torch, whose rounding of the centres is visible on large films
     centre = (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) * np.float32(length / wanted) - np.float32(0.5)
     first = np.floor(centre)
     t = centre - first

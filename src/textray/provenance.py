@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, and the state of the checkout."""
+"""Origin of a result: versions of packages, and state of the checkout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PACKAGES = ("textray", "numpy", "pillow", "pydicom", "onnxruntime", "torch", "ti
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on, those that are installed."""
+    """Versions of Python and of the installed packages that results depend on."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -23,7 +23,7 @@ def versions() -> dict[str, str]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit of the checkout that TextRay runs from, and whether it is changed; ``None`` for an installed package."""
+    """Commit of the checkout that holds TextRay, and whether it is changed; ``None`` for an installed package."""
 
     def git(*words: str) -> str:
         done = subprocess.run(
@@ -32,7 +32,7 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         return done.stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # else a checkout around an installation would be named
+        git("ls-files", "--error-unmatch", "__init__.py")  # fails for an installation inside another checkout
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "--", "."))}
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,7 +1,7 @@
-"""The records that travel between the parts: frozen, NumPy only.
+"""Records that the parts exchange: frozen, NumPy only.
 
-`Grid` (where pixels lie), `Image` (a read file), `Zones` and `Report` (what the words say, by image side) and
-`Prediction` (what comes back). Everything that can be asked of a picture's geometry is asked of its `Grid`.
+`Grid` (place of pixels), `Image` (a file that was read), `Zones` and `Report` (content of a text, by image side) and
+`Prediction` (the result). A picture's `Grid` answers all questions about its geometry.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Laterality(StrEnum):
 
 
 class ZoneState(StrEnum):
-    """What a report says of one zone."""
+    """Statement of a report about one zone."""
 
     PRESENT = "present"
     ABSENT = "absent"
@@ -57,12 +57,12 @@ class Grid:
     """Size, spacing and orientation of a picture's pixels.
 
     Attributes:
-        height: Rows.
-        width: Columns.
-        spacing_mm: Distance between rows and between columns, or ``None`` where uncalibrated.
-        orientation: Where rows and columns run to, in DICOM letters: ``("L", "F")`` is the usual frontal film, whose
-            rows run to the patient's left and whose columns run to the feet; ``None`` where the file does not say.
-        transform: What was done to the stored pixels before this grid, such as ``"exif-6"``; empty if nothing.
+        height: Number of rows.
+        width: Number of columns.
+        spacing_mm: Distance between rows and between columns, ``None`` where uncalibrated.
+        orientation: Directions of rows and columns, in DICOM letters: ``("L", "F")`` is the usual frontal film, whose
+            rows run to the patient's left and whose columns run to the feet; ``None`` for a file without them.
+        transform: Change of the stored pixels before this grid, such as ``"exif-6"``; empty for none.
     """
 
     height: int
@@ -78,12 +78,12 @@ class Grid:
 
     @property
     def pixel_area_mm2(self) -> float | None:
-        """Area of one pixel in mm², or ``None`` where uncalibrated."""
+        """Area of one pixel in mm², ``None`` where uncalibrated."""
         return None if self.spacing_mm is None else self.spacing_mm[0] * self.spacing_mm[1]
 
     @property
     def sides_from(self) -> str:
-        """How the film's sides are known: ``"tag"``, ``"assumed"`` (no tag, usual film) or ``"undefined"``."""
+        """Source of the film's sides: ``"tag"``, ``"assumed"`` (no tag, usual film) or ``"undefined"``."""
         if self.orientation is None:
             return "assumed"
         return "tag" if self.orientation[0][:1] in {"L", "R"} else "undefined"
@@ -100,10 +100,10 @@ class Image:
 
     Attributes:
         pixels: ``(H, W)`` float32 in [0, 1], bright is dense (bone white); ``(H, W, 3)`` RGB for colour data.
-        grid: Where the pixels lie.
-        source: The file it came from, ``None`` for an array.
-        sha256: Hash of the file's bytes (of the array's bytes for an array).
-        info: What the reader decided (format, bit depth, photometric, window), without patient identifiers.
+        grid: Of ``pixels``.
+        source: Its file, ``None`` for an array.
+        sha256: Hash of the bytes of the file or array.
+        info: Decisions of the reader (format, bit depth, photometric, window), without patient identifiers.
         notices: Warnings of the reader.
     """
 
@@ -116,11 +116,8 @@ class Image:
 
     def __post_init__(self) -> None:
         if self.pixels.ndim not in (2, 3) or self.pixels.shape[:2] != self.grid.shape:
-            raise ShapeError(
-                "pixels and grid differ",
-                came=self.pixels.shape,
-                expected=f"{self.grid.shape} or {self.grid.shape}+(3,)",
-            )
+            expected = f"{self.grid.shape} or {self.grid.shape}+(3,)"
+            raise ShapeError("pixels and grid differ", came=self.pixels.shape, expected=expected)
 
 
 @dataclass(frozen=True)
@@ -135,22 +132,22 @@ class Zones:
 
     @classmethod
     def from_present(cls, present: Iterable[bool | int]) -> Zones:
-        """Zones named as infected (true) and not mentioned (false), six of them."""
+        """Build from six flags: present (true) or not mentioned (false)."""
         return cls(tuple(ZoneState.PRESENT if p else ZoneState.UNMENTIONED for p in present))
 
     @classmethod
     def from_index(cls, index: int) -> Zones:
-        """Row 0..63 of the text bank back to zones; see `index`."""
+        """Build from a row 0..63 of the text bank; see `index`."""
         return cls.from_present(index >> bit & 1 for bit in range(6))
 
     @property
     def present(self) -> tuple[bool, ...]:
-        """Six booleans: the zone is said to be infected."""
+        """For each zone, whether it is present."""
         return tuple(s is ZoneState.PRESENT for s in self.states)
 
     @property
     def mentioned(self) -> bool:
-        """True where something is said of a zone, if only that it is not infected."""
+        """True if any zone is present or absent."""
         return any(s is not ZoneState.UNMENTIONED for s in self.states)
 
     @property
@@ -168,17 +165,17 @@ class Zones:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What a text says, stored by image side whatever convention the words used.
+    """Content of a text, by image side whatever convention the words use.
 
     Attributes:
-        zones: Six zones by image side.
-        text: The words as given, ``None`` where there were none.
+        zones: By image side.
+        text: The words as given, ``None`` for none.
         laterality: The convention of ``text``.
-        sides_from: How the film's sides were known when ``text`` was read: ``"words"`` for viewer and unknown
-            laterality (no film needed), else `Grid.sides_from`.
+        sides_from: Source of the film's sides when ``text`` was read: ``"words"`` for viewer and unknown laterality,
+            which need no film, else `Grid.sides_from`.
         unused: Words of the text that changed nothing, lower case, in order.
-        stated_count: The number of infected areas that the text states, if it does; zones are counted from the places.
-        free: True for a caption that tells no zones and is taken as its words stand, such as one about microscopy.
+        stated_count: Number of infected areas that the text states; zones are counted from the places.
+        free: True for a caption without zones that is used as it is, such as one about microscopy.
         notices: Warnings of the parser, such as ``W_NO_ZONE``.
     """
 
@@ -192,23 +189,23 @@ class Report:
     notices: tuple[Notice, ...] = ()
 
     def with_zones(self, zones: Zones) -> Report:
-        """The same report about other zones (the raw text is dropped, since it no longer tells them)."""
+        """The same report about other zones, without the text, which does not fit them."""
         return replace(self, zones=zones, text=None, laterality=Laterality.VIEWER, sides_from="words", unused=())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
-    """A mask on the grid of the file it came from, and how it came about.
+    """A mask on the grid of its film, and how it was computed.
 
     Attributes:
         mask: ``(H, W)`` bool, true inside lesions, native grid.
         probability: ``(H, W)`` float32 in [0, 1], native grid.
-        report: The report that steered the network, ``None`` for a text-free run.
+        report: The report that the network read, ``None`` for a run without text.
         image: The picture that was segmented.
         record: The JSON record: hashes, model, zones, text mode, areas, warnings.
-        attention: Where a network that writes reports looked to tell the zones: ``(H, W)`` float32, not negative,
-            native grid; ``None`` where it does not tell.
-        saver: What `save` calls; given by the code that made the prediction, since records know nothing of files.
+        attention: Attention of a network that writes reports, as it looked for zones: ``(H, W)`` float32, not negative,
+            native grid; ``None`` for other networks.
+        saver: Function that `save` calls, since this module does not write files.
     """
 
     mask: NDArray[np.bool_]
@@ -220,14 +217,14 @@ class Prediction:
     saver: Callable[[Prediction, Path], dict[str, Path]] | None = field(default=None, repr=False)
 
     def save(self, folder: str | Path) -> dict[str, Path]:
-        """Write mask, overlay and JSON record into ``folder``; return the paths by kind.
+        """Write mask, overlay and JSON record; return the paths by kind.
 
         Raises:
-            UsageError: If the prediction was built by hand and has no saver.
-            OutputError: If the folder cannot be written to.
+            UsageError: If the prediction has no saver.
+            OutputError: If the folder is not writable.
         """
         if self.saver is None:
-            raise UsageError("this prediction does not know how to save itself", do="Use textray.io.write directly.")
+            raise UsageError("this prediction has no saver", do="Use textray.io.write directly.")
         return self.saver(self, Path(folder))
 
     @property

@@ -66,8 +66,7 @@ class ModelRow:
         Raises:
             UsageError: If the network has no such form.
         """
-        forms = {form.name: form for form in self.forms}
-        return _find(f"form of {self.name}", forms, name)
+        return _find(f"form of {self.name}", {str(form.name): form for form in self.forms}, name)
 
 
 @dataclass(frozen=True, kw_only=True)

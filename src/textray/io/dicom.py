@@ -1,4 +1,4 @@
-"""DICOM files: what is a film, what it shows, how large its pixels are and which side is which.
+"""DICOM files: films and other objects, their pixels, spacing and sides.
 
 No patient identifier, UID or free text of a file gets into an `Image`, a message or a log.
 """
@@ -14,12 +14,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import (
-    UID,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-)
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from textray.errors import InputError, TextRayError
 from textray.io.dicom_pixels import (
@@ -31,6 +26,7 @@ from textray.io.dicom_pixels import (
     quiet,
     shown,
     tag_error,
+    truncated,
     value,
     words,
 )
@@ -47,8 +43,24 @@ _VIEWS = frozenset(("AP", "PA", "LL", "RL", "LLD", "RLD", "LLO", "RLO"))
 _NO_PICTURES = frozenset(("SEG", "SR", "KO", "PR", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "REG", "FID", "ECG"))
 _DEFLATED = re.compile(rb"\x02\x00\x10\x00UI..1\.2\.840\.10008\.1\.2\.1\.99", re.DOTALL)
 _DIRECTIONS = re.compile(r"[LRAPHF]{1,3}")
-_HEAD = 1 << 16  # bytes in which the transfer syntax stands
+_HEAD = 1 << 16  # bytes that hold the transfer syntax
 T = TypeVar("T")
+
+_SIDES_ASSUMED = Notice(
+    code="W_SIDES_ASSUMED",
+    text="The file does not say its sides; the usual film is assumed: patient's left on the viewer's right.",
+    remedy="Check the side marker on the film.",
+)
+_SIDES_UNDEFINED = Notice(
+    code="W_SIDES_UNDEFINED",
+    text="The film's rows run neither to the patient's left nor right, so left and right have no place on it.",
+    remedy="Use a frontal film, or words by viewer's side.",
+)
+_NOT_UPRIGHT = Notice(
+    code="W_NOT_UPRIGHT",
+    text="The picture's columns do not run to the patient's feet, so its top is not where upper zones lie.",
+    remedy="Turn the film upright; words for upper, middle and lower mean the picture's own heights.",
+)
 
 
 def looks_like_dicom(data: bytes) -> bool:
@@ -66,49 +78,48 @@ def looks_like_dicom(data: bytes) -> bool:
 def read_dicom(data: bytes, *, source: Path | None = None) -> Image:
     """Read one single-frame film.
 
-    ``pixels`` are what a viewer shows first: stored values, modality LUT or rescale, then the first VOI LUT, else the
-    first window, else the percentiles 0.5 and 99.5, as [0, 1]; MONOCHROME1 is inverted at the end. ``info["window"]``
-    says which. ``grid.spacing_mm`` is PixelSpacing where it is positive; ImagerPixelSpacing lies in the plane of the
+    ``pixels`` are as a viewer shows them first, see `textray.io.dicom_pixels.shown`; ``info["window"]`` names the
+    window. ``grid.spacing_mm`` is PixelSpacing where it is positive; ImagerPixelSpacing lies in the plane of the
     detector and is only recorded.
 
     Args:
         data: The file's bytes.
-        source: Where they came from, kept in the `Image`.
+        source: Its path, kept in the `Image`.
 
     Raises:
-        InputError: ``W_NOT_IMAGE`` where the object is no picture; ``E_DICOM_TAG``, ``E_TRUNCATED``, ``E_DECODER``,
-            ``E_MULTIFRAME``, ``E_COLOR``, ``E_SIZE``, ``E_CONSTANT``, ``E_FORMAT``.
+        InputError: ``W_NOT_IMAGE`` for an object that is not a picture; ``E_DICOM_TAG``, ``E_TRUNCATED``,
+            ``E_DECODER``, ``E_MULTIFRAME``, ``E_COLOR``, ``E_SIZE``, ``E_CONSTANT``, ``E_FORMAT``.
     """
     return _guarded(lambda: _read(data, source))
 
 
 def read_dicom_grid(stream: BinaryIO) -> Grid:
-    """Read where a film's sides lie from what stands before its pixels: size and orientation as of `read_dicom`.
+    """Read size and orientation of a film, as `read_dicom` gives them, without reading its pixels.
 
     Args:
-        stream: The file, at its beginning; its pixels are not read.
+        stream: The file, at its beginning.
 
     Raises:
-        InputError: As `read_dicom`, of what stands before the pixels.
+        InputError: As `read_dicom`, for the elements before the pixels.
     """
     return _guarded(lambda: _grid(stream))
 
 
 def _guarded(read: Callable[[], T]) -> T:
-    """What ``read`` gives; an error of pydicom becomes one that quotes nothing of the file."""
+    """Result of ``read``; an error of pydicom becomes one that quotes nothing of the file."""
     with quiet():
         try:
             return read()
         except TextRayError:
             raise
-        except Exception:  # of any kind: pydicom's parser meets bytes that nobody has foreseen
+        except Exception:  # of any kind, for any bytes
             pass
-    # Outside the handler, so that no traceback carries pydicom's words, which may quote the file.
+    # Outside the handler, so that no traceback contains pydicom's words, which may quote the file.
     raise InputError("the DICOM file is damaged", expected="a readable file", do="Fetch it again.", code="E_DICOM_TAG")
 
 
 def _dataset(stream: BinaryIO, *, pixels: bool) -> tuple[Dataset, str]:
-    """The elements of a file and the name of its class; an object that is no film is refused."""
+    """Elements of a file and name of its class; an object that is not a film is refused."""
     head = stream.read(_HEAD)
     if _DEFLATED.search(head):  # pydicom would inflate it without a limit
         raise InputError(
@@ -163,7 +174,7 @@ def _read(data: bytes, source: Path | None) -> Image:
 
 
 def _require_film(ds: Dataset, *, preamble: bool) -> str:
-    """Refuse what is no film by what stands before its pixels; give the name of its class, if it has one."""
+    """Refuse an object that is not a film by the elements before its pixels; return the name of its class, if any."""
     name = ""
     if uid := words(ds, "SOPClassUID"):
         name = UID(uid[0]).name
@@ -171,7 +182,7 @@ def _require_film(ds: Dataset, *, preamble: bool) -> str:
     if not name and not any(keyword in ds for keyword in ("SOPClassUID", "Modality", "Rows", "PixelData")):
         if not preamble:
             came = "bytes that only start like DICOM"
-            raise InputError("this is not a picture that TextRay reads", came=came, expected="DICOM")
+            raise InputError("the file is not a picture that TextRay reads", came=came, expected="DICOM")
         if len(ds) == 0:  # pydicom drops all elements where the last one, of compressed pixels, has no end
             raise _ends_early(None)
     modality = known_word(ds, "Modality", _NO_PICTURES)
@@ -188,13 +199,7 @@ def _require_pixels(ds: Dataset, name: str) -> None:
 
 
 def _ends_early(came: str | None) -> InputError:
-    return InputError(
-        "the DICOM file ends before its pixel data does",
-        came=came,
-        expected="complete pixel data",
-        do="Fetch the file again.",
-        code="E_TRUNCATED",
-    )
+    return truncated("the DICOM file ends before its pixel data does", came)
 
 
 def _no_picture(came: str) -> InputError:
@@ -219,9 +224,9 @@ def _transfer_syntax(ds: Dataset) -> UID:
 
 
 def _spacing(ds: Dataset) -> tuple[tuple[float, float] | None, tuple[Notice, ...]]:
-    found = numbers(ds, "PixelSpacing")
-    if found is not None and len(found) == 2 and min(found) > 0:
-        return (found[0], found[1]), ()
+    spacing = numbers(ds, "PixelSpacing")
+    if spacing is not None and len(spacing) == 2 and min(spacing) > 0:
+        return (spacing[0], spacing[1]), ()
     if "PixelSpacing" in ds:
         reason = "PixelSpacing is zero or not valid"
     elif "ImagerPixelSpacing" in ds:
@@ -238,21 +243,14 @@ def _orientation(ds: Dataset) -> tuple[tuple[str, str] | None, tuple[Notice, ...
     if orientation is None:
         orientation = _from_cosines(numbers(ds, "ImageOrientationPatient"))
     if orientation is None:
-        text = "The file does not say its sides; the usual film is assumed: patient's left on the viewer's right."
-        return None, (Notice(code="W_SIDES_ASSUMED", text=text, remedy="Check the side marker on the film."),)
+        return None, (_SIDES_ASSUMED,)
     if orientation[0][0] not in "LR":
-        text = "The film's rows run neither to the patient's left nor right, so left and right have no place on it."
-        remedy = "Use a frontal film, or words by viewer's side."
-        return orientation, (Notice(code="W_SIDES_UNDEFINED", text=text, remedy=remedy),)
-    if orientation[1][0] != "F":
-        text = "The picture's columns do not run to the patient's feet, so its top is not where upper zones lie."
-        remedy = "Turn the film upright; words for upper, middle and lower mean the picture's own heights."
-        return orientation, (Notice(code="W_NOT_UPRIGHT", text=text, remedy=remedy),)
-    return orientation, ()
+        return orientation, (_SIDES_UNDEFINED,)
+    return orientation, () if orientation[1][0] == "F" else (_NOT_UPRIGHT,)
 
 
 def _from_cosines(cosines: tuple[float, ...] | None) -> tuple[str, str] | None:
-    """Main direction of rows and columns from ImageOrientationPatient, whose axes run to left, back and head."""
+    """Main directions of rows and columns from ImageOrientationPatient, whose axes run to left, back and head."""
     if cosines is None or len(cosines) != 6:
         return None
     letters = []

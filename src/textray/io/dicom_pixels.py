@@ -1,9 +1,7 @@
-"""DICOM pixel data to what the film shows: stored values, modality values, window, polarity (PS3.3 C.11, C.7.6.3).
+"""DICOM pixel data to shown grey levels: stored values, modality values, window, polarity (PS3.3 C.11, C.7.6.3).
 
-Reading single DICOM elements so that a bad value is an answer, not an accident.
-
-pydicom converts values when they are asked for, and then raises or warns, with the value in its words. Values may
-identify a patient, so neither its warnings nor its log lines nor its exceptions leave this package.
+pydicom converts the value of an element at its first use, and then raises or warns with the value in its words. Values
+may identify a patient, so its warnings, log lines and exceptions never leave this package: a bad value is ``None``.
 """
 
 from __future__ import annotations
@@ -30,12 +28,107 @@ from textray.records import Notice
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 PERCENTILES = (0.5, 99.5)
-"""Shown range where a film carries no usable window."""
+"""Range of a film without a usable window."""
+_RESCALE = (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
+_DAMAGED = "the DICOM pixel data is cut off or damaged"
+_LOCK = threading.RLock()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Suppress pydicom's warnings and log lines; one thread at a time, since both are settings of the process."""
+    log = logging.getLogger("pydicom")
+    with _LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before, log.disabled = log.disabled, True
+        try:
+            yield
+        finally:
+            log.disabled = before
+
+
+def _raw(ds: Dataset, keyword: str) -> Any:  # noqa: ANN401 -- whatever the element holds
+    content = ds.get(keyword)
+    return None if content is None or content == "" else content
+
+
+def value(ds: Dataset, keyword: str) -> Any:  # noqa: ANN401 -- whatever the element holds
+    """Value of an element, ``None`` if it is absent, empty, or cannot be converted."""
+    try:
+        return _raw(ds, keyword)
+    except Exception:  # of many kinds in pydicom
+        return None
+
+
+def numbers(ds: Dataset, keyword: str) -> tuple[float, ...] | None:
+    """Numbers of an element, ``None`` if it is absent or any of them is not finite."""
+    content = value(ds, keyword)
+    try:
+        parts = [float(content)] if isinstance(content, int | float | str) else [float(part) for part in content]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return tuple(parts) if parts and all(math.isfinite(part) for part in parts) else None
+
+
+def integer(ds: Dataset, keyword: str) -> int | None:
+    """The one integer of an element, ``None`` if it has none."""
+    parts = numbers(ds, keyword)
+    return int(parts[0]) if parts is not None and len(parts) == 1 and parts[0] == int(parts[0]) else None
+
+
+def words(ds: Dataset, keyword: str) -> tuple[str, ...]:
+    """Strings of an element in capitals, without blanks around; empty if it is absent."""
+    content = value(ds, keyword)
+    try:
+        parts = [content] if isinstance(content, str) else list(content)
+    except TypeError:
+        return ()
+    return tuple(str(part).strip().upper() for part in parts)
+
+
+def known_word(ds: Dataset, keyword: str, known: frozenset[str]) -> str | None:
+    """The one string of an element if it is in ``known``, so that no free text gets into a record."""
+    parts = words(ds, keyword)
+    return parts[0] if len(parts) == 1 and parts[0] in known else None
+
+
+def tag_error(keyword: str, came: object, expected: object) -> InputError:
+    """Refusal of a file for one element; ``came`` must not be free text of the file."""
+    what = f"the DICOM tag {keyword} is missing or wrong"
+    return InputError(what, came=came, expected=expected, do="Export it again.", code="E_DICOM_TAG")
+
+
+def truncated(what: str, came: str | None) -> InputError:
+    """Refusal of a file whose pixel data is not complete."""
+    do = "Fetch the file again."
+    return InputError(what, came=came, expected="complete pixel data", do=do, code="E_TRUNCATED")
+
+
+def _given(ds: Dataset, keyword: str) -> bool:
+    """True for an element with a value, readable or not."""
+    try:
+        return _raw(ds, keyword) is not None
+    except Exception:  # its value cannot be converted
+        return True
+
+
+def _number(ds: Dataset, keyword: str, default: float) -> float:
+    parts = numbers(ds, keyword)
+    if parts is None and _given(ds, keyword):
+        raise tag_error(keyword, "no finite number", "one number")
+    return default if parts is None else parts[0]
+
+
+def _positive(ds: Dataset, keyword: str) -> int:
+    number = integer(ds, keyword)
+    if number is None or number < 1:
+        raise tag_error(keyword, number, "a positive number")
+    return number
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelTags:
-    """The elements that say how pixel data is laid out, all of them checked."""
+    """Layout of the pixel data, from checked elements."""
 
     rows: int
     columns: int
@@ -48,7 +141,7 @@ class PixelTags:
 
     @classmethod
     def of(cls, ds: Dataset) -> PixelTags:
-        """Check the elements before anything of their size is allocated.
+        """Read and check the elements before memory of their size is allocated.
 
         Raises:
             InputError: ``E_DICOM_TAG`` naming the element, ``E_SIZE``, ``E_MULTIFRAME``.
@@ -60,14 +153,12 @@ class PixelTags:
             if frames is None or frames < 1:
                 raise tag_error("NumberOfFrames", frames, "a positive number, or no tag")
             if frames > 1:
-                raise InputError(
-                    "the DICOM file is multi-frame", came=f"{frames} frames", expected=1, code="E_MULTIFRAME"
-                )
+                came = f"{frames} frames"
+                raise InputError("the DICOM file is multi-frame", came=came, expected=1, code="E_MULTIFRAME")
         photometric = words(ds, "PhotometricInterpretation")
-        if len(photometric) != 1 or photometric[0] not in MONOCHROME + COLOUR:
-            raise tag_error(
-                "PhotometricInterpretation", "another value" if photometric else None, ", ".join(MONOCHROME + COLOUR)
-            )
+        known = MONOCHROME + COLOUR
+        if len(photometric) != 1 or photometric[0] not in known:
+            raise tag_error("PhotometricInterpretation", "another value" if photometric else None, ", ".join(known))
         samples = integer(ds, "SamplesPerPixel")
         expected = 1 if photometric[0] in (*MONOCHROME, "PALETTE COLOR") else 3
         if samples != expected:
@@ -99,11 +190,11 @@ class PixelTags:
 def shown(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[np.float32], dict[str, Any], tuple[Notice, ...]]:
     """Pixels as a viewer shows them first, bright dense.
 
-    The order is fixed: stored values by BitsStored, HighBit and sign; modality LUT or rescale; the first VOI LUT, else
+    The order: stored values by BitsStored, HighBit and sign; modality LUT or rescale; the first VOI LUT, else
     the first window, else the percentiles 0.5 and 99.5; last, MONOCHROME1 is inverted, once.
 
     Returns:
-        ``(H, W)`` float32 in [0, 1], what the window came from, and warnings.
+        ``(H, W)`` float32 in [0, 1], source of the window, and warnings.
     """
     stored = _decode(ds, tags, syntax)
     if tags.photometric == "PALETTE COLOR":
@@ -132,7 +223,7 @@ def _decode(ds: Dataset, tags: PixelTags, syntax: UID) -> NDArray[Any]:
         data = np.frombuffer(data[: len(data) // 2 * 2], np.uint8).reshape(-1, 2)[:, ::-1].tobytes()
     order = "<" if syntax.is_little_endian else ">"
     stored = np.frombuffer(data, f"{order}u{tags.allocated // 8}", count=tags.rows * tags.columns)
-    # Bits outside the stored ones may hold overlays or rubbish: shift up to cut them off above, down again with sign.
+    # Other bits may hold overlays or rubbish: shift up to cut them off above, down again with sign.
     native: NDArray[Any] = stored.astype(f"u{tags.allocated // 8}")
     native = native << native.dtype.type(tags.allocated - 1 - tags.high_bit)
     if tags.signed:
@@ -143,7 +234,7 @@ def _decode(ds: Dataset, tags: PixelTags, syntax: UID) -> NDArray[Any]:
 def _check_length(ds: Dataset, tags: PixelTags, samples: int) -> None:
     needed = tags.rows * tags.columns * samples * tags.allocated // 8
     if len(ds.PixelData) < needed:
-        raise _truncated(f"{len(ds.PixelData)} of {needed} bytes")
+        raise truncated(_DAMAGED, f"{len(ds.PixelData)} of {needed} bytes")
 
 
 def _decompress(ds: Dataset, tags: PixelTags, syntax: UID) -> NDArray[Any]:
@@ -161,12 +252,12 @@ def _decompress(ds: Dataset, tags: PixelTags, syntax: UID) -> NDArray[Any]:
         raise missing
     try:
         frame = np.asarray(pixel_array(ds))
-    except Exception:  # each decoder raises of its own kind
+    except Exception:  # each decoder has its own kinds
         if syntax == JPEGExtended12Bit and tags.stored > 8 and decoder.missing_dependencies:
             raise missing from None  # Pillow reads its 8-bit form only
-        raise _truncated("pixel data that does not decode") from None
+        raise truncated(_DAMAGED, "pixel data that does not decode") from None
     if frame.shape[:2] != (tags.rows, tags.columns):
-        raise _truncated("decoded pixels of another size than the tags say")
+        raise truncated(_DAMAGED, "decoded pixels of another size than the tags say")
     return frame
 
 
@@ -177,14 +268,11 @@ def _modality(ds: Dataset, stored: NDArray[Any]) -> NDArray[np.float32]:
             raise tag_error("ModalityLUTSequence", None, "a table of 8 to 16 bits")
         return table.look_up(stored.astype(np.float32))
     if "RescaleSlope" in ds or "RescaleIntercept" in ds:
-        slope, intercept = (_one(ds, keyword, default) for keyword, default in _RESCALE)
+        slope, intercept = (_number(ds, keyword, default) for keyword, default in _RESCALE)
         if slope == 0:
             raise tag_error("RescaleSlope", 0, "another number")
         return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
     return stored.astype(np.float32)
-
-
-_RESCALE = (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
 
 
 def _voi(ds: Dataset, values: NDArray[np.float32]) -> tuple[NDArray[np.float32], dict[str, Any], tuple[Notice, ...]]:
@@ -196,7 +284,7 @@ def _voi(ds: Dataset, values: NDArray[np.float32]) -> tuple[NDArray[np.float32],
             if pixels.min() < pixels.max():
                 return pixels, {"from": "voi lut"}, ()
         ignored.append("VOI LUT")
-    if any(value(ds, keyword) is not None or _unreadable(ds, keyword) for keyword in ("WindowCenter", "WindowWidth")):
+    if _given(ds, "WindowCenter") or _given(ds, "WindowWidth"):
         first, window = _windowed(ds, values)
         if first is not None and first.min() < first.max():
             return first, window, _ignored(ignored)
@@ -209,7 +297,7 @@ def _voi(ds: Dataset, values: NDArray[np.float32]) -> tuple[NDArray[np.float32],
 
 
 def _windowed(ds: Dataset, values: NDArray[np.float32]) -> tuple[NDArray[np.float32] | None, dict[str, Any]]:
-    """The first window, as C.11.2.1.2 and C.11.2.1.3 have it; ``None`` where it is not valid."""
+    """The first window by C.11.2.1.2 and C.11.2.1.3; ``None`` where it is not valid."""
     centers, widths = numbers(ds, "WindowCenter"), numbers(ds, "WindowWidth")
     function = (words(ds, "VOILUTFunction") or ("LINEAR",))[0]
     if centers is None or widths is None or function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
@@ -230,7 +318,7 @@ def _windowed(ds: Dataset, values: NDArray[np.float32]) -> tuple[NDArray[np.floa
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Table:
-    """A lookup table of C.11.1 or C.11.2: its entries, the value that the first stands for, and its largest output."""
+    """A lookup table of C.11.1 or C.11.2: its entries, the input of the first, and its largest output."""
 
     entries: NDArray[np.float32]
     first: int
@@ -247,38 +335,16 @@ class _Table:
                 order = "<" if ds.original_encoding[1] is not False else ">"
                 data = np.frombuffer(data, f"{order}u2" if wide else "u1", count=count)
             entries = np.asarray(data, np.float32)
-        except Exception:  # a table that cannot be read in any way is none
+        except Exception:  # a table that cannot be read is none
             return None
         if not 8 <= bits <= 16 or entries.shape != (count,) or entries.max() >= 1 << bits:
             return None
         return cls(entries=entries, first=first, top=(1 << bits) - 1)
 
     def look_up(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Values below the first entry take the first, values above the last take the last."""
+        """Map values; those outside the table take its first or last entry."""
         rows = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1).astype(np.intp)
         return np.asarray(self.entries[rows], np.float32)
-
-
-def _unreadable(ds: Dataset, keyword: str) -> bool:
-    try:
-        ds.get(keyword)
-    except Exception:  # present, but its value cannot be converted
-        return True
-    return False
-
-
-def _one(ds: Dataset, keyword: str, default: float) -> float:
-    found = numbers(ds, keyword)
-    if found is None and (value(ds, keyword) is not None or _unreadable(ds, keyword)):
-        raise tag_error(keyword, "no finite number", "one number")
-    return default if found is None else found[0]
-
-
-def _positive(ds: Dataset, keyword: str) -> int:
-    found = integer(ds, keyword)
-    if found is None or found < 1:
-        raise tag_error(keyword, found, "a positive number")
-    return found
 
 
 def _ignored(what: list[str]) -> tuple[Notice, ...]:
@@ -286,83 +352,3 @@ def _ignored(what: list[str]) -> tuple[Notice, ...]:
         return ()
     text = f"The file's {' and '.join(what)} cannot be used and was ignored."
     return (Notice(code="W_WINDOW", text=text, remedy="Look at the overlay; export the film with a valid window."),)
-
-
-def _truncated(came: str) -> InputError:
-    return InputError(
-        "the DICOM pixel data is cut off or damaged",
-        came=came,
-        expected="complete pixel data",
-        do="Fetch the file again.",
-        code="E_TRUNCATED",
-    )
-
-
-_LOCK = threading.RLock()
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep pydicom's warnings and log lines in; one thread at a time, since both are settings of the process."""
-    log = logging.getLogger("pydicom")
-    with _LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        before, log.disabled = log.disabled, True
-        try:
-            yield
-        finally:
-            log.disabled = before
-
-
-def value(ds: Dataset, keyword: str) -> Any:  # noqa: ANN401 -- whatever the element holds
-    """An element's value, ``None`` where it is absent, empty, or cannot be converted."""
-    try:
-        found = ds.get(keyword)
-        return None if found is None or found == "" else found
-    except Exception:  # pydicom raises of many kinds here; an unreadable value is none
-        return None
-
-
-def numbers(ds: Dataset, keyword: str) -> tuple[float, ...] | None:
-    """An element's finite numbers, ``None`` where it is absent or any of them is none."""
-    found = value(ds, keyword)
-    try:
-        parts = [float(found)] if isinstance(found, int | float | str) else [float(part) for part in found]
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return tuple(parts) if parts and all(math.isfinite(part) for part in parts) else None
-
-
-def integer(ds: Dataset, keyword: str) -> int | None:
-    """An element's one integer, ``None`` where it is absent or something else."""
-    found = numbers(ds, keyword)
-    return int(found[0]) if found is not None and len(found) == 1 and found[0] == int(found[0]) else None
-
-
-def words(ds: Dataset, keyword: str) -> tuple[str, ...]:
-    """An element's strings in capitals, without blanks around; empty where it is absent."""
-    found = value(ds, keyword)
-    if found is None:
-        return ()
-    try:
-        parts = [found] if isinstance(found, str) else list(found)
-    except TypeError:
-        return ()
-    return tuple(str(part).strip().upper() for part in parts)
-
-
-def known_word(ds: Dataset, keyword: str, known: frozenset[str]) -> str | None:
-    """An element's one string if it is one of ``known``, so that no free text gets into a record."""
-    found = words(ds, keyword)
-    return found[0] if len(found) == 1 and found[0] in known else None
-
-
-def tag_error(keyword: str, came: object, expected: object) -> InputError:
-    """The refusal of a file for one element; ``came`` must not be free text of the file."""
-    return InputError(
-        f"the DICOM tag {keyword} is missing or wrong",
-        came=came,
-        expected=expected,
-        do="Export it again.",
-        code="E_DICOM_TAG",
-    )

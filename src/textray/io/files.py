@@ -1,4 +1,4 @@
-"""Files below a folder, in order, what was left out and why, and names that any file system takes."""
+"""Files below a folder with reasons for those left out, and file names that any file system accepts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ from pathlib import Path
 
 from textray.io.write import is_own_picture
 
+IMAGE_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".dcm", ".dicom", ".dic", ".tif", ".tiff", ".bmp", ".gif", ".webp",
+)  # fmt: skip
+"""Ends of names of pictures; names of results go without them."""
+
+_LONGEST = 200  # bytes of a name: 255 is what file systems take, less the longest suffix, a clash mark and a stage name
+_FORBIDDEN = set('<>:"/\\|?*')
+
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """A path below a folder that was not looked at, and the reason."""
+    """A path below a folder that was left out, and the reason."""
 
     path: Path
     code: str
@@ -28,59 +36,55 @@ def walk(
     skip: Path | None = None,
     is_own: Callable[[Path], bool] = is_own_picture,
 ) -> Iterator[Path]:
-    """Regular files at any depth, sorted; links are followed unless they lead in a circle, hidden ones left out.
+    """Regular files at any depth, sorted; links are followed unless they lead in a circle, hidden files are left out.
 
     Args:
-        folder: Where to begin.
-        left_out: What cannot be read, is no regular file or is a result of this tool is added.
+        folder: Start.
+        left_out: Receives paths that cannot be read, are no regular file or are results of TextRay.
         skip: A folder that is not entered, resolved.
-        is_own: Tells results of this tool.
+        is_own: Recognises results of TextRay.
     """
-    return _walk(folder, left_out, skip, is_own, frozenset())
 
-
-def _walk(
-    folder: Path,
-    left_out: list[LeftOut],
-    skip: Path | None,
-    is_own: Callable[[Path], bool],
-    above: frozenset[tuple[int, int]],
-) -> Iterator[Path]:
-    try:
-        status = folder.stat()
-        place = (status.st_dev, status.st_ino)
-        if place in above:
-            left_out.append(LeftOut(path=folder, code="W_LINK_LOOP", reason="the link leads back to a folder above"))
-            return
-        names = sorted(path.name for path in folder.iterdir())
-    except OSError as error:
-        left_out.append(LeftOut(path=folder, code="W_UNREADABLE", reason=error.strerror or type(error).__name__))
-        return
-    for name in names:
-        path = folder / name
-        if name.startswith("."):
-            continue
+    def below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
         try:
-            is_folder = stat.S_ISDIR(path.stat().st_mode)
-        except OSError:
-            is_folder = False  # `unfit` says why
-        if is_folder:
-            if skip is None or path.resolve() != skip:
-                yield from _walk(path, left_out, skip, is_own, above | {place})
-            continue
-        reason = unfit(path, is_own)
-        if reason is None:
-            yield path
-        else:
-            left_out.append(reason)
+            status = folder.stat()
+            place = (status.st_dev, status.st_ino)
+            if place in above:
+                reason = "the link leads back to a folder above"
+                left_out.append(LeftOut(path=folder, code="W_LINK_LOOP", reason=reason))
+                return
+            paths = [folder / name for name in sorted(path.name for path in folder.iterdir())]
+        except OSError as error:
+            left_out.append(_unreadable(folder, error))
+            return
+        for path in paths:
+            if path.name.startswith("."):
+                continue
+            try:
+                is_folder = stat.S_ISDIR(path.stat().st_mode)
+            except OSError:
+                is_folder = False  # `unfit` gives the reason
+            if is_folder:
+                if skip is None or path.resolve() != skip:
+                    yield from below(path, above | {place})
+            elif (fault := unfit(path, is_own)) is None:
+                yield path
+            else:
+                left_out.append(fault)
+
+    return below(folder, frozenset())
+
+
+def _unreadable(path: Path, error: OSError) -> LeftOut:
+    return LeftOut(path=path, code="W_UNREADABLE", reason=error.strerror or type(error).__name__)
 
 
 def unfit(path: Path, is_own: Callable[[Path], bool] = is_own_picture) -> LeftOut | None:
-    """Why a file is not to be looked at, ``None`` where it is."""
+    """Reason to leave out a file, ``None`` for none."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        return LeftOut(path=path, code="W_UNREADABLE", reason=error.strerror or type(error).__name__)
+        return _unreadable(path, error)
     if not stat.S_ISREG(mode):
         return LeftOut(path=path, code="W_NOT_IMAGE", reason="not a regular file")
     if is_own(path):
@@ -88,33 +92,10 @@ def unfit(path: Path, is_own: Callable[[Path], bool] = is_own_picture) -> LeftOu
     return None
 
 
-# Names of files: pictures by their suffix, names that any file system takes, and paths as valid Unicode.
-
-IMAGE_SUFFIXES = (
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".dcm",
-    ".dicom",
-    ".dic",
-    ".tif",
-    ".tiff",
-    ".bmp",
-    ".gif",
-    ".webp",
-)
-"""Ends of names that claim to be a picture; they are cut off for the result's name."""
-
-_LONGEST = 200  # bytes of a name: 255 is what file systems take, less the longest suffix, a clash mark and a stage name
-_FORBIDDEN = set('<>:"/\\|?*')
-
-
 def stem(name: str) -> str:
-    """Name of a result for a file name: no image suffix, nothing that a file system or a terminal stumbles over.
+    """Name of a result for a file name: without image suffix, valid on any file system and printable.
 
-    A name that had to be changed gets a mark of eight hexadecimal digits, so that two odd names stay two.
+    A changed name gets a mark of eight hexadecimal digits, so that two odd names stay distinct.
     """
     end = Path(name).suffix
     base = name.removesuffix(end) if end.lower() in IMAGE_SUFFIXES else name
@@ -126,15 +107,15 @@ def stem(name: str) -> str:
 
 
 def mark(path: str | Path) -> str:
-    """Eight hexadecimal digits that tell two paths apart."""
+    """Eight hexadecimal digits that distinguish paths."""
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
 
 
 def plain_text(text: str) -> str:
-    """The same text where it is valid Unicode; lone surrogates (from odd file names and clipboards) are escaped."""
+    """A text as valid Unicode; lone surrogates (from odd file names and clipboards) are escaped."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def plain_path(path: str | Path) -> str:
-    """A path as given, as valid Unicode."""
+    """A path as valid Unicode."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,10 +1,10 @@
-"""Drawing of pages: films as thumbnails, heat maps over them, colour scales, wrapped text. Pillow only."""
+"""Drawing on pages with Pillow: films as thumbnails, heat maps over them, colour scales, wrapped text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,17 +27,17 @@ _RAMP: tuple[tuple[float, Colour], ...] = (
     (0.75, (250, 150, 45)),
     (1.0, (255, 250, 170)),
 )
-"""From low to high; its brightness rises all along, so it also reads in grey."""
+"""From low to high; its brightness always rises, so it is also readable in grey."""
 _DIM = 0.75  # a bright film would wash out the dark colours
 _HIDES = (0.3, 0.85)  # share of the colour over the film at the lowest and at the highest value
 _SMALLEST = 10
-"""Size of the smallest letters that can be read, in pixels."""
-_WIDTH_PER_SIZE = 45  # letters of a caption grow with the film, so that a line holds about as much on any
+"""Size of the smallest readable letters, in pixels."""
+_WIDTH_PER_SIZE = 45  # letters of a caption grow with the film, so that a line holds about as much on each
 
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own scalable font; no font is looked for on the machine."""
+    """Scalable font inside Pillow; no font of the machine is used."""
     return ImageFont.load_default(size)
 
 
@@ -59,7 +59,7 @@ def wrap(text: str, size: int, width: int) -> list[str]:
 
 
 def ramp(values: ArrayLike) -> Picture:
-    """Colours of values in [0, 1], with an axis of three behind those of ``values``."""
+    """Colours of values in [0, 1], with a last axis of three."""
     given = np.clip(np.asarray(values, np.float64), 0, 1)
     places = [place for place, _ in _RAMP]
     planes = [np.interp(given, places, [colour[c] for _, colour in _RAMP]) for c in range(3)]
@@ -67,13 +67,25 @@ def ramp(values: ArrayLike) -> Picture:
 
 
 def fit(shape: tuple[int, int], most: int) -> tuple[int, int]:
-    """Height and width of a picture whose longer side is made ``most`` pixels long."""
+    """Height and width of a picture whose longer side becomes ``most`` pixels."""
     scale = most / max(shape)
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
+def stretch(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Pixels of a film for display: ``[0, 255]`` between its 0.5th and 99.5th percentile."""
+    low, high = np.percentile(pixels, (0.5, 99.5))
+    return np.asarray(np.clip((pixels - low) / max(float(high - low), 1e-6), 0, 1) * 255)
+
+
+def in_colour(picture: NDArray[Any]) -> NDArray[np.float32]:
+    """A picture ``(H, W)`` or ``(H, W, 3)`` as ``(H, W, 3)`` float32."""
+    planes = picture[..., None] if picture.ndim == 2 else picture
+    return np.array(np.broadcast_to(planes, (*picture.shape[:2], 3)), np.float32)
+
+
 def thumbnail(pixels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """A film for the eye: stretched between its 0.5th and 99.5th percentile and resized.
+    """A film for display in another size.
 
     Args:
         pixels: ``(H, W)`` float32 in [0, 1], or ``(H, W, 3)``.
@@ -82,21 +94,17 @@ def thumbnail(pixels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.
     Returns:
         ``(h, w, 3)`` float32 in [0, 255].
     """
-    low, high = np.percentile(pixels, (0.5, 99.5))
-    stretched = np.clip((pixels - low) / max(float(high - low), 1e-6), 0, 1) * 255
-    picture = PILImage.fromarray(np.rint(stretched).astype(np.uint8))
-    small = np.asarray(picture.resize((size[1], size[0]), PILImage.Resampling.LANCZOS), np.float32)
-    return np.array(np.broadcast_to(small[..., None] if small.ndim == 2 else small, (*size, 3)))
+    return in_colour(shrink(np.rint(stretch(pixels)).astype(np.uint8), size))
 
 
 def shrink(picture: Picture, size: tuple[int, int]) -> Picture:
-    """A picture in another size, height and width."""
+    """A picture ``(H, W)`` or ``(H, W, 3)`` in another size, height and width."""
     resized = PILImage.fromarray(picture).resize((size[1], size[0]), PILImage.Resampling.LANCZOS)
     return np.asarray(resized, np.uint8)
 
 
 def heat(film: NDArray[np.float32], values: NDArray[np.float32]) -> Picture:
-    """Lay a heat map over a film; the film shows through, most where the values are low.
+    """Lay a heat map over a film, which is most visible where the values are low.
 
     Args:
         film: ``(h, w, 3)`` float32 in [0, 255].
@@ -129,11 +137,11 @@ def project(pixels: NDArray[np.float32], values: NDArray[np.float32], *, most: i
 
 
 def captioned(picture: Picture, paragraphs: Sequence[str]) -> Picture:
-    """A picture with a strip of text beneath; the picture itself stays as it is.
+    """Add a strip of text beneath a picture.
 
     Args:
         picture: ``(H, W, 3)`` uint8.
-        paragraphs: Each begins on a line of its own; none leaves the picture alone.
+        paragraphs: Each begins on a new line; without any the picture is returned.
 
     Returns:
         ``(H', W, 3)`` uint8; its first H rows are the picture.
@@ -165,7 +173,7 @@ class Page:
 
     @property
     def picture(self) -> Picture:
-        """What was drawn."""
+        """The page as it is now."""
         return np.array(self._sheet)
 
     def text(
@@ -182,18 +190,18 @@ class Page:
         self._pen.text((left, top), text, fill=colour, font=font(size), anchor=f"{anchor}a")
 
     def lines(self, left: int, top: int, lines: list[str], size: int = 14, *, colour: Colour = INK) -> int:
-        """Write lines below each other; returns where the next would begin."""
+        """Write lines below each other; return the top of the next one."""
         for line in lines:
             self.text(left, top, line, size, colour=colour)
             top += line_height(size)
         return top
 
     def paste(self, left: int, top: int, picture: Picture) -> None:
-        """Put a picture down."""
+        """Place a picture."""
         self._sheet.paste(PILImage.fromarray(picture), (left, top))
 
     def box(self, left: int, top: int, width: int, height: int, colour: Colour) -> None:
-        """Fill a rectangle; one without width is left out."""
+        """Fill a rectangle, unless it is empty."""
         if width > 0 and height > 0:
             self._pen.rectangle((left, top, left + width - 1, top + height - 1), fill=colour)
 
@@ -202,15 +210,15 @@ class Page:
         self._pen.line(points, fill=colour, width=1)
 
     def scale(self, left: int, top: int, height: int, low: float, high: float, mark: tuple[float, str] | None) -> None:
-        """Draw a standing colour scale with the numbers at its ends.
+        """Draw a vertical colour scale with the numbers at its ends.
 
         Args:
-            left: Its left edge.
-            top: Its upper edge.
-            height: Its height.
+            left: Left edge.
+            top: Upper edge.
+            height: In pixels.
             low: Value of the lowest colour.
             high: Value of the highest colour.
-            mark: A value between them, and what it is called.
+            mark: A value between them, and its name.
         """
         strip = ramp(np.linspace(1, 0, height))[:, None]
         self.paste(left, top, np.ascontiguousarray(np.broadcast_to(strip, (height, 14, 3))))

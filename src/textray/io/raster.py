@@ -1,4 +1,7 @@
-"""PNG, JPEG and, for colour, TIFF bytes to an array with its true range: nothing is clipped, guessed or filled in."""
+"""PNG, JPEG and, for colour, TIFF bytes to an array with its true range: nothing is clipped, guessed or filled in.
+
+The limits of size and content here hold for every reader.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,52 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*")
 
+MAX_FILE_BYTES = 1 << 30
+MAX_PIXELS = 8192 * 8192
+"""Most pixels of one picture: 256 MiB as float32, twice the largest detector."""
+MIN_SIDE = 16
+MAX_ASPECT = 10
+
 _EXIF_ORIENTATION = 0x0112
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
-_CHANNEL_TOLERANCE = 2  # grey levels of 255: what colour conversion in a JPEG may add to a grey film
+_CHANNEL_TOLERANCE = 2  # grey levels of 255: the effect of colour conversion in a JPEG on a grey film
+_MOST = f"at most {MAX_PIXELS} pixels"
+
+
+def check_size(height: int, width: int, *, whole_film: bool = True) -> None:
+    """Refuse a size that no chest image has, from the header, before any pixel is decoded.
+
+    Raises:
+        InputError: ``E_SIZE``.
+    """
+    came = f"{height} x {width} pixels"
+    if height * width > MAX_PIXELS:
+        raise _size_error("too large", came, _MOST)
+    if whole_film and min(height, width) < MIN_SIDE:
+        raise _size_error("too small", came, f"at least {MIN_SIDE} on each side")
+    if whole_film and max(height, width) > MAX_ASPECT * min(height, width):
+        raise _size_error("too narrow", came, f"sides of at most 1 to {MAX_ASPECT}")
+
+
+def _size_error(fault: str, came: str | None, expected: str) -> InputError:
+    do = "Reduce it." if fault == "too large" else None
+    return InputError(f"the picture is {fault}", came=came, expected=expected, do=do, code="E_SIZE")
+
+
+def check_content(pixels: NDArray[Any]) -> None:
+    """Refuse pixels that are not finite or all equal.
+
+    Raises:
+        InputError: ``E_FORMAT`` for NaN or infinity, ``E_CONSTANT`` for a picture without any contrast.
+    """
+    low, high = pixels.min(), pixels.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise InputError("the picture holds NaN or infinity", expected="finite pixels", do="Replace them first.")
+    if low == high:
+        came = f"{low} in each pixel"
+        raise InputError(
+            "the picture is constant", came=came, expected="a film", do="Export it again.", code="E_CONSTANT"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,9 +75,9 @@ class Raster:
 
     Attributes:
         levels: ``(H, W)`` or ``(H, W, 3)`` unsigned integers as stored.
-        top: The largest level that the file's type can hold: 1, 255 or 65535.
-        opacity: ``(H, W)`` uint8, ``None`` where each pixel is opaque.
-        transform: ``"exif-6"`` and so on where the stored pixels were turned or flipped, else empty.
+        top: Largest level of the file's type: 1, 255 or 65535.
+        opacity: ``(H, W)`` uint8, ``None`` if all pixels are opaque.
+        transform: ``"exif-6"`` and so on if the stored pixels were turned or flipped, else empty.
         info: Format, mode and stored bits.
         notices: Warnings.
     """
@@ -45,11 +91,11 @@ class Raster:
 
 
 def decode(data: bytes, *, whole_film: bool = True) -> Raster:
-    """Decode PNG, JPEG or TIFF bytes and turn the picture upright as its EXIF orientation says.
+    """Decode PNG, JPEG or TIFF bytes and turn the picture upright by its EXIF orientation.
 
     Args:
         data: The file's bytes.
-        whole_film: False lifts the lower limits of size, which masks and test cards may undercut.
+        whole_film: False allows smaller and narrower pictures, such as masks.
 
     Raises:
         InputError: ``E_TRUNCATED`` where the file is cut off or damaged, ``E_SIZE``, ``E_MULTIFRAME`` for an animation,
@@ -57,24 +103,21 @@ def decode(data: bytes, *, whole_film: bool = True) -> Raster:
     """
     kind = "PNG" if data.startswith(PNG_SIGNATURE) else "TIFF" if data.startswith(TIFF_SIGNATURES) else "JPEG"
     if kind == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        raise _damaged(kind)  # no end after the last scan; Pillow would fill with grey where told to be lenient
+        raise _damaged(kind)  # no end after the last scan; Pillow fills with grey if set to be lenient
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of sizes that are refused below, and of odd EXIF data
+        warnings.simplefilter("ignore")  # of sizes that are refused below, and of odd EXIF data
         try:
             picture = _open(data, kind)
-            if whole_film:
-                check_size(picture.height, picture.width)
-            elif picture.height * picture.width > MAX_PIXELS:
-                raise _too_large()
+            check_size(picture.height, picture.width, whole_film=whole_film)
             if kind != "JPEG" and getattr(picture, "n_frames", 1) > 1:
                 words = "is an animation" if kind == "PNG" else "has several pages"
                 raise InputError(f"the {kind} {words}", expected="one picture", code="E_MULTIFRAME")
             return _convert(picture, kind)
         except PILImage.DecompressionBombError:
-            raise _too_large() from None
+            raise _size_error("too large", None, _MOST) from None
         except InputError:
             raise
-        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
+        except Exception as error:  # OSError, SyntaxError, ValueError, struct.error, zlib.error, ...
             raise _damaged(kind) from error
 
 
@@ -98,7 +141,7 @@ def to_colour(raster: Raster) -> NDArray[np.float32]:
 
 
 def is_grey(pixels: NDArray[np.float32]) -> bool:
-    """True where the channels of ``(H, W, 3)`` float32 in [0, 1] are equal, as a grey picture stored in colour has."""
+    """True if the channels of ``(H, W, 3)`` float32 in [0, 1] are equal, as in a grey picture stored in colour."""
     return float((pixels.max(axis=2) - pixels.min(axis=2)).max()) * 255 <= _CHANNEL_TOLERANCE
 
 
@@ -179,7 +222,7 @@ def _convert(picture: PILImage.Image, kind: str) -> Raster:
 def _orientation(picture: PILImage.Image) -> tuple[int, tuple[Notice, ...]]:
     try:
         value = picture.getexif().get(_EXIF_ORIENTATION, 1)
-    except Exception:  # EXIF is free-form bytes; whatever Pillow trips over, the picture itself is fine
+    except Exception:  # EXIF is free-form bytes: any error, and the picture itself is fine
         value = None
     if isinstance(value, int) and 1 <= value <= 8:
         return value, ()
@@ -189,10 +232,9 @@ def _orientation(picture: PILImage.Image) -> tuple[int, tuple[Notice, ...]]:
 
 def _refuse_transparency(raster: Raster) -> None:
     if raster.opacity is not None:
-        share = float((raster.opacity < 255).mean())
         raise InputError(
             "the picture has transparent pixels",
-            came=f"{share:.1%} of them",
+            came=f"{float((raster.opacity < 255).mean()):.1%} of them",
             expected="an opaque picture",
             do="Flatten it first.",
             code="E_COLOR",
@@ -206,62 +248,3 @@ def _damaged(kind: str) -> InputError:
         do="Copy or export it again.",
         code="E_TRUNCATED",
     )
-
-
-def _too_large() -> InputError:
-    return InputError(
-        "the picture is too large", expected=f"at most {MAX_PIXELS} pixels", do="Reduce it.", code="E_SIZE"
-    )
-
-
-# What a picture may be: size, contrast and finite values, checked alike by every reader.
-
-MAX_FILE_BYTES = 1 << 30
-MAX_PIXELS = 8192 * 8192
-"""Most pixels of one picture: 256 MiB as float32, twice the largest detector of today."""
-MIN_SIDE = 16
-MAX_ASPECT = 10
-
-
-def check_size(height: int, width: int) -> None:
-    """Refuse a size that no chest image has, from the header, before any pixel is decoded.
-
-    Raises:
-        InputError: ``E_SIZE``.
-    """
-    came = f"{height} x {width} pixels"
-    if height * width > MAX_PIXELS:
-        raise InputError(
-            "the picture is too large",
-            came=came,
-            expected=f"at most {MAX_PIXELS} pixels",
-            do="Reduce it.",
-            code="E_SIZE",
-        )
-    if min(height, width) < MIN_SIDE:
-        raise InputError(
-            "the picture is too small", came=came, expected=f"at least {MIN_SIDE} on each side", code="E_SIZE"
-        )
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise InputError(
-            "the picture is too narrow", came=came, expected=f"sides of at most 1 to {MAX_ASPECT}", code="E_SIZE"
-        )
-
-
-def check_content(pixels: NDArray[Any]) -> None:
-    """Refuse pixels that are not finite, or all the same.
-
-    Raises:
-        InputError: ``E_FORMAT`` for NaN or infinity, ``E_CONSTANT`` for a picture without any contrast.
-    """
-    low, high = pixels.min(), pixels.max()
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise InputError("the picture holds NaN or infinity", expected="finite pixels", do="Replace them first.")
-    if low == high:
-        raise InputError(
-            "the picture is constant",
-            came=f"{low} in each pixel",
-            expected="a film",
-            do="Export it again.",
-            code="E_CONSTANT",
-        )

@@ -1,4 +1,4 @@
-"""Pictures by content, whatever their file is called."""
+"""Readers of pictures, which know a file by its content and not by its name."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _MASK_NOISE = 32  # levels of 255 below which a JPEG mask without a foreground c
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MaskFile:
-    """A mask as read, and how far it was from a binary one.
+    """A mask, and its distance from a binary one.
 
     Attributes:
         mask: ``(H, W)`` bool, true inside lesions.
         threshold: Levels above it are foreground.
         odd_share: Share of pixels that are neither background nor full foreground, in [0, 1].
-        foreground_share: Share of true pixels, in [0, 1]; a value near 1 hints at an inverted mask.
+        foreground_share: Share of true pixels, in [0, 1]; near 1 the mask may be inverted.
     """
 
     mask: NDArray[np.bool_]
@@ -53,7 +53,7 @@ class MaskFile:
 
 
 def detect(data: bytes) -> str:
-    """What bytes are: ``"png"``, ``"jpeg"``, ``"dicom"``, or words for something that is not read."""
+    """Kind of bytes: ``"png"``, ``"jpeg"``, ``"dicom"``, or words for a kind that is not supported."""
     if looks_like_dicom(data):  # first: a DICOM preamble may itself look like a TIFF or a program
         return "dicom"
     if not data:
@@ -76,20 +76,20 @@ def detect(data: bytes) -> str:
 
 
 def read(path: str | Path, *, color: bool = False) -> Image:
-    """Read a film from PNG, JPEG or DICOM, known by its content and not by its name.
+    """Read a film from PNG, JPEG or DICOM.
 
-    Pixels of a raster file are its levels over the largest level that its type can hold (1, 255, 65535): a 16-bit file
-    that uses only 12 bits stays dim, and `textray.preprocess` stretches it by its own percentiles. Pixels of a DICOM
-    file are what its window shows, see `textray.io.dicom.read_dicom`.
+    Pixels of a raster file are its levels over the largest level of its type (1, 255, 65535): a 16-bit file that uses
+    only 12 bits stays dim, and `textray.preprocess` stretches it by its own percentiles. Pixels of a DICOM file are
+    those of its window, see `textray.io.dicom.read_dicom`.
 
     Args:
         path: The file.
-        color: Keep the colours of PNG and JPEG, ``(H, W, 3)``, and read TIFF too; for microscopy, not for films.
+        color: Keep the colours of PNG and JPEG, ``(H, W, 3)``, and read TIFF too; for microscopy.
 
     Raises:
-        InputError: If the file is refused; the code says why (``E_READ``, ``E_FORMAT``, ``E_TRUNCATED``, ``E_SIZE``,
+        InputError: If the file is refused, with code ``E_READ``, ``E_FORMAT``, ``E_TRUNCATED``, ``E_SIZE``,
             ``E_COLOR``, ``E_CONSTANT``, ``E_MULTIFRAME``, ``E_DICOM_TAG``, ``E_DECODER``, or ``W_NOT_IMAGE`` for
-            a DICOM object that is not a picture).
+            a DICOM object that is not a picture.
     """
     path = Path(path)
     data = _bytes(path)
@@ -112,9 +112,9 @@ def read(path: str | Path, *, color: bool = False) -> Image:
 
 
 def read_grid(path: str | Path) -> Grid | None:
-    """Read where a film's sides lie without decoding it: size and orientation of a DICOM file.
+    """Read size and orientation of a DICOM file without decoding it.
 
-    ``None`` for any other file: nothing in it tells of sides, so the usual film is assumed.
+    ``None`` for any other file, which has no information about sides, so the usual film is assumed.
 
     Raises:
         InputError: If the file cannot be read, or is DICOM and damaged or no picture (``W_NOT_IMAGE``).
@@ -139,34 +139,32 @@ def from_array(
     """Take a film from an array.
 
     Args:
-        array: ``(H, W)`` or ``(H, W, 3)`` with equal channels; bool, uint8 or uint16, taken over their full range, or
-            floating point in [0, 1]. Bright is dense.
-        spacing_mm: Distance between rows and between columns, ``None`` where unknown.
+        array: ``(H, W)`` or ``(H, W, 3)`` with equal channels; bool, uint8 or uint16 over their full range, or floating
+            point in [0, 1]. Bright is dense.
+        spacing_mm: As `Grid.spacing_mm`.
         orientation: As `Grid.orientation`.
-        color: Keep the colours of ``(H, W, 3)``, RGB, whose channels may differ then.
+        color: Keep the colours of ``(H, W, 3)``, RGB; the channels may differ then.
 
     Raises:
         InputError: If the array is none of these, too small or large, constant, or not finite.
     """
     values = np.asarray(array)
-    tops = {"bool": 1, "uint8": 255, "uint16": 65535}
     if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3):
-        raise InputError("the array is no picture", came=f"shape {values.shape}", expected="(H, W) or (H, W, 3)")
+        raise InputError("the array is not a picture", came=f"shape {values.shape}", expected="(H, W) or (H, W, 3)")
     check_size(*values.shape[:2])
-    if values.dtype.name in tops:
-        top = tops[values.dtype.name]
-    elif np.issubdtype(values.dtype, np.floating):
-        top = 1
+    real = np.issubdtype(values.dtype, np.floating)
+    top = 1 if real else {"bool": 1, "uint8": 255, "uint16": 65535}.get(values.dtype.name)
+    if top is None:
+        raise InputError(
+            "the array's type is wrong", came=values.dtype, expected="bool, uint8, uint16, or floating point in [0, 1]"
+        )
+    if real:
         check_content(values)
         if values.min() < 0 or values.max() > 1:
             came = f"[{values.min():g}, {values.max():g}]"
             raise InputError("the array's range is wrong", came=came, expected="[0, 1]", do="Scale it first.")
-    else:
-        raise InputError(
-            "the array's type is wrong", came=values.dtype, expected="bool, uint8, uint16, or floating point in [0, 1]"
-        )
     if values.ndim == 3 and not color:
-        if np.issubdtype(values.dtype, np.floating):
+        if real:
             values, top = np.rint(values * 65535), 65535
         pixels = raster.grey_from_equal_channels(values, top)
     else:
@@ -183,20 +181,20 @@ def from_array(
 
 
 def read_mask(path: str | Path) -> NDArray[np.bool_]:
-    """The mask of a PNG or JPEG, ``(H, W)`` bool; see `inspect_mask` for the rule."""
+    """Read the mask of a PNG or JPEG, ``(H, W)`` bool, by the rule of `inspect_mask`."""
     return inspect_mask(path).mask
 
 
 def inspect_mask(path: str | Path) -> MaskFile:
-    """Read a mask by a declared rule and tell how clean it was.
+    """Read a mask by a declared rule, and measure how clean it is.
 
     Colours and palettes are reduced by their largest channel; transparent pixels are background. Two levels, 0 and any
-    other, are background and foreground. Else what lies above half of the type's range is foreground.
+    other, are background and foreground. Otherwise levels above half of the type's range are foreground.
 
     Raises:
-        DataError: ``E_DATA`` where levels above 0 exist but none above the threshold, so that the rule would turn
+        DataError: ``E_DATA`` if there are levels above 0 but none above the threshold, so that the rule would turn
             a labelled mask into an empty one.
-        InputError: If the file is refused, as `read` does.
+        InputError: If the file is refused, as by `read`.
     """
     data = _bytes(Path(path))
     kind = detect(data)
@@ -205,14 +203,14 @@ def inspect_mask(path: str | Path) -> MaskFile:
     picture = raster.decode(data, whole_film=False)
     levels = picture.levels if picture.levels.ndim == 2 else picture.levels.max(axis=2)
     levels = np.where(picture.opacity > 127, levels, 0) if picture.opacity is not None else levels.astype(np.uint16)
-    found = np.flatnonzero(np.bincount(levels.ravel(), minlength=1))
-    high = int(found[-1])
-    binary = kind == "png" and len(found) <= 2 and (len(found) == 1 or found[0] == 0)
+    used = np.flatnonzero(np.bincount(levels.ravel(), minlength=1))
+    high = int(used[-1])
+    binary = kind == "png" and len(used) <= 2 and (len(used) == 1 or used[0] == 0)
     threshold = high / 2 if binary else picture.top / 2
     if 0 < high <= threshold and (kind == "png" or high >= _MASK_NOISE):
         raise DataError(
             "the mask's levels are ambiguous",
-            came=f"{len(found)} levels from {found[0]} to {high}",
+            came=f"{len(used)} levels from {used[0]} to {high}",
             expected=f"background 0 and foreground above {threshold:g}",
             do="Store it with two levels, 0 and 255.",
         )
@@ -228,17 +226,13 @@ def inspect_mask(path: str | Path) -> MaskFile:
 
 def _bytes(path: Path) -> bytes:
     try:
-        status = path.stat()  # before opening: a pipe would block for ever
+        status = path.stat()  # before it is opened: a pipe would block for ever
         if not stat.S_ISREG(status.st_mode):
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
             raise InputError("this is not a file", came=kind, expected="a regular file", code="E_READ")
         if status.st_size > MAX_FILE_BYTES:
-            raise InputError(
-                "the file is too large",
-                came=f"{status.st_size} bytes",
-                expected=f"at most {MAX_FILE_BYTES}",
-                code="E_SIZE",
-            )
+            came, expected = f"{status.st_size} bytes", f"at most {MAX_FILE_BYTES}"
+            raise InputError("the file is too large", came=came, expected=expected, code="E_SIZE")
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
@@ -247,7 +241,7 @@ def _bytes(path: Path) -> bytes:
 
 def _refused(kind: str) -> InputError:
     return InputError(
-        "the file is no picture that is read",
+        "the file is not a picture that TextRay reads",
         came=kind,
         expected="PNG, JPEG or DICOM",
         do="Convert it to one of these.",

@@ -1,4 +1,4 @@
-"""Results on disk: mask, overlay picture and JSON record, each written whole or not at all."""
+"""Results on disk: mask, overlay and JSON record, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -19,32 +19,31 @@ from PIL import Image as PILImage
 from PIL.PngImagePlugin import PngInfo
 
 from textray.errors import DiskError, OutputError, ShapeError, TextRayError
-from textray.io.page import captioned
+from textray.io.page import Colour, captioned, in_colour, stretch
 
-Colour = tuple[int, int, int]
 FOUND: Colour = (0, 200, 255)
-"""Colour of a mask without ground truth: cyan, apart from the three below and from any grey."""
+"""Cyan, for a mask without ground truth: distinct from the three below and from any grey."""
 TRUE_POSITIVE: Colour = (255, 220, 0)
 FALSE_NEGATIVE: Colour = (230, 30, 30)
 FALSE_POSITIVE: Colour = (30, 200, 60)
 
-_TINT = 0.3  # share of the colour inside an outline; the film must stay readable below it
+_TINT = 0.3  # share of the colour inside an outline; the film must stay readable
 _PIXELS_PER_OUTLINE = 500  # one pixel of outline for each so many pixels of the longer side
 _SOFTWARE = ("Software", "TextRay")  # text chunk of every picture; right behind the header
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def atomic_write(path: str | Path, data: bytes) -> None:
-    """Write a file so that under its name there is the old content or the new, never a part.
+    """Write a file so that its name holds the old content or the new, never a part.
 
-    The bytes go to a temporary name in the same folder, are forced to the disk, and take the final name in one step.
+    The bytes go to a temporary name in the same folder, are flushed to the disk, and take the final name in one step.
 
     Raises:
         DiskError: If the disk is full or fails; the old file stays and the temporary one is removed.
-        OutputError: If the folder cannot be written to.
+        OutputError: If the folder is not writable.
     """
     path = Path(path)
-    temporary = _temporary(path.parent)  # a short name: that of the file may itself have 255 bytes
+    temporary = _temporary(path.parent)  # a short name, since that of the file may have 255 bytes
     try:
         try:
             _write_through(temporary, data)
@@ -58,7 +57,7 @@ def atomic_write(path: str | Path, data: bytes) -> None:
 
 
 def check_writable(folder: str | Path) -> Path:
-    """Create an output folder and prove that files can be written there, before any work is done.
+    """Create an output folder and write a test file there, before any work is done.
 
     Returns:
         The folder.
@@ -81,17 +80,17 @@ def check_writable(folder: str | Path) -> Path:
 
 
 def node() -> str:
-    """Eight hexadecimal digits that tell this machine from others which write into the same folder."""
+    """Eight hexadecimal digits of this machine, in the names of temporary files in shared folders."""
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 
 def write_json(path: str | Path, obj: object) -> None:
-    """Write a record as UTF-8 JSON: keys in their own order, two spaces of indent, a newline at the end.
+    """Write a record as UTF-8 JSON: keys in order, two spaces of indent, a newline at the end.
 
     NumPy scalars and paths become numbers and strings.
 
     Raises:
-        TextRayError: If it holds NaN, an infinity, or an object that JSON cannot hold.
+        TextRayError: If it holds NaN, an infinity, or an object without a JSON form.
     """
     try:
         text = json.dumps(obj, ensure_ascii=False, allow_nan=False, indent=2, default=_plain)
@@ -118,7 +117,7 @@ def write_overlay(
     *,
     caption: Sequence[str] = (),
 ) -> None:
-    """Write what `render_overlay` draws as a PNG on the native grid, a caption in a strip beneath it."""
+    """Write the picture of `render_overlay` as a PNG on the native grid, with a caption in a strip beneath it."""
     # Film noise hardly compresses: level 3 is three times faster than 6 for a few percent of size.
     _write_png(path, captioned(render_overlay(pixels, mask, truth), caption), compress_level=3)
 
@@ -129,7 +128,7 @@ def write_picture(path: str | Path, picture: NDArray[np.uint8]) -> None:
 
 
 def is_own_picture(path: str | Path) -> bool:
-    """True for a mask, an overlay or a page that this module wrote, whatever it is called."""
+    """True for a mask, an overlay or a page that this module wrote, whatever its name."""
     try:
         with Path(path).open("rb") as file:
             head = file.read(256)
@@ -141,11 +140,10 @@ def is_own_picture(path: str | Path) -> bool:
 def render_overlay(
     pixels: NDArray[np.float32], mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None = None
 ) -> NDArray[np.uint8]:
-    """Draw a mask over its film, tinted inside and outlined.
+    """Draw a mask over its film, tinted and outlined.
 
     With ground truth: true positives yellow, false negatives red, false positives green, as in Fig. 2 of Bui et al.,
-    MICCAI 2024; the outlines of both masks are drawn. The film is stretched between its 0.5th and 99.5th percentile
-    for the eye.
+    MICCAI 2024, with the outlines of both masks.
 
     Args:
         pixels: ``(H, W)`` float32 in [0, 1], or ``(H, W, 3)``.
@@ -159,9 +157,7 @@ def render_overlay(
     for name, other in (("pixels", pixels), ("truth", truth)):
         if other is not None and other.shape[:2] != mask.shape:
             raise ShapeError(f"mask and {name} differ in size", came=other.shape, expected=mask.shape)
-    low, high = np.percentile(pixels, (0.5, 99.5))
-    grey = np.clip((pixels - low) / max(float(high - low), 1e-6), 0, 1) * 255
-    canvas = np.array(np.broadcast_to(grey[..., None] if grey.ndim == 2 else grey, (*mask.shape, 3)), np.float32)
+    canvas = in_colour(stretch(pixels))
     regions = [(mask, FOUND)]
     if truth is not None:
         regions = [(mask & truth, TRUE_POSITIVE), (truth & ~mask, FALSE_NEGATIVE), (mask & ~truth, FALSE_POSITIVE)]
@@ -185,14 +181,14 @@ def outline(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
 
 
 def _write_png(path: str | Path, picture: NDArray[np.uint8], *, compress_level: int) -> None:
-    buffer, told = io.BytesIO(), PngInfo()
-    told.add_text(*_SOFTWARE)
-    PILImage.fromarray(picture).save(buffer, format="PNG", compress_level=compress_level, pnginfo=told)
+    buffer, chunks = io.BytesIO(), PngInfo()
+    chunks.add_text(*_SOFTWARE)
+    PILImage.fromarray(picture).save(buffer, format="PNG", compress_level=compress_level, pnginfo=chunks)
     atomic_write(path, buffer.getvalue())
 
 
 def _temporary(folder: Path) -> Path:
-    """A name that tells the process, so that a later run knows what a killed one left."""
+    """A name with machine and process, so that a later run can remove the files of a killed one."""
     return folder / f".textray-file-{node()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
@@ -204,18 +200,18 @@ def _write_through(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on disk, so that a rename there outlasts a power loss.
+    """Flush the names in a folder to the disk, so that a rename there survives a power loss.
 
     Raises:
         OSError: If the disk fails or is full.
     """
-    if os.name != "posix":  # elsewhere a folder cannot be opened, and the rename is durable by itself
+    if os.name != "posix":  # elsewhere a folder cannot be opened, and a rename is durable
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno in _DISK_ERRORS:  # some network file systems cannot sync a folder; that alone is no failure
+        if error.errno in _DISK_ERRORS:  # some network file systems cannot sync a folder, which is no failure
             raise
     finally:
         os.close(handle)
@@ -224,12 +220,9 @@ def sync_folder(folder: Path) -> None:
 def _explain(error: OSError, path: Path) -> TextRayError:
     reason = error.strerror or type(error).__name__
     if error.errno in _DISK_ERRORS:
-        return DiskError(
-            f"could not write {path}", came=reason, do="Free some space or choose another --out, then run again."
-        )
-    return OutputError(
-        f"cannot write to {path}", came=reason, expected="a folder that can be written to", do="Choose another --out."
-    )
+        do = "Free some space or choose another --out, then run again."
+        return DiskError(f"could not write {path}", came=reason, do=do)
+    return OutputError(f"cannot write to {path}", came=reason, expected="a writable folder", do="Choose another --out.")
 
 
 def _plain(value: object) -> object:
@@ -242,4 +235,4 @@ def _plain(value: object) -> object:
 
 def _two_axes(values: NDArray[np.bool_], name: str) -> None:
     if values.ndim != 2 or values.dtype != np.bool_:
-        raise ShapeError(f"{name} is no mask", came=f"{values.shape} {values.dtype}", expected="(H, W) bool")
+        raise ShapeError(f"{name} is not a mask", came=f"{values.shape} {values.dtype}", expected="(H, W) bool")
