@@ -47,11 +47,11 @@ def nearest(found: ZoneLabels, captions: list[str], unseen: list[str], encoder: 
     vectors = dict(zip(known, encode_phrases(known, encoder), strict=True))
     phrases = [location_phrase(c) for c in captions]
     centres = [
-        np.mean([vectors[p] for p, n in zip(phrases, found.cluster, strict=True) if n == cluster.number], 0)
-        for cluster in found.clusters
+        np.mean([vectors[p] for p, n in zip(phrases, found.cluster, strict=True) if n == number], 0)
+        for number in range(len(found.clusters))
     ]
     closest = (encode_phrases(asked, encoder) @ np.array(centres).T).argmax(1)
-    zones = {phrase: found.clusters[i].zones.present for phrase, i in zip(asked, closest, strict=True)}
+    zones = {phrase: found.clusters[i].present for phrase, i in zip(asked, closest, strict=True)}
     return np.array([zones[location_phrase(c)] for c in unseen])
 
 
@@ -65,11 +65,11 @@ def show(name: str, write: Callable, truth: dict[str, list[Zones]], encoder: Tex
     print(f"\n{name}, such as {captions['train'][0]!r}")
     print(
         f"  {len(own)} captions, {len({location_phrase(c) for c in captions['train']})} phrases; HDBSCAN alone: "
-        f"{found.found[0]} clusters, {found.found[1]} noise; without a majority: {codes.count('W_NO_MAJORITY')}"
+        f"{found.hdbscan[0]} clusters, {found.hdbscan[1]} noise; without a majority: {codes.count('W_NO_MAJORITY')}"
     )
     print(
         f"  {len(found.clusters)} clusters, {found.pure} pure, {len(found.clusters) - found.pure} mixed; {found.noise} "
-        f"noise; purity {found.purity:.4f}, as the rules {found.agreement:.4f}"
+        f"noise; purity {exact(own, rules)[inside].mean():.4f}, as the rules {found.agreement:.4f}"
     )
     right, ruled = exact(own, true), exact(rules, true)
     print(

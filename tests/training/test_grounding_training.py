@@ -81,8 +81,8 @@ def test_a_text_is_right_for_every_film_that_it_is_true_of():
     scores = torch.tensor([[2.0, 1.0], [0.5, 3.0]])
     rows, columns = scores.log_softmax(1), scores.log_softmax(0)
     found = targeted_pair(scores, said, "entailed")
-    torch.testing.assert_close(found.to_text, -(rows[0, 0] + (rows[1, 0] + rows[1, 1]) / 2) / 2)
-    torch.testing.assert_close(found.to_image, -((columns[0, 0] + columns[1, 0]) / 2 + columns[1, 1]) / 2)
+    torch.testing.assert_close(found[0], -(rows[0, 0] + (rows[1, 0] + rows[1, 1]) / 2) / 2)
+    torch.testing.assert_close(found[1], -((columns[0, 0] + columns[1, 0]) / 2 + columns[1, 1]) / 2)
 
 
 def test_texts_that_say_the_same_have_one_key_whatever_their_words():

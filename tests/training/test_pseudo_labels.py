@@ -112,9 +112,9 @@ def test_scores_by_hand(tmp_path):
     truth = np.zeros((2, 2, 4), bool)
     truth[0, 0, :2] = truth[1, 1, 3] = True
     before = store.scores(lambda row: truth[row])
-    assert before.changed == 0
-    assert before.dice_teacher == 1
-    assert before.dice_truth == pytest.approx(2 * 2 / (4 + 3))
+    assert before["changed"] == 0
+    assert before["dice_teacher"] == 1
+    assert before["dice_truth"] == pytest.approx(2 * 2 / (4 + 3))
     store.prepare()
     store.begin()
     latest = first.copy()
@@ -123,6 +123,6 @@ def test_scores_by_hand(tmp_path):
     for row in range(2):
         store.write(row, latest[row])
     after = store.scores(lambda row: truth[row])
-    assert after.changed == pytest.approx(3 / 16)
-    assert after.dice_truth == 1
-    assert after.dice_teacher == pytest.approx(2 * 2 / (4 + 3))
+    assert after["changed"] == pytest.approx(3 / 16)
+    assert after["dice_truth"] == 1
+    assert after["dice_teacher"] == pytest.approx(2 * 2 / (4 + 3))

@@ -180,11 +180,11 @@ def test_the_score_that_selects_is_of_validation_with_generated_reports(tmp_path
 
 def test_the_bank_is_the_encoders_and_thresholds_are_chosen_before_they_are_used(tmp_path, monkeypatch):
     from textray.text.zones import bank_sentences
-    from textray.training import segmentation
+    from textray.training import self_guided
 
     module, order = task(), []
-    choose, step = segmentation.choose_thresholds, module.validation_step
-    monkeypatch.setattr(segmentation, "choose_thresholds", lambda *a: (order.append(a[0].shape), choose(*a))[1])
+    choose, step = self_guided.choose_thresholds, module.validation_step
+    monkeypatch.setattr(self_guided, "choose_thresholds", lambda *a: (order.append(a[0].shape), choose(*a))[1])
     module.validation_step = lambda batch, batch_idx: (order.append("step"), step(batch, batch_idx))[1]
     fit(module, tmp_path, batch_size=1)
     assert order == [
@@ -278,7 +278,7 @@ def test_the_locator_alone_learns_zones_without_a_segmenter_pass(tmp_path):
 def test_a_network_without_a_trained_segmenter_is_not_exported(tmp_path, stages):
     folder, _, _ = stages
     _, out = fit(task(segment=False), tmp_path)
-    with pytest.raises(UsageError, match="has not learnt to segment"):
+    with pytest.raises(UsageError, match="was not trained to segment"):
         read_checkpoint(out / "last.ckpt")
     segmenter = f"segmenter={folder / 'segmenter.ckpt'}"
     for exports, initial in ((True, [segmenter]), (True, "whole.ckpt"), (False, ["locator=a.ckpt"])):
@@ -392,7 +392,7 @@ def test_settings_for_networks_that_write_no_reports_are_refused():
     for settings in ({"self_guided": 0.5}, {"segment": False}):
         with pytest.raises(UsageError, match="write their own reports"):
             task(UNet(UNetConfig(width=4)), text_encoder=None, zone_weight=0.0, **settings)
-    with pytest.raises(UsageError, match="tells zones"):
+    with pytest.raises(UsageError, match="predicts zones"):
         task(UNet(UNetConfig(width=4)), text_encoder=None)
     with pytest.raises(UsageError, match="0 to 1"):
         task(self_guided=1.5)

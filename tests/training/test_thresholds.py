@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from textray.training.segmentation import CANDIDATES, choose_thresholds, f1
+from textray.training.self_guided import CANDIDATES, choose_thresholds, f1
 
 
 def slow_f1(told, truth):

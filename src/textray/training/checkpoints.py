@@ -1,4 +1,4 @@
-"""Checkpoints: written so that no kill spoils them, read back, and started from."""
+"""Checkpoints: atomic writing, reading, and trainings that start from them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Checkpoint to go on from: ``last.ckpt``, which is written at each epoch's end, or ``None``.
+    """Checkpoint to resume from: ``last.ckpt``, which is written at each epoch's end, or ``None``.
 
     A file that a dying disk cut off is passed over with a warning; then the newest of the others serves.
     """
@@ -54,22 +54,21 @@ def last_checkpoint(folder: Path) -> Path | None:
     for path in found:
         try:
             torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # whatever a half file makes torch say
+        except Exception as error:  # torch raises many kinds for half files
             logger.warning("W_CHECKPOINT: %s cannot be read (%s); trying another", path, type(error).__name__)
         else:
             return path
     return None
 
 
-# What a training starts from.
-
+# Start from earlier trainings.
 
 BUNDLED = "model.safetensors"
-"""Where a bundle keeps its tensors."""
+"""File of a bundle's tensors."""
 
 
 def begin(network: Network, initial: str | Sequence[str] | None) -> None:
-    """Give a network the tensors that its training starts from.
+    """Read the tensors that a training starts from.
 
     Args:
         network: Changed in place.
@@ -81,16 +80,16 @@ def begin(network: Network, initial: str | Sequence[str] | None) -> None:
     Raises:
         UsageError: If a checkpoint is missing or does not fit, or whole checkpoints and parts are mixed.
     """
-    named = [initial] if isinstance(initial, str) else list(initial or ())
-    parts = dict(_part(item) for item in named)
+    named = _named(initial)
+    parts = dict(named)
     if None in parts and len(named) > 1:
         raise UsageError(
             "a training starts from one whole checkpoint or from parts",
-            came=", ".join(named),
+            came=", ".join(initial or ()),
             expected="one checkpoint, or a list of PART=CHECKPOINT with each part once",
         )
     if len(parts) != len(named):
-        raise UsageError("a part can start from one checkpoint only", came=", ".join(named))
+        raise UsageError("a part can start from one checkpoint only", came=", ".join(initial or ()))
     if not named:
         network.load_pretrained()
     elif None in parts:
@@ -104,22 +103,22 @@ def begin(network: Network, initial: str | Sequence[str] | None) -> None:
 
 
 def starts_part(part: str, initial: str | Sequence[str] | None) -> bool:
-    """True where a start gives a part what an earlier training has learnt: by its name, or with the whole network."""
-    named = [initial] if isinstance(initial, str) else list(initial or ())
-    return any(_part(item)[0] in (None, part) for item in named)
+    """True where a start gives a part trained tensors: by its name, or with the whole network."""
+    return any(name in (None, part) for name, _ in _named(initial))
 
 
 def started_from(initial: str | Sequence[str] | None) -> list[Path]:
     """Checkpoints that a start names, whole or for parts."""
-    return [_part(item)[1] for item in ([initial] if isinstance(initial, str) else list(initial or ()))]
+    return [path for _, path in _named(initial)]
 
 
-def _part(item: str) -> tuple[str | None, Path]:
-    """Part and checkpoint of ``PART=CHECKPOINT``; a path alone, even one with a ``=`` in it, has no part."""
-    part, equals, path = item.partition("=")
-    if not equals or not part.replace(".", "_").isidentifier():
-        return None, Path(item)
-    return part, Path(path)
+def _named(initial: str | Sequence[str] | None) -> list[tuple[str | None, Path]]:
+    """Part and checkpoint of each ``PART=CHECKPOINT``; a path alone, even one with a ``=`` in it, has no part."""
+    found: list[tuple[str | None, Path]] = []
+    for item in [initial] if isinstance(initial, str) else initial or ():
+        part, equals, path = item.partition("=")
+        found.append((part, Path(path)) if equals and part.replace(".", "_").isidentifier() else (None, Path(item)))
+    return found
 
 
 def start_from(network: Network, path: Path) -> None:
@@ -163,8 +162,8 @@ def start_part(network: Network, part: str, path: Path) -> None:
         if inside:
             tensors = inside
             break
-    own = module.state_dict()
-    tensors = {name: value for name, value in tensors.items() if name in own or not name.startswith("zone_head.")}
+    ours = module.state_dict()
+    tensors = {name: value for name, value in tensors.items() if name in ours or not name.startswith("zone_head.")}
     missing = _copy(module, tensors, path)
     if missing:
         raise UsageError(
@@ -206,16 +205,20 @@ def read_network(path: Path) -> dict[str, Tensor]:
         raise UsageError(
             "no checkpoint to start from", came=path, do="Run the training before it, or set model.initial"
         )
-    prefix = "network."
-    state = torch.load(path, map_location="cpu", weights_only=True).get("state_dict", {})
-    found = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    if not found:
+    tensors = _of_network(torch.load(path, map_location="cpu", weights_only=True).get("state_dict", {}))
+    if not tensors:
         raise UsageError(f"{path.name} holds no network", expected="a checkpoint of textray train")
-    return found
+    return tensors
+
+
+def _of_network(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the network among those of a task, by its own names."""
+    prefix = "network."
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """What a checkpoint tells of itself beside its tensors; nothing for a bundle's folder or for no file."""
+    """Facts in a checkpoint beside its tensors; none for a bundle's folder or a missing file."""
     if not path.is_file():
         return {}
     return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("textray", {}))
@@ -234,17 +237,16 @@ def _copy(module: nn.Module, given: dict[str, Tensor], path: Path) -> list[str]:
     Raises:
         UsageError: If the module lacks one of the tensors, or has it in another shape.
     """
-    own = module.state_dict()
-    wrong = sorted(name for name in given if name not in own or own[name].shape != given[name].shape)
+    ours = module.state_dict()
+    wrong = sorted(name for name in given if name not in ours or ours[name].shape != given[name].shape)
     if wrong:
         raise UsageError(f"{path.name} is of another network", came=", ".join(wrong[:5]), expected="its own tensors")
     missing, _ = module.load_state_dict(given, strict=False)
     return sorted(missing)
 
 
-# What a training left.
+# Checkpoints of a finished training.
 
-_PREFIX = "network."  # of the network's tensors among those of the task
 _SAME = ("network", "form", "config", "text_encoder", "max_tokens", "vocabulary", "aggregation", "most_pieces")
 _SAME_DATA = ("name", "preprocess", "captions", "sentences", RECORDED_AS)
 
@@ -258,7 +260,7 @@ def read_checkpoint(path: str | Path, *others: str | Path) -> tuple[dict[str, An
         path: The checkpoint.
         others: Further ones of the same network, in stages of one training: the network then has the mean of their
             weights and of the statistics of their norms (Izmailov et al., UAI 2018, who average along one training),
-            and the facts are the first one's, with ``averaged``, what there is to know of the others.
+            and the facts are the first one's, with those of the others as ``averaged``.
 
     Raises:
         UsageError: If one is missing, cut off, not a checkpoint of TextRay, of a network that segments nothing yet, or
@@ -279,11 +281,11 @@ def read_checkpoint(path: str | Path, *others: str | Path) -> tuple[dict[str, An
 
 
 def task_of(path: str | Path) -> str:
-    """What the network of a checkpoint does; ``segmentation`` where the file does not say, or is none."""
+    """Task of a checkpoint's network; ``segmentation`` where the file does not say, or is none."""
     try:
         facts = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["textray"]
         return str(registry.model(facts["network"]).task)
-    except Exception:  # whoever reads it whole says what is wrong with it
+    except Exception:  # reading it whole says what is wrong with it
         return "segmentation"
 
 
@@ -294,7 +296,7 @@ def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         facts, tensors = dict(state["textray"]), state["state_dict"]
-        found = {k.removeprefix(_PREFIX): v for k, v in tensors.items() if k.startswith(_PREFIX)}
+        ours = _of_network(tensors)
         built = (facts["form"], facts["config"]) if "network" in facts else None
     except Exception as error:  # torch raises many kinds for half files and for foreign ones
         raise UsageError(
@@ -302,20 +304,20 @@ def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ) from error
     if built is None:
         raise UsageError(
-            f"{Path(path).name} is of a network that has not learnt to segment",
+            f"{Path(path).name} is of a network that was not trained to segment",
             expected="the checkpoint of a segmentation",
             do="Start one from it with model.initial, and export that",
         )
     run = Path(path).parent.parent / "run.json"  # what `textray train` wrote beside its checkpoints
     known = json.loads(run.read_text(encoding="utf-8")) if run.is_file() else {}
     facts |= {"recipe": known.get("recipe"), "git": known.get("git")}
-    told = any(str(word).startswith("--model.initial") for word in known.get("arguments", ()))
-    facts["started"] = bool(facts.get("started", told))  # older checkpoints leave it to the run's arguments
-    return facts, {k: v.double() if v.is_floating_point() else v for k, v in found.items()}
+    initial = any(str(word).startswith("--model.initial") for word in known.get("arguments", ()))
+    facts["started"] = bool(facts.get("started", initial))  # older checkpoints leave it to the run's arguments
+    return facts, {k: v.double() if v.is_floating_point() else v for k, v in ours.items()}
 
 
 def _refuse_other(path: Path, first: dict[str, Any], other: dict[str, Any]) -> None:
-    """Refuse a checkpoint whose weights mean something else than those of the first."""
+    """Refuse a checkpoint of another network or other data than the first."""
     for ours_of, theirs_of, keys in ((first, other, _SAME), (first["data"], other["data"], _SAME_DATA)):
         for key in keys:
             ours, theirs = _plain(ours_of.get(key)), _plain(theirs_of.get(key))
@@ -336,12 +338,12 @@ def _plain(value: object) -> object:
 def halved(network: Network) -> dict[str, Tensor]:
     """Matrices and kernels in half precision; biases and statistics of norms stay as they are.
 
-    Statistics may be smaller or larger than half precision can tell, and they take no space.
+    Statistics may be out of the range of half precision, and they take no space.
     """
     return {k: v.half() if v.is_floating_point() and v.ndim > 1 else v for k, v in network.state_dict().items()}
 
 
 def round_to_half(network: Network) -> None:
-    """Give a network the numbers that `halved` can tell, in its own precision."""
-    own = network.state_dict()
-    network.load_state_dict({key: value.to(own[key].dtype) for key, value in halved(network).items()})
+    """Round a network to the values of `halved`, in its own precision."""
+    ours = network.state_dict()
+    network.load_state_dict({key: value.to(ours[key].dtype) for key, value in halved(network).items()})

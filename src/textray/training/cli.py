@@ -1,8 +1,8 @@
 """`textray train`: LightningCLI with TextRay's defaults.
 
 ``--config`` takes a path or the name of a recipe inside the package (an unknown name lists them); several are merged in
-order, later ones win, and single values are set with ``--data.root DIR`` and the like. What is trained for is a value
-like any other, ``task``, but it says which values there are, so it is read before the rest.
+order, later ones win, and single values are set with ``--data.root DIR`` and the like. ``task`` is a value like any
+other, but it decides which others there are, so it is read before the rest.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ def find_recipe(name: str) -> str:
 
 
 class TrainCLI(LightningCLI):
-    """Adds to LightningCLI what every training of TextRay has: checkpoints, logs, stopping on the inner split."""
+    """LightningCLI with the checkpoints, logs and early stopping of every training of TextRay."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Declare the callbacks that can be configured, and link what must agree."""
+        """Declare the callbacks that can be configured, and link the two seeds."""
         parser.add_argument("--task", type=TaskName, default="segmentation", help="What is trained for.")
         monitor, mode = cast(type[Task], self._model_class).selects
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
@@ -95,13 +95,13 @@ class TrainCLI(LightningCLI):
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What the words after ``textray train`` ask for.
+    """Command line of ``textray train``, read.
 
     Attributes:
         recipes: Names or files given with ``--config``, in order.
         out: Folder of the run.
         fresh: True where it must not resume.
-        task: What is trained for.
+        task: Name of the task.
         rest: Words for LightningCLI, with each recipe's path.
     """
 
@@ -113,7 +113,7 @@ class Order:
 
 
 def read_order(arguments: Sequence[str]) -> Order:
-    """Tell TextRay's own options from LightningCLI's.
+    """Split TextRay's own options from LightningCLI's.
 
     Raises:
         UsageError: If no configuration is named, one is unknown, or an option lacks its value.
@@ -134,8 +134,8 @@ def read_order(arguments: Sequence[str]) -> Order:
             else:
                 names.append(value)
                 path = find_recipe(value)
-                found = _read(path)
-                task, network = _task_of(found) or task, network or _names_network(found)
+                named, has_network = _look_into(path)
+                task, network = named or task, network or has_network
                 rest.append(f"--config={path}")
         elif key == "--task" and (equals or words):
             task = value if equals else words.pop(0)
@@ -162,33 +162,24 @@ def read_order(arguments: Sequence[str]) -> Order:
     return Order(recipes=tuple(names), out=run, fresh=fresh, task=task, rest=tuple(rest))
 
 
-def _read(path: str) -> object:
-    """What a configuration holds; a file that is no YAML is left to the parser to refuse."""
+def _look_into(path: str) -> tuple[str | None, bool]:
+    """Task of a configuration, and whether it names a network; a file that is no YAML is left to the parser."""
     try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        config = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError):
-        return None
-
-
-def _task_of(found: object) -> str | None:
-    """What a configuration trains for, if it says so."""
-    task = found.get("task") if isinstance(found, dict) else None
-    return None if task is None else str(task)
-
-
-def _names_network(found: object) -> bool:
-    """True where a configuration names a network, or is none that could be looked into."""
-    if not isinstance(found, dict):
-        return True
-    model = found.get("model")
-    return isinstance(model, str) or (isinstance(model, dict) and "network" in model)
+        return None, True
+    if not isinstance(config, dict):
+        return None, True
+    task, model = config.get("task"), config.get("model")
+    network = isinstance(model, str) or (isinstance(model, dict) and "network" in model)
+    return None if task is None else str(task), network
 
 
 def main(arguments: Sequence[str]) -> None:
     """Run a training.
 
     Args:
-        arguments: What follows ``textray train``: ``--config NAME_OR_FILE`` (repeatable), ``--out DIR`` (the run's
+        arguments: Words after ``textray train``: ``--config NAME_OR_FILE`` (repeatable), ``--out DIR`` (the run's
             folder, default ``textray-runs/NAME``), ``--fresh`` (do not resume), and LightningCLI's own options.
 
     Raises:
@@ -223,12 +214,12 @@ def main(arguments: Sequence[str]) -> None:
             "log_every_n_steps": 1,
         },
     )
-    table = CSVLogger(run, name="log", flush_logs_every_n_steps=1)  # always, whatever else is asked for
+    table = CSVLogger(run, name="log", flush_logs_every_n_steps=1)  # always, beside any other
     cli.trainer.loggers = [table, *(other for other in cli.trainer.loggers if not isinstance(other, CSVLogger))]
     for callback in cli.trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
             callback.dirpath = str(folder)
-    if order.fresh and folder.exists():  # kept, but out of the way: a later run must not go on from them
+    if order.fresh and folder.exists():  # kept, but out of the way: a later run must not resume from them
         folder.rename(next(p for n in count(1) if not (p := run / f"checkpoints-{n}").exists()))
     checkpoint = last_checkpoint(folder)
     if checkpoint is not None:
@@ -245,7 +236,7 @@ def main(arguments: Sequence[str]) -> None:
     }
     write_json(run / "run.json", facts)
     try:
-        cli.trainer.ckpt_path = checkpoint  # not as an argument of fit: tasks ask the trainer whether they go on
+        cli.trainer.ckpt_path = checkpoint  # not as an argument of fit: tasks read it from the trainer
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
     except RuntimeError as error:
         if "loading state_dict" not in str(error):

@@ -55,7 +55,7 @@ def mean_tokens(features: Tensor, mask: Tensor) -> Tensor:
 
 
 class ContrastiveTask(Task):
-    """Trains the image trunk of a network to tell which report belongs to which film.
+    """Trains the image trunk of a network to match films and reports.
 
     Its checkpoint starts a segmentation with ``model.initial: [trunk=CHECKPOINT]``. Logs ``train/loss`` and
     ``inner/loss``; samples without a report take no part.
@@ -63,13 +63,7 @@ class ContrastiveTask(Task):
     Args:
         network: The network whose trunk learns; the rest of it is not run.
         text_encoder: Registry name of the frozen text encoder.
-        text_encoder_folder: Folder of its weights, see `textray.nn.bert.load_text_encoder`.
-        max_tokens: Longest report in tokens.
-        lr: Learning rate after the warm-up.
-        lr_final: Learning rate at the last step of the last epoch.
-        weight_decay: AdamW's.
-        warmup_epochs: Linear warm-up, in epochs.
-        initial: What to start from, see `textray.training.checkpoints.begin`.
+        options: Those of `Task`, but for the two that are about parts.
 
     Raises:
         UsageError: If the network has no trunk of `textray.nn.image_encoder.ImageEncoder`.
@@ -78,31 +72,8 @@ class ContrastiveTask(Task):
     selects = ("inner/loss", "min")
     exports = False
 
-    def __init__(
-        self,
-        network: Network,
-        text_encoder: str = "cxr_bert",
-        text_encoder_folder: str | None = None,
-        max_tokens: int = 24,
-        lr: float = 3e-4,
-        lr_final: float = 1e-6,
-        weight_decay: float = 0.01,
-        warmup_epochs: float = 0.0,
-        initial: str | list[str] | None = None,
-    ) -> None:
-        super().__init__(
-            network,
-            text_encoder=text_encoder,
-            text_encoder_folder=text_encoder_folder,
-            max_tokens=max_tokens,
-            lr=lr,
-            lr_final=lr_final,
-            trunk_lr_scale=1.0,
-            weight_decay=weight_decay,
-            warmup_epochs=warmup_epochs,
-            initial=initial,
-            freeze=(),
-        )
+    def __init__(self, network: Network, text_encoder: str = "cxr_bert", **options: Any) -> None:  # noqa: ANN401 -- Task's
+        super().__init__(network, text_encoder=text_encoder, trunk_lr_scale=1.0, freeze=(), **options)
         trunk = getattr(network, "trunk", None)
         if not isinstance(trunk, ImageEncoder):
             raise UsageError(
@@ -133,10 +104,10 @@ class ContrastiveTask(Task):
 
     def _loss(self, batch: Batch) -> Tensor:
         image, text = self(batch["image"], batch["text"])
-        told = torch.tensor([words is not None for words in batch["text"]], device=image.device)
-        if not told.any():
-            return image.sum() * 0  # nothing to tell apart, and still a loss with a gradient
-        return contrastive_loss(image[told], text[told])
+        given = torch.tensor([words is not None for words in batch["text"]], device=image.device)
+        if not given.any():
+            return image.sum() * 0  # still a loss with a gradient
+        return contrastive_loss(image[given], text[given])
 
     def learning(self) -> list[torch.nn.Parameter]:
         """Those of the trunk and of the projection."""

@@ -1,13 +1,8 @@
 """The Lightning module that trains sentence grounding: films and the sentences of their reports, no mask.
 
-What words mean before the first film is seen: a text encoder that starts at random learns which texts say the same.
-
-Whole captions are among the texts here also where films are told one zone at a time, so that they can be read.
-
-Past the paper, whose text encoder was pretrained on clinical notes. From random weights words and films wait for each
-other: as long as "left" and "right" are the same vector, no film can be told by them, and while no film is, nothing
-draws the words apart. Here two texts each of many reports are compared, and their cosine is brought to the share of
-facts that they have in common; no film takes part.
+Past the paper, whose text encoder was pretrained on clinical notes, an encoder that starts at random may be warmed up
+on texts alone (`warm_up_text`). From random weights words and films wait for each other: as long as "left" and "right"
+are the same vector, no film can be matched by them, and while no film is, nothing draws the words apart.
 """
 
 from __future__ import annotations
@@ -48,6 +43,12 @@ from textray.training.task import Task, cosine
 Unit = Literal["word", "sentence", "report"]
 Schedule = Literal["exponential", "cosine"]
 _DECAY = 0.9  # of the exponential schedule after each epoch, the paper's
+BATCH = 64
+"""Pairs of texts in a step of the warm-up, and its learning rate."""
+LR = 1e-3
+_LOGGED = 100
+
+log = logging.getLogger(__name__)
 
 
 class GroundingTask(Task):
@@ -74,18 +75,15 @@ class GroundingTask(Task):
         global_weight: Weight of films against reports.
         local_weight: Weight of places against units.
         temperatures: Multipliers of the losses.
-        lr: Learning rate after the warm-up.
         schedule: ``exponential`` multiplies it by 0.9 after each epoch (the paper's); ``cosine`` falls to
             ``lr_final`` at the last step of the last epoch.
-        lr_final: See ``schedule``.
-        warmup_epochs: Linear warm-up, in epochs (0 is the paper's).
-        trunk_lr_scale: The image trunk learns at this multiple of the rates (1 is the paper's).
-        text_lr_scale: So does the text encoder, at its own; 0 leaves it as ``words_first`` made it.
+        text_lr_scale: The text encoder learns at this multiple of the rates; 0 leaves it as ``words_first`` made it.
+        lr: Learning rate after the warm-up.
         weight_decay: AdamW's; at 0, the paper's, it is Adam.
-        initial: See `textray.training.checkpoints.begin`; a whole checkpoint or bundle brings its vocabulary.
-        freeze: Parts of the network that do not learn, such as ``trunk`` or ``text``.
-        words_first: Steps in which the text encoder learns which texts say the same before it sees a film, see
-            `learn_words` (0 is the paper's).
+        words_first: Steps of the text encoder's warm-up: it learns which texts say the same before it sees a film, see
+            `textray.training.grounding.warm_up_text` (0 is the paper's).
+        options: Those of `Task`; ``lr_final`` is of the cosine schedule, and an ``initial`` that is a whole checkpoint
+            or bundle brings its vocabulary.
 
     Raises:
         UsageError: If a weight is negative, or both are zero.
@@ -105,29 +103,22 @@ class GroundingTask(Task):
         global_weight: float = 1.0,
         local_weight: float = 1.0,
         temperatures: Temperatures = Temperatures(),  # noqa: B008 -- frozen
-        lr: float = 2e-5,
         schedule: Schedule = "exponential",
-        lr_final: float = 1e-6,
-        warmup_epochs: float = 0.0,
-        trunk_lr_scale: float = 1.0,
         text_lr_scale: float = 1.0,
-        weight_decay: float = 0.0,
-        initial: str | list[str] | None = None,
-        freeze: tuple[str, ...] = (),
         words_first: int = 0,
+        lr: float = 2e-5,
+        weight_decay: float = 0.0,
+        **options: Any,  # noqa: ANN401 -- declared by Task
     ) -> None:
+        # The text encoder that learns is a part of the network.
         super().__init__(
             network,
-            text_encoder=None,  # the one that learns is a part of the network
+            text_encoder=None,
             text_encoder_folder=None,
             max_tokens=0,
             lr=lr,
-            lr_final=lr_final,
-            trunk_lr_scale=trunk_lr_scale,
             weight_decay=weight_decay,
-            warmup_epochs=warmup_epochs,
-            initial=initial,
-            freeze=freeze,
+            **options,
         )
         self.criterion = GroundingCriterion(
             mode=mode,
@@ -153,11 +144,11 @@ class GroundingTask(Task):
         return cast(SentenceGrounding, self.network)
 
     def setup(self, stage: str) -> None:
-        """Read the tensors to start from, and give the data the vocabulary that the network reads.
+        """Read the tensors to start from, and give the data the vocabulary of the network.
 
         Raises:
-            UsageError: If reports may be longer than the text encoder reads, the vocabulary is larger, or weights to
-                start from may have seen patients that are left out.
+            UsageError: If reports may be longer than the text encoder reads, the vocabulary is larger, or the initial
+                weights may have seen excluded patients.
         """
         super().setup(stage)
         data = getattr(self.trainer, "datamodule", None)
@@ -183,13 +174,13 @@ class GroundingTask(Task):
         data.set_vocabulary(self.word_pieces)
 
     def on_fit_start(self) -> None:
-        """Teach the text encoder its words, where that is asked for and the training is no resumed one."""
+        """Warm up the text encoder, if the recipe asks for it and the training is no resumed one."""
         data = getattr(self.trainer, "datamodule", None)
         if self.words_first > 0 and self.trainer.ckpt_path is None and isinstance(data, GroundingData):
-            learn_words(self._net, data.sets["fit"], steps=self.words_first)
+            warm_up_text(self._net, data.sets["fit"], steps=self.words_first)
 
     def _refuse_seen(self, excluded: dict[str, str | int]) -> None:
-        """Refuse to start from weights that do not record that they have left the same patients out."""
+        """Refuse to start from weights that do not record the same excluded patients."""
         for path in started_from(self.initial):
             if facts_of(path).get("data", {}).get(RECORDED_AS) != excluded:
                 raise UsageError(
@@ -200,7 +191,7 @@ class GroundingTask(Task):
                 )
 
     def _vocabulary(self, data: GroundingData) -> tuple[str, ...]:
-        """Pieces of the checkpoint or bundle that is started from, of a published encoder, or our own."""
+        """Pieces of the initial checkpoint or bundle, of a published encoder, or of the data's captions."""
         text = self._net.config.text
         if isinstance(self.initial, str) and self.trainer.ckpt_path is None:
             whole = Path(self.initial)
@@ -214,7 +205,7 @@ class GroundingTask(Task):
         return published_vocabulary(text.encoder, folder=folder)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the words of the checkpoint.
+        """Take the vocabulary of the checkpoint.
 
         Raises:
             UsageError: If it is not one of a grounding training.
@@ -240,10 +231,10 @@ class GroundingTask(Task):
 
     def training_step(self, batch: GroundingBatch, index: int) -> Tensor:
         """Loss of the films of all processes, times the number of these, whose gradients are averaged."""
-        found = self.criterion(self(batch).gathered())
-        self.check_loss(found.total, cast(Any, batch), index)
-        self._log("train", found, len(batch["text"]))
-        return found.total * rank_count()
+        losses = self.criterion(self(batch).gathered())
+        self.check_loss(losses.total, cast(Any, batch), index)
+        self._log("train", losses, len(batch["text"]))
+        return losses.total * rank_count()
 
     def on_validation_epoch_start(self) -> None:
         """Start collecting."""
@@ -256,13 +247,13 @@ class GroundingTask(Task):
         self._seen.append((compared.films.float().cpu(), compared.reports.float().cpu(), keys_of(batch["text"])))
 
     def on_validation_epoch_end(self) -> None:
-        """Log for how many films the nearest report is their own, or says the same."""
+        """Log the share of films whose nearest report is their own, or says the same."""
         films, reports, keys = (torch.cat(parts) for parts in zip(*self._seen, strict=True))
         self._seen = []
         self.log("inner/retrieval", retrieval(films, reports, keys), prog_bar=True)
 
-    def _log(self, split: str, found: GroundingLosses, count: int) -> None:
-        for name, value in (("loss", found.total), ("global", found.whole), ("local", found.local)):
+    def _log(self, split: str, losses: GroundingLosses, count: int) -> None:
+        for name, value in (("loss", losses.total), ("global", losses.whole), ("local", losses.local)):
             self.log(
                 f"{split}/{name}", value, on_step=False, on_epoch=True, prog_bar=name == "loss", batch_size=count,
                 sync_dist=split == "inner",
@@ -295,7 +286,7 @@ class GroundingTask(Task):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write beside the tensors what an export needs: words, how they become a phrase, whose sides they mean."""
+        """Write beside the tensors what an export needs: vocabulary, aggregation to phrases, options of the loss."""
         super().on_save_checkpoint(checkpoint)
         config = self._net.config
         checkpoint["textray"] |= {
@@ -313,19 +304,19 @@ class GroundingTask(Task):
         }
 
 
-log = logging.getLogger(__name__)
-
-BATCH = 64
-LR = 1e-3
-_LOGGED = 100
+# Warm-up of a text encoder that starts at random.
 
 
-def learn_words(network: SentenceGrounding, data: GroundingSet, *, steps: int) -> float:
-    """Teach the text encoder of a network, in place, as the seed of the data will have it.
+def warm_up_text(network: SentenceGrounding, data: GroundingSet, *, steps: int) -> float:
+    """Train the text encoder of a network on pairs of texts, in place, before it sees a film.
+
+    The cosine of two texts is brought to the share of facts that they have in common. Where films get texts of one zone
+    at a time, whole captions are among the texts here also, so that they can be read.
 
     Args:
         network: The network; its text encoder and what stands between that and the common space learn.
-        data: Studies with a vocabulary; no film is opened. Sides are swapped in half of the texts that allow it.
+        data: Studies with a vocabulary; no film is opened. Sides are swapped in half of the texts that allow it. Their
+            seed decides the result.
         steps: Steps of ``BATCH`` pairs. The state of torch's generator is left as it was.
 
     Returns:
@@ -346,8 +337,8 @@ def learn_words(network: SentenceGrounding, data: GroundingSet, *, steps: int) -
             torch.manual_seed(int(np.random.SeedSequence((data.seed, 2, step)).generate_state(1)[0]))
             rng = np.random.default_rng((data.seed, 3, step))
             drawn = [(int(index), rng.random() < 0.5) for index in rng.integers(0, len(data), BATCH)]
-            (one, said), (other, answered) = (_told(network, data, drawn, rng) for _ in range(2))
-            loss = F.mse_loss(one @ other.T, shares(said, answered).to(one.device))
+            (one, facts), (other, other_facts) = (_draw_texts(network, data, drawn, rng) for _ in range(2))
+            loss = F.mse_loss(one @ other.T, shares(facts, other_facts).to(one.device))
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
@@ -360,25 +351,24 @@ def learn_words(network: SentenceGrounding, data: GroundingSet, *, steps: int) -
 
 
 def shares(said: list[StudyText], other: list[StudyText]) -> Tensor:
-    """Facts in common, of the geometric mean of the numbers of both: ``(len(said), len(other))`` in [0, 1].
+    """Facts in common as a share of the geometric mean of both numbers: ``(len(said), len(other))`` in [0, 1].
 
-    That is the cosine of sums of one direction a fact: a text of several places is then the sum of theirs, and nothing
-    besides.
+    That is the cosine of sums of one direction a fact: the vector of several places is the sum of theirs.
     """
     return torch.tensor(
         [[len(a.facts & b.facts) / max((len(a.facts) * len(b.facts)) ** 0.5, 1) for b in other] for a in said]
     )
 
 
-def _told(
+def _draw_texts(
     network: SentenceGrounding, data: GroundingSet, drawn: list[tuple[int, bool]], rng: np.random.Generator
 ) -> tuple[Tensor, list[StudyText]]:
-    """Vectors ``(B, D)`` of length one of texts about studies, and what the texts say."""
+    """Vectors ``(B, D)`` of length one of texts about studies, and their statements."""
     sampling: SentenceSampling | None = "some_zones" if data.words.sampling == "one_zone" else None
-    told = [
+    texts = [
         data.draw_text(index, rng, mirrored=turned and data.words.can_mirror(index), sampling=sampling)
         for index, turned in drawn
     ]
-    batch, device = pad([pieces for pieces, _ in told]), next(network.text.parameters()).device
+    batch, device = pad([pieces for pieces, _ in texts]), next(network.text.parameters()).device
     tensors = (torch.from_numpy(x).to(device) for x in (batch.ids, batch.attention, batch.word, batch.sentence))
-    return F.normalize(network.encode_text(*tensors).report.float(), dim=1, eps=1e-8), [said for _, said in told]
+    return F.normalize(network.encode_text(*tensors).report.float(), dim=1, eps=1e-8), [said for _, said in texts]

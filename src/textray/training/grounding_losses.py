@@ -35,8 +35,8 @@ from textray.errors import ShapeError, UsageError
 Mode = Literal["paper", "released"]
 Aggregate = Literal["lse", "lme"]
 Match = Literal["cosine", "dot"]
-"""How what a film shows is compared with a unit: by ``cosine`` (the paper), or past the paper by the ``dot`` product
-with the unit's direction, so that how much is found counts too. Eq. 5 prints a dot product, of units of any length."""
+"""Comparison of attended places with a unit: their ``cosine`` (the paper), or past the paper the ``dot`` product with
+the unit's direction, so that their length counts too. Eq. 5 prints a dot product, of units of any length."""
 _LEAST = 1e-8
 """Shortest length that a vector is divided by."""
 
@@ -54,30 +54,6 @@ class Temperatures:
     attention: float = 4.0
     pooling: float = 5.0
     contrastive: float = 10.0
-
-
-class LossPair(NamedTuple):
-    """A contrastive loss in both directions, two scalars.
-
-    Attributes:
-        to_text: Each image against all texts, L(v|t) of the paper: mean cross-entropy over rows of the scores.
-        to_image: Each text against all images, L(t|v): over columns.
-    """
-
-    to_text: Tensor
-    to_image: Tensor
-
-    @property
-    def total(self) -> Tensor:
-        """Both together, as Eq. 8 adds them."""
-        return self.to_text + self.to_image
-
-
-def text_keys(texts: Sequence[str]) -> Tensor:
-    """Numbers ``(B,)`` int64, equal where two texts are, letter case and white space aside, on whatever machine."""
-    said = [" ".join(text.lower().split()) for text in texts]
-    digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in said]
-    return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests], dtype=torch.int64)
 
 
 def local_scores(
@@ -125,24 +101,20 @@ def local_scores(
         raise ShapeError("a text has no unit", came=int((~mask.any(1)).sum()), do="Leave out images without text")
     with torch.autocast(local.device.type, enabled=False):  # sums of exponentials need single precision
         local, units = _exact(local), _exact(units)
-        places = _unit(local, 1) if mode == "paper" else local
-        alike = _alike(local, places, units, mask, mode, match, temperatures)
-        return _pool(alike, mask, mode, temperatures, aggregate)
-
-
-def _alike(
-    local: Tensor, places: Tensor, units: Tensor, mask: Tensor, mode: Mode, match: Match, temperatures: Temperatures
-) -> Tensor:
-    """Match r of each real unit of texts ``(K, S, D)`` with what it attends to in films ``(B, D, M)``: ``(B, N)``."""
-    real = units[mask]  # (N, D); padding costs nothing
-    aimed = _unit(real)
-    if mode == "paper":
-        weights = (temperatures.attention * aimed @ places).softmax(2)  # (B, N, M), alpha
-    else:
-        first = _over_units(real @ places, mask)
-        weights = (temperatures.attention * first).softmax(2)
-    attended = weights @ local.transpose(1, 2)  # (B, N, D), c
-    return ((_unit(attended) if match == "cosine" else attended) * aimed).sum(2)
+        real = units[mask]  # (N, D); padding costs nothing
+        aimed = _unit(real)
+        if mode == "paper":
+            weights = (temperatures.attention * aimed @ _unit(local, 1)).softmax(2)  # (B, N, M), alpha
+        else:
+            weights = (temperatures.attention * _over_units(real @ local, mask)).softmax(2)
+        attended = weights @ local.transpose(1, 2)  # (B, N, D), c
+        alike = ((_unit(attended) if match == "cosine" else attended) * aimed).sum(2)  # (B, N), r
+        table = alike.new_full((len(alike), *mask.shape), -torch.inf)  # (B, K, S)
+        table[:, mask] = temperatures.pooling * alike
+        pooled = table.logsumexp(2)
+        if aggregate == "lme":
+            pooled = pooled - mask.sum(1).to(pooled.dtype).log()
+        return pooled / temperatures.pooling if mode == "paper" else pooled
 
 
 def _over_units(scores: Tensor, mask: Tensor) -> Tensor:
@@ -150,16 +122,6 @@ def _over_units(scores: Tensor, mask: Tensor) -> Tensor:
     table = scores.new_full((len(scores), *mask.shape, scores.shape[2]), -torch.inf)  # (B, K, S, M)
     table[:, mask] = scores
     return table.softmax(2)[:, mask]
-
-
-def _pool(alike: Tensor, mask: Tensor, mode: Mode, temperatures: Temperatures, aggregate: Aggregate) -> Tensor:
-    """Z ``(B, K)`` from r ``(B, N)`` of the units in the mask ``(K, S)``."""
-    table = alike.new_full((len(alike), *mask.shape), -torch.inf)  # (B, K, S)
-    table[:, mask] = temperatures.pooling * alike
-    pooled = table.logsumexp(2)
-    if aggregate == "lme":
-        pooled = pooled - mask.sum(1).to(pooled.dtype).log()
-    return pooled / temperatures.pooling if mode == "paper" else pooled
 
 
 def _unit(vectors: Tensor, axis: int = -1) -> Tensor:
@@ -172,31 +134,32 @@ def _exact(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
-# Which texts are right for which films, and for how many films the right one is found.
+# Texts that are right for a film, and the share of films whose own text is the nearest.
 
 RightTexts = Literal["diagonal", "identical_text", "entailed"]
 """``diagonal``: a film's own. ``identical_text``: all that say the same. ``entailed``: all that say nothing but what
-the film's own report says too, as a text that was cut short does of many films."""
+the film's own report says too, as a shortened text does of many films."""
 Contrast = Literal["softmax", "sigmoid"]
-"""``softmax``: each film chooses among the texts, and each text among the films (the paper). ``sigmoid``: each film and
-text are told apart on their own, whether the text is true of it (after Zhai et al., ICCV 2023, whose temperature is
-left out). The films that a text is true of weigh as much together as those that it is not: that a text is often true
-is not to be learnt from films."""
+"""``softmax``: each film chooses among the texts, and each text among the films (the paper). ``sigmoid``: for each film
+and text on their own, whether the text is true of the film (after Zhai et al., ICCV 2023, without their temperature).
+The films that a text is true of weigh as much together as the others, so that nothing is learned from how often a text
+is true."""
 _ROWS = 1024
-"""Films whose texts are looked for at a time."""
+"""Films that are compared with all texts at a time."""
 
 
 def targeted_loss(scores: Tensor, said: list[StudyText], targets: RightTexts, bias: Tensor | None = None) -> Tensor:
-    """The loss of scores ``(B, B)``, film by text, with their temperature: both directions of the softmax together.
+    """Loss of scores ``(B, B)``: both directions of the softmax together as Eq. 8 adds them, or the sigmoid's.
 
     Args:
-        scores: With their temperature.
-        said: What is said of each film.
+        scores: Film by text, with their temperature.
+        said: Statements of each film.
         targets: Which texts are right.
         bias: Of the sigmoid, a scalar that all scores are raised by; ``None`` for the softmax.
     """
     if bias is None:
-        return targeted_pair(scores, said, targets).total
+        to_text, to_image = targeted_pair(scores, said, targets)
+        return to_text + to_image
     right = right_texts(said, targets).to(scores)
     losses = F.binary_cross_entropy_with_logits(scores + bias, right, reduction="none")
     shares = right / right.sum(0).clamp(min=1) + (1 - right) / (1 - right).sum(0).clamp(min=1)
@@ -213,23 +176,28 @@ def right_texts(said: list[StudyText], targets: RightTexts) -> Tensor:
     return entailed(said)
 
 
-def targeted_pair(scores: Tensor, said: list[StudyText], targets: RightTexts) -> LossPair:
-    """Cross-entropy of scores ``(B, B)``, film by text, in both directions: all that is right, to equal parts.
+def targeted_pair(scores: Tensor, said: list[StudyText], targets: RightTexts) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of scores ``(B, B)``, all right answers weighing the same, in both directions.
 
     Args:
-        scores: With their temperature.
-        said: What is said of each film.
+        scores: Film by text, with their temperature.
+        said: Statements of each film.
         targets: Which texts are right.
+
+    Returns:
+        Each film against all texts, L(v|t) of the paper, and each text against all films, L(t|v): two scalars.
     """
     shares = right_texts(said, targets).to(scores)
     to_text = F.cross_entropy(scores, shares / shares.sum(1, keepdim=True))
     to_image = F.cross_entropy(scores.T, shares.T / shares.sum(0)[:, None])
-    return LossPair(to_text, to_image)
+    return to_text, to_image
 
 
 def keys_of(said: list[StudyText]) -> Tensor:
-    """Numbers ``(B,)`` int64, equal where two texts say the same, whatever their words."""
-    return text_keys([" | ".join(sorted(one.facts)) for one in said])
+    """Numbers ``(B,)`` int64, on any machine equal where two texts say the same, whatever their words and case."""
+    facts = [" ".join(" | ".join(sorted(one.facts)).lower().split()) for one in said]
+    digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in facts]
+    return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests], dtype=torch.int64)
 
 
 def entailed(said: list[StudyText]) -> Tensor:
@@ -245,8 +213,10 @@ def retrieval(films: Tensor, reports: Tensor, keys: Tensor) -> Tensor:
         reports: ``(N, D)``; of those with one key the first counts.
         keys: ``(N,)``, equal where two reports say the same.
     """
-    different, first = _first_of_each(keys)
-    texts = F.normalize(reports[first], dim=1, eps=1e-8)  # (K, D)
+    different, inverse = torch.unique(keys, return_inverse=True)
+    first = torch.full((len(different),), len(keys), dtype=torch.int64)
+    first.scatter_reduce_(0, inverse, torch.arange(len(keys)), "amin")
+    texts = _unit(reports[first])  # (K, D)
     # A film's length changes nothing in the order of its texts.
     nearest = torch.cat([(some @ texts.T).argmax(1) for some in torch.split(films, _ROWS)])
     return (different[nearest] == keys).float().mean()
@@ -260,11 +230,11 @@ def _first_of_each(keys: Tensor) -> tuple[Tensor, Tensor]:
     return different, places
 
 
-# What the losses of sentence grounding compare, and their sum.
+# The sum of both losses.
 
 
 class Compared(NamedTuple):
-    """What the losses compare, of one process or of all.
+    """Input of the losses, of one process or of all.
 
     Attributes:
         films: ``(B, D)``.
@@ -273,7 +243,7 @@ class Compared(NamedTuple):
         units: ``(B, S, D)``.
         mask: ``(B, S)`` bool, true at units.
         cls: ``(B, D)``.
-        said: What each report says.
+        said: Statements of each report.
     """
 
     films: Tensor
@@ -306,9 +276,9 @@ class GroundingCriterion(nn.Module):
         UsageError: If a weight is negative, or both are zero.
 
     Attributes:
-        bias: What the scores of films and of places are raised by before a sigmoid, ``(2,)``; ``None`` for the softmax.
-            The first batch that is learnt from sets it, so that the mean score is raised to 0: else all that is found
-            sinks to nothing before the first difference is learnt.
+        bias: Added to the scores of films and of places before a sigmoid, ``(2,)``; ``None`` for the softmax. The first
+            training batch sets it, so that the mean score is 0: else all scores sink to nothing before the first
+            difference is learned.
     """
 
     begun: Tensor
@@ -340,34 +310,34 @@ class GroundingCriterion(nn.Module):
         if contrast == "sigmoid":
             self.register_buffer("begun", torch.tensor(False))
 
-    def forward(self, found: Compared) -> GroundingLosses:
+    def forward(self, compared: Compared) -> GroundingLosses:
         """Losses of films and their reports."""
         scores = [
-            self._films(found) if self.global_weight else None,
-            self._places(found) if self.local_weight else None,
+            self._films(compared) if self.global_weight else None,
+            self._places(compared) if self.local_weight else None,
         ]
         if self.bias is not None and self.training and not self.begun:
             self._begin(scores)
         biases = (None, None) if self.bias is None else self.bias.unbind()
         whole, local = (
-            found.films.new_zeros((), dtype=torch.float32)
+            compared.films.new_zeros((), dtype=torch.float32)
             if part is None
-            else targeted_loss(self.temperatures.contrastive * part, found.said, self.targets, bias)
+            else targeted_loss(self.temperatures.contrastive * part, compared.said, self.targets, bias)
             for part, bias in zip(scores, biases, strict=True)
         )
         return GroundingLosses(self.global_weight * whole + self.local_weight * local, whole, local)
 
-    def _films(self, found: Compared) -> Tensor:
-        films, reports = found.films.float(), F.normalize(found.reports.float(), dim=1, eps=1e-8)
-        return (F.normalize(films, dim=1, eps=1e-8) if self.match == "cosine" else films) @ reports.T
+    def _films(self, compared: Compared) -> Tensor:
+        films, reports = compared.films.float(), _unit(compared.reports.float())
+        return (_unit(films) if self.match == "cosine" else films) @ reports.T
 
-    def _places(self, found: Compared) -> Tensor:
+    def _places(self, compared: Compared) -> Tensor:
         return local_scores(
-            found.places,
-            found.units,
-            found.mask,
+            compared.places,
+            compared.units,
+            compared.mask,
             mode=self.mode,
-            cls=found.cls if self.mode == "released" else None,
+            cls=compared.cls if self.mode == "released" else None,
             temperatures=self.temperatures,
             aggregate=self.aggregate,
             match=self.match,
@@ -382,7 +352,7 @@ class GroundingCriterion(nn.Module):
         self.begun.fill_(True)
 
 
-# Batches that several processes share: a contrastive loss sees all the films and texts of all of them.
+# Batches of several processes: a contrastive loss compares all their films and texts.
 
 T = TypeVar("T")
 

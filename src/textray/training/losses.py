@@ -1,4 +1,4 @@
-"""Losses of the segmentation systems, on logits, and the bank of captions that one of them compares."""
+"""Losses of segmentation, on logits, and the bank of captions with masks that the LV loss compares with."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from textray.augment import Plane
-from textray.data.segmentation import SegmentationData, SegmentationSet
+from textray.data.segmentation import SegmentationData
 from textray.errors import ShapeError, UsageError
 from textray.nn.bert import TextEncoder
 from textray.records import Zones
 from textray.text.zones import sentence
 
 LossParts = Literal["dice_ce", "dice_only", "pooled_dice_ce", "lvit_wdbce"]
-"""What a segmentation loss is made of, see `DiceCELoss`."""
+"""Parts of a segmentation loss, see `DiceCELoss`."""
 
 
 def dice_loss(logits: Tensor, target: Tensor, *, smooth: float = 1e-5, pooled: bool = False) -> Tensor:
@@ -75,13 +75,13 @@ def lvit_wdbce(logits: Tensor, target: Tensor) -> Tensor:
 
 
 def lv_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Language-vision loss of LViT: one minus the cosine between what is found and the mask of the most similar text.
+    """Language-vision loss of LViT: one minus the cosine of prediction and mask of the most similar text.
 
     Source: Li et al.: LViT, whose released code never calls its own, which is not differentiable.
 
     Args:
         logits: Raw scores, ``(B, 1, H, W)``, any range.
-        masks: ``(B, 1, H, W)`` float, in [0, 1]; an empty one costs 1 and teaches nothing.
+        masks: ``(B, 1, H, W)`` float, in [0, 1]; an empty one costs 1 and has no gradient.
 
     Returns:
         Scalar, mean over ``B``.
@@ -99,7 +99,7 @@ def zone_loss(logits: Tensor, zones: Tensor) -> Tensor:
 
     Args:
         logits: Raw scores, ``(B, 6)``.
-        zones: ``(B, 6)``, values {0, 1}; NaN where nothing tells.
+        zones: ``(B, 6)``, values {0, 1}; NaN where unknown.
 
     Returns:
         Scalar; 0 where none is known.
@@ -145,7 +145,7 @@ class DiceCELoss(nn.Module):
         return loss if self.parts == "dice_only" else loss + F.binary_cross_entropy_with_logits(logits, target)
 
 
-# Captions with a mask each: which mask a text stands for, by the similarity of the texts.
+# Bank of captions with a mask each.
 
 BankKind = Literal["labelled", "schematic"]
 """Masks of the labelled images by their captions, or ellipses drawn from the zones of the 63 sentences."""
@@ -154,11 +154,11 @@ _TIE = 1e-6
 _ROWS = ((0.14, 0.375), (0.375, 0.55), (0.55, 0.85))
 """Heights of the zones of a schematic lung, as shares of the image's."""
 _COLUMNS = ((0.14, 0.44), (0.56, 0.86))
-"""And its widths, of the image's left and right lung."""
+"""Widths of the image's left and right lung, the same way."""
 
 
 class CaptionBank:
-    """Captions and masks; answers a text with the mask of the most similar caption.
+    """Captions and masks; gives a text the mask of the most similar caption.
 
     Similarity is the cosine between means of the frozen encoder's token features; of equally similar captions the first
     one counts.
@@ -202,10 +202,12 @@ class CaptionBank:
 
 
 def bank_of(data: SegmentationData, kind: BankKind, encoder: TextEncoder) -> CaptionBank:
-    """The bank of a training.
+    """Build the bank of a training.
+
+    Of labelled samples with the same caption the first one with a lesion stands for all: it would win every tie.
 
     Args:
-        data: What it learns from.
+        data: Data of the training.
         kind: Where the masks come from.
         encoder: The frozen text encoder.
 
@@ -213,9 +215,14 @@ def bank_of(data: SegmentationData, kind: BankKind, encoder: TextEncoder) -> Cap
         UsageError: If masks are to be drawn of captions that name no zones, or whose left and right are unknown; or if
             no caption has a mask.
     """
-    learnt = data.sets["fit"]
+    fit = data.sets["fit"]
     if kind == "labelled":
-        return labelled_bank(learnt, encoder)
+        masks: dict[str, NDArray[np.bool_]] = {}
+        for index in np.flatnonzero(fit.labelled).tolist():
+            text = fit.whole_text(index)
+            if text is not None and text not in masks and (mask := fit.pixels.mask(index)).any():
+                masks[text] = mask
+        return CaptionBank(list(masks), np.array(list(masks.values())), encoder)
     advice = "Set model.lv_bank labelled"
     if data.row.captions != "zones":
         raise UsageError(f"captions of {data.row.name} name no zones to draw", do=advice)
@@ -223,26 +230,11 @@ def bank_of(data: SegmentationData, kind: BankKind, encoder: TextEncoder) -> Cap
         raise UsageError(
             f"whose left and right captions of {data.row.name} mean is unknown, so none is drawn", do=advice
         )
-    return schematic_bank(learnt.pixels.size, encoder, transpose=data.preprocess.transpose)
-
-
-def labelled_bank(data: SegmentationSet, encoder: TextEncoder) -> CaptionBank:
-    """Captions and masks of the samples whose masks may be seen.
-
-    Of samples with the same caption the first one with a lesion stands for all: it would win every tie.
-    """
-    found: dict[str, NDArray[np.bool_]] = {}
-    for index in np.flatnonzero(data.labelled):
-        text = data.whole_text(int(index))
-        if text is not None and text not in found:
-            mask = data.pixels.mask(int(index))
-            if mask.any():
-                found[text] = mask
-    return CaptionBank(list(found), np.array(list(found.values())), encoder)
+    return schematic_bank(fit.pixels.size, encoder, transpose=data.preprocess.transpose)
 
 
 def schematic_bank(size: tuple[int, int], encoder: TextEncoder, *, transpose: bool = False) -> CaptionBank:
-    """The 63 sentences that zones can make, each with ellipses where its zones lie.
+    """Build a bank of the 63 sentences of zones, each with ellipses where its zones lie.
 
     Zones of one lung that follow each other are one long ellipse, as in the schematic masks that LViT's authors ship.
 

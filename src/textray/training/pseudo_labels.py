@@ -1,4 +1,4 @@
-"""Pseudo-labels of the images without masks: probabilities on disk that each epoch moves a little.
+"""Pseudo-labels of the images without masks: probabilities on disk that each epoch moves towards predictions.
 
 The labels after epoch n are one file, named by n. An epoch reads that file and writes the next one under a temporary
 name; at its end the new file is flushed and renamed, and only then the checkpoint is written, which names n + 1. Files
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,35 +30,20 @@ _HALF = 32768  # the smallest stored value that means at least one half
 _TEACHER = "teacher.bits"
 
 
-def moved(old: Plane, found: Plane, way: Geometry, beta: float) -> Plane:
+def moved(old: Plane, predicted: Plane, way: Geometry, beta: float) -> Plane:
     """Move a pseudo-label towards a prediction: beta P + (1 - beta) p.
 
     Args:
         old: P of the picture as it is, ``(h, w)`` float32 in [0, 1].
-        found: p of the changed picture, ``(h, w)`` float32 in [0, 1].
+        predicted: p of the changed picture, ``(h, w)`` float32 in [0, 1].
         way: How the picture was changed.
         beta: Share of the old label that stays.
 
     Returns:
         ``(h, w)`` float32; what the changed picture did not show keeps its P.
     """
-    back, seen = way.back(found)
+    back, seen = way.back(predicted)
     return np.where(seen, np.float32(beta) * old + np.float32(1 - beta) * back, old)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabelScores:
-    """What became of the pseudo-labels, all of them at one half.
-
-    Attributes:
-        changed: Share of the pixels whose label is another than an epoch ago.
-        dice_truth: Pooled Dice against the masks that the training may not see; ``None`` where nobody has drawn any.
-        dice_teacher: Pooled Dice against the teacher's labels.
-    """
-
-    changed: float
-    dice_truth: float | None
-    dice_teacher: float
 
 
 class PseudoLabels:
@@ -190,31 +174,32 @@ class PseudoLabels:
         """Read the next epoch's labels from now on, once one process has put them in place."""
         self.open(self.epoch + 1)
 
-    def scores(self, truth: Callable[[int], NDArray[np.bool_] | None]) -> LabelScores:
-        """Compare the labels of the epoch, written so far, with what they were, with the truth and with the teacher.
+    def scores(self, truth: Callable[[int], NDArray[np.bool_] | None]) -> dict[str, float]:
+        """Compare the labels of the epoch, written so far, with those before, with the truth and with the teacher.
 
         Args:
-            truth: Mask ``(h, w)`` bool of an image, by row; ``None`` where nobody has drawn one.
+            truth: Mask ``(h, w)`` bool of an image, by row; ``None`` where there is none.
+
+        Returns:
+            Share of the pixels whose label ``changed`` in the epoch, and pooled Dice, labels at one half:
+            ``dice_teacher`` against the teacher's labels, ``dice_truth`` against the masks, if there are any.
         """
         latest = self._reading if self._next is None else self._next
         height, width = self.size
         bits = np.fromfile(self.folder / _TEACHER, np.uint8).reshape(self.count, -1)
         changed = 0
-        true, taught, drawn = np.zeros(2), np.zeros(2), False  # pixels in common, and pixels of both
+        true, first, any_truth = np.zeros(2), np.zeros(2), False  # pixels in common, and pixels of both
         for row in range(self.count):
             label = latest[row] >= _HALF
             changed += int((label != (self._reading[row] >= _HALF)).sum())
             teacher = np.unpackbits(bits[row], count=height * width).reshape(height, width).view(np.bool_)
-            taught += _overlap(label, teacher)
+            first += _overlap(label, teacher)
             mask = truth(row)
             if mask is not None:
-                drawn = True
+                any_truth = True
                 true += _overlap(label, mask)
-        return LabelScores(
-            changed=changed / (self.count * height * width),
-            dice_truth=_dice(true) if drawn else None,
-            dice_teacher=_dice(taught),
-        )
+        scores = {"changed": changed / (self.count * height * width), "dice_teacher": _dice(first)}
+        return scores | ({"dice_truth": _dice(true)} if any_truth else {})
 
     @property
     def _reading(self) -> NDArray[np.uint16]:

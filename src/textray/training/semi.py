@@ -1,4 +1,4 @@
-"""The Lightning module that also learns from images without masks, by pseudo-labels and by what their reports say.
+"""The Lightning module that also learns from images without masks, by pseudo-labels and by their reports.
 
 Source: Li et al.: LViT, Language meets Vision Transformer in Medical Image Segmentation; its exponential pseudo-label
 iteration (EPI) and its language-vision (LV) loss, neither of which its released code contains. A teacher, trained on
@@ -26,7 +26,7 @@ from textray.errors import UsageError
 from textray.models.base import Network
 from textray.preprocess import Preprocess
 from textray.training.checkpoints import read_network, start_from
-from textray.training.losses import BankKind, CaptionBank, DiceCELoss, LossParts, bank_of, lv_loss
+from textray.training.losses import BankKind, CaptionBank, DiceCELoss, bank_of, lv_loss
 from textray.training.pseudo_labels import PseudoLabels, moved
 from textray.training.segmentation import SegmentationTask
 
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "pseudo_labels"
 """Folder of the pseudo-labels within the run's."""
+_FACTS = ("epi", "beta", "target", "unlabelled_weight", "unlabelled_ramp_epochs", "lv_weight", "lv_bank")
+"""Options that a checkpoint keeps."""
 
 
 class SemiSupervisedTask(SegmentationTask):
@@ -55,18 +57,7 @@ class SemiSupervisedTask(SegmentationTask):
 
     Args:
         network: The network, built by its configuration.
-        text_encoder: As of `SegmentationTask`, like the next ones.
-        text_encoder_folder: Folder of its weights.
-        max_tokens: Longest report in tokens.
-        loss: Of the labelled images, see `textray.training.losses.DiceCELoss`.
-        lr: Learning rate after the warm-up.
-        lr_final: Learning rate at the last step of the last epoch.
-        trunk_lr_scale: The trunk learns at this multiple of the rates.
-        weight_decay: AdamW's, every parameter in one group.
-        warmup_epochs: Linear warm-up, in epochs.
-        zone_weight: Weight of the loss of the zones, of labelled and other images alike: reports are known of both.
         initial: What to start from: ``teacher``, or as of `SegmentationTask`.
-        freeze: Parts of the network that do not learn.
         teacher: Checkpoint of the same network, trained on the labelled part; only a first start reads it.
         epi: False leaves the pseudo-labels as the teacher gave them.
         beta: Share of a pseudo-label that an epoch leaves, in [0, 1).
@@ -78,6 +69,9 @@ class SemiSupervisedTask(SegmentationTask):
         lv_bank: Masks that the LV loss compares with: ``labelled``, those of the labelled images by their captions, or
             ``schematic``, ellipses drawn from the zones of the 63 sentences, where it is known whose sides they mean.
 
+        options: Those of `SegmentationTask`, whose ``loss`` is of the labelled images, and whose ``zone_weight`` is of
+            all: reports are known of both.
+
     Raises:
         UsageError: If a value is out of range, or the LV loss is asked for without a text encoder.
     """
@@ -87,18 +81,7 @@ class SemiSupervisedTask(SegmentationTask):
     def __init__(
         self,
         network: Network,
-        text_encoder: str | None = "cxr_bert",
-        text_encoder_folder: str | None = None,
-        max_tokens: int = 24,
-        loss: LossParts = "dice_ce",
-        lr: float = 3e-4,
-        lr_final: float = 1e-6,
-        trunk_lr_scale: float = 1.0,
-        weight_decay: float = 0.01,
-        warmup_epochs: float = 0.0,
-        zone_weight: float = 0.0,
         initial: str | list[str] | None = "teacher",
-        freeze: tuple[str, ...] = (),
         teacher: str | None = None,
         epi: bool = True,
         beta: float = 0.9,
@@ -107,22 +90,10 @@ class SemiSupervisedTask(SegmentationTask):
         unlabelled_ramp_epochs: int = 0,
         lv_weight: float = 0.1,
         lv_bank: BankKind = "labelled",
+        **options: Any,  # noqa: ANN401 -- declared by SegmentationTask
     ) -> None:
-        super().__init__(
-            network,
-            text_encoder=text_encoder,
-            text_encoder_folder=text_encoder_folder,
-            max_tokens=max_tokens,
-            loss=loss,
-            lr=lr,
-            lr_final=lr_final,
-            trunk_lr_scale=trunk_lr_scale,
-            weight_decay=weight_decay,
-            warmup_epochs=warmup_epochs,
-            zone_weight=zone_weight,
-            initial=teacher if initial == "teacher" else initial,
-            freeze=freeze,
-        )
+        initial = teacher if initial == "teacher" else initial
+        super().__init__(network, initial=initial, self_guided=0.0, segment=True, **options)
         if not 0 <= beta < 1:
             raise UsageError("beta is out of range", came=beta, expected="0 or more, below 1; or epi: false")
         if unlabelled_weight <= 0 or lv_weight < 0 or unlabelled_ramp_epochs < 0:
@@ -132,7 +103,7 @@ class SemiSupervisedTask(SegmentationTask):
                 expected="an unlabelled_weight above 0, the others not below",
                 do="To learn from the labelled images alone, train with task: segmentation",
             )
-        if lv_weight and text_encoder is None:
+        if lv_weight and self.encoder is None:
             raise UsageError(
                 "the LV loss compares reports and needs a text encoder",
                 came="text_encoder null",
@@ -144,15 +115,13 @@ class SemiSupervisedTask(SegmentationTask):
         self.pseudo_loss = DiceCELoss("dice_ce")
         self._bank: CaptionBank | None = None
         self._labels: PseudoLabels | None = None
-        self._indices: list[int] = []
-        self._rows: dict[int, int] = {}
-        self._resumed: int | None = None
-        self._saved: int | None = None
-        self._taught_by: str | None = None
+        self._rows: dict[int, int] = {}  # of the images without masks: number of the label by index of the sample
+        self._saved: int | None = None  # epoch of the labels that the last checkpoint names
+        self._teacher_sha256: str | None = None
 
     @property
     def fit_set(self) -> SegmentationSet:
-        """What is learnt from."""
+        """Samples of the training."""
         return cast(SegmentationData, cast(Any, self.trainer).datamodule).sets["fit"]
 
     @property
@@ -180,8 +149,7 @@ class SemiSupervisedTask(SegmentationTask):
                 expected="model.teacher, a checkpoint of a training with task: segmentation on the same labelled part",
             )
         super().setup(stage)
-        self._indices = [int(index) for index in unlabelled]
-        self._rows = {index: row for row, index in enumerate(self._indices)}
+        self._rows = {index: row for row, index in enumerate(unlabelled.tolist())}
         self._labels = PseudoLabels(
             Path(self.trainer.default_root_dir) / FOLDER, count=len(unlabelled), size=self.fit_set.pixels.size
         )
@@ -189,16 +157,16 @@ class SemiSupervisedTask(SegmentationTask):
             self._bank = bank_of(data, self.lv_bank, cast(Any, self.encoder))
 
     def on_train_start(self) -> None:
-        """Open the labels of the checkpoint that is gone on from, or let the teacher give the first ones."""
+        """Open the labels of the checkpoint to resume from, or let the teacher give the first ones."""
         epochs = self.trainer.max_epochs or 1
         left = self.beta**epochs if self.epi else 1.0
         level = logging.WARNING if self.epi and left > 0.5 else logging.INFO
         logger.log(level, "after %d epochs %.2f of the teacher's labels is left (beta %g)", epochs, left, self.beta)
-        if self._resumed is None:
+        if self._saved is None:
             if self.trainer.is_global_zero:
-                self._ask_teacher()
+                self._write_first_labels()
             self.trainer.strategy.barrier()
-        self.labels.open(self._resumed or 0)
+        self.labels.open(self._saved or 0)
 
     def on_train_epoch_start(self) -> None:
         """Lay out the labels that the epoch writes."""
@@ -210,13 +178,12 @@ class SemiSupervisedTask(SegmentationTask):
             self.labels.begin()
 
     def on_train_epoch_end(self) -> None:
-        """Log what became of the labels and put them in place; the checkpoint is written after this."""
+        """Log scores of the labels and put them in place; the checkpoint is written after this."""
         self.labels.flush()
         self.trainer.strategy.barrier()
-        scores = self.labels.scores(lambda row: self.fit_set.truth(self._indices[row]))
-        for name in ("changed", "dice_truth", "dice_teacher"):
-            if (value := getattr(scores, name)) is not None:
-                self.log(f"pseudo/{name}", value, prog_bar=name == "dice_truth")
+        indices = list(self._rows)
+        for name, value in self.labels.scores(lambda row: self.fit_set.truth(indices[row])).items():
+            self.log(f"pseudo/{name}", value, prog_bar=name == "dice_truth")
         self.log("pseudo/weight", self.weight)
         if self.epi:
             self.trainer.strategy.barrier()
@@ -231,14 +198,8 @@ class SemiSupervisedTask(SegmentationTask):
         self._saved = self.labels.epoch
         checkpoint["textray"]["semi_supervised"] = {
             "labels": self.labels.epoch,
-            "teacher_sha256": self._taught_by,
-            "epi": self.epi,
-            "beta": self.beta,
-            "target": self.target,
-            "unlabelled_weight": self.unlabelled_weight,
-            "unlabelled_ramp_epochs": self.unlabelled_ramp_epochs,
-            "lv_weight": self.lv_weight,
-            "lv_bank": self.lv_bank,
+            "teacher_sha256": self._teacher_sha256,
+            **{name: getattr(self, name) for name in _FACTS},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -270,8 +231,7 @@ class SemiSupervisedTask(SegmentationTask):
                 "and the same data",
                 do="Train with the data that the checkpoint was trained with, or start again with --fresh",
             )
-        self._resumed = self._saved = int(facts["labels"])
-        self._taught_by = facts["teacher_sha256"]
+        self._saved, self._teacher_sha256 = int(facts["labels"]), facts["teacher_sha256"]
 
     @property
     def weight(self) -> float:
@@ -293,45 +253,45 @@ class SemiSupervisedTask(SegmentationTask):
     def _unlabelled(self, logits: Tensor, batch: Batch, hidden: list[int]) -> Tensor:
         """Loss of the images of a batch without masks, ``(U, 1, H, W)`` logits; moves their pseudo-labels."""
         ways = [batch["geometry"][place] for place in hidden]
-        found = torch.sigmoid(logits.detach()).float().cpu().numpy()
+        predicted = torch.sigmoid(logits.detach()).float().cpu().numpy()[:, 0]
         targets = [
-            way.forward(self._moved(self._rows[int(batch["index"][place])], found[row, 0], way))
-            for row, (place, way) in enumerate(zip(hidden, ways, strict=True))
+            way.forward(self._moved(self._rows[int(batch["index"][place])], plane, way))
+            for place, plane, way in zip(hidden, predicted, ways, strict=True)
         ]
         target = torch.from_numpy(np.stack(targets))[:, None].to(logits)
         if self.target == "hard":
             target = (target >= 0.5).to(logits)
         loss = self.pseudo_loss(logits, target)
         self._log_part("unlabelled", loss, len(hidden))
-        told = [(row, text) for row, place in enumerate(hidden) if (text := batch["text"][place]) is not None]
-        if self._bank is not None and told:
+        texts = {row: text for row, place in enumerate(hidden) if (text := batch["text"][place]) is not None}
+        if self._bank is not None and texts:
             # The sentence was flipped with the picture, so its mask is on the right side already.
-            masks = [ways[row]._replace(flipped=False).forward(self._bank.mask(text)) for row, text in told]
-            similar = lv_loss(logits[[row for row, _ in told]], torch.from_numpy(np.stack(masks))[:, None].to(logits))
-            self._log_part("lv", similar, len(told))
-            loss = loss + self.lv_weight * len(told) / len(hidden) * similar
+            masks = [ways[row]._replace(flipped=False).forward(self._bank.mask(text)) for row, text in texts.items()]
+            similar = lv_loss(logits[list(texts)], torch.from_numpy(np.stack(masks))[:, None].to(logits))
+            self._log_part("lv", similar, len(texts))
+            loss = loss + self.lv_weight * len(texts) / len(hidden) * similar
         return loss
 
-    def _moved(self, row: int, found: Plane, way: Geometry) -> Plane:
+    def _moved(self, row: int, predicted: Plane, way: Geometry) -> Plane:
         """A pseudo-label after a prediction of the augmented picture, written for the next epoch."""
         label = self.labels.read(row)
         if self.epi:
-            label = moved(label, found, way, self.beta)
+            label = moved(label, predicted, way, self.beta)
             self.labels.write(row, label)
         return label
 
     def _log_part(self, name: str, value: Tensor, count: int) -> None:
         self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=count)
 
-    def _ask_teacher(self) -> None:
-        """Write the first pseudo-labels: what the teacher finds in the pictures as they are, with their reports."""
+    def _write_first_labels(self) -> None:
+        """Write the teacher's predictions of the pictures as they are, with their reports."""
         path = Path(str(self.teacher))
         kept = deepcopy(self.network.state_dict())
         data = cast(SegmentationData, cast(Any, self.trainer).datamodule)
         load_teacher(self.network, path, data, text_encoder=self.encoder_name, max_tokens=self.max_tokens)
         training = self.network.training
         self.network.eval()
-        plain, indices = self.fit_set.plain(), self._indices
+        plain, indices = self.fit_set.plain(), list(self._rows)
 
         def planes() -> Iterator[Plane]:
             for start in range(0, len(indices), data.batch_size):
@@ -345,11 +305,11 @@ class SemiSupervisedTask(SegmentationTask):
             self.labels.start(planes())
         self.network.load_state_dict(kept)
         self.network.train(training)
-        self._taught_by = hashlib.sha256(path.read_bytes()).hexdigest()
+        self._teacher_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         logger.info("%s gave the first pseudo-labels of %d images", path, len(indices))
 
 
-# The teacher of a semi-supervised training: an earlier training that must fit it in every respect.
+# The teacher, an earlier training that must fit this one in every respect.
 
 
 def load_teacher(
@@ -360,9 +320,9 @@ def load_teacher(
     Args:
         network: Changed in place.
         path: The teacher's checkpoint.
-        data: What the training learns from. A teacher that learnt from other images than those labelled in it is
-            warned of: it may have seen masks that the training may not; so is one that has not learnt to go without
-            reports, where some images come without.
+        data: Data of the training. Warns of a teacher that was trained on other images than those labelled in it,
+            since it may have seen masks that the training may not, and of one that was never trained without reports,
+            where some images come without.
         text_encoder: That of the training.
         max_tokens: Its longest report.
 
@@ -394,26 +354,26 @@ def load_teacher(
             expected=", ".join(f"{name} {expected[name]}" for name in other),
             do="Train teacher and student with the same text encoder and data settings",
         )
-    silent = data.sets["fit"].unlabelled_without_text
-    if silent and network.needs_text:
+    without_report = data.sets["fit"].unlabelled_without_text
+    if without_report and network.needs_text:
         raise UsageError(
             "this network needs a report with every image",
-            came=f"{silent} images without masks that have none",
+            came=f"{without_report} images without masks that have none",
             expected="a report of each that names an infected zone",
             do="Leave these images out, or take a form of the network that goes without",
         )
-    if silent and text_encoder is not None and trained_without_report(facts) is False:
+    if without_report and text_encoder is not None and trained_without_report(facts) is False:
         logger.warning(
-            "W_SILENCE: %d images without masks have no report, and %s has not learnt to do without: its labels of "
-            "them are not to be relied on. Train it with data.report_dropout above 0, or leave these images out",
-            silent,
+            "W_SILENCE: %d images without masks have no report, and %s was never trained without one: do not rely on "
+            "its labels of them. Train it with data.report_dropout above 0, or leave these images out",
+            without_report,
             path,
         )
-    learnt = about.get("labelled", {}).get("ids_sha256", about.get("ids_sha256", {}).get("fit"))
-    if learnt != data.describe()["labelled"]["ids_sha256"]:
+    ids = about.get("labelled", {}).get("ids_sha256", about.get("ids_sha256", {}).get("fit"))
+    if ids != data.describe()["labelled"]["ids_sha256"]:
         logger.warning(
-            "W_TEACHER: %s learnt from other images than those labelled here (%s of %s); if it saw more masks, this is "
-            "not semi-supervised training. Give both the same data.labelled_fraction and data.fraction_seed",
+            "W_TEACHER: %s was trained on other images than those labelled now (%s of %s); if it saw more masks, this "
+            "is not semi-supervised training. Give both the same data.labelled_fraction and data.fraction_seed",
             path,
             about.get("images", {}).get("fit", "an unknown number"),
             about.get("name", "unknown data"),

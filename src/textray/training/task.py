@@ -1,9 +1,8 @@
-"""What every training of a network shares: its start, its optimiser, its chances, and what a checkpoint keeps."""
+"""Base of all trainings: start, optimiser, random numbers, and what a checkpoint keeps."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, ClassVar, cast
@@ -26,6 +25,9 @@ from textray.training.zone_labels import label_training
 class Task(LightningModule):
     """Trains a network with a frozen text encoder beside it.
 
+    Subclasses take these options as ``**options`` and pass them on; jsonargparse follows the call of ``__init__`` and
+    shows them, so each is declared and documented once.
+
     Args:
         network: The network, built by its configuration.
         text_encoder: Registry name of the frozen text encoder; ``None`` for a network that reads no text.
@@ -33,17 +35,19 @@ class Task(LightningModule):
         max_tokens: Longest report in tokens; no more than the network takes.
         lr: Learning rate after the warm-up.
         lr_final: Learning rate at the last step of the last epoch.
-        trunk_lr_scale: Trunks learn at this multiple of the rates.
+        trunk_lr_scale: The trunk learns at this multiple of the rates (1 is the paper's).
         weight_decay: AdamW's, every parameter in one group.
-        warmup_epochs: Linear warm-up, in epochs.
-        initial: What to start from, see `textray.training.checkpoints.begin`.
-        freeze: Parts of the network that do not learn, such as ``locator``; their norms keep their statistics.
+        warmup_epochs: Linear warm-up, in epochs (0 is the paper's).
+        initial: What to start from: ``CHECKPOINT`` of an earlier training (parts that it lacks start at random), or a
+            list of ``PART=CHECKPOINT``, such as ``segmenter=mmi.ckpt``; see `textray.training.checkpoints.begin`.
+        freeze: Parts of the network that do not learn, such as ``locator`` or ``segmenter``; their norms keep their
+            statistics.
 
     Attributes:
-        selects: Score that makes the best checkpoint unless another is asked for, and its best: ``max`` or ``min``.
+        selects: Default score that selects the best checkpoint, and its best: ``max`` or ``min``.
         exports: False where the network segments nothing yet: its checkpoints then leave its name out, and an export
             refuses them.
-        learns_unlabelled: True where images whose masks may not be seen are learnt from too.
+        learns_unlabelled: True where images with hidden masks take part in the training.
 
     Raises:
         UsageError: If the network has no such part, or reads fewer tokens.
@@ -57,16 +61,16 @@ class Task(LightningModule):
         self,
         network: Network,
         *,
-        text_encoder: str | None,
-        text_encoder_folder: str | None,
-        max_tokens: int,
-        lr: float,
-        lr_final: float,
-        trunk_lr_scale: float,
-        weight_decay: float,
-        warmup_epochs: float,
-        initial: str | Sequence[str] | None,
-        freeze: Sequence[str],
+        text_encoder: str | None = "cxr_bert",
+        text_encoder_folder: str | None = None,
+        max_tokens: int = 24,
+        lr: float = 3e-4,
+        lr_final: float = 1e-6,
+        trunk_lr_scale: float = 1.0,
+        weight_decay: float = 0.01,
+        warmup_epochs: float = 0.0,
+        initial: str | list[str] | None = None,
+        freeze: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.network = network
@@ -97,7 +101,7 @@ class Task(LightningModule):
         return self._encoder[0]
 
     def setup(self, stage: str) -> None:
-        """Read the tensors to start from before a first training, not before a resumed one; label zones by clusters."""
+        """Read the tensors to start from, unless the training resumes; label zones by clusters, if configured."""
         if stage == "fit" and self.trainer.ckpt_path is None:
             begin(self.network, self.initial)
         data = getattr(self.trainer, "datamodule", None)  # set up before the task
@@ -105,21 +109,21 @@ class Task(LightningModule):
             label_training(data, self.encoder)
 
     def on_train_epoch_start(self) -> None:
-        """Let frozen parts compute as in use: no dropout, and norms that keep their statistics."""
+        """Keep frozen parts in evaluation mode: no dropout, and norms that keep their statistics."""
         for part in self.frozen:
             find_part(self.network, part).eval()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Seed dropout from seed, epoch, batch and rank: a resumed training draws what it would have drawn."""
+        """Seed dropout from seed, epoch, batch and rank, so that a resumed training equals an uninterrupted one."""
         seed = getattr(getattr(self.trainer, "datamodule", None), "seed", 0)
         drawn = np.random.SeedSequence((seed, self.current_epoch, batch_idx, self.global_rank)).generate_state(1)
         torch.manual_seed(int(drawn[0]))
 
     def check_loss(self, loss: Tensor, batch: Batch, index: int) -> None:
-        """Stop a training that has come apart.
+        """Refuse a loss that is no finite number.
 
         Raises:
-            UsageError: If the loss is no finite number; names epoch, batch and images.
+            UsageError: Names epoch, batch and images.
         """
         if not torch.isfinite(loss):
             raise UsageError(
@@ -151,7 +155,7 @@ class Task(LightningModule):
         return list(self.network.parameters())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write beside the tensors what an export needs to build the network again."""
+        """Write beside the tensors the facts that an export needs to build the network again."""
         name, form = form_of(type(self.network)) or (None, None)
         data = getattr(self.trainer, "datamodule", None)
         built = {"network": name, "form": form, "config": asdict(cast(Any, self.network).config)}

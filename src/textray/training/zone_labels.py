@@ -1,15 +1,15 @@
 """Labels of zones from captions by clusters of their location phrases, beside those of the rule parser.
 
-SGSeg (Ye et al., MICCAI 2024) trains its localizer on pseudo-labels: the words of a caption that tell the place are
-encoded by the frozen text encoder and clustered by HDBSCAN. How a cluster becomes six bits it does not say. Here:
+SGSeg (Ye et al., MICCAI 2024) trains its localizer on pseudo-labels: the location words of a caption are encoded by the
+frozen text encoder and clustered by HDBSCAN. How a cluster becomes six bits it does not say. The rules of this module:
 
 - The phrase is what follows status and count of a caption, else the whole text.
-- Its vector is the mean over its tokens, without [CLS], [SEP] and padding (they are no words of it), of unit length.
-- HDBSCAN sees every caption, repeated ones too, of the captions learnt from and of no others.
+- Its vector is the mean over its tokens, without [CLS], [SEP] and padding, of unit length.
+- HDBSCAN sees every caption, repeated ones too, of the training captions and of no others.
 - A member of strength 0 is noise: it fell into a cluster that is infinitely dense without it.
 - A cluster means the zones that the rule parser reads in more than half of those members in which it reads any. Without
   such a majority its members are noise. Where some members disagree with it, the notice `W_MIXED_CLUSTER` lists them.
-- The label of noise, and of a caption that was not learnt from, is the rule parser's; equal phrases have equal labels.
+- The label of noise, and of a caption outside training, is the rule parser's; equal phrases have equal labels.
 
 On the captions of QaTa-COV19 the clusters are identity of strings. On captions in other words they are less right than
 the rule parser, which is why `textray.data.segmentation.SegmentationData` has ``labels`` at ``rules``; figures and
@@ -45,43 +45,24 @@ MOST_CAPTIONS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cluster:
-    """Captions that are taken to name the same place.
-
-    Attributes:
-        number: From 0, in the order in which their first captions came.
-        size: Captions, repeated ones counted.
-        phrases: Its distinct location phrases, most frequent first.
-        zones: What the cluster means.
-        share: Of the members in which the rule parser reads any zone, those in which it reads these; in (0.5, 1].
-    """
-
-    number: int
-    size: int
-    phrases: tuple[str, ...]
-    zones: Zones
-    share: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class ZoneLabels:
-    """Zones of each caption, and how they came about.
+    """Zones of each caption, and the clusters that they come from.
 
     Attributes:
         labels: One for each caption, in their order.
         cluster: Number of each caption's cluster, -1 for noise.
-        clusters: All clusters.
+        clusters: Zones that each cluster means, in the order of their first captions.
         rules: What the rule parser reads in each caption.
-        found: Clusters and noise points of HDBSCAN itself, before members of strength 0 and clusters without a majority
-            became noise.
+        hdbscan: Clusters and noise points of HDBSCAN itself, before members of strength 0 and clusters without a
+            majority became noise.
         notices: `W_MIXED_CLUSTER`, `W_NO_MAJORITY` for each such cluster; `W_NO_ZONE` if captions are left without any.
     """
 
     labels: tuple[Zones, ...]
     cluster: tuple[int, ...]
-    clusters: tuple[Cluster, ...]
+    clusters: tuple[Zones, ...]
     rules: tuple[Zones, ...]
-    found: tuple[int, int]
+    hdbscan: tuple[int, int]
     notices: tuple[Notice, ...] = ()
     _of_phrase: dict[str, Zones] = field(default_factory=dict, repr=False)
 
@@ -91,25 +72,21 @@ class ZoneLabels:
         return self.cluster.count(-1)
 
     @property
-    def purity(self) -> float:
-        """Of the captions in clusters, the share whose cluster means what the rule parser reads; 1 without clusters."""
-        inside = [i for i, number in enumerate(self.cluster) if number >= 0]
-        equal = sum(self.labels[i].present == self.rules[i].present for i in inside)
-        return equal / len(inside) if inside else 1.0
-
-    @property
     def pure(self) -> int:
         """Clusters in all of whose members the rule parser reads the same zones."""
-        mixed = {n for n, own, rule in self._rows() if own.present != rule.present}
+        mixed = {number for number, equal in zip(self.cluster, self._equal(), strict=True) if not equal}
         return len(self.clusters) - len(mixed - {-1})
 
     @property
     def agreement(self) -> float:
         """Share of all captions whose six bits are those of the rule parser."""
-        return sum(own.present == rule.present for _, own, rule in self._rows()) / len(self.labels)
+        return sum(self._equal()) / len(self.labels)
+
+    def _equal(self) -> list[bool]:
+        return [label.present == rule.present for label, rule in zip(self.labels, self.rules, strict=True)]
 
     def label(self, caption: str, rule: Zones) -> Zones:
-        """Label of any caption: that of its phrase if it was learnt from, else the rule parser's.
+        """Label any caption: by its phrase if that is in a cluster, else by the rule parser.
 
         The nearest cluster is no better choice: phrases of different zones lie as near as phrases of the same ones.
 
@@ -119,9 +96,6 @@ class ZoneLabels:
         """
         return self._of_phrase.get(location_phrase(caption), rule)
 
-    def _rows(self) -> zip[tuple[int, Zones, Zones]]:
-        return zip(self.cluster, self.labels, self.rules, strict=True)
-
 
 def fit_zone_labels(
     captions: Sequence[str], encoder: TextEncoder, *, rules: Sequence[Zones] | None = None, strict: bool = False
@@ -129,9 +103,9 @@ def fit_zone_labels(
     """Cluster captions by their place and label them; nothing is drawn at random.
 
     Args:
-        captions: Those learnt from, and no others; each as often as it occurs. All mean the same convention of sides.
+        captions: The training captions, each as often as it occurs. All mean the same convention of sides.
         encoder: Frozen text encoder.
-        rules: What the rule parser reads in each; ``None`` reads the captions here, by the viewer's sides.
+        rules: What the rule parser reads in each; ``None`` parses the captions, by the viewer's sides.
         strict: Refuse mixed clusters instead of labelling them by their majority.
 
     Raises:
@@ -140,11 +114,14 @@ def fit_zone_labels(
         DataError: With code ``E_MIXED_CLUSTER``, if strict and members of a cluster disagree with its majority.
     """
     phrases = _phrases(captions)
-    read = tuple(rules) if rules is not None else _read(captions)
+    if rules is None:
+        known = {text: parse(text, laterality=Laterality.VIEWER).zones for text in dict.fromkeys(captions)}
+        rules = [known[text] for text in captions]
+    read = tuple(rules)
     if len(read) != len(captions):
         raise UsageError("zones and captions differ in number", came=len(read), expected=len(captions))
-    groups, found = cluster_phrases(phrases, encoder)
-    clusters: list[Cluster] = []
+    groups, hdbscan = cluster_phrases(phrases, encoder)
+    clusters: list[Zones] = []
     notices: list[Notice] = []
     cluster = [-1] * len(phrases)
     labels = list(read)
@@ -157,11 +134,9 @@ def fit_zone_labels(
         zones = next(read[i] for i in members if read[i].present == top and read[i].mentioned)
         if len(votes) > 1:
             notices.append(_notice("W_MIXED_CLUSTER", members, phrases, votes))
-        names = tuple(phrase for phrase, _ in Counter(phrases[i] for i in members).most_common())
         for i in members:
             cluster[i], labels[i] = len(clusters), zones
-        share = count / votes.total()
-        clusters.append(Cluster(number=len(clusters), size=len(members), phrases=names, zones=zones, share=share))
+        clusters.append(zones)
     mixed = [notice for notice in notices if notice.code == "W_MIXED_CLUSTER"]
     if strict and mixed:
         raise DataError(
@@ -171,12 +146,12 @@ def fit_zone_labels(
             do="Correct the captions, leave strict out, or label by the rules",
             code="E_MIXED_CLUSTER",
         )
-    silent = sum(not label.mentioned for label in labels)
-    if silent:
+    without = sum(not label.mentioned for label in labels)
+    if without:
         notices.append(
             Notice(
                 code="W_NO_ZONE",
-                text=f"{silent} captions are labelled with no zone: the rule parser reads none and no cluster tells.",
+                text=f"{without} captions get no zone: the rule parser reads none, and they are in no cluster.",
                 remedy="Correct these captions.",
             )
         )
@@ -185,20 +160,20 @@ def fit_zone_labels(
         cluster=tuple(cluster),
         clusters=tuple(clusters),
         rules=read,
-        found=found,
+        hdbscan=hdbscan,
         notices=tuple(notices),
-        _of_phrase={phrases[i]: clusters[number].zones for i, number in enumerate(cluster) if number >= 0},
+        _of_phrase={phrases[i]: clusters[number] for i, number in enumerate(cluster) if number >= 0},
     )
 
 
 def label_training(data: SegmentationData, encoder: TextEncoder | None) -> ZoneLabels | None:
-    """Give a training its zone labels, if it asks for those of clusters.
+    """Set the zone labels of a training, if ``labels`` is ``clusters``.
 
     Clusters are those of ``fit``; ``inner`` is labelled by them where its captions are known, else by the rules. Images
     without words keep the zones of their report.
 
     Args:
-        data: Set up.
+        data: Data of the training, set up.
         encoder: The training's frozen text encoder.
 
     Returns:
@@ -237,13 +212,8 @@ def _has_words(report: Report) -> bool:
     return not is_blank(report.text)
 
 
-def _read(captions: Sequence[str]) -> tuple[Zones, ...]:
-    known = {text: parse(text, laterality=Laterality.VIEWER).zones for text in dict.fromkeys(captions)}
-    return tuple(known[text] for text in captions)
-
-
 def _phrases(captions: Sequence[str]) -> list[str]:
-    """Location phrase of each caption, after a look at whether there is anything to cluster."""
+    """Location phrase of each caption; refuses captions that cannot be clustered."""
     if not MIN_CLUSTER_SIZE <= len(captions) <= MOST_CAPTIONS:
         raise UsageError(
             "captions cannot be clustered",
@@ -266,18 +236,18 @@ def _phrases(captions: Sequence[str]) -> list[str]:
 
 
 def _notice(code: str, members: Sequence[int], phrases: Sequence[str], votes: Counter[tuple[bool, ...]]) -> Notice:
-    told = "; ".join(f"{n} times {sentence(Zones.from_present(zones))!r}" for zones, n in votes.most_common(4))
+    sets = "; ".join(f"{n} times {sentence(Zones.from_present(zones))!r}" for zones, n in votes.most_common(4))
     mixed = code == "W_MIXED_CLUSTER"
     return Notice(
         code=code,
         text=f"A cluster of {len(members)} captions, such as {phrases[members[0]]!r}, names "
-        f"{len(votes)} sets of zones ({told or 'none is read'}); "
+        f"{len(votes)} sets of zones ({sets or 'none is read'}); "
         + ("the most frequent is taken." if mixed else "none has a majority, so each caption is read by the rules."),
         remedy="Correct the captions that name other zones." if mixed else "Look at these captions.",
     )
 
 
-# Location phrases of captions, their vectors, and the clusters HDBSCAN finds among them; see `zone_labels`.
+# Location phrases of captions, their vectors, and their clusters.
 
 MIN_CLUSTER_SIZE = 3
 """Fewest captions of a cluster; also the neighbours that HDBSCAN estimates density with."""
@@ -286,7 +256,7 @@ _START = re.compile(r"[^,]*(?:infection|pneumonia|opacit|lateral)[^,]*,[^,]*\bar
 
 
 def location_phrase(caption: str) -> str:
-    """Words of a caption that tell the place, in lower case and without the final stop.
+    """Location words of a caption, in lower case and without the final stop.
 
     What follows the status and the count of a caption of QaTa-COV19's kind, else the whole text.
     """
@@ -311,14 +281,14 @@ def encode_phrases(phrases: Sequence[str], encoder: TextEncoder) -> NDArray[np.f
     most = int(encoder.trunk.config.max_position_embeddings)
     by_length: dict[int, list[int]] = defaultdict(list)
     ids = [encoder.tokenizer.encode(phrase.lower()).ids[:most] for phrase in phrases]
-    for index, found in enumerate(ids):
-        by_length[len(found)].append(index)
+    for index, tokens in enumerate(ids):
+        by_length[len(tokens)].append(index)
     vectors = np.zeros((len(phrases), encoder.width))
     for rows in by_length.values():
         for start in range(0, len(rows), _BATCH):
             some = rows[start : start + _BATCH]
-            tokens = torch.tensor([ids[row] for row in some])  # (b, t)
-            states = encoder.trunk(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state
+            batch = torch.tensor([ids[row] for row in some])  # (b, t)
+            states = encoder.trunk(input_ids=batch, attention_mask=torch.ones_like(batch)).last_hidden_state
             vectors[some] = states[:, 1:-1].mean(1).double().numpy()
     unit: NDArray[np.float64] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return unit
@@ -357,9 +327,9 @@ def cluster_phrases(phrases: Sequence[str], encoder: TextEncoder) -> tuple[list[
     votes: dict[str, Counter[int]] = defaultdict(Counter)
     for phrase, number in zip(phrases, strong.tolist(), strict=True):
         votes[phrase][number] += 1
-    own = {phrase: min(count, key=lambda n: (-count[n], -n)) for phrase, count in votes.items()}  # equal, equal label
+    chosen = {phrase: min(count, key=lambda n: (-count[n], -n)) for phrase, count in votes.items()}
     members: dict[int, list[int]] = defaultdict(list)
     for i, phrase in enumerate(phrases):
-        if own[phrase] >= 0:
-            members[own[phrase]].append(i)
+        if chosen[phrase] >= 0:
+            members[chosen[phrase]].append(i)
     return list(members.values()), (int(numbers.max()) + 1, int((numbers < 0).sum()))

@@ -11,7 +11,7 @@ from textray.errors import UsageError  # noqa: E402
 from textray.models.sentence_grounding import SentenceGrounding, SentenceGroundingConfig  # noqa: E402
 from textray.nn.bert import BertSizes, TextTrunkConfig  # noqa: E402
 from textray.text.tokens import WordPiece, pad  # noqa: E402
-from textray.training.grounding import learn_words, shares  # noqa: E402
+from textray.training.grounding import shares, warm_up_text  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_words_are_learnt_without_films_and_nothing_else_changes(data):
     net = network().eval()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     state = torch.random.get_rng_state()
-    assert learn_words(net, data.sets["fit"], steps=2) > 0
+    assert warm_up_text(net, data.sets["fit"], steps=2) > 0
     assert torch.equal(torch.random.get_rng_state(), state)
     assert not net.text.training
     assert all(parameter.grad is None for parameter in net.parameters())
@@ -65,15 +65,15 @@ def test_sides_come_apart(data):
     net = network().eval()
     sides, words = ("left upper zone", "right upper zone"), ("left upper zone", "upper left lung")
     before = alike(net, data, *sides)
-    assert 0 < learn_words(net, data.sets["fit"], steps=250) < 0.3
+    assert 0 < warm_up_text(net, data.sets["fit"], steps=250) < 0.3
     assert alike(net, data, *sides) < min(before, alike(net, data, *words)) - 0.15
 
 
 def test_the_same_seed_learns_the_same(data):
     one, other = network(), network()
-    learn_words(one, data.sets["fit"], steps=2)
+    warm_up_text(one, data.sets["fit"], steps=2)
     torch.rand(3)
-    learn_words(other, data.sets["fit"], steps=2)
+    warm_up_text(other, data.sets["fit"], steps=2)
     for name, value in one.state_dict().items():
         assert torch.equal(other.state_dict()[name], value), name
 
@@ -83,4 +83,4 @@ def test_a_frozen_text_encoder_is_refused(data):
     net.text.requires_grad_(False)
     net.projection.requires_grad_(False)
     with pytest.raises(UsageError, match="frozen"):
-        learn_words(net, data.sets["fit"], steps=1)
+        warm_up_text(net, data.sets["fit"], steps=1)

@@ -1,0 +1,152 @@
+"""Training of networks that write their own reports: bank of sentences, thresholds of the zones, and their scores.
+
+A threshold is the probability from which on a zone is written into a report. Before each validation the thresholds are
+chosen on the split that selects checkpoints, so that a checkpoint holds those that its score was measured with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from textray.data.segmentation import Batch
+from textray.errors import UsageError
+from textray.models.self_guided import SelfGuided
+from textray.nn.bert import TextEncoder
+from textray.text.zones import bank_sentences
+
+CANDIDATES = np.linspace(0.02, 0.98, 49)
+"""Thresholds that are tried."""
+_SWEEPS = 4
+_SAME_BANK = 1e-3
+"""Two banks of the same encoder differ by rounding only; those of two encoders by whole units."""
+
+
+class OwnReports:
+    """What a training does with a self-guided network, beside training it.
+
+    Args:
+        network: The network; its bank and thresholds are changed in place.
+    """
+
+    def __init__(self, network: SelfGuided) -> None:
+        self.network = network
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the validation before."""
+        self.zones = ZoneTable()
+        self._located: dict[tuple[str, ...], Tensor] = {}
+
+    def fill_bank(self, encoder: TextEncoder) -> None:
+        """Fill the bank of sentences.
+
+        Raises:
+            UsageError: If the network came with a bank of another text encoder.
+        """
+        network = self.network
+        given = network.bank_features.clone() if bool(network.bank_mask.any()) else None
+        features, mask = encoder(bank_sentences(), attend_padding=network.needs_text)
+        network.set_bank(features.to(network.bank_features.device), mask)
+        if given is not None:
+            self.compare_bank(given, encoder)
+
+    def compare_bank(self, given: Tensor, encoder: TextEncoder) -> None:
+        """Refuse a bank that another text encoder encoded.
+
+        Raises:
+            UsageError: If it is not the one of this training.
+        """
+        ours = self.network.bank_features
+        if given.shape != ours.shape or (given.to(ours) - ours).abs().max() > _SAME_BANK:
+            raise UsageError(
+                "the checkpoint's sentences were encoded by another text encoder",
+                expected=f"{encoder.name} with max_tokens {encoder.max_tokens}",
+                do="Name the text encoder that it was trained with",
+            )
+
+    def locate(self, batch: Batch) -> Tensor:
+        """Zone logits ``(B, 6)`` of a validation's batch; the locator sees it once, for thresholds and all routes."""
+        key = tuple(batch["image_id"])
+        if key not in self._located:
+            image = batch["image"].to(self.network.thresholds.device)
+            self._located[key] = self.network.locator(image)[0]
+        return self._located[key]
+
+    def choose_thresholds(self, batches: Iterable[Batch]) -> None:
+        """Choose the thresholds on a split, by a pass of the locator alone."""
+        table = ZoneTable()
+        for batch in batches:
+            table.add(self.locate(batch), batch["zones"])
+        chosen = choose_thresholds(*table.columns())
+        self.network.set_thresholds(torch.tensor(chosen, device=self.network.thresholds.device))
+
+    def scores(self) -> tuple[float, float]:
+        """Macro F1 of the zones, and the share of images with at least one zone: those that get a sentence."""
+        probability, truth = self.zones.columns()
+        written = probability >= self.network.thresholds.double().cpu().numpy()
+        return float(f1(written, truth).mean()), float(written.any(1).mean())
+
+
+class ZoneTable:
+    """Predicted zones of the images of a split, beside the true ones."""
+
+    def __init__(self) -> None:
+        self._probability: list[NDArray[np.float64]] = []
+        self._truth: list[NDArray[np.bool_]] = []
+
+    def add(self, zone_logits: Tensor, zones: Tensor) -> None:
+        """Keep a batch: zone logits ``(B, 6)`` and zones ``(B, 6)`` of {0, 1}."""
+        self._probability.append(torch.sigmoid(zone_logits).double().cpu().numpy())
+        self._truth.append(zones.cpu().numpy() > 0.5)
+
+    def columns(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Probabilities and truth, both ``(N, 6)``."""
+        return np.concatenate(self._probability), np.concatenate(self._truth)
+
+
+def choose_thresholds(probability: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[float, ...]:
+    """Choose a threshold for each zone, so that zones are right and few films are left without a sentence.
+
+    Each zone first takes the threshold of its best F1. A film whose zones all stay below theirs would be called free of
+    infection, which no film of the training sets is; so the zones are then gone through again, each taking the
+    threshold of the highest macro F1 less the share of the films that have zones and would get no sentence, until none
+    changes. Of equal ones the lowest is taken. A zone that no film has says nothing about its threshold: 0.5.
+
+    Args:
+        probability: ``(N, Z)``, in [0, 1].
+        truth: ``(N, Z)``.
+
+    Returns:
+        ``Z`` thresholds; a zone is written where its probability is not below its own.
+    """
+    zones = truth.shape[1]
+    written = probability[:, :, None] >= CANDIDATES  # (N, Z, candidates)
+    scores = np.stack([f1(written[:, zone], truth[:, zone, None]) for zone in range(zones)])  # (Z, candidates)
+    present = [zone for zone in range(zones) if truth[:, zone].any()]
+    middle = int(np.abs(CANDIDATES - 0.5).argmin())
+    chosen = [int(scores[zone].argmax()) if zone in present else middle for zone in range(zones)]
+    ill = truth.any(1)
+    for _ in range(_SWEEPS):
+        before = list(chosen)
+        for zone in present:
+            others = np.zeros(len(truth), np.bool_)
+            for other in range(zones):
+                if other != zone:
+                    others |= written[:, other, chosen[other]]
+            empty = ~(written[:, zone] | others[:, None])  # (N, candidates)
+            chosen[zone] = int((scores[zone] / len(present) - empty[ill].mean(0)).argmax())
+        if chosen == before:
+            break
+    return tuple(float(CANDIDATES[index]) for index in chosen)
+
+
+def f1(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """F1 along the first axis, ``2TP / (2TP + FP + FN)``; 1 where nothing is present and nothing predicted."""
+    hit = (predicted & truth).sum(0)
+    total = predicted.sum(0) + np.broadcast_to(truth, predicted.shape).sum(0)
+    return np.where(total > 0, 2 * hit / np.maximum(total, 1), 1.0)
