@@ -12,7 +12,6 @@ from textray.evaluate.cases import TextMode, mode_texts
 from textray.metrics.intervals import SEED
 from textray.metrics.text import TextScorer
 from textray.metrics.zones import SCORES, zone_summary
-from textray.records import Zones
 from textray.text.zones import sentence
 
 
@@ -22,7 +21,7 @@ def main() -> None:
     parser.add_argument("root")
     samples = open_reader("qata_cov19", parser.parse_args().root).samples("val")
     drawn = mode_texts(samples, TextMode.SHUFFLED, seed=SEED)
-    written = [zones for i in range(len(samples)) if isinstance(zones := drawn[i], Zones)]
+    written = [report.zones for report in drawn.values() if report is not None]
     groups = [sample.group for sample in samples]
     zones = zone_summary(written, [sample.report.zones for sample in samples], groups)
     words = TextScorer().summary(

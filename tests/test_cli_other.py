@@ -142,18 +142,16 @@ def test_export_hands_paths_on(cli, monkeypatch, tmp_path):
 def test_evaluate_prints_the_summary(cli, monkeypatch, tmp_path):
     seen = {}
 
-    def score(**options):
-        seen.update(options)
-        options["progress"](1, 1)
+    def score(order, progress):
+        seen.update(vars(order))
+        progress(1, 1)
         tmp_path.joinpath("summary.md").write_text("# scores\n")
 
-    stand_in = types.ModuleType("textray.evaluate.segmentation")
-    stand_in.evaluate = score
-    monkeypatch.setitem(sys.modules, "textray.evaluate.segmentation", stand_in)
+    monkeypatch.setattr("textray.evaluate.segmentation.evaluate", score)
     result = cli("evaluate", "--data", "phantom", "--text-mode", "none", "--text-mode", "oracle", "--out", tmp_path)
     assert result.code == 0
     assert result.out == "# scores\n"
-    assert seen["text_modes"] == ["none", "oracle"]
+    assert seen["text_mode"] == ("none", "oracle")
     assert (seen["data"], seen["root"], seen["split"], seen["model"]) == ("phantom", None, "val", None)
 
 

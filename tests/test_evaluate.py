@@ -18,7 +18,7 @@ from textray.data.qata_cov19 import QaTaCOV19
 from textray.errors import DataError, OutputError, UsageError
 from textray.evaluate.cases import TextMode, mode_texts, parse_modes, segment
 from textray.evaluate.results import check
-from textray.evaluate.segmentation import evaluate, score
+from textray.evaluate.segmentation import MaskEvaluation, evaluate, score
 from textray.inference.bundle import Bundle, seal
 from textray.inference.segmenter import Inference, Predictor
 from textray.io.read import read_mask
@@ -112,9 +112,9 @@ def root(tmp_path_factory):
     return Phantom(n=40, size=(48, 61), seed=3).write(tmp_path_factory.mktemp("data"))
 
 
-def run(bundle, root, out, modes=("oracle", "none", "shuffled"), **options):
+def run(bundle, root, out, modes=("oracle", "none", "shuffled"), progress=None, **options):
     settings = {"data": "qata_cov19", "root": root, "split": "train", "model": bundle, "threads": 1} | options
-    return evaluate(text_modes=modes, out=out, **settings)
+    return evaluate(MaskEvaluation(text_mode=modes, out=out, **settings), progress=progress)
 
 
 @pytest.fixture(scope="module")
@@ -329,8 +329,8 @@ def test_shuffled_never_tells_a_film_its_own_zones():
     told = mode_texts(samples_of(indices), TextMode.SHUFFLED, seed=0)
     assert list(told) == list(range(38))
     for k, own in enumerate(indices):
-        assert told[k].index in {63, 36, 4} - {own}
-    assert len({told[k].index for k in range(30)}) == 2  # drawn from all others
+        assert told[k].zones.index in {63, 36, 4} - {own}
+    assert len({told[k].zones.index for k in range(30)}) == 2  # drawn from all others
 
 
 def test_shuffled_depends_on_seed_and_ids_and_not_on_order():
@@ -349,7 +349,7 @@ def test_captions_that_are_all_alike_cannot_be_shuffled(indices):
 
 def test_a_caption_without_a_zone_is_no_text():
     samples = samples_of([0, 5])
-    assert mode_texts(samples, TextMode.ORACLE, seed=0) == {0: None, 1: Zones.from_index(5)}
+    assert mode_texts(samples, TextMode.ORACLE, seed=0) == {0: None, 1: samples[1].report}
     assert mode_texts(samples, TextMode.NONE, seed=0) == {0: None, 1: None}
 
 

@@ -13,7 +13,7 @@ from textray.data.boxes import truth
 from textray.data.phantom import Phantom
 from textray.data.qata_cov19 import QaTaCOV19
 from textray.errors import InputError, UsageError
-from textray.evaluate.grounding import evaluate, score
+from textray.evaluate.grounding import PhraseEvaluation, evaluate, score
 from textray.evaluate.maps import GRID, Row, Settings, evaluation_grid, mean_masks, score_phrases
 from textray.evaluate.results import check
 from textray.io.read import read
@@ -174,7 +174,7 @@ def test_sides_are_turned_for_networks_taught_otherwise(samples):
     network = Pointer()
     patient = replace(samples[0], laterality=Laterality.PATIENT)
     found = score_phrases(network, [patient], None, SETTINGS)
-    assert found.rows[Row.MODEL][0].told == swap_sides(patient.phrase)
+    assert found.rows[Row.MODEL][0].phrase == swap_sides(patient.phrase)
 
 
 def test_what_cannot_be_scored_is_left_out_of_every_row_and_counted(samples):
@@ -239,7 +239,7 @@ def test_wrong_options_are_refused(words, message, root, tmp_path, cli):
 
 def test_a_data_set_without_places_is_refused(tmp_path):
     with pytest.raises(UsageError, match="where a phrase is true"):
-        evaluate(data="monuseg", root=tmp_path, split="val", out=tmp_path / "out", floors_only=True)
+        evaluate(PhraseEvaluation(data="monuseg", root=tmp_path, split="val", out=tmp_path / "out", floors_only=True))
 
 
 def test_a_set_of_one_phrase_cannot_be_shuffled_and_says_so(samples, tmp_path):

@@ -16,7 +16,7 @@ from textray.data.qata_cov19 import QaTaCOV19
 from textray.errors import UsageError
 from textray.evaluate.cases import TextMode, mode_texts, segment
 from textray.evaluate.page import cell
-from textray.evaluate.segmentation import evaluate, score
+from textray.evaluate.segmentation import MaskEvaluation, evaluate, score
 from textray.inference.bank import Prompt
 from textray.inference.bundle import Bundle, seal
 from textray.inference.segmenter import Inference, Predictor
@@ -131,7 +131,8 @@ def bundle(tmp_path_factory):
 
 
 def run(bundle, root, out, modes):
-    return evaluate(data="qata_cov19", root=root, split="train", text_modes=modes, out=out, model=bundle, threads=1)
+    order = {"data": "qata_cov19", "root": root, "split": "train", "model": bundle, "threads": 1}
+    return evaluate(MaskEvaluation(text_mode=tuple(modes), out=out, **order))
 
 
 @pytest.fixture(scope="module")
@@ -306,7 +307,7 @@ def test_a_network_that_tells_no_zones_cannot_be_asked_for_a_report(root):
     samples = captioned(root, [Report(zones=Zones())])
     for fake, thresholds in ((Fake(None), THRESHOLDS), (Fake([0.5] * 6), None)):
         with pytest.raises(UsageError, match="tells no zones"):
-            segment(fake, samples, {"generated": {0: "own"}}, zone_rows=ROWS, zone_thresholds=thresholds)
+            segment(fake, samples, {"generated": {0: None}}, zone_rows=ROWS, zone_thresholds=thresholds)
 
 
 def own_report(samples, out, probability):

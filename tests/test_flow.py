@@ -16,7 +16,7 @@ from textray.evaluate.cases import TextMode, mode_texts, segment
 from textray.inference.bundle import Bundle
 from textray.inference.segmenter import Predictor
 from textray.io.write import FOUND
-from textray.records import ZONE_NAMES, Laterality, Zones
+from textray.records import ZONE_NAMES, Laterality
 from textray.registry import dataset
 
 LEFT, RIGHT = "left lower", "right lower"
@@ -168,7 +168,7 @@ def test_captions_of_a_data_set_lie_where_its_masks_lie(samples, tiny_bundle):
     """An obedient network told the data set's captions draws in the zones of the masks: no door of it swaps."""
     predictor = Predictor(Bundle.load(tiny_bundle), threads=1)
     told = mode_texts(samples, TextMode.ORACLE, seed=0)
-    swapped = {i: zones.mirror() if isinstance(zones, Zones) else None for i, zones in told.items()}
+    swapped = {i: report and report.with_zones(report.zones.mirror()) for i, report in told.items()}
     cases = segment(predictor, samples, {"told": told, "swapped": swapped}, zone_rows=(0.375, 0.55))
     one_sided = [i for i, sample in enumerate(samples) if sample.report.zones.index not in (0, 63)]
     hits = {name: sum(found[i].counts.tp for i in one_sided) for name, found in cases.items()}

@@ -15,8 +15,8 @@ import textray
 from textray.data.base import Sample
 from textray.data.monuseg import MoNuSeg
 from textray.errors import BundleError, DataError, InputError, UsageError
-from textray.evaluate.cases import Caption, TextMode, mode_texts
-from textray.evaluate.segmentation import evaluate
+from textray.evaluate.cases import TextMode, mode_texts
+from textray.evaluate.segmentation import MaskEvaluation, evaluate
 from textray.inference.bank import TextBank, distinct, find, read_captions
 from textray.inference.bundle import Bundle, seal
 from textray.preprocess import Preprocess
@@ -203,7 +203,7 @@ def samples_of(*texts: str | None) -> list[Sample]:
 def test_shuffled_captions_are_always_other_ones() -> None:
     samples = samples_of(EVEN, EVEN, UPPER_LEFT, LOWER_RIGHT, None)
     oracle = mode_texts(samples, TextMode.ORACLE, seed=0)
-    assert oracle == {0: Caption(EVEN), 1: Caption(EVEN), 2: Caption(UPPER_LEFT), 3: Caption(LOWER_RIGHT), 4: None}
+    assert oracle == {i: sample.report for i, sample in enumerate(samples[:4])} | {4: None}
     for seed in range(10):
         shuffled = mode_texts(samples, TextMode.SHUFFLED, seed=seed)
         assert all(shuffled[i] not in (None, oracle[i]) for i in range(5))
@@ -213,7 +213,10 @@ def test_shuffled_captions_are_always_other_ones() -> None:
 
 
 def run(root: Path, out: Path, bundle: Path, *modes: str, data: str = "monuseg", **options: object) -> dict:
-    return evaluate(data=data, root=root, split="val", text_modes=modes, out=out, model=bundle, threads=1, **options)
+    order = MaskEvaluation(
+        data=data, root=root, split="val", text_mode=modes, out=out, model=bundle, threads=1, **options
+    )
+    return evaluate(order)
 
 
 def test_each_text_mode_is_scored_and_the_caption_told_is_noted(

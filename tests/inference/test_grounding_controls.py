@@ -110,10 +110,10 @@ def test_mean_masks_of_all_of_a_class_and_of_a_phrase(training):
     means = mean_masks(training, Preprocess(size=(SIDE, SIDE)), ["a", "new words"])
     assert means.count == 4
     assert np.allclose(means.whole, 0.25)
-    assert means.told(sample("a", "one"))[0, 0] == 0.5  # two of the films say it, one of them is marked there
-    assert means.told(sample("new words", "two"))[7, 7] == 1
-    assert means.told(sample("new words", "one"))[0, 0] == pytest.approx(1 / 3)
-    assert np.allclose(means.told(sample("new words", "three")), 0.25)
+    assert means.of(sample("a", "one"))[0, 0] == 0.5  # two of the films say it, one of them is marked there
+    assert means.of(sample("new words", "two"))[7, 7] == 1
+    assert means.of(sample("new words", "one"))[0, 0] == pytest.approx(1 / 3)
+    assert np.allclose(means.of(sample("new words", "three")), 0.25)
     assert set(means.by_phrase) == {"a"}  # nobody asked for the others
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from textray.errors import ShapeError, UsageError
 from textray.metrics import intervals
-from textray.metrics.intervals import Interval, bootstrap, paired_difference
+from textray.metrics.intervals import bootstrap, paired_difference
 from textray.metrics.segmentation import SCORES, case_columns
 
 
@@ -118,10 +118,6 @@ def test_undefined_scores_become_null_and_undefined_draws_are_left_out():
     some = np.vstack([empty, [[3, 1, 1, 4]]])  # many draws hold no lesion at all
     defined = bootstrap(case_columns(some), list("abcd"), SCORES)["dice_per_lesion_image"]
     assert (defined.low, defined.high) == pytest.approx((0.75, 0.75))
-
-
-def test_interval_prints_as_value_and_bounds():
-    assert f"{Interval(value=0.88, low=0.871, high=0.8894):.3f}" == "0.880 [0.871, 0.889]"
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_table_1_has_a_block_for_each_protocol_and_is_not_scored_twice(
     padded = tmp_path / "padded"
     make_grounding_bundle(padded, name="padded", letterbox=True)
     made, real = [], grounding.evaluate
-    monkeypatch.setattr(runner, "evaluate_phrases", lambda **words: (made.append(words["model"]), real(**words))[1])
+    monkeypatch.setattr(runner, "evaluate_phrases", lambda wanted: (made.append(wanted.model), real(wanted))[1])
     out = tmp_path / "out"
     asked = order("grounding-table1", out, {"rsna": rsna}, f"finder={grounding_bundle}", f"other={padded}")
     assert runner.run(asked) == 0
@@ -171,9 +171,8 @@ def test_the_figure_shows_the_phrase_where_it_is_and_the_map_over_the_film(make_
     assert found["phrase"] == case.phrase
     assert found["found"]["one"] == found["found"]["two"]
     assert found["found"]["one"]["peak"][1] < 30, "the network was told of the viewer's left"
-    summary = grounding.evaluate(
-        data="qata_cov19", root=root, split="val", out=tmp_path / "scores", model=grounding_bundle, threads=1
-    )
+    scored = {"data": "qata_cov19", "root": root, "split": "val", "out": tmp_path / "scores", "model": grounding_bundle}
+    summary = grounding.evaluate(grounding.PhraseEvaluation(**scored, threads=1))
     assert summary["phrases"] == len(cases)
     with (tmp_path / "scores/cases.csv").open(newline="") as file:
         (line,) = [

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -145,69 +145,52 @@ def evaluate(
     ] = False,
 ) -> None:
     """Score weights on a split of a data set: cases.csv, summary.json and summary.md."""
-    of_grounding = {
-        "--phrases": phrases is not None,
-        "--normalise": bool(normalise),
-        "--sigma": sigma is not None,
-        "--margin": margin is not None,
-        "--empty-prediction": empty_prediction is not None,
-        "--per-box": per_box,
-        "--floors-only": floors_only,
+    of_masks = _given(text_mode=text_mode, sides=sides, captions=None if captions == "error" else captions)
+    of_phrases = _given(
+        phrases=phrases,
+        normalise=normalise,
+        sigma=sigma,
+        margin=margin,
+        empty_prediction=empty_prediction,
+        per_box=per_box,
+        floors_only=floors_only,
+    )
+    _refuse(of_masks if task is Task.GROUNDING else of_phrases, task)
+    shared: dict[str, Any] = {
+        "data": name,
+        "root": root,
+        "split": split,
+        "out": out,
+        "model": model,
+        "split_by": split_by,
+        "threads": threads,
+        "limit": limit,
     }
-    if task is Task.GROUNDING:
-        _refuse({"--text-mode": bool(text_mode), "--sides": sides, "--captions": captions != "error"}, task)
-        from textray.evaluate.grounding import evaluate as score_phrases
-        from textray.metrics.grounding import SIGMA
+    with _progress() as progress:
+        if task is Task.GROUNDING:
+            from textray.evaluate import grounding
 
-        with _progress() as progress:
-            score_phrases(
-                data=name,
-                root=root,
-                split=split,
-                out=out,
-                model=model,
-                floors_only=floors_only,
-                kind=phrases,
-                normalise=normalise or ("minmax", "none"),
-                sigma=SIGMA if sigma is None else sigma,
-                margin=margin or 0,
-                empty_prediction=empty_prediction or "zero",
-                per_box=per_box,
-                split_by=split_by,
-                threads=threads,
-                limit=limit,
-                progress=progress,
-            )
-    else:
-        _refuse(of_grounding, task)
-        from textray.evaluate.segmentation import evaluate as score_masks
+            grounding.evaluate(grounding.PhraseEvaluation(**shared, **of_phrases), progress=progress)
+        else:
+            from textray.evaluate import segmentation
 
-        with _progress() as progress:
-            score_masks(
-                data=name,
-                root=root,
-                split=split,
-                text_modes=text_mode or (),
-                out=out,
-                model=model,
-                captions=captions,
-                split_by=split_by,
-                threads=threads,
-                limit=limit,
-                sides=sides,
-                progress=progress,
-            )
+            segmentation.evaluate(segmentation.MaskEvaluation(**shared, **of_masks), progress=progress)
     say((out / "summary.md").read_text(encoding="utf-8").rstrip())
     note(f"Results: {shown(out)}")
 
 
-def _refuse(given: Mapping[str, bool], task: Task) -> None:
+def _given(**options: object) -> dict[str, Any]:
+    """Options that the command line has, lists as tuples."""
+    given = {name: value for name, value in options.items() if not (value is None or value is False or value == [])}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
+def _refuse(options: Mapping[str, object], task: Task) -> None:
     """Refuse options of the other task: they would be ignored, and a table would not say so."""
-    named = [option for option, used in given.items() if used]
-    if named:
+    if options:
         raise UsageError(
             f"these options are not of task {task}",
-            came=", ".join(named),
+            came=", ".join(f"--{name.replace('_', '-')}" for name in options),
             do="Leave them out, or name the other --task",
         )
 

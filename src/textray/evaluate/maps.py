@@ -1,17 +1,15 @@
-"""Maps of phrases scored one by one, beside controls (wrong phrases) and floors (maps that saw nothing).
+"""Maps of phrases scored one by one, beside controls (wrong phrases) and floors (maps made without the picture).
 
 Every map is laid on one grid of `GRID` pixels that covers what the network sees of the picture, and so is the truth.
-
-Where lesions lie on average: what a map can score without looking at the picture.
-
-The mean training mask ignores picture and phrase; the mean over the training phrases that say the same ignores the
-picture alone. A map of a phrase that scores no more than these has not localized anything.
+Among the floors, the mean training mask ignores picture and phrase, and the mean over the training phrases of the same
+words ignores the picture alone: a map that scores no more than these has not localized anything.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -37,7 +35,7 @@ GRID = (224, 224)
 
 
 class Row(StrEnum):
-    """What a row of the table is about."""
+    """Rows of the table: the network, controls and floors."""
 
     MODEL = "model"
     SIDED = "model_sided"
@@ -90,16 +88,16 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class PhraseCase:
-    """A phrase of an image in one row: what was told, and how its map scored by normalisation."""
+    """A phrase of an image in one row: the words given to the network, if any, and the scores by normalisation."""
 
     sample: Sample
-    told: str
+    phrase: str
     scores: Mapping[Normalise, MapScore]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """Everything that was scored.
+class ScoredMaps:
+    """All cases of an evaluation.
 
     Attributes:
         rows: Cases by row, by place of the sample; a row that could not be made is missing.
@@ -126,7 +124,7 @@ def score_phrases(
     settings: Settings,
     *,
     progress: Callable[[int, int], None] | None = None,
-) -> Found:
+) -> ScoredMaps:
     """Score the maps of every phrase, and beside them all controls and floors that can be made.
 
     Args:
@@ -151,61 +149,62 @@ def score_phrases(
         places = list(group)  # phrases of one picture: it is read, and its features are computed, once
         image = naming(samples[places[0]].image_path, grid.read)
         truths: dict[int, NDArray[np.bool_]] = {}
-        asked: list[_Asked] = []
+        questions: list[_Question] = []
         for i in places:
             mask = _truth(samples[i], image, grid, settings)
-            questions = [] if localizer is None else _questions(samples[i], others[i], image, localizer, settings)
+            asked = [] if localizer is None else _questions(i, samples[i], others[i], image, localizer, settings)
             if not mask.any():
                 without_truth.append(samples[i])
-            elif questions is None:
+            elif asked is None:
                 without_sides.append(samples[i])
             else:
                 truths[i] = mask
-                asked += [_Asked(place=i, row=row, told=told, vector=vector) for row, told, vector in questions]
-        maps = [] if localizer is None or not asked else _maps(localizer, image, asked, settings)
-        answers = [(ask.place, ask.row, ask.told, values) for ask, values in zip(asked, maps, strict=True)]
-        answers += [(i, row, "", values) for i in truths for row, values in _floors(samples[i], means, settings)]
-        for i, row, told, values in answers:
+                questions += asked
+        maps = [] if localizer is None or not questions else _maps(localizer, image, questions, settings)
+        scored = [(q.place, q.row, q.phrase, values) for q, values in zip(questions, maps, strict=True)]
+        scored += [(i, row, "", values) for i in truths for row, values in _floors(samples[i], means, settings)]
+        for i, row, phrase, values in scored:
             parts = _boxes(samples[i], image, grid, settings) if settings.per_box else ()
             scores = {
                 how: score(values if row is Row.FULL else normalise(values, how), truths[i], parts=parts)
                 for how in settings.normalisations
             }
-            rows[row][i] = PhraseCase(sample=samples[i], told=told, scores=scores)
+            rows[row][i] = PhraseCase(sample=samples[i], phrase=phrase, scores=scores)
         done += len(places)
         if progress is not None:
             progress(done, len(samples))
     rows[Row.SIDED] = {i: rows[Row.MODEL][i] for i in rows[Row.MIRRORED]}
-    found = {row: dict(sorted(cases.items())) for row, cases in rows.items() if cases}
-    return Found(rows=found, without_truth=tuple(without_truth), without_sides=tuple(without_sides))
+    return ScoredMaps(
+        rows={row: dict(sorted(cases.items())) for row, cases in rows.items() if cases},
+        without_truth=tuple(without_truth),
+        without_sides=tuple(without_sides),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Asked:
-    """A phrase put to the network: for which sample and row, in which words, and as which vector ``(D,)``."""
+class _Question:
+    """A phrase for the network: for which sample and row, in which words, and as which vector ``(D,)``."""
 
     place: int
     row: Row
-    told: str
+    phrase: str
     vector: NDArray[np.float32]
 
 
 def _questions(
-    sample: Sample, other: Sample | None, image: Image, localizer: Locates, settings: Settings
-) -> list[tuple[Row, str, NDArray[np.float32]]] | None:
-    """What the network is asked: the phrase, and in its place those of the controls; ``None`` for sides not known."""
-    own = _turned(sample, image, localizer)
-    if own is None:
+    place: int, sample: Sample, other: Sample | None, image: Image, localizer: Locates, settings: Settings
+) -> list[_Question] | None:
+    """The phrase, and in its place those of the controls; ``None`` if its sides cannot be turned."""
+    phrase = _turned(sample, image, localizer)
+    if phrase is None:
         return None
-    words = [(Row.MODEL, own)]
-    mirror = mirrored(own)
     wrong = None if other is None else _turned(other, image, localizer)
-    words += [] if mirror is None else [(Row.MIRRORED, mirror)]
-    words += [] if wrong is None else [(Row.SHUFFLED, wrong)]
-    vectors = localizer.embed([told for _, told in words])
-    random = random_direction(sample, vectors.shape[1], seed=settings.seed)
-    told = [(row, said, vector) for (row, said), vector in zip(words, vectors, strict=True)]
-    return [*told, (Row.RANDOM_HEADS, "", random)]
+    words = {Row.MODEL: phrase, Row.MIRRORED: mirrored(phrase), Row.SHUFFLED: wrong}
+    phrases = {row: text for row, text in words.items() if text is not None}
+    vectors = dict(zip(phrases, localizer.embed(list(phrases.values())), strict=True))
+    width = len(vectors[Row.MODEL])
+    vectors[Row.RANDOM_HEADS] = random_direction(sample, width, seed=settings.seed)
+    return [_Question(place=place, row=row, phrase=phrases.get(row, ""), vector=vectors[row]) for row in vectors]
 
 
 def _turned(sample: Sample, image: Image, localizer: Locates) -> str | None:
@@ -217,9 +216,11 @@ def _turned(sample: Sample, image: Image, localizer: Locates) -> str | None:
         return None
 
 
-def _maps(localizer: Locates, image: Image, asked: Sequence[_Asked], settings: Settings) -> list[NDArray[np.float32]]:
+def _maps(
+    localizer: Locates, image: Image, questions: Sequence[_Question], settings: Settings
+) -> list[NDArray[np.float32]]:
     """Smoothed maps on the grid, without the margin."""
-    vectors = np.stack([question.vector for question in asked])
+    vectors = np.stack([question.vector for question in questions])
     cosines = localizer.maps(localizer.preprocess.apply(image)[None], vectors)[0]
     return [_cropped(enlarge(values, GRID), settings) for values in smooth(cosines, settings.sigma)]
 
@@ -231,7 +232,7 @@ def _floors(sample: Sample, means: MeanMasks | None, settings: Settings) -> Iter
         Row.RANDOM: random_map(sample, GRID, sigma=settings.sigma, seed=settings.seed),
     }
     if means is not None:
-        maps |= {Row.MEAN_PHRASE: means.told(sample), Row.MEAN_MASK: means.whole}
+        maps |= {Row.MEAN_PHRASE: means.of(sample), Row.MEAN_MASK: means.whole}
     return ((row, _cropped(values, settings)) for row, values in maps.items())
 
 
@@ -254,7 +255,7 @@ def _cropped(values: NDArray[T], settings: Settings) -> NDArray[T]:
     return values[margin : values.shape[0] - margin, margin : values.shape[1] - margin]
 
 
-# What a map of a phrase is held against: phrases that are wrong on purpose, and maps that saw nothing.
+# Controls: phrases that are wrong on purpose. Floors: maps made without the picture.
 
 CENTRE_WIDTH = 0.25
 """Standard deviation of the centred Gaussian, as a share of height and of width."""
@@ -272,9 +273,9 @@ def mirrored(phrase: str) -> str | None:
     Captions and place clauses of QaTa-COV19 come back in the order in which they are always written, so that a network
     meets other sides, not another wording.
     """
-    found = _zones(phrase)
-    if found is not None:
-        zones, whole = found
+    parsed = _zones(phrase)
+    if parsed is not None:
+        zones, whole = parsed
         if zones.mirror() == zones:
             return None
         caption = sentence(zones.mirror())
@@ -331,8 +332,8 @@ def random_direction(sample: Sample, width: int, *, seed: int) -> NDArray[np.flo
     """A unit vector ``(width,)`` that stands in for the embedding of a phrase: uniform on the sphere.
 
     Comparing local features with it is the same as comparing them with the phrase after a random rotation between the
-    two, that is a network with this trunk whose last projections never learnt to meet. It is drawn anew for each image
-    and phrase, so that a set's score is a mean over many such heads.
+    two, as in a network with this trunk whose last projections were never trained together. It is drawn anew for each
+    image and phrase, so that a set's score is a mean over many such heads.
     """
     drawn = _rng(sample, seed).standard_normal(width)
     return np.asarray(drawn / np.linalg.norm(drawn), np.float32)
@@ -359,7 +360,7 @@ class MeanMasks:
     Attributes:
         whole: Over all phrases.
         by_label: Over the phrases of a class.
-        by_phrase: Over the phrases that say the same (see `wording`), for those that were asked for and met.
+        by_phrase: Over the phrases of the same `wording`, for those that were wanted and are there.
         count: Number of masks.
     """
 
@@ -368,10 +369,10 @@ class MeanMasks:
     by_phrase: dict[str, NDArray[np.float32]]
     count: int
 
-    def told(self, sample: Sample) -> NDArray[np.float32]:
-        """What the words alone tell: the mean over the same phrase; else over its class; else over all."""
-        found = self.by_phrase.get(wording(sample.phrase))
-        return self.by_label.get(sample.label, self.whole) if found is None else found
+    def of(self, sample: Sample) -> NDArray[np.float32]:
+        """Mean over the same phrase; if it is new, over its class; else over all."""
+        same = self.by_phrase.get(wording(sample.phrase))
+        return self.by_label.get(sample.label, self.whole) if same is None else same
 
 
 def wording(phrase: str) -> str:
@@ -379,48 +380,39 @@ def wording(phrase: str) -> str:
     return " ".join(phrase.lower().split()).rstrip(" .")
 
 
-def mean_masks(
-    samples: Iterable[Sample],
-    preprocess: Preprocess,
-    wanted: Iterable[str],
-    *,
-    progress: Callable[[int], None] | None = None,
-) -> MeanMasks:
+def mean_masks(samples: Iterable[Sample], preprocess: Preprocess, wanted: Iterable[str]) -> MeanMasks:
     """Average the masks or boxes of training phrases.
 
     Args:
         samples: Training phrases.
         preprocess: Brings masks to the grid of the result.
-        wanted: Phrases whose own means will be asked for.
-        progress: Called with the number of masks done.
+        wanted: Phrases whose own means are needed.
 
     Raises:
         DataError: If there is no phrase, or one has a mask that cannot be read.
     """
     kept = {wording(phrase) for phrase in wanted}
     sums: dict[tuple[str, str], NDArray[np.float32]] = {}
-    counts: dict[tuple[str, str], int] = {}
-    number = 0
-    for number, sample in enumerate(samples, start=1):
-        mask = preprocess.resize_mask(_own_truth(sample))
-        said = wording(sample.phrase)
-        for key in (("", ""), ("label", sample.label), *([("phrase", said)] if said in kept else [])):
-            sums[key] = sums.get(key, np.float32(0)) + mask.astype(np.float32)
-            counts[key] = counts.get(key, 0) + 1
-        if progress is not None:
-            progress(number)
-    if not number:
+    counts: Counter[tuple[str, str]] = Counter()
+    for sample in samples:
+        mask = preprocess.resize_mask(_unread_truth(sample)).astype(np.float32)
+        words = wording(sample.phrase)
+        keys = [("", ""), ("label", sample.label), *([("phrase", words)] if words in kept else [])]
+        counts.update(keys)
+        for key in keys:
+            sums[key] = sums.get(key, np.float32(0)) + mask
+    if not sums:
         raise DataError("no mean mask without training phrases", came="0 phrases", expected="at least one")
     means = {key: np.asarray(total / np.float32(counts[key]), np.float32) for key, total in sums.items()}
     return MeanMasks(
         whole=means["", ""],
         by_label={name: mean for (kind, name), mean in means.items() if kind == "label"},
         by_phrase={name: mean for (kind, name), mean in means.items() if kind == "phrase"},
-        count=number,
+        count=counts["", ""],
     )
 
 
-def _own_truth(sample: Sample) -> NDArray[np.bool_]:
+def _unread_truth(sample: Sample) -> NDArray[np.bool_]:
     """Where a phrase is true, on the grid of its mask or its boxes; the image is not opened."""
     if sample.mask_path is not None:
         return naming(sample.mask_path, read_mask)

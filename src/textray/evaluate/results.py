@@ -7,9 +7,12 @@ which `check` finds what an interruption between two renames, or a copy of singl
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +24,7 @@ from textray.io.write import atomic_write, write_json
 SUMMARY, PAGE, CASES, SIDES = "summary.json", "summary.md", "cases.csv", "sides.csv"
 
 
-def write(
-    folder: Path,
-    tables: Mapping[str, bytes],
-    summary: Mapping[str, Any],
-    *,
-    page: Callable[[Mapping[str, Any]], str] = summary_page,
-) -> dict[str, Any]:
+def write(folder: Path, tables: Mapping[str, bytes], summary: Mapping[str, Any]) -> dict[str, Any]:
     """Write tables, page and summary of a run, all of them or none.
 
     Args:
@@ -35,7 +32,6 @@ def write(
         tables: Contents of ``cases.csv`` and, where measured, ``sides.csv``. An earlier one that is not among them is
             removed.
         summary: What ``summary.json`` holds, without ``files``.
-        page: Makes the Markdown of ``summary.md`` from the summary.
 
     Returns:
         The summary as written, with ``files``: the SHA-256 of each other file.
@@ -48,13 +44,13 @@ def write(
     contents = dict(tables)
     # The page names the tables' hashes, and the summary the page's.
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    contents[PAGE] = page({**summary, "files": hashes}).encode()
+    contents[PAGE] = summary_page({**summary, "files": hashes}).encode()
     whole = {**summary, "files": {**hashes, PAGE: hashlib.sha256(contents[PAGE]).hexdigest()}}
     write_together(
         {name: folder / name for name in (*contents, SUMMARY)},
         {
-            **{name: _writer(data) for name, data in contents.items()},
-            SUMMARY: lambda path: write_json(path, whole),
+            **{name: partial(atomic_write, data=data) for name, data in contents.items()},
+            SUMMARY: partial(write_json, obj=whole),
         },
     )
     if SIDES not in contents:
@@ -62,8 +58,13 @@ def write(
     return whole
 
 
-def _writer(data: bytes) -> Callable[[Path], None]:
-    return lambda path: atomic_write(path, data)
+def csv_table(fields: Sequence[str], lines: Iterable[Sequence[object]]) -> bytes:
+    """A table as CSV."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(fields)
+    writer.writerows(lines)
+    return text.getvalue().encode()
 
 
 def check(folder: Path) -> None:
@@ -82,13 +83,13 @@ def check(folder: Path) -> None:
         ) from error
     for name, expected in files.items():
         try:
-            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            sha256 = hashlib.sha256((folder / name).read_bytes()).hexdigest()
         except OSError:
-            found = "no file"
-        if found != expected:
+            sha256 = "no file"
+        if sha256 != expected:
             raise DataError(
                 f"{folder} holds files of different evaluations",
-                came=f"{name}: {found[:12]}",
+                came=f"{name}: {sha256[:12]}",
                 expected=f"{expected[:12]}, as {SUMMARY} says",
                 do=do,
             )

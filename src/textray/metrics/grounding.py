@@ -19,7 +19,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ model that marks rarely)."""
 SCORES = ("iou", "dice", "cnr", "cnr_signed", "pointing")
 """Names of the scores of a set, in the order of tables."""
 
+Name = TypeVar("Name", bound=str)
 _IN_SCAN = tuple(SCAN.index(t) for t in THRESHOLDS)
 
 
@@ -48,10 +49,14 @@ def check_empty_prediction(rule: str) -> EmptyPrediction:
     Raises:
         UsageError: If there is none.
     """
-    for known in EMPTY_PREDICTIONS:
-        if rule == known:
-            return known
-    raise UsageError(f"unknown rule for empty predictions {rule!r}", expected="one of " + ", ".join(EMPTY_PREDICTIONS))
+    return _one_of(EMPTY_PREDICTIONS, rule, "rule for empty predictions")
+
+
+def _one_of(known: tuple[Name, ...], name: str, what: str) -> Name:
+    for one in known:
+        if name == one:
+            return one
+    raise UsageError(f"unknown {what} {name!r}", expected="one of " + ", ".join(known))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +112,8 @@ def overlap(values: NDArray[np.floating[Any]], truth: NDArray[np.bool_]) -> tupl
 
 def _at_least(counts: NDArray[np.int64]) -> Floats:
     """How many pixels are above each threshold, from the number of thresholds below each pixel."""
-    found = np.bincount(counts, minlength=len(SCAN) + 1)
-    return found[::-1].cumsum()[::-1][1:].astype(np.float64)
+    pixels = np.bincount(counts, minlength=len(SCAN) + 1)
+    return pixels[::-1].cumsum()[::-1][1:].astype(np.float64)
 
 
 def contrast(
@@ -127,14 +132,14 @@ def contrast(
     """
     numbers = values.astype(np.float64)
     outside = numbers[~truth]
-    found = []
+    ratios = []
     for part in parts or (truth,):
         inside = numbers[part]
         if not len(inside) or not len(outside):
             continue
         spread = math.sqrt(inside.var() + outside.var())
-        found += [float(inside.mean() - outside.mean()) / spread] if spread > 0 else []
-    return float(np.mean(found)) if found else math.nan
+        ratios += [float(inside.mean() - outside.mean()) / spread] if spread > 0 else []
+    return float(np.mean(ratios)) if ratios else math.nan
 
 
 def pointing(values: NDArray[np.floating[Any]], truth: NDArray[np.bool_]) -> float:
@@ -207,8 +212,8 @@ def case_columns(
         raise ShapeError("one class for each case", came=len(labels), expected=len(cases))
     classes = tuple(sorted(set(labels)))
     columns = np.zeros((len(cases), len(classes), _WIDTH))
-    for row, (case, label) in enumerate(zip(cases, labels, strict=True)):
-        block = columns[row, classes.index(label)]
+    for n, (case, label) in enumerate(zip(cases, labels, strict=True)):
+        block = columns[n, classes.index(label)]
         counted = np.array(case.marked) if empty_prediction == "skip" else np.ones(_STEPS, bool)
         block[:_STEPS] = np.where(counted, case.iou, 0)
         block[_STEPS : 2 * _STEPS] = np.where(counted, case.dice, 0)
@@ -263,8 +268,8 @@ def _ratio(sums: Floats, counts: Floats) -> Floats:
 
 def _nanmean(values: Floats) -> Floats:
     """Mean over the last axis of what is defined; NaN where nothing is (without NumPy's warning of it)."""
-    there = ~np.isnan(values)
-    return _ratio(np.where(there, values, 0).sum(axis=-1), there.sum(axis=-1).astype(np.float64))
+    defined = ~np.isnan(values)
+    return _ratio(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1).astype(np.float64))
 
 
 def threshold_table(totals: Floats, classes: int) -> dict[str, dict[str, float | None]]:
@@ -323,10 +328,7 @@ def check_normalise(name: str) -> Normalise:
     Raises:
         UsageError: If there is none.
     """
-    for known in NORMALISATIONS:
-        if name == known:
-            return known
-    raise UsageError(f"unknown normalisation of maps {name!r}", expected="one of " + ", ".join(NORMALISATIONS))
+    return _one_of(NORMALISATIONS, name, "normalisation of maps")
 
 
 def smooth(maps: NDArray[np.floating[Any]], sigma: float = SIGMA) -> NDArray[np.float32]:

@@ -7,8 +7,9 @@ group came up), and the totals of all draws are one matrix product: ``weights (d
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ DRAWS = 1000
 LEVEL = 0.95
 SEED = 20240
 ESTIMATOR = "percentile bootstrap over patients, 95 %, 1,000 draws; an image without a patient is its own group"
+K = TypeVar("K", bound=Hashable)
 _WEIGHTS_AT_ONCE = 4_000_000  # 32 MB of draws x groups
 
 
@@ -35,20 +37,21 @@ class Interval:
         """For JSON, which has no NaN: ``None`` stands for it."""
         return {k: None if math.isnan(v) else v for k, v in vars(self).items()}
 
-    def __format__(self, spec: str) -> str:
-        """``value [low, high]``, each in the format given."""
-        return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
+
+def to_dicts(scores: Mapping[K, Interval]) -> dict[K, dict[str, float | None]]:
+    """Intervals by name for JSON."""
+    return {name: interval.to_dict() for name, interval in scores.items()}
 
 
 def bootstrap(
     columns: Floats,
     groups: Sequence[str],
-    statistics: Mapping[str, Statistic],
+    statistics: Mapping[K, Statistic],
     *,
     draws: int = DRAWS,
     level: float = LEVEL,
     seed: int = SEED,
-) -> dict[str, Interval]:
+) -> dict[K, Interval]:
     """Scores of a set with their intervals.
 
     Args:
@@ -75,12 +78,12 @@ def paired_difference(
     first: Floats,
     second: Floats,
     groups: Sequence[str],
-    statistics: Mapping[str, Statistic],
+    statistics: Mapping[K, Statistic],
     *,
     draws: int = DRAWS,
     level: float = LEVEL,
     seed: int = SEED,
-) -> dict[str, Interval]:
+) -> dict[K, Interval]:
     """Scores of ``second`` minus those of ``first`` on the same cases, with intervals of the difference.
 
     Both runs see the same draws, so what is common to both (hard films, easy films) cancels.

@@ -3,7 +3,7 @@
 ``*_pooled`` counts every pixel of the set once (MMI-UNet and SGSeg report this), ``*_per_image`` is the mean over
 images (LViT reports this). The two differ by many points on the same masks: a name without its estimator says nothing.
 
-Every score is a ratio of sums over cases, so it is written here as a function of *totals*: the sum of `case_columns`
+Every score is a ratio of sums over cases, so it is a function of *totals*: the sum of `case_columns`
 over any set of cases. The bootstrap (`textray.metrics.intervals`) then needs one matrix product for all its draws.
 
 Empty masks: where truth and prediction are both empty the case scores 1, where only one is empty it scores 0. The
@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from textray.errors import ShapeError, TextRayError
 
 Floats = NDArray[np.float64]
+Statistic = Callable[[Floats], Floats]
+"""A score of totals: ``(..., K)`` sums over cases to ``(...)``."""
 TOLERANCE = 1e-9
 """Largest rounding error allowed between two ways to the same score."""
 
@@ -71,6 +73,15 @@ def count(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Counts:
 def _ratio(hits: Floats, of: Floats, *, empty: Floats) -> Floats:
     """``hits / of``, and ``empty`` where ``of`` is 0."""
     return np.where(of > 0, hits / np.where(of > 0, of, 1.0), empty)
+
+
+def ratio_of(hits: int, of: int) -> Statistic:
+    """Score of one column of totals over another; NaN where the other is 0."""
+
+    def statistic(totals: Floats) -> Floats:
+        return _ratio(totals[..., hits], totals[..., of], empty=np.full_like(totals[..., of], np.nan))
+
+    return statistic
 
 
 def case_columns(counts: NDArray[np.int64]) -> Floats:
@@ -128,12 +139,12 @@ def precision_pooled(totals: Floats) -> Floats:
 
 def dice_per_image(totals: Floats) -> Floats:
     """Mean Dice of the images; both empty is 1, one empty is 0. NaN for a set without images."""
-    return _ratio(totals[..., 4], totals[..., 6], empty=np.full_like(totals[..., 4], np.nan))
+    return ratio_of(4, 6)(totals)
 
 
 def iou_per_image(totals: Floats) -> Floats:
     """Mean IoU of the images; both empty is 1, one empty is 0. NaN for a set without images."""
-    return _ratio(totals[..., 5], totals[..., 6], empty=np.full_like(totals[..., 5], np.nan))
+    return ratio_of(5, 6)(totals)
 
 
 def dice_per_lesion_image(totals: Floats) -> Floats:
@@ -148,7 +159,6 @@ def iou_per_lesion_image(totals: Floats) -> Floats:
     return _ratio(hits, totals[..., 6] - totals[..., 7], empty=np.full_like(hits, np.nan))
 
 
-Statistic = Callable[[Floats], Floats]
 SCORES: dict[str, Statistic] = {
     score.__name__: score
     for score in (
@@ -181,7 +191,7 @@ def empty_counts(counts: NDArray[np.int64]) -> dict[str, int]:
 
 
 def check_protocol(values: Mapping[str, float]) -> None:
-    """Refuse scores that no set of masks can have, such as a table that mixes estimators.
+    """Refuse scores that no set of masks has, such as those of a table that mixes estimators.
 
     Pooled figures satisfy J = D / (2 - D) exactly; means over images satisfy J >= D / (2 - D), by Jensen's inequality.
 

@@ -1,7 +1,7 @@
 """Left-right sensitivity: does the predicted area follow the side that the text names?
 
 Each film is segmented twice, with the zones of its own caption and with the mirrored ones; the pixels stay as they are.
-Only films whose zones differ from their mirror image can tell.
+Only films whose zones differ from their mirror image count.
 
 * Unilateral films name one lung. *Named area* is what is predicted on that lung's half of the image, *contested area*
   is all that is predicted.
@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textray.errors import ShapeError
-from textray.metrics.intervals import bootstrap
-from textray.metrics.segmentation import Floats, Statistic
+from textray.metrics.intervals import bootstrap, to_dicts
+from textray.metrics.segmentation import Statistic, ratio_of
 from textray.records import Zones
 
 KINDS = ("unilateral", "bilateral")
@@ -69,13 +69,13 @@ class SideCase:
     @property
     def areas(self) -> tuple[int, int, int, int]:
         """Named and contested area under the true text, then under the mirrored text, in pixels."""
-        here, there = self.named, np.roll(self.named, 3)
+        named, swapped = self.named, np.roll(self.named, 3)
         true, mirrored = np.array(self.true_areas), np.array(self.mirrored_areas)
         return (
-            int(true[here].sum()),
-            int(true[here | there].sum()),
-            int(mirrored[there].sum()),
-            int(mirrored[here | there].sum()),
+            int(true[named].sum()),
+            int(true[named | swapped].sum()),
+            int(mirrored[swapped].sum()),
+            int(mirrored[named | swapped].sum()),
         )
 
     @property
@@ -101,21 +101,13 @@ def can_tell(zones: Zones) -> bool:
     return zones.index != zones.mirror().index
 
 
-def _ratio_of(hits: int, of: int) -> Statistic:
-    def statistic(totals: Floats) -> Floats:
-        below = totals[..., of]
-        return np.where(below > 0, totals[..., hits] / np.where(below > 0, below, 1.0), np.nan)
-
-    return statistic
-
-
 # Columns of a film: its four areas, its two shares (0 where undefined) each with a 1 where defined, moved, 1.
 _STATISTICS: dict[str, Statistic] = {
-    "share_true_pooled": _ratio_of(0, 1),
-    "share_mirrored_pooled": _ratio_of(2, 3),
-    "share_true_per_image": _ratio_of(4, 5),
-    "share_mirrored_per_image": _ratio_of(6, 7),
-    "moved_films": _ratio_of(8, 9),
+    "share_true_pooled": ratio_of(0, 1),
+    "share_mirrored_pooled": ratio_of(2, 3),
+    "share_true_per_image": ratio_of(4, 5),
+    "share_mirrored_per_image": ratio_of(6, 7),
+    "moved_films": ratio_of(8, 9),
 }
 
 
@@ -144,5 +136,5 @@ def side_summary(cases: Sequence[SideCase]) -> dict[str, dict[str, Any]]:
         if chosen:
             columns = np.array([_columns(case) for case in chosen])
             scores = bootstrap(columns, [case.group for case in chosen], _STATISTICS)
-            summary[kind] |= {name: interval.to_dict() for name, interval in scores.items()}
+            summary[kind] |= to_dicts(scores)
     return summary

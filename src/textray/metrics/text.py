@@ -26,8 +26,8 @@ import numpy as np
 
 from textray import registry
 from textray.errors import ShapeError
-from textray.metrics.intervals import bootstrap
-from textray.metrics.segmentation import Floats, Statistic
+from textray.metrics.intervals import bootstrap, to_dicts
+from textray.metrics.segmentation import Floats, Statistic, ratio_of
 
 ORDERS = (1, 2, 3, 4)
 """Longest n-gram of each BLEU."""
@@ -103,9 +103,8 @@ class TextScorer:
         columns = np.array([self._columns(*pair) for pair in zip(written, captions, strict=True)])
         columns = columns.reshape(len(written), _ONE + 1)
         statistics: dict[str, Statistic] = {f"bleu_{order}": self._corpus_bleu(order) for order in ORDERS}
-        statistics |= {"rouge_l": _mean_of(_ROUGE), "meteor_exact_stem": _mean_of(_METEOR)}
-        found = bootstrap(columns, groups, statistics)
-        scores = {name: interval.to_dict() for name, interval in found.items()}
+        statistics |= {"rouge_l": ratio_of(_ROUGE, _ONE), "meteor_exact_stem": ratio_of(_METEOR, _ONE)}
+        scores = to_dicts(bootstrap(columns, groups, statistics))
         return {"images": len(written), "scores": scores, "signatures": self.signatures}
 
     def _columns(self, written: str, caption: str) -> list[float]:
@@ -123,8 +122,8 @@ class TextScorer:
         def one(totals: Floats) -> float:
             written, theirs = (int(length) for length in totals[_LENGTHS])
             matches, ngrams = ([int(n) for n in totals[part][:order]] for part in (_MATCHES, _NGRAMS))
-            found = compute(matches, ngrams, written, theirs, smooth_method="exp", max_ngram_order=order)
-            return float(found.score) / 100
+            bleu = compute(matches, ngrams, written, theirs, smooth_method="exp", max_ngram_order=order)
+            return float(bleu.score) / 100
 
         def statistic(totals: Floats) -> Floats:
             rows = totals.reshape(-1, totals.shape[-1])
@@ -166,11 +165,3 @@ def align(ours: Sequence[str], theirs: Sequence[str]) -> tuple[int, int]:
                 after[step] = min(cost, after.get(step, cost))
         states = dict(sorted(after.items(), key=lambda item: item[1])[:_BEAM])
     return sum(shared.values()), min(states.values())
-
-
-def _mean_of(column: int) -> Statistic:
-    def statistic(totals: Floats) -> Floats:
-        mean: Floats = totals[..., column] / totals[..., _ONE]
-        return mean
-
-    return statistic

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from textray.errors import ShapeError
-from textray.metrics.intervals import bootstrap
-from textray.metrics.segmentation import Floats, Statistic
+from textray.metrics.intervals import bootstrap, to_dicts
+from textray.metrics.segmentation import Floats, Statistic, ratio_of
 from textray.records import ZONE_NAMES, Zones
 
 SCORES = ("accuracy", "precision", "recall", "f1")
@@ -68,17 +68,17 @@ def zone_summary(written: Sequence[Zones], named: Sequence[Zones], groups: Seque
         UsageError: If there is no image.
     """
     columns = zone_columns(written, named)
-    statistics: dict[str, Statistic] = {"exact_match": _exact_match}
+    statistics: dict[str, Statistic] = {"exact_match": ratio_of(_EXACT, _ONE)}
     for score in SCORES:
         statistics |= {f"{score} {zone}": _of_zone(score, i) for i, zone in enumerate(ZONE_NAMES)}
         statistics |= {f"{score} macro": _macro(score), f"{score} micro": _micro(score)}
-    found = {name: interval.to_dict() for name, interval in bootstrap(columns, groups, statistics).items()}
-    by_score = {score: {of: found[f"{score} {of}"] for of in (*ZONE_NAMES, *OVERALL)} for score in SCORES}
+    scores = to_dicts(bootstrap(columns, groups, statistics))
+    by_score = {score: {of: scores[f"{score} {of}"] for of in (*ZONE_NAMES, *OVERALL)} for score in SCORES}
     tp, fp, fn, _ = _counts(columns.sum(axis=0))
     return {
         "images": len(columns),
         **by_score,
-        "exact_match": found["exact_match"],
+        "exact_match": scores["exact_match"],
         "never_named": [zone for zone, count in zip(ZONE_NAMES, tp + fn, strict=True) if not count],
         "never_written": [zone for zone, count in zip(ZONE_NAMES, tp + fp, strict=True) if not count],
     }
@@ -127,8 +127,3 @@ def _micro(score: str) -> Statistic:
         return _rate(score, tp, fp, fn, tn)
 
     return statistic
-
-
-def _exact_match(totals: Floats) -> Floats:
-    share: Floats = totals[..., _EXACT] / totals[..., _ONE]
-    return share

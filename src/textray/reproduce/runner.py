@@ -27,8 +27,9 @@ from textray import __version__, registry
 from textray.data.base import fingerprint, open_reader
 from textray.errors import DataError, TextRayError, UsageError, unknown_name
 from textray.evaluate import results as evaluation_files
+from textray.evaluate.grounding import PhraseEvaluation
 from textray.evaluate.grounding import evaluate as evaluate_phrases
-from textray.evaluate.segmentation import evaluate
+from textray.evaluate.segmentation import MaskEvaluation, evaluate
 from textray.export.cost import cost_of_bundle
 from textray.export.grounder import export_grounding
 from textray.export.segmenter import export
@@ -243,17 +244,18 @@ def _score_masks(job: Job, trained: Trained, home: Path, order: Order) -> dict[s
     """Part of a result that is about masks."""
     bundle = export(trained.checkpoint, home / "bundle", text_encoder_folder=order.text_encoder)
     data, split, mode = merged(job.recipes).get("data", {}), job.source.split, job.row.training_mode
-    summary = evaluate(
+    evaluation = MaskEvaluation(
         data=job.source.name,
         root=job.source.root,
         split=split,
-        text_modes=job.row.modes,
+        text_mode=job.row.modes,
         out=home / "scores",
         model=bundle.folder,
         captions=data.get("captions", "error"),
         threads=order.threads,
         limit=data.get("limit"),
     )
+    summary = evaluate(evaluation)
     cost = cost_of_bundle(bundle)
     return {
         "ids_sha256": summary["data"]["ids_sha256"],
@@ -279,15 +281,16 @@ def _score_phrases(job: Job, trained: Trained, home: Path, order: Order) -> dict
     bundle = export_grounding(trained.checkpoint, home / "bundle")
     scores: dict[str, Any] = {}
     for kind in PHRASE_KINDS:
-        summary = evaluate_phrases(
+        evaluation = PhraseEvaluation(
             data=job.source.name,
             root=job.source.root,
             split=job.source.split,
             out=home / "scores" / kind,
             model=bundle.folder,
-            kind=kind,
+            phrases=kind,
             threads=order.threads,
         )
+        summary = evaluate_phrases(evaluation)
         scores[kind] = {key: summary[key] for key in _OF_PHRASES}
     return {
         **{key: bundle.provenance.get(key) for key in ("mode", "local_unit", "targets")},
@@ -444,16 +447,17 @@ def _score_weights(row: WeightsResult, bundle: GroundingBundle | None, home: Pat
             return replace(row, state=State.DONE, summary=summary)
         order.tell(f"{place} ...")
         try:
-            summary = evaluate_phrases(
+            evaluation = PhraseEvaluation(
                 data=row.data,
                 root=order.roots[row.data],
                 split=SPLIT,
                 out=home,
                 model=None if bundle is None else bundle.folder,
                 floors_only=bundle is None,
-                kind=row.kind,
+                phrases=row.kind,
                 threads=order.threads,
             )
+            summary = evaluate_phrases(evaluation)
         except Exception as error:  # one row must not end the others, whatever its network or a film raises
             logger.debug("row %s failed", home.name, exc_info=True)
             order.tell(f"{place}: failed ({_reason(error)})")
