@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from textray.errors import BundleError, UsageError
+from textray.export import frame
 from textray.export import segmenter as module
 from textray.inference.bank import Prompt
 from textray.inference.bundle import Bundle
@@ -250,7 +251,7 @@ def _sentences(network):
 @pytest.mark.parametrize("other", [_zone_scores, _thresholds, _sentences])
 def test_a_graph_that_writes_something_else_does_not_pass(checkpoint, tmp_path, monkeypatch, other):
     """Each change is seen by a run without a text, or by the zones, only; the masks of given texts stay the same."""
-    write, store, kept = module.write_graph, module.store_weights, {}
+    write, store, kept = module.write_graph, frame.store_weights, {}
 
     def changed(network, *rest):
         kept.update({name: value.clone() for name, value in network.state_dict().items()})
@@ -263,7 +264,7 @@ def test_a_graph_that_writes_something_else_does_not_pass(checkpoint, tmp_path, 
         network.load_state_dict(kept)
 
     monkeypatch.setattr(module, "write_graph", changed)
-    monkeypatch.setattr(module, "store_weights", stored)
+    monkeypatch.setattr(frame, "store_weights", stored)
     with pytest.raises(BundleError, match=r"disagree|other zones"):
         module.export(checkpoint(guided()), tmp_path / "bad")
     assert not (tmp_path / "bad").exists()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from textray.export.card import card
+from textray.export.card import segmenter_card
 
 
 def facts(*, text_encoder="tiny", dropout=0.4):
@@ -25,7 +25,7 @@ def facts(*, text_encoder="tiny", dropout=0.4):
 
 
 def test_a_network_that_reads_text_tells_how_it_learnt_to():
-    text = card("weights", facts(), 1234567, "Research use only.", [])
+    text = segmenter_card("weights", facts(), parameters=1234567, terms="Research use only.")
     for part in ("1,234,567 parameters", "5,495 images", "221", "160×192 px", "withheld from 40%"):
         assert part in text
     assert "with a report and with none" in text
@@ -35,42 +35,44 @@ def test_a_network_that_reads_text_tells_how_it_learnt_to():
 
 
 def test_a_network_that_always_had_a_report_says_so():
-    text = card("weights", facts(dropout=0.0), 1, "", [])
+    text = segmenter_card("weights", facts(dropout=0.0), parameters=1, terms="")
     assert "without one was not learnt" in text
     assert "and with none" not in text
 
 
 def test_reports_of_its_own_in_the_place_of_those_withheld_are_no_learning_without_one():
-    text = card("weights", facts() | {"self_guided": 1.0}, 1, "", [])
+    text = segmenter_card("weights", facts() | {"self_guided": 1.0}, parameters=1, terms="")
     assert "withheld from 40%" in text
     assert "its own took their place" in text
     assert "without one was not learnt" in text
-    assert "with a report and with none" in card("weights", facts() | {"self_guided": 0.5}, 1, "", [])
+    assert "with a report and with none" in segmenter_card(
+        "weights", facts() | {"self_guided": 0.5}, parameters=1, terms=""
+    )
 
 
 def test_films_without_a_caption_teach_to_go_without():
     known = facts(dropout=0.0)
     known["data"]["without_text"] = {"fit": 12, "inner": 0}
-    text = card("weights", known, 1, "", [])
+    text = segmenter_card("weights", known, parameters=1, terms="")
     assert "and 12 films came without one, so the network works with a report and with none" in text
     assert "not learnt" not in text
 
 
 @pytest.mark.parametrize("word", ["Text encoder", "withheld", "Wrong words"])
 def test_a_network_that_reads_no_text_says_nothing_of_words(word):
-    text = card("weights", facts(text_encoder=None), 1, "", [])
+    text = segmenter_card("weights", facts(text_encoder=None), parameters=1, terms="")
     assert "Reads no text." in text
     assert word not in text
 
 
 def test_a_card_tells_how_many_masks_were_seen():
-    assert "Masks:" not in card("weights", facts(), 1, "", [])
+    assert "Masks:" not in segmenter_card("weights", facts(), parameters=1, terms="")
     some = facts()
     some["data"]["labelled"] = {"images": 3}
-    text = card("weights", some | {"semi_supervised": {"beta": 0.9}}, 1, "", [])
+    text = segmenter_card("weights", some | {"semi_supervised": {"beta": 0.9}}, parameters=1, terms="")
     assert "- Masks: those of 3 of these images; others taught by pseudo-labels" in text
     some["data"]["labelled"] = {"images": some["data"]["images"]["fit"]}
-    assert "Masks:" not in card("weights", some, 1, "", [])
+    assert "Masks:" not in segmenter_card("weights", some, parameters=1, terms="")
 
 
 def test_a_card_tells_of_pictures_that_have_no_masks():
@@ -79,7 +81,7 @@ def test_a_card_tells_of_pictures_that_have_no_masks():
     more["data"]["images"] = plain["data"]["images"] | {"fit": own + 1200}
     more["data"]["labelled"] = {"images": own}
     more["data"]["unlabelled"] = {"images": 1200, "with_text": 1000, "laterality": "patient"}
-    text = card("weights", more, 1, "", [])
+    text = segmenter_card("weights", more, parameters=1, terms="")
     assert f", {own:,} images to learn from" in text
     assert (
         "own: 1,200, taught by pseudo-labels; 1,000 with a report (sides in it: patient, unless its table said)."
@@ -87,16 +89,16 @@ def test_a_card_tells_of_pictures_that_have_no_masks():
     )
     assert "Masks:" not in text  # all of the data set's
     more["data"]["captions"] = ["Nuclei."]
-    assert "1,000 with a report." in card("weights", more, 1, "", [])
+    assert "1,000 with a report." in segmenter_card("weights", more, parameters=1, terms="")
 
 
 def test_a_card_tells_of_a_training_before_and_of_a_mean():
-    text = card("weights", facts() | {"started": False}, 1, "", [])
+    text = segmenter_card("weights", facts() | {"started": False}, parameters=1, terms="")
     assert "earlier training" not in text
     assert "mean of this checkpoint" not in text
     other = {"epoch": 5, "max_epochs": 6, "recipe": None, "git": None}
     again = facts() | {"started": True, "averaged": [other], "recipe": ["mmi_unet_lite"]}
-    text = card("weights", again, 1, "", [])
+    text = segmenter_card("weights", again, parameters=1, terms="")
     assert "`textray train --config mmi_unet_lite --data.root DIR --model.initial CHECKPOINT`" in text
     assert "- It started from the weights of an earlier training; what is said above is of the last one." in text
     assert "the mean of this checkpoint and of 1 more (epoch 5 of 6)" in text

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from safetensors.numpy import load_file, save_file  # noqa: E402
 
 from textray.errors import BundleError  # noqa: E402
-from textray.export.parity import store_weights  # noqa: E402
+from textray.export.onnx import store_weights  # noqa: E402
 from textray.inference.bundle import Bundle  # noqa: E402
 from textray.inference.bundle_files import list_files, write_config  # noqa: E402
 from textray.inference.runtime import Runtime  # noqa: E402

@@ -6,11 +6,8 @@ precision and are widened when a graph is loaded: sums are in single precision, 
 
 from __future__ import annotations
 
-import json
 import logging
-import tempfile
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +19,10 @@ from torch.nn import functional as F
 from textray import registry
 from textray.data.studies import RECORDED_AS
 from textray.errors import BundleError, UsageError
-from textray.export.card import grounding_card, licence
-from textray.export.parity import PARITY, parity_pictures, store_weights, write_onnx
-from textray.export.segmenter import check_out, swap
+from textray.export.card import grounder_card
+from textray.export.frame import about, bundle_folder, check_out, write_common
+from textray.export.onnx import write_onnx
+from textray.export.parity import PARITY, parity_pictures
 from textray.inference.bundle import GroundingBundle, GroundingText, seal_grounding
 from textray.inference.localizer import Localizer
 from textray.models.sentence_grounding import SentenceGrounding
@@ -40,7 +38,7 @@ _PHRASES = (
     "bilateral pulmonary infection, two infected areas, lower left lung and lower right lung.",
     "There is a small left pleural effusion. The heart is normal in size, and no pneumothorax is seen.",
 )
-"""What the parity check asks: one word, three clauses, two sentences, of different lengths."""
+"""Phrases of the parity check: one word, three clauses, two sentences, of different lengths."""
 _PROVENANCE = (
     "data", "text_encoder", "mode", "targets", "local_unit", "match", "contrast", "epoch", "max_epochs", "recipe",
     "git", "averaged", "started",
@@ -60,8 +58,8 @@ def export_grounding(
     Args:
         checkpoint: A ``.ckpt`` file that `textray train` wrote of a grounding network.
         out: Folder of the bundle; its name is the bundle's. An older bundle there is replaced at the end.
-        samples: Folder of pictures for the parity check; ``None`` takes phantoms and, where pydicom-data is installed,
-            its real chest film.
+        samples: Folder of pictures for the parity check; ``None`` takes phantoms and, if pydicom-data is installed, its
+            real chest film.
         scores: ``summary.md`` files of `textray evaluate --task grounding`, for the model card.
         average: Further checkpoints of the same network; the bundle holds the mean of all weights.
 
@@ -72,14 +70,13 @@ def export_grounding(
     """
     out = Path(out)
     check_out(out)
-    facts, built = read_checkpoint(checkpoint, *average)
-    if not isinstance(built, SentenceGrounding) or not facts.get("vocabulary"):
+    facts, network = read_checkpoint(checkpoint, *average)
+    if not isinstance(network, SentenceGrounding) or not facts.get("vocabulary"):
         raise UsageError(
             f"{Path(checkpoint).name} is not of a grounding network",
             came=facts["network"],
             expected="a checkpoint of sentence_grounding",
         )
-    network = built
     preprocess = Preprocess.from_dict(facts["data"]["preprocess"])
     text = GroundingText(
         encoder=facts["text_encoder"],
@@ -89,42 +86,27 @@ def export_grounding(
         aggregation=Aggregation(**facts["aggregation"]),
         sentences=facts["data"]["sentences"],
     )
-    tables = _tables(scores)
+    pages = _pages(scores)
     pictures = parity_pictures(samples, preprocess=preprocess)
     with torch.inference_mode():
         local = network.encode_image(torch.zeros(1, preprocess.channels, *preprocess.size)).local
     map_size = (int(local.shape[2]), int(local.shape[3]))
     terms = registry.dataset(facts["data"]["name"]).terms
     parameters = sum(p.numel() for p in network.parameters())
-    provenance = {key: facts[key] for key in _PROVENANCE if key in facts}
-    provenance |= {RECORDED_AS: facts["data"][RECORDED_AS]} if facts["data"].get(RECORDED_AS) else {}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-        folder = Path(scratch) / out.name
-        folder.mkdir()
+    card = grounder_card(out.name, facts, parameters=parameters, map_size=map_size, terms=terms, summaries=pages)
+    excluded = {RECORDED_AS: facts["data"][RECORDED_AS]} if facts["data"].get(RECORDED_AS) else {}
+    with bundle_folder(out) as folder:
         write_graphs(network, folder, preprocess, text.most_pieces)
-        store_weights(network, folder)
-        _write(folder / "vocab.txt", "\n".join(facts["vocabulary"]) + "\n")
-        _write(folder / "preprocess.json", json.dumps(preprocess.to_dict(), indent=2) + "\n")
-        _write(folder / "LICENSE", licence(out.name, terms))
-        card = grounding_card(out.name, facts, parameters=parameters, map_size=map_size, terms=terms, summaries=tables)
-        _write(folder / "README.md", card)
+        (folder / "vocab.txt").write_text("\n".join(facts["vocabulary"]) + "\n", encoding="utf-8", newline="\n")
+        write_common(folder, network, preprocess, card=card, terms=terms)
         bundle = seal_grounding(
             folder,
-            name=out.name,
-            version=version("textray"),
-            model=facts["network"],
-            form=facts["form"],
-            model_config=facts["config"],
+            **about(folder, facts, *_PROVENANCE, **excluded, terms=terms),
             text=text,
             map_size=map_size,
             width=network.width,
-            provenance={**provenance, "textray": facts["version"], "terms": terms},
         )
         check_grounding(bundle, network, pictures)
-        for path in folder.iterdir():
-            path.chmod(0o644)  # safetensors writes files that only their owner can read
-        swap(folder, out)
     return GroundingBundle.load(out)
 
 
@@ -160,7 +142,7 @@ def write_graphs(network: SentenceGrounding, folder: Path, preprocess: Preproces
 
 
 def check_grounding(bundle: GroundingBundle, network: SentenceGrounding, pictures: Sequence[Image]) -> float:
-    """Compare the bundle's graphs, as `textray ground` runs them, with torch: phrases, places and whole films.
+    """Compare the bundle's graphs with torch, through the code of `textray ground`: phrases, places and whole films.
 
     Returns:
         The largest difference: of a cosine, and of pooled features as a share of their length.
@@ -174,16 +156,18 @@ def check_grounding(bundle: GroundingBundle, network: SentenceGrounding, picture
     worst = 0.0
     with torch.inference_mode():
         wanted = F.normalize(network.encode_text(*tensors).report, dim=1, eps=1e-8)
-        told = localizer.embed(_PHRASES)
-        worst = max(worst, _apart(told, wanted))
+        vectors = localizer.embed(_PHRASES)
+        worst = max(worst, _apart(vectors, wanted))
         alone = Localizer(bundle)  # which has not embedded them yet: a phrase must not depend on its neighbours
-        worst = max(worst, *(_apart(alone.embed([text])[0], row) for text, row in zip(_PHRASES, wanted, strict=True)))
+        worst = max(
+            worst, *(_apart(alone.embed([text])[0], vector) for text, vector in zip(_PHRASES, wanted, strict=True))
+        )
         for picture in pictures:
             pixels = bundle.preprocess.apply(picture)[None]
-            found = network.encode_image(torch.from_numpy(pixels))
-            worst = max(worst, _apart(localizer.maps(pixels, told), network(torch.from_numpy(pixels), wanted)))
-            length = float(found.pooled.norm()) or 1.0
-            worst = max(worst, _apart(localizer.features(pixels).pooled, found.pooled) / length)
+            features = network.encode_image(torch.from_numpy(pixels))
+            worst = max(worst, _apart(localizer.maps(pixels, vectors), network(torch.from_numpy(pixels), wanted)))
+            length = float(features.pooled.norm()) or 1.0
+            worst = max(worst, _apart(localizer.features(pixels).pooled, features.pooled) / length)
     logger.info("parity over %d pictures and %d phrases: largest difference %.2e", len(pictures), len(_PHRASES), worst)
     if not worst <= PARITY:
         raise BundleError(
@@ -201,8 +185,8 @@ class _FilmGraph(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        found = self.network.encode_image(image)
-        return found.local, found.pooled
+        features = self.network.encode_image(image)
+        return features.local, features.pooled
 
 
 class _PhraseGraph(nn.Module):
@@ -215,20 +199,17 @@ class _PhraseGraph(nn.Module):
         return F.normalize((weights[:, :, None] * pieces).sum(1), dim=1, eps=1e-8)
 
 
-def _apart(found: NDArray[np.float32], wanted: Tensor) -> float:
-    return float(np.abs(found - wanted.numpy()).max())
+def _apart(values: NDArray[np.float32], wanted: Tensor) -> float:
+    return float(np.abs(values - wanted.numpy()).max())
 
 
-def _tables(scores: Sequence[str | Path]) -> list[str]:
-    found = []
+def _pages(scores: Sequence[str | Path]) -> list[str]:
+    """Pages of evaluations, their headings two levels down."""
+    pages = []
     for path in scores:
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"{path} cannot be read", came=type(error).__name__, expected="summary.md") from error
-        found.append("\n".join("##" + line if line.startswith("#") else line for line in text.strip().splitlines()))
-    return found
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")
+        pages.append("\n".join("##" + line if line.startswith("#") else line for line in text.strip().splitlines()))
+    return pages

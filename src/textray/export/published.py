@@ -1,12 +1,11 @@
 """From a published checkpoint to a bundle: `textray import`.
 
 The child process has read the tensors; here each one finds its place by the table of `textray.models.released.keys`, or
-the file is refused. From there on a bundle is made as `textray export` makes one, by the same functions.
+the file is refused. From there on a bundle is made in the frame of `textray export`.
 """
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -21,10 +20,11 @@ from torch import Tensor
 from textray import registry
 from textray.data.base import open_reader
 from textray.errors import BundleError, InputError, UsageError
-from textray.export.card import licence
-from textray.export.conventions import CONVENTIONS, TERMS, Convention, card, unknown_words
-from textray.export.parity import check_parity, parity_pictures, store_weights
-from textray.export.segmenter import check_out, swap, write_graph
+from textray.export.card import IMPORTED_TERMS, imported_card
+from textray.export.conventions import CONVENTIONS, Convention, unknown_words
+from textray.export.frame import about, bundle_folder, write_common
+from textray.export.parity import check_parity, parity_pictures
+from textray.export.segmenter import write_graph
 from textray.export.unpickle import Published, read_published
 from textray.inference import bank as known_captions
 from textray.inference.bank import BANK
@@ -84,12 +84,8 @@ def import_checkpoint(
             do=f"Download these files of {hub}, and name their folder",
         )
     require_files(Path(text_encoder_folder), *convention.needed)
-    check_out(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-        read = Path(scratch) / "read"
-        read.mkdir()
-        source = read_published(file, read)
+    with bundle_folder(out) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as read:
+        source = read_published(file, Path(read))
         tensors, mapped = _sort(name, source)
         network = build(row, {})
         _fill(network, tensors, mapped, convention.blue_first if convention.preprocess.colour else "")
@@ -106,11 +102,8 @@ def import_checkpoint(
             "skipped": list(source.skipped),
             "notices": _notices(encoder, convention),
         }
-        folder = Path(scratch) / out.name
-        folder.mkdir()
         counted = report | {"mapped": sum(own is not None for own in mapped.values())}
         _write(folder, network, encoder, convention, counted)
-        swap(folder, out)
     mapping = {theirs: own for theirs, own in mapped.items() if own is not None}
     return {**report, "mapped": mapping, "bundle": Bundle.load(out).describe()}
 
@@ -278,29 +271,27 @@ def _write(
     Raises:
         BundleError: If they disagree.
     """
-    terms = TERMS if report["data"] is None else f"{TERMS} {registry.dataset(report['data']).terms}"
+    terms = " ".join([IMPORTED_TERMS, *([] if report["data"] is None else [registry.dataset(report["data"]).terms])])
     # Padding too is attended, so every position counts as a token.
     features, mask = convention.encode(encoder, convention.texts)
     features, preprocess = features.half(), convention.preprocess
     save_file({"features": features.contiguous(), "mask": mask.to(torch.uint8)}, str(folder / BANK))
     write_graph(network, folder / "model.onnx", preprocess, features.shape[1:])
-    store_weights(network, folder)
-    (folder / "preprocess.json").write_text(json.dumps(preprocess.to_dict(), indent=2) + "\n", encoding="utf-8")
     parameters = sum(p.numel() for p in network.parameters())
-    (folder / "README.md").write_text(card(folder.name, report, parameters, convention), encoding="utf-8")
-    (folder / "LICENSE").write_text(licence(folder.name, terms), encoding="utf-8")
+    card = imported_card(folder.name, report, parameters=parameters, convention=convention)
+    write_common(folder, network, preprocess, card=card, terms=terms)
+    facts = {
+        "network": report["model"],
+        "form": FORM,
+        "config": {},
+        "version": version("textray"),
+        "imported": dict(report),
+    }
     bundle = seal(
         folder,
-        name=folder.name,
-        version=version("textray"),
-        model=str(report["model"]),
-        form=FORM,
-        model_config={},
+        **about(folder, facts, "imported", terms=terms),
         threshold=0.5,
         text_encoder=convention.text_encoder,
-        provenance={"imported": dict(report), "textray": version("textray"), "terms": terms},
         captions=convention.captions,
     )
     check_parity(bundle, network, (features.float(), mask.float()), parity_pictures(None, preprocess=preprocess))
-    for path in folder.iterdir():
-        path.chmod(0o644)  # safetensors writes files that only their owner can read

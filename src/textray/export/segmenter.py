@@ -8,11 +8,7 @@ share. Before the bundle takes its place its graph must agree with torch on real
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +17,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from textray import registry
-from textray.errors import BundleError, OutputError, UsageError
-from textray.export.card import card, licence
-from textray.export.parity import check_parity, parity_pictures, store_weights, write_onnx
+from textray.errors import BundleError, UsageError
+from textray.export.card import segmenter_card
+from textray.export.frame import about, bundle_folder, check_out, write_common
+from textray.export.onnx import write_onnx
+from textray.export.parity import check_parity, parity_pictures
 from textray.inference import bank as known_captions
 from textray.inference.bank import BANK
 from textray.inference.bundle import Bundle, seal
-from textray.inference.bundle_files import CONFIG, LARGEST, parse_json, read_file
 from textray.inference.own_report import TextFree
 from textray.models.base import Network, Output
 from textray.models.self_guided import SelfGuided
@@ -37,6 +34,10 @@ from textray.text.zones import bank_sentences
 from textray.training.checkpoints import read_checkpoint
 
 _SAME_BANK = 2e-3  # largest difference, as a share of the larger value: two steps of half precision
+_PROVENANCE = (
+    "data", "max_tokens", "epoch", "max_epochs", "recipe", "git", "self_guided", "semi_supervised", "averaged",
+    "started",
+)  # fmt: skip
 
 
 def export(
@@ -55,18 +56,18 @@ def export(
     Args:
         checkpoint: A ``.ckpt`` file that `textray train` wrote.
         out: Folder of the bundle; its name is the bundle's. An older bundle there is replaced at the end.
-        samples: Folder of pictures for the parity check, at most 32 of them; ``None`` takes phantoms and, where
+        samples: Folder of pictures for the parity check, at most 32 of them; ``None`` takes phantoms and, if
             pydicom-data is installed, its real chest film.
         scores: ``summary.json`` files of `textray evaluate`, for the model card.
         text_encoder_folder: Folder of the frozen text encoder, see `textray.nn.bert.load_text_encoder`.
-        text_free: What a run without a text shall do with a network that can write its own report; ``None`` is
+        text_free: What a run without a text does with a network that can write its own report; ``None`` is
             ``generated``.
         average: Further checkpoints of the same network; the bundle holds the mean of all weights.
         threshold: Probability from which a pixel is lesion, in (0, 1).
 
     Raises:
         UsageError: If the threshold is out of range, a checkpoint is not TextRay's or of another network than the
-            first, a file is missing, or a report is asked of a network that writes none.
+            first, a file is missing, or a report is expected of a network that writes none.
         OutputError: If ``out`` holds something that is no bundle.
         BundleError: If ONNX and torch disagree, or the sentences that a network was trained with are not those of its
             text encoder; nothing is written then.
@@ -76,7 +77,6 @@ def export(
     out = Path(out)
     check_out(out)
     facts, network = read_checkpoint(checkpoint, *average)
-    facts = {**facts, "threshold": threshold}
     if registry.model(facts["network"]).task != "segmentation":
         raise UsageError(
             f"{facts['network']} does not segment",
@@ -96,80 +96,34 @@ def export(
         )
     if captions:  # bank, card and provenance hold the same ones
         facts = {**facts, "data": {**facts["data"], "captions": list(captions)}}
-    parameters = sum(p.numel() for p in network.parameters())
     summaries = [json.loads(Path(path).read_text(encoding="utf-8")) for path in scores]
     preprocess = Preprocess.from_dict(facts["data"]["preprocess"])
     pictures = parity_pictures(samples, preprocess=preprocess)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-        folder = Path(scratch) / out.name
-        folder.mkdir()
-        bank = _write_bank(folder, facts, text_encoder_folder, network)
+    terms = registry.dataset(facts["data"]["name"]).terms
+    parameters = sum(p.numel() for p in network.parameters())
+    card = segmenter_card(out.name, facts, parameters=parameters, threshold=threshold, terms=terms, summaries=summaries)
+    with bundle_folder(out) as folder:
+        bank = write_bank(folder, facts, text_encoder_folder, network)
         write_graph(network, folder / "model.onnx", preprocess, None if bank is None else bank[0].shape[1:])
-        store_weights(network, folder)
-        (folder / "preprocess.json").write_text(json.dumps(preprocess.to_dict(), indent=2) + "\n", encoding="utf-8")
-        terms = registry.dataset(facts["data"]["name"]).terms
-        (folder / "LICENSE").write_text(licence(out.name, terms), encoding="utf-8")
-        (folder / "README.md").write_text(card(out.name, facts, parameters, terms, summaries), encoding="utf-8")
-        provenance = {key: facts[key] for key in ("data", "max_tokens", "epoch", "max_epochs", "recipe", "git")}
-        provenance |= {
-            key: facts[key] for key in ("self_guided", "semi_supervised", "averaged", "started") if key in facts
-        }
+        write_common(folder, network, preprocess, card=card, terms=terms)
         bundle = seal(
             folder,
-            name=out.name,
-            version=version("textray"),
-            model=facts["network"],
-            form=facts["form"],
-            model_config=facts["config"],
+            **about(folder, facts, *_PROVENANCE, terms=terms),
             threshold=threshold,
             text_encoder=facts["text_encoder"],
-            provenance={**provenance, "textray": facts["version"], "terms": terms},
             zone_thresholds=network.thresholds.tolist() if isinstance(network, SelfGuided) else None,
             text_free=text_free if writes else None,
             captions=captions if facts["text_encoder"] is not None else (),
         )
         check_parity(bundle, network, bank, pictures)
-        for path in folder.iterdir():
-            path.chmod(0o644)  # safetensors writes files that only their owner can read
-        swap(folder, out)
     return Bundle.load(out)
-
-
-def check_out(out: Path) -> None:
-    """Refuse a folder that a bundle must not replace.
-
-    Raises:
-        OutputError: If ``out`` holds something that is no bundle, or more than one, or its name gives the bundle none.
-    """
-    if out.name in {"", ".."}:
-        raise OutputError("the export folder gives the bundle no name", came=out, expected="a folder such as my-bundle")
-    if not out.exists():
-        return
-    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    others = [name for name in names if name not in LARGEST]
-    # A language model's folder has a config.json and a README.md too, so these names alone prove nothing.
-    if not out.is_dir() or others or (names and not _is_config(out / CONFIG)):
-        raise OutputError(
-            "the export folder holds something else",
-            came=f"{out} with {', '.join(others[:3])}" if others else out,
-            expected="a new, an empty or a bundle's folder",
-        )
-
-
-def _is_config(path: Path) -> bool:
-    """True for the config of a bundle, of whichever format version."""
-    try:
-        return {"format", "model", "files"} <= parse_json(read_file(path.parent, path.name), path.name).keys()
-    except BundleError:
-        return False
 
 
 def write_graph(network: Network, path: Path, preprocess: Preprocess, text: Sequence[int] | None) -> None:
     """Write a network as an ONNX graph with a free batch size.
 
-    The graph gives ``logits``, and of a network that writes its own report also ``zone_logits`` and, where its locator
-    has one, ``attention``.
+    Its outputs are ``logits`` and, of a network that writes its own report, ``zone_logits`` and, if its locator has
+    one, ``attention``.
 
     Args:
         network: In evaluation mode.
@@ -185,7 +139,7 @@ def write_graph(network: Network, path: Path, preprocess: Preprocess, text: Sequ
         names += ["text_features", "text_mask"]
     carried = _Carried(network)
     with torch.inference_mode():
-        carried(*inputs)  # tells which outputs there are
+        carried(*inputs)  # sets the names of the outputs
     batch = torch.export.Dim("B", min=1, max=4096)
     write_onnx(carried, inputs, path, inputs=names, outputs=carried.names, dynamic=tuple({0: batch} for _ in inputs))
 
@@ -211,10 +165,10 @@ class _Carried(nn.Module):
         return output.logits, output.zone_logits, output.attention[0]
 
 
-def _write_bank(
+def write_bank(
     folder: Path, facts: Mapping[str, Any], encoder_folder: str | Path | None, network: Network | None = None
 ) -> tuple[Tensor, Tensor] | None:
-    """Encode the 64 zone sentences or, of data with free captions, those; return what the runtime reads.
+    """Write the text bank: features of the 64 zone sentences or, of data with free captions, of those.
 
     Returns:
         Features ``(K, L, D)`` and mask ``(K, L)``; ``None`` for a network that reads no text.
@@ -227,13 +181,13 @@ def _write_bank(
     longest = int(mask.sum(1).max())  # columns that are padding in every row carry nothing, unless they are attended
     features, mask = features[:, :longest].half(), mask[:, :longest]
     if isinstance(network, SelfGuided):
-        features, mask = _own_bank(network, features, mask)
+        features, mask = _carried_bank(network, features, mask)
     save_file({"features": features.contiguous(), "mask": mask.to(torch.uint8).contiguous()}, str(folder / BANK))
     return features.float(), mask.float()
 
 
-def _own_bank(network: SelfGuided, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The sentences that a network carries, which are to be those of the encoder: there is one truth in a bundle.
+def _carried_bank(network: SelfGuided, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The sentences that a network carries, which must be those of the encoder.
 
     Args:
         network: Carries ``(64, L, D)``.
@@ -243,34 +197,18 @@ def _own_bank(network: SelfGuided, features: Tensor, mask: Tensor) -> tuple[Tens
     Raises:
         BundleError: If they differ by more than half precision does.
     """
-    own, real = network.bank_features.detach().half(), network.bank_mask
+    carried, real = network.bank_features.detach().half(), network.bank_mask
     length = features.shape[1]
-    same = length <= own.shape[1] and features.shape[2] == own.shape[2]
+    same = length <= carried.shape[1] and features.shape[2] == carried.shape[2]
     same = same and torch.equal(real[:, :length], mask > 0) and not bool(real[:, length:].any())
     if same:
-        wanted, found = features.float()[mask > 0], own.float()[real]
-        same = bool(((wanted - found).abs() <= _SAME_BANK * wanted.abs().clamp(min=1)).all())
+        wanted = features.float()[mask > 0]
+        same = bool(((wanted - carried.float()[real]).abs() <= _SAME_BANK * wanted.abs().clamp(min=1)).all())
     if not same:
         raise BundleError(
             "the sentences that the network carries are not those of its text encoder",
-            came=f"{tuple(own.shape)} with {int(real.sum())} tokens",
+            came=f"{tuple(carried.shape)} with {int(real.sum())} tokens",
             expected=f"{int((mask > 0).sum())} tokens within {_SAME_BANK} of the encoder's",
             do="Name the folder of the encoder it was trained with, or train it again",
         )
-    return own, real
-
-
-def swap(folder: Path, out: Path) -> None:
-    """Put a finished folder in place of an older one; a reader sees the one or the other."""
-    if not out.exists():
-        folder.rename(out)
-        return
-    old = folder.with_name(f"{folder.name}-old")
-    out.rename(old)
-    try:
-        folder.rename(out)
-    except OSError:
-        old.rename(out)
-        raise
-    shutil.rmtree(old)
-    os.sync()
+    return carried, real
