@@ -336,6 +336,22 @@ def refuse_shared_patients(first: Iterable[str | None], second: Iterable[str | N
         )
 
 
+def leaks(parts_of: Iterable[tuple[str, str]]) -> list[Problem]:
+    """Problems of patients that are in several parts.
+
+    Args:
+        parts_of: Patient and part of each image.
+    """
+    parts: dict[str, set[str]] = {}
+    for patient, part in parts_of:
+        parts.setdefault(patient, set()).add(part)
+    return [
+        Problem(code="E_PATIENT_LEAK", path=patient, message=f"is in {' and '.join(sorted(names))}")
+        for patient, names in sorted(parts.items())
+        if len(names) > 1
+    ]
+
+
 CAPTION_CODES = ("E_CAPTION_MISSING", "E_CAPTION_BLANK", "E_CAPTION_EXTRA", "E_CAPTION_WORDS")
 """Problems that a caption policy other than ``error`` lets pass."""
 

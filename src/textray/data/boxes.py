@@ -50,18 +50,23 @@ def truth(sample: Sample, shape: tuple[int, int]) -> NDArray[np.bool_]:
         return mask
     height, width = shape
     drawn = sample.box_space or (width, height)
-    across, down = width / drawn[0], height / drawn[1]
-    if abs(across / down - 1) > SQUEEZE:
+    if not is_scaled_copy(shape, drawn):
         raise DataError(
             f"{sample.image_path.name} is no scaled copy of the picture that its boxes were drawn on",
             came=f"{width} x {height} pixels",
             expected=f"{drawn[0]} x {drawn[1]}, or both sides scaled alike",
             do="Use the published image, not a cropped or squeezed copy.",
         )
+    across, down = width / drawn[0], height / drawn[1]
     mask = np.zeros(shape, dtype=np.bool_)
     for x, y, w, h in sample.boxes:
         mask[_covered(y * down, h * down, height), _covered(x * across, w * across, width)] = True
     return mask
+
+
+def is_scaled_copy(shape: tuple[int, int], drawn: tuple[int, int]) -> bool:
+    """Whether a picture of ``shape`` (height, width) has the proportions of one of ``drawn`` (width, height) pixels."""
+    return abs((shape[1] / drawn[0]) / (shape[0] / drawn[1]) - 1) <= SQUEEZE
 
 
 def box_problem(box: Box, space: tuple[int, int]) -> tuple[str, str] | None:

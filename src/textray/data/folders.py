@@ -10,7 +10,7 @@ import os
 import re
 import struct
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -59,14 +59,14 @@ class Folder:
         path: The folder; it may be missing, then there are no pictures.
         root: What paths in messages are relative to.
         prefix: What stands before the id in each file name, such as ``"mask_"``.
+        suffixes: Those of pictures, lower case.
     """
 
-    def __init__(self, path: Path, root: Path, prefix: str = "") -> None:
-        self.path = path
+    def __init__(self, path: Path, root: Path, prefix: str = "", *, suffixes: Collection[str] = IMAGE_SUFFIXES) -> None:
         self.problems: list[Problem] = []
         self._by_id: dict[str, Path] = {}
         self._by_folded: dict[str, str] = {}
-        for file in sorted(_pictures(path)):
+        for file in sorted(_pictures(path, suffixes)):
             name = file.stem.removeprefix(prefix)
             folded = name.casefold()
             if folded not in self._by_folded:
@@ -86,8 +86,10 @@ class Folder:
     def __len__(self) -> int:
         return len(self._by_id)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_id
+
     def __getitem__(self, name: str) -> Path:
-        """The file of an id."""
         return self._by_id[name]
 
     @property
@@ -130,6 +132,21 @@ def header_size(path: Path) -> tuple[int, int]:
     except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
         raise InputError(f"{path.name} cannot be opened as a picture", came=type(error).__name__) from error
     return (width, height) if turned else (height, width)
+
+
+def sizes_of(paths: Iterable[Path], root: Path, problems: list[Problem]) -> Iterator[tuple[Path, str, tuple[int, int]]]:
+    """Each picture that is no DICOM (those take long), its path below ``root``, and its height and width.
+
+    What is no picture becomes one of the problems.
+    """
+    for path in paths:
+        if path.suffix.lower() == ".dcm":
+            continue
+        where = str(path.relative_to(root))
+        try:
+            yield path, where, header_size(path)
+        except InputError as error:
+            problems.append(Problem(code=error.code, path=where, message=error.what))
 
 
 def is_whole(path: Path) -> bool:
@@ -275,14 +292,14 @@ def mask_problems(facts: MaskFacts, path: str) -> list[Problem]:
     return [Problem(code=code, path=path, message=message) for code, message in found]
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _pictures(folder: Path, suffixes: Collection[str]) -> list[Path]:
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
         return [
             Path(entry.path)
             for entry in entries
-            if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".") and entry.is_file()
+            if Path(entry.name).suffix.lower() in suffixes and not entry.name.startswith(".") and entry.is_file()
         ]
 
 

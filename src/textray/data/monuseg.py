@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from textray.data.base import PARTS, Counts, PartName, Problem, fingerprint, help_for
+from textray.data.base import PARTS, Counts, PartName, Problem, fingerprint, help_for, leaks
 from textray.data.captions import CaptionedFolders, CaptionRow, Entry, Survey, read_free_caption
 from textray.data.folders import MaskFacts, find_lvit
 from textray.records import Notice, Report, Zones
@@ -57,14 +57,7 @@ class MoNuSeg(CaptionedFolders):
         return entry.group or entry.image_id
 
     def _more_problems(self, entries: Sequence[Entry]) -> list[Problem]:
-        parts: dict[str, set[PartName]] = {}
-        for entry in entries:
-            parts.setdefault(self._drawn_by(entry), set()).add(entry.part)
-        return [
-            Problem(code="E_PATIENT_LEAK", path=patient, message=f"has pictures in {' and '.join(sorted(names))}")
-            for patient, names in sorted(parts.items())
-            if len(names) > 1
-        ]
+        return leaks((self._drawn_by(entry), entry.part) for entry in entries)
 
     def _check_parts(self, found: Survey, counts: Counts) -> list[Problem]:
         for name in (part for part in PARTS if part in found.rows):

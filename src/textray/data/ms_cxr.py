@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,13 @@ from textray.data.base import (
     cut_train,
     fingerprint,
     help_for,
+    leaks,
     part_of,
     refuse,
 )
-from textray.data.boxes import SQUEEZE, box_problem, read_box, read_table
-from textray.data.folders import header_size
-from textray.errors import DataError, InputError, LayoutError, UsageError, unknown_name
+from textray.data.boxes import box_problem, is_scaled_copy, read_box, read_table
+from textray.data.folders import sizes_of
+from textray.errors import DataError, LayoutError, UsageError, unknown_name
 from textray.records import Laterality
 from textray.text.cleaning import clean
 
@@ -53,26 +54,13 @@ _SPLITS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "va
 _SUFFIXES = (".jpg", ".png", ".dcm")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Pair:
-    """An image with a sentence (or with a class), and all of its boxes."""
-
-    image_id: str
-    patient: str
-    text: str
-    category: str
-    split: Split | None
-    space: tuple[int, int]
-    boxes: tuple[Box, ...]
-
-
 class MSCXR(Reader):
     """Reader of MS-CXR in any of its releases; rows of one image, sentence and class are one sample.
 
     Args:
         root: A folder with the annotations and with the images of MIMIC-CXR-JPG, each at most two folders deep.
         captions: What to do about a row without a sentence: refuse it (``"error"``), or leave it out.
-        split_by: ``all``: every pair is `test`, as zero-shot scores are told. ``published``: the split column of
+        split_by: ``all``: every pair is `test`, as for zero-shot scores. ``published``: the split column of
             release 1.1.0.
         seed: Chooses the patients of `inner` where there is a train split.
     """
@@ -88,7 +76,7 @@ class MSCXR(Reader):
 
     def held_out_patients(self) -> tuple[str, ...]:
         """Every patient (MIMIC's ``subject_id``), sorted: whom a training on MIMIC-CXR must leave out."""
-        return tuple(sorted({row.patient for row in self._annotations.rows}))
+        return tuple(sorted({row.patient for row in self._found[0]}))
 
     def _phrases(self, split: Split, kind: str) -> list[Sample]:
         """Phrases of a split, in the order in which the annotations first name them.
@@ -96,13 +84,13 @@ class MSCXR(Reader):
         A ``phrase`` is the radiologist's sentence, with its boxes; a ``class`` is "Findings suggesting pneumonia." and
         so on, with the boxes of that class of all sentences about the image.
         """
-        pairs = self._cut(_pairs(self._annotations.rows, kind), split)
+        pairs = self._cut(_pairs(self._found[0], kind), split)
         if not self._images:
             raise LayoutError(
                 f"no image of MIMIC-CXR-JPG under {self.root}", expected="files/p10/p10...", do=help_for(self.name)
             )
         tolerated = () if self.policy == "error" else CAPTION_CODES
-        problems = [*self._problems, *self._absent(pair.image_id for pair in pairs)]
+        problems = [*self._found[1], *self._absent(pair.image_id for pair in pairs)]
         refuse([p for p in problems if p.fatal and p.code not in tolerated], self.name, self.root)
         return [
             Sample(
@@ -121,8 +109,8 @@ class MSCXR(Reader):
 
     def check(self) -> CheckResult:
         """Look at every row of the annotations, in each form that is present, and at the size of every image."""
-        rows = self._annotations.rows
-        problems = [*self._problems, *self._absent(row.image_id for row in rows), *self._sizes()]
+        rows = self._found[0]
+        problems = [*self._found[1], *self._absent(row.image_id for row in rows), *self._sizes()]
         pairs = _pairs(rows, "phrase")
         counts: Counts = {"root": str(self.root)}
         counts["annotations"] = str(self.tables[0].relative_to(self.root))
@@ -133,11 +121,11 @@ class MSCXR(Reader):
         patients = self.held_out_patients()
         counts["patients"] = f"{len(patients)} (published: 851), ids {fingerprint(patients)[:12]}"
         counts |= {f"class {name}": n for name, n in sorted(Counter(pair.category for pair in pairs).items())}
-        counts |= {f"split {name}": n for name, n in sorted(Counter(p.split or "not told" for p in pairs).items())}
+        counts |= {f"split {name}": n for name, n in sorted(Counter(_part(p) or "not told" for p in pairs).items())}
         for other in self.tables[1:]:
             read, others = (
                 {(p.image_id, p.text, p.category): set(p.boxes) for p in found}
-                for found in (pairs, _pairs(self._read(other).rows, "phrase"))
+                for found in (pairs, _pairs(self._read(other)[0], "phrase"))
             )
             differing = [key for key in {*read, *others} if read.get(key) != others.get(key)]
             if differing:
@@ -145,24 +133,23 @@ class MSCXR(Reader):
                 problems.append(Problem(code="W_TABLES", path=str(other.relative_to(self.root)), message=message))
         return CheckResult(name=self.name, root=self.root, counts=counts, problems=tuple(problems))
 
-    def _read(self, table: Path) -> Annotations:
-        return read_annotations(table, str(table.relative_to(self.root)), CLASSES)
+    def _read(self, table: Path) -> tuple[list[Annotation], list[Problem]]:
+        return read_annotations(table, str(table.relative_to(self.root)))
 
     @cached_property
-    def _annotations(self) -> Annotations:
-        return self._read(self.tables[0])
+    def _found(self) -> tuple[list[Annotation], list[Problem]]:
+        """All usable boxes in the order of the table, and what is wrong with it."""
+        rows, problems = self._read(self.tables[0])
+        if self.split_by == "published":
+            problems += leaks((row.patient, row.split or "no split") for row in rows)
+        return rows, problems
 
     @cached_property
     def _images(self) -> dict[str, Path]:
-        return _images(self.root, self._annotations.rows)
-
-    @cached_property
-    def _problems(self) -> list[Problem]:
-        leaks = _shared_patients(self._annotations.rows) if self.split_by == "published" else []
-        return [*self._annotations.problems, *leaks]
+        return _images(self.root, self._found[0])
 
     def _absent(self, image_ids: Iterable[str]) -> list[Problem]:
-        paths = {row.image_id: row.path for row in self._annotations.rows}
+        paths = {row.image_id: row.path for row in self._found[0]}
         return [
             Problem(code="E_PAIR", path=paths[name], message="has boxes and is not there")
             for name in dict.fromkeys(image_ids)
@@ -170,25 +157,18 @@ class MSCXR(Reader):
         ]
 
     def _sizes(self) -> list[Problem]:
-        spaces = {row.image_id: row.space for row in self._annotations.rows}
-        problems = []
-        for image_id, path in self._images.items():
-            if path.suffix == ".dcm":
-                continue  # its size is read when it is used
-            where, (drawn_width, drawn_height) = str(path.relative_to(self.root)), spaces[image_id]
-            try:
-                height, width = header_size(path)
-            except InputError as error:
-                problems.append(Problem(code=error.code, path=where, message=error.what))
-                continue
-            sizes = f"is {width} x {height} pixels, its boxes belong to {drawn_width} x {drawn_height}"
-            if abs((width / drawn_width) / (height / drawn_height) - 1) > SQUEEZE:
+        spaces = {path: row.space for row in self._found[0] if (path := self._images.get(row.image_id))}
+        problems: list[Problem] = []
+        for path, where, (height, width) in sizes_of(spaces, self.root, problems):
+            drawn = spaces[path]
+            sizes = f"is {width} x {height} pixels, its boxes belong to {drawn[0]} x {drawn[1]}"
+            if not is_scaled_copy((height, width), drawn):
                 problems.append(Problem(code="E_SIZE", path=where, message=f"{sizes}: cropped or squeezed"))
-            elif (width, height) != (drawn_width, drawn_height):
+            elif (width, height) != drawn:
                 problems.append(Problem(code="W_SCALED", path=where, message=f"{sizes}: boxes are scaled with it"))
         return problems
 
-    def _cut(self, pairs: list[_Pair], wanted: Split) -> list[_Pair]:
+    def _cut(self, pairs: list[Annotation], wanted: Split) -> list[Annotation]:
         if self.split_by == "all":
             if wanted != "test":
                 raise UsageError(
@@ -196,29 +176,26 @@ class MSCXR(Reader):
                     do="Ask for test, or cut release 1.1.0 with split_by published",
                 )
             return pairs
-        if not any(pair.split for pair in pairs):
+        if not any(_part(pair) for pair in pairs):
             raise UsageError(f"{self.tables[0].name} has no split column", do="Use release 1.1.0, or split_by all.")
-        pairs = [pair for pair in pairs if pair.split == part_of(wanted)]
+        pairs = [pair for pair in pairs if _part(pair) == part_of(wanted)]
         return cut_train(pairs, wanted, lambda pair: pair.patient, share=INNER_SHARE, seed=self.seed)
 
 
-def _pairs(rows: Iterable[Annotation], kind: str) -> list[_Pair]:
+def _pairs(rows: Iterable[Annotation], kind: str) -> list[Annotation]:
+    """Each image with each of its sentences (or classes), and all boxes of it."""
     grouped: dict[tuple[str, str, str], list[Annotation]] = {}
     for row in rows:
         text = row.text if kind == "phrase" else f"Findings suggesting {row.category.lower()}."
         grouped.setdefault((row.image_id, text, row.category), []).append(row)
     return [
-        _Pair(
-            image_id=image_id,
-            patient=group[0].patient,
-            text=text,
-            category=category,
-            split=_SPLITS.get((group[0].split or "").lower()),
-            space=group[0].space,
-            boxes=tuple(row.box for row in group),
-        )
-        for (image_id, text, category), group in grouped.items()
+        replace(group[0], text=text, boxes=tuple(box for row in group for box in row.boxes))
+        for (_, text, _), group in grouped.items()
     ]
+
+
+def _part(row: Annotation) -> Split | None:
+    return _SPLITS.get((row.split or "").lower())
 
 
 def _images(root: Path, rows: Iterable[Annotation]) -> dict[str, Path]:
@@ -238,28 +215,16 @@ def _images(root: Path, rows: Iterable[Annotation]) -> dict[str, Path]:
     return {}
 
 
-def _shared_patients(rows: Iterable[Annotation]) -> list[Problem]:
-    parts: dict[str, set[str]] = {}
-    for row in rows:
-        parts.setdefault(row.patient, set()).add(row.split or "not told")
-    return [
-        Problem(code="E_PATIENT_LEAK", path=patient, message=f"is in {' and '.join(sorted(found))}")
-        for patient, found in sorted(parts.items())
-        if len(found) > 1
-    ]
-
-
 # The annotations of MS-CXR in their two forms: a CSV with one row for each box, and a JSON laid out like COCO.
 
 _NAME = re.compile(r"MS_CXR_Local_Alignment_v(\d+(?:\.\d+)*)\.(csv|json)", re.IGNORECASE)
 _PATH = re.compile(r"files/p\d\d/p(?P<patient>\d+)/s\d+/(?P<image>[^/\\]+)\.(?:jpg|dcm|png)", re.IGNORECASE)
-_KNOWN_SPLITS = frozenset({"train", "val", "valid", "validate", "test"})
 _COLUMNS = ("dicom_id", "category_name", "label_text", "path", "x", "y", "w", "h", "image_width", "image_height")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Annotation:
-    """One box, and the sentence that it belongs to.
+    """A sentence about an image, and one box or all of its boxes.
 
     Attributes:
         image_id: MIMIC's ``dicom_id``.
@@ -269,7 +234,7 @@ class Annotation:
         category: Class of the finding.
         split: What the split column says, ``None`` in releases without it.
         space: Width and height of the image.
-        box: The box.
+        boxes: The boxes.
     """
 
     image_id: str
@@ -279,15 +244,7 @@ class Annotation:
     category: str
     split: str | None
     space: tuple[int, int]
-    box: Box
-
-
-@dataclass(frozen=True, kw_only=True)
-class Annotations:
-    """All usable boxes of one table in its order, and what is wrong with it."""
-
-    rows: tuple[Annotation, ...]
-    problems: tuple[Problem, ...]
+    boxes: tuple[Box, ...]
 
 
 def folders_below(root: Path) -> Iterator[Path]:
@@ -319,13 +276,12 @@ def find_tables(root: Path, remedy: str) -> list[Path]:
     return [path for version, folder, _, path in found if (version, folder) == found[0][:2]]
 
 
-def read_annotations(path: Path, where: str, classes: Collection[str]) -> Annotations:
-    """Read a table of either form.
+def read_annotations(path: Path, where: str) -> tuple[list[Annotation], list[Problem]]:
+    """Read a table of either form: its usable boxes, and what is wrong with it.
 
     Args:
         path: The file.
         where: Its path in messages.
-        classes: Classes that there are.
 
     Raises:
         DataError: If it is no such table.
@@ -342,17 +298,15 @@ def read_annotations(path: Path, where: str, classes: Collection[str]) -> Annota
         elif name is None or name["image"] != cells["dicom_id"]:
             message = f"{place} ({cells['dicom_id']}) has a path that is not MIMIC's: {cells['path']}"
             problems.append(Problem(code="E_ROW", path=where, message=message))
-        elif box is None or size is None or category not in classes:
-            message = (
-                f"{place} ({cells['dicom_id']}) lacks numbers of its box or image, or has a class that is not known"
-            )
+        elif box is None or size is None or category not in CLASSES:
+            message = f"{place} ({cells['dicom_id']}) lacks numbers of its box or image, or its class is not known"
             problems.append(Problem(code="E_ROW", path=where, message=message))
         else:
             split = cells.get("split")
             odd = [box_problem(box, size)]
             if spaces.setdefault(name["image"], (size, place))[0] != size:
                 odd.append(("E_ROW", f"has another size of its image than {spaces[name['image']][1]}"))
-            if split is not None and str(split).lower() not in _KNOWN_SPLITS:
+            if split is not None and str(split).lower() not in _SPLITS:
                 odd.append(("E_ROW", f"has a split that is not known: {split}"))
             at = f"{place} ({name['image']})"
             problems += [Problem(code=o[0], path=where, message=f"{at} {o[1]}") for o in odd if o]
@@ -365,10 +319,10 @@ def read_annotations(path: Path, where: str, classes: Collection[str]) -> Annota
                     category=category,
                     split=None if split is None else str(split),
                     space=size,
-                    box=box,
+                    boxes=(box,),
                 )
             )
-    return Annotations(rows=tuple(rows), problems=tuple(problems))
+    return rows, problems
 
 
 def _enter(name: str) -> bool:

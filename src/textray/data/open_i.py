@@ -11,7 +11,7 @@ import logging
 import tarfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -33,8 +33,8 @@ from textray.data.base import (
     part_of,
     refuse,
 )
-from textray.data.folders import folders, header_size, is_whole
-from textray.errors import DataError, InputError, LayoutError, UsageError
+from textray.data.folders import folders, is_whole, sizes_of
+from textray.errors import DataError, LayoutError, UsageError
 from textray.records import Laterality
 from textray.text.sentences import Cut, Sections, split, training_text
 
@@ -141,7 +141,10 @@ class OpenI(Reader):
             of_part = [report for report in reports if report.part == part]
             ids = fingerprint(str(report.number) for report in of_part)[:12]
             counts[part] = f"{len(of_part)} reports, numbers {ids}"
-        problems = [*self._problems, *_pictures(images.values(), self.root)]
+        problems = list(self._problems)
+        for path, where, _ in sizes_of(images.values(), self.root, problems):
+            if not is_whole(path):
+                problems.append(Problem(code="E_TRUNCATED", path=where, message="ends too early"))
         problems += [
             Problem(code="W_NO_TEXT", path=f"{report.number}.xml", message="has neither findings nor impression")
             for report in reports
@@ -208,18 +211,6 @@ class OpenI(Reader):
                 else:
                     found[path.stem] = path
         return found
-
-
-def _pictures(paths: Iterable[Path], root: Path) -> Iterator[Problem]:
-    for path in paths:
-        where = str(path.relative_to(root))
-        try:
-            header_size(path)
-        except InputError as error:
-            yield Problem(code=error.code, path=where, message=error.what)
-            continue
-        if not is_whole(path):
-            yield Problem(code="E_TRUNCATED", path=where, message="ends too early")
 
 
 # Reports of Open-i: where they are, and what one holds.

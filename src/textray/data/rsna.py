@@ -24,9 +24,9 @@ from textray.data.base import (
     help_for,
     refuse,
 )
-from textray.data.boxes import SQUEEZE, TableRow, box_problem, read_box, read_table
-from textray.data.folders import folders, header_size
-from textray.errors import InputError, LayoutError, UsageError
+from textray.data.boxes import TableRow, box_problem, is_scaled_copy, read_box, read_table
+from textray.data.folders import Folder, folders, sizes_of
+from textray.errors import LayoutError, UsageError
 from textray.records import Laterality
 
 PHRASE = "Findings suggesting pneumonia."
@@ -45,7 +45,7 @@ class _Survey:
     """What the tables and the folder hold."""
 
     boxes: dict[str, tuple[Box, ...]]  # by film, empty for one without pneumonia
-    images: dict[str, Path]
+    images: Folder
     rows: int
     listed: tuple[str, ...] | None
     problems: tuple[Problem, ...] = field(default=())
@@ -112,7 +112,7 @@ class RSNA(Reader):
         """Look at every row of the tables, at the names of all films, and at the size of those that are no DICOM."""
         survey = self._surveyed
         problems = [*survey.problems, *(_no_image(name) for name in survey.boxes if name not in survey.images)]
-        problems += _sizes(survey, self.root)
+        problems += _sizes(survey.images, self.root)
         counts: Counts = {"root": str(self.root)}
         counts["rows of labels"] = f"{survey.rows} (published: 30227)"
         counts["films labelled"] = f"{len(survey.boxes)} (published: 26684)"
@@ -137,7 +137,7 @@ class RSNA(Reader):
     def _surveyed(self) -> _Survey:
         rows = read_table(self.root / _LABELS, ("patientId", "x", "y", "width", "height", "Target"))
         boxes, problems = _read_labels(rows)
-        images, collisions = _images(self.root / _IMAGES, self.root)
+        images = Folder(self.root / _IMAGES, self.root, suffixes=_SUFFIXES)
         listed = None
         if self.test_list is not None:
             listed, odd = _read_list(self.test_list, boxes)
@@ -147,7 +147,7 @@ class RSNA(Reader):
             images=images,
             rows=len(rows),
             listed=listed,
-            problems=(*problems, *collisions),
+            problems=(*problems, *images.problems),
         )
 
 
@@ -197,46 +197,24 @@ def _read_list(path: Path, boxes: dict[str, list[Box]]) -> tuple[tuple[str, ...]
             continue  # a list cut out of the labels repeats a film for each of its boxes
         names.append(name)
         if "boxes" in row.cells:
-            told = [read_box(part.split(";")) for part in (row.cells["boxes"] or "").split("|") if part]
-            if sorted(filter(None, told)) != sorted(boxes[name]) or None in told:
+            listed = [read_box(part.split(";")) for part in (row.cells["boxes"] or "").split("|") if part]
+            if sorted(filter(None, listed)) != sorted(boxes[name]) or None in listed:
                 problems.append(row.problem("W_LIST_BOXES", path.name, f"has other boxes of {name} than the labels"))
     twice = [name for name, count in Counter(names).items() if count > 1]
     problems += [Problem(code="E_DUPLICATE_ID", path=path.name, message=f"lists {name} twice") for name in twice]
     return tuple(names), problems
 
 
-def _images(folder: Path, root: Path) -> tuple[dict[str, Path], list[Problem]]:
-    if not folder.is_dir():
-        return {}, []
-    found: dict[str, Path] = {}
-    problems = []
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in _SUFFIXES or path.name.startswith("."):
-            continue
-        if path.stem in found:
-            message = f"has the name of {found[path.stem].name} with another extension; keep one of them"
-            problems.append(Problem(code="E_SAME_STEM", path=str(path.relative_to(root)), message=message))
-        found.setdefault(path.stem, path)
-    return found, problems
-
-
 def _no_image(name: str) -> Problem:
     return Problem(code="E_PAIR", path=f"{_IMAGES}/{name}.dcm", message="is labelled and not there")
 
 
-def _sizes(survey: _Survey, root: Path) -> list[Problem]:
-    problems = []
-    for path in survey.images.values():
-        if path.suffix.lower() == ".dcm":
-            continue  # 26,684 headers take minutes; each is read when it is used
-        try:
-            height, width = header_size(path)
-        except InputError as error:
-            problems.append(Problem(code=error.code, path=str(path.relative_to(root)), message=error.what))
-            continue
-        if abs((width / SPACE[0]) / (height / SPACE[1]) - 1) > SQUEEZE:
+def _sizes(images: Folder, root: Path) -> list[Problem]:
+    problems: list[Problem] = []
+    for _, where, (height, width) in sizes_of((images[name] for name in images.ids), root, problems):
+        if not is_scaled_copy((height, width), SPACE):
             message = f"is {width} x {height} pixels, no scaled copy of a film of {SPACE[0]} x {SPACE[1]}"
-            problems.append(Problem(code="E_SIZE", path=str(path.relative_to(root)), message=message))
+            problems.append(Problem(code="E_SIZE", path=where, message=message))
     return problems
 
 
