@@ -1,4 +1,4 @@
-"""What every data set reader gives: samples, shares of them, and the result of a check. Free of torch."""
+"""Base of the readers of data sets: samples, splits and shares, and the result of a check. Free of torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test", "inner", "fit"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test", "inner", "fit")
-"""`inner` and `fit` part `train`: `inner` selects (stopping, checkpoint, thresholds), `fit` is learnt from."""
+"""`train` is `fit`, for gradients, and `inner`, to select (stopping, checkpoint, thresholds)."""
 
 CaptionPolicy = Literal["error", "skip", "text-free"]
 CAPTION_POLICIES: tuple[CaptionPolicy, ...] = ("error", "skip", "text-free")
@@ -50,7 +50,7 @@ class Sample:
     Attributes:
         image_id: Name of the image without its extension; unique within the samples of a split, not among its phrases.
         image_path: The image.
-        split: The split it was asked for under.
+        split: The split that was asked for.
         patient_id: Pseudonym of the patient, ``None`` where it is not known.
         mask_path: Mask of the lesions, or of where the phrase is true, on the image's grid; ``None`` without one.
         report: What the caption says; ``report.text`` is ``None`` where there are no words.
@@ -181,15 +181,14 @@ def open_reader(name: str, root: str | Path | None, *, captions: str = "error", 
             f"data set {name} is read from a folder, and none was given",
             do=f"Add --root (textray train: --data.root); see {row.card}.",
         )
-    if split_by is None:
-        return cast(Reader, registry.load(row.path)(root, captions=captions))
-    if split_by not in row.protocols:
+    if split_by is not None and split_by not in row.protocols:
         raise UsageError(
             f"data set {name} cannot be cut by {split_by!r}",
             expected="one of " + ", ".join(row.protocols) if row.protocols else "no such option: it has one cut only",
             do=f"See {row.card}.",
         )
-    return cast(Reader, registry.load(row.path)(root, captions=captions, split_by=split_by))
+    options = {} if split_by is None else {"split_by": split_by}
+    return cast(Reader, registry.load(row.path)(root, captions=captions, **options))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +196,7 @@ class Problem:
     """One thing that is wrong with a data set on disk.
 
     Attributes:
-        code: Stable code, ``E_...`` where training refuses it and ``W_...`` where it is only to be known.
+        code: Stable code, ``E_...`` where training refuses it, ``W_...`` for a warning.
         path: The file, relative to the data set's root.
         message: One plain sentence.
     """
@@ -214,7 +213,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """What a check of a data set found.
+    """Result of the check of a data set.
 
     Attributes:
         name: Registry name of the data set.
@@ -240,27 +239,20 @@ class CheckResult:
             limit: Problems shown of each code; the rest is counted.
         """
         lines = [f"{name}: {value}" for name, value in self.counts.items()]
-        for code, found in sorted(Counter(problem.code for problem in self.problems).items()):
-            shown = [problem for problem in self.problems if problem.code == code][:limit]
-            lines.append(f"{code} ({found})")
-            lines += [f"  {problem.path}: {problem.message}" for problem in shown]
-            if found > len(shown):
-                lines.append(f"  ... and {found - len(shown)} more")
+        for code, count in sorted(Counter(problem.code for problem in self.problems).items()):
+            lines.append(f"{code} ({count})")
+            problems = [problem for problem in self.problems if problem.code == code]
+            lines += [f"  {problem.path}: {problem.message}" for problem in problems[:limit]]
+            if count > limit:
+                lines.append(f"  ... and {count - limit} more")
         errors = sum(problem.fatal for problem in self.problems)
         lines.append(f"{errors} errors, {len(self.problems) - errors} warnings")
         return lines
 
 
 def check_split(split: str) -> Split:
-    """The split of that name.
-
-    Raises:
-        UsageError: If there is none.
-    """
-    for known in SPLITS:
-        if split == known:
-            return known
-    raise UsageError(f"unknown split {split!r}", expected="one of " + ", ".join(SPLITS))
+    """The split of that name; an unknown one is a `UsageError`."""
+    return _known("split", split, SPLITS)
 
 
 def check_kind(name: str, kind: str | None) -> str:
@@ -279,19 +271,19 @@ def check_kind(name: str, kind: str | None) -> str:
 
 
 def check_captions(policy: str) -> CaptionPolicy:
-    """The caption policy of that name.
+    """The caption policy of that name; an unknown one is a `UsageError`."""
+    return _known("caption policy", policy, CAPTION_POLICIES)
 
-    Raises:
-        UsageError: If there is none.
-    """
-    for known in CAPTION_POLICIES:
-        if policy == known:
+
+def _known(kind: str, name: str, names: Sequence[T]) -> T:
+    for known in names:
+        if name == known:
             return known
-    raise UsageError(f"unknown caption policy {policy!r}", expected="one of " + ", ".join(CAPTION_POLICIES))
+    raise unknown_name(kind, name, map(str, names))
 
 
 def naming(path: Path, read: Callable[[Path], T]) -> T:
-    """Read a file of a data set; a refusal names the file, which readers leave to whoever lists files.
+    """Read a file of a data set; a refusal names the file.
 
     Raises:
         InputError: What ``read`` raised, with the file's name before its words.
@@ -310,30 +302,9 @@ def help_for(name: str) -> str:
 
 
 def name_some(ids: Sequence[str]) -> str:
-    """The first ids in words, and how many more there are."""
+    """The first ids, and the number of the others."""
     rest = len(ids) - _SHOWN
     return ", ".join(ids[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def refuse_shared_patients(first: Iterable[str | None], second: Iterable[str | None], names: str) -> None:
-    """Make sure that no patient is in two splits.
-
-    Args:
-        first: Patient ids of one split; ``None`` is nobody.
-        second: Patient ids of the other.
-        names: The two splits in words, for the message.
-
-    Raises:
-        DataError: If a patient is in both; it lists the ids.
-    """
-    shared = sorted({p for p in first if p} & {p for p in second if p})
-    if shared:
-        raise DataError(
-            f"{len(shared)} patients are in both {names}",
-            came=name_some(shared),
-            expected="every patient in one split only",
-            do="Restore the published order of the caption table, or move the patients' rows to one side.",
-        )
 
 
 def leaks(parts_of: Iterable[tuple[str, str]]) -> list[Problem]:
@@ -383,24 +354,22 @@ def fingerprint(names: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 
-def draw_patients(patients: Iterable[str], share: float, seed: int) -> frozenset[str]:
-    """Choose a share of the patients, the same ones on every machine.
+def draw_order(names: Iterable[str], seed: int) -> list[str]:
+    """Names, each once, by the hash of seed and name: the same order on every machine, whatever the folders' is."""
+    return sorted(set(names), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest())
 
-    Patients are ordered by the hash of seed and id, so neither folder order nor a random generator's version matters.
+
+def draw_patients(patients: Iterable[str], share: float, seed: int) -> frozenset[str]:
+    """Choose a share of the patients, the same ones on every machine; at least one where there are two.
 
     Args:
         patients: Ids; repeated ones count once.
-        share: Share to choose, in [0, 1]; at least one patient is chosen where there are two.
+        share: Share to choose, in [0, 1].
         seed: Another seed gives other patients.
-
-    Returns:
-        The chosen ids.
     """
-    ordered = sorted(set(patients), key=lambda p: hashlib.sha256(f"{seed}:{p}".encode()).hexdigest())
+    ordered = draw_order(patients, seed)
     wanted = round(share * len(ordered))
-    if len(ordered) > 1:
-        wanted = max(1, wanted)
-    return frozenset(ordered[:wanted])
+    return frozenset(ordered[: max(1, wanted) if len(ordered) > 1 else wanted])
 
 
 def part_of(split: Split) -> PartName:
@@ -427,15 +396,12 @@ def cut_train(
     return kept
 
 
-# A share of the training samples, by patient and nested: what 15 % holds, 25 % holds too.
-
-
 def keep_share(samples: Sequence[Sample], share: float, *, seed: int = 0) -> list[Sample]:
     """Keep a share of the samples, whole patients at a time.
 
-    Groups (patients; an image without a patient id is a group of its own) stand in an order that the hash of seed and
-    id fixes. They are taken from its front until the share of the images is reached, so a smaller share of the same
-    seed is always contained in a larger one, and what is kept exceeds the share by less than one group.
+    Groups (patients; an image without a patient id is a group of its own) are taken in the order of `draw_order` until
+    the share of the images is reached, so a smaller share of the same seed is always contained in a larger one, and
+    what is kept exceeds the share by less than one group.
 
     Args:
         samples: All training samples.
@@ -450,12 +416,10 @@ def keep_share(samples: Sequence[Sample], share: float, *, seed: int = 0) -> lis
     """
     if not 0 < share <= 1:
         raise UsageError("the share of the training data is out of range", came=share, expected="above 0, at most 1")
-    sizes: dict[str, int] = {}
-    for sample in samples:
-        sizes[sample.group] = sizes.get(sample.group, 0) + 1
+    sizes = Counter(sample.group for sample in samples)
     wanted, taken = share * len(samples) - 1e-9, 0  # a share such as 0.3 of 10 images is 3, not 3.0000000000000004
     kept = set()
-    for group in sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()):
+    for group in draw_order(sizes, seed):
         if taken >= wanted:
             break
         kept.add(group)
@@ -464,17 +428,17 @@ def keep_share(samples: Sequence[Sample], share: float, *, seed: int = 0) -> lis
 
 
 def trained_without_report(facts: Mapping[str, Any]) -> bool | None:
-    """Whether the training of a network that reads text left reports out, and let it go without.
+    """Was this network trained with some reports left out? If not, its score in text mode ``none`` is meaningless.
 
     Samples without a report are those that lost theirs by ``report_dropout``, and those whose caption is missing or
-    names no zone. A network that writes its own report is silent on the share of them that ``self_guided`` leaves.
+    names no zone. A network that writes its own report goes without on the share of them that ``self_guided`` leaves.
 
     Args:
-        facts: What a checkpoint says of its training, or the provenance of a bundle; without ``self_guided`` and
-            ``data.without_text``, which older ones lack, there were none.
+        facts: What a checkpoint records of its training, or the provenance of a bundle; older ones lack
+            ``self_guided`` and ``data.without_text``, and had none.
 
     Returns:
-        ``None`` where the facts do not tell, as of weights that were not trained here.
+        ``None`` where it is not recorded, as of weights that were not trained here.
     """
     data = facts.get("data")
     if not isinstance(data, Mapping):  # a provenance may hold anything

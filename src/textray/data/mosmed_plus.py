@@ -14,7 +14,6 @@ Train_text_….xlsx   Val_Folder/…, Test_Folder/…           Val/…, Test/�
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections import Counter
@@ -23,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
-from textray.data.base import PARTS, Counts, PartName, Problem, fingerprint, help_for
+from textray.data.base import PARTS, Counts, PartName, Problem, draw_order, fingerprint, help_for
 from textray.data.captions import CaptionedFolders, Entry, Survey
 from textray.data.folders import Layout, MaskFacts, Part, folders, inside, lvit, only, refuse_several, tables
 from textray.errors import LayoutError, unknown_name
@@ -251,12 +250,9 @@ def source_of(image_id: str) -> str:
 
 
 def cut_volumes(volumes: Iterable[str], seed: int = 0) -> dict[str, PartName]:
-    """Cut volumes into parts, source by source: a tenth `test`, a tenth `val`, at least one each of three or more.
-
-    Volumes stand in an order that the hash of seed and name fixes, the same on every machine.
-    """
+    """Cut volumes into parts, source by source: a tenth `test`, a tenth `val`, at least one each of three or more."""
     cut: dict[str, PartName] = {}
-    names = sorted(set(volumes), key=lambda v: hashlib.sha256(f"{seed}:{v}".encode()).hexdigest())
+    names = draw_order(volumes, seed)
     for source in {source_of(volume) for volume in names}:
         ordered = [volume for volume in names if source_of(volume) == source]
         tenth = max(1, round(CUT_SHARE * len(ordered))) if len(ordered) >= len(PARTS) else 0

@@ -22,11 +22,12 @@ from textray.data.base import (
     Split,
     fingerprint,
     help_for,
-    refuse_shared_patients,
+    leaks,
+    refuse,
 )
 from textray.data.captions import CaptionedFolders, CaptionRow, Entry, Survey, read_captions
 from textray.data.folders import Folder, Layout, Part, bare_name, check_pixels
-from textray.errors import DataError, LayoutError
+from textray.errors import LayoutError
 from textray.records import Laterality
 from textray.text.zones import sentence
 
@@ -77,7 +78,7 @@ class QaTaCOV19(CaptionedFolders):
         """
         counts: Counts = {"root": str(self.root)}
         problems: list[Problem] = []
-        patients: dict[str, set[str | None]] = {}
+        parted: list[tuple[Entry, PartName]] = []
         for part, expected in self.published.items():
             if not self._sources(part):
                 counts[f"{part} part"] = "not present"
@@ -87,16 +88,13 @@ class QaTaCOV19(CaptionedFolders):
             counts[f"{part} images"] = f"{found.images} (published: {expected})"
             counts[f"{part} masks"], counts[f"{part} captions"] = found.masks, sum(found.rows.values())
             cut = _cut(found)
+            parted += cut
             for split in ("train", "val") if part == "train" else ("test",):
                 entries = [entry for entry, to in cut if to == split]
-                patients[split] = {entry.group for entry in entries} - {None}
-                counts[f"split {split}"] = f"{len(entries)} images, {len(patients[split])} known patients"
+                patients = {entry.group for entry in entries} - {None}
+                counts[f"split {split}"] = f"{len(entries)} images, {len(patients)} known patients"
             check_pixels(((e.image, e.mask) for e in found.entries), self.root, part, counts, problems)
-        for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
-            try:
-                refuse_shared_patients(patients.get(first, ()), patients.get(second, ()), f"{first} and {second}")
-            except DataError as error:
-                problems.append(Problem(code="E_PATIENT_LEAK", path="prompt", message=str(error)))
+        problems += leaks((entry.group, part) for entry, part in parted if entry.group)
         return CheckResult(name=self.name, root=self.root, counts=counts, problems=tuple(problems))
 
     def _group_of(self, image_id: str) -> str | None:
@@ -130,8 +128,7 @@ class QaTaCOV19(CaptionedFolders):
     def _parted(self, found: Survey) -> list[tuple[Entry, PartName]]:
         """The cut of the entries that are kept, which has no patient on both sides."""
         cut = [(entry, part) for entry, part in _cut(found) if self._keeps(entry)]
-        train, val = ([entry.group for entry, to in cut if to == part] for part in ("train", "val"))
-        refuse_shared_patients(train, val, "train and val")
+        refuse(leaks((entry.group, part) for entry, part in cut if entry.group), self.name, self.root)
         return cut
 
 
