@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertConfig, BertForMaskedLM
+from transformers import BertForMaskedLM
 
 from textray import registry
 from textray.inference.bundle import Bundle
 from textray.models.base import Network
 from textray.models.build import build
 from textray.models.released.base import FusionBlock
-from textray.nn.bert import load_text_encoder
+from textray.nn.bert import SIZES, load_text_encoder
 from textray.registry import FormRow
 
 SIZE = (224, 224)
@@ -31,14 +31,6 @@ TOKENS = 24
 ENCODER = "cxr_bert"
 """Text encoder of a network by name: that of the papers. A bundle names its own."""
 _OWN_ENCODERS = {"lvit": "bert_uncased"}  # whose papers have another
-
-# Published sizes that differ from BERT-base; a vocabulary for each.
-_SIZES: dict[str, dict[str, int]] = {
-    "cxr_bert": {"vocab_size": 30522},
-    "bio_clinical_bert": {"vocab_size": 28996},
-    "bert_uncased": {"vocab_size": 30522},
-    "minilm": {"vocab_size": 30522, "hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536},
-}
 _PROJECTION = 128  # width of CXR-BERT's projection head
 
 
@@ -199,7 +191,7 @@ def encoder_skeleton(name: str) -> nn.ModuleDict:
     if registry.text_encoder(name).hub is None:  # made by a seed, which a device of shapes has not
         with torch.device("cpu"):
             return nn.ModuleDict({"trunk": load_text_encoder(name).trunk.to("meta")})
-    config = BertConfig(**_SIZES[name], attn_implementation="sdpa")
+    config = SIZES[name].config(attn_implementation="sdpa")
     masked = BertForMaskedLM(config)
     if name != "cxr_bert":
         return nn.ModuleDict({"trunk": masked.bert})

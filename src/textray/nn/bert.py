@@ -314,6 +314,18 @@ class BertSizes:
     feed_forward: int = 512
     positions: int = 128
 
+    def config(self, **more: object) -> BertConfig:
+        """The library's configuration of a BERT of these sizes."""
+        return BertConfig(
+            vocab_size=self.pieces,
+            hidden_size=self.width,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            intermediate_size=self.feed_forward,
+            max_position_embeddings=self.positions,
+            **more,
+        )
+
 
 _BASE = BertSizes(pieces=30522, width=768, layers=12, heads=12, feed_forward=3072, positions=512)
 SIZES: Mapping[str, BertSizes] = MappingProxyType(
@@ -389,16 +401,7 @@ class TextTrunk(nn.Module):
             )
         self.config, self.width = config, sizes.width
         self.bert = BertModel(
-            BertConfig(
-                vocab_size=sizes.pieces,
-                hidden_size=sizes.width,
-                num_hidden_layers=sizes.layers,
-                num_attention_heads=sizes.heads,
-                intermediate_size=sizes.feed_forward,
-                max_position_embeddings=sizes.positions,
-                hidden_dropout_prob=config.dropout,
-                attention_probs_dropout_prob=config.dropout,
-            ),
+            sizes.config(hidden_dropout_prob=config.dropout, attention_probs_dropout_prob=config.dropout),
             add_pooling_layer=False,
         )
 
