@@ -1,13 +1,18 @@
 """Tables: every number with its interval and where it comes from, and no impossible pair."""
 
 import copy
+import importlib.util
+import re
+from pathlib import Path
 
 import pytest
 
 from textray.errors import TextRayError, UsageError
 from textray.evaluate.page import cell, results_table, summary_page
+from textray.inference.bundle import Bundle
 from textray.metrics.segmentation import SCORES
 
+ROOT = Path(__file__).parents[2]
 INTERVAL = {"value": 0.5, "low": 0.4, "high": 0.6}
 SCORE = {name: dict(INTERVAL) for name in SCORES} | {
     name: {"value": 1 / 3, "low": 0.25, "high": 0.43} for name in SCORES if name.startswith("iou")
@@ -107,3 +112,42 @@ def test_the_page_tells_left_right_sensitivity_where_measured():
     page = summary_page(SUMMARY | {"sides": sides})
     assert "| films | 9 | 0 |" in page
     assert "| films that moved (`moved_films`) | 0.5000 [0.4000, 0.6000] | – |" in page
+
+
+@pytest.fixture(scope="module")
+def script():
+    """The script that writes the table of the README."""
+    spec = importlib.util.spec_from_file_location("write_results", ROOT / "docs" / "write_results.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_readme_holds_the_table_that_the_script_writes(script):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme == script.fill(readme, script.results()), "run: python docs/write_results.py"
+
+
+def test_the_scores_in_the_readme_are_those_of_the_weights_inside(script):
+    text = script.results()
+    name, sha256 = re.search(r"weights `(\w+)`\s\(`(\w+)`\)", text).groups()
+    bundle = Bundle.load(name)
+    assert bundle.provenance.get("same_numbers_as", bundle.sha256).startswith(sha256)
+    assert max(map(len, text.splitlines())) <= script.WIDTH
+    assert len(text.splitlines()) <= 22
+
+
+def test_printed_scores_stand_in_the_column_that_their_iou_fits(script):
+    printed = {row[0]: row[1:] for row in rows(script.results()) if row[0].endswith("printed")}
+    assert printed["MMI-UNet, printed"] == ["caption", "0.9088", "–"]
+    assert printed["LViT, printed"] == ["caption", "–", "0.8366"]
+    assert printed["SGSeg, printed"] == ["own report", "0.874 (unclear)", "–"]
+    with pytest.raises(SystemExit, match="no masks have"):
+        script.printed_cells(script.Scores.parse("90.00 / 70.00"))
+
+
+def test_a_page_without_markers_and_summaries_of_different_runs_are_refused(script):
+    with pytest.raises(SystemExit, match="the page has no"):
+        script.fill("# A page", "table")
+    with pytest.raises(SystemExit, match="not of one run"):
+        script.provenance({"one": SUMMARY, "two": SUMMARY | {"images": 5}})
