@@ -31,7 +31,6 @@ LINES = (
 """Summary, text mode and its words of each line of the weights inside."""
 PRINTED = {
     "mmi-unet-table1": ("mmi_unet", "guide_decoder", "lvit", "unet"),
-    "mmi-unet-table2": ("mmi_unet_gd",),
     "sgseg-table1": ("sgseg", "guide_decoder"),
 }
 """Rows of papers' tables, by table."""
@@ -91,11 +90,9 @@ def results() -> str:
         scores = summaries[name]["modes"][mode]
         ours.append([f"`{summaries[name]['model']['name']}`", text, *(cell(scores[column]) for column in COLUMNS)])
     papers = [[f"{method}, printed", text, *printed_cells(scores)] for method, text, scores in printed_rows()]
-    note = (
-        "Printed: as in the papers' tables, in the column whose averaging their IoU fits; unclear: near the first one."
-    )
+    note = "Printed: as in the papers, in the column whose averaging their IoU fits; unclear: near the first one."
     table = grid(["method", "text", *COLUMNS.values()], [*ours, *papers], "ll")
-    return "\n".join([*table, "", *wrapped(provenance(summaries)), "", *wrapped(note), ""])
+    return "\n".join([*table, "", *wrapped(f"{provenance(summaries)} {note}"), ""])
 
 
 def wrapped(text: str) -> list[str]:

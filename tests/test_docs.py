@@ -117,6 +117,18 @@ def test_the_page_of_layers_tells_those_that_are_held():
     assert [layer.split() for layer in told.split("→")] == [layer.replace("textray.", "").split() for layer in held]
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(("CHANGELOG", "src/"))])
+def test_every_name_of_the_code_exists(name):
+    """``textray.module.name`` in backticks or in a command leads to a module, or to what it defines."""
+    for dotted in sorted(set(re.findall(r"\btextray(?:\.\w+)+", (ROOT / name).read_text(encoding="utf-8")))):
+        parts = dotted.split(".")
+        place = ROOT / "src" / "textray"
+        while parts[1:] and ((place / parts[1]).is_dir() or (place / f"{parts[1]}.py").is_file()):
+            place = place / parts.pop(1)
+        file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        assert not parts[1:] or re.search(rf"\b{parts[1]}\b", file.read_text(encoding="utf-8")), dotted
+
+
 def test_every_page_is_reached_from_the_index():
     index = (ROOT / "docs" / "index.md").read_text()
     pages = {page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")} - {"index.md"}
