@@ -9,13 +9,18 @@
 - ``grounding_bundle``: folder of weights that find the words left, right and bright, by the viewer's sides; shared.
   ``make_grounding_bundle(folder, *, name, laterality, sentences, size, letterbox)`` builds one of your own.
 - ``film(path, ...)``: writes a grey picture, by default 100 x 80 with one bright spot in its upper left.
+- ``levels``: 12-bit levels that differ in each part of the picture; ``dicom(levels, ...)`` and ``raster(levels, kind)``
+  give the bytes of a file of them.
 - ``cli(*args)``: runs the command line in this process; gives ``.code``, ``.out``, ``.err`` and ``.rows`` (JSON lines).
 - ``train(*args)``: the same for `textray train`.
+- ``run(*args)``: the same for ``textray segment`` with the tiny bundle, in ``tmp_path``.
 """
 
+import io
 import json
 import os
 import socket
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -361,6 +366,85 @@ def film():
     return draw_film
 
 
+PATIENT = ("DOE^JANE", "PID-4711", "19331224")
+
+
+@pytest.fixture
+def levels():
+    """Unsigned levels, 90 x 70, that use the whole of 0..4095 and look different turned, flipped or transposed."""
+    y, x = np.mgrid[:90, :70] / np.array([89, 69]).reshape(2, 1, 1)
+    values = 0.6 * y + 0.3 * x + 0.1 * (((y - 0.3) / 0.2) ** 2 + ((x - 0.7) / 0.15) ** 2 < 1)
+    return np.rint((values - values.min()) / np.ptp(values) * 4095).astype(np.uint16)
+
+
+def build_dicom(levels, *, syntax="explicit", preamble=True, drop=(), **tags):
+    """Bytes of a CR film of ``levels``; ``tags`` replace or add elements, ``drop`` removes them."""
+    from pydicom import uid
+    from pydicom.dataset import Dataset, FileMetaDataset
+
+    little = syntax != "big endian"
+    ds = Dataset()
+    ds.SOPClassUID = uid.ComputedRadiographyImageStorage
+    ds.SOPInstanceUID = uid.generate_uid(entropy_srcs=["textray"])
+    ds.PatientName, ds.PatientID, ds.PatientBirthDate = PATIENT
+    ds.Modality, ds.ViewPosition, ds.PatientOrientation = "CR", "PA", ["L", "F"]
+    ds.PixelSpacing = [0.2, 0.3]
+    ds.Rows, ds.Columns = levels.shape[:2]
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
+    ds.PixelData = levels.astype(
+        f"{'<' if little else '>'}{'i' if levels.dtype.kind == 'i' else 'u'}{levels.itemsize}"
+    ).tobytes()
+    ds["PixelData"].VR = "OW"
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, of values that no correct writer would write
+        for keyword, value in tags.items():
+            setattr(ds, keyword, value)
+        for keyword in drop:
+            delattr(ds, keyword)
+        if preamble:
+            ds.file_meta = FileMetaDataset()
+            ds.file_meta.TransferSyntaxUID = {
+                "explicit": uid.ExplicitVRLittleEndian,
+                "implicit": uid.ImplicitVRLittleEndian,
+                "big endian": uid.ExplicitVRBigEndian,
+                "deflated": uid.DeflatedExplicitVRLittleEndian,
+            }[syntax]
+            ds.save_as(buffer, enforce_file_format=True)
+        else:
+            ds.save_as(buffer, implicit_vr=syntax == "implicit", little_endian=little)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def patient():
+    """Name, number and birth date in each film of ``dicom``."""
+    return PATIENT
+
+
+@pytest.fixture(scope="session")
+def dicom():
+    """Bytes of a DICOM film: ``dicom(levels, *, syntax, preamble, drop, **tags)``."""
+    return build_dicom
+
+
+@pytest.fixture(scope="session")
+def raster():
+    """Bytes of a picture: ``raster(levels, kind="PNG", *, orientation=None, **options)``; levels or a Pillow image."""
+
+    def build(levels, kind="PNG", *, orientation=None, **options):
+        picture = levels if isinstance(levels, PILImage.Image) else PILImage.fromarray(levels)
+        if orientation is not None:
+            options["exif"] = PILImage.Exif()
+            options["exif"][0x0112] = orientation
+        buffer = io.BytesIO()
+        picture.save(buffer, format=kind, **options)
+        return buffer.getvalue()
+
+    return build
+
+
 @dataclass(frozen=True)
 class CliResult:
     code: int
@@ -401,3 +485,9 @@ def train(cli, monkeypatch):
     monkeypatch.setattr("sys.argv", ["textray"])
     monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     return lambda *args: cli("train", *args)
+
+
+def run(cli, tiny_bundle, tmp_path, monkeypatch):
+    """Run ``textray segment`` with the tiny bundle in ``tmp_path``: ``run(path, ...) -> CliResult``."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *args: cli("segment", *args, "--model", tiny_bundle, "--threads", "1")

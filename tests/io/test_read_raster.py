@@ -18,14 +18,6 @@ from textray.io.raster import upright
 from textray.io.read import detect, from_array, read
 
 
-def refused(path, code, **options):
-    with pytest.raises(InputError) as caught:
-        read(path, **options)
-    assert caught.value.code == code, str(caught.value)
-    assert caught.value.exit_code == 3
-    return str(caught.value)
-
-
 def eight(levels):
     return np.rint(levels / levels.max() * 255).astype(np.uint8)
 
@@ -59,14 +51,12 @@ def test_grey_modes_agree(levels, raster, put):
         assert image.grid.spacing_mm is None
 
 
-def test_a_palette_is_looked_up_and_not_taken_for_levels(levels, put):
+def test_a_palette_is_looked_up_and_not_taken_for_levels(levels, raster, put):
     grey = eight(levels) // 64
     picture = PILImage.fromarray(grey)
     picture.putpalette([v for level in (10, 200, 90, 30) for v in (level,) * 3])
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
     expected = np.array([10, 200, 90, 30])[grey] / 255
-    np.testing.assert_allclose(read(put(buffer.getvalue())).pixels, expected, atol=1e-6)
+    np.testing.assert_allclose(read(put(raster(picture))).pixels, expected, atol=1e-6)
 
 
 def test_one_bit(levels, put, raster):
@@ -89,28 +79,19 @@ def test_jpeg_is_read_and_the_suffix_means_nothing(levels, raster, put):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_exif_orientation_is_applied_and_recorded(levels, put, orientation, kind):
-    picture = PILImage.fromarray(eight(levels))
-    exif = picture.getexif()
-    exif[0x0112] = orientation
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
-    with PILImage.open(io.BytesIO(buffer.getvalue())) as stored:
+def test_exif_orientation_is_applied_and_recorded(levels, raster, put, orientation, kind):
+    data = raster(eight(levels), kind, orientation=orientation)
+    with PILImage.open(io.BytesIO(data)) as stored:
         expected = np.asarray(ImageOps.exif_transpose(stored)) / 255
-    image = read(put(buffer.getvalue()))
+    image = read(put(data))
     np.testing.assert_allclose(image.pixels, expected, atol=1e-6)
     assert image.grid.shape == expected.shape
     assert image.grid.transform == ("" if orientation == 1 else f"exif-{orientation}")
     assert image.info["exif_orientation"] == orientation
 
 
-def test_an_unreadable_orientation_is_told(levels, put):
-    picture = PILImage.fromarray(eight(levels))
-    exif = picture.getexif()
-    exif[0x0112] = 17
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", exif=exif)
-    image = read(put(buffer.getvalue()))
+def test_an_unreadable_orientation_gives_a_notice(levels, raster, put):
+    image = read(put(raster(eight(levels), orientation=17)))
     assert [notice.code for notice in image.notices] == ["W_EXIF"]
     assert image.grid.transform == ""
 
@@ -122,19 +103,18 @@ def test_upright_keeps_colour_planes():
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.95, 0.999])
-@pytest.mark.parametrize("lenient", [False, True])
-def test_a_truncated_file_is_refused_and_never_filled(kind, share, lenient, put, raster, monkeypatch):
+@pytest.mark.parametrize(("share", "lenient"), [(0.02, False), (0.3, True), (0.7, False), (0.95, True), (0.999, True)])
+def test_a_truncated_file_is_refused_and_never_filled(kind, share, lenient, refused, raster, monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", lenient)  # another library may have switched it
     noise = np.random.default_rng(0).integers(0, 255, (120, 100), np.uint8)
     data = raster(noise, kind)
-    assert "cut off" in refused(put(data[: max(12, int(len(data) * share))]), "E_TRUNCATED")
+    assert "cut off" in refused(data[: max(12, int(len(data) * share))], "E_TRUNCATED")
 
 
-def test_a_flipped_bit_in_a_png_is_refused(levels, raster, put):
+def test_a_flipped_bit_in_a_png_is_refused(levels, raster, refused):
     data = bytearray(raster(eight(levels)))
     data[len(data) // 2] ^= 0x10
-    refused(put(bytes(data)), "E_TRUNCATED")
+    refused(bytes(data), "E_TRUNCATED")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +123,6 @@ def test_a_flipped_bit_in_a_png_is_refused(levels, raster, put):
         (b"", "an empty file"),
         (b"patient was seen today\n", "text"),
         (b"  <!DOCTYPE html><html><body>404</body></html>", "an HTML page"),
-        (b"\n <html><head></head></html>", "an HTML page"),
         (b"<!-- gateway -->\n<html>", "an HTML page"),
         (b"<?xml version='1.0'?><a/>", "an XML document"),
         (b"%PDF-1.7\n", "a PDF document"),
@@ -157,30 +136,18 @@ def test_a_flipped_bit_in_a_png_is_refused(levels, raster, put):
         (bytes(range(1, 250)), "bytes of an unknown kind"),
     ],
 )
-def test_a_wrong_type_is_refused_by_what_it_is(data, words, put):
-    assert words in refused(put(data, "film.png"), "E_FORMAT")
+def test_another_kind_of_file_is_refused_by_its_kind(data, words, refused):
+    assert words in refused(data, "E_FORMAT")
 
 
-@pytest.mark.parametrize("value", [0, 128, 255])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_constant_picture_is_refused(value, dtype, raster, put):
-    level = value * (257 if dtype == np.uint16 else 1)
-    refused(put(raster(np.full((64, 64), level, dtype))), "E_CONSTANT")
+@pytest.mark.parametrize(("level", "dtype"), [(0, np.uint8), (128, np.uint8), (255, np.uint8), (65535, np.uint16)])
+def test_a_constant_picture_is_refused(level, dtype, raster, refused):
+    refused(raster(np.full((64, 64), level, dtype)), "E_CONSTANT")
     with pytest.raises(InputError, match="constant"):
         from_array(np.full((64, 64), level, dtype))
 
 
-def test_a_constant_picture_is_refused_in_every_mode(raster, put):
-    for pixels, kind in (
-        (np.full((64, 64, 3), 128, np.uint8), "PNG"),
-        (np.ones((64, 64), bool), "PNG"),
-        (np.zeros((64, 64), np.uint8), "JPEG"),
-        (np.full((64, 64), 255, np.uint8), "JPEG"),
-    ):
-        refused(put(raster(pixels, kind)), "E_CONSTANT")
-
-
-def test_colour_is_refused_unless_asked_for(levels, raster, put):
+def test_colour_is_refused_unless_asked_for(levels, raster, put, refused):
     rgb = np.stack([eight(levels), eight(levels)[::-1], eight(levels)], axis=2)
     path = put(raster(rgb))
     assert "colour" in refused(path, "E_COLOR")
@@ -191,32 +158,18 @@ def test_colour_is_refused_unless_asked_for(levels, raster, put):
     assert grey.pixels.shape == rgb.shape
 
 
-def test_a_cmyk_jpeg_is_refused(levels, put):
-    buffer = io.BytesIO()
-    PILImage.fromarray(eight(levels)).convert("CMYK").save(buffer, "JPEG")
-    refused(put(buffer.getvalue()), "E_COLOR")
-
-
-@pytest.mark.parametrize("mode", ["LA", "RGBA"])
-def test_transparent_pixels_are_refused(levels, put, mode):
-    picture = PILImage.fromarray(eight(levels)).convert(mode)
-    picture.putpixel((3, 4), (9, 0) if mode == "LA" else (9, 9, 9, 0))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    assert "transparent" in refused(put(buffer.getvalue()), "E_COLOR")
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_transparent_grey_level_is_refused(levels, raster, put, dtype):
-    picture = eight(levels).astype(dtype)
-    refused(put(raster(picture, transparency=int(picture[5, 5]))), "E_COLOR")
-
-
-def test_an_animation_is_refused(levels, put):
-    first, second = PILImage.fromarray(eight(levels)), PILImage.fromarray(255 - eight(levels))
-    buffer = io.BytesIO()
-    first.save(buffer, "PNG", save_all=True, append_images=[second])
-    refused(put(buffer.getvalue()), "E_MULTIFRAME")
+def test_cmyk_transparency_and_animations_are_refused(levels, raster, refused):
+    picture = PILImage.fromarray(eight(levels))
+    refused(raster(picture.convert("CMYK"), "JPEG"), "E_COLOR")
+    for mode, clear in (("LA", (9, 0)), ("RGBA", (9, 9, 9, 0))):
+        converted = picture.convert(mode)
+        converted.putpixel((3, 4), clear)
+        assert "transparent" in refused(raster(converted), "E_COLOR")
+    for dtype in (np.uint8, np.uint16):
+        grey = eight(levels).astype(dtype)
+        refused(raster(grey, transparency=int(grey[5, 5])), "E_COLOR")
+    second = PILImage.fromarray(255 - eight(levels))
+    refused(raster(picture, save_all=True, append_images=[second]), "E_MULTIFRAME")
 
 
 def png_of_declared_size(width, height):
@@ -232,11 +185,11 @@ def png_of_declared_size(width, height):
 @pytest.mark.parametrize(
     ("width", "height"), [(60_000, 60_000), (12_000, 12_000), (8_193, 8_192), (1, 1), (15, 400), (20_000, 50)]
 )
-def test_sizes_that_no_film_has_are_refused_by_the_header(width, height, put):
-    refused(put(png_of_declared_size(width, height)), "E_SIZE")
+def test_sizes_that_no_film_has_are_refused_by_the_header(width, height, refused):
+    refused(png_of_declared_size(width, height), "E_SIZE")
 
 
-def test_what_is_no_file_is_refused_without_blocking(tmp_path):
+def test_what_is_no_file_is_refused_without_blocking(tmp_path, refused):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe", tmp_path / "absent.png", tmp_path / "a\0b"):
         refused(path, "E_READ")
@@ -313,40 +266,24 @@ def test_detect_does_not_read_the_name():
     assert detect(b"II*\x00" + bytes(124) + b"DICM") == "dicom"  # a preamble may hold anything
 
 
-def tiff(picture: PILImage.Image, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, format="TIFF", **options)
-    return buffer.getvalue()
-
-
-def coloured() -> PILImage.Image:
+def coloured():
     rows, columns = np.mgrid[:40, :30]
     return PILImage.fromarray(np.stack([rows * 6, columns * 8, rows + columns], axis=-1).astype(np.uint8))
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate"])
-def test_a_tiff_is_read_where_colour_is_wanted(put, compression):
-    image = read(put(tiff(coloured(), compression=compression)), color=True)
+def test_a_tiff_is_read_and_turned_upright_where_colour_is_wanted(put, raster, compression):
+    image = read(put(raster(coloured(), "TIFF", compression=compression)), color=True)
     np.testing.assert_allclose(image.pixels, np.asarray(coloured()) / 255, atol=1e-6)
     assert image.info["format"] == "tiff"
-
-
-def test_a_tiff_is_turned_upright_by_its_tag(put):
-    turned = coloured().transpose(PILImage.Transpose.ROTATE_90)  # shown right when turned by 90 degrees clockwise
-    image = read(put(tiff(turned, tiffinfo={0x0112: 6})), color=True)
+    turned = coloured().transpose(PILImage.Transpose.ROTATE_90)  # upright when turned by 90 degrees clockwise
+    image = read(put(raster(turned, "TIFF", compression=compression, tiffinfo={0x0112: 6})), color=True)
     np.testing.assert_allclose(image.pixels, np.asarray(coloured()) / 255, atol=1e-6)
     assert image.grid.transform == "exif-6"
 
 
-@pytest.mark.parametrize(
-    ("data", "code"),
-    [
-        (tiff(coloured(), save_all=True, append_images=[coloured()]), "E_MULTIFRAME"),
-        (tiff(coloured())[:2000], "E_TRUNCATED"),
-        (tiff(coloured().convert("CMYK")), "E_COLOR"),
-    ],
-)
-def test_other_tiffs_are_refused_by_their_kind(put, data, code):
-    with pytest.raises(InputError) as caught:
-        read(put(data), color=True)
-    assert caught.value.code == code
+def test_other_tiffs_are_refused_by_their_kind(raster, refused):
+    pages = raster(coloured(), "TIFF", save_all=True, append_images=[coloured()])
+    refused(pages, "E_MULTIFRAME", color=True)
+    refused(raster(coloured(), "TIFF")[:2000], "E_TRUNCATED", color=True)
+    refused(raster(coloured().convert("CMYK"), "TIFF"), "E_COLOR", color=True)

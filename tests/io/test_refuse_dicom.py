@@ -1,6 +1,5 @@
 """DICOM files that are no film, contradict themselves, are cut off, or need a decoder that is not there."""
 
-import contextlib
 import io
 
 import numpy as np
@@ -23,11 +22,8 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from textray.errors import InputError, TextRayError
+from textray.errors import TextRayError
 from textray.io.dicom import looks_like_dicom, read_dicom
-from textray.io.read import read
-
-FULL = {"WindowCenter": 2048, "WindowWidth": 4096}  # shows 0..4095 as it is
 
 
 @pytest.mark.parametrize(
@@ -48,22 +44,10 @@ def test_what_is_no_picture_says_so(levels, dicom, sop_class, modality, pixels, 
 
 
 SIZES = ["Rows", "Columns", "BitsAllocated", "BitsStored", "SamplesPerPixel"]
-
-
-@pytest.mark.parametrize("keyword", [*SIZES, "PixelRepresentation", "PhotometricInterpretation"])
-def test_a_missing_or_empty_tag_is_named(levels, dicom, keyword, refused):
-    assert keyword in refused(dicom(levels, drop=[keyword]), "E_DICOM_TAG")
-    assert keyword in refused(dicom(levels, **{keyword: None}), "E_DICOM_TAG")
-
-
-@pytest.mark.parametrize("keyword", SIZES)
-def test_a_zero_tag_is_named(levels, dicom, keyword, refused):
-    assert keyword in refused(dicom(levels, **{keyword: 0}), "E_DICOM_TAG")
-
-
-@pytest.mark.parametrize(
-    "tags",
-    [
+WRONG = {
+    "E_DICOM_TAG": [
+        *({keyword: 0} for keyword in SIZES),
+        *({keyword: None} for keyword in (*SIZES, "PixelRepresentation", "PhotometricInterpretation")),
         {"BitsStored": 17},
         {"BitsAllocated": 1},
         {"BitsAllocated": 12},
@@ -74,105 +58,87 @@ def test_a_zero_tag_is_named(levels, dicom, keyword, refused):
         {"PhotometricInterpretation": "HSV"},
         {"NumberOfFrames": 0},
     ],
-)
-def test_contradictory_tags_are_named(levels, dicom, tags, refused):
-    assert next(iter(tags)) in refused(dicom(levels, **tags), "E_DICOM_TAG")
+    "E_SIZE": [{"Rows": 65535, "Columns": 65535}, {"Rows": 9000, "Columns": 8000}, {"Rows": 1}],
+    "E_MULTIFRAME": [{"NumberOfFrames": 2}],
+}
 
 
-@pytest.mark.parametrize("tags", [{"Rows": 65535, "Columns": 65535}, {"Rows": 9000, "Columns": 8000}, {"Rows": 1}])
-def test_a_declared_size_is_refused_before_the_pixels(levels, dicom, tags, refused):
-    refused(dicom(levels, **tags), "E_SIZE")
-
-
-def test_multi_frame_is_refused(levels, dicom, refused):
-    refused(dicom(levels, NumberOfFrames=2), "E_MULTIFRAME")
+@pytest.mark.parametrize(("code", "tags"), [(code, tags) for code, rows in WRONG.items() for tags in rows])
+def test_wrong_tags_are_refused_before_the_pixels(levels, dicom, code, tags, refused):
+    keyword, value = next(iter(tags.items()))
+    message = refused(dicom(levels, **tags), code)
+    if code == "E_DICOM_TAG":
+        assert keyword in message
+        if value is None:
+            assert keyword in refused(dicom(levels, drop=[keyword]), code)
 
 
 def test_a_constant_film_is_refused(levels, dicom, refused):
     for level in (0, 4095):
         refused(dicom(np.full_like(levels, level)), "E_CONSTANT")
-    refused(dicom(np.full_like(levels, 7), PhotometricInterpretation="MONOCHROME1"), "E_CONSTANT")
     refused(dicom(np.full_like(levels, 7), WindowCenter=7, WindowWidth=1), "E_CONSTANT")
+    refused(dicom(np.full_like(levels, 7), PhotometricInterpretation="MONOCHROME1"), "E_CONSTANT")
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.9999])
-@pytest.mark.parametrize("syntax", ["explicit", "implicit", "big endian"])
-def test_a_cut_off_file_is_refused(levels, dicom, share, syntax, refused):
-    data = dicom(levels, syntax=syntax)
-    refused(data[: int(len(data) * share)], "E_TRUNCATED")
+@pytest.mark.parametrize("cut", [0.3, 0.6, 0.9, 1, 2, 3])
+@pytest.mark.parametrize("form", [("explicit", True), ("implicit", True), ("big endian", True), ("explicit", False)])
+def test_a_cut_off_file_is_refused(levels, dicom, cut, form, refused):
+    data = dicom(levels, syntax=form[0], preamble=form[1])
+    refused(data[: int(len(data) * cut) if cut < 1 else -cut], "E_TRUNCATED")
 
 
-@pytest.mark.parametrize("cut", [1, 2, 3, 101, 6000, 12000], ids=lambda n: f"{n} bytes short")
-@pytest.mark.parametrize(("syntax", "preamble"), [("explicit", True), ("explicit", False), ("implicit", False)])
-def test_cut_off_pixel_data_are_refused(levels, dicom, cut, syntax, preamble, refused):
-    refused(dicom(levels, syntax=syntax, preamble=preamble)[:-cut], "E_TRUNCATED")
-
-
-@pytest.mark.parametrize("share", [0.5, 0.999])
-def test_pixel_data_shorter_than_the_tags_say_are_refused(levels, dicom, share, refused):
-    pixels = levels.tobytes()
-    refused(dicom(levels, PixelData=pixels[: int(len(pixels) * share) // 2 * 2]), "E_TRUNCATED")
-
-
-def test_a_file_cut_off_before_its_pixels_is_refused(levels, dicom, refused):
+def test_pixel_data_that_is_missing_or_shorter_than_its_tags_is_refused(levels, dicom, refused):
     data = dicom(levels)
-    for end in (data.index(b"\xe0\x7f\x10\x00"), data.index(b"CS\x02\x00CR") + 6):
-        refused(data[:end], "E_TRUNCATED")
+    refused(data[: data.index(b"\xe0\x7f\x10\x00")], "E_TRUNCATED")
+    refused(data[: data.index(b"CR") + 2], "E_TRUNCATED")
+    for length in (levels.nbytes // 4 * 2, levels.nbytes - 2):
+        refused(dicom(levels, PixelData=levels.tobytes()[:length]), "E_TRUNCATED")
 
 
-def test_a_deflated_file_is_refused_before_it_is_inflated(levels, dicom, refused):
+def test_a_syntax_that_is_deflated_or_unknown_is_refused(levels, dicom, refused):
     refused(dicom(levels, syntax="deflated"), "E_DECODER")
+    refused(dicom(levels).replace(b"1.2.840.10008.1.2.1\x00", b"1.2.840.10008.1.2.7\x00"), "E_DECODER")
 
 
-def compressed(levels, dicom, syntax, payload):
-    ds = dcmread(io.BytesIO(dicom(levels, **FULL)))
-    ds.file_meta.TransferSyntaxUID = syntax
-    ds.PixelData = encapsulate([payload])
-    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+def compressed(data, syntax, payload=None):
+    """The film in another transfer syntax: of a payload, else as pydicom compresses it."""
+    ds = dcmread(io.BytesIO(data))
+    if payload is None:
+        ds.compress(syntax, generate_instance_uid=False)
+    else:
+        ds.file_meta.TransferSyntaxUID = syntax
+        ds.PixelData = encapsulate([payload])
+        ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
     buffer = io.BytesIO()
     ds.save_as(buffer)
     return buffer.getvalue()
 
 
 def test_rle_is_the_same_film_and_its_damage_is_refused(levels, dicom, refused):
-    ds = dcmread(io.BytesIO(dicom(levels, **FULL)))
-    ds.compress(RLELossless, generate_instance_uid=False)
-    buffer = io.BytesIO()
-    ds.save_as(buffer)
-    np.testing.assert_array_equal(read_dicom(buffer.getvalue()).pixels, read_dicom(dicom(levels, **FULL)).pixels)
+    data = compressed(dicom(levels), RLELossless)
+    expected = read_dicom(dicom(levels)).pixels
+    np.testing.assert_array_equal(read_dicom(data).pixels, expected)
     for share in (0.5, 0.9):
-        refused(buffer.getvalue()[: int(len(buffer.getvalue()) * share)], "E_TRUNCATED")
-
-
-def test_a_corrupt_fragment_is_refused(levels, dicom, refused):
-    refused(compressed(levels, dicom, RLELossless, b"\x02\x00\x00\x00" + b"\x7f" * 400), "E_TRUNCATED")
-
-
-def test_a_wrong_offset_table_gives_the_whole_film_or_none(levels, dicom):
-    ds = dcmread(io.BytesIO(dicom(levels, **FULL)))
-    ds.compress(RLELossless, generate_instance_uid=False)
-    buffer = io.BytesIO()
-    ds.save_as(buffer)
-    data = buffer.getvalue()
-    at = data.index(b"\xfe\xff\x00\xe0")
+        refused(data[: int(len(data) * share)], "E_TRUNCATED")
+    refused(compressed(dicom(levels), RLELossless, b"\x02\x00\x00\x00" + b"\x7f" * 400), "E_TRUNCATED")
+    at = data.index(b"\xfe\xff\x00\xe0")  # the table of offsets, here one that points behind the end
     length = int.from_bytes(data[at + 4 : at + 8], "little")
     table = b"\xfe\xff\x00\xe0\x04\x00\x00\x00" + (77777).to_bytes(4, "little")
-    wrong = data[:at] + table + data[at + 8 + length :]
-    with contextlib.suppress(InputError):
-        np.testing.assert_array_equal(read_dicom(wrong).pixels, read_dicom(dicom(levels, **FULL)).pixels)
+    shown = read_dicom(data[:at] + table + data[at + 8 + length :])
+    np.testing.assert_array_equal(shown.pixels, expected)
 
 
 def test_jpeg2000_of_another_size_is_refused(levels, dicom, refused):
     buffer = io.BytesIO()
     PILImage.fromarray((levels[:64, :64] >> 4).astype(np.uint8)).save(buffer, "JPEG2000")
-    refused(compressed(levels, dicom, JPEG2000Lossless, buffer.getvalue()), "E_TRUNCATED")
+    refused(compressed(dicom(levels), JPEG2000Lossless, buffer.getvalue()), "E_TRUNCATED")
 
 
 @pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEG2000Lossless])
 def test_a_missing_decoder_is_named_with_its_extra(levels, dicom, syntax, monkeypatch, refused):
     for decoder in (decoders.JPEGLosslessSV1Decoder, decoders.JPEG2000LosslessDecoder):
         monkeypatch.setattr(decoder, "_available", {})
-    message = refused(compressed(levels, dicom, syntax, b"\xff\xd8\xff\xd9"), "E_DECODER")
+    message = refused(compressed(dicom(levels), syntax, b"\xff\xd8\xff\xd9"), "E_DECODER")
     assert "pip install 'textray[dicom]'" in message
     assert syntax.name in message
 
@@ -181,20 +147,13 @@ def test_twelve_bit_jpeg_needs_more_than_pillow(levels, dicom, monkeypatch, refu
     decoder = decoders.JPEGExtended12BitDecoder
     monkeypatch.setattr(decoder, "_available", {k: v for k, v in decoder._available.items() if k == "pillow"})
     monkeypatch.setattr(decoder, "_unavailable", {"gdcm": ("gdcm>=3.0.10",)})
-    refused(compressed(levels, dicom, JPEGExtended12Bit, b"\xff\xd8\xff\xd9"), "E_DECODER")
+    refused(compressed(dicom(levels), JPEGExtended12Bit, b"\xff\xd8\xff\xd9"), "E_DECODER")
 
 
-def test_an_unknown_transfer_syntax_is_refused(levels, dicom, refused):
-    data = dicom(levels).replace(b"1.2.840.10008.1.2.1\x00", b"1.2.840.10008.1.2.7\x00")
-    refused(data, "E_DECODER")
-
-
-def test_bytes_that_only_look_like_dicom_are_refused(put):
+def test_bytes_that_only_look_like_dicom_are_refused(refused):
     assert looks_like_dicom(b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100")
     assert not looks_like_dicom(b"\x08\x00")
-    with pytest.raises(InputError) as caught:
-        read(put(b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100"))
-    assert caught.value.code == "E_FORMAT"
+    refused(b"\x08\x00\x05\x00CS\x0a\x00ISO_IR 100", "E_FORMAT")
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
