@@ -264,7 +264,7 @@ def test_two_lists_have_a_cache_each(samples: list[Sample], tmp_path: Path, monk
 def test_every_file_that_is_refused_is_named(samples: list[Sample], tmp_path: Path) -> None:
     for index in (3, 5):
         samples[index].image_path.write_bytes(b"nothing")
-    with pytest.raises(DataError, match="2 files cannot be learnt from") as caught:
+    with pytest.raises(DataError, match="2 files cannot be used") as caught:
         PixelCache(samples, SIZE, tmp_path / "c")
     for index in (3, 5):
         assert str(samples[index].image_path) in str(caught.value)

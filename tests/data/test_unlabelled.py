@@ -174,7 +174,7 @@ def test_damaged_dicom_files_are_all_named_and_no_films_left_out(films, caplog):
     damaged = [films / "x.dcm", films / "ward" / "x.dcm"]
     for path in damaged:
         write_object(path, ComputedRadiographyImageStorage)
-    with pytest.raises(DataError, match="2 files cannot be learnt from") as caught:
+    with pytest.raises(DataError, match="2 files cannot be used") as caught:
         unlabelled_samples(films, QATA)
     assert all(str(path) in str(caught.value) and f"{path}: " in caplog.text for path in damaged)
     damaged[0].unlink()

@@ -385,7 +385,7 @@ def cut_train(
     Args:
         items: What lies in the part.
         split: The split.
-        patient_of: Tells the patient of an item; those of nobody are of `fit`.
+        patient_of: Gives the patient of an item; items without one are of `fit`.
         share: Share of the patients in `inner`.
         seed: Chooses them.
     """

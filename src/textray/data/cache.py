@@ -248,7 +248,7 @@ def refuse_files(refused: Mapping[Path, InputError]) -> None:
         refused: What is wrong with each.
 
     Raises:
-        InputError: Of one file its own error; of several one that names the first, after each has been logged.
+        InputError: Of one file its error; of several one that names the first, after each has been logged.
     """
     if len(refused) == 1:
         raise next(iter(refused.values()))
@@ -256,9 +256,9 @@ def refuse_files(refused: Mapping[Path, InputError]) -> None:
         for path, error in refused.items():
             log.warning("%s %s: %s", error.code, path, error)
         raise DataError(
-            f"{len(refused)} files cannot be learnt from; each is named above",
+            f"{len(refused)} files cannot be used; each is named above",
             came=name_some([str(path) for path in refused]),
-            do="Mend them, or take them away",
+            do="Repair or remove them",
         )
 
 

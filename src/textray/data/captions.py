@@ -117,10 +117,10 @@ class Entry:
         image_id: Its name.
         image: Its file.
         mask: The file of its mask.
-        report: What its caption says, ``None`` where no usable one stands in the table.
+        report: What its caption says, ``None`` without a usable one.
         part: The part whose table names it.
         place: Its place among the rows of that table, ``None`` where no row names it.
-        group: The patient or volume it is of, ``None`` where the name does not tell.
+        group: Its patient or volume, ``None`` where unknown.
     """
 
     image_id: str
@@ -134,7 +134,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Survey:
-    """What lies in the folders and stands in the tables."""
+    """Contents of the folders and tables: numbers of files and rows, pictures with masks, and what is wrong."""
 
     images: int
     masks: int
@@ -155,7 +155,7 @@ class CaptionedFolders(Reader):
     """
 
     inner_share: ClassVar[float] = 0.1
-    """Share of the patients of `train` that selects (stopping, checkpoint, thresholds)."""
+    """Share of the patients of `train` in `inner`."""
     published: ClassVar[Mapping[PartName, int]]
     unit: ClassVar[str] = "images"
     no_report: ClassVar[Report] = Report(
@@ -265,11 +265,11 @@ class CaptionedFolders(Reader):
         return []
 
     def _check_parts(self, found: Survey, counts: Counts) -> list[Problem]:
-        """Count what lies in each part, and tell what is wrong with the cut."""
+        """Count each part; return what is wrong with the cut."""
         return []
 
     def _check_captions(self, entries: Sequence[Entry], facts: Mapping[Path, MaskFacts], counts: Counts) -> None:
-        """Count what captions say, and whether masks agree."""
+        """Count captions, and masks that agree with them."""
 
     def _keeps(self, entry: Entry) -> bool:
         return entry.report is not None or self.policy == "text-free"

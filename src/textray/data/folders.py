@@ -10,7 +10,7 @@ import os
 import re
 import struct
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -35,7 +35,7 @@ _TRANSPOSED = {5, 6, 7, 8}  # EXIF orientations that swap rows and columns
 
 @dataclass(frozen=True, kw_only=True)
 class MaskFacts:
-    """What a mask file holds.
+    """Facts of a mask file.
 
     Attributes:
         mode: Pillow's name of how it is stored; ``"L"`` is the plain one.
@@ -127,7 +127,7 @@ def header_size(path: Path) -> tuple[int, int]:
             return height, width
         with PILImage.open(path) as picture:
             width, height = picture.size
-            # Pillow tells the size of a TIFF as displayed, that of other kinds as stored.
+            # Pillow gives the size of a TIFF as displayed, that of other kinds as stored.
             turned = picture.format != "TIFF" and picture.getexif().get(0x0112) in _TRANSPOSED
     except (OSError, SyntaxError, ValueError, PILImage.DecompressionBombError) as error:
         raise InputError(f"{path.name} cannot be opened as a picture", came=type(error).__name__) from error
@@ -162,7 +162,7 @@ def is_whole(path: Path) -> bool:
 
 
 def inspect_mask(path: Path) -> MaskFacts:
-    """Read a mask and tell what it holds.
+    """Read the facts of a mask.
 
     Raises:
         InputError: If it cannot be read, or its levels are ambiguous.
@@ -211,12 +211,12 @@ def check_pixels(
     Args:
         pairs: Image and mask of each.
         root: What paths in messages are relative to.
-        part: What is looked at, the first word of each count.
+        part: First word of each count.
         counts: Sizes, empty and full masks and the mean lesion share are added.
-        problems: What is wrong is added.
+        problems: Those of the files are added.
 
     Returns:
-        What each readable mask holds, by its path.
+        Facts of each readable mask, by its path.
     """
     sizes: Counter[str] = Counter()
     found: dict[Path, MaskFacts] = {}
@@ -265,17 +265,12 @@ def colour_problems(images: Iterable[Path], root: Path, *, colour: bool = False)
         except InputError as error:
             problems.append(Problem(code=error.code, path=str(path.relative_to(root)), message=error.what))
         except (OSError, SyntaxError, ValueError):
-            continue  # no picture at all: the look at the headers has said so
+            continue  # no picture at all: reported with its header
     return problems
 
 
 def mask_problems(facts: MaskFacts, path: str) -> list[Problem]:
-    """What is to be known of a mask.
-
-    Args:
-        facts: What the file holds.
-        path: Its path for the message.
-    """
+    """Warnings about a mask, ``path`` being its path in messages."""
     found = []
     if facts.mode != "L":
         found.append(("W_MASK_MODE", f"is stored as {facts.mode}, read as one channel (largest of the colours)"))
@@ -312,7 +307,7 @@ class Part:
 
     Attributes:
         name: Which one.
-        table: Its caption table, whose rows are what belongs to it.
+        table: Its caption table.
         images: Folder of its images.
         masks: Folder of its masks.
     """
@@ -325,7 +320,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What was found.
+    """Where the parts of a data set lie.
 
     Attributes:
         name: ``LViT``, ``Kaggle``, ``csv`` or ``QaTa``.
@@ -339,38 +334,50 @@ class Layout:
 
     @property
     def shared(self) -> bool:
-        """True where all parts lie in one folder and only the tables tell them apart."""
+        """True where all parts lie in one folder and only the tables part them."""
         return self.name == "Kaggle"
 
 
-def find_lvit(root: Path, pattern: re.Pattern[str], help_text: str) -> Layout:
-    """Find LViT's layout in a folder, or in the one folder inside it that has one.
+def find_layout(root: Path, look: Callable[[Path], Layout | None], what: str, expected: str, help_text: str) -> Layout:
+    """Find a layout in a folder, or in the one folder inside it that has one; names count whatever their case.
 
     Args:
-        root: The folder; names count whatever their case.
-        pattern: Of a caption table's name in lower case, the part's name as its first group.
+        root: The folder.
+        look: Gives the layout of this very folder.
+        what: Name of the layout in a refusal.
+        expected: What it looks like.
         help_text: What to do about a refusal.
 
     Raises:
-        LayoutError: If there is none, a table is missing, or two tables could be the one of a part.
+        LayoutError: If there is none, or several folders inside have one.
     """
     if not root.is_dir():
         raise LayoutError(f"there is no folder {root}", do=help_text)
     for places in ([root], folders(root)):
-        layouts = [found for folder in places if (found := lvit(folder, pattern, help_text))]
+        layouts = [found for folder in places if (found := look(folder))]
         if len(layouts) > 1:
-            refuse_several(layouts, root, help_text)
+            raise LayoutError(
+                f"several data sets lie in {root}",
+                came=" and ".join(layout.parts[0].images.relative_to(root).parts[0] for layout in layouts),
+                expected="the folder of one",
+                do=help_text,
+            )
         if layouts:
             return layouts[0]
-    raise LayoutError(
-        f"no Train_Folder, Val_Folder or Test_Folder under {root}",
-        expected="each with img, labelcol and a caption table such as Train_text.xlsx",
-        do=help_text,
-    )
+    raise LayoutError(f"no {what} under {root}", expected=expected, do=help_text)
 
 
 def lvit(folder: Path, pattern: re.Pattern[str], help_text: str) -> Layout | None:
-    """LViT's layout in this very folder, ``None`` where it has none of its parts; else as `find_lvit`."""
+    """LViT's layout in this very folder, ``None`` where it has none of its parts.
+
+    Args:
+        folder: The folder.
+        pattern: Of a caption table's name in lower case, the part's name as its first group.
+        help_text: What to do about a refusal.
+
+    Raises:
+        LayoutError: If a table or pictures are missing, or two tables could be the one of a part.
+    """
     parts = []
     for name in PARTS:
         part = inside(folder, f"{name}_folder")
@@ -384,22 +391,8 @@ def lvit(folder: Path, pattern: re.Pattern[str], help_text: str) -> Layout | Non
     return Layout(name="LViT", root=folder, parts=tuple(parts)) if parts else None
 
 
-def refuse_several(layouts: list[Layout], root: Path, help_text: str) -> None:
-    """Refuse a folder that holds several data sets.
-
-    Raises:
-        LayoutError: Always.
-    """
-    raise LayoutError(
-        f"several data sets lie in {root}",
-        came=" and ".join(layout.parts[0].images.relative_to(root).parts[0] for layout in layouts),
-        expected="the folder of one",
-        do=help_text,
-    )
-
-
 def tables(paths: Iterable[Path], pattern: re.Pattern[str], where: Path) -> dict[PartName, Path]:
-    """Caption tables by the part that their names tell.
+    """Caption tables by the part in their names.
 
     Raises:
         LayoutError: If two could be that of one part.

@@ -1,6 +1,6 @@
 """MoNuSeg in the folders of LViT's authors: stained tissue in colour, one mask of all nuclei, a free caption for each.
 
-Its captions tell where nuclei are dense, not zones of lungs, so a network reads them as they stand. Layout, counts,
+Its captions say where nuclei are dense, not zones of lungs, so a network reads them as they stand. Layout, counts,
 sides and terms: docs/datasets/monuseg.md.
 """
 
@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from textray.data.base import PARTS, Counts, PartName, Problem, fingerprint, help_for, leaks
 from textray.data.captions import CaptionedFolders, CaptionRow, Entry, Survey, read_free_caption
-from textray.data.folders import MaskFacts, find_lvit
+from textray.data.folders import MaskFacts, find_layout, lvit
 from textray.records import Notice, Report, Zones
 
 _TABLE = re.compile(r"(train|val|test)_text(?:[ (].*)?\.(?:xlsx|csv)")
@@ -22,7 +22,7 @@ _PATIENT = re.compile(r"(tcga-[0-9a-z]{2}-[0-9a-z]{4})-.*", re.IGNORECASE)
 
 
 class MoNuSeg(CaptionedFolders):
-    """Reader of MoNuSeg as LViT's authors publish it; patients select four of 24 pictures of `train`.
+    """Reader of MoNuSeg as LViT's authors publish it; four of the 24 patients of `train` are in `inner`.
 
     Args:
         root: The folder that holds Train_Folder, Val_Folder and Test_Folder, or the one it lies in.
@@ -40,7 +40,14 @@ class MoNuSeg(CaptionedFolders):
     )
 
     def __init__(self, root: str | Path, *, captions: str = "error", seed: int = 0) -> None:
-        super().__init__(find_lvit(Path(root), _TABLE, help_for(self.name)), captions=captions, seed=seed)
+        layout = find_layout(
+            Path(root),
+            lambda folder: lvit(folder, _TABLE, help_for(self.name)),
+            "Train_Folder, Val_Folder or Test_Folder",
+            "each with img, labelcol and a caption table such as Train_text.xlsx",
+            help_for(self.name),
+        )
+        super().__init__(layout, captions=captions, seed=seed)
 
     def known_captions(self) -> tuple[str, ...]:
         """Every caption of the parts that are present, once, sorted: all texts that a network can read in use."""

@@ -1,7 +1,7 @@
 """MosMedData+: CT slices of COVID-19 from four sources, lesion masks and captions that name infected zones.
 
 It is published cut by slice, so that slices of one volume lie in train and test; a cut by volume stands beside it.
-Nobody has said whose left and right its captions mean: they are kept as written. Layouts, counts, sources and terms:
+It is unknown whose left and right its captions mean: they are kept as written. Layouts, counts, sources and terms:
 docs/datasets/mosmed_plus.md.
 
 Where the pictures and caption tables of MosMedData+ lie in the three layouts in which it is published.
@@ -24,7 +24,7 @@ from typing import ClassVar, Literal, get_args
 
 from textray.data.base import PARTS, Counts, PartName, Problem, draw_order, fingerprint, help_for
 from textray.data.captions import CaptionedFolders, Entry, Survey
-from textray.data.folders import Layout, MaskFacts, Part, folders, inside, lvit, only, refuse_several, tables
+from textray.data.folders import Layout, MaskFacts, Part, find_layout, folders, inside, lvit, only, tables
 from textray.errors import LayoutError, unknown_name
 from textray.records import Laterality, Notice, Report
 
@@ -35,7 +35,7 @@ Protocol = Literal["slice", "volume"]
 
 _SIDES = Notice(
     code="W_SIDES_UNKNOWN",
-    text="Nobody has said whose left and right the captions of this data set mean; they are kept as written.",
+    text="It is unknown whose left and right the captions of this data set mean; they are kept as written.",
     remedy="Do not flip the images, and do not mix the words with those of other data sets.",
 )
 _UPSIDE_DOWN = "jun_radiopaedia"
@@ -64,7 +64,16 @@ class MosMedPlus(CaptionedFolders):
     ) -> None:
         if split_by not in get_args(Protocol):
             raise unknown_name("way to cut the data", split_by, get_args(Protocol))
-        super().__init__(find_layout(Path(root)), captions=captions, seed=seed)
+        given = Path(root)
+        layout = find_layout(
+            given,
+            lambda folder: _kaggle(folder, given) or lvit(folder, _TABLE, help_for(self.name)) or _csv(folder),
+            "layout of MosMedData+",
+            "frames and masks, or Train_Folder with img and labelcol, or Train with Images and GTs and prompt with "
+            "train.csv",
+            help_for(self.name),
+        )
+        super().__init__(layout, captions=captions, seed=seed)
         self.split_by = split_by
 
     def _group_of(self, image_id: str) -> str | None:
@@ -163,32 +172,6 @@ _TABLE = re.compile(r"(train|val|test)_text(?:_mosmed.*|[ (].*)?\.(?:xlsx|csv)")
 _CSV_TABLE = re.compile(r"(train|val|test)\.(?:csv|xlsx)")
 
 
-def find_layout(root: Path) -> Layout:
-    """Find the layout in a folder, or in the one folder inside it that has one; names count whatever their case.
-
-    Raises:
-        LayoutError: If there is none, tables are missing, or two tables could be the one of a part.
-    """
-    if not root.is_dir():
-        raise LayoutError(f"there is no folder {root}", do=help_for(MosMedPlus.name))
-    for places in ([root], folders(root)):
-        layouts = [
-            found
-            for folder in places
-            if (found := _kaggle(folder, root) or lvit(folder, _TABLE, help_for(MosMedPlus.name)) or _csv(folder))
-        ]
-        if len(layouts) > 1:
-            refuse_several(layouts, root, help_for(MosMedPlus.name))
-        if layouts:
-            return layouts[0]
-    raise LayoutError(
-        f"no layout of MosMedData+ under {root}",
-        expected="frames and masks, or Train_Folder with img and labelcol, or Train with Images and GTs and prompt "
-        "with train.csv",
-        do=help_for(MosMedPlus.name),
-    )
-
-
 def _kaggle(folder: Path, given: Path) -> Layout | None:
     images, masks = inside(folder, "frames"), inside(folder, "masks")
     if images is None or masks is None:
@@ -200,7 +183,7 @@ def _kaggle(folder: Path, given: Path) -> Layout | None:
         raise LayoutError(
             f"no caption table beside frames and masks of {folder}",
             expected='"Train_text_MosMedData+ 1.xlsx", "Val_text_MosMedData+ 1.xlsx" and "Test_text_MosMedData+.xlsx", '
-            "which tell the parts",
+            "which name the parts",
             do=help_for(MosMedPlus.name),
         )
     parts = (Part(name=name, table=found[name], images=images, masks=masks) for name in PARTS if name in found)
@@ -225,7 +208,7 @@ def _csv(folder: Path) -> Layout | None:
     return Layout(name="csv", root=folder, parts=tuple(parts)) if parts else None
 
 
-# What the names of MosMedData+ tell: volumes, sources, and a cut by volume.
+# Volumes and sources in the names of MosMedData+, and a cut by volume.
 
 CUT_SHARE = 0.1
 """Share of each source's volumes in `test`, and as many again in `val`, where the cut is by volume."""
@@ -235,7 +218,7 @@ def volume_of(image_id: str) -> str | None:
     """The volume of a slice: all up to and with the number of the case or study, in lower case.
 
     ``Jun_coronacases_case1_128`` is of ``jun_coronacases_case1``, ``Morozov_study_0255_24`` of ``morozov_study_0255``;
-    ``bjorke_8`` tells none. Radiopaedia has several series of some patients, such as 10_85902_1 and 10_85902_3: the
+    ``bjorke_8`` has none. Radiopaedia has several series of some patients, such as 10_85902_1 and 10_85902_3: the
     first number is the patient's, and all of its series count as one volume, ``jun_radiopaedia_10``.
     """
     name = image_id.casefold()

@@ -172,7 +172,7 @@ class MSCXR(Reader):
         if self.split_by == "all":
             if wanted != "test":
                 raise UsageError(
-                    f"ms_cxr is cut into test alone, not {wanted}: nothing is learnt from it",
+                    f"ms_cxr is cut into test alone, not {wanted}: it is no data to train on",
                     do="Ask for test, or cut release 1.1.0 with split_by published",
                 )
             return pairs

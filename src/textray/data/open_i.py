@@ -1,6 +1,6 @@
 """Open-i, the chest films of Indiana University: reports in XML, images by the names that the reports give.
 
-Nothing marks where a finding lies, so it is for learning and for looking at words. Layout, counts and terms:
+Nothing marks where a finding lies, so it can train, but not score. Layout, counts and terms:
 docs/datasets/open_i.md.
 """
 
@@ -104,10 +104,10 @@ class OpenI(Reader):
                 expected="PNGs such as NLMCXR_png/CXR1_1_IM-0001-3001.png",
                 do=help_for(self.name),
             )
-        silent = sum(not report.sentences for report in reports)
+        without = sum(not report.sentences for report in reports)
         absent = sum(name not in images for report in reports for name in report.image_ids)
-        if silent or absent:
-            log.warning("%d reports without sentences and %d images that are not there are left out", silent, absent)
+        if without or absent:
+            log.warning("%d reports without sentences and %d images that are not there are left out", without, absent)
         return [
             Sample(
                 image_id=name,
@@ -226,7 +226,7 @@ class OpenIReport:
     """One report, of one visit.
 
     Attributes:
-        number: Its number, which is all that the data set tells of whose it is.
+        number: Its number; patients are not known.
         sections: What it says.
         image_ids: Names of its images, frontal and lateral ones.
     """

@@ -1,7 +1,7 @@
-"""Pictures whose masks nobody has drawn, and their reports: a folder and a table. Free of torch.
+"""Pictures without masks, and their reports: a folder and a table. Free of torch.
 
-The table is the one that `textray segment --texts` reads, and the words are understood as they are there, so whose left
-and right they mean is said in the table or by the caller.
+The table is the one that `textray segment --texts` reads, and the words are understood in the same way: whose left and
+right they mean, the table or the caller says.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from textray.data.base import Reader, Sample, Split, name_some
+from textray.data.base import PARTS, Reader, Sample, name_some
 from textray.data.cache import refuse_files
 from textray.errors import DataError, InputError, LayoutError
 from textray.io.files import LeftOut, plain_path, stem, walk
@@ -24,8 +24,7 @@ from textray.text.zones import UNDEFINED, parse
 
 log = logging.getLogger(__name__)
 
-_SPLITS: tuple[Split, ...] = ("train", "val", "test")
-_HEAD = 1024  # bytes that tell what a file is
+_HEAD = 1024  # bytes that show the kind of a file
 _MEANT = {Laterality.PATIENT: "the patient's", Laterality.VIEWER: "the viewer's", Laterality.UNKNOWN: "unknown"}
 _GREY = frozenset({"png", "jpeg", "dicom"})
 _COLOUR = frozenset({"png", "jpeg", "a TIFF picture"})
@@ -48,14 +47,14 @@ def unlabelled_samples(
     known: Reader | None = None,
     limit: int | None = None,
 ) -> list[Sample]:
-    """List the pictures below a folder, each with its report where there is one, to be learnt from beside a data set.
+    """List the pictures below a folder, with their reports, to train on beside a data set.
 
-    Files are known by their content, whatever they are called. Hidden files, those of other kinds, DICOM objects that
-    are no films and this tool's own results are left out and counted; what cannot be read is named. Nobody tells whose
-    the pictures are, so each is a patient of its own: whether a patient is in the data set too cannot be found out.
+    Files are known by their content, whatever their names. Hidden files, those of other kinds, DICOM objects that are
+    no films and results of this tool are left out and counted; what cannot be read is named. The patients are unknown,
+    so each picture is a patient of its own, and a patient may be in the data set too.
 
-    Words are not told where sides matter and cannot be placed: on a film without a left and a right, where nobody knows
-    whose they are, or beside a data set whose captions' sides are unknown.
+    Words are dropped where sides matter and cannot be placed: on a film without a left and a right, where it is unknown
+    whose sides are meant, or beside a data set whose captions' sides are unknown.
 
     Args:
         folder: Where the pictures are, at any depth.
@@ -64,8 +63,8 @@ def unlabelled_samples(
         laterality: Whose left and right the words mean, where the table does not say.
         captions: Of a data set with free captions, all of them: a network knows no others.
         colour: True where pictures are read in colour.
-        known: The data set's reader; a picture that is called as one of its is refused, for it would be learnt from
-            twice, or select or be scored as well.
+        known: The data set's reader; a picture with the name of one of its is refused, since it would be in the
+            training twice, or select or be scored as well.
         limit: Take only so many pictures.
 
     Returns:
@@ -95,9 +94,7 @@ def unlabelled_samples(
         Sample(
             image_id=name,
             image_path=picture.path,
-            mask_path=None,
             report=reports.get(i, Report(zones=Zones())),
-            patient_id=None,
             split="fit",
         )
         for i, (name, picture) in enumerate(zip(ids, pictures, strict=True))
@@ -105,12 +102,12 @@ def unlabelled_samples(
 
 
 def _names_of(reader: Reader) -> set[str]:
-    """Names of a data set's images in every part that is there, however their captions are."""
+    """Names of a data set's images in every part that is present."""
     names: set[str] = set()
-    for split in _SPLITS:
+    for split in PARTS:
         try:
             names |= {stem(sample.image_path.name).casefold() for sample in reader.samples(split)}
-        except LayoutError:  # a part that nobody has downloaded
+        except LayoutError:  # a part that is not on disk
             continue
         except DataError as error:
             log.warning("pictures without masks are not compared with those of %s: %s", split, error)
@@ -138,7 +135,7 @@ def _pictures(folder: Path, kinds: Collection[str], limit: int | None) -> list[_
     if not found:
         raise LayoutError(f"no pictures in {folder}", came=f"{others} other files", expected="PNG, JPEG or DICOM")
     if others:
-        log.warning("W_NOT_IMAGE: %d files in %s are no pictures to learn from and are left out", others, folder)
+        log.warning("W_NOT_IMAGE: %d files in %s are no pictures to train on and are left out", others, folder)
     return found
 
 
@@ -168,7 +165,7 @@ def _reports(
     laterality: Laterality,
     captions: Collection[str],
 ) -> dict[int, Report]:
-    """Report of each picture that the table names, by position; without words and zones where it may not be told."""
+    """Report of each picture that the table names, by position; without words and zones where sides are unknown."""
     words, unknown = table.match([picture.path for picture in pictures], below=folder)
     for notice in table_notices(table, unknown):
         log.warning("%s: %s", notice.code, notice.text)
@@ -197,17 +194,17 @@ def _reports(
 
 _UNKNOWN = Notice(
     code="W_SIDES_UNKNOWN",
-    text="Nobody knows whose left and right are meant, here or in the data set; the words are not told.",
+    text="It is unknown whose left and right are meant, by these words or in the data set; the words are dropped.",
     remedy="Say whose they are with data.unlabelled_laterality or a column laterality.",
 )
 
 
 def _free(texts: dict[int, str], captions: Collection[str]) -> dict[int, Report]:
-    """Captions as the data set has them; another text is not told, since nothing could be told with it in use."""
+    """Captions as the data set has them; other texts are dropped, since a network could not read them in use."""
     known = {plain(caption): caption for caption in captions}
     strange = sum(plain(text) not in known for text in texts.values())
     if strange:
-        log.warning("W_UNKNOWN_CAPTION: %d reports are no captions of the data set and are not told", strange)
+        log.warning("W_UNKNOWN_CAPTION: %d reports are no captions of the data set and are dropped", strange)
     return {
         i: Report(zones=Zones(), text=known[plain(text)], free=True)
         for i, text in texts.items()
