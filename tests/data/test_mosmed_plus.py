@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from textray.augment import Augment, can_flip
 from textray.data.base import open_reader
@@ -21,6 +19,8 @@ from textray.records import Laterality
 
 Fake = Callable[[str], Path]
 LAYOUTS = ("kaggle", "lvit", "csv")
+LEFT = "unilateral pulmonary infection, one infected area, upper left lung."
+RIGHT = "unilateral pulmonary infection, one infected area, lower right lung."
 KAGGLE = {
     "train": "Train_text_MosMedData+ 1.xlsx",
     "val": "Val_text_MosMedData+ 1.xlsx",
@@ -180,33 +180,17 @@ def test_what_is_no_layout_is_told(mosmed: Fake, tmp_path: Path) -> None:
         MosMedPlus(root)
 
 
-def test_captions_policies(mosmed: Fake, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_slice_without_caption_is_kept_without_sides_or_left_out(mosmed: Fake) -> None:
     root = mosmed("kaggle")
     whole = ids(root, "train")
-
-    def spoil(text: str) -> str:
-        head, first, second, third, *rest = text.split("\r\n")
-        return "\r\n".join(
-            [
-                head,
-                first.split(",")[0] + ",",
-                second.split(",")[0] + ",two lungs",
-                third.upper().replace(".PNG", ".png"),
-                *rest,
-            ]
-        )
-
-    as_csv(root, spoil)
-    with pytest.raises(DataError, match=r"E_CAPTION_BLANK \(1\), E_CAPTION_WORDS \(1\)"):
+    as_csv(root, lambda text: text.replace(f',"{LEFT}"', ",", 1).replace(RIGHT, RIGHT.upper(), 1))
+    with pytest.raises(DataError, match=r"E_CAPTION_BLANK \(1\)"):
         ids(root, "train")
-    with caplog.at_level(logging.WARNING):
-        assert ids(root, "train", captions="skip") == whole[2:]
-    assert "Morozov_study_0001_20" in caplog.text
+    assert ids(root, "train", captions="skip") == whole[1:]
     kept = MosMedPlus(root, captions="text-free").samples("train")
     assert [s.image_id for s in kept] == whole
-    assert [s.report.text for s in kept[:2]] == [None, None]
-    assert kept[0].report.laterality is Laterality.UNKNOWN
-    assert kept[2].report.zones.present[0], "capitals are an irregular form that is understood"
+    assert (kept[0].report.text, kept[0].report.laterality) == (None, Laterality.UNKNOWN)
+    assert kept[1].report.zones.present[5], "capitals are an irregular form that is understood"
 
 
 def test_missing_files_and_extra_rows_are_refused(mosmed: Fake) -> None:
@@ -230,13 +214,6 @@ def test_a_slice_in_two_parts_is_refused(mosmed: Fake) -> None:
             root / "Val" / kind / f"{prefix}Morozov_study_0001_20.png",
         )
     with pytest.raises(DataError, match=r"E_DUPLICATE_ID.*row 2 of prompt/train.csv already"):
-        ids(root, "train")
-
-
-def test_a_mask_of_another_size_is_refused(mosmed: Fake) -> None:
-    root = mosmed("kaggle")
-    Image.fromarray(np.zeros((10, 12), np.uint8)).save(root / "masks/bjorke_1.png")
-    with pytest.raises(DataError, match=r"E_MASK_SIZE.*10 x 12 pixels, its image 32 x 32"):
         ids(root, "train")
 
 
