@@ -61,7 +61,7 @@ def test_a_batch_is_what_the_network_takes(phantom, monkeypatch):
     def refuse(path):
         raise AssertionError(f"{path} is a mask")
 
-    monkeypatch.setattr("textray.data.cache.read_mask", refuse)
+    monkeypatch.setattr("textray.data.base.read_mask", refuse)
     data = phantom(paraphrase=0.5, augment="strong")
     batch = next(iter(data.train_dataloader()))
     assert batch["image"].shape == (4, 3, 32, 32)

@@ -6,13 +6,14 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from textray.data import base as base_module
 from textray.data import cache as cache_module
 from textray.data.base import Sample
 from textray.data.cache import PixelCache, PixelCaches, cache_folder
@@ -41,7 +42,7 @@ def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path) -> None:
         raise AssertionError(f"{path} was decoded again")
 
-    monkeypatch.setattr(cache_module, "read_mask", fail)
+    monkeypatch.setattr(base_module, "read_mask", fail)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -107,16 +108,16 @@ def test_an_interrupted_build_leaves_nothing_and_is_not_used(
 def test_kill_in_the_middle_of_a_build(samples: list[Sample], tmp_path: Path) -> None:
     code = """
 import os, signal, sys
-from textray.data import cache
+from textray.data import base, cache
 from textray.data.qata_cov19 import QaTaCOV19
 from textray.preprocess import Preprocess
-decode, seen = cache.read_mask, []
+decode, seen = base.read_mask, []
 def read(path):
     seen.append(path)
     if len(seen) == 4:
         os.kill(os.getpid(), signal.SIGKILL)
     return decode(path)
-cache.read_mask = read
+base.read_mask = read
 cache.PixelCache(QaTaCOV19(sys.argv[1]).samples("val"), Preprocess(size=(16, 13)), sys.argv[2])
 """
     root = samples[0].image_path.parents[2]
@@ -173,11 +174,11 @@ def test_losing_the_race_takes_the_winners(
     inside: list[PixelCache] = []
 
     def read_late(path: Path) -> object:
-        monkeypatch.setattr(cache_module, "read_mask", read_mask)
+        monkeypatch.setattr(base_module, "read_mask", read_mask)
         inside.append(PixelCache(samples, SIZE, tmp_path / "c"))  # the other process, all of it, in between
         return read_mask(path)
 
-    monkeypatch.setattr(cache_module, "read_mask", read_late)
+    monkeypatch.setattr(base_module, "read_mask", read_late)
     mine = PixelCache(samples, SIZE, tmp_path / "c")
     np.testing.assert_array_equal(mine.image(0), inside[0].image(0))
     assert not list((tmp_path / "c" / "pixels").glob("*.part"))
@@ -230,7 +231,7 @@ def test_environment_names_the_folder(
 
 
 def test_images_without_masks(samples: list[Sample], tmp_path: Path) -> None:
-    bare = [SimpleNamespace(image_path=sample.image_path, mask_path=None) for sample in samples]
+    bare = [replace(sample, mask_path=None) for sample in samples]
     for sample in samples[1:]:
         sample.mask_path.write_bytes(b"")  # what is not to be read may be anything
     cache, again = (PixelCache(bare, SIZE, tmp_path / "c") for _ in range(2))
@@ -242,7 +243,7 @@ def test_images_without_masks(samples: list[Sample], tmp_path: Path) -> None:
 
 def test_two_lists_have_a_cache_each(samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures without masks beside samples with theirs: more of them touch the others' cache in no way."""
-    bare = [SimpleNamespace(image_path=sample.image_path, mask_path=None) for sample in samples[3:6]]
+    bare = [replace(sample, mask_path=None) for sample in samples[3:6]]
     whole = PixelCache(samples, SIZE, tmp_path / "c")
     PixelCache(samples[:3], SIZE, tmp_path / "c")
     no_decoding(monkeypatch)

@@ -80,16 +80,27 @@ class Sample:
         """What a bootstrap draws: the patient, or the image itself where the patient is not known."""
         return self.patient_id or self.image_id
 
-    def read_mask(self) -> NDArray[np.bool_]:
+    def read_mask(self, shape: tuple[int, int] | None = None) -> NDArray[np.bool_]:
         """Read the mask, ``(H, W)`` bool.
 
+        Args:
+            shape: Height and width of the image, which the mask must have; ``None`` for any.
+
         Raises:
-            DataError: If there is none.
+            DataError: If there is none, or it has another size.
             InputError: If the file cannot be read.
         """
         if self.mask_path is None:
             raise DataError(f"{self.image_id} has no mask", expected="an image whose lesions have been drawn")
-        return naming(self.mask_path, read_mask)
+        mask = naming(self.mask_path, read_mask)
+        if shape not in (None, mask.shape):
+            raise DataError(
+                f"{self.mask_path.name} and its image differ in size",
+                came=f"mask {mask.shape}, image {shape}",
+                expected="one pixel grid; nothing is resized silently",
+                do='Find all such masks with "textray data check".',
+            )
+        return mask
 
 
 class Reader:

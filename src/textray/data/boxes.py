@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from textray.data.base import Box, Problem, Sample, naming
+from textray.data.base import Box, Problem, Sample
 from textray.errors import DataError
-from textray.io.read import read_mask
 from textray.text.tables import known_cell, read_columns
 
 SQUEEZE = 0.02
@@ -40,14 +39,7 @@ def truth(sample: Sample, shape: tuple[int, int]) -> NDArray[np.bool_]:
         DataError: If the mask has another size, or the picture is no scaled copy of the one the boxes belong to.
     """
     if sample.mask_path is not None:
-        mask = naming(sample.mask_path, read_mask)
-        if mask.shape != shape:
-            raise DataError(
-                f"{sample.mask_path.name} and its image differ in size",
-                came=f"mask {mask.shape[0]} x {mask.shape[1]}, image {shape[0]} x {shape[1]}",
-                expected="the same size",
-            )
-        return mask
+        return sample.read_mask(shape)
     height, width = shape
     drawn = sample.box_space or (width, height)
     if not is_scaled_copy(shape, drawn):

@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 
 from textray.data.base import Sample, name_some, naming
 from textray.errors import DataError, DiskError, InputError, OutputError
-from textray.io.read import read_mask
 from textray.preprocess import Preprocess
 
 log = logging.getLogger(__name__)
@@ -265,15 +264,7 @@ def refuse_files(refused: Mapping[Path, InputError]) -> None:
 def _append(sample: Sample, preprocess: Preprocess, pixels: BinaryIO, masks: BinaryIO) -> None:
     image = naming(sample.image_path, preprocess.read)
     if sample.mask_path is not None:
-        mask = naming(sample.mask_path, read_mask)
-        if mask.shape != image.grid.shape:
-            raise DataError(
-                f"{sample.mask_path.name} and its image differ in size",
-                came=f"mask {mask.shape}, image {image.grid.shape}",
-                expected="one pixel grid; nothing is resized silently",
-                do='Find all such masks with "textray data check".',
-            )
-        masks.write(np.packbits(preprocess.resize_mask(mask)).tobytes())
+        masks.write(np.packbits(preprocess.resize_mask(sample.read_mask(image.grid.shape))).tobytes())
     resized = np.rint(np.clip(preprocess.resize(image.pixels), 0.0, 1.0) * _FULL).astype("<u2")
     pixels.write(resized.tobytes())
 
