@@ -43,6 +43,10 @@ def test_xlsx_reads_as_text(tmp_path):
         ("mask_b", None, 4),
     ]
     assert TextTable.read(tmp_path / "train.xlsx").rows["007"].text == "x"
+    (tmp_path / "train.xlsx").write_bytes(b"Image,Text")
+    for read, error in ((read_captions, DataError), (TextTable.read, UsageError)):
+        with pytest.raises(error, match="not an XLSX table"):
+            read(tmp_path / "train.xlsx")
 
 
 @pytest.mark.parametrize("head", ["Image,Description", "Filename,Text", "split,Text,Image", "Filename,Text,Image"])

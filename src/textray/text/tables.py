@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from zipfile import BadZipFile
 
 from textray.errors import DataError, LayoutError, TextRayError, UsageError
 from textray.io.files import plain_path, stem
@@ -286,7 +287,7 @@ def _lines(path: Path, wanted: str, *, of_data: bool) -> tuple[list[tuple[int, l
         absent = LayoutError if of_data else UsageError
         raise absent(f"the table {path} cannot be read", came=error.strerror, expected=f"a CSV: {wanted}") from error
     if path.suffix.lower() == ".xlsx":
-        return list(enumerate(_sheet(path, raw), start=1)), "utf-8-sig", ","
+        return list(enumerate(_sheet(path, raw, faulty), start=1)), "utf-8-sig", ","
     text, encoding = _decode(raw)
     delimiter = max(",;\t", key=text.split("\n", 1)[0].count)  # names of columns hold none of the three
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -296,7 +297,7 @@ def _lines(path: Path, wanted: str, *, of_data: bool) -> tuple[list[tuple[int, l
         raise faulty(f"{path} is not a CSV table", came=str(error), expected=wanted) from error
 
 
-def _sheet(path: Path, raw: bytes) -> list[list[str]]:
+def _sheet(path: Path, raw: bytes, faulty: type[TextRayError]) -> list[list[str]]:
     """Rows of the first sheet of an XLSX."""
     try:
         openpyxl = import_module("openpyxl")  # only for the few who hold XLSX tables; part of textray[train]
@@ -305,12 +306,12 @@ def _sheet(path: Path, raw: bytes) -> list[list[str]]:
             f"reading {path.name} needs the Python package 'openpyxl'",
             do="Install it with: pip install 'textray[train]', or save the table as CSV.",
         ) from error
-    book = openpyxl.load_workbook(io.BytesIO(raw), read_only=True, data_only=True)
     try:
+        book = openpyxl.load_workbook(io.BytesIO(raw), read_only=True, data_only=True)
         rows = book.worksheets[0].iter_rows(values_only=True)
         return [["" if cell is None else str(cell) for cell in row] for row in rows]
-    finally:
-        book.close()
+    except (BadZipFile, KeyError, ValueError) as error:
+        raise faulty(f"{path} is not an XLSX table", came=type(error).__name__) from error
 
 
 def _decode(raw: bytes) -> tuple[str, str]:
