@@ -175,8 +175,8 @@ def test_a_picture_is_segmented_and_drawn_in_colour(
 
 
 def test_info_lists_what_may_be_said(cli: Callable, tissue_bundle: Path, tiny_bundle: Path) -> None:
-    told = cli("info", tissue_bundle).out
-    assert all(caption in told for caption in KNOWN)
+    shown = cli("info", tissue_bundle).out
+    assert all(caption in shown for caption in KNOWN)
     assert "captions" not in cli("info", tiny_bundle).out
 
 

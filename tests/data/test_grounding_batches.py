@@ -124,14 +124,14 @@ def test_some_zones_are_told_as_places_that_are_true():
         words(tuple(sentence(zones).split(", ")), zones, paraphrase=0.5, sampling="some_zones"),
         np.random.default_rng(0),
     )
-    told, whole = set(), 0
+    drawn, whole = set(), 0
     for _ in range(200):
         says = stated(found.draw(0, rng))
         assert says <= found.report_facts(0)
         whole += bool(says & {"bilateral", "three areas"})
-        told.add(says - {"bilateral", "three areas"})
+        drawn.add(says - {"bilateral", "three areas"})
     assert 20 < whole < 70  # one time in four captions are drawn from as they are
-    assert len(told - {frozenset()}) == 7, "every choice of three zones"
+    assert len(drawn - {frozenset()}) == 7, "every choice of three zones"
     report = ("Lungs are clear.", "No effusion.")
     assert {len(words(report, sampling="some_zones").draw(0, rng)) for _ in range(40)} == {1, 2}
 
@@ -139,8 +139,8 @@ def test_some_zones_are_told_as_places_that_are_true():
 def test_one_zone_is_told_at_a_time():
     zones, rng = Zones.from_present([1, 0, 1, 0, 0, 1]), np.random.default_rng(0)
     found = words(tuple(sentence(zones).split(", ")), zones, paraphrase=0.5, sampling="one_zone")
-    told = [stated(found.draw(0, rng)) for _ in range(200)]
-    assert set(told) == {frozenset({zone}) for zone in found.report_facts(0) if zone.startswith(("left", "right"))}
+    drawn = [stated(found.draw(0, rng)) for _ in range(200)]
+    assert set(drawn) == {frozenset({zone}) for zone in found.report_facts(0) if zone.startswith(("left", "right"))}
     other = {stated(found.draw(0, rng, sampling="all")) for _ in range(20)}
     assert found.report_facts(0) in other, "a sampling of its own for once"
 

@@ -29,15 +29,15 @@ def by_hand():
     def place(caption):
         return caption.strip(" .").lower().replace("  ", " ").split(",")[-1].strip()
 
-    whole, told = np.zeros((224, 224)), {}
+    whole, by_place = np.zeros((224, 224)), {}
     for name, caption in rows[:cut:EVERY]:
         found = mask(name)
         whole += found
-        total, count = told.get(place(caption), (0, 0))
-        told[place(caption)] = total + found, count + 1
+        total, count = by_place.get(place(caption), (0, 0))
+        by_place[place(caption)] = total + found, count + 1
     number, results = len(range(0, cut, EVERY)), []
     for name, caption in rows[cut::EVERY]:
-        total, count = told.get(place(caption), (whole, number))
+        total, count = by_place.get(place(caption), (whole, number))
         for values in (whole / number, total / count):
             stretched, truth = 2 * (values - values.min()) / np.ptp(values) - 1, mask(name)
             for threshold in THRESHOLDS:

@@ -105,14 +105,14 @@ def test_a_folder_without_the_layout_is_refused(tmp_path: Path, monuseg: Path) -
         MoNuSeg(monuseg)
 
 
-@pytest.mark.parametrize(("policy", "images", "told"), [("skip", 11, 11), ("text-free", 12, 11)])
-def test_a_blank_caption_is_refused_or_let_pass(monuseg: Path, policy: str, images: int, told: int) -> None:
+@pytest.mark.parametrize(("policy", "images", "texts"), [("skip", 11, 11), ("text-free", 12, 11)])
+def test_a_blank_caption_is_refused_or_let_pass(monuseg: Path, policy: str, images: int, texts: int) -> None:
     rewrite(table(monuseg), lambda rows: rows[3].__setitem__(1, " "))
     with pytest.raises(DataError, match="E_CAPTION_BLANK"):
         MoNuSeg(monuseg).samples("train")
     samples = open_reader("monuseg", monuseg, captions=policy).samples("train")
     assert len(samples) == images
-    assert sum(s.report.text is not None for s in samples) == told
+    assert sum(s.report.text is not None for s in samples) == texts
     assert all(s.report.free for s in samples)
 
 

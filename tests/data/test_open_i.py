@@ -261,9 +261,9 @@ def test_the_published_reports_have_the_published_counts():
     assert (found.counts["with words"], found.counts["sentences"]) == (3927, 22_570)
     assert [len(reader.reports(part)) for part in ("train", "val", "test")] == [3158, 400, 397]
     assert {problem.code for problem in found.problems} == {"W_NO_TEXT"}
-    told = [report for report in reader.reports() if report.text]
-    lengths = [len(report.sentences) for report in told]
+    reports = [report for report in reader.reports() if report.text]
+    lengths = [len(report.sentences) for report in reports]
     assert (min(lengths), int(np.median(lengths)), max(lengths)) == (1, 5, 25)
-    words = [len(sentence.split()) for report in told for sentence in report.sentences]
+    words = [len(sentence.split()) for report in reports for sentence in report.sentences]
     assert (int(np.median(words)), max(words)) == (5, 44)
-    assert sum(len(split(report.text, min_words=1)) for report in told) == 22_854
+    assert sum(len(split(report.text, min_words=1)) for report in reports) == 22_854

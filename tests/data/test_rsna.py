@@ -53,8 +53,8 @@ def write_dicom(path: Path, size: int = 64) -> None:
 def write_list(root: Path, names: list[str], boxes: dict[str, list[tuple]] = FILMS) -> None:
     lines = ["ID,img_path,boxes,classes"]
     for name in names:
-        told = "|".join(";".join(str(edge) for edge in box) for box in boxes[name]) or "nan"
-        lines.append(f"{name},/mnt/elsewhere/1.2.276.0.{len(name)}.dcm,{told},{int(bool(boxes[name]))}")
+        listed = "|".join(";".join(str(edge) for edge in box) for box in boxes[name]) or "nan"
+        lines.append(f"{name},/mnt/elsewhere/1.2.276.0.{len(name)}.dcm,{listed},{int(bool(boxes[name]))}")
     (root / "test.csv").write_text("\n".join(lines) + "\n")
 
 

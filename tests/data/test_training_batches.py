@@ -80,9 +80,9 @@ def test_zones_are_withheld_from_words_and_mask_together(make, samples):
         if item["text"] is None:  # one zone only, or nothing of the mask would have been left
             assert torch.equal(item["mask"], straight["mask"])
             continue
-        told = parse_caption(item["text"]).zones.present  # told in spite of the dropout: the mask needs the words
-        assert item["zones"].tolist() == [float(z) for z in told]
-        assert all(p or not t for p, t in zip(sample.report.zones.present, told, strict=True))
+        words = parse_caption(item["text"]).zones.present  # kept in spite of the dropout: the mask needs the words
+        assert item["zones"].tolist() == [float(z) for z in words]
+        assert all(p or not t for p, t in zip(sample.report.zones.present, words, strict=True))
         assert item["mask"].any()
         assert (item["mask"] <= straight["mask"]).all()
         cut += not torch.equal(item["mask"], straight["mask"])
@@ -98,8 +98,8 @@ def test_no_infection_is_no_report(make):
 def test_irregular_captions_are_told_in_the_words_of_use(make):
     """A bundle knows one sentence for each set of zones, so a training must not learn from others."""
     irregular = parse_caption("Unilateral pulmonary infection, one infected area, all left lung")
-    told = make()._words(irregular, np.random.default_rng(0))
-    assert told == "unilateral pulmonary infection, three infected areas, upper middle lower left lung."
+    words = make()._words(irregular, np.random.default_rng(0))
+    assert words == "unilateral pulmonary infection, three infected areas, upper middle lower left lung."
 
 
 def test_the_order_of_an_epoch_depends_on_seed_and_epoch_only():
@@ -122,7 +122,7 @@ def test_learning_and_selecting_share_no_image():
     selecting = next(iter(data.val_dataloader()))
     assert None not in selecting["text"]  # selection sees whole reports whatever training withholds
     assert data.describe()["images"] == {"fit": len(fit), "inner": len(inner)}
-    assert data.describe()["without_text"] == {"fit": 0, "inner": 0}  # as they come; dropout is told beside
+    assert data.describe()["without_text"] == {"fit": 0, "inner": 0}  # as they come; dropout is recorded beside
 
 
 def test_samples_that_come_without_a_text_are_counted(make):
@@ -133,9 +133,9 @@ def test_samples_that_come_without_a_text_are_counted(make):
 
 def test_zones_are_withheld_less_and_less_where_so_configured(make, samples):
     data = make(report_withheld=(1.0, 0.0), epochs=3)
-    told = [[data[epoch, index]["text"] for index in range(len(samples))] for epoch in range(3)]
-    assert told[2] == [sample.report.text for sample in samples]
-    changed = [sum(a != b for a, b in zip(texts, told[2], strict=True)) for texts in told]
+    words = [[data[epoch, index]["text"] for index in range(len(samples))] for epoch in range(3)]
+    assert words[2] == [sample.report.text for sample in samples]
+    changed = [sum(a != b for a, b in zip(texts, words[2], strict=True)) for texts in words]
     assert changed[0] > changed[1] > 0
     assert [data._withheld(epoch) for epoch in (0, 1, 2, 9)] == [1.0, 0.5, 0.0, 0.0]
 

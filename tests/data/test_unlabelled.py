@@ -71,7 +71,7 @@ def test_words_are_placed_by_whose_sides_they_mean(films, tmp_path):
 
 
 def test_one_sided_words_are_not_told_where_sides_are_unknown(films, tmp_path, caplog):
-    """Two conventions that nobody knows need not be the same one, so these are not told either."""
+    """Two conventions that are unknown need not be the same one, so these words are dropped too."""
     texts = table(tmp_path, "image,text\na,left upper opacity\nb,bibasal consolidation\n")
     for row, side in ((QATA, Laterality.UNKNOWN), (MOSMED, Laterality.PATIENT), (MOSMED, Laterality.UNKNOWN)):
         caplog.clear()

@@ -31,12 +31,12 @@ def draws(mask, report, count=60):
 @pytest.mark.parametrize("seed", range(60))
 def test_what_is_left_lies_where_the_report_still_reaches(seed):
     mask = both_lungs()
-    kept, told = drop_zones(mask, report_of(BOTH), np.random.default_rng(seed))
-    assert told.text == sentence(told.zones)
-    assert told.zones != BOTH
+    kept, left = drop_zones(mask, report_of(BOTH), np.random.default_rng(seed))
+    assert left.text == sentence(left.zones)
+    assert left.zones != BOTH
     assert (kept <= mask).all()
     for side, columns in enumerate((slice(0, 52), slice(52, SIZE))):  # the left lesion is the left side's, all of it
-        before, now = (z.present[side * 3 : side * 3 + 3] for z in (BOTH, told.zones))
+        before, now = (z.present[side * 3 : side * 3 + 3] for z in (BOTH, left.zones))
         assert all(b or not n for b, n in zip(before, now, strict=True))
         reached = np.zeros(SIZE, bool)
         for level, (top, end) in enumerate(REACH):
@@ -49,17 +49,17 @@ def test_what_is_left_lies_where_the_report_still_reaches(seed):
 
 
 def test_sides_and_heights_are_both_withheld():
-    told = [found[1].zones.present for found in draws(both_lungs(), report_of(BOTH))]
-    one_side = [not any(z[:3]) or not any(z[3:]) for z in told]
+    left = [found[1].zones.present for found in draws(both_lungs(), report_of(BOTH))]
+    one_side = [not any(z[:3]) or not any(z[3:]) for z in left]
     assert 20 < sum(one_side) < 55
-    assert any(any(z[:3]) and any(z[3:]) for z in told)
-    assert {(1, 1, 1, 0, 0, 0), (0, 0, 0, 0, 1, 1)} <= {tuple(int(x) for x in z) for z in told}
+    assert any(any(z[:3]) and any(z[3:]) for z in left)
+    assert {(1, 1, 1, 0, 0, 0), (0, 0, 0, 0, 1, 1)} <= {tuple(int(x) for x in z) for z in left}
 
 
 def test_a_lesion_on_a_side_that_was_never_named_stays():
     mask = both_lungs()
-    for kept, told in draws(mask, report_of(Zones.from_present([1, 0, 1, 0, 0, 0]))):
-        assert not any(told.zones.present[3:])
+    for kept, left in draws(mask, report_of(Zones.from_present([1, 0, 1, 0, 0, 0]))):
+        assert not any(left.zones.present[3:])
         assert np.array_equal(kept[:, 52:], mask[:, 52:])
 
 
@@ -79,6 +79,6 @@ def test_something_is_left_to_find():
     mask[90:, 5] = True  # left lower only
     found = draws(mask, report_of(BOTH))
     assert None in found
-    for kept, told in (f for f in found if f is not None):
+    for kept, left in (f for f in found if f is not None):
         assert np.array_equal(kept, mask)
-        assert told.zones.present[2]
+        assert left.zones.present[2]

@@ -76,7 +76,7 @@ class MSCXR(Reader):
 
     def held_out_patients(self) -> tuple[str, ...]:
         """Every patient (MIMIC's ``subject_id``), sorted: whom a training on MIMIC-CXR must leave out."""
-        return tuple(sorted({row.patient for row in self._found[0]}))
+        return tuple(sorted({row.patient for row in self._rows}))
 
     def _phrases(self, split: Split, kind: str) -> list[Sample]:
         """Phrases of a split, in the order in which the annotations first name them.
@@ -84,13 +84,13 @@ class MSCXR(Reader):
         A ``phrase`` is the radiologist's sentence, with its boxes; a ``class`` is "Findings suggesting pneumonia." and
         so on, with the boxes of that class of all sentences about the image.
         """
-        pairs = self._cut(_pairs(self._found[0], kind), split)
+        pairs = self._cut(_pairs(self._rows, kind), split)
         if not self._images:
             raise LayoutError(
                 f"no image of MIMIC-CXR-JPG under {self.root}", expected="files/p10/p10...", do=help_for(self.name)
             )
         tolerated = () if self.policy == "error" else CAPTION_CODES
-        problems = [*self._found[1], *self._absent(pair.image_id for pair in pairs)]
+        problems = [*self._problems, *self._absent(pair.image_id for pair in pairs)]
         refuse([p for p in problems if p.fatal and p.code not in tolerated], self.name, self.root)
         return [
             Sample(
@@ -109,8 +109,8 @@ class MSCXR(Reader):
 
     def check(self) -> CheckResult:
         """Look at every row of the annotations, in each form that is present, and at the size of every image."""
-        rows = self._found[0]
-        problems = [*self._found[1], *self._absent(row.image_id for row in rows), *self._sizes()]
+        rows = self._rows
+        problems = [*self._problems, *self._absent(row.image_id for row in rows), *self._sizes()]
         pairs = _pairs(rows, "phrase")
         counts: Counts = {"root": str(self.root)}
         counts["annotations"] = str(self.tables[0].relative_to(self.root))
@@ -136,6 +136,14 @@ class MSCXR(Reader):
     def _read(self, table: Path) -> tuple[list[Annotation], list[Problem]]:
         return read_annotations(table, str(table.relative_to(self.root)))
 
+    @property
+    def _rows(self) -> list[Annotation]:
+        return self._found[0]
+
+    @property
+    def _problems(self) -> list[Problem]:
+        return self._found[1]
+
     @cached_property
     def _found(self) -> tuple[list[Annotation], list[Problem]]:
         """All usable boxes in the order of the table, and what is wrong with it."""
@@ -146,10 +154,10 @@ class MSCXR(Reader):
 
     @cached_property
     def _images(self) -> dict[str, Path]:
-        return _images(self.root, self._found[0])
+        return _images(self.root, self._rows)
 
     def _absent(self, image_ids: Iterable[str]) -> list[Problem]:
-        paths = {row.image_id: row.path for row in self._found[0]}
+        paths = {row.image_id: row.path for row in self._rows}
         return [
             Problem(code="E_PAIR", path=paths[name], message="has boxes and is not there")
             for name in dict.fromkeys(image_ids)
@@ -157,7 +165,7 @@ class MSCXR(Reader):
         ]
 
     def _sizes(self) -> list[Problem]:
-        spaces = {path: row.space for row in self._found[0] if (path := self._images.get(row.image_id))}
+        spaces = {path: row.space for row in self._rows if (path := self._images.get(row.image_id))}
         problems: list[Problem] = []
         for path, where, (height, width) in sizes_of(spaces, self.root, problems):
             drawn = spaces[path]
