@@ -7,7 +7,7 @@ import os
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -53,10 +53,9 @@ def _warning(code: str, text: str, remedy: str, where: str = "") -> str:
     return f"warning {code}: {where}{printable(text)} {remedy}".rstrip()
 
 
-R = TypeVar("R", bound="FileResult")
-
-
-def work_through(run: Run[R], title: str, lines: Callable[[R], list[str]], *, as_json: bool, **labels: str) -> int:
+def work_through(
+    run: Run, title: str, lines: Callable[[FileResult], list[str]], *, as_json: bool, **labels: str
+) -> int:
     """Work through a run with a progress bar.
 
     Args:
@@ -94,7 +93,7 @@ def work_through(run: Run[R], title: str, lines: Callable[[R], list[str]], *, as
     shown_warnings: set[tuple[str, str]] = set()
     repeated: Counter[str] = Counter()  # files with a warning that is shown for another file already
 
-    def show(result: R) -> None:
+    def show(result: FileResult) -> None:
         path = shown(result.path)
         if as_json:
             say_json({"type": "result", **result.to_dict()})
@@ -115,7 +114,7 @@ def work_through(run: Run[R], title: str, lines: Callable[[R], list[str]], *, as
         with bar:
             task = bar.add_task(title, total=len(run.plan.items))
 
-            def on_result(result: R) -> None:
+            def on_result(result: FileResult) -> None:
                 show(result)
                 bar.advance(task)
 

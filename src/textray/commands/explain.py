@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from textray.explain.run import Explainer
     from textray.inference.bundle import Bundle
-    from textray.inference.segment_run import SegmentResult
+    from textray.inference.run import FileResult
 
 _OUT = Path("textray-out")
 
@@ -153,6 +153,6 @@ def _run(
     raise typer.Exit(work_through(run, "explain", _lines, as_json=as_json, kind=explainer.kind))
 
 
-def _lines(result: SegmentResult) -> list[str]:
+def _lines(result: FileResult) -> list[str]:
     earlier = " (finished by an earlier run)" if result.status == "finished" else ""
     return [f"{shown(result.path)}{earlier} -> {shown(result.outputs['picture'])}, {shown(result.outputs['record'])}"]

@@ -13,7 +13,7 @@ from textray.commands.segment import CONVENTION, AsJson, Model, Out, Side, Threa
 from textray.errors import UsageError
 
 if TYPE_CHECKING:
-    from textray.inference.ground_run import GroundResult
+    from textray.inference.run import FileResult
 
 
 class Stretch(StrEnum):
@@ -82,10 +82,10 @@ def ground(
     raise typer.Exit(work_through(run, "ground", _lines, as_json=as_json))
 
 
-def _lines(result: GroundResult) -> list[str]:
+def _lines(result: FileResult) -> list[str]:
     earlier = " (finished by an earlier run)" if result.status == "finished" else ""
     lines = []
-    for one in result.phrases:
+    for one in result.details["phrases"]:
         peak, number = one["peak"], one["number"]
         turned = "" if one["told"] == one["phrase"] else f', told as "{printable(one["told"])}"'
         lines.append(

@@ -12,7 +12,8 @@ from textray.commands.console import note, note_warnings, printable, say, say_js
 from textray.errors import UsageError
 
 if TYPE_CHECKING:
-    from textray.inference.segment_run import Plan, SegmentResult
+    from textray.inference.run import FileResult
+    from textray.inference.segment_run import Plan
 
 _OUT = Path("textray-out")
 
@@ -166,7 +167,7 @@ CONVENTION: dict[str, str] = {
 _CAPTIONS = "These weights know captions, which textray info lists; left and right in them are the picture's."
 
 
-def _run(todo: Plan, model: str | None, threads: int | None, *, as_json: bool) -> tuple[int, list[SegmentResult]]:
+def _run(todo: Plan, model: str | None, threads: int | None, *, as_json: bool) -> tuple[int, list[FileResult]]:
     """Work through a plan with a progress bar; returns the exit code and the result of each input."""
     import textray
     from textray.inference.segment_run import Segmenting
@@ -177,12 +178,13 @@ def _run(todo: Plan, model: str | None, threads: int | None, *, as_json: bool) -
     return work_through(run, "segment", _lines, as_json=as_json), run.results
 
 
-def _lines(result: SegmentResult) -> list[str]:
+def _lines(result: FileResult) -> list[str]:
+    share, mode, written = (result.details.get(key) for key in ("share", "text_mode", "written"))
     earlier = ", finished by an earlier run" if result.status == "finished" else ""
-    earlier += f": {result.written}" if result.written else ""
+    earlier += f": {written}" if written else ""
     return [
-        f"{shown(result.path)}: {result.share or 0:.1%} of the picture is lesion "
-        f"(text: {result.text_mode}{earlier}) -> {shown(result.outputs['mask'])}"
+        f"{shown(result.path)}: {share or 0:.1%} of the picture is lesion (text: {mode}{earlier}) -> "
+        f"{shown(result.outputs['mask'])}"
     ]
 
 

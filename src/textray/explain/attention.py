@@ -2,7 +2,7 @@
 
 The network runs once in torch, on the bank's own features. Hooks keep what goes into the attention from image tokens
 to text tokens, its weights are computed once more from that, and the hooks are taken away again. Of a network that can
-write its own report that is the attention of its segmenter, to the sentence that it is given here.
+write its own report that is the attention of its segmenter to the sentence of the prompt.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Level:
 
 @dataclass
 class _Seen:
-    """What went into the attention of one level; its map was halved or its tokens mixed before."""
+    """Inputs of the attention of one level; its map was halved or its tokens mixed before."""
 
     name: str
     attention: MultiHeadAttention
@@ -75,8 +75,16 @@ class _Seen:
     size: tuple[int, int] = (0, 0)
     inputs: dict[str, Any] = field(default_factory=dict)
 
+    def keep_size(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        """Hook of the module: height and width of its map."""
+        self.size = (inputs[0].shape[2], inputs[0].shape[3])
+
+    def keep_inputs(self, _: nn.Module, inputs: tuple[Tensor | None, ...]) -> None:
+        """Hook of the attention: query, memory and mask."""
+        self.inputs = dict(zip(("query", "memory", "memory_mask"), inputs, strict=False))
+
     def level(self, real: Tensor) -> Level:
-        """The attention over the real tokens, of which ``real`` ``(L,)`` bool tells."""
+        """The attention over the real tokens, those where ``real`` ``(L,)`` is true."""
         cells = tuple((side + 1) // 2 if self.halved else side for side in self.size)
         maps = self.attention.weights(**self.inputs).mean(1)[0].T.reshape(-1, *cells)  # (L or S, h, w)
         covers = (self.size[0] / (2 * cells[0]), self.size[1] / (2 * cells[1])) if self.halved else (1.0, 1.0)
@@ -148,7 +156,7 @@ def read_levels(
 
 
 def _attentions(network: nn.Module) -> Iterator[tuple[nn.Module, _Seen]]:
-    """The modules that let a film look at a text, each with an empty note of what goes into its attention."""
+    """The modules in which a film attends to a text, each with an empty record of the inputs of its attention."""
     for name, module in network.named_modules():
         if isinstance(module, ImageTextMatching):
             yield module, _Seen(name=name, attention=module.image.cross_attention, halved=True)
@@ -158,32 +166,17 @@ def _attentions(network: nn.Module) -> Iterator[tuple[nn.Module, _Seen]]:
 
 @contextmanager
 def _watched(network: nn.Module) -> Iterator[list[_Seen]]:
-    """Keep what the attentions of each level are given while the network runs; no hook stays behind."""
+    """Keep the inputs of the attention of each level while the network runs; no hook stays behind."""
     seen, handles = [], []
     for module, one in _attentions(network):
         seen.append(one)
-        handles.append(module.register_forward_pre_hook(_size_hook(one)))
-        handles.append(one.attention.register_forward_pre_hook(_input_hook(one)))
+        handles.append(module.register_forward_pre_hook(one.keep_size))
+        handles.append(one.attention.register_forward_pre_hook(one.keep_inputs))
     try:
         yield seen
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _size_hook(one: _Seen) -> Any:  # noqa: ANN401 -- torch's hooks
-    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        one.size = (inputs[0].shape[2], inputs[0].shape[3])
-
-    return keep
-
-
-def _input_hook(one: _Seen) -> Any:  # noqa: ANN401 -- torch's hooks
-    def keep(_: nn.Module, inputs: tuple[Tensor | None, ...]) -> None:
-        names = ("query", "memory", "memory_mask")
-        one.inputs = dict(zip(names, inputs, strict=False))
-
-    return keep
 
 
 def load_network(bundle: Bundle) -> Network:
@@ -411,12 +404,12 @@ class Vocabulary:
         row = zones.index
         features, mask = self._bank.features[row], self._bank.mask[row]
         names = tuple(self._encoder.tokenizer.id_to_token(i) for i in self._encoder.tokens(words))
-        own = self._encoder.encode(words).numpy()
+        encoded = self._encoder.encode(words).numpy()
         real = features[mask > 0]
-        if len(names) != len(real) or own.shape != real.shape or not _same(own, real):
+        if len(names) != len(real) or encoded.shape != real.shape or not _same(encoded, real):
             raise BundleError(
                 f"the text bank of bundle {self._bundle.name} was not computed by this text encoder",
-                came=f"{len(real)} tokens of width {real.shape[1]}, the encoder gives {own.shape}",
+                came=f"{len(real)} tokens of width {real.shape[1]}, the encoder gives {encoded.shape}",
                 expected=f"the features of {self._bundle.text_encoder}",
                 do="Name the folder of the bank's own encoder with --text-encoder",
             )

@@ -44,21 +44,19 @@ class Explaining(Segmenting):
         super().__init__(predictor, replace(plan, text_free="none", strict_text=strict))
         self.explainer = explainer
 
-    def places(self, number: int, folder: Path, name: str) -> dict[str, Path]:
-        """Picture and record."""
+    def _places(self, number: int, folder: Path, name: str) -> dict[str, Path]:
         kind = self.explainer.kind
         return {"picture": folder / f"{name}.{kind}.png", "record": folder / f"{name}.{kind}.json"}
 
-    def work(self, number: int, item: Item, places: Mapping[str, Path]) -> Mapping[str, Any]:
-        """Segment an item and explain its mask."""
-        prediction = self.segment(number, item)
+    def _work(self, number: int, item: Item, places: Mapping[str, Path]) -> Mapping[str, Any]:
+        prediction = self._segment(number, item)
         explanation = self.explainer.explain(self.predictor, prediction)
         kind = self.explainer.kind
         values = {
             "schema": self.RECORD,
             "kind": kind,
             "textray": __version__,
-            "key": self.key(number, prediction.image.sha256),
+            "key": self._key(number, prediction.image.sha256),
             **{key: prediction.record[key] for key in ("input", "grid", "model", "text")},
             "convention": convention(prediction),
             "lesion": prediction.record["lesion"],
@@ -67,7 +65,7 @@ class Explaining(Segmenting):
             "settings": self._settings(self._side(self._words(number))),
             "outputs": {kind: path.name for kind, path in places.items()},
         }
-        self.prepare(places["record"].parent)
+        self._prepare(places["record"].parent)
         results.write_together(
             places,
             {
@@ -77,9 +75,8 @@ class Explaining(Segmenting):
         )
         return values
 
-    def remove(self, number: int, folder: Path, name: str) -> None:
-        """Remove an earlier explanation of a film that is now refused, the record first."""
-        for path in reversed(self.places(number, folder, name).values()):
+    def _remove(self, number: int, folder: Path, name: str) -> None:
+        for path in reversed(self._places(number, folder, name).values()):
             path.unlink(missing_ok=True)
 
     def _settings(self, side: Laterality) -> dict[str, Any]:

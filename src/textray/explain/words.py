@@ -123,8 +123,8 @@ class WordsExplainer:
     def _run(self, pixels: NDArray[np.float32], tokens: Tokens, masks: NDArray[np.float32]) -> NDArray[np.float32]:
         images = np.repeat(pixels[None], len(masks), axis=0)
         features = tokens.features[None] * masks[..., None]
-        _, silent = self._runtime.encode([Prompt.NO_REPORT])  # without a word it must not write its own
-        masks = np.where(masks.any(1, keepdims=True), masks, silent)
+        _, no_report = self._runtime.encode([Prompt.NO_REPORT])  # without a word it must not write its own
+        masks = np.where(masks.any(1, keepdims=True), masks, no_report)
         return sigmoid(self._runtime.run(images, features, masks)["logits"][:, 0])
 
 

@@ -151,6 +151,10 @@ class BaseBundle:
         compare(self.folder, name, self.files[name], len(data), hashlib.sha256(data).hexdigest())
         return data
 
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """The bundle as `textray info` and the records of runs show it."""
+
     @classmethod
     @abstractmethod
     def _read(cls, folder: Path, config: dict[str, Any]) -> Self:
@@ -483,11 +487,7 @@ def inside() -> list[str]:
 
 
 def find(name_or_folder: str | Path | None, default: str) -> Path:
-    """Folder of a bundle: weights inside the package by name, or any folder that holds a config.
-
-    Args:
-        name_or_folder: The name or the folder; ``None`` is the default.
-        default: Name of weights inside the package.
+    """Folder of a bundle: weights inside the package by name (``default`` for ``None``), or any folder with a config.
 
     Raises:
         BundleError: If the folder holds no config, or the default weights are not inside the package.

@@ -1,4 +1,4 @@
-"""The picture of a localization: the film with the map in colour, its peak, the patient's sides, and the words."""
+"""Picture of a localization: the film with the map in colour, its peak, the patient's sides, and the words."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _LONGEST, _SHORTEST = 1024, 480  # pixels of the film's longer side in the pictu
 _PER_LETTER = 40  # letters of the caption that a line of the film's width holds, about
 _BAR = 84  # pixels beside the film for the colour scale
 _SHOWN = 400
-_TOLD = {"W_UNKNOWN_WORD", "W_PHRASE_CUT", "W_DENIED", "W_NO_PLACE", "W_PEAK_OTHER_SIDE"}
+_IN_CAPTION = {"W_UNKNOWN_WORD", "W_PHRASE_CUT", "W_DENIED", "W_NO_PLACE", "W_PEAK_OTHER_SIDE"}
 """Warnings that belong to the picture, which may be passed on without its record."""
 _PIXELS_PER_OUTLINE = 400
 
 
 def draw(
     pixels: NDArray[np.float32],
-    found: Localization,
+    localization: Localization,
     grid: Grid,
     *,
     mask: NDArray[np.bool_] | None = None,
@@ -35,7 +35,7 @@ def draw(
 
     Args:
         pixels: The film, ``(H, W)`` float32 in [0, 1], or ``(H, W, 3)``.
-        found: What was found.
+        localization: The phrase and its map.
         grid: The film's grid.
         mask: ``(H, W)`` bool, outlined.
         rule: How the mask came about, for the caption.
@@ -44,8 +44,8 @@ def draw(
         ``(h, w, 3)`` uint8, wider and higher than the film by scale and caption.
     """
     size = fit(grid.shape, min(max(*grid.shape, _SHORTEST), _LONGEST))
-    values = enlarge(found.map, size)
-    low, high = float(found.map.min()), float(found.map.max())
+    values = enlarge(localization.map, size)
+    low, high = float(localization.map.min()), float(localization.map.max())
     level = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
     picture = heat(thumbnail(pixels, size), level)
     if mask is not None:
@@ -54,12 +54,14 @@ def draw(
     height, width = size
     letters = max(12, round(max(size) / _PER_LETTER * 0.8))
     margin = letters // 2
-    lines = [line for text in _caption(found, grid, rule) for line in wrap(text, letters, width + _BAR - 2 * margin)]
+    lines = [
+        line for text in _caption(localization, grid, rule) for line in wrap(text, letters, width + _BAR - 2 * margin)
+    ]
     page = Page(width + _BAR, height + 2 * margin + len(lines) * line_height(letters))
     page.paste(0, 0, picture)
     scale = round(height * 0.6)
     page.scale(width + 12, (height - scale) // 2, scale, low, high, None)
-    cross(page, found.peak, grid, size)
+    cross(page, localization.peak, grid, size)
     _sides(page, grid, width, letters)
     page.lines(margin, height + margin, lines, letters)
     return page.picture
@@ -74,18 +76,18 @@ def sides_line(grid: Grid) -> str:
     }[grid.sides_from]
 
 
-def _caption(found: Localization, grid: Grid, rule: str) -> list[str]:
-    phrase = found.phrase
+def _caption(localization: Localization, grid: Grid, rule: str) -> list[str]:
+    phrase = localization.phrase
     lines = [f'"{_short(phrase.phrase)}" (left and right: the {_whose(str(phrase.laterality))})']
-    if found.told != phrase.phrase:
-        lines.append(f'Told to the network: "{_short(found.told)}" (the {_whose(str(phrase.taught))})')
-    low, high = float(found.map.min()), float(found.map.max())
-    row, column = found.peak
+    if localization.told != phrase.phrase:
+        lines.append(f'Told to the network: "{_short(localization.told)}" (the {_whose(str(phrase.taught))})')
+    low, high = float(localization.map.min()), float(localization.map.max())
+    row, column = localization.peak
     lines.append(f"Colours run over this map's own cosines, {low:.3f} to {high:.3f}.")
     lines.append(f"Cross: its peak, row {row}, column {column}.")
     if rule:
         lines.append(rule)
-    lines += [notice.text for notice in found.notices if notice.code in _TOLD]
+    lines += [notice.text for notice in localization.notices if notice.code in _IN_CAPTION]
     return [*lines, sides_line(grid)]
 
 

@@ -21,7 +21,7 @@ from textray.inference.ground_picture import draw
 from textray.inference.inputs import Item, collect
 from textray.inference.localizer import NOTHING_MARKED, Localization, Localizer, side_of
 from textray.inference.results import GROUND_SCHEMA
-from textray.inference.run import FileResult, Run, RunPlan
+from textray.inference.run import Run, RunPlan
 from textray.io.files import LeftOut, plain_text
 from textray.io.write import atomic_write, check_writable, write_json, write_mask, write_picture
 from textray.metrics.grounding import SIGMA, Normalise, normalise
@@ -36,21 +36,6 @@ _COLUMNS = ("image", "phrase", "laterality")
 _SHOWN = ("number", "phrase", "laterality", "told", "unknown_words", "peak", "mask")
 
 _Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, kw_only=True)
-class GroundResult(FileResult):
-    """Result of one input file.
-
-    Attributes:
-        phrases: For each phrase its words, those of the network, and the peak; if done or finished.
-    """
-
-    phrases: tuple[Mapping[str, Any], ...] = ()
-
-    def details(self) -> dict[str, Any]:
-        """The phrases."""
-        return {"phrases": [dict(phrase) for phrase in self.phrases]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +73,8 @@ class GroundPlan(RunPlan):
         return sorted({phrase.laterality or self.laterality for phrases in self.phrases for phrase in phrases})
 
 
-class Grounding(Run[GroundResult]):
-    """A grounding over a plan.
+class Grounding(Run):
+    """A grounding over a plan; the details of its results are the ``phrases``, in short.
 
     Args:
         localizer: The loaded network.
@@ -100,11 +85,10 @@ class Grounding(Run[GroundResult]):
     plan: GroundPlan
 
     def __init__(self, localizer: Localizer, plan: GroundPlan) -> None:
-        super().__init__(GroundResult, plan)
+        super().__init__(localizer.bundle, localizer.threads, plan)
         self.localizer = localizer
 
-    def places(self, number: int, folder: Path, name: str) -> dict[str, Path]:
-        """Map, picture and, with a threshold, mask of each phrase, and the record."""
+    def _places(self, number: int, folder: Path, name: str) -> dict[str, Path]:
         kinds = {"map": "ground.npy", "picture": "ground.png"}
         kinds |= {} if self.plan.threshold is None else {"mask": "ground.mask.png"}
         files = {
@@ -114,14 +98,12 @@ class Grounding(Run[GroundResult]):
         }
         return {**files, "record": _record_path(folder, name)}
 
-    def key(self, number: int, sha256: str) -> str:
-        """Hash of picture, weights, phrases and settings."""
+    def _key(self, number: int, sha256: str) -> str:
         phrases = [[phrase.text, str(self._side(phrase))] for phrase in self.plan.phrases[number]]
         settings, bundle = self._settings(), self.localizer.bundle.sha256
         return record.digest({"input": sha256, "bundle": bundle, "phrases": phrases, "settings": settings})
 
-    def work(self, number: int, item: Item, places: Mapping[str, Path]) -> Mapping[str, Any]:
-        """Find the phrases in an item."""
+    def _work(self, number: int, item: Item, places: Mapping[str, Path]) -> Mapping[str, Any]:
         start = time.perf_counter()
         phrases, place = self.plan.phrases[number], places["record"]
         image = self.localizer.preprocess.read(item.path)
@@ -133,11 +115,11 @@ class Grounding(Run[GroundResult]):
         )
         masks = [self._mask(one) for one in maps]
         values = {
-            **self._record(self.key(number, image.sha256), image, maps, masks),
+            **self._record(self._key(number, image.sha256), image, maps, masks),
             "seconds": round(time.perf_counter() - start, 4),
             "outputs": {kind: path.name for kind, path in places.items()},
         }
-        self.prepare(place.parent)
+        self._prepare(place.parent)
         earlier = self._listed(place)
         results.write_together(places, self._writers(image, maps, masks, values))
         for path in earlier:  # of a run with more phrases, or with masks
@@ -145,12 +127,11 @@ class Grounding(Run[GroundResult]):
                 path.unlink(missing_ok=True)
         return values
 
-    def fields(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The phrases, in short."""
-        return {"phrases": tuple({key: phrase[key] for key in _SHOWN} for phrase in values["phrases"])}
+    def _details(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
+        phrases = [] if values is None else values["phrases"]
+        return {"phrases": [{key: phrase[key] for key in _SHOWN} for phrase in phrases]}
 
-    def remove(self, number: int, folder: Path, name: str) -> None:
-        """Remove an earlier result of a file that is now refused, the record first."""
+    def _remove(self, number: int, folder: Path, name: str) -> None:
         place = _record_path(folder, name)
         if self._read(place) is not None:
             earlier = self._listed(place)
@@ -158,13 +139,8 @@ class Grounding(Run[GroundResult]):
             for path in earlier:
                 path.unlink(missing_ok=True)
 
-    def about(self) -> dict[str, Any]:
-        """Model, threads and settings for the summary."""
-        return {
-            "model": self.localizer.bundle.describe(),
-            "threads": self.localizer.threads,
-            "settings": {**self._settings(), "laterality": str(self.plan.laterality)},
-        }
+    def _summary_settings(self) -> dict[str, Any]:
+        return {**self._settings(), "laterality": str(self.plan.laterality)}
 
     def _settings(self) -> dict[str, Any]:
         """Everything besides picture, phrases and weights that can change a result."""

@@ -1,4 +1,4 @@
-"""What to work on: files, folders and patterns, as a sorted list, and what was left out and why."""
+"""Inputs of a run: files, folders and patterns as a sorted list, and what is left out and why."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Item:
         path: The file, as the user's words lead to it.
         folder: Folder of its results, relative to the output folder; mirrors the source tree.
         name: Name of its results.
-        named: True where the user named the very file, false where a folder or a pattern led to it.
+        named: True if the user named the very file, false if a folder or a pattern led to it.
     """
 
     path: Path
@@ -106,8 +106,8 @@ def _expand(given: Path, out: Path, left_out: list[LeftOut]) -> Iterator[tuple[P
         yield given, given.parent, True
     elif _MAGIC & set(str(given)):
         base = _fixed_part(given)
-        for found in sorted(glob.glob(str(given), recursive=True)):  # noqa: PTH207 -- takes absolute patterns as well
-            path = Path(found)
+        for match in sorted(glob.glob(str(given), recursive=True)):  # noqa: PTH207 -- takes absolute patterns as well
+            path = Path(match)
             if path.is_dir():
                 if "**" not in given.parts:  # with ** the folder's files are found by the pattern itself
                     yield from ((inner, base, False) for inner in walk(path, left_out, skip=out, is_own=_is_own))
@@ -150,10 +150,10 @@ def _inside(path: Path, folder: Path) -> bool:
 
 
 def demo_film() -> Path | None:
-    """Find the real chest film that the package `DEMO_PACKAGE` brings, ``None`` where it is not installed."""
+    """Find the real chest film that the package `DEMO_PACKAGE` brings, ``None`` if it is not installed."""
     try:
         package = distribution(DEMO_PACKAGE)
     except PackageNotFoundError:
         return None
-    found = (Path(str(file.locate())) for file in package.files or () if file.name == DEMO_FILM)
-    return next((path for path in found if path.is_file()), None)
+    paths = (Path(str(file.locate())) for file in package.files or () if file.name == DEMO_FILM)
+    return next((path for path in paths if path.is_file()), None)

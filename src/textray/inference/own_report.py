@@ -34,7 +34,7 @@ class OwnReport:
         zones: The zones that reach their thresholds, by image side.
         probability: Of a lesion in each zone, ``(6,)`` float32 in [0, 1], by image side.
         thresholds: Six probabilities.
-        silent: The network was run without a report, so it wrote none.
+        withheld: The network was run without a report, so it wrote none.
         denied: It was so because a person's report denies lesions and names no place that has one.
         attention: Share of the network's attention on each zone of pixels by its name, ``None`` if it has none.
     """
@@ -42,7 +42,7 @@ class OwnReport:
     zones: Zones
     probability: NDArray[np.float32]
     thresholds: tuple[float, ...]
-    silent: bool = False
+    withheld: bool = False
     denied: bool = False
     attention: Mapping[str, float] | None = None
 
@@ -63,14 +63,14 @@ class Steering:
         words: The zones or the caption in them or, of a corrected report, in the correction.
         mode: Source of the report that steered.
         report: That report, ``None`` if the network went without one.
-        own: The report that the network wrote or would have written, ``None`` for weights that write none.
+        generated: The report that the network wrote or would have written, ``None`` for weights that write none.
     """
 
     text: str | None
     words: Report
     mode: TextMode
     report: Report | None
-    own: OwnReport | None = None
+    generated: OwnReport | None = None
 
 
 def read_thresholds(
@@ -134,16 +134,18 @@ def sentences(zones: Zones, grid: Grid) -> dict[str, str | None] | None:
     return {"viewer": report_text.sentence(zones), "patient": patient}
 
 
-def describe(own: OwnReport, steering: Steering, grid: Grid) -> dict[str, Any]:
+def describe(generated: OwnReport, steering: Steering, grid: Grid) -> dict[str, Any]:
     """The network's own report for a record, used or not."""
-    attention = own.attention
-    by_zone = zip(ZONE_NAMES, own.probability.tolist(), own.thresholds, own.zones.present, strict=True)
+    attention = generated.attention
+    by_zone = zip(
+        ZONE_NAMES, generated.probability.tolist(), generated.thresholds, generated.zones.present, strict=True
+    )
     return {
-        "sentence": sentences(own.zones, grid),
+        "sentence": sentences(generated.zones, grid),
         "used": steering.mode == "generated",
-        "silent": own.silent,
-        "denied": own.denied,
-        "meaning": _meaning(own, steering),
+        "silent": generated.withheld,
+        "denied": generated.denied,
+        "meaning": _meaning(generated, steering),
         "zones": {
             name: {
                 "probability": round(probability, 4),
@@ -158,13 +160,13 @@ def describe(own: OwnReport, steering: Steering, grid: Grid) -> dict[str, Any]:
 
 def notices(steering: Steering, grid: Grid) -> list[Notice]:
     """Warnings for the reader of a result about a report that no person gave, and about a person's correction of it."""
-    own, mode = steering.own, steering.mode
-    if own is None or mode == "given" or (mode == "none" and own.silent):
+    generated, mode = steering.generated, steering.mode
+    if generated is None or mode == "given" or (mode == "none" and generated.withheld):
         return []
     if mode == "none":
         return [_NOTHING_WRITTEN]
     of_report = [_GENERATED] if mode == "generated" else []
-    shown = [own.zones] if steering.report is None else [own.zones, steering.report.zones]
+    shown = [generated.zones] if steering.report is None else [generated.zones, steering.report.zones]
     if any(zones.present != zones.mirror().present for zones in shown):
         of_report += {"undefined": [_UNDEFINED], "assumed": [_ASSUMED]}.get(grid.sides_from, [])
     return of_report
@@ -179,13 +181,13 @@ def caption(record: Mapping[str, Any]) -> list[str]:
     Returns:
         No line if the report of a person steered the network or none was wanted, or if the weights write none.
     """
-    text, own = record["text"], record.get("own_report")
-    if own is None or text["mode"] == "given":
+    text, generated = record["text"], record.get("own_report")
+    if generated is None or text["mode"] == "given":
         return []
     if text["mode"] == "none":
-        if own["denied"]:
+        if generated["denied"]:
             return ["The report that a person gave names no zone with a lesion; the film was read without a report."]
-        return [] if own["silent"] else [own["meaning"]]
+        return [] if generated["silent"] else [generated["meaning"]]
     if text["used"] is None:
         return ["A person's correction left no zone in the network's report; the film was read without a report."]
     author = "Written by the network, not by a person"
@@ -233,12 +235,12 @@ _MEANINGS = {
 }
 
 
-def _meaning(own: OwnReport, steering: Steering) -> str:
+def _meaning(generated: OwnReport, steering: Steering) -> str:
     case: str = steering.mode
     if case == "edited" and steering.report is None:
         case = "emptied"
-    elif case == "none" and own.silent:
-        case = "denied" if own.denied else "silent"
+    elif case == "none" and generated.withheld:
+        case = "denied" if generated.denied else "silent"
     return _MEANINGS[case]
 
 

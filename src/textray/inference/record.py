@@ -37,14 +37,14 @@ def settings(
     ``text_free`` is the prompt of a film without words, ``None`` for that of the bundle.
     """
     # Only of weights that write reports, so that the keys of other results stay as they were.
-    own = {"text_free": text_free or bundle.text_free, "edit": None if edit is None else clean(edit)}
+    report = {"text_free": text_free or bundle.text_free, "edit": None if edit is None else clean(edit)}
     return {
         "textray": __version__,
         "threshold": bundle.threshold,
         "laterality": str(laterality),
         "strict_text": strict_text,
         "preprocess": bundle.preprocess.to_dict(),
-        **(own if bundle.writes_report else {}),
+        **(report if bundle.writes_report else {}),
     }
 
 
@@ -135,7 +135,7 @@ def build(
         probability: ``(H, W)`` float32 in [0, 1].
         seconds: Wall-clock time by phase.
     """
-    grid, total = image.grid, int(mask.sum())
+    grid, total, generated = image.grid, int(mask.sum()), steering.generated
     return {
         "schema": SCHEMA,
         "textray": __version__,
@@ -144,7 +144,7 @@ def build(
         "model": bundle.describe(),
         "zones_mean": ZONES_MEAN,
         "text": _text(steering, grid),
-        **({} if steering.own is None else {"own_report": own_report.describe(steering.own, steering, grid)}),
+        **({} if generated is None else {"own_report": own_report.describe(generated, steering, grid)}),
         "lesion": {**area(mask, grid), "zones": zone_areas(mask, grid, bundle.zone_rows)},
         "probability": {
             "threshold": bundle.threshold,
@@ -162,8 +162,8 @@ def build(
 def _notices(image: Image, bundle: Bundle, steering: Steering) -> list[Notice]:
     """Warnings about picture, words and own report: of those with one code the words' first, the picture's last."""
     words = steering.words.notices
-    own = [n for n in own_report.notices(steering, image.grid) if n.code not in {n.code for n in words}]
-    notices = [*without(image.notices, [*words, *own]), *words, *own]
+    others = without(own_report.notices(steering, image.grid), words)
+    notices = [*without(image.notices, [*words, *others]), *words, *others]
     if steering.words.zones and bundle.text_encoder is None:
         text = f"{bundle.name} reads no text; the words changed nothing."
         notices.append(Notice(code="W_TEXT_NOT_READ", text=text, remedy="Name a model that reads text with --model."))
@@ -171,7 +171,7 @@ def _notices(image: Image, bundle: Bundle, steering: Steering) -> list[Notice]:
 
 
 def without(notices: Iterable[Notice], others: Iterable[Notice]) -> list[Notice]:
-    """Notices of a picture whose codes no notice about its words has, which is more exact."""
+    """Notices whose codes none of the others has, which are more exact."""
     codes = {notice.code for notice in others}
     return [notice for notice in notices if notice.code not in codes]
 

@@ -13,14 +13,15 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 from textray import __version__
 from textray.errors import DiskError, InputError, OutputError, TextRayError
 from textray.inference import record, results
+from textray.inference.bundle import BaseBundle
 from textray.inference.inputs import RUN_FILE, Item
 from textray.io.files import IMAGE_SUFFIXES, LeftOut, mark, plain_path, plain_text
 from textray.io.write import check_writable, is_own_picture
@@ -66,6 +67,7 @@ class FileResult:
         code: Message code if skipped or failed.
         reason: One sentence, if skipped or failed.
         outputs: Written files by kind.
+        details: Entries of the command, JSON values.
         warnings: The record's warnings: code, text, remedy.
         seconds: Wall-clock time.
     """
@@ -75,12 +77,9 @@ class FileResult:
     code: str = ""
     reason: str = ""
     outputs: dict[str, Path] = field(default_factory=dict)
+    details: dict[str, Any]
     warnings: tuple[Mapping[str, str], ...] = ()
     seconds: float = 0.0
-
-    def details(self) -> dict[str, Any]:
-        """Fields of the command, JSON values."""
-        return {}
 
     def to_dict(self) -> dict[str, Any]:
         """The result in ``run.json`` and on the standard output."""
@@ -90,20 +89,18 @@ class FileResult:
             "code": self.code,
             "reason": plain_text(self.reason),
             "outputs": {kind: plain_path(path) for kind, path in self.outputs.items()},
-            **self.details(),
+            **self.details,
             "warnings": [dict(warning) for warning in self.warnings],
             "seconds": round(self.seconds, 3),
         }
 
 
-R = TypeVar("R", bound=FileResult)
-
-
-class Run(ABC, Generic[R]):
+class Run(ABC):
     """A run over many inputs.
 
     Args:
-        result: Class of its results.
+        bundle: The weights.
+        threads: Threads of the network.
         plan: The inputs and settings.
 
     Attributes:
@@ -117,12 +114,10 @@ class Run(ABC, Generic[R]):
     """Schema of the records."""
     LARGEST_RECORD: ClassVar[int] = results.LARGEST_RECORD
 
-    def __init__(self, result: type[R], plan: RunPlan) -> None:
+    def __init__(self, bundle: BaseBundle, threads: int, plan: RunPlan) -> None:
         self.plan = plan
-        self._result = result
-        self.results: list[R] = [
-            result(path=p.path, status="skipped", code=p.code, reason=p.reason) for p in plan.left_out
-        ]
+        self._bundle, self._threads = bundle, threads
+        self.results = [self._without_record(p.path, "skipped", p.code, p.reason) for p in plan.left_out]
         self._sources = {os.path.realpath(item.path) for item in plan.items}
         self._started = datetime.now(UTC)
         self._clock = time.perf_counter()
@@ -131,32 +126,28 @@ class Run(ABC, Generic[R]):
         self._next_refresh = 0.0
 
     @abstractmethod
-    def places(self, number: int, folder: Path, name: str) -> dict[str, Path]:
+    def _places(self, number: int, folder: Path, name: str) -> dict[str, Path]:
         """Files of the result of an item by kind; the record comes last: if it is there, the result is complete."""
 
     @abstractmethod
-    def key(self, number: int, sha256: str) -> str:
+    def _key(self, number: int, sha256: str) -> str:
         """Hash of everything that decides the result of an item, whose file has this hash."""
 
     @abstractmethod
-    def work(self, number: int, item: Item, places: Mapping[str, Path]) -> Mapping[str, Any]:
-        """Work on an item and write its result.
-
-        Returns:
-            Its record.
-        """
+    def _work(self, number: int, item: Item, places: Mapping[str, Path]) -> Mapping[str, Any]:
+        """Work on an item, write its result, and give its record."""
 
     @abstractmethod
-    def fields(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Fields of a result besides those of `FileResult`, from its record."""
+    def _details(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
+        """`FileResult.details` from a record, ``None`` for an input without one."""
 
     @abstractmethod
-    def remove(self, number: int, folder: Path, name: str) -> None:
+    def _remove(self, number: int, folder: Path, name: str) -> None:
         """Remove an earlier result of a file that is now refused, the record first."""
 
     @abstractmethod
-    def about(self) -> dict[str, Any]:
-        """Model, threads and settings for the summary."""
+    def _summary_settings(self) -> dict[str, Any]:
+        """Settings for the summary."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -169,7 +160,7 @@ class Run(ABC, Generic[R]):
         """0 if nothing failed, 3 otherwise."""
         return InputError.exit_code if self.counts["failed"] else 0
 
-    def run(self, on_result: Callable[[R], None] | None = None) -> int:
+    def run(self, on_result: Callable[[FileResult], None] | None = None) -> int:
         """Work through the plan; a refused file is noted and the rest goes on.
 
         Args:
@@ -187,7 +178,6 @@ class Run(ABC, Generic[R]):
         status = "interrupted"
         try:
             for result in self._each():
-                result = replace(result, warnings=tuple(self._once(warning) for warning in result.warnings))
                 self.results.append(result)
                 if on_result is not None:
                     on_result(result)
@@ -206,23 +196,23 @@ class Run(ABC, Generic[R]):
                 log.warning("the summary %s could not be written", self.plan.out / RUN_FILE)
         return self.exit_code
 
-    def prepare(self, folder: Path) -> None:
+    def _prepare(self, folder: Path) -> None:
         """See that a folder can be written to, and remove what killed runs left there; once a run."""
         if folder not in self._cleaned:
             check_writable(folder)
             results.clean(folder)
             self._cleaned.add(folder)
 
-    def free_name(self, number: int, folder: Path, item: Item) -> str:
+    def _free_name(self, number: int, folder: Path, item: Item) -> str:
         """The item's name, marked if its results would replace those of another input or a user's files."""
         marked = f"{item.name}-{mark(item.path)}"
-        places = self.places(number, folder, item.name)
+        places = self._places(number, folder, item.name)
         if any(os.path.realpath(path) in self._sources for path in places.values()):
             return marked
         place = places.pop("record")
         if place.exists():
             earlier = self._read(place)
-            return item.name if earlier and same_file(earlier.get("input", {}).get("path"), item.path) else marked
+            return item.name if earlier and _same_file(earlier.get("input", {}).get("path"), item.path) else marked
         # Pictures of a killed run may be overwritten, a user's own may not.
         pictures = [path for path in places.values() if path.suffix == ".png"]
         return marked if any(path.exists() and not is_own_picture(path) for path in pictures) else item.name
@@ -230,46 +220,38 @@ class Run(ABC, Generic[R]):
     def _read(self, place: Path) -> dict[str, Any] | None:
         return results.read_record(place, self.RECORD, largest=self.LARGEST_RECORD)
 
-    def _each(self) -> Iterator[R]:
+    def _each(self) -> Iterator[FileResult]:
         for number, item in enumerate(self.plan.items):
             start = time.perf_counter()
             folder = self.plan.out / item.folder
-            name = self.free_name(number, folder, item)
+            name = self._free_name(number, folder, item)
             try:
-                result = self._one(number, item, self.places(number, folder, name), start)
+                result = self._one(number, item, self._places(number, folder, name), start)
             except (DiskError, OutputError) as error:
                 # Every further file would fail alike; the earlier result of this one, if any, is whole and stays.
-                self.results.append(self._failed(item, error.code, str(error), start))
+                self.results.append(self._without_record(item.path, "failed", error.code, str(error), start))
                 raise
-            except InputError as error:
-                self._remove(number, folder, name)
-                result = self._failed(item, error.code, str(error), start)
-                if not item.named and is_no_picture(item.path, error.code):
-                    result = replace(result, status="skipped", code=NOT_IMAGE)
-            except TextRayError as error:
-                self._remove(number, folder, name)
-                result = self._failed(item, error.code, str(error), start)
             except Exception as error:  # one file must not end the run
-                log.debug("unexpected failure", exc_info=True)
-                self._remove(number, folder, name)
-                # The class only: the text of a foreign exception may quote the file, and with it a patient.
-                reason = f"unexpected {type(error).__name__}. Report this with the file."
-                result = self._failed(item, "E_INTERNAL", reason, start)
+                code, reason = _explain(error)
+                self._remove_earlier(number, folder, name)
+                skipped = isinstance(error, InputError) and not item.named and _is_no_picture(item.path, code)
+                status: Status = "skipped" if skipped else "failed"
+                result = self._without_record(item.path, status, NOT_IMAGE if skipped else code, reason, start)
             yield result
 
-    def _one(self, number: int, item: Item, places: dict[str, Path], start: float) -> R:
+    def _one(self, number: int, item: Item, places: dict[str, Path], start: float) -> FileResult:
         """Result of an item, from an earlier run if that has the same key."""
         status: Status = "finished"
         values: Mapping[str, Any] | None = None if self.plan.overwrite else self._finished(number, item, places)
         if values is None:
-            status, values = "done", self.work(number, item, places)
-        return self._result(
+            status, values = "done", self._work(number, item, places)
+        return FileResult(
             path=item.path,
             status=status,
             outputs=places,
-            warnings=tuple(values["warnings"]),
+            details=self._details(values),
+            warnings=tuple(self._once(warning) for warning in values["warnings"]),
             seconds=time.perf_counter() - start,
-            **self.fields(values),
         )
 
     def _finished(self, number: int, item: Item, places: Mapping[str, Path]) -> dict[str, Any] | None:
@@ -278,16 +260,18 @@ class Run(ABC, Generic[R]):
         if earlier is None or not all(path.is_file() for path in (*places.values(), item.path)):
             return None
         sha256 = record.file_sha256(item.path)
-        return earlier if sha256 is not None and earlier.get("key") == self.key(number, sha256) else None
+        return earlier if sha256 is not None and earlier.get("key") == self._key(number, sha256) else None
 
-    def _failed(self, item: Item, code: str, reason: str, start: float) -> R:
-        seconds = time.perf_counter() - start
-        return self._result(path=item.path, status="failed", code=code, reason=reason, seconds=seconds)
+    def _without_record(self, path: Path, status: Status, code: str, reason: str, start: float = 0) -> FileResult:
+        seconds = time.perf_counter() - start if start else 0.0
+        return FileResult(
+            path=path, status=status, code=code, reason=reason, details=self._details(None), seconds=seconds
+        )
 
-    def _remove(self, number: int, folder: Path, name: str) -> None:
+    def _remove_earlier(self, number: int, folder: Path, name: str) -> None:
         """Remove an earlier result; the name is none that a user's own files have."""
         try:
-            self.remove(number, folder, name)
+            self._remove(number, folder, name)
         except OSError as error:
             raise results.write_failure(folder, error) from error
 
@@ -306,7 +290,9 @@ class Run(ABC, Generic[R]):
                 "started": self._started.isoformat(timespec="seconds"),
                 "written": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(start - self._clock, 3),
-                **self.about(),
+                "model": self._bundle.describe(),
+                "threads": self._threads,
+                "settings": self._summary_settings(),
                 "inputs": len(self.plan.items) + len(self.plan.left_out),
                 "counts": self.counts,
                 "warnings": record.notice_rows(self.plan.notices),
@@ -317,12 +303,21 @@ class Run(ABC, Generic[R]):
         self._next_refresh = now + max(_REFRESH_SECONDS, _REFRESH_SHARE * (now - start))
 
 
-def is_no_picture(path: Path, code: str) -> bool:
+def _explain(error: Exception) -> tuple[str, str]:
+    """Code and reason of a failure."""
+    if isinstance(error, TextRayError):
+        return error.code, str(error)
+    log.debug("unexpected failure", exc_info=error)
+    # The class only: the text of a foreign exception may quote the file, and with it a patient.
+    return "E_INTERNAL", f"unexpected {type(error).__name__}. Report this with the file."
+
+
+def _is_no_picture(path: Path, code: str) -> bool:
     """True for what lies in a folder beside pictures: DICOM objects without pixels, tables, notes."""
     return code == NOT_IMAGE or (code == "E_FORMAT" and path.suffix.lower() not in IMAGE_SUFFIXES)
 
 
-def same_file(recorded: object, path: Path) -> bool:
+def _same_file(recorded: object, path: Path) -> bool:
     """True if a record's path, as given to an earlier run, leads to the same file as ``path``."""
     if recorded == plain_path(path):
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -14,31 +14,16 @@ from safetensors.numpy import load
 
 from textray.errors import BundleError, ShapeError, TextRayError, UsageError
 from textray.inference.bank import Prompt
-from textray.inference.bundle import Bundle
+from textray.inference.bundle import BaseBundle, Bundle
 from textray.inference.bundle_files import WEIGHTS
 from textray.records import ZONE_NAMES
 
 log = logging.getLogger(__name__)
 
 MOST_THREADS = 16
-"""Threads used at most where none are asked for; a small network gains nothing from more."""
+"""Largest default number of threads; a small network gains nothing from more."""
 INPUTS = ("image", "text_features", "text_mask")
 OUTPUTS = ("logits", "zone_logits", "attention")
-
-
-class Carrier(Protocol):
-    """A bundle of any task, as far as its graphs go."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    @property
-    def files(self) -> dict[str, dict[str, Any]]:
-        """Size and SHA-256 of its files."""
-
-    def read(self, name: str) -> bytes:
-        """Bytes of one of its files, verified."""
 
 
 def default_threads(threads: int | None = None) -> int:
@@ -69,7 +54,7 @@ class Runtime:
         threads: Threads of one run.
         bundle: The bundle.
         bank: Its text bank, ``None`` if the network reads no text.
-        outputs: Names of what the graph gives, of `OUTPUTS`.
+        outputs: Names of the outputs of the graph, of `OUTPUTS`.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
@@ -88,7 +73,7 @@ class Runtime:
             )
         if bundle.writes_report and "zone_logits" not in self.outputs:
             raise BundleError(
-                "the bundle has thresholds of zones, but its graph tells none",
+                "the bundle has thresholds of zones, but its graph has none",
                 came=self.outputs,
                 expected="an output zone_logits",
             )
@@ -177,11 +162,11 @@ def check_output(name: str, values: NDArray[np.float32], shape: tuple[int | str,
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Probabilities of raw scores, of any shape."""
-    small = np.exp(-np.abs(logits))  # exp(-|x|) cannot overflow, whatever the network says
+    small = np.exp(-np.abs(logits))  # exp(-|x|) cannot overflow
     return np.where(logits >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
 
 
-def open_session(bundle: Carrier, file: str, threads: int) -> Any:  # noqa: ANN401 -- onnxruntime ships no types
+def open_session(bundle: BaseBundle, file: str, threads: int) -> Any:  # noqa: ANN401 -- onnxruntime ships no types
     """Load a graph of a bundle on the CPU.
 
     A graph that names the hash of the bundle's weights gets them from there; one that does not is whole, as of old.
@@ -233,13 +218,13 @@ def _varint(value: int) -> bytes:
 
 
 def run_session(session: Any, names: Sequence[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:  # noqa: ANN401 -- as above
-    """Run a graph; what it gives, as float32, in the order of ``names``.
+    """Run a graph; its outputs as float32, in the order of ``names``.
 
     Raises:
         TextRayError: If the network fails.
     """
     try:
-        found = session.run(list(names), feeds)
+        outputs = session.run(list(names), feeds)
     except Exception as error:  # onnxruntime raises classes of its compiled module only
         raise TextRayError("the network failed", came=str(error)[:300], do="Report this with the file.") from error
-    return [np.asarray(value, np.float32) for value in found]
+    return [np.asarray(value, np.float32) for value in outputs]

@@ -11,36 +11,12 @@ from textray.errors import UsageError
 from textray.inference import record, results
 from textray.inference.inputs import Item, collect
 from textray.inference.own_report import TextFree, check_edit
-from textray.inference.run import FileResult, Run, RunPlan
+from textray.inference.run import Run, RunPlan
 from textray.inference.segmenter import Predictor
 from textray.io.write import check_writable
 from textray.records import Laterality, Notice, Prediction
 from textray.text.cleaning import is_blank
 from textray.text.tables import TextTable, Words, table_notices
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentResult(FileResult):
-    """Result of one input file.
-
-    Attributes:
-        share: Share of the picture that is lesion, if done or finished.
-        text_mode: ``given``, ``generated``, ``edited`` or ``none``, if done or finished.
-        written: The sentence that steered the network if no person gave it, by the patient's sides or, if those are
-            undefined, by the viewer's; it names which.
-    """
-
-    share: float | None = None
-    text_mode: str = ""
-    written: str = ""
-
-    def details(self) -> dict[str, Any]:
-        """Share of lesion and source of the report."""
-        return {
-            "share": self.share,
-            "text_mode": self.text_mode,
-            **({"written": self.written} if self.written else {}),
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +42,11 @@ class Plan(RunPlan):
         return sorted(used | ({self.laterality} if self.edit is not None else set()))
 
 
-class Segmenting(Run[SegmentResult]):
+class Segmenting(Run):
     """A segmentation over a plan.
+
+    The details of its results are the ``share`` of the picture that is lesion, the ``text_mode`` and, if a network
+    wrote it, the sentence that steered, ``written``.
 
     Args:
         predictor: The loaded network.
@@ -81,50 +60,41 @@ class Segmenting(Run[SegmentResult]):
     plan: Plan
 
     def __init__(self, predictor: Predictor, plan: Plan) -> None:
-        super().__init__(SegmentResult, plan)
+        super().__init__(predictor.bundle, predictor.threads, plan)
         self.predictor = predictor
         predictor.check_free(plan.text_free, plan.edit)
 
-    def places(self, number: int, folder: Path, name: str) -> dict[str, Path]:
-        """Mask, overlay and record and, if the network gives it, the attention of its report."""
+    def _places(self, number: int, folder: Path, name: str) -> dict[str, Path]:
         return results.paths(folder, name, attention=self.predictor.tells_attention)
 
-    def key(self, number: int, sha256: str) -> str:
-        """Hash of picture, weights, words and settings."""
+    def _key(self, number: int, sha256: str) -> str:
         words = self._words(number)
         return record.key(sha256, self.predictor.bundle, words.text, self._settings(self._side(words)))
 
-    def work(self, number: int, item: Item, places: Mapping[str, Path]) -> Mapping[str, Any]:
-        """Segment an item."""
-        prediction = self.segment(number, item)
-        self.prepare(places["record"].parent)
+    def _work(self, number: int, item: Item, places: Mapping[str, Path]) -> Mapping[str, Any]:
+        prediction = self._segment(number, item)
+        self._prepare(places["record"].parent)
         results.write(prediction, places)
         return prediction.record
 
-    def segment(self, number: int, item: Item) -> Prediction:
-        """The prediction for an item with its words."""
+    def _segment(self, number: int, item: Item) -> Prediction:
         words, plan = self._words(number), self.plan
         return self.predictor.segment(
             item.path, words.text, self._side(words), plan.strict_text, text_free=plan.text_free, edit=plan.edit
         )
 
-    def fields(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Share of lesion and the report that steered."""
-        text = values["text"]
-        written = steering_sentence(text)
-        return {"share": values["lesion"]["share"], "text_mode": text["mode"], "written": written}
+    def _details(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
+        if values is None:
+            return {"share": None, "text_mode": ""}
+        text, written = values["text"], steering_sentence(values["text"])
+        details = {"share": values["lesion"]["share"], "text_mode": text["mode"]}
+        return {**details, "written": written} if written else details
 
-    def remove(self, number: int, folder: Path, name: str) -> None:
-        """Remove an earlier result of a file that is now refused."""
+    def _remove(self, number: int, folder: Path, name: str) -> None:
         results.remove(folder, name)
 
-    def about(self) -> dict[str, Any]:
-        """Model, threads and settings for the summary."""
-        return {
-            "model": self.predictor.bundle.describe(),
-            "threads": self.predictor.threads,
-            "settings": self._settings(self.plan.laterality),
-        }
+    def _summary_settings(self) -> dict[str, Any]:
+        return self._settings(self.plan.laterality)
 
     def _words(self, number: int) -> Words:
         return self.plan.words.get(number, Words(text=None))

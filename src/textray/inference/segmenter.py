@@ -16,7 +16,7 @@ from textray.errors import InputError, ShapeError, UsageError, unknown_name
 from textray.inference import own_report, record, results
 from textray.inference.bank import Prompt
 from textray.inference.bundle import Bundle
-from textray.inference.own_report import OwnReport, Steering, TextFree, check_edit
+from textray.inference.own_report import OwnReport, Steering, TextFree, TextMode, check_edit
 from textray.inference.own_report import apply as apply_edit
 from textray.inference.runtime import Runtime, sigmoid
 from textray.preprocess import Preprocess
@@ -176,10 +176,10 @@ class Predictor:
             pixels = self.preprocess.apply(image)[None]
         with _timed(seconds, "network"):
             inference = self.infer(pixels, [prompt])
-            own, attention = self._own(inference, words, prompt, image.grid)
-            steering = _steering(text, words, prompt, own)
-            if edit is not None and own is not None:
-                words = apply_edit(edit, own.zones, laterality=side, grid=image.grid)
+            generated, attention = self._generated(inference, words, prompt, image.grid)
+            steering = _steering(text, words, prompt, generated)
+            if edit is not None and generated is not None:
+                words = apply_edit(edit, generated.zones, laterality=side, grid=image.grid)
                 steering = replace(steering, words=words, mode="edited", report=words if words.zones else None)
                 row = self.bank_row(words)
                 inference = self.infer(pixels, [Prompt.NO_REPORT if row is None else row])
@@ -214,7 +214,7 @@ class Predictor:
         write = (text_free or self.bundle.text_free) == "generated" and not _denies(words)
         return Prompt.OWN_REPORT if write else Prompt.NO_REPORT
 
-    def _own(
+    def _generated(
         self, inference: Inference, words: Report, prompt: int | Prompt, grid: Grid
     ) -> tuple[OwnReport | None, NDArray[np.float32] | None]:
         """The report that the network wrote or would have written, and its attention on the film's grid."""
@@ -228,15 +228,15 @@ class Predictor:
             sums = {name: float(part.sum(dtype=np.float64)) for name, part in parts.items()}
             total = sum(sums.values()) or 1.0
             shares = {name: value / total for name, value in sums.items()}
-        own = OwnReport(
+        generated = OwnReport(
             zones=own_report.written(inference.zone_probability[0], thresholds),
             probability=inference.zone_probability[0],
             thresholds=thresholds,
-            silent=prompt is Prompt.NO_REPORT,
+            withheld=prompt is Prompt.NO_REPORT,
             denied=isinstance(prompt, Prompt) and _denies(words),
             attention=shares,
         )
-        return own, attention
+        return generated, attention
 
     def _as_image(self, picture: str | Path | NDArray[Any] | Image) -> Image:
         if isinstance(picture, Image):
@@ -263,12 +263,13 @@ class Predictor:
         )
 
 
-def _steering(text: str | None, words: Report, prompt: int | Prompt, own: OwnReport | None) -> Steering:
+def _steering(text: str | None, words: Report, prompt: int | Prompt, generated: OwnReport | None) -> Steering:
     """The report that a prompt stands for."""
     if not isinstance(prompt, Prompt):
-        return Steering(text=text, words=words, mode="given", report=words, own=own)
-    report = own.report if own is not None and prompt is Prompt.OWN_REPORT else None
-    return Steering(text=text, words=words, mode="none" if report is None else "generated", report=report, own=own)
+        return Steering(text=text, words=words, mode="given", report=words, generated=generated)
+    report = generated.report if generated is not None and prompt is Prompt.OWN_REPORT else None
+    mode: TextMode = "none" if report is None else "generated"
+    return Steering(text=text, words=words, mode=mode, report=report, generated=generated)
 
 
 def _denies(words: Report) -> bool:
