@@ -86,11 +86,7 @@ def test_results_of_another_correction_are_not_taken_for_finished(segment, tmp_p
     ("args", "told"),
     [
         (("--edit", "left lower", "--text", "left base"), "the report that the network writes"),
-        (("--edit", "left lower", "--text-free", "none"), "the report that the network writes"),
-        (("--edit", "Hello World"), "not understood"),
-        (("--edit", ""), "blank"),
         (("--edit", "left upper -right lower"), "a plus or a dash"),
-        (("--edit", "+left lower"), "a plus or a dash"),
     ],
 )
 def test_a_correction_that_cannot_be_made_is_refused_at_once(segment, tmp_path, args, told):

@@ -49,36 +49,19 @@ def test_a_network_without_text_needs_no_bank(make_bundle, tmp_path):
     assert "text_bank.safetensors" not in bundle.files
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_an_altered_file_is_refused_by_name(copy, name):
+@pytest.mark.parametrize(
+    "name", ["model.onnx", "model.safetensors", "text_bank.safetensors", "preprocess.json", "README.md", "LICENSE"]
+)
+def test_a_file_that_is_altered_cut_off_or_missing_is_refused_by_name(copy, name):
     raw = bytearray((copy / name).read_bytes())
+    (copy / name).write_bytes(raw[: len(raw) // 2])
+    with pytest.raises(BundleError, match=f"{name} of bundle copy is cut off"):
+        Bundle.load(copy)
     raw[len(raw) // 2] ^= 1
     (copy / name).write_bytes(raw)
     with pytest.raises(BundleError, match=f"{name} of bundle copy is altered") as caught:
         Bundle.load(copy)
-    assert caught.value.code == "E_BUNDLE"
-    assert caught.value.exit_code == 2
-
-
-@pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("share", [0, 0.5])
-def test_a_half_downloaded_file_is_refused(copy, name, share):
-    raw = (copy / name).read_bytes()
-    (copy / name).write_bytes(raw[: int(len(raw) * share)])
-    with pytest.raises(BundleError, match=f"{name} of bundle copy is cut off"):
-        Bundle.load(copy)
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_longer_file_is_refused(copy, name):
-    with (copy / name).open("ab") as file:
-        file.write(b"\0")
-    with pytest.raises(BundleError, match=f"{name} of bundle copy"):
-        Bundle.load(copy)
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_missing_file_is_named(copy, name):
+    assert (caught.value.code, caught.value.exit_code) == ("E_BUNDLE", 2)
     (copy / name).unlink()
     with pytest.raises(BundleError, match=f"lacks {name}"):
         Bundle.load(copy)
@@ -123,7 +106,7 @@ def test_a_config_that_is_no_json_object_is_refused(copy, raw):
         Bundle.load(copy)
 
 
-@pytest.mark.parametrize("what", ["extra", "rows", "mask", "nan"])
+@pytest.mark.parametrize("what", ["extra", "rows", "mask", "nan", "header"])
 def test_sealing_refuses_a_bank_of_another_form(copy, what):
     tensors = load_file(str(copy / "text_bank.safetensors"))
     if what == "extra":
@@ -135,34 +118,13 @@ def test_sealing_refuses_a_bank_of_another_form(copy, what):
     else:
         tensors["features"][3] = np.nan
     save_file(tensors, str(copy / "text_bank.safetensors"))
-    with pytest.raises(BundleError, match=r"text_bank\.safetensors"):
+    if what == "header":
+        (copy / "text_bank.safetensors").write_bytes((2**60).to_bytes(8, "little") + b"{}")
+    with pytest.raises(BundleError, match="cannot be read" if what == "header" else r"text_bank\.safetensors"):
         seal(
-            copy,
-            name="x",
-            version="0",
-            model="mmi_unet",
-            form="paper",
-            model_config={},
-            threshold=0.5,
-            text_encoder="tiny",
-            provenance={},
-        )
-
-
-def test_a_bank_with_lying_header_is_refused(copy):
-    (copy / "text_bank.safetensors").write_bytes((2**60).to_bytes(8, "little") + b"{}")
-    with pytest.raises(BundleError, match="cannot be read"):
-        seal(
-            copy,
-            name="x",
-            version="0",
-            model="mmi_unet",
-            form="paper",
-            model_config={},
-            threshold=0.5,
-            text_encoder="tiny",
-            provenance={},
-        )
+            copy, name="x", version="0", model="mmi_unet", form="paper", model_config={}, threshold=0.5,
+            text_encoder="tiny", provenance={},
+        )  # fmt: skip
 
 
 def test_unknown_names_and_empty_folders_are_told(tmp_path, monkeypatch):

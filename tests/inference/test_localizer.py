@@ -216,17 +216,11 @@ def test_a_config_that_is_wrong_is_refused(grounding_bundle, tmp_path, changes, 
 
 
 @pytest.mark.parametrize("name", GROUNDING_FILES)
-def test_a_file_that_is_missing_cut_or_altered_is_refused(grounding_bundle, tmp_path, name):
+def test_an_altered_file_is_refused(grounding_bundle, tmp_path, name):
     copy = changed(grounding_bundle, tmp_path)
     raw = (copy / name).read_bytes()
-    (copy / name).write_bytes(raw[:-1])
-    with pytest.raises(BundleError, match="is cut off"):
-        GroundingBundle.load(copy)
     (copy / name).write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
     with pytest.raises(BundleError, match="is altered"):
-        GroundingBundle.load(copy)
-    (copy / name).unlink()
-    with pytest.raises(BundleError, match="lacks"):
         GroundingBundle.load(copy)
 
 

@@ -277,7 +277,7 @@ def test_thresholds_without_zones_in_the_graph_are_refused(tiny_bundle, tmp_path
     config["zones"]["thresholds"] = [0.5] * 6
     (folder / "config.json").write_text(json.dumps(config))
     assert Bundle.load(folder).sha256 != Bundle.load(tiny_bundle).sha256
-    with pytest.raises(BundleError, match="graph tells none"):
+    with pytest.raises(BundleError, match="graph has none"):
         Predictor(Bundle.load(folder), threads=1)
 
 
