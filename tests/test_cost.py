@@ -189,7 +189,7 @@ def test_info_tells_of_one_form(cli):
         (("minilm", "--cost"), "a text encoder has no cost"),
         (("unet", "--cost", "--form", "released"), "unknown form of unet 'released'"),
         (("unet", "--form", "releasd"), "unknown form of unet 'releasd'"),
-        (("minilm", "--form", "paper"), "only a model is asked for by its form"),
+        (("minilm", "--form", "paper"), "only a model has forms"),
         (("mmi_unett", "--cost"), "Did you mean 'mmi_unet'"),
     ],
     ids=" ".join,

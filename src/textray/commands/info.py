@@ -1,4 +1,4 @@
-"""The command that says what is here: versions, extras, models, data sets, text encoders and weights."""
+"""The command info: versions, extras, models, data sets, text encoders and weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from textray.commands.console import say, say_json
 from textray.errors import TextRayError, UsageError, unknown_name
 
 _ONE_LINE = 80
-"""Longest list, in characters, that is told in one line."""
+"""Longest list, in characters, that is shown in one line."""
 
 
 def info(
@@ -60,15 +60,15 @@ def _one(name: str, form: str | None) -> dict[str, Any]:
     from textray.inference.bundle import inside, load_any
 
     if form is not None and name not in registry.MODELS:
-        raise UsageError("only a model is asked for by its form", came=name, expected=", ".join(registry.MODELS))
+        raise UsageError("only a model has forms", came=name, expected=", ".join(registry.MODELS))
     for kind, rows in (
         ("model", registry.MODELS),
         ("dataset", registry.DATASETS),
         ("text_encoder", registry.TEXT_ENCODERS),
     ):
         if name in rows:
-            found = {"kind": kind, **asdict(rows[name])}
-            return found if form is None else {**found, "form": asdict(registry.model(name).form(form))}
+            values = {"kind": kind, **asdict(rows[name])}
+            return values if form is None else {**values, "form": asdict(registry.model(name).form(form))}
     if name in inside() or Path(name).is_dir():
         bundle = load_any(name)
         return {
@@ -85,16 +85,16 @@ def _one(name: str, form: str | None) -> dict[str, Any]:
 
 
 def _cost(name: str, kind: str, form: str | None) -> dict[str, Any]:
-    """What a network costs; loads torch."""
+    """Cost of a network; loads torch."""
     from textray.inference.bundle import Bundle
 
     if kind == "model":
-        found = registry.load("textray.export.cost:cost_of_model")(name, form or registry.model(name).forms[0].name)
+        cost = registry.load("textray.export.cost:cost_of_model")(name, form or registry.model(name).forms[0].name)
     elif kind == "weights":
-        found = registry.load("textray.export.cost:cost_of_bundle")(Bundle.load(name))
+        cost = registry.load("textray.export.cost:cost_of_bundle")(Bundle.load(name))
     else:
         raise UsageError(f"a {kind.replace('_', ' ')} has no cost", came=name, do="Name a model or weights")
-    return asdict(found)
+    return asdict(cost)
 
 
 def _weights(name: str) -> dict[str, Any]:
@@ -110,29 +110,29 @@ def _extras() -> dict[str, dict[str, Any]]:
     """For each extra of the package, which of its requirements are not installed; nothing is imported."""
     from importlib.metadata import PackageNotFoundError, requires, version
 
-    found: dict[str, dict[str, Any]] = {}
+    extras: dict[str, dict[str, Any]] = {}
     try:
-        rows = requires("textray") or []
+        requirements = requires("textray") or []
     except PackageNotFoundError:  # run from a plain checkout
-        rows = []
-    for row in rows:
-        extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", row)
-        package = re.match(r"[\w.-]+", row)
+        requirements = []
+    for requirement in requirements:
+        extra = re.search(r"extra\s*==\s*['\"]([\w-]+)['\"]", requirement)
+        package = re.match(r"[\w.-]+", requirement)
         if extra is None or package is None or package[0] == "textray":
             continue
-        entry = found.setdefault(extra[1], {"installed": True, "missing": []})
+        state = extras.setdefault(extra[1], {"installed": True, "missing": []})
         try:
             version(package[0])
         except PackageNotFoundError:
-            entry["installed"] = False
-            entry["missing"].append(package[0])
-    return found
+            state["installed"] = False
+            state["missing"].append(package[0])
+    return extras
 
 
 def _lines(values: dict[str, Any]) -> list[str]:
     if "extras" not in values:
-        own = ("cost", "captions")  # told below in words of their own
-        lines = [line for key, value in values.items() if key not in own for line in _told(key, value)]
+        below = ("cost", "captions")  # have words of their own
+        lines = [line for key, value in values.items() if key not in below for line in _shown(key, value)]
         if values["kind"] == "weights" and "captions" in values:
             lines += ["captions that --text may be:", *(f"  {caption}" for caption in values["captions"])]
         elif "captions" in values:
@@ -149,17 +149,17 @@ def _lines(values: dict[str, Any]) -> list[str]:
     lines += [f"  {name:20}width {row['width']}" for name, row in values["text_encoders"].items()]
     lines.append("weights inside:")
     for name, row in values["weights"].items():
-        told = row.get("error") or f"{row['model']}, {row['bytes'] / 1e6:.1f} MB, {row['sha256'][:12]}"
-        lines.append(f"  {name:26}{told}")
+        about = row.get("error") or f"{row['model']}, {row['bytes'] / 1e6:.1f} MB, {row['sha256'][:12]}"
+        lines.append(f"  {name:26}{about}")
     if not values["weights"]:
         lines.append("  none")
     return lines
 
 
-def _told(key: str, value: object) -> list[str]:
+def _shown(key: str, value: object) -> list[str]:
     """A value by its name: one line, or what it holds in further, indented ones."""
     if isinstance(value, dict) and value:
-        return [f"{key}:", *(f"  {line}" for name, part in value.items() for line in _told(str(name), part))]
+        return [f"{key}:", *(f"  {line}" for name, part in value.items() for line in _shown(str(name), part))]
     if not isinstance(value, (list, tuple)):
         if isinstance(value, bool):
             value = "yes" if value else "no"
@@ -170,7 +170,7 @@ def _told(key: str, value: object) -> list[str]:
     lines = [f"{key}:"]
     for part in value:
         if isinstance(part, dict):
-            inner = [line for name, own in part.items() for line in _told(str(name), own)]
+            inner = [line for name, inside in part.items() for line in _shown(str(name), inside)]
             lines += [f"  {'-' if i == 0 else ' '} {line}" for i, line in enumerate(inner)]
         else:
             lines.append(f"  - {', '.join(map(str, part)) if isinstance(part, (list, tuple)) else part}")

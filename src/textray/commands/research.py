@@ -123,7 +123,7 @@ def evaluate(
     sides: Annotated[bool, typer.Option("--sides", help="Also measure left-right sensitivity.")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the network.")] = None,
     phrases: Annotated[
-        str | None, typer.Option(help="Grounding: which words are asked: caption, clause, phrase or class.")
+        str | None, typer.Option(help="Grounding: kind of phrases: caption, clause, phrase or class.")
     ] = None,
     normalise: Annotated[
         list[str] | None,
@@ -219,7 +219,7 @@ def import_(
         Path | None, typer.Option(help="Folder with vocab.txt and config.json of the text encoder.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Data set in colour that it was learnt from, such as monuseg; else films.")
+        str | None, typer.Option(help="Data set in colour that it was trained on, such as monuseg; else films.")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of that data set; its captions go into the bundle.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on the standard output.")] = False,
@@ -268,7 +268,7 @@ def reproduce(
         list[str] | None,
         typer.Option(
             metavar="LABEL=BUNDLE",
-            help="Figures: a method; with @none at its end it is told nothing, with @generated its own report. "
+            help="Figures: a method; with @none at its end it gets no text, with @generated its own report. "
             "grounding-table1|2|3: weights to score.",
         ),
     ] = None,

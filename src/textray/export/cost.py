@@ -1,8 +1,7 @@
-"""What a network costs: its parameters, and the multiplications of one image and one report.
+"""Cost of a network: its parameters, and the multiplications of one image and one report.
 
-Everything is built on torch's meta device: shapes without numbers, so that no weights are read or downloaded and a
-measurement takes a second and no memory. Each figure carries the convention it was counted by, since published tables
-mix several.
+Everything is built on torch's meta device: shapes without numbers, so that a measurement reads no weights and takes a
+second. Each figure carries the convention it was counted by, since published tables mix several.
 """
 
 from __future__ import annotations
@@ -36,26 +35,19 @@ _PROJECTION = 128  # width of CXR-BERT's projection head
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Size of a network and cost of one image, each figure by the convention of the same name.
+    """Size of a network and cost of one image.
 
     Attributes:
         form: Form of the network.
-        trainable: Parameters that a training changes, without the no-report token.
-        live: Those of them that get a gradient in one step with a report.
-        total: All parameters, with the no-report token and the frozen text encoder.
-        gmacs: 10^9 multiply-accumulates of the network for one image and its encoded report; of a released form what
-            the authors' code computes.
-        gmacs_needed: The same without what nothing reads, which TextRay leaves out; ``None`` where nothing is.
-        gmacs_text: 10^9 multiply-accumulates of the text encoder's trunk, ``None`` for a network that reads no text.
-        gmacs_text_with_mlm_head: The same with the encoder's language-model head, which nothing reads; ``None`` where
-            the encoder is counted without one.
+        trainable: Parameters, like ``live`` and ``total``.
+        gmacs: 10^9 multiply-accumulates, like the other ``gmacs_*``; ``None`` if the figure does not exist.
         text_encoder: Registry name of the text encoder, ``None`` for a network that reads no text.
         text_encoder_parameters: Parameters of the text encoder within ``total``.
         no_report_token: Parameters of the no-report token.
         size: Height and width of the image, in pixels.
         channels: Channels of the image.
         tokens: Tokens of the report, 0 for a network that reads no text.
-        convention: For each figure, how it was counted.
+        convention: For each figure, what it is and how it was counted (`_conventions`).
     """
 
     form: str
@@ -76,11 +68,7 @@ class Cost:
 
 
 def cost_of_model(name: str, form: str = "paper") -> Cost:
-    """Measure a network of the registry at its default configuration.
-
-    Args:
-        name: Registry name.
-        form: Which form of it.
+    """Measure a form of a network of the registry at its default configuration.
 
     Raises:
         UsageError: If there is no such network or form.
@@ -92,9 +80,6 @@ def cost_of_model(name: str, form: str = "paper") -> Cost:
 
 def cost_of_bundle(bundle: Bundle) -> Cost:
     """Measure the network of a bundle at the bundle's own configuration, size, text length and encoder.
-
-    Args:
-        bundle: The bundle; its weights are not read.
 
     Raises:
         UsageError: If this version has no such network or form.
@@ -146,47 +131,32 @@ def _measure(
 
 
 def live_names(network: Network, inputs: list[Tensor]) -> set[str]:
-    """Names of the parameters that a step of training reaches: an actual backward pass from every output.
-
-    Args:
-        network: A network, gradients unset.
-        inputs: Image, and for a network that reads text its features.
-    """
+    """Names of the parameters that a step of training reaches: a real backward pass from every output."""
     scores = [score for score in network(*inputs) if isinstance(score, Tensor)]
     torch.autograd.backward([score.sum() for score in scores])
-    found = {name for name, p in network.named_parameters() if p.grad is not None}
+    names = {name for name, p in network.named_parameters() if p.grad is not None}
     network.zero_grad(set_to_none=True)
-    return found
+    return names
 
 
 def _compute_unread(network: Network) -> bool:
-    """Make a released form compute the texts that nothing reads, as the authors' code does and ours does not.
-
-    Args:
-        network: Any network, changed in place; other forms leave nothing out.
-
-    Returns:
-        True where there is anything.
-    """
+    """Make a released form compute the texts that nothing reads, as the authors' code does; true if there are any."""
     blocks = [part for part in network.modules() if isinstance(part, FusionBlock)]
 
-    def ask(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def hook(block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return args, {**kwargs, "text_out": True}
 
     for block in blocks:
-        block.register_forward_pre_hook(ask, with_kwargs=True)
+        block.register_forward_pre_hook(hook, with_kwargs=True)
     return bool(blocks)
 
 
 def encoder_skeleton(name: str) -> nn.ModuleDict:
-    """Build a text encoder of its published size, for counting only.
-
-    Args:
-        name: Registry name.
+    """Build a text encoder of its published size, for counting only; nothing is read from disk or network.
 
     Returns:
         ``trunk``, which the networks read; for CXR-BERT also ``masked_lm``, the trunk with its language-model head,
-        and ``projection``, the other published head. Nothing is read from disk or network.
+        and ``projection``, the other published head.
     """
     if registry.text_encoder(name).hub is None:  # made by a seed, which a device of shapes has not
         with torch.device("cpu"):
@@ -215,7 +185,7 @@ def _conventions(encoder: str | None, *, has_heads: bool, token: bool, unread: b
     beside = ", without the learned no-report token" if token else ""
     frozen = "" if encoder is None else "; the text encoder is frozen and not among them"
     heads = "with its language-model and projection heads, as published" if has_heads else "its trunk only"
-    found = {
+    how = {
         "trainable": f"parameters that a training changes{beside}{frozen}",
         "live": "trainable parameters that get a gradient in one step, found by a backward pass",
         "total": "all parameters of the network"
@@ -225,16 +195,16 @@ def _conventions(encoder: str | None, *, has_heads: bool, token: bool, unread: b
         + ("" if encoder is None else "; without the text encoder"),
     }
     if unread:
-        found["gmacs"] += "; with the texts that the authors' code computes and nothing reads"
-        found["gmacs_needed"] = "the same without the texts that nothing reads, which TextRay does not compute"
+        how["gmacs"] += "; with the texts that the authors' code computes and nothing reads"
+        how["gmacs_needed"] = "the same without the texts that nothing reads, which TextRay does not compute"
     if encoder is None:
-        return {**found, "gmacs_text": "none: the network reads no text"}
-    found["gmacs_text"] = (
+        return {**how, "gmacs_text": "none: the network reads no text"}
+    how["gmacs_text"] = (
         f"the same counter on the trunk of {encoder} for one report, without its language-model head; once for each "
         "distinct report, and not at all where a bundle's text bank is used"
     )
     if has_heads:
-        found["gmacs_text_with_mlm_head"] = (
+        how["gmacs_text_with_mlm_head"] = (
             f"the same with the language-model head of {encoder}, which the authors' code runs and nothing reads"
         )
-    return found
+    return how

@@ -30,6 +30,7 @@ PARITY = 1e-3
 """Largest difference in probability that ONNX and torch may show on any pixel and zone."""
 _ROWS = (4, 36, 63)  # one zone, two, all six
 _MOST_SAMPLES = 32
+_OTHER_VERSION = "Try another version of torch or onnxruntime; the bundle was not written"
 
 
 def check_parity(
@@ -37,14 +38,14 @@ def check_parity(
 ) -> float:
     """Compare the bundle's graph with torch, picture by picture, with text and, if it can do without, without.
 
-    Of a network that writes its own report also the zones, the attention, and the ways without a report; and the zones
-    that NumPy reads from the graph's scores must be those that the graph itself wrote of.
+    Of a network that writes its own report also the zones and the attention; and the zones that NumPy reads from the
+    graph's scores must be those of the sentence that the graph wrote.
 
     Returns:
         The largest difference in probability over all pixels and zones; for attention, as a share of its peak.
 
     Raises:
-        BundleError: If it exceeds `PARITY`, the graph writes of other zones, or no picture could tell.
+        BundleError: If it exceeds `PARITY`, the graph writes of other zones, or no picture shows whether it does.
     """
     gate = _Gate(bundle, network, bank)
     known = len(bundle.captions)
@@ -65,70 +66,79 @@ def check_parity(
             expected="one picture or more whose zones are clear",
             do="Name other pictures with --samples",
         )
-    logger.info("parity over %d pictures: largest difference %.2e", len(pictures), worst)
-    if worst > PARITY:
+    return accept(worst, f"in probability over {len(pictures)} pictures")
+
+
+def accept(difference: float, where: str) -> float:
+    """Return the largest difference between ONNX and torch if it is small enough.
+
+    Raises:
+        BundleError: If it exceeds `PARITY`.
+    """
+    logger.info("parity: largest difference %.2e %s", difference, where)
+    if not difference <= PARITY:
         raise BundleError(
             "ONNX and torch disagree",
-            came=f"a difference of {worst:.2e} in probability over {len(pictures)} pictures",
+            came=f"a difference of {difference:.2e} {where}",
             expected=f"at most {PARITY:.0e}",
-            do="Try another version of torch or onnxruntime; the bundle was not written",
+            do=_OTHER_VERSION,
         )
-    return worst
+    return difference
 
 
 class _Gate:
-    """A graph and its network, asked the same."""
+    """A graph and its network, run on the same input."""
 
     def __init__(self, bundle: Bundle, network: Network, bank: tuple[Tensor, Tensor] | None) -> None:
         self.bundle, self.network, self.bank = bundle, network, bank
         self.runtime = Runtime(bundle)
 
-    def ask(self, pixels: NDArray[np.float32], prompt: int | Prompt) -> dict[str, NDArray[np.float32]]:
+    def run(self, pixels: NDArray[np.float32], prompt: int | Prompt) -> dict[str, NDArray[np.float32]]:
         """Outputs of the graph for one picture ``(1, C, h, w)`` and a prompt."""
         return self.runtime.run(pixels, *self.runtime.encode([prompt]))
 
     def compare(self, pixels: NDArray[np.float32], prompt: int | Prompt) -> float:
         """The largest difference between graph and network."""
-        found = self.ask(pixels, prompt)
+        outputs = self.run(pixels, prompt)
         with torch.inference_mode():
             text = tuple(map(torch.from_numpy, self.runtime.encode([prompt]))) if self.bank is not None else ()
             wanted = self.network(torch.from_numpy(pixels), *text)
-        if "zone_logits" in found and prompt is Prompt.OWN_REPORT and self._torn(found["zone_logits"]):
+        if prompt is Prompt.OWN_REPORT and "zone_logits" in outputs and self._torn(outputs["zone_logits"]):
             return 0.0  # rounding decides which sentence is written, so the masks need not agree
-        pairs = [(sigmoid(found["logits"]), sigmoid(wanted.logits.numpy()))]
-        if "zone_logits" in found:
-            pairs.append((sigmoid(found["zone_logits"]), sigmoid(wanted.zone_logits.numpy())))
-        if "attention" in found:
+        pairs = [(sigmoid(outputs["logits"]), sigmoid(wanted.logits.numpy()))]
+        if "zone_logits" in outputs:
+            pairs.append((sigmoid(outputs["zone_logits"]), sigmoid(wanted.zone_logits.numpy())))
+        if "attention" in outputs:
             peak = float(wanted.attention[0].max())
-            pairs.append((found["attention"] / np.float32(peak), wanted.attention[0].numpy() / np.float32(peak)))
+            pairs.append((outputs["attention"] / np.float32(peak), wanted.attention[0].numpy() / np.float32(peak)))
         return max(float(np.abs(one - other).max()) for one, other in pairs)
 
     def check_route(self, pixels: NDArray[np.float32], network: SelfGuided) -> bool:
-        """Hold what the graph writes by itself against the sentence that NumPy reads from its zones.
+        """Compare the report that the graph writes with the sentence that NumPy reads from its zones.
 
         Returns:
-            False for a picture that cannot tell, since rounding decides which zones are written.
+            False for a picture that shows nothing, since rounding decides which zones are written.
 
         Raises:
             BundleError: If they differ.
         """
-        own = self.ask(pixels, Prompt.OWN_REPORT)
-        if self._torn(own["zone_logits"]):
+        free = self.run(pixels, Prompt.OWN_REPORT)
+        if self._torn(free["zone_logits"]):
             logger.info("a picture is not used for the check of written reports: a zone is right at its threshold")
             return False
         thresholds = network.thresholds.tolist() if self.bundle.zone_thresholds is None else self.bundle.zone_thresholds
-        row = written(sigmoid(own["zone_logits"][0]), thresholds).index
-        wanted = int(network.write(torch.from_numpy(own["zone_logits"]))[0])
-        # A sentence of its own comes with the probabilities of zones where the network has tokens for them.
+        row = written(sigmoid(free["zone_logits"][0]), thresholds).index
+        wanted = int(network.write(torch.from_numpy(free["zone_logits"]))[0])
+        # Its own sentence comes with the probabilities of zones if the network has tokens for them.
         comparable = row == 0 or not network.zone_tokens
-        told = self.ask(pixels, row or Prompt.NO_REPORT)
-        apart = float(np.abs(sigmoid(own["logits"]) - sigmoid(told["logits"])).max()) if comparable else 0.0
+        steered = self.run(pixels, row or Prompt.NO_REPORT)
+        apart = float(np.abs(sigmoid(free["logits"]) - sigmoid(steered["logits"])).max()) if comparable else 0.0
         if row != wanted or apart > PARITY:
             raise BundleError(
                 "the graph writes of other zones than its scores say",
                 came=f"row {row} by its scores and thresholds, {wanted} by torch, masks {apart:.2e} apart",
                 expected="the same row, and the same mask as with that row given",
-                do="Try another version of torch or onnxruntime; the bundle was not written",
+                do=_OTHER_VERSION,
             )
         return True
 
@@ -138,7 +148,7 @@ class _Gate:
 
 
 def parity_pictures(samples: str | Path | None, *, preprocess: Preprocess | None = None) -> list[Image]:
-    """Pictures for the parity check: those of a folder, or phantoms and, where it is installed, a real film.
+    """Pictures for the parity check: those of a folder, or phantoms and, if it is installed, a real film.
 
     Args:
         samples: The folder.
@@ -148,19 +158,19 @@ def parity_pictures(samples: str | Path | None, *, preprocess: Preprocess | None
         UsageError: If the folder holds none.
     """
     if samples is not None:
-        found = []
+        pictures = []
         for path in sorted(p for p in Path(samples).rglob("*") if p.is_file())[: 4 * _MOST_SAMPLES]:
             try:
-                found.append(read(path) if preprocess is None else preprocess.read(path))
+                pictures.append(read(path) if preprocess is None else preprocess.read(path))
             except TextRayError as error:
                 logger.warning("%s: %s is not used for the parity check", error.code, path.name)
-            if len(found) == _MOST_SAMPLES:
+            if len(pictures) == _MOST_SAMPLES:
                 break
-        if not found:
+        if not pictures:
             raise UsageError(
                 "no pictures for the parity check", came=samples, expected="a folder with PNG, JPEG or DICOM"
             )
-        return found
+        return pictures
     if preprocess is not None and preprocess.colour:
         channels = ([draw(3 * seed + c, (301, 255))[0] for c in range(3)] for seed in range(3))
         return [preprocess.from_array(np.stack(planes, axis=-1)) for planes in channels]

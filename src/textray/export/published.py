@@ -57,14 +57,14 @@ def import_checkpoint(
         text_encoder_folder: Folder with ``vocab.txt`` and ``config.json`` of the frozen text encoder. Its weights are
             taken from the checkpoint, or, if they are not there (LViT's never are), from ``model.safetensors`` in this
             folder.
-        data: Registry name of a data set in colour with free captions that the checkpoint was learnt from, which
-            nothing in the file tells; ``None``: from films.
+        data: Registry name of a data set in colour with free captions that the checkpoint was trained on, which the
+            file does not state; ``None``: films.
         root: Its folder; the bundle knows the captions that are found there.
 
     Returns:
         The report: ``model``, ``form``, ``data``, ``file``, ``facts``, ``mapped`` (our name by the published one),
         ``text_encoder`` (where its weights came from), ``dropped`` (tensors that have no use), ``skipped`` (objects
-        that were not read), ``notices``, and ``bundle`` (what `Bundle.describe` says).
+        that were not read), ``notices``, and ``bundle`` (of `Bundle.describe`).
 
     Raises:
         UsageError: If a name is wrong, a file is missing, or there is no vocabulary.
@@ -109,10 +109,10 @@ def import_checkpoint(
 
 
 def _convention(name: str, data: str | None, root: str | Path | None) -> Convention:
-    """How a network wants pictures and texts such as its checkpoint was learnt from.
+    """What a network expects of the pictures and texts that its checkpoint was trained on.
 
     Raises:
-        UsageError: If no checkpoints of the network are known that were learnt from such data, or it cannot be read.
+        UsageError: If no checkpoints of the network are known that were trained on such data, or it cannot be read.
     """
     convention = CONVENTIONS[name]
     if data is None:
@@ -124,9 +124,9 @@ def _convention(name: str, data: str | None, root: str | Path | None) -> Convent
         known = [row.name for row in registry.DATASETS.values() if row.colour and row.captions == "free"]
         named = [name for name, convention in CONVENTIONS.items() if convention.blue_first]
         raise UsageError(
-            f"checkpoints of {name} learnt from {data} need no --data, or none are known",
+            f"checkpoints of {name} trained on {data} need no --data, or none are known",
             expected=f"{', '.join(named)} with {', '.join(known)}",
-            do="Leave out --data and --root if it was learnt from films",
+            do="Leave out --data and --root if it was trained on films",
         )
     reader = open_reader(data, root, captions="text-free")
     captions = known_captions.distinct(reader.known_captions())
@@ -154,14 +154,14 @@ def _sort(name: str, source: Published) -> tuple[dict[str, Tensor], dict[str, st
     unknown = [key for key in given if key not in wanted]
     shapes = [f"{k} {given[k]} for {shape}" for k, shape in wanted.items() if k in given and given[k] != shape]
     if missing or unknown or shapes:
-        told = [
+        problems = [
             f"{len(keys)} {kind}: {', '.join(keys[:_SHOWN])}{', ...' if len(keys) > _SHOWN else ''}"
             for kind, keys in (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
             if keys
         ]
         raise InputError(
             f"the checkpoint is not one of {name}",
-            came="; ".join(told),
+            came="; ".join(problems),
             expected=f"the {len(wanted)} tensors of the published network"
             + (f", and its text encoder's under {prefix}" if prefix else ""),
             do=_advice(given),
@@ -192,10 +192,10 @@ def _fill(
     network: Network, tensors: Mapping[str, Tensor], mapped: Mapping[str, str | None], blue_first: str = ""
 ) -> None:
     """Copy the network's tensors, rounded as the bundle stores them; the one that reads blue first is turned round."""
-    own_tensors = {own: tensors[theirs] for theirs, own in mapped.items() if own is not None}
+    state = {name: tensors[theirs] for theirs, name in mapped.items() if name is not None}
     if blue_first:
-        own_tensors[blue_first] = own_tensors[blue_first].flip(1)
-    network.load_state_dict(own_tensors)
+        state[blue_first] = state[blue_first].flip(1)
+    network.load_state_dict(state)
     round_to_half(network)
     network.eval()
 
@@ -228,7 +228,7 @@ def _encoder(name: str, tensors: Mapping[str, Tensor], folder: Path) -> tuple[Te
 
 
 def _check_encoder(encoder: TextEncoder, convention: Convention) -> None:
-    """Refuse an encoder that cannot read the texts as the network learnt them.
+    """Refuse an encoder that cannot read the texts as in the training.
 
     Raises:
         BundleError: If its features are too narrow or too wide, or a sentence has words that it does not know.
@@ -248,7 +248,7 @@ def _check_encoder(encoder: TextEncoder, convention: Convention) -> None:
 
 
 def _notices(encoder: TextEncoder, convention: Convention) -> list[dict[str, str]]:
-    """What is strange, but may be meant: another BERT's vocabulary has the same size and would give wrong masks."""
+    """Warning of a suspicious vocabulary: that of another BERT has the same size and would give wrong masks."""
     if convention.knows(encoder):
         return []
     hub, number = registry.text_encoder(convention.text_encoder).hub, convention.landmark_id
@@ -257,7 +257,7 @@ def _notices(encoder: TextEncoder, convention: Convention) -> list[dict[str, str
         {
             "code": "W_VOCABULARY",
             "text": f"vocab.txt does not hold the word {convention.landmark}{place}, which that of {hub} does; with "
-            "another vocabulary the network reads other words than it learnt.",
+            "another vocabulary the network reads other words than in its training.",
             "remedy": f"Take vocab.txt of {hub}.",
         }
     ]
