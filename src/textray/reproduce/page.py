@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from textray import __version__, registry
+from textray.evaluate.page import grid
 from textray.metrics.segmentation import check_protocol
 from textray.reproduce import Order
 from textray.reproduce.compare import (
@@ -74,12 +75,6 @@ def csv_text(fields: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()
-
-
-def grid(head: Row, rows: Iterable[Row], align: str) -> list[str]:
-    """A Markdown table; ``align`` has ``l`` or ``r`` for each column, and ``r`` for those that it leaves out."""
-    rule = ["---" if side == "l" else "---:" for side in align.ljust(len(head), "r")]
-    return ["| " + " | ".join(cells) + " |" for cells in (head, rule, *rows)]
 
 
 def state_words(results: Sequence[JobResult]) -> str:

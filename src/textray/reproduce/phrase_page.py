@@ -13,7 +13,7 @@ from textray import __version__, registry
 from textray.evaluate.maps import CONTROLS
 from textray.evaluate.maps import FLOORS as FLOOR_MAPS
 from textray.evaluate.maps import Row as Maps
-from textray.evaluate.page import cell
+from textray.evaluate.page import cell, grid
 from textray.reproduce import FLOORS, Order
 from textray.reproduce.compare import PHRASE_STATISTICS, Answer, Cases, compare, mean_and_range, read_phrases
 from textray.reproduce.page import (
@@ -24,7 +24,6 @@ from textray.reproduce.page import (
     commit_of,
     csv_text,
     document,
-    grid,
     listed,
     made,
     state_words,
