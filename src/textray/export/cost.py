@@ -30,6 +30,7 @@ TOKENS = 24
 ENCODER = "cxr_bert"
 """Text encoder of a network by name: that of the papers. A bundle names its own."""
 _OWN_ENCODERS = {"lvit": "bert_uncased"}  # whose papers have another
+
 _PROJECTION = 128  # width of CXR-BERT's projection head
 
 

@@ -1,25 +1,23 @@
-"""BERT, frozen or trained: a sentence in, token features out.
+"""BERT as text encoder, frozen or trained.
 
-All of them are plain BERT trunks (`transformers.BertModel`), loaded from published files by a strict key map; no code
+All encoders are plain BERT trunks (`transformers.BertModel`), loaded from published files by a strict key map; no code
 from a hub is ever run. The trunk of CXR-BERT is a BERT-base under the prefix ``bert.``; its language-model and
 projection heads are left out, since segmentation reads the last hidden state only.
 
-A BERT that is trained: word pieces in, one feature for each, the sum of its last hidden layers.
-
-The frozen encoders read whole sentences from published files. This one is part of a
-network: it is built from sizes alone, so that a checkpoint or a bundle needs no other file, and reads published tensors
-only when a training starts.
+`TextEncoder` is frozen and reads whole sentences. `TextTrunk` is trained as a part of a network: word pieces in, one
+feature for each, the sum of its last hidden layers. It is built from sizes alone, so that a checkpoint or a bundle
+needs no other file, and reads published tensors only when a training starts.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -35,6 +33,10 @@ from textray.registry import TextEncoderRow, text_encoder
 HEADS = ("cls.", "cls_projection_head.", "pooler.", "bert.pooler.")
 """Prefixes of published tensors that no trunk needs."""
 _MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+_FIELDS = (  # of a published configuration that shape a plain BERT; the rest is about heads and remote code
+    "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
+    "max_position_embeddings", "type_vocab_size", "layer_norm_eps", "pad_token_id",
+)  # fmt: skip
 
 
 class TextEncoder(nn.Module):
@@ -53,11 +55,10 @@ class TextEncoder(nn.Module):
         self.width = int(trunk.config.hidden_size)
         self.requires_grad_(False)
         self.eval()
-        self._known: dict[str, Tensor] = {}
-        self._padded: dict[str, Tensor] = {}
+        self._known: dict[tuple[str, bool], Tensor] = {}
 
     def train(self, mode: bool = True) -> TextEncoder:
-        """Stay in evaluation mode whatever is asked: dropout would make the features random."""
+        """Stay in evaluation mode: dropout would make the features random."""
         return super().train(False)
 
     def tokens(self, text: str) -> list[int]:
@@ -66,26 +67,20 @@ class TextEncoder(nn.Module):
         return ids if len(ids) <= self.max_tokens else [*ids[: self.max_tokens - 1], ids[-1]]
 
     @torch.no_grad()
-    def encode(self, text: str) -> Tensor:
-        """Token features of one text, ``(tokens, D)`` float32; computed once per distinct text."""
-        if text not in self._known:
-            ids = torch.tensor([self.tokens(text)])
-            self._known[text] = self.trunk(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0]
-        return self._known[text]
+    def encode(self, text: str, *, padded: bool = False) -> Tensor:
+        """Token features of one text, ``(tokens, D)`` float32; computed once per distinct text.
 
-    @torch.no_grad()
-    def encode_padded(self, text: str) -> Tensor:
-        """Features of all positions, padding as the trunk gives it under its attention mask.
-
-        ``(max_tokens, D)`` float32; computed once per distinct text.
+        Args:
+            text: A sentence.
+            padded: Return ``max_tokens`` rows, those of padding as the trunk gives them under its attention mask.
         """
-        if text not in self._padded:
-            found = self.tokens(text)
-            padding = [self.tokenizer.token_to_id("[PAD]") or 0] * (self.max_tokens - len(found))
-            real = torch.tensor([[1] * len(found) + [0] * len(padding)])
-            ids = torch.tensor([found + padding])
-            self._padded[text] = self.trunk(input_ids=ids, attention_mask=real).last_hidden_state[0]
-        return self._padded[text]
+        if (text, padded) not in self._known:
+            tokens = self.tokens(text)
+            padding = self.max_tokens - len(tokens) if padded else 0
+            ids = torch.tensor([tokens + [self.tokenizer.token_to_id("[PAD]") or 0] * padding])
+            real = torch.tensor([[1] * len(tokens) + [0] * padding])
+            self._known[text, padded] = self.trunk(input_ids=ids, attention_mask=real).last_hidden_state[0]
+        return self._known[text, padded]
 
     def forward(self, texts: Sequence[str | None], *, attend_padding: bool = False) -> tuple[Tensor, Tensor]:
         """Encode a batch; ``None`` is no text.
@@ -103,14 +98,14 @@ class TextEncoder(nn.Module):
         mask = torch.zeros(len(texts), self.max_tokens, dtype=torch.bool)
         for row, text in enumerate(texts):
             if text is not None:
-                encoded = self.encode_padded(text) if attend_padding else self.encode(text)
+                encoded = self.encode(text, padded=attend_padding)
                 features[row, : len(encoded)] = encoded
                 mask[row, : len(encoded)] = True
         return features, mask
 
 
 def load_text_encoder(name: str, *, folder: str | Path | None = None, max_tokens: int = 24) -> TextEncoder:
-    """Build a frozen text encoder by its registry name.
+    """Build a frozen text encoder.
 
     Args:
         name: Registry name.
@@ -125,13 +120,8 @@ def load_text_encoder(name: str, *, folder: str | Path | None = None, max_tokens
     row = text_encoder(name)
     if row.hub is None:
         return _tiny(max_tokens)
-    place = Path(folder) if folder is not None else find_folder(row)
-    require_files(place, "config.json", "vocab.txt", "model.safetensors")
-    try:
-        tensors = load_file(place / "model.safetensors")
-    except SafetensorError as error:
-        raise BundleError("the text encoder's weights cannot be read", came=str(error)) from error
-    return assemble(name, place, tensors, max_tokens=max_tokens)
+    place = published_folder(row, folder, "config.json", "vocab.txt", "model.safetensors")
+    return assemble(name, place, _read_tensors(place), max_tokens=max_tokens)
 
 
 def assemble(name: str, folder: str | Path, tensors: dict[str, Tensor], *, max_tokens: int = 24) -> TextEncoder:
@@ -151,7 +141,7 @@ def assemble(name: str, folder: str | Path, tensors: dict[str, Tensor], *, max_t
     require_files(place, "config.json", "vocab.txt")
     try:
         published = json.loads((place / "config.json").read_text(encoding="utf-8"))
-        config = BertConfig(**_bert_fields(published))
+        config = BertConfig(**{key: published[key] for key in _FIELDS if key in published})
         trunk = BertModel(config, add_pooling_layer=False)
     except (ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
         raise BundleError("the text encoder's config.json is not a BERT's", came=type(error).__name__) from error
@@ -224,11 +214,11 @@ def load_trunk(trunk: nn.Module, tensors: dict[str, Tensor], *, prefix: str) -> 
     for key, value in tensors.items():
         if key.startswith(HEADS) or key.endswith("position_ids"):
             continue
-        own = key.removeprefix(prefix).replace("LayerNorm.gamma", "LayerNorm.weight")
-        own = own.replace("LayerNorm.beta", "LayerNorm.bias")
-        if own in mapped:
-            raise BundleError("two of the published tensors are the same one of this trunk", came=own)
-        mapped[own] = value
+        ours = key.removeprefix(prefix).replace("LayerNorm.gamma", "LayerNorm.weight")
+        ours = ours.replace("LayerNorm.beta", "LayerNorm.bias")
+        if ours in mapped:
+            raise BundleError("two of the published tensors are the same one of this trunk", came=ours)
+        mapped[ours] = value
     wanted = {k: v for k, v in trunk.state_dict().items() if not k.endswith("position_ids")}
     missing, unknown = sorted(wanted.keys() - mapped.keys()), sorted(mapped.keys() - wanted.keys())
     wrong = sorted(k for k in wanted.keys() & mapped.keys() if wanted[k].shape != mapped[k].shape)
@@ -241,12 +231,20 @@ def load_trunk(trunk: nn.Module, tensors: dict[str, Tensor], *, prefix: str) -> 
     trunk.load_state_dict(mapped, strict=False)
 
 
-def find_folder(row: TextEncoderRow) -> Path:
-    """Folder of an encoder's weights on this machine.
+def published_folder(row: TextEncoderRow, folder: str | Path | None, *names: str) -> Path:
+    """Folder of an encoder's published files: ``folder``, or where this machine has them.
 
     Raises:
-        UsageError: If it is not there; it says how to get them.
+        UsageError: If they are not on this machine; says how to get them.
+        BundleError: If the folder lacks one of the files ``names``.
     """
+    place = Path(folder) if folder is not None else _find_folder(row)
+    require_files(place, *names)
+    return place
+
+
+def _find_folder(row: TextEncoderRow) -> Path:
+    """Folder in the encoder's package, else in the local hub cache."""
     if row.package is not None:
         module, _, sub = row.package.partition(":")
         try:
@@ -265,13 +263,11 @@ def find_folder(row: TextEncoderRow) -> Path:
         raise UsageError(f"the weights of the text encoder {row.name!r} are not on this machine", do=how) from error
 
 
-def _bert_fields(published: dict[str, object]) -> dict[str, object]:
-    """Fields of a published configuration that shape a plain BERT; the rest (heads, remote code) is left out."""
-    kept = (
-        "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "hidden_act",
-        "max_position_embeddings", "type_vocab_size", "layer_norm_eps", "pad_token_id",
-    )  # fmt: skip
-    return {key: published[key] for key in kept if key in published}
+def _read_tensors(place: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(place / "model.safetensors")
+    except (SafetensorError, OSError) as error:
+        raise BundleError("the text encoder's weights cannot be read", came=f"{place}: {error}") from error
 
 
 def _tiny(max_tokens: int) -> TextEncoder:
@@ -281,12 +277,9 @@ def _tiny(max_tokens: int) -> TextEncoder:
     words += ["unilateral", "bilateral", "pulmonary", "one", "two", "three", "four", "five", "six"]
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words, *letters, *(f"##{c}" for c in letters)]
     vocabulary = {piece: i for i, piece in enumerate(pieces)}
-    config = BertConfig(
-        vocab_size=len(pieces), hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
-    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        trunk = BertModel(config, add_pooling_layer=False)
+        trunk = BertModel(SIZES["tiny"].config(), add_pooling_layer=False)
     return TextEncoder(trunk, BertWordPieceTokenizer(vocabulary, lowercase=True), name="tiny", max_tokens=max_tokens)
 
 
@@ -314,8 +307,8 @@ class BertSizes:
     feed_forward: int = 512
     positions: int = 128
 
-    def config(self, **more: object) -> BertConfig:
-        """The library's configuration of a BERT of these sizes."""
+    def config(self, **more: Any) -> BertConfig:  # noqa: ANN401 -- of BertConfig
+        """The same for transformers, with further fields."""
         return BertConfig(
             vocab_size=self.pieces,
             hidden_size=self.width,
@@ -330,7 +323,7 @@ class BertSizes:
 _BASE = BertSizes(pieces=30522, width=768, layers=12, heads=12, feed_forward=3072, positions=512)
 SIZES: Mapping[str, BertSizes] = MappingProxyType(
     {
-        "bio_clinical_bert": BertSizes(pieces=28996, width=768, layers=12, heads=12, feed_forward=3072, positions=512),
+        "bio_clinical_bert": replace(_BASE, pieces=28996),
         "cxr_bert": _BASE,
         "bert_uncased": _BASE,
         "minilm": BertSizes(pieces=30522, width=384, layers=6, heads=12, feed_forward=1536, positions=512),
@@ -342,7 +335,7 @@ SIZES: Mapping[str, BertSizes] = MappingProxyType(
 
 @dataclass(frozen=True, kw_only=True)
 class TextTrunkConfig:
-    """Which BERT, and how it is read.
+    """A BERT to train, and how it is read.
 
     Attributes:
         encoder: Registry name of a published encoder, or ``own`` for one of the sizes in ``own``.
@@ -384,7 +377,7 @@ class TextTrunk(nn.Module):
             registry.text_encoder(config.encoder)
         elif config.weights is not None:
             raise UsageError(
-                "a text encoder of sizes of our own has no published weights",
+                "the text encoder 'own' has no published weights",
                 came=config.weights,
                 do="Leave text.weights out, or name a published encoder in text.encoder",
             )
@@ -400,10 +393,8 @@ class TextTrunk(nn.Module):
                 expected=f"text.last_layers of 1 to {sizes.layers}",
             )
         self.config, self.width = config, sizes.width
-        self.bert = BertModel(
-            sizes.config(hidden_dropout_prob=config.dropout, attention_probs_dropout_prob=config.dropout),
-            add_pooling_layer=False,
-        )
+        dropout = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.dropout}
+        self.bert = BertModel(sizes.config(**dropout), add_pooling_layer=False)
 
     def load_pretrained(self) -> None:
         """Read the published tensors, if the configuration names any.
@@ -419,15 +410,9 @@ class TextTrunk(nn.Module):
         if row.hub is None:
             self.bert.load_state_dict(load_text_encoder(name).trunk.state_dict())
             return
-        place = find_folder(row) if weights == PUBLISHED else Path(weights)
-        require_files(place, "model.safetensors")
-        try:
-            tensors = load_file(place / "model.safetensors")
-        except (SafetensorError, OSError) as error:
-            raise BundleError(
-                "the text encoder's model.safetensors cannot be read", came=f"{place}: {error}"
-            ) from error
-        load_trunk(self.bert, {key: value.float() for key, value in tensors.items()}, prefix=row.keys)
+        place = published_folder(row, None if weights == PUBLISHED else weights, "model.safetensors")
+        tensors = {key: value.float() for key, value in _read_tensors(place).items()}
+        load_trunk(self.bert, tensors, prefix=row.keys)
 
     def forward(self, ids: Tensor, attention: Tensor) -> Tensor:
         """Features of word pieces.
@@ -437,7 +422,7 @@ class TextTrunk(nn.Module):
             attention: ``(B, L)``, above zero at pieces, zero at padding.
 
         Returns:
-            ``(B, L, width)``: the sum of the last hidden layers. What stands at padding means nothing.
+            ``(B, L, width)``: the sum of the last hidden layers; meaningless at padding.
 
         Raises:
             ShapeError: If the shapes differ or the text is too long.
@@ -471,8 +456,7 @@ def published_vocabulary(name: str, *, folder: str | Path | None = None) -> tupl
     if row.hub is None:
         rows: dict[str, int] = load_text_encoder(name).tokenizer.get_vocab()
         return tuple(sorted(rows, key=rows.__getitem__))
-    place = Path(folder) if folder is not None else find_folder(row)
-    require_files(place, "vocab.txt")
+    place = published_folder(row, folder, "vocab.txt")
     # splitlines() would break at pieces that are rare line breaks themselves.
     pieces = tuple((place / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n"))
     if len(pieces) > SIZES[name].pieces:
