@@ -231,7 +231,7 @@ def test_similarity_is_the_cosine_of_each_phrase_with_each_place():
         ({"local_stage": 5}, "no such stage"),
         ({"width": 0}, "impossible size"),
         ({"enlarge": -1}, "impossible size"),
-        ({"local": "factored", "positions": True}, "told its position"),
+        ({"local": "factored", "positions": True}, "has its position"),
         ({"merge": 0}, "merge must come out even"),
         ({"merge": 2, "enlarge": 299}, "merge must come out even"),
         ({"finer": True, "local_stage": 1}, "finer takes the stage before"),

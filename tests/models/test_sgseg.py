@@ -106,7 +106,7 @@ class TestSizes:
         [
             (SGSegConfig(guide_decoder=None), "has one segmenter"),
             (SGSegConfig(mmi_unet=MATCHED), "guide_decoder and mmi_unet"),
-            (SGSegConfig(guide_decoder=None, mmi_unet=MMIUNetConfig(zone_head=True)), "zone head would learn nothing"),
+            (SGSegConfig(guide_decoder=None, mmi_unet=MMIUNetConfig(zone_head=True)), "zone head would have no loss"),
             (SGSegConfig(zone_tokens=True), "24 tokens and 6 of the zones.*1 to 24"),
         ],
         ids=["none", "two", "zone head", "room"],

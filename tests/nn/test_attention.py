@@ -1,11 +1,13 @@
-"""Attention, feed-forward and convolutional blocks beside torch's and MONAI's own."""
+"""Attention, positions, feed-forward and convolutional blocks beside torch's and MONAI's own."""
 
+import math
 import warnings
 
 import pytest
 import torch
 
-from textray.nn.attention import FeedForward, MultiHeadAttention, heads_for
+from textray.errors import ShapeError
+from textray.nn.attention import FeedForward, MultiHeadAttention, heads_for, sine_positions
 from textray.nn.blocks import ConvNormAct, EfficientChannelAttention, SubpixelHead
 
 
@@ -117,3 +119,25 @@ def test_head_is_monais_subpixel_upsampling(factor):
     found = head(features)
     assert found.shape == (2, 1, 3 * factor, 5 * factor)
     torch.testing.assert_close(found, head.read(theirs(features)))
+
+
+def test_codes_are_those_of_the_formula():
+    codes = sine_positions(torch.zeros(1, 8, 2, 4)).reshape(2, 4, 8)
+    for row in range(2):
+        for column in range(4):
+            wanted = []
+            for place in ((row + 0.5) / 2 * 32, (column + 0.5) / 4 * 32):
+                angles = [place * 100 ** (-i / 2) for i in range(2)]
+                wanted += [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
+            assert codes[row, column].tolist() == pytest.approx(wanted, abs=1e-4)
+
+
+def test_every_place_has_its_own_code_and_left_is_not_right():
+    codes = sine_positions(torch.zeros(1, 24, 10, 10))[0]
+    distance = torch.cdist(codes, codes) + 10 * torch.eye(100)
+    assert distance.min() > 0.05
+
+
+def test_channels_must_divide():
+    with pytest.raises(ShapeError, match="multiple of 4"):
+        sine_positions(torch.zeros(1, 6, 2, 2))

@@ -14,22 +14,8 @@ from textray import registry
 from textray.errors import BundleError, UsageError
 from textray.nn.bert import TextEncoder, load_text_encoder
 
-PIECES = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    "left",
-    "right",
-    "upper",
-    "lower",
-    "lung",
-    "and",
-    ",",
-    ".",
-    "##s",
-]
+MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+PIECES = [*MARKS, "left", "right", "upper", "lower", "lung", "and", ",", ".", "##s"]
 FIELDS = {
     "vocab_size": len(PIECES), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
     "intermediate_size": 24, "max_position_embeddings": 40, "type_vocab_size": 2,
@@ -177,15 +163,6 @@ class TestFrozen:
         tiny.train()
         assert not any(m.training for m in tiny.modules())
 
-    def test_two_passes_are_identical(self, tiny):
-        tiny.train()
-        text = "left lower lung"
-        ids = torch.tensor([tiny.tokens(text)])
-        mask = torch.ones_like(ids)
-        first, second = (tiny.trunk(input_ids=ids, attention_mask=mask).last_hidden_state for _ in range(2))
-        assert torch.equal(first, second)
-        assert torch.equal(tiny.encode(text), first[0])
-
     def test_no_gradient(self, tiny):
         assert not any(p.requires_grad for p in tiny.parameters())
         assert not tiny(["right lung"])[0].requires_grad
@@ -210,9 +187,6 @@ class TestBatch:
         alone, _ = tiny(["left lung"])
         among, _ = tiny(["unilateral pulmonary infection, one infected area, lower right lung.", "left lung"])
         assert torch.equal(alone[0], among[1])
-
-    def test_capitals_do_not_matter(self, tiny):
-        assert torch.equal(tiny(["Left LUNG."])[0], tiny(["left lung."])[0])
 
     def test_words_and_their_order_matter(self, tiny):
         left, right, swapped = tiny(["left and right", "right and right", "right and left"])[0]

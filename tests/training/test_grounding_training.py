@@ -20,7 +20,7 @@ from textray.data.studies import StudyText  # noqa: E402
 from textray.errors import UsageError  # noqa: E402
 from textray.models.sentence_grounding import SentenceGrounding, SentenceGroundingConfig, similarity  # noqa: E402
 from textray.nn.bert import BertSizes, TextTrunkConfig  # noqa: E402
-from textray.nn.places import FactoredPlaces  # noqa: E402
+from textray.nn.places import AmountTimesPlace  # noqa: E402
 from textray.records import Zones  # noqa: E402
 from textray.text.tokens import WordPiece, build_vocabulary, pad  # noqa: E402
 from textray.text.zones import sentence  # noqa: E402
@@ -117,7 +117,7 @@ def test_what_lies_where_is_learnt_from_texts_of_one_place():
     ]
     units = F.pad(torch.eye(zones), (0, 1))  # the last direction says nothing
     torch.manual_seed(0)
-    places = FactoredPlaces(3, zones + 1, quiet=0.5)
+    places = AmountTimesPlace(3, zones + 1, quiet=0.5)
     criterion = GroundingCriterion(
         mode="paper", targets="entailed", aggregate="lse", match="dot", contrast="sigmoid", global_weight=0.5,
         local_weight=1.0, temperatures=Temperatures(attention=0.0),
@@ -347,4 +347,4 @@ def test_the_command_trains_and_goes_on(train, tmp_path):
         for name in ("last", "best"):
             facts = torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=True)["textray"]
             assert facts["task"] == "grounding"
-        assert facts["epoch"] <= epochs
+            assert facts["epoch"] <= epochs

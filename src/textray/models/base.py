@@ -1,4 +1,4 @@
-"""What every network returns and takes."""
+"""Base of all networks, and their output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from textray.errors import ShapeError
 
 
 class Output(NamedTuple):
-    """Raw scores of a network; what it does not compute is ``None``.
+    """Raw scores of a network; ``None`` where it does not compute them.
 
     Attributes:
         logits: ``(B, 1, H, W)``, any range; a sigmoid makes them lesion probabilities.
@@ -29,6 +29,16 @@ class Output(NamedTuple):
 class Network(nn.Module):
     """Base of the segmentation networks: checks sizes, and lets a learned token stand in for a missing report.
 
+    Networks are called with these, and return an `Output` with logits ``(B, 1, H, W)``:
+
+    * ``image``: ``(B, C, H, W)`` float, normalised; H and W multiples of ``size_multiple``.
+    * ``text_features``: T, ``(B, L, D)`` token features of the frozen encoder, L at most ``most_tokens``, or ``None``.
+    * ``text_mask``: ``(B, L)``, whose row says which report an image gets. 1 at real tokens: the given one. Zeros: none
+      is given, and the network writes its own where it can, else goes without. -1: none, and none is to be written.
+      What is not above zero is no token, so for a network that writes no reports the last two are the same.
+
+    They raise `ShapeError` if a shape does not fit.
+
     Args:
         in_channels: Channels of the image.
         size_multiple: Height and width must be multiples of this.
@@ -36,11 +46,6 @@ class Network(nn.Module):
         needs_text: True for a network that cannot run without a report; it has no learned token.
         most_tokens: Longest text in tokens, padding included; ``None`` where any length will do.
         no_report: False for a network that runs without a report by other means than the learned token.
-
-    Which report an image gets is said by its row of ``text_mask``: 1 at real tokens, and their text is read; zeros, no
-    text is given, and the network writes its own report where it can, else goes without; -1, there is none and none is
-    to be written. What is not above zero is no token, so a network that writes no reports knows no difference between
-    the last two.
 
     Attributes:
         tells_zones: True for a network whose output has zone logits.
@@ -108,9 +113,9 @@ class Network(nn.Module):
             batch = image.shape[0]
             return self.no_report.expand(batch, 1, -1), torch.ones(batch, 1, dtype=torch.bool, device=image.device)
         real = self.check_text(image, features, mask)
-        silent = ~real.any(1, keepdim=True)  # (B, 1)
+        empty = ~real.any(1, keepdim=True)  # (B, 1)
         first = torch.arange(real.shape[1], device=real.device)[None] == 0  # (1, L)
-        return torch.where(silent[..., None], self.no_report, features), real | (silent & first)
+        return torch.where(empty[..., None], self.no_report, features), real | (empty & first)
 
     def check_text(self, image: Tensor, features: Tensor, mask: Tensor | None) -> Tensor:
         """Tell real tokens from padding, and refuse a text of a shape that the network cannot read.

@@ -71,12 +71,12 @@ def _read(kind: type[Any], config: Mapping[str, Any], prefix: str, unknown: dict
 
 
 def _kinds(kind: type[Any], prefix: str = "") -> dict[str, type[Any] | None]:
-    """Fields of a dataclass, or of one in it, each with the dataclass that it holds, if it holds any."""
+    """Fields of a dataclass, or of the one at ``prefix`` in it, each with the dataclass in it, if any."""
     hints = get_type_hints(kind)
-    found: dict[str, type[Any] | None] = {}
+    kinds: dict[str, type[Any] | None] = {}
     for field in fields(kind):
         choices = [choice for choice in (hints[field.name], *get_args(hints[field.name])) if is_dataclass(choice)]
-        found[field.name] = cast(type[Any], choices[0]) if choices else None
+        kinds[field.name] = cast(type[Any], choices[0]) if choices else None
     first, _, rest = prefix.partition(".")
-    part = found.get(first)
-    return _kinds(part, rest) if part is not None else found
+    part = kinds.get(first)
+    return _kinds(part, rest) if part is not None else kinds

@@ -96,20 +96,7 @@ class GuideDecoder(Network):
         self.head = SubpixelHead(self.decoder.channels, factor=4)
 
     def forward(self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None) -> Output:
-        """Segment images, guided by their reports where there are any.
-
-        Args:
-            image: ``(B, C, H, W)`` float, normalised; H and W multiples of 32.
-            text_features: T, ``(B, L, D)`` token features of the frozen encoder, L at most the configured number, or
-                ``None``.
-            text_mask: ``(B, L)``, non-zero at real tokens; a row of zeros means no report.
-
-        Returns:
-            Logits ``(B, 1, H, W)``.
-
-        Raises:
-            ShapeError: If a shape does not fit.
-        """
+        """Segment images, guided by their reports where there are any; see `Network`."""
         self.check_image(image)
         text = None
         if text_features is not None:

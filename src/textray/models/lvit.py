@@ -144,12 +144,12 @@ class TextToPlaces(nn.Module):
             ``(B, rows * columns, C)``, C the channels of the first level.
         """
         real = mask[:, None]  # (B, 1, L)
-        told = text.transpose(1, 2)  # (B, D, L)
-        told = torch.where(real, told, torch.zeros_like(told))
+        words = text.transpose(1, 2)  # (B, D, L)
+        words = torch.where(real, words, torch.zeros_like(words))
         for conv in self.narrow:
-            narrower = conv(told)  # a slot without a token gets the bias and the last token's share: out with both
-            told = torch.where(real, narrower, torch.zeros_like(narrower))
-        return regrid(self.spread(told.transpose(1, 2)), self.grid, grid)
+            narrower = conv(words)  # a slot without a token gets the bias and the last token's share: out with both
+            words = torch.where(real, narrower, torch.zeros_like(narrower))
+        return regrid(self.spread(words.transpose(1, 2)), self.grid, grid)
 
 
 class Rebuild(nn.Module):
@@ -258,21 +258,21 @@ class DoubleU(nn.Module):
 
         Args:
             maps: x_1 to x_4, the maps of the way down.
-            text: What the text says at each place, ``(B, N, C)``.
+            text: Features of the text at each place, ``(B, N, C)``.
 
         Returns:
             z_1 to z_4, ``(B, N, C_s)`` each.
         """
         tokens = self.down_blocks[0](self.embed[0](maps[0]) + text)
-        seen = [tokens]  # y_1 to y_4
+        down = [tokens]  # y_1 to y_4
         for s in (1, 2, 3):
             tokens = self.down_blocks[s](self.embed[s](maps[s])).transpose(1, 2)  # (B, C_s, N)
-            seen.append(torch.cat([self.halve_down[s - 1](tokens).transpose(1, 2), seen[-1]], 2))
-        found = [self.up_blocks[3](seen[3])]
+            down.append(torch.cat([self.halve_down[s - 1](tokens).transpose(1, 2), down[-1]], 2))
+        up = [self.up_blocks[3](down[3])]
         for s in (2, 1, 0):
-            deeper = self.halve_up[s](found[0].transpose(1, 2)).transpose(1, 2)  # (B, N, C_s)
-            found.insert(0, self.up_blocks[s](seen[s]) + deeper)
-        return found
+            deeper = self.halve_up[s](up[0].transpose(1, 2)).transpose(1, 2)  # (B, N, C_s)
+            up.insert(0, self.up_blocks[s](down[s]) + deeper)
+        return up
 
 
 class LViT(Network):
@@ -297,19 +297,7 @@ class LViT(Network):
         self.body = DoubleU(config)
 
     def forward(self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None) -> Output:
-        """Segment images, steered by their reports where there are any.
-
-        Args:
-            image: ``(B, C, H, W)`` float, normalised; H and W multiples of 16 and of the first patch.
-            text_features: T, ``(B, L, D)`` token features of the frozen encoder, or ``None``; L at most ``tokens``.
-            text_mask: ``(B, L)``, non-zero at real tokens; a row of zeros means no report.
-
-        Returns:
-            Logits ``(B, 1, H, W)``.
-
-        Raises:
-            ShapeError: If a shape does not fit.
-        """
+        """Segment images, steered by their reports where there are any; see `Network`."""
         self.check_image(image)
         text, mask = self.read_text(image, text_features, text_mask)
         more = self.config.tokens - text.shape[1]

@@ -257,19 +257,7 @@ class MMIUNet(MatchingNetwork):
         self.zone_head = nn.Linear(channels[3], 6) if config.zone_head else None
 
     def forward(self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None) -> Output:
-        """Segment images, steered by their reports where there are any.
-
-        Args:
-            image: ``(B, C, H, W)`` float, normalised; H and W multiples of 32.
-            text_features: T, ``(B, L, D)`` token features of the frozen encoder, or ``None``.
-            text_mask: ``(B, L)``, non-zero at real tokens; a row of zeros means no report.
-
-        Returns:
-            Logits ``(B, 1, H, W)`` and, with a zone head, zone logits ``(B, 6)``.
-
-        Raises:
-            ShapeError: If a shape does not fit.
-        """
+        """Segment images, see `Network`; with a zone head, zone logits ``(B, 6)`` too."""
         skips = self.encode(image, text_features, text_mask)
         decoded = skips[3]  # D_4
         for level in (2, 1, 0):

@@ -1,6 +1,6 @@
-r"""Networks that write their own report where none is given: a locator tells zones, a segmenter reads a report.
+r"""Networks that write their own report where none is given: a locator predicts zones, a segmenter reads a report.
 
-What every such network shares, whatever its locator and its segmenter are::
+For any locator and any segmenter::
 
     z, A   = locator(image)                                    zone logits (B, 6), attention map (B, 1, h, w) or none
     row    = sum over zones of 2^zone where sigmoid(z) >= threshold
@@ -32,7 +32,7 @@ ZONES = 6
 
 
 class Locator(nn.Module):
-    """Base of what tells zones from an image. It has its image trunk as ``trunk``.
+    """Base of networks that predict zones from an image. It has its image trunk as ``trunk``.
 
     Args:
         size_multiple: Height and width must be multiples of this.
@@ -44,10 +44,10 @@ class Locator(nn.Module):
 
     def load_pretrained(self) -> None:
         """Read the pretrained tensors that the configuration names, if any."""
-        raise NotImplementedError
+        cast(ImageEncoder, self.trunk).load_pretrained()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Tell the zones.
+        """Predict the zones.
 
         Args:
             image: ``(B, C, H, W)``.
@@ -62,15 +62,11 @@ class Locator(nn.Module):
 class SelfGuided(Network):
     """A segmenter that reads the given report, or else the sentence of the zones that a locator finds.
 
-    A row of ``text_mask`` says which report an image gets:
-
-    * 1 at any token: the given one, as it is;
-    * zeros: its own. Where no zone reaches its threshold it is none, never "no infection.": a network that has found
-      nothing goes on as the segmenter does without a report;
-    * -1: none, and none is written.
+    Where no zone reaches its threshold, its own report is none, never "no infection.": a network that predicts no zone
+    goes on as the segmenter does without a report. For ``text_mask`` see `textray.models.base.Network`.
 
     Args:
-        locator: Tells zones.
+        locator: Predicts zones.
         segmenter: Reads image and report.
         tokens: Most tokens L of a report, padding included; the bank's length.
         zone_tokens: Give the segmenter six more tokens beside its own sentence, one for each zone:
@@ -153,7 +149,7 @@ class SelfGuided(Network):
             self.bank_mask.copy_(F.pad(mask > 0, (0, short)))
 
     def set_thresholds(self, values: Tensor) -> None:
-        """Say from which probability on each zone is written: ``(6,)``, values 0 to 1.
+        """Set the probability from which on each zone is written: ``(6,)``, values 0 to 1.
 
         Raises:
             ShapeError: If they are not six.
@@ -189,27 +185,27 @@ class SelfGuided(Network):
             ShapeError: If the given reports do not fit.
         """
         row = self.write(zone_logits)  # (B,)
-        own = row > 0
+        writes = row > 0
         features, mask = self.bank_features[row], self.bank_mask[row]  # (B, L, D), (B, L)
         if text_features is not None:
             real = self.check_text(image, text_features, text_mask)  # (B, l)
             short = self.tokens - real.shape[1]
             given = real.any(1)
-            own = own & ~given
+            writes = writes & ~given
             if text_mask is not None:
-                own = own & ~(text_mask < 0).any(1)
+                writes = writes & ~(text_mask < 0).any(1)
             features = torch.where(given[:, None, None], F.pad(text_features, (0, 0, 0, short)), features)
             # Not torch.where, whose graph on truth values onnxruntime has no code for.
-            mask = F.pad(real, (0, short)) | (mask & own[:, None])
+            mask = F.pad(real, (0, short)) | (mask & writes[:, None])
         else:
-            mask = mask & own[:, None]
+            mask = mask & writes[:, None]
         if self.zone_tokens:
-            own = own & mask.any(1)  # an empty bank writes nothing
+            writes = writes & mask.any(1)  # an empty bank writes nothing
             # Detached: the loss of the mask does not reach the locator, as it does not through the sentence.
-            found = torch.sigmoid(zone_logits.detach())[..., None]  # (B, 6, 1)
-            zones = found * self.zone_present + (1 - found) * self.zone_absent  # (B, 6, D)
+            present = torch.sigmoid(zone_logits.detach())[..., None]  # (B, 6, 1)
+            zones = present * self.zone_present + (1 - present) * self.zone_absent  # (B, 6, D)
             features = torch.cat([features, zones], 1)
-            mask = torch.cat([mask, own[:, None].expand(-1, ZONES)], 1)
+            mask = torch.cat([mask, writes[:, None].expand(-1, ZONES)], 1)
         return features, mask
 
     def forward(
@@ -222,11 +218,10 @@ class SelfGuided(Network):
         """Segment images with their reports, or with such as it writes itself; the locator runs once.
 
         Args:
-            image: ``(B, C, H, W)`` float, normalised; H and W multiples of ``size_multiple``.
-            text_features: T, ``(B, l, D)`` token features of the frozen encoder, or ``None``: no image has a report,
-                and each gets its own.
-            text_mask: ``(B, l)``: 1 at real tokens; a row of zeros: write a report; a row of -1: go without.
-            located: What the locator has told of these images, where it ran before; ``None`` runs it.
+            image: See `Network`.
+            text_features: See `Network`; ``None``: no image has a report, and each gets its own.
+            text_mask: See `Network`.
+            located: Output of the locator, where it ran on these images before; ``None`` runs it.
 
         Returns:
             Logits ``(B, 1, H, W)``, zone logits ``(B, 6)`` and, where the locator has one, its map ``(B, 1, h, w)``.
@@ -241,7 +236,7 @@ class SelfGuided(Network):
         return Output(logits, zone_logits, attention=None if attention is None else (attention,))
 
 
-# What tells the zones of a film: LERG, and the pooled classifier that stands in its place.
+# Locators: LERG, and the pooled classifier that replaces it.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,7 +284,7 @@ class LERG(Locator):
         self.detector.load_pretrained()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Tell the zones: logits ``(B, 6)`` and map ``(B, 1, H/8, W/8)``."""
+        """Zone logits ``(B, 6)`` and map ``(B, 1, H/8, W/8)``."""
         objects, places, shares = self.detector(image)
         logits, weights = self.aggregator(objects)
         shares = (weights.detach()[..., None] * shares).flatten(1)  # (B, Q * N)
@@ -323,12 +318,8 @@ class PooledLocator(Locator):
             self.widen = nn.Sequential(nn.Conv2d(channels, config.width, 1, bias=False), norm, nn.ReLU(inplace=True))
         self.classifier = nn.Linear(config.width or channels, ZONES)
 
-    def load_pretrained(self) -> None:
-        """Read the trunk's pretrained tensors, if the configuration names any."""
-        self.trunk.load_pretrained()
-
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Tell the zones: logits ``(B, 6)`` and map ``(B, 1, H/32, W/32)``."""
+        """Zone logits ``(B, 6)`` and map ``(B, 1, H/32, W/32)``."""
         features = self.widen(self.trunk(image)[3])  # (B, C, h, w)
         logits = self.classifier(features.mean((2, 3)))
         with torch.no_grad():  # for showing only

@@ -1,4 +1,4 @@
-r"""Sentence grounding: an image's sub-regions and a report's sentences in one space, learnt without a mask.
+r"""Sentence grounding: an image's sub-regions and a report's sentences in one space, learned without masks.
 
 Source: Yang et al.: Multimodal self-supervised learning for lesion localization, arXiv:2401.01524, 2024.
 
@@ -45,7 +45,7 @@ from textray.errors import ShapeError, UsageError
 from textray.models.base import Network
 from textray.nn.bert import TextTrunk, TextTrunkConfig
 from textray.nn.image_encoder import STRIDES, ImageEncoder
-from textray.nn.places import POSITIONS, FactoredPlaces, gather, owners, position_sines
+from textray.nn.places import POSITIONS, AmountTimesPlace, gather, owners, position_sines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,19 +59,19 @@ class SentenceGroundingConfig:
         in_channels: Channels of the image.
         enlarge: Longer side in pixels that the image is brought to before the trunk; ``None`` takes it as it is.
         local_stage: Stage of the trunk whose places are compared with phrases: 1 to 4 at strides 4, 8, 16, 32.
-        local: What a place's vector is: its features ``projected`` (the paper), or past the paper ``factored``: how
-            much is found there, told by its features alone, times where it is, told by its position alone; see
-            `textray.nn.places`. Texts are then vectors without negative numbers.
+        local: Vector of a place: its features ``projected`` (the paper), or past the paper ``factored``: an amount of
+            its features alone times a place of its position alone; see `textray.nn.places`. Texts are then vectors
+            without negative numbers.
         finer: Beside a place's features take those of the stage before, averaged over what the place covers. Past the
             paper.
         merge: Average this many places a side into one once they are in the common space; 1 (the paper) leaves each.
-            Past the paper: a fine stage tells best what is found, but the map that is asked for may be coarser.
-        quiet: Length that a factored place has beside what it says, in a direction in which no text points: its
-            cosine with any phrase sinks to 0 where less than this is found.
-        positions: Tell each place where it is: fixed sines of row and column beside its features, and a hidden layer
-            of width D before the 1x1 convolution. Past the paper: words such as "lower left" are about places.
-        pooled: What the film's vector is made of: the ``last`` stage (the paper), or past the paper the ``places``
-            themselves, whose mean it then is; later stages are left out.
+            Past the paper: features of a fine stage are best, but the map may be coarser.
+        quiet: Length of a factored place in a direction in which no text points: its cosine with any phrase sinks to 0
+            where the amount is less than this.
+        positions: Add fixed sines of row and column to the features of a place, and a hidden layer of width D before
+            the 1x1 convolution. Past the paper: words such as "lower left" are about places.
+        pooled: Vector of the film: mean of the ``last`` stage (the paper), or past the paper of the ``places``; later
+            stages are left out.
         width: Width D of the common space; ``None`` (the paper) takes the text encoder's, and nothing stands between.
         text: The text encoder.
         agg_word: How the words of a sentence make the sentence: ``mean`` (released code), ``sum`` (as printed).
@@ -158,12 +158,12 @@ class SentenceGrounding(Network):
             self.hidden = nn.Sequential(nn.Conv2d(channels + POSITIONS, self.width, 1), nn.GELU())
         self.local: nn.Module = nn.Conv2d(self.width if config.positions else channels, self.width, 1, bias=False)
         if self.factored:
-            self.local = FactoredPlaces(channels, self.width, quiet=config.quiet)
+            self.local = AmountTimesPlace(channels, self.width, quiet=config.quiet)
         self.pooled = None if self.pools_places else nn.Linear(last, self.width)
         # Linear and without bias, so that sums over pieces may be taken before or after it.
-        said = self.width - 1 if self.factored else self.width  # of a factored place the last number says nothing
-        same = said == self.text.width
-        self.projection = nn.Identity() if same else nn.Linear(self.text.width, said, bias=False)
+        width = self.width - 1 if self.factored else self.width  # no text points along the last axis of factored places
+        same = width == self.text.width
+        self.projection = nn.Identity() if same else nn.Linear(self.text.width, width, bias=False)
 
     def load_pretrained(self) -> None:
         """Read the pretrained tensors of the image trunk and of the text encoder, where any are named."""
@@ -236,7 +236,7 @@ class SentenceGrounding(Network):
         return TextFeatures(words, word_mask, sentences, sentence_mask, report, pieces[:, 0])
 
     def forward(self, image: Tensor, phrases: Tensor) -> Tensor:
-        """Tell where phrases are true.
+        """Compare phrases with places.
 
         Args:
             image: ``(B, C, H, W)`` float, normalised; H and W multiples of ``size_multiple``.
@@ -272,7 +272,7 @@ def _check(config: SentenceGroundingConfig) -> None:
     if any(size is not None and size < 1 for size in (config.width, config.enlarge)):
         raise UsageError("an impossible size", came=f"width {config.width}, {given}", expected="1 or more")
     if config.local == "factored" and config.positions:
-        raise UsageError("a factored place is told its position in any case", do="Leave positions out")
+        raise UsageError("a factored place has its position in any case", do="Leave positions out")
 
 
 def similarity(local: Tensor, phrases: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ Source: Ye, Meng, Li, Feng, Kim: Enabling Text-free Inference in Language-guided
 Self-guidance, MICCAI 2024. ``SGSeg`` has the paper's LERG, ``SGSegSimple`` a pooled classifier in its place.
 
 The idea: a segmenter that was trained with true reports needs one at inference, when none exists yet. A detector that
-was trained to tell the zones of the true reports writes it: zones, then a sentence, then the segmenter.
+was trained on the zones of the true reports writes it: zones, then a sentence, then the segmenter.
 
 Shapes in the paper's configuration, 224 x 224, L = 24 tokens of width D = 768:
 
@@ -42,7 +42,7 @@ from textray.nn.detector import LERGConfig
 
 @dataclass(frozen=True, kw_only=True)
 class GuidedConfig:
-    """Sizes that both SGSegs have.
+    """Sizes of both SGSegs.
 
     Attributes:
         guide_decoder: Sizes of a GuideDecoder as segmenter, the paper's (whose authors start from the trunk
@@ -116,7 +116,7 @@ class SGSegSimple(SelfGuided):
 
 
 def build_segmenter(config: GuidedConfig) -> Network:
-    """Build the segmenter that a configuration names.
+    """Build the segmenter of a configuration.
 
     Raises:
         UsageError: If it names none or two, or one with a zone head of its own.
@@ -130,5 +130,5 @@ def build_segmenter(config: GuidedConfig) -> Network:
     if config.mmi_unet is None:
         return GuideDecoder(config.guide_decoder or GuideDecoderConfig())
     if config.mmi_unet.zone_head:
-        raise UsageError("the locator tells the zones, so a zone head would learn nothing", do="Leave zone_head out")
+        raise UsageError("the locator predicts the zones: a zone head would have no loss", do="Leave zone_head out")
     return MMIUNet(config.mmi_unet)

@@ -8,8 +8,8 @@ Self-guidance, MICCAI 2024 (localization-enhanced report generation). The detect
     A = softmax(X q^T) X                         one learned query q; (B, d)
     z = W A + b                                  zone logits, (B, 6)
 
-Nothing trains boxes here, so none are given away. What is shown instead is where the queries look: the aggregator's
-weight of each query, spread over the places that its last layer samples.
+No loss trains boxes, so none are returned, but where the queries look: the aggregator's weight of each query, spread
+over the places that its last layer samples.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 CLASSES = 80
 """Classes that published detectors were trained on; their scores choose the queries."""
 DEAD = ("enc_output.", "enc_score_head.", "enc_bbox_head.")
-"""Parts that choose queries and their places: RT-DETR detaches both, so that only a loss on boxes would train them."""
+"""Parts that choose queries and their places; RT-DETR detaches both, so that only a loss on boxes would train them."""
 STRIDES = (8, 16, 32)
 
 
@@ -54,7 +54,7 @@ class LERGConfig:
         detector_weights: A published RT-DETR, trunk included: a ``.safetensors`` file or a folder with a
             ``model.safetensors``; ``None`` for a random start. Read once, when a training starts.
         size: Height and width, multiples of 32, that an image is brought to before the trunk; ``None`` takes it as it
-            is. Past the paper: zones are coarse, and a segmenter's pixels cost a detector much.
+            is. Past the paper: zones are coarse, and a detector is slow at a segmenter's size.
         width: Width d of maps and queries, a multiple of 4 and of ``heads``.
         queries: Object queries Q; an image with fewer places than that has as many queries as places.
         layers: Layers of the decoder.
@@ -310,14 +310,14 @@ def splat(places: Tensor, shares: Tensor, size: tuple[int, int]) -> Tensor:
     return ((down * shares[..., None]).transpose(1, 2) @ across)[:, None]
 
 
-# Published RT-DETR tensors, read into transformers' model.
+# Tensors of published detectors.
 
 logger = logging.getLogger(__name__)
 
 FILE = "model.safetensors"
 LEAST = 0.9
 """Least share of the detector's tensors that must have changed by reading published ones."""
-_RENAMED = (  # what transformers 5 has renamed, as published: both sides are brought to the published names
+_RENAMED = (  # names of transformers 5, and the published ones, to which both sides are brought
     (re.compile(r"(layers\.\d+)\.mlp\.(fc[12])\."), r"\1.\2."),
     (re.compile(r"\bself_attn\.o_proj\."), "self_attn.out_proj."),
     (re.compile(r"^encoder\.aifi\."), "encoder.encoder."),
@@ -333,7 +333,7 @@ def published_name(name: str) -> str:
 
 
 def load_detector(detector: nn.Module, source: str) -> None:
-    """Copy the tensors of a published detector; heads that tell boxes and classes at the end are left out.
+    """Copy the tensors of a published detector; its last heads, for boxes and classes, are left out.
 
     Args:
         detector: transformers' ``RTDetrModel``, changed in place.
@@ -344,8 +344,8 @@ def load_detector(detector: nn.Module, source: str) -> None:
     """
     given = {published_name(name): value for name, value in _read(Path(source)).items()}
     # Some files count the batches that a normalisation has seen, some don't; the number means nothing here.
-    own = {k: v for k, v in detector.state_dict().items() if not k.endswith("num_batches_tracked")}
-    names = {name: published_name(name) for name in own}
+    ours = {k: v for k, v in detector.state_dict().items() if not k.endswith("num_batches_tracked")}
+    names = {name: published_name(name) for name in ours}
     missing = [theirs for theirs in names.values() if theirs not in given]
     if missing:
         raise BundleError(
@@ -355,29 +355,25 @@ def load_detector(detector: nn.Module, source: str) -> None:
             do="Name a published RT-DETR with the trunk and the sizes of the configuration",
         )
     for name, theirs in names.items():
-        if own[name].shape != given[theirs].shape:
+        if ours[name].shape != given[theirs].shape:
             raise BundleError(
                 f"tensor {theirs!r} of {source} does not fit the detector",
                 came=tuple(given[theirs].shape),
-                expected=tuple(own[name].shape),
+                expected=tuple(ours[name].shape),
                 do="Set trunk, width, layers, heads, ffn and expansion as the published detector has them",
             )
-    changed = [name for name, theirs in names.items() if not torch.equal(own[name], _like(given[theirs], own[name]))]
-    if len(changed) < LEAST * len(own):
+    changed = sum(not torch.equal(ours[name], given[theirs].to(ours[name].dtype)) for name, theirs in names.items())
+    if changed < LEAST * len(ours):
         raise BundleError(
             f"reading {source} changes too little of the detector",
-            came=f"{len(changed)} of {len(own)} tensors",
+            came=f"{changed} of {len(ours)} tensors",
             expected=f"more than {LEAST:.0%}",
             do="Name the weights of a trained detector, and read them once",
         )
     with torch.no_grad():
         for name, theirs in names.items():
-            own[name].copy_(given[theirs])
-    logger.info("detector weights of %s: %d of %d tensors changed", source, len(changed), len(own))
-
-
-def _like(value: Tensor, other: Tensor) -> Tensor:
-    return value.to(other.dtype)
+            ours[name].copy_(given[theirs])
+    logger.info("detector weights of %s: %d of %d tensors changed", source, changed, len(ours))
 
 
 def _read(path: Path) -> dict[str, Tensor]:

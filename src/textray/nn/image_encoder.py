@@ -51,7 +51,7 @@ class ImageEncoder(nn.Module):
         theirs = {id(tensor): name for name, tensor in _tensors(trunk)}
         parts, channels = _cut(trunk)
         self.stages, self.channels = nn.ModuleList(parts[:stages]), channels[:stages]
-        self.timm_names = {own: theirs[id(tensor)] for own, tensor in _tensors(self)}
+        self.timm_names = {ours: theirs[id(tensor)] for ours, tensor in _tensors(self)}
 
     def load_pretrained(self) -> None:
         """Read the pretrained tensors, if any are named."""
@@ -117,27 +117,27 @@ def load_trunk(encoder: ImageEncoder, state: dict[str, Tensor], *, source: str) 
         BundleError: If a tensor is missing or its shape differs.
     """
     # Some files count the batches that a normalisation has seen, some don't; the number means nothing here.
-    own = {name: tensor for name, tensor in _tensors(encoder) if not name.endswith("num_batches_tracked")}
+    ours = {name: tensor for name, tensor in _tensors(encoder) if not name.endswith("num_batches_tracked")}
     given = {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
-    first = encoder.timm_names[next(iter(own))]
-    pairs = {name: encoder.timm_names[name] for name in own} if first in given else dict(zip(own, given, strict=False))
-    missing = [name for name in own if pairs.get(name) not in given]
+    first = encoder.timm_names[next(iter(ours))]
+    pairs = encoder.timm_names if first in given else dict(zip(ours, given, strict=False))
+    missing = [name for name in ours if pairs.get(name) not in given]
     if missing:
         raise BundleError(
             f"tensors of the trunk are missing in {source}",
             came=f"{len(given)} tensors",
             expected=", ".join(missing[:5]),
         )
-    for name, theirs in pairs.items():
-        if own[name].shape != given[theirs].shape:
+    for name, tensor in ours.items():
+        if tensor.shape != given[pairs[name]].shape:
             raise BundleError(
-                f"tensor {theirs!r} of {source} does not fit {name!r} of the trunk",
-                came=tuple(given[theirs].shape),
-                expected=tuple(own[name].shape),
+                f"tensor {pairs[name]!r} of {source} does not fit {name!r} of the trunk",
+                came=tuple(given[pairs[name]].shape),
+                expected=tuple(tensor.shape),
             )
     with torch.no_grad():
-        for name, theirs in pairs.items():
-            own[name].copy_(given[theirs])
+        for name, tensor in ours.items():
+            tensor.copy_(given[pairs[name]])
 
 
 def read_trunk(source: str, trunk: str) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Places of a film as how much is found there, times where that is."""
+"""Places of a film as an amount times a place, and parts of a text summed up to units."""
 
 from __future__ import annotations
 
@@ -12,28 +12,23 @@ from torch.nn import functional as F
 from textray.nn.attention import sine_positions
 
 POSITIONS = 32
-"""Channels of the sines that tell a place its position."""
+"""Channels of the sines of a position."""
 _LEAST = 1e-6
-"""What is added before a root is taken, whose slope at zero has no end."""
+"""Added before a root, whose slope at zero is infinite."""
 
 
-class FactoredPlaces(nn.Module):
-    """Bring the features of places into the common space in two factors.
+class AmountTimesPlace(nn.Module):
+    """Vectors of places in two factors, ``amount(features) * place(position)``.
 
-    The first, one number above zero, is how much is found at a place, told by the features there and around it alone.
-    The second, shares of D - 1 directions and of none, is where it is, told by its row and column alone, the same for
-    every film; half is of none at first, or what no text asks for would lie in directions of other texts. So a film's
-    vector, the mean of its places, is where that lies which is found; and features can be told apart by a text's places
-    only by being found where the text says. A network that is free to mix the two also finds the *healthy* lung, which
-    says as well as the ill one that the other side is ill.
+    The amount, one number above zero, depends on the features at a place and around it alone; it is the root of a
+    softplus, so that the mean of a film rises with the area more than with the brightest point. The place, a softmax
+    over D - 1 directions and none, depends on row and column alone, the same for every film; none has one half at
+    first, or what no text names would lie in directions of other texts. So a film's vector, the mean of its places,
+    says where the amount lies, and features can be matched with a text only by an amount where the text says. A network
+    that is free to mix the two also finds the *healthy* lung, which says as well as the ill one which side is ill.
 
-    Features come to one scale, channel by channel, before they are told from: some channels of
-    a trunk are many times as strong as others.
-
-    How much is the root of what a softplus gives, so that the mean of a film rises with the area of what is found
-    more than with its brightest point.
-
-    Past the paper of sentence grounding; ours. The last number of each vector is a constant, in which no text points.
+    Features are first brought to one scale, channel by channel: some channels of a trunk are many times as strong as
+    others. Past the paper of sentence grounding. The last number of each vector is a constant, in which no text points.
 
     Args:
         channels: C of the features.
@@ -72,7 +67,7 @@ def position_sines(places: Tensor) -> Tensor:
     return sines.transpose(1, 2).view(1, POSITIONS, height, width)
 
 
-# From parts of a text to the units that they make up: pieces to words, words to sentences.
+# Parts of a text summed up to units: pieces to words, words to sentences.
 
 
 def gather(parts: Tensor, owner: Tensor, *, mean: bool) -> tuple[Tensor, Tensor]:
@@ -80,7 +75,7 @@ def gather(parts: Tensor, owner: Tensor, *, mean: bool) -> tuple[Tensor, Tensor]
 
     Args:
         parts: ``(B, N, D)``.
-        owner: Number of the unit that each part belongs to, ``(B, N)`` int64; negative where to none.
+        owner: Number of each part's unit, ``(B, N)`` int64; negative for none.
         mean: Average, else sum.
 
     Returns:
@@ -102,6 +97,6 @@ def gather(parts: Tensor, owner: Tensor, *, mean: bool) -> tuple[Tensor, Tensor]
 def owners(word: Tensor, sentence: Tensor) -> Tensor:
     """Sentence of each word, ``(B, W)`` int64, -1 where there is no word, from those of the pieces ``(B, L)``."""
     units = int(word.max().clamp(min=0)) + 1
-    found = word.new_full((word.shape[0], units + 1), -1)
+    owner = word.new_full((word.shape[0], units + 1), -1)
     # Pieces of no word go to a column that is cut off.
-    return found.scatter(1, torch.where(word >= 0, word, units), sentence)[:, :units]
+    return owner.scatter(1, torch.where(word >= 0, word, units), sentence)[:, :units]

@@ -94,7 +94,7 @@ def regrid(tokens: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Te
 
 
 class PatchEmbedding(nn.Module):
-    """Patches of a map as tokens, told their place by learned positions.
+    """Patches of a map as tokens, with learned positions.
 
     Args:
         channels: Channels C of the map and width of the tokens.
@@ -115,9 +115,9 @@ class PatchEmbedding(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """``(B, C, h * patch, w * patch)`` to ``(B, h * w, C)``."""
         patches = self.project(features)  # (B, C, h, w)
-        here = (patches.shape[2], patches.shape[3])
+        grid = (patches.shape[2], patches.shape[3])
         tokens = patches.flatten(2).transpose(1, 2)  # (B, h*w, C)
-        return self.dropout(tokens + regrid(self.positions, self.grid, here))
+        return self.dropout(tokens + regrid(self.positions, self.grid, grid))
 
 
 class TokenConvNormAct(nn.Sequential):

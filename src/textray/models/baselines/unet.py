@@ -71,19 +71,7 @@ class UNet(Network):
         self.head = nn.Conv2d(w, 1, 1)
 
     def forward(self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None) -> Output:
-        """Segment images.
-
-        Args:
-            image: ``(B, C, H, W)`` float, normalised; H and W multiples of 16.
-            text_features: Ignored; this network reads no report.
-            text_mask: Ignored.
-
-        Returns:
-            Logits ``(B, 1, H, W)``.
-
-        Raises:
-            ShapeError: If the image does not fit.
-        """
+        """Segment images; the text is ignored. See `Network`."""
         self.check_image(image)
         maps = [self.first(image)]
         for down in self.down:

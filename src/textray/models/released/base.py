@@ -1,4 +1,4 @@
-"""What the released forms share: one size, a text for every image, and parts of two networks."""
+"""Base of the released forms: one size, a text for every image, and parts of two networks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZE = (224, 224)
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedConfig:
-    """What every released form on a ConvNeXt can be told; the defaults are the authors'.
+    """Options of every released form on a ConvNeXt; the defaults are the authors'.
 
     Attributes:
         trunk: timm's name of a ConvNeXt; the tag says which pretrained weights are meant.
@@ -37,6 +37,10 @@ class ReleasedConfig:
 
 class ReleasedForm(Network):
     """Base of the released forms: one size, and a text for every image.
+
+    They take images ``(B, 3, 224, 224)``, with rows and columns swapped as the published weights expect (LViT: in
+    [0, 1], blue first where the picture is in colour), and features of all tokens, padding too; a row of the mask only
+    says whether there is a text. They raise `ShapeError` for another size or an image without a text.
 
     Args:
         size_multiple: What every side of an image would be a multiple of, were there more sizes than one.
@@ -78,7 +82,7 @@ class ReleasedForm(Network):
             ShapeError: If an image has no text, or a shape does not fit.
         """
         if features is None:
-            raise self._silent("none for the whole batch")
+            raise self._no_text("none for the whole batch")
         if self.tokens is not None and features.ndim == 3 and features.shape[1] != self.tokens:
             raise ShapeError(
                 f"{type(self).__name__} mixes exactly {self.tokens} text tokens",
@@ -89,10 +93,10 @@ class ReleasedForm(Network):
         real = self.check_text(image, features, mask)
         # A traced network (an exported graph) cannot look at values: who runs the graph must.
         if not torch.compiler.is_compiling() and not real.is_meta and not bool(real.any(1).all()):
-            raise self._silent(f"no text in rows {(~real.any(1)).nonzero().flatten().tolist()}")
+            raise self._no_text(f"no text in rows {(~real.any(1)).nonzero().flatten().tolist()}")
         return features, real
 
-    def _silent(self, came: str) -> ShapeError:
+    def _no_text(self, came: str) -> ShapeError:
         """Error for an image without a text."""
         return ShapeError(
             f"released forms need a text for every image, and {type(self).__name__} is one",
@@ -244,8 +248,8 @@ class GuideLayer(nn.Module):
         attended = self.self_attention(placed, placed, u, need_weights=False)[0]
         tokens = tokens + self.self_out_norm(attended)
         placed = self.cross_in_norm(tokens) + self.image_positions
-        told = self.cross_attention(placed, slots + self.text_positions, slots, need_weights=False)[0]
-        tokens = tokens + self.scale * self.cross_out_norm(told)
+        crossed = self.cross_attention(placed, slots + self.text_positions, slots, need_weights=False)[0]
+        tokens = tokens + self.scale * self.cross_out_norm(crossed)
         return tokens.transpose(1, 2).reshape(x.shape)
 
 

@@ -28,7 +28,7 @@ from textray.nn.blocks import SubpixelHead
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedGuideDecoderConfig(ReleasedConfig):
-    """What can be told to the released GuideDecoder; the defaults are the authors'.
+    """Options of the released GuideDecoder; the defaults are the authors'.
 
     Attributes:
         scale: Initial value of what the text is scaled by at each level.
@@ -56,19 +56,7 @@ class ReleasedGuideDecoder(ReleasedNetwork):
         self.head = SubpixelHead(channels[0], factor=4)
 
     def forward(self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None) -> Output:
-        """Segment images, guided by their reports.
-
-        Args:
-            image: ``(B, 3, 224, 224)`` float, normalised, rows and columns swapped as the published weights expect.
-            text_features: T, ``(B, 24, D)`` features of all tokens, padding too.
-            text_mask: ``(B, 24)``, non-zero at real tokens; it only tells text from no text.
-
-        Returns:
-            Logits ``(B, 1, 224, 224)``.
-
-        Raises:
-            ShapeError: If a shape does not fit or an image has no text.
-        """
+        """Segment images, guided by their reports; see `ReleasedForm`."""
         self.check_image(image)
         report, _ = self.read_text(image, text_features, text_mask)
         return Output(self.head(self.decoder(self.trunk(image), report)))

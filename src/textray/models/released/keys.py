@@ -16,86 +16,32 @@ from functools import cache
 
 from textray.errors import unknown_name
 
-# Names of the tensors in the published checkpoints of LViT, and which tensor of our network each of them is.
-
-_LVIT_CHANNELS = (64, 128, 256, 512)
-_LVIT_PATCHES = (16, 8, 4, 2)
-_LVIT_TOKENS, _LVIT_PLACES, _LVIT_WIDTH = 10, 196, 768
+Shape = tuple[int, ...]
+Row = tuple[str, str | None, Shape]
+"""The published name, our name (``None`` for what our networks compute themselves), the shape."""
 
 
-def lvit() -> Iterator[Row]:
-    """All tensors, in published order."""
-    w = _LVIT_CHANNELS[0]
-    yield from _conv("inc", "body.first", w, 3, 3, 3)
-    for branch in ("down", "up"):
-        for s, c in enumerate(_LVIT_CHANNELS):
-            yield from under(f"{branch}Vit{s or ''}.", "", _transformer(branch, s, c))
-    for s, c in enumerate(_LVIT_CHANNELS):
-        out = _LVIT_CHANNELS[min(s + 1, 3)]
-        yield from _convs(f"down{s + 1}", f"body.down.{s}", c, out)
-    for s in (3, 2, 1, 0):
-        c = _LVIT_CHANNELS[s]
-        yield from under(
-            f"up{s + 1}.pixModule.", "", _pixel_attention(f"body.up.{s}.attention", f"unread.sigmoids.{s}", c)
-        )
-        yield from _convs(f"up{s + 1}", f"body.up.{s}.mix", 2 * c, _LVIT_CHANNELS[max(s - 1, 0)])
-    yield from pair("outc", "body.head", 1, w, 1, 1)
-    for s, c in enumerate(_LVIT_CHANNELS):
-        yield from pair(f"reconstruct{s + 1}.conv", f"body.rebuild.{s}.conv", c, c, 1, 1)
-        yield from batch_norm(f"reconstruct{s + 1}.norm", f"body.rebuild.{s}.norm", c)
-    for s, c in enumerate(_LVIT_CHANNELS):
-        ours = f"unread.weighed.{s}"
-        yield from under(f"pix_module{s + 1}.", "", _pixel_attention(f"{ours}.attention", f"{ours}.sigmoid", c))
-    for step, (c, wider) in enumerate(zip(_LVIT_CHANNELS[::-1], (_LVIT_WIDTH, *_LVIT_CHANNELS[:0:-1]), strict=True)):
-        yield from pair(f"text_module{4 - step}", f"body.text.narrow.{step}", c, wider, 3)
+def under(theirs: str, ours: str, rows: Iterator[Row]) -> Iterator[Row]:
+    """Rows with prefixes before both names."""
+    for their_name, our_name, shape in rows:
+        yield theirs + their_name, None if our_name is None else ours + our_name, shape
 
 
-def _conv(theirs: str, ours: str, *weight: int) -> Iterator[Row]:
-    """A convolution and its batch norm."""
-    yield from pair(f"{theirs}.conv", f"{ours}.0", *weight)
-    yield from batch_norm(f"{theirs}.norm", f"{ours}.1", weight[0])
+def pair(theirs: str, ours: str | None, *weight: int) -> Iterator[Row]:
+    """A weight, and a bias as long as the weight's first side."""
+    for part, shape in (("weight", weight), ("bias", weight[:1])):
+        yield f"{theirs}.{part}", None if ours is None else f"{ours}.{part}", shape
 
 
-def _convs(theirs: str, ours: str, inputs: int, outputs: int) -> Iterator[Row]:
-    """Two convolutions of 3 x 3 with their norms."""
-    yield from _conv(f"{theirs}.nConvs.0", f"{ours}.0", outputs, inputs, 3, 3)
-    yield from _conv(f"{theirs}.nConvs.1", f"{ours}.1", outputs, outputs, 3, 3)
+def batch_norm(theirs: str, ours: str, width: int) -> Iterator[Row]:
+    """A batch norm with its statistics."""
+    yield from pair(theirs, ours, width)
+    for part in ("running_mean", "running_var"):
+        yield f"{theirs}.{part}", f"{ours}.{part}", (width,)
+    yield f"{theirs}.num_batches_tracked", f"{ours}.num_batches_tracked", ()
 
 
-def _transformer(branch: str, s: int, c: int) -> Iterator[Row]:
-    """A transformer of one level; each holds all parts, of which the branches use different ones."""
-    down, unread = branch == "down", f"unread.{branch}.{s}"
-    embed = f"body.embed.{s}" if down else f"{unread}.embed"
-    yield "embeddings.position_embeddings", f"{embed}.positions", (1, _LVIT_PLACES, c)
-    yield from pair("embeddings.patch_embeddings", f"{embed}.project", c, c, _LVIT_PATCHES[s], _LVIT_PATCHES[s])
-    yield from pair("norm", f"{unread}.norm", c)
-    yield from under("Encoder_blocks.0.", f"body.{branch}_blocks.{s}.0.", _lvit_block(c))
-    yield from pair("head", f"{unread}.head", 1, c)
-    halve = f"body.halve_down.{s - 1}" if down and s else f"{unread}.halve"
-    yield from _conv("CTBN", halve, c // 2, c, 3)
-    merge = f"{unread}.merge" if down or s == 3 else f"body.halve_up.{s}"
-    yield from _conv("CTBN2", merge, c, 2 * c, 3)
-    spread = "body.text.spread" if down and not s else f"{unread}.spread"
-    yield from _conv("CTBN3", spread, _LVIT_PLACES, _LVIT_TOKENS, 3)
-
-
-def _lvit_block(c: int) -> Iterator[Row]:
-    yield from pair("norm1", "attention_norm", c)
-    yield from pair("attn.qkv", "attention.project_in", 3 * c, c)
-    yield from pair("attn.proj", "attention.project_out", c, c)
-    yield from pair("norm2", "feed_norm", c)
-    yield from pair("mlp.fc1", "expand", 4 * c, c)
-    yield from pair("mlp.fc2", "reduce", c, 4 * c)
-
-
-def _pixel_attention(ours: str, sigmoid: str, c: int) -> Iterator[Row]:
-    """PLAM, with a convolution before a sigmoid that is never computed."""
-    yield "conv_avg.weight", f"{ours}.average.weight", (c, c, 1, 1)
-    yield "conv_max.weight", f"{ours}.largest.weight", (c, c, 1, 1)
-    yield from pair("bottleneck.0", f"{ours}.mix.0", 6, 3)
-    yield from pair("bottleneck.2", f"{ours}.mix.2", 1, 6)
-    yield from pair("conv_sig.0", sigmoid, c, c, 1, 1)
-
+# ConvNeXt networks.
 
 LIGHTNING_PREFIX = "model."
 """What every name of a ``state_dict`` that Lightning wrote begins with."""
@@ -105,65 +51,6 @@ _BLOCKS = (3, 3, 9, 3)
 _WIDTH, _HIDDEN, _TOKENS, _PLACES = 768, 128, 24, 5000
 _SLOTS = (9, 12, 24)
 _VOCABULARY = 30522
-
-
-def published(name: str) -> dict[str, Shape]:
-    """Tensors of a published checkpoint without its text encoder, in published order.
-
-    Args:
-        name: Registry name of the network.
-
-    Returns:
-        Shape of each tensor by its published name; ``()`` for a number.
-
-    Raises:
-        UsageError: If no published checkpoint of that network is known.
-    """
-    return {theirs: shape for theirs, (_, shape) in _table(name).items()}
-
-
-def own_name(name: str, published_name: str) -> str | None:
-    """Name of a published tensor in our network's ``state_dict``.
-
-    Args:
-        name: Registry name of the network.
-        published_name: A name of `published`.
-
-    Returns:
-        Our name; ``None`` for a tensor that is dropped: tables of sines, which our networks compute.
-
-    Raises:
-        UsageError: If the network or the tensor is unknown.
-    """
-    table = _table(name)
-    if published_name not in table:
-        raise unknown_name(f"tensor of the published {name}", published_name, table)
-    return table[published_name][0]
-
-
-def text_encoder_prefix(name: str) -> str | None:
-    """What stands before the names of the text encoder's tensors in a published checkpoint of this network.
-
-    Behind it come the names of CXR-BERT's own file: the trunk under ``bert.``, heads under ``cls.`` and
-    ``cls_projection_head.``. ``None`` for a network whose checkpoints hold no text encoder.
-    """
-    _table(name)
-    return None if name in _BARE else f"{LIGHTNING_PREFIX}text_encoder.model."
-
-
-def published_text_encoder(name: str) -> dict[str, Shape]:
-    """Tensors of CXR-BERT inside a published checkpoint, full names with their shapes, in published order."""
-    prefix = text_encoder_prefix(name)
-    return {} if prefix is None else {f"{prefix}{theirs}": shape for theirs, _, shape in _cxr_bert()}
-
-
-@cache
-def _table(name: str) -> dict[str, tuple[str | None, Shape]]:
-    """Our name and the shape of each published tensor of a network."""
-    if name not in _NETWORKS:
-        raise unknown_name("published network", name, _NETWORKS)
-    rows = under("" if name in _BARE else LIGHTNING_PREFIX, "", _NETWORKS[name]())
-    return {theirs: (ours, shape) for theirs, ours, shape in rows}
 
 
 def _attention(theirs: str, ours: str, width: int) -> Iterator[Row]:
@@ -312,8 +199,88 @@ def _guide_decoder() -> Iterator[Row]:
     yield from _head()
 
 
-_NETWORKS = {"mmi_unet": _mmi_unet, "mmi_unet_gd": _mmi_unet_gd, "guide_decoder": _guide_decoder, "lvit": lvit}
-_BARE = ("lvit",)  # names without Lightning's prefix, and no text encoder among them
+# LViT.
+
+_LVIT_CHANNELS = (64, 128, 256, 512)
+_LVIT_PATCHES = (16, 8, 4, 2)
+_LVIT_TOKENS, _LVIT_PLACES, _LVIT_WIDTH = 10, 196, 768
+
+
+def _lvit() -> Iterator[Row]:
+    """All tensors, in published order."""
+    w = _LVIT_CHANNELS[0]
+    yield from _conv("inc", "body.first", w, 3, 3, 3)
+    for branch in ("down", "up"):
+        for s, c in enumerate(_LVIT_CHANNELS):
+            yield from under(f"{branch}Vit{s or ''}.", "", _transformer(branch, s, c))
+    for s, c in enumerate(_LVIT_CHANNELS):
+        out = _LVIT_CHANNELS[min(s + 1, 3)]
+        yield from _convs(f"down{s + 1}", f"body.down.{s}", c, out)
+    for s in (3, 2, 1, 0):
+        c = _LVIT_CHANNELS[s]
+        yield from under(
+            f"up{s + 1}.pixModule.", "", _pixel_attention(f"body.up.{s}.attention", f"unread.sigmoids.{s}", c)
+        )
+        yield from _convs(f"up{s + 1}", f"body.up.{s}.mix", 2 * c, _LVIT_CHANNELS[max(s - 1, 0)])
+    yield from pair("outc", "body.head", 1, w, 1, 1)
+    for s, c in enumerate(_LVIT_CHANNELS):
+        yield from pair(f"reconstruct{s + 1}.conv", f"body.rebuild.{s}.conv", c, c, 1, 1)
+        yield from batch_norm(f"reconstruct{s + 1}.norm", f"body.rebuild.{s}.norm", c)
+    for s, c in enumerate(_LVIT_CHANNELS):
+        ours = f"unread.weighed.{s}"
+        yield from under(f"pix_module{s + 1}.", "", _pixel_attention(f"{ours}.attention", f"{ours}.sigmoid", c))
+    for step, (c, wider) in enumerate(zip(_LVIT_CHANNELS[::-1], (_LVIT_WIDTH, *_LVIT_CHANNELS[:0:-1]), strict=True)):
+        yield from pair(f"text_module{4 - step}", f"body.text.narrow.{step}", c, wider, 3)
+
+
+def _conv(theirs: str, ours: str, *weight: int) -> Iterator[Row]:
+    """A convolution and its batch norm."""
+    yield from pair(f"{theirs}.conv", f"{ours}.0", *weight)
+    yield from batch_norm(f"{theirs}.norm", f"{ours}.1", weight[0])
+
+
+def _convs(theirs: str, ours: str, inputs: int, outputs: int) -> Iterator[Row]:
+    """Two convolutions of 3 x 3 with their norms."""
+    yield from _conv(f"{theirs}.nConvs.0", f"{ours}.0", outputs, inputs, 3, 3)
+    yield from _conv(f"{theirs}.nConvs.1", f"{ours}.1", outputs, outputs, 3, 3)
+
+
+def _transformer(branch: str, s: int, c: int) -> Iterator[Row]:
+    """A transformer of one level; each holds all parts, of which the branches use different ones."""
+    down, unread = branch == "down", f"unread.{branch}.{s}"
+    embed = f"body.embed.{s}" if down else f"{unread}.embed"
+    yield "embeddings.position_embeddings", f"{embed}.positions", (1, _LVIT_PLACES, c)
+    yield from pair("embeddings.patch_embeddings", f"{embed}.project", c, c, _LVIT_PATCHES[s], _LVIT_PATCHES[s])
+    yield from pair("norm", f"{unread}.norm", c)
+    yield from under("Encoder_blocks.0.", f"body.{branch}_blocks.{s}.0.", _lvit_block(c))
+    yield from pair("head", f"{unread}.head", 1, c)
+    halve = f"body.halve_down.{s - 1}" if down and s else f"{unread}.halve"
+    yield from _conv("CTBN", halve, c // 2, c, 3)
+    merge = f"{unread}.merge" if down or s == 3 else f"body.halve_up.{s}"
+    yield from _conv("CTBN2", merge, c, 2 * c, 3)
+    spread = "body.text.spread" if down and not s else f"{unread}.spread"
+    yield from _conv("CTBN3", spread, _LVIT_PLACES, _LVIT_TOKENS, 3)
+
+
+def _lvit_block(c: int) -> Iterator[Row]:
+    yield from pair("norm1", "attention_norm", c)
+    yield from pair("attn.qkv", "attention.project_in", 3 * c, c)
+    yield from pair("attn.proj", "attention.project_out", c, c)
+    yield from pair("norm2", "feed_norm", c)
+    yield from pair("mlp.fc1", "expand", 4 * c, c)
+    yield from pair("mlp.fc2", "reduce", c, 4 * c)
+
+
+def _pixel_attention(ours: str, sigmoid: str, c: int) -> Iterator[Row]:
+    """PLAM, with a convolution before a sigmoid that is never computed."""
+    yield "conv_avg.weight", f"{ours}.average.weight", (c, c, 1, 1)
+    yield "conv_max.weight", f"{ours}.largest.weight", (c, c, 1, 1)
+    yield from pair("bottleneck.0", f"{ours}.mix.0", 6, 3)
+    yield from pair("bottleneck.2", f"{ours}.mix.2", 1, 6)
+    yield from pair("conv_sig.0", sigmoid, c, c, 1, 1)
+
+
+# CXR-BERT inside the published checkpoints.
 
 
 def _cxr_bert() -> Iterator[Row]:
@@ -321,52 +288,84 @@ def _cxr_bert() -> Iterator[Row]:
     w = _WIDTH
     for part, rows in (("word", _VOCABULARY), ("position", 512), ("token_type", 2)):
         yield f"bert.embeddings.{part}_embeddings.weight", None, (rows, w)
-    yield from _unmapped("bert.embeddings.LayerNorm", w)
+    yield from pair("bert.embeddings.LayerNorm", None, w)
     for layer in range(12):
         at = f"bert.encoder.layer.{layer}"
         for part in ("self.query", "self.key", "self.value", "output.dense"):
-            yield from _unmapped(f"{at}.attention.{part}", w, w)
-        yield from _unmapped(f"{at}.attention.output.LayerNorm", w)
-        yield from _unmapped(f"{at}.intermediate.dense", 4 * w, w)
-        yield from _unmapped(f"{at}.output.dense", w, 4 * w)
-        yield from _unmapped(f"{at}.output.LayerNorm", w)
+            yield from pair(f"{at}.attention.{part}", None, w, w)
+        yield from pair(f"{at}.attention.output.LayerNorm", None, w)
+        yield from pair(f"{at}.intermediate.dense", None, 4 * w, w)
+        yield from pair(f"{at}.output.dense", None, w, 4 * w)
+        yield from pair(f"{at}.output.LayerNorm", None, w)
     yield "cls.predictions.bias", None, (_VOCABULARY,)
-    yield from _unmapped("cls.predictions.transform.dense", w, w)
-    yield from _unmapped("cls.predictions.transform.LayerNorm", w)
-    yield from _unmapped("cls.predictions.decoder", _VOCABULARY, w)
-    yield from _unmapped("cls_projection_head.dense_to_hidden", 128, w)
-    yield from _unmapped("cls_projection_head.LayerNorm", 128)
-    yield from _unmapped("cls_projection_head.dense_to_output", 128, 128)
+    yield from pair("cls.predictions.transform.dense", None, w, w)
+    yield from pair("cls.predictions.transform.LayerNorm", None, w)
+    yield from pair("cls.predictions.decoder", None, _VOCABULARY, w)
+    yield from pair("cls_projection_head.dense_to_hidden", None, 128, w)
+    yield from pair("cls_projection_head.LayerNorm", None, 128)
+    yield from pair("cls_projection_head.dense_to_output", None, 128, 128)
 
 
-def _unmapped(theirs: str, *weight: int) -> Iterator[Row]:
-    """A weight and its bias that no network of ours holds."""
-    yield f"{theirs}.weight", None, weight
-    yield f"{theirs}.bias", None, weight[:1]
+# The tables by name.
+
+_NETWORKS = {"mmi_unet": _mmi_unet, "mmi_unet_gd": _mmi_unet_gd, "guide_decoder": _guide_decoder, "lvit": _lvit}
+_BARE = ("lvit",)  # names without Lightning's prefix, and no text encoder among them
 
 
-# Rows of the tables of published tensors, and the few kinds of them that recur.
+def published(name: str) -> dict[str, Shape]:
+    """Tensors of a published checkpoint without its text encoder, in published order.
 
-Shape = tuple[int, ...]
-Row = tuple[str, str | None, Shape]
-"""The published name, our name (``None`` for what our networks compute themselves), the shape."""
+    Args:
+        name: Registry name of the network.
 
+    Returns:
+        Shape of each tensor by its published name; ``()`` for a number.
 
-def under(theirs: str, ours: str, rows: Iterator[Row]) -> Iterator[Row]:
-    """Rows with prefixes before both names."""
-    for their_name, our_name, shape in rows:
-        yield theirs + their_name, None if our_name is None else ours + our_name, shape
-
-
-def pair(theirs: str, ours: str, *weight: int) -> Iterator[Row]:
-    """A weight, and a bias as long as the weight's first side."""
-    yield f"{theirs}.weight", f"{ours}.weight", weight
-    yield f"{theirs}.bias", f"{ours}.bias", weight[:1]
+    Raises:
+        UsageError: If no published checkpoint of that network is known.
+    """
+    return {theirs: shape for theirs, (_, shape) in _table(name).items()}
 
 
-def batch_norm(theirs: str, ours: str, width: int) -> Iterator[Row]:
-    """A batch norm with its statistics."""
-    yield from pair(theirs, ours, width)
-    for part in ("running_mean", "running_var"):
-        yield f"{theirs}.{part}", f"{ours}.{part}", (width,)
-    yield f"{theirs}.num_batches_tracked", f"{ours}.num_batches_tracked", ()
+def own_name(name: str, published_name: str) -> str | None:
+    """Name of a published tensor in our network's ``state_dict``.
+
+    Args:
+        name: Registry name of the network.
+        published_name: A name of `published`.
+
+    Returns:
+        Our name; ``None`` for a tensor that is dropped: tables of sines, which our networks compute.
+
+    Raises:
+        UsageError: If the network or the tensor is unknown.
+    """
+    table = _table(name)
+    if published_name not in table:
+        raise unknown_name(f"tensor of the published {name}", published_name, table)
+    return table[published_name][0]
+
+
+def text_encoder_prefix(name: str) -> str | None:
+    """What stands before the names of the text encoder's tensors in a published checkpoint of this network.
+
+    Behind it come the names of CXR-BERT's own file: the trunk under ``bert.``, heads under ``cls.`` and
+    ``cls_projection_head.``. ``None`` for a network whose checkpoints hold no text encoder.
+    """
+    _table(name)
+    return None if name in _BARE else f"{LIGHTNING_PREFIX}text_encoder.model."
+
+
+def published_text_encoder(name: str) -> dict[str, Shape]:
+    """Tensors of CXR-BERT inside a published checkpoint, full names with their shapes, in published order."""
+    prefix = text_encoder_prefix(name)
+    return {} if prefix is None else {f"{prefix}{theirs}": shape for theirs, _, shape in _cxr_bert()}
+
+
+@cache
+def _table(name: str) -> dict[str, tuple[str | None, Shape]]:
+    """Our name and the shape of each published tensor of a network."""
+    if name not in _NETWORKS:
+        raise unknown_name("published network", name, _NETWORKS)
+    rows = under("" if name in _BARE else LIGHTNING_PREFIX, "", _NETWORKS[name]())
+    return {theirs: (ours, shape) for theirs, ours, shape in rows}

@@ -27,7 +27,7 @@ TOKENS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedLViTConfig:
-    """What can be told to the released LViT; the defaults are the authors'.
+    """Options of the released LViT; the defaults are the authors'.
 
     Attributes:
         channels: Channels of the first level.
@@ -95,19 +95,7 @@ class ReleasedLViT(ReleasedForm):
         self.unread = UnreadParts(config.sizes)
 
     def forward(self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None) -> Output:
-        """Segment images, steered by their reports.
-
-        Args:
-            image: ``(B, 3, 224, 224)`` float in [0, 1], blue first where the picture is in colour.
-            text_features: T, ``(B, 10, D)`` token features; all are read.
-            text_mask: ``(B, 10)``, non-zero at real tokens; it only tells text from no text.
-
-        Returns:
-            Logits ``(B, 1, 224, 224)``.
-
-        Raises:
-            ShapeError: If a shape does not fit or an image has no text.
-        """
+        """Segment images, steered by their reports; see `ReleasedForm`."""
         self.check_image(image)
         report, real = self.read_text(image, text_features, text_mask)
         return Output(self.body(image, report, torch.ones_like(real)))

@@ -31,7 +31,7 @@ from textray.nn.blocks import ConvNormAct, SubpixelHead
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedMMIUNetConfig(ReleasedConfig):
-    """What can be told to the released MMI-UNet; the defaults are the authors'.
+    """Options of the released MMI-UNet; the defaults are the authors'.
 
     Attributes:
         dropout: Dropout of the fusion blocks' attentions and feed-forward layers.
@@ -79,29 +79,17 @@ class ReleasedMMIUNet(ReleasedNetwork):
         self.head = SubpixelHead(channels[0], factor=4)
 
     def forward(self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None) -> Output:
-        """Segment images, steered by their reports.
-
-        Args:
-            image: ``(B, 3, 224, 224)`` float, normalised, rows and columns swapped as the published weights expect.
-            text_features: T, ``(B, L, D)`` features of all tokens, padding too.
-            text_mask: ``(B, L)``, non-zero at real tokens; it only tells text from no text.
-
-        Returns:
-            Logits ``(B, 1, 224, 224)``.
-
-        Raises:
-            ShapeError: If a shape does not fit or an image has no text.
-        """
+        """Segment images, steered by their reports; see `ReleasedForm`."""
         self.check_image(image)
         report, _ = self.read_text(image, text_features, text_mask)
-        features, told = image, report
+        features, recursed = image, report
         skips = []
         for s, (stage, fusion) in enumerate(zip(self.trunk.stages, self.fusion, strict=True)):
             features = stage(features)  # F_s
-            fused, text = fusion(features, told, text_out=s < 3)  # F_s + delta_s, t + its delta
+            fused, text = fusion(features, recursed, text_out=s < 3)  # F_s + delta_s, t + its delta
             skips.append(fused)
             features = fused + features  # the map counts twice
-            told = report + text  # and the text once more at each stage
+            recursed = report + text  # and the text once more at each stage
         decoded = skips[3]
         for level in (2, 1, 0):
             decoded = self.decoder[level](decoded, skips[level])
