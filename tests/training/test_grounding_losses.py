@@ -49,7 +49,7 @@ def criterion(**temperatures):
 def film_pair(**changed):
     """Films against reports, in both directions."""
     found = compared(**changed)
-    return targeted_pair(10 * criterion()._films(found), found.said, "diagonal")
+    return targeted_pair(10 * criterion()._films(found), found.statements, "diagonal")
 
 
 def local_pair(**options):

@@ -396,3 +396,5 @@ def test_settings_for_networks_that_write_no_reports_are_refused():
         task(UNet(UNetConfig(width=4)), text_encoder=None)
     with pytest.raises(UsageError, match="0 to 1"):
         task(self_guided=1.5)
+    with pytest.raises(UsageError, match=r"longer than the network.*max_tokens 17.*at most 16.*model\.max_tokens"):
+        task(max_tokens=TOKENS + 1)

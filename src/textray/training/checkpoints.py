@@ -80,7 +80,7 @@ def begin(network: Network, initial: str | Sequence[str] | None) -> None:
     Raises:
         UsageError: If a checkpoint is missing or does not fit, or whole checkpoints and parts are mixed.
     """
-    named = _named(initial)
+    named = named_parts(initial)
     parts = dict(named)
     if None in parts and len(named) > 1:
         raise UsageError(
@@ -102,23 +102,13 @@ def begin(network: Network, initial: str | Sequence[str] | None) -> None:
             start_part(network, str(part), path)
 
 
-def starts_part(part: str, initial: str | Sequence[str] | None) -> bool:
-    """True where a start gives a part trained tensors: by its name, or with the whole network."""
-    return any(name in (None, part) for name, _ in _named(initial))
-
-
-def started_from(initial: str | Sequence[str] | None) -> list[Path]:
-    """Checkpoints that a start names, whole or for parts."""
-    return [path for _, path in _named(initial)]
-
-
-def _named(initial: str | Sequence[str] | None) -> list[tuple[str | None, Path]]:
+def named_parts(initial: str | Sequence[str] | None) -> list[tuple[str | None, Path]]:
     """Part and checkpoint of each ``PART=CHECKPOINT``; a path alone, even one with a ``=`` in it, has no part."""
-    found: list[tuple[str | None, Path]] = []
+    named: list[tuple[str | None, Path]] = []
     for item in [initial] if isinstance(initial, str) else initial or ():
         part, equals, path = item.partition("=")
-        found.append((part, Path(path)) if equals and part.replace(".", "_").isidentifier() else (None, Path(item)))
-    return found
+        named.append((part, Path(path)) if equals and part.replace(".", "_").isidentifier() else (None, Path(item)))
+    return named
 
 
 def start_from(network: Network, path: Path) -> None:
@@ -200,7 +190,11 @@ def read_network(path: Path) -> dict[str, Tensor]:
         UsageError: If there is no such file, or it holds no network.
     """
     if (path / BUNDLED).is_file():
-        return {name: value.float() if value.is_floating_point() else value for name, value in _bundled(path).items()}
+        try:
+            tensors = load_file(path / BUNDLED)
+        except (OSError, SafetensorError) as error:
+            raise UsageError(f"{path.name} is not a readable bundle", came=type(error).__name__) from error
+        return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
     if not path.is_file():
         raise UsageError(
             "no checkpoint to start from", came=path, do="Run the training before it, or set model.initial"
@@ -222,13 +216,6 @@ def facts_of(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("textray", {}))
-
-
-def _bundled(folder: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(folder / BUNDLED)
-    except (OSError, SafetensorError) as error:
-        raise UsageError(f"{folder.name} is not a readable bundle", came=type(error).__name__) from error
 
 
 def _copy(module: nn.Module, given: dict[str, Tensor], path: Path) -> list[str]:

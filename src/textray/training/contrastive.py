@@ -41,7 +41,7 @@ def contrastive_loss(image: Tensor, text: Tensor, *, scale: float = SCALE) -> Te
         scale: Factor of the cosines.
 
     Returns:
-        Scalar, mean over ``B``; log B where nothing is told apart.
+        Scalar, mean over ``B``; log B where all pairs are alike.
     """
     scores = scale * F.normalize(image, dim=1) @ F.normalize(text, dim=1).T  # (B, B)
     right = torch.arange(len(scores), device=scores.device)

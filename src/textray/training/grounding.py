@@ -13,7 +13,6 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,7 +22,7 @@ from textray.errors import UsageError
 from textray.models.sentence_grounding import SentenceGrounding
 from textray.nn.bert import PUBLISHED, published_vocabulary
 from textray.text.tokens import WordPiece, pad
-from textray.training.checkpoints import facts_of, started_from
+from textray.training.checkpoints import facts_of, named_parts
 from textray.training.grounding_losses import (
     Aggregate,
     Compared,
@@ -38,7 +37,7 @@ from textray.training.grounding_losses import (
     rank_count,
     retrieval,
 )
-from textray.training.task import Task, cosine
+from textray.training.task import Task
 
 Unit = Literal["word", "sentence", "report"]
 Schedule = Literal["exponential", "cosine"]
@@ -66,8 +65,8 @@ class GroundingTask(Task):
         mode: Local loss of the ``paper`` or of the ``released`` code, see `textray.training.grounding_losses`.
         targets: Which texts are right for a film: its own (``diagonal``, the paper's); all that say the same
             (``identical_text``), since reports repeat and would be wrong answers to each other; or all that say nothing
-            but what its own report says too (``entailed``, past the paper), since a text that was cut short is true of
-            more films.
+            but what its own report says too (``entailed``, past the paper), since a shortened text is true of more
+            films.
         local_unit: What places are compared with: ``sentence`` (the paper's), ``word`` or ``report``.
         aggregate: ``lse`` (the paper's), or ``lme``: long texts gain nothing.
         match: ``cosine`` (the paper's) or ``dot``, see `textray.training.grounding_losses`.
@@ -181,7 +180,7 @@ class GroundingTask(Task):
 
     def _refuse_seen(self, excluded: dict[str, str | int]) -> None:
         """Refuse to start from weights that do not record the same excluded patients."""
-        for path in started_from(self.initial):
+        for _, path in named_parts(self.initial):
             if facts_of(path).get("data", {}).get(RECORDED_AS) != excluded:
                 raise UsageError(
                     "the weights to start from may have seen the patients that are left out",
@@ -259,31 +258,21 @@ class GroundingTask(Task):
                 sync_dist=split == "inner",
             )  # fmt: skip
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam with decoupled weight decay; a warm-up, then the schedule."""
+    def groups(self) -> list[tuple[list[torch.nn.Parameter], float]]:
+        """Parameters that learn, those of the losses too, by their multiple of the learning rate."""
         scales = {"trunk": self.trunk_lr_scale, "text": self.text_lr_scale, "projection": self.text_lr_scale}
         groups: dict[float, list[torch.nn.Parameter]] = {}
         for name, parameter in self.network.named_parameters():
             if parameter.requires_grad:
                 groups.setdefault(scales.get(name.partition(".")[0], 1.0), []).append(parameter)
         groups.setdefault(1.0, []).extend(self.criterion.parameters())
-        optimizer = torch.optim.AdamW(
-            [{"params": some, "lr": self.lr * scale} for scale, some in groups.items()],
-            lr=self.lr,
-            betas=(0.9, 0.999),  # the paper's "momentum 0.9" is the first
-            weight_decay=self.weight_decay,
-        )
-        total, epochs = max(int(self.trainer.estimated_stepping_batches), 1), self.trainer.max_epochs or 1
-        an_epoch = max(total // epochs, 1)
-        warmup, floor = round(total * self.warmup_epochs / epochs), self.lr_final / self.lr
+        return [(some, scale) for scale, some in groups.items()]
 
-        def scale(step: int) -> float:
-            if self.schedule == "exponential" and step >= warmup:
-                return float(_DECAY ** (step // an_epoch))
-            return cosine(step, total, warmup, floor)
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def rate(self, step: int, total: int, warmup: int) -> float:
+        """Multiple of the learning rate, by the schedule."""
+        if self.schedule == "cosine" or step < warmup:
+            return super().rate(step, total, warmup)
+        return float(_DECAY ** (step // max(total // (self.trainer.max_epochs or 1), 1)))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write beside the tensors what an export needs: vocabulary, aggregation to phrases, options of the loss."""
@@ -311,7 +300,7 @@ def warm_up_text(network: SentenceGrounding, data: GroundingSet, *, steps: int) 
     """Train the text encoder of a network on pairs of texts, in place, before it sees a film.
 
     The cosine of two texts is brought to the share of facts that they have in common. Where films get texts of one zone
-    at a time, whole captions are among the texts here also, so that they can be read.
+    at a time, whole captions are among the texts too, so that the encoder can read them.
 
     Args:
         network: The network; its text encoder and what stands between that and the common space learn.
@@ -350,13 +339,13 @@ def warm_up_text(network: SentenceGrounding, data: GroundingSet, *, steps: int) 
     return error
 
 
-def shares(said: list[StudyText], other: list[StudyText]) -> Tensor:
-    """Facts in common as a share of the geometric mean of both numbers: ``(len(said), len(other))`` in [0, 1].
+def shares(statements: list[StudyText], other: list[StudyText]) -> Tensor:
+    """Facts in common as a share of the geometric mean of both numbers: ``(len(statements), len(other))`` in [0, 1].
 
     That is the cosine of sums of one direction a fact: the vector of several places is the sum of theirs.
     """
     return torch.tensor(
-        [[len(a.facts & b.facts) / max((len(a.facts) * len(b.facts)) ** 0.5, 1) for b in other] for a in said]
+        [[len(a.facts & b.facts) / max((len(a.facts) * len(b.facts)) ** 0.5, 1) for b in other] for a in statements]
     )
 
 
@@ -371,4 +360,6 @@ def _draw_texts(
     ]
     batch, device = pad([pieces for pieces, _ in texts]), next(network.text.parameters()).device
     tensors = (torch.from_numpy(x).to(device) for x in (batch.ids, batch.attention, batch.word, batch.sentence))
-    return F.normalize(network.encode_text(*tensors).report.float(), dim=1, eps=1e-8), [said for _, said in texts]
+    return F.normalize(network.encode_text(*tensors).report.float(), dim=1, eps=1e-8), [
+        statement for _, statement in texts
+    ]

@@ -148,61 +148,63 @@ _ROWS = 1024
 """Films that are compared with all texts at a time."""
 
 
-def targeted_loss(scores: Tensor, said: list[StudyText], targets: RightTexts, bias: Tensor | None = None) -> Tensor:
+def targeted_loss(
+    scores: Tensor, statements: list[StudyText], targets: RightTexts, bias: Tensor | None = None
+) -> Tensor:
     """Loss of scores ``(B, B)``: both directions of the softmax together as Eq. 8 adds them, or the sigmoid's.
 
     Args:
         scores: Film by text, with their temperature.
-        said: Statements of each film.
+        statements: Statements of each film.
         targets: Which texts are right.
         bias: Of the sigmoid, a scalar that all scores are raised by; ``None`` for the softmax.
     """
     if bias is None:
-        to_text, to_image = targeted_pair(scores, said, targets)
+        to_text, to_image = targeted_pair(scores, statements, targets)
         return to_text + to_image
-    right = right_texts(said, targets).to(scores)
+    right = right_texts(statements, targets).to(scores)
     losses = F.binary_cross_entropy_with_logits(scores + bias, right, reduction="none")
     shares = right / right.sum(0).clamp(min=1) + (1 - right) / (1 - right).sum(0).clamp(min=1)
     return (shares * losses).sum(0).mean() / 2
 
 
-def right_texts(said: list[StudyText], targets: RightTexts) -> Tensor:
+def right_texts(statements: list[StudyText], targets: RightTexts) -> Tensor:
     """Whether a text is right for a film: ``(B films, B texts)`` bool."""
     if targets == "diagonal":
-        return torch.eye(len(said), dtype=torch.bool)
+        return torch.eye(len(statements), dtype=torch.bool)
     if targets == "identical_text":
-        keys = keys_of(said)
+        keys = keys_of(statements)
         return keys[:, None] == keys
-    return entailed(said)
+    return entailed(statements)
 
 
-def targeted_pair(scores: Tensor, said: list[StudyText], targets: RightTexts) -> tuple[Tensor, Tensor]:
+def targeted_pair(scores: Tensor, statements: list[StudyText], targets: RightTexts) -> tuple[Tensor, Tensor]:
     """Cross-entropy of scores ``(B, B)``, all right answers weighing the same, in both directions.
 
     Args:
         scores: Film by text, with their temperature.
-        said: Statements of each film.
+        statements: Statements of each film.
         targets: Which texts are right.
 
     Returns:
         Each film against all texts, L(v|t) of the paper, and each text against all films, L(t|v): two scalars.
     """
-    shares = right_texts(said, targets).to(scores)
+    shares = right_texts(statements, targets).to(scores)
     to_text = F.cross_entropy(scores, shares / shares.sum(1, keepdim=True))
     to_image = F.cross_entropy(scores.T, shares.T / shares.sum(0)[:, None])
     return to_text, to_image
 
 
-def keys_of(said: list[StudyText]) -> Tensor:
+def keys_of(statements: list[StudyText]) -> Tensor:
     """Numbers ``(B,)`` int64, on any machine equal where two texts say the same, whatever their words and case."""
-    facts = [" ".join(" | ".join(sorted(one.facts)).lower().split()) for one in said]
+    facts = [" ".join(" | ".join(sorted(one.facts)).lower().split()) for one in statements]
     digests = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in facts]
     return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests], dtype=torch.int64)
 
 
-def entailed(said: list[StudyText]) -> Tensor:
+def entailed(statements: list[StudyText]) -> Tensor:
     """Whether a text says nothing but what is true of a film: ``(B films, B texts)`` bool."""
-    return torch.tensor([[text.facts <= film.report_facts for text in said] for film in said])
+    return torch.tensor([[text.facts <= film.report_facts for text in statements] for film in statements])
 
 
 def retrieval(films: Tensor, reports: Tensor, keys: Tensor) -> Tensor:
@@ -243,7 +245,7 @@ class Compared(NamedTuple):
         units: ``(B, S, D)``.
         mask: ``(B, S)`` bool, true at units.
         cls: ``(B, D)``.
-        said: Statements of each report.
+        statements: Statements of each report.
     """
 
     films: Tensor
@@ -252,13 +254,13 @@ class Compared(NamedTuple):
     units: Tensor
     mask: Tensor
     cls: Tensor
-    said: list[StudyText]
+    statements: list[StudyText]
 
     def gathered(self) -> Compared:
         """The same of all processes; gradients reach what is this one's own."""
         units, mask = gather_units(self.units, self.mask)
         films, places, reports, cls = (gather_rows(x) for x in (self.films, self.places, self.reports, self.cls))
-        return Compared(films, places, reports, units, mask, cls, gather_objects(self.said))
+        return Compared(films, places, reports, units, mask, cls, gather_objects(self.statements))
 
 
 class GroundingLosses(NamedTuple):
@@ -322,7 +324,7 @@ class GroundingCriterion(nn.Module):
         whole, local = (
             compared.films.new_zeros((), dtype=torch.float32)
             if part is None
-            else targeted_loss(self.temperatures.contrastive * part, compared.said, self.targets, bias)
+            else targeted_loss(self.temperatures.contrastive * part, compared.statements, self.targets, bias)
             for part, bias in zip(scores, biases, strict=True)
         )
         return GroundingLosses(self.global_weight * whole + self.local_weight * local, whole, local)

@@ -15,6 +15,7 @@ stands still long before it has arrived.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -95,13 +96,10 @@ class PseudoLabels:
             raise self._disk(error) from error
 
     def open(self, epoch: int) -> None:
-        """Read the labels that a checkpoint names.
-
-        Args:
-            epoch: Epochs that they have seen.
+        """Read the labels after an epoch, that of a checkpoint.
 
         Raises:
-            UsageError: If they are not there, or are of other images.
+            UsageError: If there are none, or they are of other images.
         """
         path = self._path(epoch)
         expected = 2 * self.count * self.size[0] * self.size[1]
@@ -116,12 +114,9 @@ class PseudoLabels:
         self._now, self._next, self.epoch = self._map(path, "r"), None, epoch
 
     def prepare(self, keep: int | None = None) -> None:
-        """Lay out the next epoch's labels as a copy of these, and remove what is left of others.
+        """Copy these labels for the next epoch, and remove all others but those of the epoch ``keep``.
 
-        One process does so for all, before any of them calls `begin`.
-
-        Args:
-            keep: Epoch of the labels that the last checkpoint names, if other than these.
+        One process does so for all, before any of them calls `begin`. ``keep`` is the epoch of the last checkpoint.
 
         Raises:
             DiskError: If the disk is full.
@@ -130,18 +125,16 @@ class PseudoLabels:
         for path in set(self.folder.glob("labels-*")) - needed:
             path.unlink(missing_ok=True)
         try:
-            with self._part(self.epoch + 1).open("wb") as target, self._path(self.epoch).open("rb") as source:
-                while chunk := source.read(1 << 24):
-                    target.write(chunk)
+            shutil.copyfile(self._path(self.epoch), self._part(self.epoch + 1))
         except OSError as error:
             raise self._disk(error) from error
 
     def begin(self) -> None:
-        """Open what `prepare` laid out, for writing."""
+        """Open the copy of `prepare` for writing."""
         self._next = self._map(self._part(self.epoch + 1), "r+")
 
     def read(self, row: int) -> Plane:
-        """Label of an image as the epoch found it: ``(h, w)`` float32 in [0, 1]."""
+        """Label of an image before the epoch: ``(h, w)`` float32 in [0, 1]."""
         return self._reading[row].astype(np.float32) * np.float32(1 / _FULL)
 
     def write(self, row: int, plane: Plane) -> None:
@@ -151,12 +144,12 @@ class PseudoLabels:
         self._next[row] = _store(plane)
 
     def flush(self) -> None:
-        """Hand what this process has written to the system; every process does so before one calls `finish`."""
+        """Flush this process's labels to the system; every process does so before one calls `finish`."""
         if isinstance(self._next, np.memmap):
             self._next.flush()
 
     def finish(self) -> None:
-        """Put the next epoch's labels in place, on disk whatever happens next; one process does so for all.
+        """Put the next epoch's labels in place, flushed to disk; one process does so for all.
 
         Raises:
             DiskError: If they cannot be flushed.
@@ -171,7 +164,7 @@ class PseudoLabels:
             raise self._disk(error) from error
 
     def advance(self) -> None:
-        """Read the next epoch's labels from now on, once one process has put them in place."""
+        """Read the next epoch's labels, after `finish` in one process."""
         self.open(self.epoch + 1)
 
     def scores(self, truth: Callable[[int], NDArray[np.bool_] | None]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from textray.data.segmentation import Batch, SegmentationData
 from textray.errors import UsageError
 from textray.models.base import Network, Output
 from textray.models.self_guided import SelfGuided
-from textray.training.checkpoints import starts_part
+from textray.training.checkpoints import named_parts
 from textray.training.losses import DiceCELoss, LossParts, zone_loss
 from textray.training.self_guided import OwnReports
 from textray.training.task import Task
@@ -88,7 +88,7 @@ class SegmentationTask(Task):
             raise UsageError("self_guided is a share", came=self_guided, expected="0 to 1")
         self.loss, self.zone_weight = DiceCELoss(loss), zone_weight
         self.self_guided, self.segment = self_guided, segment
-        self.exports = segment or starts_part("segmenter", self.initial)
+        self.exports = segment or any(part in (None, "segmenter") for part, _ in named_parts(self.initial))
         self._pixels: dict[Route, Tensor] = {}  # hits, claimed and real lesion pixels of a validation, for each route
 
     @property
@@ -180,10 +180,7 @@ class SegmentationTask(Task):
     def validation_step(self, batch: Batch, index: int) -> None:
         """Count pixels under each route, and zones."""
         count = len(batch["image_id"])
-        located = None
-        if self.own_reports is not None:
-            located = self.own_reports.locate(batch)
-            self.own_reports.zones.add(located, batch["zones"])
+        located = None if self.own_reports is None else self.own_reports.locate(batch)
         if not self.segment:
             loss = F.binary_cross_entropy_with_logits(cast(Tensor, located), batch["zones"])
             self.log("inner/loss", loss, batch_size=count)

@@ -39,8 +39,8 @@ class OwnReports:
 
     def restart(self) -> None:
         """Forget the validation before."""
-        self.zones = ZoneTable()
         self._located: dict[tuple[str, ...], Tensor] = {}
+        self._table: list[tuple[NDArray[np.float64], NDArray[np.bool_]]] = []
 
     def fill_bank(self, encoder: TextEncoder) -> None:
         """Fill the bank of sentences.
@@ -70,43 +70,35 @@ class OwnReports:
             )
 
     def locate(self, batch: Batch) -> Tensor:
-        """Zone logits ``(B, 6)`` of a validation's batch; the locator sees it once, for thresholds and all routes."""
+        """Zone logits ``(B, 6)`` of a validation's batch, kept for the scores beside the true zones.
+
+        The locator sees a batch once, for the thresholds and for all routes.
+        """
         key = tuple(batch["image_id"])
         if key not in self._located:
-            image = batch["image"].to(self.network.thresholds.device)
-            self._located[key] = self.network.locator(image)[0]
+            self._located[key] = self.network.locator(batch["image"].to(self.network.thresholds.device))[0]
+        probability = torch.sigmoid(self._located[key]).double().cpu().numpy()
+        self._table.append((probability, batch["zones"].cpu().numpy() > 0.5))
         return self._located[key]
 
     def choose_thresholds(self, batches: Iterable[Batch]) -> None:
         """Choose the thresholds on a split, by a pass of the locator alone."""
-        table = ZoneTable()
         for batch in batches:
-            table.add(self.locate(batch), batch["zones"])
-        chosen = choose_thresholds(*table.columns())
+            self.locate(batch)
+        chosen = choose_thresholds(*self._columns())
         self.network.set_thresholds(torch.tensor(chosen, device=self.network.thresholds.device))
+        self._table = []
 
     def scores(self) -> tuple[float, float]:
         """Macro F1 of the zones, and the share of images with at least one zone: those that get a sentence."""
-        probability, truth = self.zones.columns()
+        probability, truth = self._columns()
         written = probability >= self.network.thresholds.double().cpu().numpy()
         return float(f1(written, truth).mean()), float(written.any(1).mean())
 
-
-class ZoneTable:
-    """Predicted zones of the images of a split, beside the true ones."""
-
-    def __init__(self) -> None:
-        self._probability: list[NDArray[np.float64]] = []
-        self._truth: list[NDArray[np.bool_]] = []
-
-    def add(self, zone_logits: Tensor, zones: Tensor) -> None:
-        """Keep a batch: zone logits ``(B, 6)`` and zones ``(B, 6)`` of {0, 1}."""
-        self._probability.append(torch.sigmoid(zone_logits).double().cpu().numpy())
-        self._truth.append(zones.cpu().numpy() > 0.5)
-
-    def columns(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    def _columns(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Probabilities and truth, both ``(N, 6)``."""
-        return np.concatenate(self._probability), np.concatenate(self._truth)
+        probability, truth = zip(*self._table, strict=True)
+        return np.concatenate(probability), np.concatenate(truth)
 
 
 def choose_thresholds(probability: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[float, ...]:

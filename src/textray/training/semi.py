@@ -61,7 +61,7 @@ class SemiSupervisedTask(SegmentationTask):
         teacher: Checkpoint of the same network, trained on the labelled part; only a first start reads it.
         epi: False leaves the pseudo-labels as the teacher gave them.
         beta: Share of a pseudo-label that an epoch leaves, in [0, 1).
-        target: What is learnt from a pseudo-label: ``hard``, lesion where P is one half or more, or ``soft``, P itself.
+        target: Target of a pseudo-label: ``hard``, lesion where P is one half or more, or ``soft``, P itself.
         unlabelled_weight: Weight of the loss of the images without masks, above 0.
         unlabelled_ramp_epochs: Epochs in which that weight grows, from its first step above 0; 0 is the whole at once.
         lv_weight: Weight of the LV loss within that loss (0.1 in LViT's released code); 0 leaves it out. Images whose

@@ -133,22 +133,31 @@ class Task(LightningModule):
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW with a warm-up and a cosine to the last step of the last epoch."""
+        """AdamW with a warm-up and a schedule to the last step of the last epoch."""
+        groups = [{"params": some, "lr": self.lr * scale} for some, scale in self.groups() if some]
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
+        total = max(int(self.trainer.estimated_stepping_batches), 1)
+        warmup = round(total * self.warmup_epochs / (self.trainer.max_epochs or 1))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.rate(step, total, warmup))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def groups(self) -> list[tuple[list[torch.nn.Parameter], float]]:
+        """Parameters that learn, each group with its multiple of the learning rate."""
         trunk = getattr(self.network, "trunk", None)
         inside = {id(p) for p in trunk.parameters()} if trunk is not None else set()
         parameters = [p for p in self.learning() if p.requires_grad]
-        groups = [
-            {"params": [p for p in parameters if id(p) not in inside], "lr": self.lr},
-            {"params": [p for p in parameters if id(p) in inside], "lr": self.lr * self.trunk_lr_scale},
+        return [
+            ([p for p in parameters if id(p) not in inside], 1.0),
+            ([p for p in parameters if id(p) in inside], self.trunk_lr_scale),
         ]
-        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.lr, weight_decay=self.weight_decay)
-        total = max(int(self.trainer.estimated_stepping_batches), 1)
-        epochs = self.trainer.max_epochs or 1
-        warmup = round(total * self.warmup_epochs / epochs)
-        floor = self.lr_final / self.lr
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, total, warmup, floor))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def rate(self, step: int, total: int, warmup: int) -> float:
+        """Multiple of the learning rate: up to 1 in ``warmup`` steps, then along a cosine to the last at ``total``."""
+        if step < warmup:
+            return (step + 1) / warmup
+        floor = self.lr_final / self.lr
+        progress = min((step - warmup) / max(total - warmup, 1), 1.0)
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
 
     def learning(self) -> list[torch.nn.Parameter]:
         """Parameters that the loss can reach."""
@@ -169,11 +178,3 @@ class Task(LightningModule):
             "max_epochs": self.trainer.max_epochs,
             "started": self.initial is not None,
         }
-
-
-def cosine(step: int, total: int, warmup: int, floor: float) -> float:
-    """Multiple of the learning rate: up to 1 in ``warmup`` steps, then along a cosine to ``floor`` at ``total``."""
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = min((step - warmup) / max(total - warmup, 1), 1.0)
-    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
