@@ -3,33 +3,22 @@
 Run: python benchmarks/zone_labels.py ROOT   (QaTa-COV19 v2; only the training part is read, its captions alone)
 
 The captions as they are, then written anew from their zones, which are the truth: in the irregular forms of the first
-release, and in other words (tests/training/rewording.py, seeded). Clusters are fitted on `train`, `val` is unseen.
+release, and in other words (rewording.py, seeded). Clusters are fitted on `train`, `val` is unseen.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
+import rewording
 
 from textray.data.base import open_reader
 from textray.nn.bert import TextEncoder, load_text_encoder
 from textray.records import Zones
 from textray.text.zones import parse, sentence
 from textray.training.zone_labels import ZoneLabels, encode_phrases, fit_zone_labels, location_phrase
-
-REWORDING = Path(__file__).parents[1] / "tests" / "training" / "rewording.py"
-
-
-def load_rewording() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("rewording", REWORDING)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def bits(zones: list[Zones] | tuple[Zones, ...]) -> np.ndarray:
@@ -105,7 +94,6 @@ def main() -> None:
     reader = open_reader("qata_cov19", given.root)
     truth = {split: [sample.report.zones for sample in reader.samples(split)] for split in ("train", "val")}
     print(f"text encoder {given.text_encoder}, seed {given.seed}")
-    rewording = load_rewording()
     styles = {
         "captions as published": lambda zones, rng: sentence(zones),
         "irregular forms of the first release": rewording.original,

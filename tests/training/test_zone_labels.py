@@ -1,6 +1,5 @@
 """Zone labels from clusters of captions: pure, mixed and lonely ones; and what a training is given of them."""
 
-import importlib.util
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +22,6 @@ from textray.training.zone_labels import encode_phrases, fit_zone_labels, label_
 
 HERE = Path(__file__).parent
 QATA = HERE.parents[2] / "shared" / "data" / "QaTa-COV19-v2"
-
-
-def load_rewording():
-    spec = importlib.util.spec_from_file_location("rewording", HERE / "rewording.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -297,24 +289,6 @@ def test_what_is_withheld_from_the_report_is_withheld_from_the_label(make):
 def test_withholding_from_a_label_that_is_not_the_reports(label, whole, told, left):
     bits = [zones(*map(int, text)) for text in (label, whole, told)]
     assert drop_from_label(*bits).present == zones(*map(int, left)).present
-
-
-# Captions in other words, and the real ones.
-
-
-def test_rewordings_are_seeded_and_the_parser_reads_most_of_them():
-    rewording = load_rewording()
-    every = [Zones.from_index(i) for i in range(1, 64)] * 4
-
-    def familiar(zones, rng):
-        return rewording.paraphrase(zones, rng, rewording.FAMILIAR)
-
-    for write, least in ((rewording.paraphrase, 0.4), (familiar, 0.8), (rewording.original, 0.9)):
-        first, again = ([write(z, rng) for z in every] for rng in (np.random.default_rng(3), np.random.default_rng(3)))
-        assert first == again
-        assert len(set(first)) > 120
-        read = [parse(text, laterality="viewer").zones for text in first]
-        assert np.mean([r.present == z.present for r, z in zip(read, every, strict=True)]) > least
 
 
 @pytest.mark.slow

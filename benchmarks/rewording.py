@@ -1,4 +1,4 @@
-"""Writes captions in other words than QaTa-COV19's, for the tests and the benchmark of zone labels.
+"""Writes captions in other words than QaTa-COV19's, for the benchmark of zone labels.
 
 `paraphrase` varies words, order and form; `original` writes the irregular forms that the first release of the captions
 has. Both are told the zones and draw from the generator they are given. Neither was fitted to the parser.
