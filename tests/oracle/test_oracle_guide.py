@@ -1,13 +1,11 @@
-"""The levels of GuideDecoder again, in NumPy and slowly, beside the modules.
-
-Everything in double precision, so that agreement to 1e-9 leaves no room for another formula.
-"""
+"""The levels of GuideDecoder again, in NumPy and slowly, beside the modules."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
+from numpy_layers import attention, batch_norm, conv_3x3, gelu, layer_norm, linear, numbers, randomised, transposed_2x2
 
 from textray.nn.attention import raster_sines
 from textray.nn.decoder import GuidedDecoder, GuidedUpBlock, GuideLayer, TokenMixer
@@ -15,37 +13,7 @@ from textray.nn.decoder import GuidedDecoder, GuidedUpBlock, GuideLayer, TokenMi
 WIDTH, TOKENS, MIXED = 10, 7, 4
 
 
-def numbers(module):
-    """Tensors of a module by name, as NumPy."""
-    return {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
-
-
-def randomised(module, seed=3):
-    """Make every parameter and statistic of a module matter."""
-    generator = torch.Generator().manual_seed(seed)
-    module.double().eval()
-    with torch.no_grad():
-        for name, tensor in module.state_dict().items():
-            if tensor.is_floating_point():
-                noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-                tensor.copy_(noise.abs() + 0.5 if name.endswith("running_var") else 0.4 * noise)
-    return module
-
-
 # --- one image's arithmetic; tokens are rows -------------------------------------------------------------------------
-
-
-def linear(x, p, name):
-    return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
-
-
-def layer_norm(x, p, name):
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * p[f"{name}.weight"] + p[f"{name}.bias"]
-
-
-def gelu(x):
-    return np.array([v * 0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x.ravel()]).reshape(x.shape)
 
 
 def leaky(x):
@@ -60,19 +28,6 @@ def sines(length, width):
             angle = p * math.exp(-2 * (c // 2) * math.log(10000) / width)
             out[p, c] = math.cos(angle) if c % 2 else math.sin(angle)
     return out
-
-
-def attention(query, key, value, heads, p, name):
-    """Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V, head by head, place by place."""
-    q, k, v = (linear(x, p, f"{name}.{part}") for x, part in ((query, "query"), (key, "key"), (value, "value")))
-    width = q.shape[1] // heads
-    out = np.zeros_like(q)
-    for head in range(heads):
-        own = slice(head * width, (head + 1) * width)
-        for i in range(len(q)):
-            weights = np.exp([q[i, own] @ k[j, own] / math.sqrt(width) for j in range(len(k))])
-            out[i, own] = (weights / weights.sum()) @ v[:, own]
-    return linear(out, p, f"{name}.output")
 
 
 def mixed(text, real, p, name=""):
@@ -97,31 +52,6 @@ def guide(image, text, real, p, heads):
     crossed = attention(w + places, t + sines(*t.shape), t, heads, p, "cross_attention")
     x = x + p["scale"] * layer_norm(crossed, p, "cross_output_norm")
     return x.T.reshape(image.shape)
-
-
-def transposed_2x2(x, kernel):
-    """Stride 2, ``(C, h, w)`` with ``(C, O, 2, 2)`` to ``(O, 2h, 2w)``."""
-    out = np.zeros((kernel.shape[1], 2 * x.shape[1], 2 * x.shape[2]))
-    for i in range(x.shape[1]):
-        for j in range(x.shape[2]):
-            out[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2] = np.tensordot(x[:, i, j], kernel, 1)
-    return out
-
-
-def conv_3x3(x, kernel):
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
-    out = np.zeros((len(kernel), *x.shape[1:]))
-    for i in range(x.shape[1]):
-        for j in range(x.shape[2]):
-            out[:, i, j] = np.tensordot(kernel, padded[:, i : i + 3, j : j + 3], 3)
-    return out
-
-
-def batch_norm(x, p, name):
-    mean, var, weight, bias = (
-        p[f"{name}.{key}"][:, None, None] for key in ("running_mean", "running_var", "weight", "bias")
-    )
-    return (x - mean) / np.sqrt(var + 1e-5) * weight + bias
 
 
 def up(deeper, skip, p, name=""):

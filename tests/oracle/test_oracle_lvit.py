@@ -1,13 +1,11 @@
-"""LViT again, in NumPy and slowly, beside the modules: PLAM, a block, the way of the text, the network as a whole.
-
-Everything in double precision, so that agreement to 1e-9 leaves no room for another formula.
-"""
+"""LViT again, in NumPy and slowly, beside the modules: PLAM, a block, the way of the text, the network as a whole."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
+from numpy_layers import batch_norm, conv_3x3, gelu, layer_norm, linear, numbers, randomised
 
 from textray.models.lvit import LViT, LViTConfig
 from textray.nn.blocks import PixelLevelAttention
@@ -19,47 +17,11 @@ CONFIG = LViTConfig(
 GRID = (2, 4)
 
 
-def randomised(module, seed=3):
-    """Make every parameter and statistic of a module matter."""
-    generator = torch.Generator().manual_seed(seed)
-    module.double().eval()
-    with torch.no_grad():
-        for name, tensor in module.state_dict().items():
-            if tensor.is_floating_point():
-                noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-                tensor.copy_(noise.abs() + 0.5 if name.endswith("running_var") else 0.4 * noise)
-    return module
-
-
-def numbers(module):
-    return {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
-
-
 def drawn(*shape, seed=1):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 # --- one image's arithmetic; maps are (C, h, w), tokens are rows -----------------------------------------------------
-
-
-def linear(x, p, name):
-    return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
-
-
-def layer_norm(x, p, name):
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * p[f"{name}.weight"] + p[f"{name}.bias"]
-
-
-def batch_norm(x, p, name):
-    """Statistics as kept; the first axis is that of channels."""
-    shape = (-1, *[1] * (x.ndim - 1))
-    scale = p[f"{name}.weight"] / np.sqrt(p[f"{name}.running_var"] + 1e-5)
-    return (x - p[f"{name}.running_mean"].reshape(shape)) * scale.reshape(shape) + p[f"{name}.bias"].reshape(shape)
-
-
-def gelu(x):
-    return np.array([v * 0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x.ravel()]).reshape(x.shape)
 
 
 def relu(x):
@@ -74,20 +36,8 @@ def conv_along(x, p, name):
     return sum(kernel[:, :, k] @ framed[:, k : k + n] for k in range(3)) + p[f"{name}.bias"][:, None]
 
 
-def conv3x3(x, p, name):
-    kernel, (height, width) = p[f"{name}.weight"], x.shape[1:]
-    framed = np.zeros((x.shape[0], height + 2, width + 2))
-    framed[:, 1:-1, 1:-1] = x
-    parts = (
-        np.tensordot(kernel[:, :, i, j], framed[:, i : i + height, j : j + width], 1)
-        for i in range(3)
-        for j in range(3)
-    )
-    return sum(parts) + p[f"{name}.bias"][:, None, None]
-
-
 def cbr(x, p, name):
-    return relu(batch_norm(conv3x3(x, p, f"{name}.0"), p, f"{name}.1"))
+    return relu(batch_norm(conv_3x3(x, p[f"{name}.0.weight"], p[f"{name}.0.bias"]), p, f"{name}.1"))
 
 
 def larger(x, factor):

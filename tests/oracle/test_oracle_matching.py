@@ -1,7 +1,6 @@
 """The equations of MMI-UNet again, in NumPy and slowly, beside the modules.
 
-Written from section 2 of Bui, Le, Choo (MICCAI 2024) and from the ECA-Net paper; everything in double precision, so
-that agreement to 1e-9 leaves no room for another formula.
+Written from section 2 of Bui, Le, Choo (MICCAI 2024) and from the ECA-Net paper.
 """
 
 import math
@@ -9,56 +8,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from numpy_layers import attention, batch_norm, conv_3x3, layer_norm, linear, numbers, randomised, transposed_2x2
 
 from textray.models.mmi_unet import DecoderLevel, ImageTextMatching, MMIUNetConfig
-from textray.nn.blocks import EfficientChannelAttention, eca_kernel
+from textray.nn.blocks import EfficientChannelAttention
 
 WIDTH, TOKENS = 10, 5
 
 
-def numbers(module):
-    """Tensors of a module by name, as NumPy."""
-    return {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
-
-
-def randomised(module, seed=3):
-    """Make every parameter and statistic of a module matter."""
-    generator = torch.Generator().manual_seed(seed)
-    module.double().eval()
-    with torch.no_grad():
-        for name, tensor in module.state_dict().items():
-            if tensor.is_floating_point():
-                noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-                tensor.copy_(noise.abs() + 0.5 if name.endswith("running_var") else 0.4 * noise)
-    return module
-
-
 # --- one image's arithmetic; tokens are rows -------------------------------------------------------------------------
-
-
-def linear(x, p, name):
-    return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
-
-
-def layer_norm(x, p, name):
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-5) * p[f"{name}.weight"] + p[f"{name}.bias"]
-
-
-def attention(query, memory, heads, p, name, allowed=None):
-    """Attention(Q, K, V) = softmax(Q K^T / sqrt(d)) V, head by head, place by place."""
-    q, k, v = (linear(x, p, f"{name}.{part}") for x, part in ((query, "query"), (memory, "key"), (memory, "value")))
-    width = q.shape[1] // heads
-    out = np.zeros_like(q)
-    for head in range(heads):
-        own = slice(head * width, (head + 1) * width)
-        for i in range(len(q)):
-            scores = np.array([q[i, own] @ k[j, own] / math.sqrt(width) for j in range(len(k))])
-            weights = np.exp(scores - scores.max())
-            if allowed is not None:
-                weights = weights * allowed
-            out[i, own] = (weights / weights.sum()) @ v[:, own]
-    return linear(out, p, f"{name}.output")
 
 
 def feed_forward(x, p, name):
@@ -71,24 +29,6 @@ def conv_2x2(x, kernel):
     for i in range(out.shape[1]):
         for j in range(out.shape[2]):
             out[:, i, j] = np.tensordot(kernel, x[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2], 3)
-    return out
-
-
-def transposed_2x2(x, kernel, bias=0.0):
-    """Stride 2, ``(C, h, w)`` with ``(C, O, 2, 2)`` to ``(O, 2h, 2w)``."""
-    out = np.zeros((kernel.shape[1], 2 * x.shape[1], 2 * x.shape[2]))
-    for i in range(x.shape[1]):
-        for j in range(x.shape[2]):
-            out[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2] = np.tensordot(x[:, i, j], kernel, 1)
-    return out + np.reshape(bias, (-1, 1, 1))
-
-
-def conv_3x3(x, kernel, bias):
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
-    out = np.zeros((len(kernel), *x.shape[1:]))
-    for i in range(x.shape[1]):
-        for j in range(x.shape[2]):
-            out[:, i, j] = np.tensordot(kernel, padded[:, i : i + 3, j : j + 3], 3) + bias
     return out
 
 
@@ -109,14 +49,15 @@ def matching(image, text, allowed, p, heads, *, last=False):
     reduced = conv_2x2(even, p["reduce_image.weight"])
     f_c = layer_norm(reduced.reshape(len(reduced), -1).T, p, "image_norm")
     t = layer_norm(linear(text, p, "reduce_text"), p, "text_norm")
-    f_sa = layer_norm(attention(f_c, f_c, heads, p, "image.self_attention") + f_c, p, "image.self_norm")
-    t_sa = layer_norm(attention(t, t, heads, p, "text.self_attention", allowed) + t, p, "text.self_norm")
-    f_ca = layer_norm(attention(f_sa, t_sa, heads, p, "image.cross_attention", allowed) + f_sa, p, "image.cross_norm")
+    f_sa = layer_norm(attention(f_c, f_c, f_c, heads, p, "image.self_attention") + f_c, p, "image.self_norm")
+    t_sa = layer_norm(attention(t, t, t, heads, p, "text.self_attention", allowed) + t, p, "text.self_norm")
+    crossed = attention(f_sa, t_sa, t_sa, heads, p, "image.cross_attention", allowed)
+    f_ca = layer_norm(crossed + f_sa, p, "image.cross_norm")
     f_out = layer_norm(feed_forward(f_ca, p, "image.feed_forward") + f_ca, p, "image.feed_norm")
     f_itm = transposed_2x2(f_out.T.reshape(reduced.shape), p["restore_image.weight"])[:, :height, :width]
     if last:
         return f_itm, None
-    t_ca = layer_norm(attention(t_sa, f_sa, heads, p, "text.cross_attention") + t_sa, p, "text.cross_norm")
+    t_ca = layer_norm(attention(t_sa, f_sa, f_sa, heads, p, "text.cross_attention") + t_sa, p, "text.cross_norm")
     t_out = layer_norm(feed_forward(t_ca, p, "text.feed_forward") + t_ca, p, "text.feed_norm")
     return f_itm, linear(t_out, p, "restore_text")
 
@@ -157,7 +98,8 @@ def test_channel_attention(channels):
 
 def test_channel_attention_kernel_rule():
     """|(log2 C + 1) / 2| odd: by the paper's own values and at the edges of the rule."""
-    assert [eca_kernel(c) for c in (384, 192, 96, 64, 256, 512, 2)] == [5, 5, 3, 3, 5, 5, 1]
+    found = [EfficientChannelAttention(c).mix.kernel_size[0] for c in (384, 192, 96, 64, 256, 512, 2)]
+    assert found == [5, 5, 3, 3, 5, 5, 1]
 
 
 def test_decoder_level():
@@ -171,8 +113,6 @@ def test_decoder_level():
         gated = channel_attention(skip[row], p["attention.mix.weight"][0, 0])
         raised = transposed_2x2(deeper[row], p["upsample.weight"], p["upsample.bias"])
         mixed = conv_3x3(np.concatenate([gated, raised]), p["mix.0.weight"], p["mix.0.bias"])
-        per_channel = {k: p[f"mix.1.{k}"][:, None, None] for k in ("running_mean", "running_var", "weight", "bias")}
-        normed = (mixed - per_channel["running_mean"]) / np.sqrt(per_channel["running_var"] + 1e-5)
-        wanted = np.maximum(normed * per_channel["weight"] + per_channel["bias"], 0)
+        wanted = np.maximum(batch_norm(mixed, p, "mix.1"), 0)
         np.testing.assert_allclose(found[row], wanted, atol=1e-9)
         assert wanted.max() > 0

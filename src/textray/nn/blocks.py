@@ -12,25 +12,15 @@ from torch.nn import functional as F
 from textray.errors import UsageError
 
 
-def eca_kernel(channels: int) -> int:
-    """Kernel width of efficient channel attention, ``|(log2 C + 1) / 2|`` to the next odd number.
-
-    Source: Wang et al., ECA-Net, CVPR 2020, Eq. 12 with gamma 2 and b 1. Gives 5, 5, 3 for 384, 192, 96 channels.
-    """
-    kernel = int(abs((math.log2(channels) + 1) / 2))
-    return kernel if kernel % 2 else kernel + 1
-
-
 class EfficientChannelAttention(nn.Module):
-    """Weights each channel by a sigmoid over its neighbours' means (Wang et al., CVPR 2020, Eq. 9).
+    """Weights each channel by a sigmoid over its neighbours' means (Wang et al., ECA-Net, CVPR 2020, Eq. 9).
 
-    Args:
-        channels: Channels of the map.
+    The kernel is ``|(log2 C + 1) / 2|`` wide, to the next odd number (Eq. 12): 5, 5, 3 for 384, 192, 96 channels.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        width = eca_kernel(channels)
+        width = int(abs((math.log2(channels) + 1) / 2)) | 1
         self.mix = nn.Conv1d(1, 1, width, padding=width // 2, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -40,12 +30,7 @@ class EfficientChannelAttention(nn.Module):
 
 
 class ConvNormAct(nn.Sequential):
-    """Conv 3x3 with bias, batch normalisation, ReLU.
-
-    Args:
-        inputs: Channels in.
-        outputs: Channels out.
-    """
+    """Conv 3x3 with bias, batch normalisation, ReLU."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
