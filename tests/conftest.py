@@ -19,6 +19,7 @@
 import io
 import json
 import os
+import re
 import socket
 import warnings
 from dataclasses import dataclass
@@ -80,87 +81,74 @@ def zone_maps(size=TINY_SIZE, rows=(0.375, 0.55)):
     return maps
 
 
+def onnx_model(graph, constants):
+    """ONNX bytes of a graph in ONNX's text form, with the constants that it names."""
+    from onnx import numpy_helper, parser
+
+    model = parser.parse_model(f'<ir_version: 9, opset_import: ["" : 18]>\ntiny {graph}')
+    used = {name: np.asarray(value) for name, value in constants.items() if re.search(rf"\b{name}\b", graph)}
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in used.items())
+    return model.SerializeToString()
+
+
 def tiny_graph(size=TINY_SIZE, reads_text=True, thresholds=None):
     """ONNX bytes: logits are the blurred brightness plus, for each zone of the text, its map.
 
     With six ``thresholds`` it writes its own report: zone logits are twice the mean brightness of each zone, and the
     attention is the softmax of brightness over 8 x 8 patches.
     """
-    from onnx import TensorProto, helper, numpy_helper
-
     flat = zone_maps(size).reshape(6, size * size)
+    inside = (flat > 0).astype(np.float32)
     constants = {
         "channel_axis": np.array([1]),
         "token_axis": np.array([1]),
         "last_axis": np.array([2]),
         "map_shape": np.array([-1, 1, size, size]),
         "maps": flat,
-        "tokens": np.array(float(TINY_TOKENS), np.float32),
+        "tokens": np.float32(TINY_TOKENS),
+        "flat_shape": np.array([-1, size * size]),
+        "mean_inside": (inside / inside.sum(1, keepdims=True)).T.copy(),
+        "two": np.float32(2),
+        "zero": np.float32(0),
+        "thresholds": np.array(thresholds or (0,), np.float32),
+        "patch_shape": np.array([-1, (size // 8) ** 2]),
+        "attention_shape": np.array([-1, 1, size // 8, size // 8]),
     }
-    nodes = [
-        helper.make_node("ReduceMean", ["image", "channel_axis"], ["grey"], keepdims=1),
-        helper.make_node(
-            "AveragePool", ["grey"], ["logits" if not reads_text else "blurred"], kernel_shape=[5, 5], pads=[2, 2, 2, 2]
-        ),
-    ]
-    inputs = [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["B", 3, size, size])]
-    if reads_text:
-        nodes += [
-            helper.make_node("Unsqueeze", ["text_mask", "last_axis"], ["mask3"]),
-            helper.make_node("Mul", ["text_features", "mask3"], ["kept"]),
-            helper.make_node("ReduceSum", ["kept", "token_axis"], ["summed"], keepdims=0),
-            helper.make_node("Div", ["summed", "tokens"], ["zones" if thresholds is None else "given_zones"]),
-            helper.make_node("MatMul", ["zones", "maps"], ["steer_flat"]),
-            helper.make_node("Reshape", ["steer_flat", "map_shape"], ["steer"]),
-            helper.make_node("Add", ["blurred", "steer"], ["logits"]),
-        ]
-        inputs += [
-            helper.make_tensor_value_info("text_features", TensorProto.FLOAT, ["B", TINY_TOKENS, TINY_WIDTH]),
-            helper.make_tensor_value_info("text_mask", TensorProto.FLOAT, ["B", TINY_TOKENS]),
-        ]
-    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", 1, size, size])]
-    if thresholds is not None:
-        inside = (flat > 0).astype(np.float32)
-        constants |= {
-            "flat_shape": np.array([-1, size * size]),
-            "mean_inside": (inside / inside.sum(1, keepdims=True)).T.copy(),
-            "two": np.array(2.0, np.float32),
-            "zero": np.array(0.0, np.float32),
-            "thresholds": np.array(thresholds, np.float32),
-            "patch_shape": np.array([-1, (size // 8) ** 2]),
-            "attention_shape": np.array([-1, 1, size // 8, size // 8]),
-        }
-        first = [
-            helper.make_node("Reshape", ["grey", "flat_shape"], ["grey_flat"]),
-            helper.make_node("MatMul", ["grey_flat", "mean_inside"], ["means"]),
-            helper.make_node("Mul", ["means", "two"], ["zone_logits"]),
-            helper.make_node("Sigmoid", ["zone_logits"], ["zone_probability"]),
-            helper.make_node("GreaterOrEqual", ["zone_probability", "thresholds"], ["reached"]),
-            helper.make_node("Cast", ["reached"], ["own"], to=TensorProto.FLOAT),
-            helper.make_node("ReduceSum", ["text_mask", "token_axis"], ["said"], keepdims=1),
-            helper.make_node("Equal", ["said", "zero"], ["write"]),
-            helper.make_node("AveragePool", ["grey"], ["patches"], kernel_shape=[8, 8], strides=[8, 8]),
-            helper.make_node("Reshape", ["patches", "patch_shape"], ["patch_flat"]),
-            helper.make_node("Softmax", ["patch_flat"], ["shares"], axis=1),
-            helper.make_node("Reshape", ["shares", "attention_shape"], ["attention"]),
-        ]
-        at = next(i for i, node in enumerate(nodes) if "zones" in node.input)
-        choose = helper.make_node("Where", ["write", "own", "given_zones"], ["zones"])
-        nodes = [nodes[0], *first, *nodes[1:at], choose, *nodes[at:]]
-        patches = size // 8
-        outputs += [
-            helper.make_tensor_value_info("zone_logits", TensorProto.FLOAT, ["B", 6]),
-            helper.make_tensor_value_info("attention", TensorProto.FLOAT, ["B", 1, patches, patches]),
-        ]
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        inputs,
-        outputs,
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    return model.SerializeToString()
+    inputs, outputs = f"float[B,3,{size},{size}] image", f"float[B,1,{size},{size}] logits"
+    nodes = "grey = ReduceMean <keepdims=1> (image, channel_axis)"
+    blur = "AveragePool <kernel_shape=[5,5], pads=[2,2,2,2]> (grey)"
+    if not reads_text:
+        return onnx_model(f"({inputs}) => ({outputs}) {{ {nodes} logits = {blur} }}", constants)
+    inputs += f", float[B,{TINY_TOKENS},{TINY_WIDTH}] text_features, float[B,{TINY_TOKENS}] text_mask"
+    nodes += f"""
+        blurred = {blur}
+        mask3 = Unsqueeze (text_mask, last_axis)
+        kept = Mul (text_features, mask3)
+        summed = ReduceSum <keepdims=0> (kept, token_axis)
+        given_zones = Div (summed, tokens)"""
+    if thresholds is None:
+        nodes += " zones = Identity (given_zones)"
+    else:
+        nodes += """
+            grey_flat = Reshape (grey, flat_shape)
+            means = MatMul (grey_flat, mean_inside)
+            zone_logits = Mul (means, two)
+            zone_probability = Sigmoid (zone_logits)
+            reached = GreaterOrEqual (zone_probability, thresholds)
+            own_zones = Cast <to=1> (reached)
+            words = ReduceSum <keepdims=1> (text_mask, token_axis)
+            write = Equal (words, zero)
+            zones = Where (write, own_zones, given_zones)
+            patches = AveragePool <kernel_shape=[8,8], strides=[8,8]> (grey)
+            patch_flat = Reshape (patches, patch_shape)
+            shares = Softmax <axis=1> (patch_flat)
+            attention = Reshape (shares, attention_shape)"""
+        outputs += f", float[B,6] zone_logits, float[B,1,{size // 8},{size // 8}] attention"
+    nodes += """
+        steer_flat = MatMul (zones, maps)
+        steer = Reshape (steer_flat, map_shape)
+        logits = Add (blurred, steer)"""
+    return onnx_model(f"({inputs}) => ({outputs}) {{ {nodes} }}", constants)
 
 
 def build_bundle(
@@ -209,8 +197,6 @@ def grounding_graphs(size=TINY_SIZE, pieces=None):
     A place is (1 on the viewer's left, 1 on the right, its brightness, 1); a word is the unit vector of "left",
     "right", "bright", or else the last one.
     """
-    from onnx import TensorProto, helper, numpy_helper
-
     cells, patch = GROUNDING_CELLS, size // GROUNDING_CELLS
     side = np.zeros((1, 2, cells, cells), np.float32)
     side[:, 0, :, : cells // 2] = 1
@@ -218,48 +204,28 @@ def grounding_graphs(size=TINY_SIZE, pieces=None):
     table = np.zeros((len(pieces), 4), np.float32)
     for row, piece in enumerate(pieces):
         table[row, {"left": 0, "right": 1, "bright": 2}.get(piece, 3)] = 1
-
-    def model(nodes, inputs, outputs, constants):
-        graph = helper.make_graph(
-            nodes,
-            "tiny",
-            [helper.make_tensor_value_info(*given) for given in inputs],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs],
-            [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
-        )
-        made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-        return made.SerializeToString()
-
-    text = model(
-        [
-            helper.make_node("Gather", ["table", "ids"], ["words"]),
-            helper.make_node("Cast", ["attention"], ["real"], to=TensorProto.FLOAT),
-            helper.make_node("Mul", ["weights", "real"], ["shares"]),
-            helper.make_node("Unsqueeze", ["shares", "last"], ["shares3"]),
-            helper.make_node("Mul", ["words", "shares3"], ["kept"]),
-            helper.make_node("ReduceSum", ["kept", "middle"], ["summed"], keepdims=0),
-            helper.make_node("LpNormalization", ["summed"], ["phrases"], axis=1),
-        ],
-        [
-            ("ids", TensorProto.INT64, ["K", "L"]),
-            ("attention", TensorProto.INT64, ["K", "L"]),
-            ("weights", TensorProto.FLOAT, ["K", "L"]),
-        ],
-        [("phrases", ["K", 4])],
+    text = onnx_model(
+        """(int64[K,L] ids, int64[K,L] attention, float[K,L] weights) => (float[K,4] phrases) {
+            words = Gather (table, ids)
+            real = Cast <to=1> (attention)
+            shares = Mul (weights, real)
+            shares3 = Unsqueeze (shares, last)
+            kept = Mul (words, shares3)
+            summed = ReduceSum <keepdims=0> (kept, middle)
+            phrases = LpNormalization <axis=1> (summed)
+        }""",
         {"table": table, "last": np.array([2]), "middle": np.array([1])},
     )
-    image = model(
-        [
-            helper.make_node("ReduceMean", ["image", "channels"], ["grey"], keepdims=1),
-            helper.make_node("AveragePool", ["grey"], ["patches"], kernel_shape=[patch, patch], strides=[patch, patch]),
-            helper.make_node("Mul", ["patches", "none"], ["nothing"]),
-            helper.make_node("Add", ["nothing", "sides"], ["placed"]),
-            helper.make_node("Add", ["nothing", "one"], ["ones"]),
-            helper.make_node("Concat", ["placed", "patches", "ones"], ["local"], axis=1),
-            helper.make_node("ReduceMean", ["local", "places"], ["pooled"], keepdims=0),
-        ],
-        [("image", TensorProto.FLOAT, ["B", 3, size, size])],
-        [("local", ["B", 4, cells, cells]), ("pooled", ["B", 4])],
+    image = onnx_model(
+        f"""(float[B,3,{size},{size}] image) => (float[B,4,{cells},{cells}] local, float[B,4] pooled) {{
+            grey = ReduceMean <keepdims=1> (image, channels)
+            patches = AveragePool <kernel_shape=[{patch},{patch}], strides=[{patch},{patch}]> (grey)
+            nothing = Mul (patches, none)
+            placed = Add (nothing, sides)
+            ones = Add (nothing, one)
+            local = Concat <axis=1> (placed, patches, ones)
+            pooled = ReduceMean <keepdims=0> (local, places)
+        }}""",
         {
             "channels": np.array([1]),
             "places": np.array([2, 3]),

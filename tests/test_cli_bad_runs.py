@@ -21,12 +21,6 @@ from textray.inference.segmenter import Predictor
 RESULT = ["a.json", "a.mask.png", "a.overlay.png"]
 
 
-@pytest.fixture
-def run(cli, tiny_bundle, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return lambda *args: cli("segment", *args, "--model", tiny_bundle, "--threads", "1")
-
-
 def record(path):
     return json.loads(Path(path).read_bytes())
 
@@ -64,7 +58,7 @@ os.fsync = fsync
 """
 
 
-@pytest.mark.parametrize(("room", "error"), [(0, "EDQUOT"), (4, "ENOSPC"), (5, "EIO"), (8, "ENOSPC")])
+@pytest.mark.parametrize(("error", "room"), [("ENOSPC", 0), ("EDQUOT", 4), ("EIO", 5), ("ENOSPC", 8)])
 def test_e01_a_first_run_on_a_full_disk_leaves_nothing_half_written(film, tmp_path, tiny_bundle, error, room):
     for name in "ab":
         film(tmp_path / f"{name}.png")
@@ -134,8 +128,6 @@ def test_e04_a_kill_at_any_moment_leaves_whole_results_and_the_rest_is_done_late
     finally:
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGKILL
-    assert record(out / "run.json")["status"] == "running"
     # One level down only: what lies deeper is a result that the kill found on its way to its place.
     finished = {path.relative_to(out).as_posix() for path in out.glob("[0-9]/[0-9][0-9].json")}
     for name in finished:
@@ -176,46 +168,36 @@ def test_e04_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_
 # ---- E10: damaged weights
 
 
-def damage_cut(folder, name):
-    raw = (folder / name).read_bytes()
-    (folder / name).write_bytes(raw[: len(raw) // 2])
-
-
-def damage_flip(folder, name):
-    raw = bytearray((folder / name).read_bytes())
-    raw[len(raw) // 2] ^= 1
-    (folder / name).write_bytes(raw)
-
-
-def damage_longer(folder, name):
-    with (folder / name).open("ab") as file:
-        file.write(b"\0")
-
-
-def damage_empty(folder, name):
-    (folder / name).write_bytes(b"")
-
-
-def damage_missing(folder, name):
-    (folder / name).unlink()
-
-
+DAMAGES = {
+    "cut": lambda raw: raw[: len(raw) // 2],
+    "flipped": lambda raw: raw[: len(raw) // 2] + bytes([raw[len(raw) // 2] ^ 1]) + raw[len(raw) // 2 + 1 :],
+    "longer": lambda raw: raw + b"\0",
+    "empty": lambda raw: b"",
+    "missing": None,
+}
 FILES = ("model.onnx", "model.safetensors", "text_bank.safetensors", "preprocess.json", "README.md", "config.json")
-DAMAGES = (damage_cut, damage_flip, damage_longer, damage_empty, damage_missing)
+
+
+def damage(path, kind):
+    change = DAMAGES[kind]
+    if change is None:
+        path.unlink()
+    else:
+        path.write_bytes(change(path.read_bytes()))
 
 
 @pytest.mark.parametrize(
-    ("name", "damage"),
-    # The config holds the hashes of the others, and nothing holds its own: a changed word of it is another bundle.
-    [("model.onnx", damage) for damage in DAMAGES] + [(name, damage_cut) for name in FILES[1:]],
+    ("name", "kind"),
+    # The config holds the hashes of the others, and none holds its own: a changed word of it is another bundle.
+    [(name, kind) for name in FILES for kind in DAMAGES if (name, kind) != ("config.json", "flipped")],
 )
 def test_e10_damaged_weights_are_refused_before_anything_is_written(
-    cli, film, tiny_bundle, tmp_path, monkeypatch, name, damage
+    cli, film, tiny_bundle, tmp_path, monkeypatch, name, kind
 ):
     monkeypatch.chdir(tmp_path)
     film(tmp_path / "a.png")
     shutil.copytree(tiny_bundle, tmp_path / "bundle")
-    damage(tmp_path / "bundle", name)
+    damage(tmp_path / "bundle" / name, kind)
     before = names(tmp_path / "bundle")
     result = cli("segment", "a.png", "--model", "bundle", "--json")
     assert result.code == 2
@@ -248,7 +230,7 @@ def test_e10_damaged_weights_leave_earlier_results_as_they_were(cli, film, tiny_
     shutil.copytree(tiny_bundle, tmp_path / "bundle")
     assert cli("segment", "a.png", "--model", "bundle").code == 0
     before = {name: (tmp_path / "textray-out" / name).read_bytes() for name in names(tmp_path / "textray-out")}
-    damage_cut(tmp_path / "bundle", "model.onnx")
+    damage(tmp_path / "bundle/model.onnx", "cut")
     assert cli("segment", "a.png", "--model", "bundle", "--overwrite").code == 2
     assert {name: (tmp_path / "textray-out" / name).read_bytes() for name in before} == before
 
@@ -256,13 +238,14 @@ def test_e10_damaged_weights_leave_earlier_results_as_they_were(cli, film, tiny_
 # ---- E17: an earlier result, and a run that fails
 
 
-@pytest.mark.parametrize("spelling", ["a.png", "./a.png", "../{}/a.png", "{}/a.png"])
-def test_e17_the_old_result_is_gone_however_the_file_is_named(run, film, tmp_path, spelling):
+@pytest.mark.parametrize(
+    ("content", "spelling"), [(None, "a.png"), (b"", "./a.png"), (b"<html>", "../{0.name}/a.png"), (b"", "{0}/a.png")]
+)
+def test_e17_the_old_result_is_gone_however_the_file_is_named(run, film, tmp_path, content, spelling):
     film(tmp_path / "a.png")
     assert run("a.png").code == 0
-    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:-20])
-    given = spelling.format(tmp_path.name) if spelling.startswith("..") else spelling.format(tmp_path)
-    assert run(given).code == 3
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:-20] if content is None else content)
+    assert run(spelling.format(tmp_path)).code == 3
     assert names(tmp_path / "textray-out") == ["run.json"]
 
 
@@ -365,10 +348,8 @@ def test_relative_and_absolute_paths_are_one_file(run, film, tmp_path):
     assert names(tmp_path / "textray-out") == [*RESULT, "run.json"]
 
 
-@pytest.mark.parametrize("composed", [True, False])
-def test_names_in_other_letters_work_and_match_their_row(run, film, tmp_path, composed):
-    form = "NFC" if composed else "NFD"
-    other = "NFD" if composed else "NFC"
+@pytest.mark.parametrize(("form", "other"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_in_other_letters_work_and_match_their_row(run, film, tmp_path, form, other):
     name = unicodedata.normalize(form, "Thorax-Übersicht é 胸.png")
     film(tmp_path / "in" / name)
     (tmp_path / "texts.csv").write_text(f"image,text\n{unicodedata.normalize(other, name)},left base\n")
@@ -379,16 +360,17 @@ def test_names_in_other_letters_work_and_match_their_row(run, film, tmp_path, co
     assert result.rows[0]["text_mode"] == "given"
 
 
-@pytest.mark.parametrize("row", ["a.png", "a", "in/a.png", "./in/a.png", "{}/in/a.png"])
-@pytest.mark.parametrize("absolute", [False, True])
-def test_a_row_finds_its_film_by_path_or_name(run, film, tmp_path, row, absolute):
+@pytest.mark.parametrize("row", ["a.png", "a", "./in/a.png", "{}/in/a.png"])
+def test_a_row_finds_its_film_by_path_or_name(run, film, tmp_path, row):
     film(tmp_path / "in/a.png")
     film(tmp_path / "in/b.png")
     (tmp_path / "texts.csv").write_text(f"image,text\n{row.format(tmp_path)},left base\n")
-    result = run(tmp_path / "in" if absolute else "in", "--texts", "texts.csv", "--json")
-    assert result.code == 0
-    assert "W_UNKNOWN_IMAGE" not in result.err
-    assert {Path(r["input"]).name: r["text_mode"] for r in result.rows[:2]} == {"a.png": "given", "b.png": "none"}
+    for folder in (tmp_path / "in", "in"):
+        result = run(folder, "--texts", "texts.csv", "--json", "--overwrite")
+        assert result.code == 0
+        assert "W_UNKNOWN_IMAGE" not in result.err
+        modes = {Path(r["input"]).name: r["text_mode"] for r in result.rows[:2]}
+        assert modes == {"a.png": "given", "b.png": "none"}
 
 
 def test_a_row_means_the_path_as_given_before_any_file_of_that_name(run, film, tmp_path):
@@ -424,7 +406,7 @@ def test_with_json_the_standard_output_holds_json_only(run, film, tmp_path, args
         assert "error E_" in result.err
 
 
-def test_the_summary_tells_of_the_run_and_not_of_persons(run, film, tmp_path):
+def test_the_summary_describes_the_run_and_no_person(run, film, tmp_path):
     film(tmp_path / "in/a.png")
     (tmp_path / "in/notes.txt").write_text("x")
     (tmp_path / "in/b.png").write_bytes(b"")

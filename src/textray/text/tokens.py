@@ -115,7 +115,7 @@ class WordPiece:
         if missing or len(self._index) < len(self.vocabulary):
             twice = [piece for piece, count in Counter(self.vocabulary).items() if count > 1]
             raise BundleError(
-                "this is not a vocabulary of word pieces",
+                "this is no vocabulary of word pieces",
                 came=f"without {', '.join(missing)}" if missing else f"{twice[0]!r} more than once",
                 expected="each piece once, [PAD], [UNK], [CLS] and [SEP] among them",
             )
