@@ -141,9 +141,10 @@ def test_an_unexpected_failure_of_one_file_does_not_end_the_run(run, film, tmp_p
     assert record(tmp_path / "textray-out/run.json")["counts"]["done"] == 2
 
 
-def test_an_interrupt_leaves_a_summary_and_130(run, film, tmp_path, monkeypatch):
-    for name in "abc":
-        film(tmp_path / f"{name}.png")
+@pytest.mark.parametrize("command", [("segment",), ("explain", "zones")])
+def test_an_interrupt_leaves_a_summary_and_130(cli, tiny_bundle, film, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    inputs = [film(tmp_path / f"{name}.png") for name in "abc"]
     real = Predictor.segment
 
     def interrupted(self, picture, *args, **options):
@@ -153,6 +154,7 @@ def test_an_interrupt_leaves_a_summary_and_130(run, film, tmp_path, monkeypatch)
 
     with monkeypatch.context() as patched:
         patched.setattr(Predictor, "segment", interrupted)
-        assert run("a.png", "b.png", "c.png").code == 130
-    assert record(tmp_path / "textray-out/run.json")["status"] == "interrupted"
-    assert "2 done, 1 finished" in run("a.png", "b.png", "c.png").err
+        assert cli(*command, *inputs, "--model", tiny_bundle).code == 130
+    summary = record(tmp_path / "textray-out/run.json")
+    assert (summary["status"], summary["counts"]["done"]) == ("interrupted", 1)
+    assert "2 done, 1 finished" in cli(*command, *inputs, "--model", tiny_bundle).err

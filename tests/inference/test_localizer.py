@@ -116,6 +116,15 @@ def test_phrases_are_embedded_once_and_do_not_depend_on_their_neighbours(finder,
     assert finder.embed([]).shape == (0, 4)
 
 
+def test_a_phrase_is_read_once_for_all_films_of_one_orientation(finder, monkeypatch):
+    read, real = [], Localizer.read
+    monkeypatch.setattr(Localizer, "read", lambda self, phrase: read.append(phrase) or real(self, phrase))
+    counting = Localizer(finder.bundle, threads=1)
+    for film in (image(), image(shape=(50, 60)), image(("R", "F")), image()):
+        counting.locate(film, ["left lung"], laterality="patient")
+    assert read == ["right lung", "left lung"]
+
+
 def test_words_that_were_not_learnt_are_told(finder):
     (found,) = finder.locate(image(), ["bright pneumothorax, left"], laterality="viewer")
     assert found.unknown == ("pneumothorax",)

@@ -47,9 +47,9 @@ def ground(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Work again on what is finished.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tell where phrases are true: writes a map, a picture and a record of each input, and run.json.
+    """Show where phrases are true: writes a map, a picture and a record of each input, and run.json.
 
-    A map is high where the network finds the phrase likest; it does not tell whether the finding is there at all.
+    A map is high where the phrase fits best; it does not show whether the finding is present at all.
     What an earlier run finished is skipped. A file that is refused is listed with its reason, and the rest goes on.
     Exit codes: 0 done, 1 crash, 2 usage, 3 some files refused.
     """

@@ -120,18 +120,20 @@ def written(probability: NDArray[np.float32], thresholds: Sequence[float]) -> Zo
     return Zones.from_present((probability >= np.asarray(thresholds, np.float32)).tolist())
 
 
-def sentences(zones: Zones, grid: Grid) -> dict[str, str | None] | None:
-    """The sentence of zones by the viewer's and by the patient's sides, ``None`` without a zone.
+def sentences(zones: Zones, grid: Grid, laterality: Laterality = Laterality.PATIENT) -> dict[str, str | None] | None:
+    """The sentence of zones by the viewer's sides and by those of a convention, ``None`` without a zone.
 
-    The patient's is ``None`` where the film's sides are undefined and the sentence names one.
+    The patient's is ``None`` if the film's sides are undefined and the sentence names one.
     """
     if not zones:
         return None
-    try:
-        patient = report_text.write(zones, laterality=Laterality.PATIENT, grid=grid)
-    except InputError:
-        patient = None
-    return {"viewer": report_text.sentence(zones), "patient": patient}
+    by_side: dict[str, str | None] = {"viewer": report_text.sentence(zones)}
+    if laterality is not Laterality.VIEWER:
+        try:
+            by_side[str(laterality)] = report_text.write(zones, laterality=laterality, grid=grid)
+        except InputError:
+            by_side[str(laterality)] = None
+    return by_side
 
 
 def describe(generated: OwnReport, steering: Steering, grid: Grid) -> dict[str, Any]:

@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textray import __version__
-from textray.errors import ShapeError, TextRayError
+from textray.errors import ShapeError
 from textray.inference import own_report
 from textray.inference.bundle import Bundle
 from textray.inference.own_report import Steering, TextFree
 from textray.io.files import plain_path, plain_text
 from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Image, Laterality, Notice
-from textray.text import zones as report_text
 from textray.text.cleaning import clean, is_blank
 
 SCHEMA = "textray.record/1"
@@ -207,17 +206,10 @@ def notice_rows(notices: Iterable[Notice]) -> list[dict[str, str]]:
 def _text(steering: Steering, grid: Grid) -> dict[str, Any]:
     words, report, mode = steering.words, steering.report, steering.mode
     used: dict[str, str | None] | None = None
-    if report is not None and mode in ("generated", "edited"):
-        used = own_report.sentences(report.zones, grid)
-    elif report is not None and report.free:
+    if report is not None and report.free:
         used = {"viewer": report.text}
     elif report is not None:
-        used = {"viewer": report_text.sentence(words.zones)}
-        if words.laterality is not Laterality.VIEWER:
-            try:
-                used[str(words.laterality)] = report_text.write(words.zones, laterality=words.laterality, grid=grid)
-            except TextRayError:  # a film whose sides are undefined: the viewer's words are the only ones
-                used[str(words.laterality)] = None
+        used = own_report.sentences(report.zones, grid, words.laterality if mode == "given" else Laterality.PATIENT)
     shown = words if report is None else report
     return {
         "mode": mode,
