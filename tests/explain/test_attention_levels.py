@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from textray.errors import BundleError, UsageError
-from textray.explain.attention import AttentionReader, Level, Vocabulary, load_network, read_levels
+from textray.explain.attention import AttentionReader, Level, load_network, read_levels
 from textray.models.mmi_unet import MMIUNet, MMIUNetConfig
 from textray.models.mmi_unet_gd import MMIUNetGD, MMIUNetGDConfig
 from textray.models.self_guided import PooledConfig
@@ -98,7 +98,7 @@ def test_guide_layers_are_read_beside_the_matching():
 
 def test_slots_are_shared_out_by_the_size_of_the_mixing_weights(guided):
     network = load_network(guided)
-    tokens = Vocabulary(guided).tokens(ZONES)
+    tokens = AttentionReader(guided).tokens(ZONES)
     with torch.no_grad():
         for guide in network.decoder.guides:
             guide.text.mix.weight.zero_()
@@ -111,7 +111,7 @@ def test_slots_are_shared_out_by_the_size_of_the_mixing_weights(guided):
 
 
 def test_tokens_are_those_of_the_bank(deciding):
-    tokens = Vocabulary(deciding).tokens(ZONES)
+    tokens = AttentionReader(deciding).tokens(ZONES)
     assert tokens.names[0] == "[CLS]"
     assert tokens.names[-1] == "[SEP]"
     assert len(tokens.names) == tokens.mask.sum()
@@ -123,16 +123,17 @@ def test_tokens_are_those_of_the_bank(deciding):
 
 
 def test_a_bank_of_another_encoder_is_refused(deciding):
-    vocabulary = Vocabulary(deciding)
-    row = vocabulary._bank.features[ZONES.index]
+    reader = AttentionReader(deciding)
+    row = reader._bank.features[ZONES.index]
     row[[1, 2]] = row[[2, 1]]  # two columns changed places: their words would be wrong
     with pytest.raises(BundleError, match="not computed by this text encoder"):
-        vocabulary.tokens(ZONES)
+        reader.tokens(ZONES)
 
 
 def test_reader_runs_on_the_banks_features(deciding):
-    tokens = Vocabulary(deciding).tokens(ZONES)
-    levels, probability = AttentionReader(deciding).read(np.zeros((3, 64, 64), np.float32), tokens)
+    reader = AttentionReader(deciding)
+    tokens = reader.tokens(ZONES)
+    levels, probability = reader.read(np.zeros((3, 64, 64), np.float32), tokens)
     assert probability.shape == (64, 64)
     assert levels[0].weights.shape == (len(tokens.names), 8, 8)
 

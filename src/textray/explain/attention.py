@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load
+from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from textray import registry
@@ -97,17 +97,55 @@ class _Seen:
         return Level(name=self.name, weights=shared.float().numpy(), covers=covers, slots=maps.float().numpy())
 
 
+PLACES = frozenset({"left", "right", "upper", "middle", "lower"})
+"""Words of the bank's sentences that tell where."""
+_SAME = 0.99  # cosine from which a token feature of the encoder is that of the bank, which is kept in half precision
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Tokens:
+    """The sentence that a network is given, token by token.
+
+    Attributes:
+        zones: Zones by image side.
+        names: The tokens in order, [CLS] and [SEP] included; L' of them.
+        features: ``(L, D)`` float32, the bank's row; zero behind the last token.
+        mask: ``(L,)`` float32, 1 at the L' tokens.
+    """
+
+    zones: Zones
+    names: tuple[str, ...]
+    features: NDArray[np.float32]
+    mask: NDArray[np.float32]
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Positions of the words that tell where."""
+        return tuple(i for i, name in enumerate(self.names) if name in PLACES)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The tokens for the eye: a word that comes again is numbered."""
+        labels = []
+        for i, name in enumerate(self.names):
+            count = self.names[: i + 1].count(name)
+            labels.append(f"{name} ({count})" if count > 1 else name)
+        return tuple(labels)
+
+
 class AttentionReader:
-    """A bundle's network in torch, whose attention over the words can be read.
+    """A bundle's network in torch, whose attention over words can be read, and the text encoder that names the words.
 
     Args:
         bundle: A bundle whose network matches image and text, or is guided by a text.
+        text_encoder: Folder of the files of the bank's text encoder, ``None`` if it is installed as a package.
 
     Raises:
-        UsageError: If the network has no attention from image tokens to words.
+        UsageError: If the network has no attention from image tokens to words, or the encoder, or a package that it
+            needs, is not installed.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, text_encoder: str | Path | None = None) -> None:
         self.network: Network = load_network(bundle)
         if next(_attentions(self.network), None) is None:
             raise UsageError(
@@ -115,6 +153,33 @@ class AttentionReader:
                 expected="mmi_unet, mmi_unet_gd or guide_decoder in the 'paper' form, alone or inside sgseg",
                 do="'textray explain zones' works with every model that reads text",
             )
+        bank = bundle.text_bank()
+        if bank is None:
+            raise BundleError(f"bundle {bundle.name} has no text bank")
+        self._bundle, self._bank = bundle, bank
+        load = registry.load("textray.nn.bert:load_text_encoder")
+        self._encoder: Any = load(str(bundle.text_encoder), folder=text_encoder, max_tokens=bundle.tokens)
+
+    def tokens(self, zones: Zones) -> Tokens:
+        """Tokens of the sentence of zones, with the features that the bank holds.
+
+        Raises:
+            BundleError: If the encoder does not give the bank's features: its words would be put to wrong columns.
+        """
+        words = sentence(zones)
+        row = zones.index
+        features, mask = self._bank.features[row], self._bank.mask[row]
+        names = tuple(self._encoder.tokenizer.id_to_token(i) for i in self._encoder.tokens(words))
+        encoded = self._encoder.encode(words).numpy()
+        real = features[mask > 0]
+        if len(names) != len(real) or encoded.shape != real.shape or not _same(encoded, real):
+            raise BundleError(
+                f"the text bank of bundle {self._bundle.name} was not computed by this text encoder",
+                came=f"{len(real)} tokens of width {real.shape[1]}, the encoder gives {encoded.shape}",
+                expected=f"the features of {self._bundle.text_encoder}",
+                do="Name the folder of the bank's own encoder with --text-encoder",
+            )
+        return Tokens(zones=zones, names=names, features=features, mask=mask)
 
     def read(self, pixels: NDArray[np.float32], tokens: Tokens) -> tuple[list[Level], NDArray[np.float32]]:
         """Run the network and read its attention.
@@ -188,7 +253,7 @@ def load_network(bundle: Bundle) -> Network:
     """
     network = build(registry.model(bundle.model).form(bundle.form), bundle.model_config)
     wanted = network.state_dict()
-    given = load(bundle.read("model.safetensors"))
+    given = load_tensors(bundle.read("model.safetensors"))
     wrong = sorted(k for k in wanted.keys() | given.keys() if k not in given or k not in wanted)
     wrong += [k for k in wanted.keys() & given.keys() if wanted[k].shape != given[k].shape]
     if wrong:
@@ -241,12 +306,11 @@ class AttentionExplainer:
     def __init__(self, bundle: Bundle, *, columns: Columns = "places", text_encoder: Path | None = None) -> None:
         self.settings: dict[str, Any] = {"columns": columns}
         self._columns = columns
-        self._reader = AttentionReader(bundle)
-        self._vocabulary = Vocabulary(bundle, text_encoder)
+        self._reader = AttentionReader(bundle, text_encoder)
 
     def explain(self, predictor: Predictor, prediction: Prediction) -> Explanation:
         """Read the attention of one film and draw it."""
-        tokens = self._vocabulary.tokens(zones_of(prediction))
+        tokens = self._reader.tokens(zones_of(prediction))
         pixels = predictor.preprocess.apply(prediction.image)
         levels, probability = self._reader.read(pixels, tokens)
         row = predictor.bank_row(prediction.report) if prediction.report is not None else None
@@ -335,85 +399,6 @@ def _level_values(level: Level) -> dict[str, Any]:
         "maps": np.round(level.weights.astype(np.float64), 6).tolist(),
         "slots": None if level.slots is None else np.round(level.slots.astype(np.float64), 6).tolist(),
     }
-
-
-# The tokens of a sentence of the text bank by name: which column of the bank's features is which word.
-
-PLACES = frozenset({"left", "right", "upper", "middle", "lower"})
-"""Words of the bank's sentences that tell where."""
-_SAME = 0.99  # cosine from which a token feature of the encoder is that of the bank, which is kept in half precision
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Tokens:
-    """The sentence that a network is given, token by token.
-
-    Attributes:
-        zones: Zones by image side.
-        names: The tokens in order, [CLS] and [SEP] included; L' of them.
-        features: ``(L, D)`` float32, the bank's row; zero behind the last token.
-        mask: ``(L,)`` float32, 1 at the L' tokens.
-    """
-
-    zones: Zones
-    names: tuple[str, ...]
-    features: NDArray[np.float32]
-    mask: NDArray[np.float32]
-
-    @property
-    def places(self) -> tuple[int, ...]:
-        """Positions of the words that tell where."""
-        return tuple(i for i, name in enumerate(self.names) if name in PLACES)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The tokens for the eye: a word that comes again is numbered."""
-        labels = []
-        for i, name in enumerate(self.names):
-            count = self.names[: i + 1].count(name)
-            labels.append(f"{name} ({count})" if count > 1 else name)
-        return tuple(labels)
-
-
-class Vocabulary:
-    """Names the tokens of a bundle's text bank; needs the text encoder that computed it.
-
-    Args:
-        bundle: A bundle that reads text.
-        folder: Folder of the text encoder's published files, ``None`` where it is installed as a package.
-
-    Raises:
-        UsageError: If the encoder, or a package that it needs, is not installed; says how to get it.
-    """
-
-    def __init__(self, bundle: Bundle, folder: str | Path | None = None) -> None:
-        load = registry.load("textray.nn.bert:load_text_encoder")
-        bank = bundle.text_bank()
-        if bank is None:
-            raise BundleError(f"bundle {bundle.name} has no text bank")
-        self._bundle, self._bank = bundle, bank
-        self._encoder: Any = load(str(bundle.text_encoder), folder=folder, max_tokens=bundle.tokens)
-
-    def tokens(self, zones: Zones) -> Tokens:
-        """Tokens of the sentence of zones, with the features that the bank holds.
-
-        Raises:
-            BundleError: If the encoder does not give the bank's features: its words would be put to wrong columns.
-        """
-        words = sentence(zones)
-        row = zones.index
-        features, mask = self._bank.features[row], self._bank.mask[row]
-        names = tuple(self._encoder.tokenizer.id_to_token(i) for i in self._encoder.tokens(words))
-        encoded = self._encoder.encode(words).numpy()
-        real = features[mask > 0]
-        if len(names) != len(real) or encoded.shape != real.shape or not _same(encoded, real):
-            raise BundleError(
-                f"the text bank of bundle {self._bundle.name} was not computed by this text encoder",
-                came=f"{len(real)} tokens of width {real.shape[1]}, the encoder gives {encoded.shape}",
-                expected=f"the features of {self._bundle.text_encoder}",
-                do="Name the folder of the bank's own encoder with --text-encoder",
-            )
-        return Tokens(zones=zones, names=names, features=features, mask=mask)
 
 
 def _same(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:

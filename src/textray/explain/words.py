@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from textray.explain.attention import PLACES, AttentionReader, Tokens, Vocabulary
+from textray.explain.attention import PLACES, AttentionReader, Tokens
 from textray.explain.run import (
     MARGIN,
     Explanation,
@@ -63,13 +63,12 @@ class WordsExplainer:
     def __init__(self, bundle: Bundle, *, text_encoder: Path | None = None, threads: int | None = None) -> None:
         self.settings: dict[str, Any] = {}
         self._bundle = bundle
-        self._reader = AttentionReader(bundle)
-        self._vocabulary = Vocabulary(bundle, text_encoder)
+        self._reader = AttentionReader(bundle, text_encoder)
         self._runtime = Runtime(bundle, threads)
 
     def explain(self, predictor: Predictor, prediction: Prediction) -> Explanation:
         """Weigh the tokens of one film's sentence."""
-        tokens = self._vocabulary.tokens(zones_of(prediction))
+        tokens = self._reader.tokens(zones_of(prediction))
         pixels = predictor.preprocess.apply(prediction.image)
         levels, _ = self._reader.read(pixels, tokens)
         by_level = np.stack([level.weights.mean((1, 2)) for level in levels])  # (levels, L')
