@@ -34,7 +34,7 @@ from textray.evaluate.maps import (
 )
 from textray.evaluate.order import Evaluation, population
 from textray.inference.bundle import GroundingBundle
-from textray.inference.localizer import Localizer, Locates
+from textray.inference.localizer import Localizer
 from textray.io.write import check_writable
 from textray.metrics import intervals
 from textray.metrics.grounding import (
@@ -164,7 +164,7 @@ def evaluate(order: PhraseEvaluation, *, progress: Callable[[int, int], None] | 
 
 
 def score(
-    localizer: Locates | None,
+    localizer: Localizer | None,
     samples: Sequence[Sample],
     means: MeanMasks | None,
     settings: Settings,

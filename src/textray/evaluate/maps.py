@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from textray.data.base import Sample, naming
 from textray.data.boxes import truth
 from textray.errors import DataError, InputError
-from textray.inference.localizer import Locates
+from textray.inference.localizer import Localizer
 from textray.io.read import read_mask
 from textray.metrics.grounding import MapScore, Normalise, enlarge, normalise, score, smooth
 from textray.preprocess import Preprocess
@@ -118,7 +118,7 @@ def evaluation_grid(preprocess: Preprocess | None) -> Preprocess:
 
 
 def score_phrases(
-    localizer: Locates | None,
+    localizer: Localizer | None,
     samples: Sequence[Sample],
     means: MeanMasks | None,
     settings: Settings,
@@ -192,7 +192,7 @@ class _Question:
 
 
 def _questions(
-    place: int, sample: Sample, other: Sample | None, image: Image, localizer: Locates, settings: Settings
+    place: int, sample: Sample, other: Sample | None, image: Image, localizer: Localizer, settings: Settings
 ) -> list[_Question] | None:
     """The phrase, and in its place those of the controls; ``None`` if its sides cannot be turned."""
     phrase = _turned(sample, image, localizer)
@@ -207,7 +207,7 @@ def _questions(
     return [_Question(place=place, row=row, phrase=phrases.get(row, ""), vector=vectors[row]) for row in vectors]
 
 
-def _turned(sample: Sample, image: Image, localizer: Locates) -> str | None:
+def _turned(sample: Sample, image: Image, localizer: Localizer) -> str | None:
     try:
         return localizer.normalise_sides(sample.phrase, laterality=sample.laterality, grid=image.grid)
     except InputError as error:
@@ -217,7 +217,7 @@ def _turned(sample: Sample, image: Image, localizer: Locates) -> str | None:
 
 
 def _maps(
-    localizer: Locates, image: Image, questions: Sequence[_Question], settings: Settings
+    localizer: Localizer, image: Image, questions: Sequence[_Question], settings: Settings
 ) -> list[NDArray[np.float32]]:
     """Smoothed maps on the grid, without the margin."""
     vectors = np.stack([question.vector for question in questions])

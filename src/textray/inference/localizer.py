@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,27 +86,6 @@ class _Query:
     unknown: tuple[str, ...]
     notices: tuple[Notice, ...]
     sides: tuple[str, ...]
-
-
-class Locates(Protocol):
-    """Interface of a localizer for evaluation; `Localizer` is the one of bundles."""
-
-    @property
-    def preprocess(self) -> Preprocess:
-        """From a picture to the network's input."""
-
-    @property
-    def laterality(self) -> Laterality:
-        """Whose left and right the training texts meant."""
-
-    def normalise_sides(self, phrase: str, *, laterality: Laterality | str, grid: Grid) -> str:
-        """A phrase after its sides were turned to those of the training texts."""
-
-    def embed(self, phrases: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of phrases with the sides of the training texts: ``(K, D)`` of length one."""
-
-    def maps(self, pixels: NDArray[np.float32], phrases: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Cosine of vectors ``(K, D)`` with each place of films ``(B, C, h, w)``: ``(B, K, h', w')``."""
 
 
 class Localizer:
