@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -10,7 +11,6 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save_file
 from sklearn.metrics import f1_score
 
-from textray.data.base import Sample
 from textray.data.phantom import Phantom
 from textray.data.qata_cov19 import QaTaCOV19
 from textray.errors import UsageError
@@ -94,7 +94,7 @@ def writer():
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 
-def make_bundle(folder, *, writes=True, text_free=None, provenance=None):
+def make_bundle(folder, *, text_free=None, provenance=None):
     folder.mkdir()
     onnx.save(writer(), folder / "model.onnx")
     (folder / "preprocess.json").write_text(json.dumps(Preprocess(size=(SIDE, SIDE)).to_dict()))
@@ -114,7 +114,7 @@ def make_bundle(folder, *, writes=True, text_free=None, provenance=None):
         text_encoder="tiny",
         provenance=provenance or {},
         zone_rows=ROWS,
-        zone_thresholds=THRESHOLDS if writes else None,
+        zone_thresholds=THRESHOLDS,
         text_free=text_free,
     )
     return folder
@@ -252,13 +252,6 @@ def test_a_run_of_one_mode_has_no_differences_and_without_generated_no_report(bu
     assert "Differences" not in page
 
 
-def test_a_bundle_without_thresholds_is_refused_before_data_are_read(tmp_path):
-    mute = make_bundle(tmp_path / "mute", writes=False)
-    with pytest.raises(UsageError, match="this model has no report generator"):
-        run(mute, tmp_path / "no data", tmp_path / "out", ["generated"])
-    assert not (tmp_path / "out").exists()
-
-
 class Fake:
     """A network that finds the same zones in every film, and remembers which rows it was told."""
 
@@ -277,17 +270,7 @@ class Fake:
 def captioned(root, reports):
     """Samples of the phantom with other captions."""
     films = QaTaCOV19(root).samples("train")
-    return [
-        Sample(
-            image_id=film.image_id,
-            image_path=film.image_path,
-            mask_path=film.mask_path,
-            report=report,
-            patient_id=None,
-            split="train",
-        )
-        for film, report in zip(films, reports, strict=False)
-    ]
+    return [replace(film, report=report, patient_id=None) for film, report in zip(films, reports, strict=False)]
 
 
 def test_what_each_mode_tells_the_network(root):

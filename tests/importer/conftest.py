@@ -10,24 +10,9 @@ import pytest
 def encoder_folder(tmp_path_factory):
     """Folder with ``vocab.txt`` and ``config.json`` of a BERT of one layer; its width is the published one."""
     folder = tmp_path_factory.mktemp("encoder")
-    words = (
-        "unilateral bilateral pulmonary infection one two three four five six infected area areas upper middle lower"
-    )
-    pieces = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        *words.split(),
-        "left",
-        "right",
-        "lung",
-        "and",
-        "no",
-        ",",
-        ".",
-    ]
+    words = "unilateral bilateral pulmonary infection one two three four five six infected area areas "
+    words += "upper middle lower left right lung and no , ."
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words.split()]
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
     config = {"vocab_size": len(pieces), "hidden_size": 768, "num_hidden_layers": 1, "num_attention_heads": 12}
     config |= {"intermediate_size": 64, "max_position_embeddings": 32, "architectures": ["CXRBertModel"]}

@@ -16,25 +16,19 @@ TEXT = "bilateral pulmonary infection, two infected areas, upper left lung and l
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
-        (lambda text: text.replace("[CLS]\n", ""), r"no vocabulary"),
-        (lambda text: text.replace("[UNK]\n", ""), r"none of \[UNK\]"),
-        (lambda text: "", r"no vocabulary"),
-        (lambda text: text + "more\n", r"more words than its config"),
+        (lambda raw: raw.replace(b"[CLS]\n", b""), r"no vocabulary"),
+        (lambda raw: raw.replace(b"[UNK]\n", b""), r"none of \[UNK\]"),
+        (lambda raw: b"", r"no vocabulary"),
+        (lambda raw: raw + b"more\n", r"more words than its config"),
+        (lambda raw: b"\x80\x02\xff\xfe" * 20, "no vocabulary"),
     ],
 )
-def test_a_wrong_vocabulary_is_refused(tmp_path, encoder_folder, encoder_state, change, told):
+def test_a_wrong_vocabulary_is_refused(tmp_path, encoder_folder, encoder_state, change, message):
     shutil.copytree(encoder_folder, tmp_path / "bert")
-    (tmp_path / "bert/vocab.txt").write_text(change((encoder_folder / "vocab.txt").read_text()))
-    with pytest.raises(BundleError, match=told):
-        assemble("cxr_bert", tmp_path / "bert", encoder_state, max_tokens=24)
-
-
-def test_a_vocabulary_of_other_bytes_is_refused(tmp_path, encoder_folder, encoder_state):
-    shutil.copytree(encoder_folder, tmp_path / "bert")
-    (tmp_path / "bert/vocab.txt").write_bytes(b"\x80\x02\xff\xfe" * 20)
-    with pytest.raises(BundleError, match="no vocabulary"):
+    (tmp_path / "bert/vocab.txt").write_bytes(change((encoder_folder / "vocab.txt").read_bytes()))
+    with pytest.raises(BundleError, match=message):
         assemble("cxr_bert", tmp_path / "bert", encoder_state, max_tokens=24)
 
 

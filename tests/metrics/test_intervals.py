@@ -65,12 +65,6 @@ def test_pairing_narrows_the_interval_of_a_small_constant_gain():
     assert paired.high - paired.low < alone[0].high - alone[0].low
 
 
-def test_a_run_against_itself_differs_by_nothing():
-    counts, groups = make_cases(5)
-    same = paired_difference(case_columns(counts), case_columns(counts), groups, SCORES)
-    assert all((i.value, i.low, i.high) == (0, 0, 0) for i in same.values())
-
-
 def test_seed_fixes_the_interval_and_chunks_do_not_change_it(monkeypatch):
     counts, groups = make_cases(6)
     first = bootstrap(case_columns(counts), groups, SCORES)
@@ -101,13 +95,6 @@ def test_patients_are_drawn_not_films():
     by_film = bootstrap(columns, [str(i) for i in range(200)], SCORES)["dice_pooled"]
     assert by_patient.value == by_film.value
     assert by_patient.high - by_patient.low > 2 * (by_film.high - by_film.low)
-
-
-def test_one_group_gives_no_width():
-    counts, _ = make_cases(8)
-    found = bootstrap(case_columns(counts), ["only"] * len(counts), SCORES)["dice_pooled"]
-    assert found.low == pytest.approx(found.value)
-    assert found.high == pytest.approx(found.value)
 
 
 def test_undefined_scores_become_null_and_undefined_draws_are_left_out():

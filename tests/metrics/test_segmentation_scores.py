@@ -107,15 +107,6 @@ def test_empty_pairs_count_in_the_image_view_and_not_in_the_lesion_view():
     assert empty_counts(table(prediction, truth)) == {"truth": 2, "prediction": 1, "both": 1}
 
 
-def test_case_dice_is_the_mean_over_images_and_not_the_pooled_one():
-    """A small film that is missed weighs as much as a large one only in the mean over images."""
-    prediction, truth = np.zeros((2, 10, 10), bool), np.zeros((2, 10, 10), bool)
-    prediction[0, :8], truth[0, :8], truth[1, 0, :2] = True, True, True
-    found = scores(prediction, truth)
-    assert found["dice_per_image"] == 0.5
-    assert found["dice_pooled"] == pytest.approx(160 / 162)
-
-
 @pytest.mark.parametrize("seed", range(20))
 def test_dice_and_iou_are_tied_as_theory_says(seed):
     found = scores(*random_masks(seed, empty=[(seed % 7, "truth")]))
@@ -189,15 +180,3 @@ def test_torchmetrics_agrees_on_pooled_scores():
         for one_p, one_t in zip(*tensors, strict=True):  # accumulated, as a training loop does
             metric.update(one_p, one_t)
         assert found[name] == pytest.approx(float(metric.compute()), abs=1e-6), name
-
-
-def test_torchmetrics_agrees_on_the_mean_over_images():
-    torch = pytest.importorskip("torch")
-    segmentation = pytest.importorskip("torchmetrics.segmentation")
-    prediction, truth = random_masks(6)
-    tensors = [torch.from_numpy(m[:, None].astype(np.int64)) for m in (prediction, truth)]
-    found = scores(prediction, truth)
-    dice = segmentation.DiceScore(num_classes=1, input_format="one-hot", aggregation_level="samplewise")
-    assert found["dice_per_image"] == pytest.approx(float(dice(*tensors)), abs=1e-6)
-    iou = segmentation.MeanIoU(num_classes=1, input_format="one-hot")
-    assert found["iou_per_image"] == pytest.approx(float(iou(*tensors)), abs=1e-6)
