@@ -36,7 +36,7 @@ def test_a_network_that_reads_text_tells_how_it_learnt_to():
 
 def test_a_network_that_always_had_a_report_says_so():
     text = segmenter_card("weights", facts(dropout=0.0), parameters=1, terms="")
-    assert "without one was not learnt" in text
+    assert "without one was not trained" in text
     assert "and with none" not in text
 
 
@@ -44,7 +44,7 @@ def test_reports_of_its_own_in_the_place_of_those_withheld_are_no_learning_witho
     text = segmenter_card("weights", facts() | {"self_guided": 1.0}, parameters=1, terms="")
     assert "withheld from 40%" in text
     assert "its own took their place" in text
-    assert "without one was not learnt" in text
+    assert "without one was not trained" in text
     assert "with a report and with none" in segmenter_card(
         "weights", facts() | {"self_guided": 0.5}, parameters=1, terms=""
     )
@@ -55,7 +55,7 @@ def test_films_without_a_caption_teach_to_go_without():
     known["data"]["without_text"] = {"fit": 12, "inner": 0}
     text = segmenter_card("weights", known, parameters=1, terms="")
     assert "and 12 films came without one, so the network works with a report and with none" in text
-    assert "not learnt" not in text
+    assert "not trained" not in text
 
 
 @pytest.mark.parametrize("word", ["Text encoder", "withheld", "Wrong words"])
@@ -84,7 +84,7 @@ def test_a_card_tells_of_pictures_that_have_no_masks():
     text = segmenter_card("weights", more, parameters=1, terms="")
     assert f", {own:,} images to learn from" in text
     assert (
-        "own: 1,200, taught by pseudo-labels; 1,000 with a report (sides in it: patient, unless its table said)."
+        "own: 1,200, taught by pseudo-labels; 1,000 with a report (sides in it: patient, unless its table states them)."
         in text
     )
     assert "Masks:" not in text  # all of the data set's
@@ -100,5 +100,5 @@ def test_a_card_tells_of_a_training_before_and_of_a_mean():
     again = facts() | {"started": True, "averaged": [other], "recipe": ["mmi_unet_lite"]}
     text = segmenter_card("weights", again, parameters=1, terms="")
     assert "`textray train --config mmi_unet_lite --data.root DIR --model.initial CHECKPOINT`" in text
-    assert "- It started from the weights of an earlier training; what is said above is of the last one." in text
+    assert "- It started from the weights of an earlier training; the facts above are of the last one." in text
     assert "the mean of this checkpoint and of 1 more (epoch 5 of 6)" in text

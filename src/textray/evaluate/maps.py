@@ -101,8 +101,8 @@ class ScoredMaps:
 
     Attributes:
         rows: Cases by row, by place of the sample; a row that could not be made is missing.
-        without_truth: Samples left out of every row, since nothing of their truth is left on the grid.
-        without_sides: Samples left out of every row, since the sides of their words cannot be turned to the network's.
+        without_truth: Samples left out of every row, since no truth is left on the grid.
+        without_sides: Samples left out of every row, since their sides cannot be turned to the network's.
     """
 
     rows: dict[Row, dict[int, PhraseCase]]
@@ -111,10 +111,8 @@ class ScoredMaps:
 
 
 def evaluation_grid(preprocess: Preprocess | None) -> Preprocess:
-    """The way of a picture or mask to the grid: the network's own (stretched or padded) at `GRID` pixels."""
-    if preprocess is None:
-        return Preprocess(size=GRID)
-    return replace(preprocess, size=GRID)
+    """The way of a picture or mask to the grid: that of the network (stretched or padded) at `GRID` pixels."""
+    return Preprocess(size=GRID) if preprocess is None else replace(preprocess, size=GRID)
 
 
 def score_phrases(
@@ -130,8 +128,8 @@ def score_phrases(
     Args:
         localizer: The network; ``None`` for floors alone.
         samples: The phrases.
-        means: Mean training masks on the grid; ``None`` where there are no training masks.
-        settings: How.
+        means: Mean training masks on the grid; ``None`` if there are none.
+        settings: How maps are made and scored.
         progress: Called with the number of phrases done and of all.
 
     Raises:
@@ -268,10 +266,10 @@ _PLACE_ONLY = "bilateral pulmonary infection, two infected areas, "
 
 
 def mirrored(phrase: str) -> str | None:
-    """A phrase with left and right exchanged; ``None`` where it then says the same, or its sides are not understood.
+    """A phrase with left and right exchanged; ``None`` if it then means the same, or its sides are not understood.
 
-    Captions and place clauses of QaTa-COV19 come back in the order in which they are always written, so that a network
-    meets other sides, not another wording.
+    Captions and place clauses of QaTa-COV19 keep their usual order of places, so that the network gets other sides, not
+    another wording.
     """
     parsed = _zones(phrase)
     if parsed is not None:
@@ -297,20 +295,16 @@ def _zones(phrase: str) -> tuple[Zones, bool] | None:
 
 
 def _parts(phrase: str) -> frozenset[str]:
-    """What a phrase lists, in no order: "left and right base" says the same as its mirror image."""
+    """Parts of a phrase in no order: "left and right base" means the same as its mirror image."""
     words = _BOTH.sub(r"left\1right", wording(phrase))
     words = words.replace(",", " and ").replace(";", " and ").replace(" or ", " and ")
     return frozenset(part.strip() for part in f" {words} ".split(" and ") if part.strip())
 
 
 def shuffled(samples: Sequence[Sample], *, seed: int) -> list[Sample | None]:
-    """For each phrase another one of the set, drawn by chance, to be asked of its image in its place.
+    """For each phrase another one of the set, drawn at random, to take its place; ``None`` if there is none.
 
-    Where the set has several classes it is one of another class; else one in other words. ``None`` where there is none.
-
-    Args:
-        samples: The phrases.
-        seed: Of the draw.
+    If the set has several classes it is one of another class, else one in other words.
     """
     rng = np.random.default_rng(seed)
     several = len({sample.label for sample in samples}) > 1
@@ -323,17 +317,17 @@ def shuffled(samples: Sequence[Sample], *, seed: int) -> list[Sample | None]:
 
 
 def _rng(sample: Sample, seed: int) -> np.random.Generator:
-    """Chance that belongs to an image and its phrase, whatever else is scored beside it."""
+    """Random numbers of an image and its phrase, whatever else is scored."""
     digest = hashlib.sha256(f"{seed}:{sample.image_id}:{sample.phrase}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
 def random_direction(sample: Sample, width: int, *, seed: int) -> NDArray[np.float32]:
-    """A unit vector ``(width,)`` that stands in for the embedding of a phrase: uniform on the sphere.
+    """A unit vector ``(width,)`` in place of the embedding of a phrase, uniform on the sphere.
 
-    Comparing local features with it is the same as comparing them with the phrase after a random rotation between the
-    two, as in a network with this trunk whose last projections were never trained together. It is drawn anew for each
-    image and phrase, so that a set's score is a mean over many such heads.
+    Comparing local features with it equals comparing them with the phrase after a random rotation, as in a network
+    whose last projections were never trained together. Each image and phrase has its own, so that the score of a set is
+    a mean over many such heads.
     """
     drawn = _rng(sample, seed).standard_normal(width)
     return np.asarray(drawn / np.linalg.norm(drawn), np.float32)

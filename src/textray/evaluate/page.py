@@ -14,7 +14,7 @@ _MODE_WARNING = (
     "A caption (`oracle`) holds the position of the very lesions to be found, so a score without its text mode means "
     "nothing."
 )
-NONE_NOT_LEARNT = (
+NONE_NOT_TRAINED = (
     "the training of this network left no report out, so this is not the score of one trained without text"
 )
 """What a score in text mode ``none`` of such a network must not be read without."""
@@ -124,7 +124,7 @@ def results_table(summaries: Sequence[Summary], scores: Sequence[str] = HEADLINE
         notes.append(provenance(summary))
         if "none" in summary["modes"] and summary.get("learnt_without_report") is False:
             notes.append(
-                f"`W_NONE_NOT_LEARNT`: text mode `none` of model {summary['model']['name']}: {NONE_NOT_LEARNT}."
+                f"`W_NONE_NOT_LEARNT`: text mode `none` of model {summary['model']['name']}: {NONE_NOT_TRAINED}."
             )
     table = grid(["model", "data", "text mode", "images", *(f"`{name}`" for name in scores)], rows, "lll")
     return "\n".join([*table, "", *dict.fromkeys(notes), "", _MODE_WARNING, ""])

@@ -1,8 +1,8 @@
-"""The files of an evaluation, written so that those of two runs are never taken for one.
+"""Files of an evaluation, written so that those of two runs never mix.
 
-All are written beside their places first, so a full disk leaves the earlier ones as they were. Then ``summary.json`` of
-an earlier run goes and the new files take their names, ``summary.json`` last: it holds the SHA-256 of the others, by
-which `check` finds what an interruption between two renames, or a copy of single files, has left.
+All are written beside their places first, so a full disk leaves the earlier ones as they were. Then an earlier
+``summary.json`` is removed and the new files take their names, ``summary.json`` last: it holds the SHA-256 of the
+others, by which `check` detects an interruption between two renames, or a copy of single files.
 """
 
 from __future__ import annotations
@@ -90,6 +90,6 @@ def check(folder: Path) -> None:
             raise DataError(
                 f"{folder} holds files of different evaluations",
                 came=f"{name}: {sha256[:12]}",
-                expected=f"{expected[:12]}, as {SUMMARY} says",
+                expected=f"{expected[:12]}, as in {SUMMARY}",
                 do=do,
             )

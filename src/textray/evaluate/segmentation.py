@@ -33,7 +33,7 @@ from textray.evaluate.cases import (
     text_of,
 )
 from textray.evaluate.order import Evaluation, population
-from textray.evaluate.page import HEADLINE, NONE_NOT_LEARNT
+from textray.evaluate.page import HEADLINE, NONE_NOT_TRAINED
 from textray.inference import bank
 from textray.inference.bundle import Bundle
 from textray.inference.segmenter import Predictor
@@ -182,7 +182,7 @@ def score(
         "paired": _paired(by_mode),
     }
     if TextMode.NONE in by_mode and facts.get("learnt_without_report") is False:
-        summary["text_modes"][TextMode.NONE] += f"; {NONE_NOT_LEARNT}"
+        summary["text_modes"][TextMode.NONE] += f"; {NONE_NOT_TRAINED}"
     if scorer is not None:
         summary["report"] = report_summary(by_mode[TextMode.GENERATED], by_mode.get(TextMode.NONE), scorer)
     if sides:

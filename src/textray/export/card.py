@@ -26,7 +26,7 @@ _GROUNDING_LIMITS = (
     "A map says where in the film a phrase is likest, not whether the finding is there: every phrase has a peak, also "
     'one that is not true of the film, and one that denies ("no effusion").',
     "Cosines are no probabilities, and those of two phrases or two films need not mean the same.",
-    "The map has as many cells as said above; what is smaller than a cell cannot be told from its neighbours.",
+    "The map has as many cells as stated above; what is smaller than a cell cannot be told from its neighbours.",
     "Words outside of the vocabulary are cut into letters, which may mean anything; `textray ground` names them "
     "(`W_UNKNOWN_WORD`).",
 )
@@ -44,7 +44,7 @@ _SIDES = {
 }
 IMPORTED_TERMS = (
     "The weights were published by the authors of the network, not by TextRay, and are theirs: the terms are those "
-    "under which they published the checkpoint. Which images they were learnt from, and under which terms those may be "
+    "under which they published the checkpoint. Which images they were trained on, and under which terms those may be "
     "used, the checkpoint does not say. Research use at most."
 )
 
@@ -91,7 +91,7 @@ def segmenter_card(
         f"Epoch {facts['epoch']} of {facts['max_epochs']}, seed {seen['seed']}, TextRay {facts['version']}.",
     ]
     if facts.get("started"):
-        training += ["It started from the weights of an earlier training; what is said above is of the last one."]
+        training += ["It started from the weights of an earlier training; the facts above are of the last one."]
     if averaged:
         training += [f"Weights: the mean of this checkpoint and of {len(facts['averaged'])} more ({averaged})."]
     if threshold != 0.5:
@@ -201,7 +201,7 @@ def imported_card(name: str, report: Mapping[str, Any], *, parameters: int, conv
         limits = (f"What it was trained on is not known to TextRay; {films}.",)
     origin = (
         f"File `{file['name']}`, {file['bytes']:,} bytes, SHA-256 `{file['sha256']}`.",
-        f"The file says of itself: {facts}.",
+        f"The file states: {facts}.",
         f"{report['mapped']} tensors were taken, {len(report['dropped'])} have no use here (heads of the language "
         f"model, tables that are computed), {len(report['skipped'])} kinds of foreign objects were skipped unread.",
         f"The text encoder's weights come from the {report['text_encoder']}; its features of {texts} are in the "
@@ -266,7 +266,7 @@ def _masks(seen: Mapping[str, Any]) -> list[str]:
         lines = [f"Masks: those of {labelled:,} of these images; others taught by pseudo-labels, at first a teacher's."]
     if others:
         sided = others["with_text"] and not seen.get("captions")
-        sides = f" (sides in it: {others['laterality']}, unless its table said)" if sided else ""
+        sides = f" (sides in it: {others['laterality']}, unless its table states them)" if sided else ""
         lines += [
             f"Pictures without masks of the trainer's own: {others['images']:,}, taught by pseudo-labels; "
             f"{others['with_text']:,} with a report{sides}."
@@ -284,7 +284,7 @@ def _texts(facts: Mapping[str, Any]) -> list[str]:
         use = f"and {without} films came without one, " + use
     if trained_without_report(facts) is False:
         replaced = "and its own took their place, " if seen["report_dropout"] else ""
-        use = replaced + "so the network knows no film without a report: what it does without one was not learnt"
+        use = replaced + "so the network knows no film without a report: what it does without one was not trained"
     lines = [f"Reports were withheld from {seen['report_dropout']:.0%} of the training samples, {use}."]
     if withheld := seen.get("report_withheld", 0):
         last = seen.get("report_withheld_last", withheld)
