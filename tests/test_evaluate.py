@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -353,8 +354,9 @@ def test_a_caption_without_a_zone_is_no_text():
 class Constant:
     """A network that answers the same everywhere, and fails at a given batch."""
 
-    preprocess = Preprocess(size=(SIDE, SIDE))
-    threshold = 0.5
+    bundle = SimpleNamespace(
+        preprocess=Preprocess(size=(SIDE, SIDE)), threshold=0.5, zone_rows=ROWS, zone_thresholds=None
+    )
 
     def __init__(self, value, fails_at=None):
         self.value, self.fails_at, self.batches = value, fails_at, 0
@@ -371,7 +373,7 @@ def test_the_threshold_itself_is_lesion(root):
     samples = QaTaCOV19(root).samples("val")
     texts = {"none": dict.fromkeys(range(len(samples)))}
     for value, empty in ((0.5, False), (0.49, True)):
-        cases = segment(Constant(value), samples, texts, zone_rows=ROWS)["none"]
+        cases = segment(Constant(value), samples, texts)["none"]
         assert all(case.counts.prediction_empty is empty for case in cases.values())
 
 
@@ -379,7 +381,7 @@ def test_a_run_that_fails_leaves_the_old_results_whole(root, tmp_path):
     samples = QaTaCOV19(root).samples("train")
     (tmp_path / "summary.json").write_text("old")
     with pytest.raises(RuntimeError, match="stopped"):
-        score(Constant(0.9, fails_at=2), samples, [TextMode.NONE], tmp_path, {}, zone_rows=ROWS)
+        score(Constant(0.9, fails_at=2), samples, [TextMode.NONE], tmp_path, {})
     assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
     assert (tmp_path / "summary.json").read_text() == "old"
 
@@ -389,7 +391,7 @@ def test_a_mask_of_another_size_is_refused_by_name(root, tmp_path):
     PILImage.new("L", (48, 61)).save(tmp_path / "turned.png")
     wrong = replace(sample, mask_path=tmp_path / "turned.png")
     with pytest.raises(DataError, match=rf"{sample.image_id} has another size.*\(61, 48\).*\(48, 61\)"):
-        segment(Constant(0.9), [wrong], {"none": {0: None}}, zone_rows=ROWS)
+        segment(Constant(0.9), [wrong], {"none": {0: None}})
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")

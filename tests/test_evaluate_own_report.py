@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -253,13 +254,15 @@ def test_a_run_of_one_mode_has_no_differences_and_without_generated_no_report(bu
 
 
 class Fake:
-    """A network that finds the same zones in every film, and remembers which rows it was told."""
+    """A network that finds the same zones in every film, and remembers its prompts."""
 
-    preprocess = Preprocess(size=(SIDE, SIDE))
-    threshold = 0.5
-
-    def __init__(self, zone_probability):
+    def __init__(self, zone_probability, thresholds=(0.5,) * 6):
+        way = Preprocess(size=(SIDE, SIDE))
+        self.bundle = SimpleNamespace(preprocess=way, threshold=0.5, zone_rows=ROWS, zone_thresholds=thresholds)
         self.zone_probability, self.rows = zone_probability, []
+
+    def bank_row(self, report):
+        return report.zones.index
 
     def infer(self, pixels, rows):
         self.rows.append(list(rows))
@@ -276,9 +279,9 @@ def captioned(root, reports):
 def test_what_each_mode_tells_the_network(root):
     lower = Zones.from_present([0, 0, 1, 0, 0, 0])
     samples = captioned(root, [Report(zones=lower, text=sentence(lower)), Report(zones=Zones())])
-    fake = Fake([0.9] * 6)
+    fake = Fake([0.9] * 6, (0.9, 0.91, 0.5, 0.95, 1.0, 0.0))
     texts = {mode: mode_texts(samples, mode, seed=0) for mode in (TextMode.ORACLE, TextMode.NONE, TextMode.GENERATED)}
-    cases = segment(fake, samples, texts, zone_rows=ROWS, zone_thresholds=(0.9, 0.91, 0.5, 0.95, 1.0, 0.0))
+    cases = segment(fake, samples, texts)
     # A film without a caption is silent under `oracle`: a report of its own would be another mode.
     assert fake.rows == [[lower.index, Prompt.NO_REPORT], [Prompt.NO_REPORT] * 2, [Prompt.OWN_REPORT] * 2]
     written = Zones.from_present([1, 0, 1, 0, 0, 1])  # the threshold itself is reached
@@ -288,9 +291,9 @@ def test_what_each_mode_tells_the_network(root):
 
 def test_a_network_that_tells_no_zones_cannot_be_asked_for_a_report(root):
     samples = captioned(root, [Report(zones=Zones())])
-    for fake, thresholds in ((Fake(None), THRESHOLDS), (Fake([0.5] * 6), None)):
+    for fake in (Fake(None), Fake([0.5] * 6, None)):
         with pytest.raises(UsageError, match="tells no zones"):
-            segment(fake, samples, {"generated": {0: None}}, zone_rows=ROWS, zone_thresholds=thresholds)
+            segment(fake, samples, {"generated": {0: None}})
 
 
 def own_report(samples, out, probability):
@@ -303,7 +306,7 @@ def own_report(samples, out, probability):
         "command": "none",
     }
     out.mkdir(exist_ok=True)
-    score(Fake(probability), samples, [TextMode.GENERATED], out, facts, zone_rows=ROWS, zone_thresholds=(0.5,) * 6)
+    score(Fake(probability), samples, [TextMode.GENERATED], out, facts)
     return json.loads((out / "summary.json").read_text())["report"], (out / "summary.md").read_text()
 
 

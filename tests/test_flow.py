@@ -169,7 +169,7 @@ def test_captions_of_a_data_set_lie_where_its_masks_lie(samples, tiny_bundle):
     predictor = Predictor(Bundle.load(tiny_bundle), threads=1)
     told = mode_texts(samples, TextMode.ORACLE, seed=0)
     swapped = {i: report and report.with_zones(report.zones.mirror()) for i, report in told.items()}
-    cases = segment(predictor, samples, {"told": told, "swapped": swapped}, zone_rows=(0.375, 0.55))
+    cases = segment(predictor, samples, {"told": told, "swapped": swapped})
     one_sided = [i for i, sample in enumerate(samples) if sample.report.zones.index not in (0, 63)]
     hits = {name: sum(found[i].counts.tp for i in one_sided) for name, found in cases.items()}
     missed = {name: sum(found[i].counts.fn for i in one_sided) for name, found in cases.items()}

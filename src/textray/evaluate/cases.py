@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from textray.data.base import Sample, naming
 from textray.errors import DataError, UsageError, unknown_name
-from textray.inference import bank
 from textray.inference.bank import Prompt
+from textray.inference.bundle import Bundle
 from textray.inference.own_report import written
 from textray.inference.record import zone_areas
 from textray.inference.segmenter import Inference
 from textray.metrics.segmentation import Counts, count
-from textray.preprocess import Preprocess
 from textray.records import Report, Zones
 from textray.text.cleaning import plain
 
@@ -113,13 +112,12 @@ class Segmenter(Protocol):
     """Network of a run over a data set, such as `textray.inference.segmenter.Predictor`."""
 
     @property
-    def preprocess(self) -> Preprocess:
-        """From a picture to the network's input, and back."""
+    def bundle(self) -> Bundle:
+        """Its preprocessing, threshold and zones."""
         ...
 
-    @property
-    def threshold(self) -> float:
-        """Probability from which a pixel is lesion."""
+    def bank_row(self, report: Report) -> int | None:
+        """Row of the text bank that a report selects, if there is one."""
         ...
 
     def infer(self, pixels: NDArray[np.float32], prompts: Sequence[int | Prompt | None]) -> Inference:
@@ -151,9 +149,6 @@ def segment(
     samples: Sequence[Sample],
     texts: Mapping[str, Texts],
     *,
-    zone_rows: tuple[float, float],
-    zone_thresholds: Sequence[float] | None = None,
-    captions: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, dict[int, Case]]:
     """Segment and count: for each name of ``texts`` the cases by index of the sample.
@@ -163,10 +158,6 @@ def segment(
         samples: Images with masks.
         texts: Texts by name; under the name ``generated`` the network writes them. Each image is read and preprocessed
             once for all of them.
-        zone_rows: Heights, as shares of the image, that split the zones of pixels.
-        zone_thresholds: Probabilities from which the network writes the six zones into a report of its own; ``None``
-            if it writes none.
-        captions: Texts of the bank's rows, if its data have free captions.
         progress: Called with the number of images done and of all.
 
     Raises:
@@ -174,37 +165,36 @@ def segment(
         DataError: If an image and its mask have different sizes.
         InputError: If a file is refused; the message names it.
     """
+    bundle, way = segmenter.bundle, segmenter.bundle.preprocess
     cases: dict[str, dict[int, Case]] = {name: {} for name in texts}
     for start in range(0, len(samples), BATCH):
         batch = samples[start : start + BATCH]
-        images = [naming(sample.image_path, segmenter.preprocess.read) for sample in batch]
+        images = [naming(sample.image_path, way.read) for sample in batch]
         truths = [sample.read_mask() for sample in batch]
         for sample, image, truth in zip(batch, images, truths, strict=True):
             if truth.shape != image.grid.shape:
                 raise DataError(
                     f"the mask of {sample.image_id} has another size", came=truth.shape, expected=image.grid.shape
                 )
-        pixels = np.stack([segmenter.preprocess.apply(image) for image in images])
+        pixels = np.stack([way.apply(image) for image in images])
         for name, given in texts.items():
             places = [k for k in range(len(batch)) if start + k in given]
             if not places:
                 continue
             writes = name == TextMode.GENERATED
-            rows = [Prompt.OWN_REPORT if writes else _row(given[start + k], captions) for k in places]
-            inference = segmenter.infer(pixels[places], rows)
+            prompts = [Prompt.OWN_REPORT if writes else _prompt(given[start + k], segmenter) for k in places]
+            inference = segmenter.infer(pixels[places], prompts)
             for position, k in enumerate(places):
                 text, grid = given[start + k], images[k].grid
-                mask = segmenter.preprocess.restore(inference.probability[position], grid) >= segmenter.threshold
-                if writes:
-                    zones = _written_zones(inference, position, zone_thresholds)
-                else:
-                    zones = None if text is None or text.free else text.zones
+                mask = way.restore(inference.probability[position], grid) >= bundle.threshold
+                free = text is not None and text.free
+                zones = None if text is None or free else text.zones
                 cases[name][start + k] = Case(
                     sample=batch[k],
-                    zones=zones,
+                    zones=_written_zones(inference, position, bundle.zone_thresholds) if writes else zones,
                     counts=count(mask, truths[k]),
-                    areas=tuple(int(area["pixels"]) for area in zone_areas(mask, grid, zone_rows).values()),
-                    caption=text.text if text is not None and text.free else None,
+                    areas=tuple(int(area["pixels"]) for area in zone_areas(mask, grid, bundle.zone_rows).values()),
+                    caption=text.text if text is not None and free else None,
                 )
         if progress is not None:
             progress(start + len(batch), len(samples))
@@ -216,16 +206,12 @@ def counts_of(cases: Sequence[Case]) -> NDArray[np.int64]:
     return np.array([[c.counts.tp, c.counts.fp, c.counts.fn, c.counts.tn] for c in cases], dtype=np.int64)
 
 
-def _row(text: Report | None, captions: Sequence[str]) -> int | Prompt:
+def _prompt(text: Report | None, segmenter: Segmenter) -> int | Prompt:
     """Row of the text bank, or no report."""
-    if text is None:
-        return Prompt.NO_REPORT
-    if not text.free:
-        return text.zones.index or Prompt.NO_REPORT
-    row = bank.find(text.text or "", captions)
-    if row is None:
+    row = None if text is None else segmenter.bank_row(text)
+    if row is None and text is not None and text.free:
         raise UsageError("the network does not know a caption", came=repr(text.text), expected="one of its captions")
-    return row
+    return Prompt.NO_REPORT if row is None else row
 
 
 def _written_zones(inference: Inference, position: int, thresholds: Sequence[float] | None) -> Zones | None:

@@ -112,18 +112,8 @@ def evaluate(order: MaskEvaluation, *, progress: Callable[[int, int], None] | No
         "threshold": bundle.threshold,
         "grid": "native",
     }
-    return score(
-        Predictor(bundle, threads=order.threads),
-        samples,
-        modes,
-        order.out,
-        facts,
-        zone_rows=bundle.zone_rows,
-        zone_thresholds=bundle.zone_thresholds,
-        captions=bundle.captions,
-        sides=order.sides,
-        progress=progress,
-    )
+    predictor = Predictor(bundle, threads=order.threads)
+    return score(predictor, samples, modes, order.out, facts, sides=order.sides, progress=progress)
 
 
 def score(
@@ -133,9 +123,6 @@ def score(
     out: Path,
     facts: Mapping[str, Any],
     *,
-    zone_rows: tuple[float, float],
-    zone_thresholds: Sequence[float] | None = None,
-    captions: Sequence[str] = (),
     sides: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -147,9 +134,6 @@ def score(
         modes: Text modes; ``generated`` only for a network that writes its own report.
         out: Folder of the results, writable.
         facts: What the summary states of model, data and run.
-        zone_rows: As in `textray.evaluate.cases.segment`, like the next two.
-        zone_thresholds: Probabilities from which the network writes a zone.
-        captions: Those that the network knows.
         sides: Also measure left-right sensitivity.
         progress: Called with the number of images done and of all.
     """
@@ -160,15 +144,7 @@ def score(
         reports = {i: sample.report for i, sample in enumerate(samples) if can_tell(sample.report.zones)}
         texts.setdefault(TextMode.ORACLE, reports)
         texts[_MIRRORED] = {i: report.with_zones(report.zones.mirror()) for i, report in reports.items()}
-    cases = segment(
-        segmenter,
-        samples,
-        texts,
-        zone_rows=zone_rows,
-        zone_thresholds=zone_thresholds,
-        captions=captions,
-        progress=progress,
-    )
+    cases = segment(segmenter, samples, texts, progress=progress)
     by_mode = {mode: list(cases[mode].values()) for mode in modes}
     free = any(sample.report.free for sample in samples)
     fields = _CASE_FIELDS if free else _CASE_FIELDS[:-1]
