@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from textray import registry
@@ -24,10 +23,9 @@ from textray.export.card import IMPORTED_TERMS, imported_card
 from textray.export.conventions import CONVENTIONS, Convention, unknown_words
 from textray.export.frame import about, bundle_folder, write_common
 from textray.export.parity import check_parity, parity_pictures
-from textray.export.segmenter import write_graph
+from textray.export.segmenter import save_bank, write_graph
 from textray.export.unpickle import Published, read_published
 from textray.inference import bank as known_captions
-from textray.inference.bank import BANK
 from textray.inference.bundle import Bundle, seal
 from textray.models.base import Network
 from textray.models.build import build
@@ -273,10 +271,8 @@ def _write(
     """
     terms = " ".join([IMPORTED_TERMS, *([] if report["data"] is None else [registry.dataset(report["data"]).terms])])
     # Padding too is attended, so every position counts as a token.
-    features, mask = convention.encode(encoder, convention.texts)
-    features, preprocess = features.half(), convention.preprocess
-    save_file({"features": features.contiguous(), "mask": mask.to(torch.uint8)}, str(folder / BANK))
-    write_graph(network, folder / "model.onnx", preprocess, features.shape[1:])
+    bank, preprocess = save_bank(folder, *convention.encode(encoder, convention.texts)), convention.preprocess
+    write_graph(network, folder / "model.onnx", preprocess, bank[0].shape[1:])
     parameters = sum(p.numel() for p in network.parameters())
     card = imported_card(folder.name, report, parameters=parameters, convention=convention)
     write_common(folder, network, preprocess, card=card, terms=terms)
@@ -294,4 +290,4 @@ def _write(
         text_encoder=convention.text_encoder,
         captions=convention.captions,
     )
-    check_parity(bundle, network, (features.float(), mask.float()), parity_pictures(None, preprocess=preprocess))
+    check_parity(bundle, network, bank, parity_pictures(None, preprocess=preprocess))

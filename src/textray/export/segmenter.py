@@ -182,7 +182,13 @@ def write_bank(
     features, mask = features[:, :longest].half(), mask[:, :longest]
     if isinstance(network, SelfGuided):
         features, mask = _carried_bank(network, features, mask)
-    save_file({"features": features.contiguous(), "mask": mask.to(torch.uint8).contiguous()}, str(folder / BANK))
+    return save_bank(folder, features, mask)
+
+
+def save_bank(folder: Path, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Write features ``(K, L, D)`` and mask ``(K, L)`` in half precision, and return what the runtime reads of them."""
+    features = features.half().contiguous()
+    save_file({"features": features, "mask": mask.to(torch.uint8).contiguous()}, str(folder / BANK))
     return features.float(), mask.float()
 
 

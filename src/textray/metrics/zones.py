@@ -11,6 +11,7 @@ are listed in the summary (``never_named``, ``never_written``). A bootstrap draw
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -68,17 +69,16 @@ def zone_summary(written: Sequence[Zones], named: Sequence[Zones], groups: Seque
         UsageError: If there is no image.
     """
     columns = zone_columns(written, named)
-    statistics: dict[str, Statistic] = {"exact_match": ratio_of(_EXACT, _ONE)}
-    for score in SCORES:
-        statistics |= {f"{score} {zone}": _of_zone(score, i) for i, zone in enumerate(ZONE_NAMES)}
-        statistics |= {f"{score} macro": _macro(score), f"{score} micro": _micro(score)}
+    keys = [(score, of) for score in SCORES for of in (*ZONE_NAMES, *OVERALL)]
+    statistics: dict[tuple[str, str], Statistic] = {key: partial(_score, score=key[0], of=key[1]) for key in keys}
+    statistics["exact_match", ""] = ratio_of(_EXACT, _ONE)
     scores = to_dicts(bootstrap(columns, groups, statistics))
-    by_score = {score: {of: scores[f"{score} {of}"] for of in (*ZONE_NAMES, *OVERALL)} for score in SCORES}
+    by_score = {score: {of: scores[score, of] for of in (*ZONE_NAMES, *OVERALL)} for score in SCORES}
     tp, fp, fn, _ = _counts(columns.sum(axis=0))
     return {
         "images": len(columns),
         **by_score,
-        "exact_match": scores["exact_match"],
+        "exact_match": scores["exact_match", ""],
         "never_named": [zone for zone, count in zip(ZONE_NAMES, tp + fn, strict=True) if not count],
         "never_written": [zone for zone, count in zip(ZONE_NAMES, tp + fp, strict=True) if not count],
     }
@@ -102,28 +102,13 @@ def _rate(score: str, tp: Floats, fp: Floats, fn: Floats, tn: Floats) -> Floats:
     return rate if score == "accuracy" else np.where(tp + fp + fn > 0, rate, np.nan)
 
 
-def _of_zone(score: str, zone: int) -> Statistic:
-    def statistic(totals: Floats) -> Floats:
-        tp, fp, fn, tn = (counts[..., zone] for counts in _counts(totals))
-        return _rate(score, tp, fp, fn, tn)
-
-    return statistic
-
-
-def _macro(score: str) -> Statistic:
-    def statistic(totals: Floats) -> Floats:
-        rates = _rate(score, *_counts(totals))
+def _score(totals: Floats, *, score: str, of: str) -> Floats:
+    """One of `SCORES` of a zone or one of `OVERALL`, from totals ``(..., 26)``."""
+    counts = _counts(totals)
+    if of == "macro":
+        rates = _rate(score, *counts)
         known = ~np.isnan(rates)
-        zones = known.sum(axis=-1)
-        total = np.where(known, rates, 0.0).sum(axis=-1)
+        zones, total = known.sum(axis=-1), np.where(known, rates, 0.0).sum(axis=-1)
         return np.where(zones > 0, total / np.maximum(zones, 1), np.nan)
-
-    return statistic
-
-
-def _micro(score: str) -> Statistic:
-    def statistic(totals: Floats) -> Floats:
-        tp, fp, fn, tn = (counts.sum(axis=-1) for counts in _counts(totals))
-        return _rate(score, tp, fp, fn, tn)
-
-    return statistic
+    tp, fp, fn, tn = (part.sum(axis=-1) if of == "micro" else part[..., ZONE_NAMES.index(of)] for part in counts)
+    return _rate(score, tp, fp, fn, tn)
