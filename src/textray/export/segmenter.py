@@ -156,13 +156,10 @@ class _Carried(nn.Module):
         self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None
     ) -> Tensor | tuple[Tensor, ...]:
         output: Output = self.network(image, text_features, text_mask)
-        if not isinstance(self.network, SelfGuided) or output.zone_logits is None:
-            return output.logits
-        if output.attention is None:
-            self.names = ("logits", "zone_logits")
-            return output.logits, output.zone_logits
-        self.names = ("logits", "zone_logits", "attention")
-        return output.logits, output.zone_logits, output.attention[0]
+        named = {name: value for name in self.network.outputs if (value := getattr(output, name)) is not None}
+        self.names = tuple(named)
+        found = tuple(value[0] if isinstance(value, tuple) else value for value in named.values())  # one map of several
+        return found if len(found) > 1 else found[0]
 
 
 def write_bank(

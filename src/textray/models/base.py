@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -49,10 +49,12 @@ class Network(nn.Module):
 
     Attributes:
         tells_zones: True for a network whose output has zone logits.
+        outputs: Fields of its `Output` in an exported graph; those that are ``None`` are left out.
         dead: Prefixes of the parameters that no output depends on. A network has some only where published weights do.
     """
 
     tells_zones: bool = False
+    outputs: ClassVar[tuple[str, ...]] = ("logits",)
     dead: tuple[str, ...] = ()
 
     def __init__(

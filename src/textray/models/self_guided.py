@@ -32,11 +32,7 @@ ZONES = 6
 
 
 class Locator(nn.Module):
-    """Base of networks that predict zones from an image. It has its image trunk as ``trunk``.
-
-    Args:
-        size_multiple: Height and width must be multiples of this.
-    """
+    """Base of networks that predict zones from an image with sides of multiples of ``size_multiple``."""
 
     def __init__(self, *, size_multiple: int) -> None:
         super().__init__()
@@ -82,6 +78,7 @@ class SelfGuided(Network):
     """
 
     tells_zones = True
+    outputs = ("logits", "zone_logits", "attention")
     bank_features: Tensor
     bank_mask: Tensor
     thresholds: Tensor
@@ -297,10 +294,6 @@ class PooledLocator(Locator):
 
     Since the mean and the linear layer may change places, each place of the last map has zone logits of its own. The
     attention map ``(B, 1, H/32, W/32)`` is a softmax over the places of those, each zone counting by its probability.
-
-    Args:
-        config: Sizes.
-        in_channels: Channels of the image.
 
     Raises:
         UsageError: If the trunk is of a family that cannot be cut into stages, or the width is impossible.
