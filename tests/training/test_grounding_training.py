@@ -29,9 +29,9 @@ from textray.training.grounding_losses import (  # noqa: E402  # noqa: E402
     Compared,
     GroundingCriterion,
     Temperatures,
-    entailed,
     keys_of,
     retrieval,
+    right_texts,
     targeted_pair,
 )
 
@@ -77,7 +77,7 @@ def test_a_text_is_right_for_every_film_that_it_is_true_of():
         StudyText((), frozenset({"left lower"}), frozenset({"left lower", "unilateral"})),
         StudyText((), frozenset({"bilateral", "left lower"}), frozenset({"left lower", "right lower", "bilateral"})),
     ]
-    assert entailed(said).tolist() == [[True, False], [True, True]]
+    assert right_texts(said, "entailed").tolist() == [[True, False], [True, True]]
     scores = torch.tensor([[2.0, 1.0], [0.5, 3.0]])
     rows, columns = scores.log_softmax(1), scores.log_softmax(0)
     found = targeted_pair(scores, said, "entailed")

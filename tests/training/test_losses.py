@@ -1,6 +1,5 @@
 """Dice and cross-entropy on logits, against MONAI and by hand."""
 
-import math
 import warnings
 
 import numpy as np
@@ -33,25 +32,6 @@ def test_equals_monai(pair):
     torch.testing.assert_close(DiceCELoss("pooled_dice_ce")(*pair), monai_dice_ce(batch=True)(*pair))
 
 
-def test_dice_by_hand():
-    logits = torch.tensor([0.0, 0.0, 100.0, -100.0]).reshape(1, 1, 2, 2)
-    target = torch.tensor([1.0, 0.0, 1.0, 0.0]).reshape(1, 1, 2, 2)
-    # probabilities 1/2, 1/2, 1, 0: overlap 3/2, sizes 2 + 2
-    torch.testing.assert_close(dice_loss(logits, target, smooth=0.0), torch.tensor(1 - 3 / 4))
-    torch.testing.assert_close(dice_loss(logits, target, smooth=2.0), torch.tensor(1 - 5 / 6))
-
-
-def test_each_image_weighs_the_same():
-    """A small lesion missed costs as much as a large one missed, other than in a pooled Dice."""
-    target = torch.zeros(2, 1, 8, 8)
-    target[0, :, :1, :1], target[1, :, :, :] = 1, 1
-    logits = torch.where(target > 0, 50.0, -50.0)
-    missed_small, missed_large = logits.clone(), logits.clone()
-    missed_small[0], missed_large[1] = -50, -50
-    torch.testing.assert_close(dice_loss(missed_small, target), dice_loss(missed_large, target), atol=1e-4, rtol=0)
-    torch.testing.assert_close(dice_loss(missed_small, target), torch.tensor(0.5), atol=1e-4, rtol=0)
-
-
 def test_pooled_each_pixel_weighs_the_same():
     target = torch.zeros(2, 1, 8, 8)
     target[0, :, :1, :3], target[1] = 1, 1
@@ -61,16 +41,6 @@ def test_pooled_each_pixel_weighs_the_same():
     small, large = (dice_loss(found, target, pooled=True) for found in (missed_small, missed_large))
     torch.testing.assert_close(small, torch.tensor(1 - 2 * 64 / (64 + 67)), atol=1e-4, rtol=0)
     torch.testing.assert_close(large, torch.tensor(1 - 2 * 3 / (3 + 67)), atol=1e-4, rtol=0)
-
-
-def test_perfect_logits_cost_next_to_nothing(pair):
-    target = pair[1][:3]
-    assert DiceCELoss()(40 * target - 20, target) < 1e-3
-
-
-def test_empty_mask_and_empty_answer_cost_next_to_nothing():
-    nothing = torch.zeros(1, 1, 4, 4)
-    assert dice_loss(nothing - 50, nothing) < 1e-3
 
 
 def test_cross_entropy_is_alive(pair):
@@ -85,23 +55,12 @@ def test_cross_entropy_is_alive(pair):
     assert logits.grad.abs().min() > 0
 
 
-def test_logits_not_probabilities():
-    """Logit 0 is probability one half: ln 2 a pixel, whatever the mask."""
-    target = torch.tensor([1.0, 0.0]).reshape(1, 1, 1, 2)
-    part = DiceCELoss()(torch.zeros_like(target), target) - dice_loss(torch.zeros_like(target), target)
-    assert part.item() == pytest.approx(math.log(2))
-
-
 def test_large_logits_stay_finite():
     logits = torch.full((1, 1, 2, 2), 1e4, requires_grad=True)
     loss = DiceCELoss()(logits, torch.zeros(1, 1, 2, 2))
     loss.backward()
     assert torch.isfinite(loss)
     assert torch.isfinite(logits.grad).all()
-
-
-def test_dice_only_leaves_cross_entropy_out(pair):
-    assert torch.equal(DiceCELoss("dice_only")(*pair), dice_loss(*pair))
 
 
 def test_other_shapes_are_refused(pair):

@@ -119,11 +119,7 @@ class LViTConfig:
 
 
 class TextToPlaces(nn.Module):
-    """Brings a text to the places of the finest level: convolutions along its tokens, then from slots to places.
-
-    Args:
-        config: Sizes.
-    """
+    """Brings a text to the places of the finest level: convolutions along its tokens, then from slots to places."""
 
     def __init__(self, config: LViTConfig) -> None:
         super().__init__()
@@ -153,12 +149,7 @@ class TextToPlaces(nn.Module):
 
 
 class Rebuild(nn.Module):
-    """Tokens as a map again: ReLU(BN(Conv1x1(nearest upsampling))).
-
-    Args:
-        channels: Channels of the map.
-        patch: Side of a patch.
-    """
+    """Tokens as a map again: ReLU(BN(Conv1x1(nearest upsampling)))."""
 
     def __init__(self, channels: int, patch: int) -> None:
         super().__init__()
@@ -194,11 +185,7 @@ class UpBlock(nn.Module):
 
 
 class DoubleU(nn.Module):
-    """The two U's, which the paper's form and the released one share.
-
-    Args:
-        config: Sizes.
-    """
+    """The two U's of the paper's form and of the released one."""
 
     def __init__(self, config: LViTConfig) -> None:
         super().__init__()

@@ -85,12 +85,7 @@ class MMIUNetConfig(MatchingConfig):
 
 
 class MatchingBranch(nn.Module):
-    """One modality's half of an ITM module: self-attention, cross-attention, feed-forward, each added and normalised.
-
-    Args:
-        width: Width C of the tokens.
-        config: Heads, feed-forward width and dropout.
-    """
+    """Half of an ITM module, for one modality: self-attention, cross-attention, feed-forward, added and normalised."""
 
     def __init__(self, width: int, config: MatchingConfig) -> None:
         super().__init__()
@@ -170,13 +165,7 @@ class ImageTextMatching(nn.Module):
 
 
 class DecoderLevel(nn.Module):
-    """A decoder block of Fig. 1 (c): ReLU(BN(Conv3x3([ECA(skip); ConvT(deeper)]))).
-
-    Args:
-        deeper: Channels of the deeper level.
-        skip: Channels of the skip.
-        channels: Channels out.
-    """
+    """A decoder block of Fig. 1 (c): ReLU(BN(Conv3x3([ECA(skip); ConvT(deeper)])))."""
 
     def __init__(self, deeper: int, skip: int, channels: int) -> None:
         super().__init__()

@@ -361,9 +361,6 @@ class TextTrunkConfig:
 class TextTrunk(nn.Module):
     """A BERT without pooler, with gradients.
 
-    Args:
-        config: Which one.
-
     Attributes:
         width: Width of a feature.
 

@@ -100,13 +100,7 @@ class GuideLayer(nn.Module):
 
 
 class GuidedUpBlock(nn.Module):
-    """ConvT 2x2 of the deeper map, joined with the skip, two Conv 3x3, batch normalisation, leaky ReLU, without biases.
-
-    Args:
-        deeper: Channels of the deeper map.
-        skip: Channels of the skip.
-        channels: Channels out.
-    """
+    """ConvT 2x2 of the deeper map, joined with the skip, twice Conv 3x3, batch norm, leaky ReLU, without biases."""
 
     def __init__(self, deeper: int, skip: int, channels: int) -> None:
         super().__init__()

@@ -119,10 +119,6 @@ class Detector(nn.Module):
     Its parts are called one by one, as ``RTDetrModel.forward`` does, which fixes the batch of an exported graph and
     has no room for images with fewer places than queries.
 
-    Args:
-        config: Sizes.
-        in_channels: Channels of the image.
-
     Raises:
         UsageError: If a size is impossible, or weights are named that the trunk cannot take.
     """

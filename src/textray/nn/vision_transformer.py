@@ -14,12 +14,8 @@ class SelfAttention(nn.Module):
 
     Queries, keys and values come from one projection, in this order.
 
-    Args:
-        width: Width C of the tokens.
-        heads: Number of heads; must divide ``width``.
-
     Raises:
-        UsageError: If it does not.
+        UsageError: If ``heads`` does not divide ``width``.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -121,12 +117,7 @@ class PatchEmbedding(nn.Module):
 
 
 class TokenConvNormAct(nn.Sequential):
-    """Conv of kernel 3 with bias, batch normalisation, ReLU, all along one axis: ``(B, inputs, n)``.
-
-    Args:
-        inputs: Channels in.
-        outputs: Channels out.
-    """
+    """Conv of kernel 3 with bias, batch normalisation, ReLU, all along one axis: ``(B, inputs, n)``."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(nn.Conv1d(inputs, outputs, 3, padding=1), nn.BatchNorm1d(outputs), nn.ReLU(inplace=True))

@@ -307,7 +307,7 @@ def _refuse_other(path: Path, first: dict[str, Any], other: dict[str, Any]) -> N
     """Refuse a checkpoint of another network or other data than the first."""
     for ours_of, theirs_of, keys in ((first, other, _SAME), (first["data"], other["data"], _SAME_DATA)):
         for key in keys:
-            ours, theirs = _plain(ours_of.get(key)), _plain(theirs_of.get(key))
+            ours, theirs = (json.loads(json.dumps(facts.get(key))) for facts in (ours_of, theirs_of))  # no tuples
             if ours != theirs:
                 raise UsageError(
                     f"{path.name} cannot be averaged with the first checkpoint: their {key} differ",
@@ -315,11 +315,6 @@ def _refuse_other(path: Path, first: dict[str, Any], other: dict[str, Any]) -> N
                     expected=str(ours)[:200],
                     do="Average stages of one training of one network",
                 )
-
-
-def _plain(value: object) -> object:
-    """As JSON has it, where a tuple is a list."""
-    return json.loads(json.dumps(value))
 
 
 def halved(network: Network) -> dict[str, Tensor]:

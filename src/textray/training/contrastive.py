@@ -32,18 +32,17 @@ SCALE = 10.0
 """Factor of the cosines: a temperature of 0.1."""
 
 
-def contrastive_loss(image: Tensor, text: Tensor, *, scale: float = SCALE) -> Tensor:
-    r"""Symmetric InfoNCE, (CE(S, id) + CE(Sᵀ, id)) / 2 with S = scale cos(image, text).
+def contrastive_loss(image: Tensor, text: Tensor) -> Tensor:
+    r"""Symmetric InfoNCE, (CE(S, id) + CE(Sᵀ, id)) / 2 with S = 10 cos(image, text).
 
     Args:
         image: ``(B, D)``, any length.
         text: ``(B, D)``; row i belongs to row i of ``image``.
-        scale: Factor of the cosines.
 
     Returns:
         Scalar, mean over ``B``; log B where all pairs are alike.
     """
-    scores = scale * F.normalize(image, dim=1) @ F.normalize(text, dim=1).T  # (B, B)
+    scores = SCALE * F.normalize(image, dim=1) @ F.normalize(text, dim=1).T  # (B, B)
     right = torch.arange(len(scores), device=scores.device)
     return (F.cross_entropy(scores, right) + F.cross_entropy(scores.T, right)) / 2
 

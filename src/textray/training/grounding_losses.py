@@ -175,7 +175,7 @@ def right_texts(statements: list[StudyText], targets: RightTexts) -> Tensor:
     if targets == "identical_text":
         keys = keys_of(statements)
         return keys[:, None] == keys
-    return entailed(statements)
+    return torch.tensor([[text.facts <= film.report_facts for text in statements] for film in statements])
 
 
 def targeted_pair(scores: Tensor, statements: list[StudyText], targets: RightTexts) -> tuple[Tensor, Tensor]:
@@ -202,11 +202,6 @@ def keys_of(statements: list[StudyText]) -> Tensor:
     return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests], dtype=torch.int64)
 
 
-def entailed(statements: list[StudyText]) -> Tensor:
-    """Whether a text says nothing but what is true of a film: ``(B films, B texts)`` bool."""
-    return torch.tensor([[text.facts <= film.report_facts for text in statements] for film in statements])
-
-
 def retrieval(films: Tensor, reports: Tensor, keys: Tensor) -> Tensor:
     """Share of films whose nearest report, of all the different ones, is their own.
 
@@ -222,14 +217,6 @@ def retrieval(films: Tensor, reports: Tensor, keys: Tensor) -> Tensor:
     # A film's length changes nothing in the order of its texts.
     nearest = torch.cat([(some @ texts.T).argmax(1) for some in torch.split(films, _ROWS)])
     return (different[nearest] == keys).float().mean()
-
-
-def _first_of_each(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Different keys, and where each stands first."""
-    different, inverse = torch.unique(keys, return_inverse=True)
-    places = torch.full((len(different),), len(keys), dtype=torch.int64)
-    places.scatter_reduce_(0, inverse, torch.arange(len(keys)), "amin")
-    return different, places
 
 
 # The sum of both losses.
@@ -301,13 +288,8 @@ class GroundingCriterion(nn.Module):
         if min(global_weight, local_weight) < 0 or global_weight == local_weight == 0:
             came = f"{global_weight:g} and {local_weight:g}"
             raise UsageError("the weights of the losses", came=came, expected="0 or more, not both 0")
-        self.mode: Mode = mode
-        self.targets: RightTexts = targets
-        self.aggregate: Aggregate = aggregate
-        self.match: Match = match
-        self.contrast: Contrast = contrast
-        self.global_weight, self.local_weight = global_weight, local_weight
-        self.temperatures = temperatures
+        self.mode, self.targets, self.aggregate, self.match, self.contrast = mode, targets, aggregate, match, contrast
+        self.global_weight, self.local_weight, self.temperatures = global_weight, local_weight, temperatures
         self.bias = nn.Parameter(torch.zeros(2)) if contrast == "sigmoid" else None
         if contrast == "sigmoid":
             self.register_buffer("begun", torch.tensor(False))

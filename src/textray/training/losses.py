@@ -20,15 +20,16 @@ from textray.text.zones import sentence
 
 LossParts = Literal["dice_ce", "dice_only", "pooled_dice_ce", "lvit_wdbce"]
 """Parts of a segmentation loss, see `DiceCELoss`."""
+SMOOTH = 1e-5
+"""Added to numerator and denominator of a Dice, in pixels."""
 
 
-def dice_loss(logits: Tensor, target: Tensor, *, smooth: float = 1e-5, pooled: bool = False) -> Tensor:
+def dice_loss(logits: Tensor, target: Tensor, *, pooled: bool = False) -> Tensor:
     r"""One minus soft Dice, each image weighing the same or, pooled, each pixel.
 
     Args:
         logits: Raw scores, ``(B, 1, H, W)``, any range.
         target: Lesion mask, ``(B, 1, H, W)``, values {0, 1}, or between for a soft one.
-        smooth: Added to numerator and denominator, in pixels.
         pooled: One Dice of all the batch's pixels, as the pooled score counts them, instead of one for each image.
 
     Returns:
@@ -42,7 +43,7 @@ def dice_loss(logits: Tensor, target: Tensor, *, smooth: float = 1e-5, pooled: b
     axes = (0, 1, 2, 3) if pooled else (1, 2, 3)
     overlap = (probability * target).sum(axes)
     sizes = probability.sum(axes) + target.sum(axes)
-    return (1 - (2 * overlap + smooth) / (sizes + smooth)).mean()
+    return (1 - (2 * overlap + SMOOTH) / (sizes + SMOOTH)).mean()
 
 
 def lvit_wdbce(logits: Tensor, target: Tensor) -> Tensor:
@@ -63,10 +64,10 @@ def lvit_wdbce(logits: Tensor, target: Tensor) -> Tensor:
         ShapeError: If the shapes differ.
     """
     _check(logits, target)
-    probability, smooth = torch.sigmoid(logits), 1e-5
+    probability = torch.sigmoid(logits)
     overlap = (probability * target).sum((1, 2, 3)) / 4
     squares = (probability.square() + target.square()).sum((1, 2, 3)) / 4
-    dice = (1 - (2 * overlap + smooth) / (squares + smooth)).mean()
+    dice = (1 - (2 * overlap + SMOOTH) / (squares + SMOOTH)).mean()
     entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
     inside = (target > 0.5).to(entropy)
     lesion = (entropy * inside).sum() / inside.sum().clamp(min=1)
@@ -205,11 +206,6 @@ def bank_of(data: SegmentationData, kind: BankKind, encoder: TextEncoder) -> Cap
     """Build the bank of a training.
 
     Of labelled samples with the same caption the first one with a lesion stands for all: it would win every tie.
-
-    Args:
-        data: Data of the training.
-        kind: Where the masks come from.
-        encoder: The frozen text encoder.
 
     Raises:
         UsageError: If masks are to be drawn of captions that name no zones, or whose left and right are unknown; or if

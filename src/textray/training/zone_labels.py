@@ -34,7 +34,7 @@ from sklearn.cluster import HDBSCAN
 from textray.data.segmentation import SegmentationData
 from textray.errors import DataError, UsageError
 from textray.nn.bert import TextEncoder
-from textray.records import Laterality, Notice, Report, Zones
+from textray.records import Laterality, Notice, Zones
 from textray.text.cleaning import clean, is_blank
 from textray.text.zones import parse, sentence
 
@@ -89,10 +89,6 @@ class ZoneLabels:
         """Label any caption: by its phrase if that is in a cluster, else by the rule parser.
 
         The nearest cluster is no better choice: phrases of different zones lie as near as phrases of the same ones.
-
-        Args:
-            caption: Its words.
-            rule: What the rule parser reads in it.
         """
         return self._of_phrase.get(location_phrase(caption), rule)
 
@@ -172,10 +168,6 @@ def label_training(data: SegmentationData, encoder: TextEncoder | None) -> ZoneL
     Clusters are those of ``fit``; ``inner`` is labelled by them where its captions are known, else by the rules. Images
     without words keep the zones of their report.
 
-    Args:
-        data: Data of the training, set up.
-        encoder: The training's frozen text encoder.
-
     Returns:
         The labels of ``fit``'s captions, ``None`` where ``labels`` is ``rules``.
 
@@ -195,10 +187,10 @@ def label_training(data: SegmentationData, encoder: TextEncoder | None) -> ZoneL
             expected="captions by the viewer's sides",
             do="Set data.labels to rules",
         )
-    worded = [report for report in reports["fit"] if _has_words(report)]
+    worded = [report for report in reports["fit"] if not is_blank(report.text)]
     fitted = fit_zone_labels([str(r.text) for r in worded], encoder, rules=[r.zones for r in worded])
     for split, part in reports.items():
-        data.set_labels(split, [fitted.label(str(r.text), r.zones) if _has_words(r) else r.zones for r in part])
+        data.set_labels(split, [r.zones if is_blank(r.text) else fitted.label(str(r.text), r.zones) for r in part])
     logger.info(
         "zone labels: %d captions in %d clusters (%d pure), %d noise; %.2f %% as the rules",
         len(fitted.labels), len(fitted.clusters), fitted.pure, fitted.noise, 100 * fitted.agreement,
@@ -206,10 +198,6 @@ def label_training(data: SegmentationData, encoder: TextEncoder | None) -> ZoneL
     for notice in fitted.notices:
         logger.warning("%s %s", notice.code, notice.text)
     return fitted
-
-
-def _has_words(report: Report) -> bool:
-    return not is_blank(report.text)
 
 
 def _phrases(captions: Sequence[str]) -> list[str]:
@@ -270,10 +258,6 @@ def encode_phrases(phrases: Sequence[str], encoder: TextEncoder) -> NDArray[np.f
     """Vectors of phrases: mean over their tokens without [CLS] and [SEP], of unit length.
 
     Phrases are encoded with others of as many tokens, so that there is no padding.
-
-    Args:
-        phrases: ``n`` distinct texts with at least one letter.
-        encoder: Frozen.
 
     Returns:
         ``(n, D)``.

@@ -276,13 +276,7 @@ class GuidedLevel(nn.Module):
 
 
 class GuidedLevels(nn.ModuleList):
-    """The three levels for maps at 1/8, 1/16 and 1/32 of 224 x 224, finest first.
-
-    Args:
-        channels: Channels of the trunk's four stages.
-        text_width: Width D of the text.
-        scale: Initial value of each level's scale.
-    """
+    """The three levels for maps at 1/8, 1/16 and 1/32 of 224 x 224, finest first."""
 
     def __init__(self, channels: tuple[int, ...], *, text_width: int, scale: float) -> None:
         super().__init__(

@@ -27,10 +27,10 @@ def under(theirs: str, ours: str, rows: Iterator[Row]) -> Iterator[Row]:
         yield theirs + their_name, None if our_name is None else ours + our_name, shape
 
 
-def pair(theirs: str, ours: str | None, *weight: int) -> Iterator[Row]:
+def pair(theirs: str, ours: str, *weight: int) -> Iterator[Row]:
     """A weight, and a bias as long as the weight's first side."""
-    for part, shape in (("weight", weight), ("bias", weight[:1])):
-        yield f"{theirs}.{part}", None if ours is None else f"{ours}.{part}", shape
+    yield f"{theirs}.weight", f"{ours}.weight", weight
+    yield f"{theirs}.bias", f"{ours}.bias", weight[:1]
 
 
 def batch_norm(theirs: str, ours: str, width: int) -> Iterator[Row]:
@@ -50,7 +50,6 @@ _CHANNELS = (96, 192, 384, 768)
 _BLOCKS = (3, 3, 9, 3)
 _WIDTH, _HIDDEN, _TOKENS, _PLACES = 768, 128, 24, 5000
 _SLOTS = (9, 12, 24)
-_VOCABULARY = 30522
 
 
 def _attention(theirs: str, ours: str, width: int) -> Iterator[Row]:
@@ -280,32 +279,6 @@ def _pixel_attention(ours: str, sigmoid: str, c: int) -> Iterator[Row]:
     yield from pair("conv_sig.0", sigmoid, c, c, 1, 1)
 
 
-# CXR-BERT inside the published checkpoints.
-
-
-def _cxr_bert() -> Iterator[Row]:
-    """CXR-BERT as its own file names it: a BERT-base, a language-model head, a projection head."""
-    w = _WIDTH
-    for part, rows in (("word", _VOCABULARY), ("position", 512), ("token_type", 2)):
-        yield f"bert.embeddings.{part}_embeddings.weight", None, (rows, w)
-    yield from pair("bert.embeddings.LayerNorm", None, w)
-    for layer in range(12):
-        at = f"bert.encoder.layer.{layer}"
-        for part in ("self.query", "self.key", "self.value", "output.dense"):
-            yield from pair(f"{at}.attention.{part}", None, w, w)
-        yield from pair(f"{at}.attention.output.LayerNorm", None, w)
-        yield from pair(f"{at}.intermediate.dense", None, 4 * w, w)
-        yield from pair(f"{at}.output.dense", None, w, 4 * w)
-        yield from pair(f"{at}.output.LayerNorm", None, w)
-    yield "cls.predictions.bias", None, (_VOCABULARY,)
-    yield from pair("cls.predictions.transform.dense", None, w, w)
-    yield from pair("cls.predictions.transform.LayerNorm", None, w)
-    yield from pair("cls.predictions.decoder", None, _VOCABULARY, w)
-    yield from pair("cls_projection_head.dense_to_hidden", None, 128, w)
-    yield from pair("cls_projection_head.LayerNorm", None, 128)
-    yield from pair("cls_projection_head.dense_to_output", None, 128, 128)
-
-
 # The tables by name.
 
 _NETWORKS = {"mmi_unet": _mmi_unet, "mmi_unet_gd": _mmi_unet_gd, "guide_decoder": _guide_decoder, "lvit": _lvit}
@@ -314,9 +287,6 @@ _BARE = ("lvit",)  # names without Lightning's prefix, and no text encoder among
 
 def published(name: str) -> dict[str, Shape]:
     """Tensors of a published checkpoint without its text encoder, in published order.
-
-    Args:
-        name: Registry name of the network.
 
     Returns:
         Shape of each tensor by its published name; ``()`` for a number.
@@ -329,10 +299,6 @@ def published(name: str) -> dict[str, Shape]:
 
 def own_name(name: str, published_name: str) -> str | None:
     """Name of a published tensor in our network's ``state_dict``.
-
-    Args:
-        name: Registry name of the network.
-        published_name: A name of `published`.
 
     Returns:
         Our name; ``None`` for a tensor that is dropped: tables of sines, which our networks compute.
@@ -354,12 +320,6 @@ def text_encoder_prefix(name: str) -> str | None:
     """
     _table(name)
     return None if name in _BARE else f"{LIGHTNING_PREFIX}text_encoder.model."
-
-
-def published_text_encoder(name: str) -> dict[str, Shape]:
-    """Tensors of CXR-BERT inside a published checkpoint, full names with their shapes, in published order."""
-    prefix = text_encoder_prefix(name)
-    return {} if prefix is None else {f"{prefix}{theirs}": shape for theirs, _, shape in _cxr_bert()}
 
 
 @cache

@@ -48,11 +48,7 @@ class ReleasedLViTConfig:
 
 
 class UnreadParts(nn.Module):
-    """What published checkpoints carry and nothing reads.
-
-    Args:
-        sizes: Sizes of the network.
-    """
+    """Parts of published checkpoints that nothing reads."""
 
     def __init__(self, sizes: LViTConfig) -> None:
         super().__init__()

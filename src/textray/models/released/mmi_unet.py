@@ -41,12 +41,7 @@ class ReleasedMMIUNetConfig(ReleasedConfig):
 
 
 class DecoderLevel(nn.Module):
-    """ReLU(BN(Conv3x3([ConvT(deeper); skip]))).
-
-    Args:
-        deeper: Channels of the deeper level.
-        channels: Channels of the skip, and out.
-    """
+    """ReLU(BN(Conv3x3([ConvT(deeper); skip])))."""
 
     def __init__(self, deeper: int, channels: int) -> None:
         super().__init__()
