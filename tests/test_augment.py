@@ -1,4 +1,4 @@
-from __future__ import annotations
+"""Augmentation: image, mask, report and maps change together, and maps come back."""
 
 from dataclasses import replace
 from typing import get_args
@@ -16,29 +16,29 @@ PRESETS = get_args(Preset)
 UPPER_LEFT = Zones.from_present([1, 0, 0, 0, 0, 0])
 
 
-def report(zones: Zones = UPPER_LEFT) -> Report:
+def report(zones=UPPER_LEFT):
     return Report(zones=zones, text=sentence(zones))
 
 
-def film(zones: Zones = UPPER_LEFT, size: tuple[int, int] = (64, 56)) -> tuple[np.ndarray, np.ndarray, Report]:
+def film(zones=UPPER_LEFT, size=(64, 56)):
     pixels, mask, _ = draw(1, size, zones)
     return pixels, mask, report(zones)
 
 
-def blob(size: tuple[int, int] = (80, 72)) -> tuple[np.ndarray, np.ndarray]:
+def blob(size=(80, 72)):
     """A bright ellipse on dark ground, off the centre both ways."""
     down, across = np.mgrid[: size[0], : size[1]]
     mask = ((down - 30) / 12) ** 2 + ((across - 28) / 8) ** 2 < 1
     return np.where(mask, 0.9, 0.1).astype(np.float32), mask
 
 
-def dice(first: np.ndarray, second: np.ndarray) -> float:
+def dice(first, second):
     return 2 * float((first & second).sum()) / float(first.sum() + second.sum())
 
 
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("size", [(64, 64), (33, 70)])
-def test_what_comes_back_is_still_a_sample(name: str, size: tuple[int, int]) -> None:
+def test_what_comes_back_is_still_a_sample(name, size):
     pixels, mask, words = film(size=size)
     before = pixels.copy(), mask.copy()
     pixels.flags.writeable = mask.flags.writeable = False
@@ -56,15 +56,20 @@ def test_what_comes_back_is_still_a_sample(name: str, size: tuple[int, int]) -> 
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_same_state_same_change(name: str) -> None:
-    one, two = ([Augment.preset(name)(*film(), np.random.default_rng(s)) for s in range(8)] for _ in range(2))
-    for first, second in zip(one, two, strict=True):
-        np.testing.assert_array_equal(first[0], second[0])
-        np.testing.assert_array_equal(first[1], second[1])
-        assert first[2] == second[2]
+def test_same_state_same_change_traced_or_not(name):
+    augment = Augment.preset(name)
+    for seed in range(8):
+        first = augment(*film(), np.random.default_rng(seed))
+        for again in (
+            augment(*film(), np.random.default_rng(seed)),
+            augment.traced(*film(), np.random.default_rng(seed)),
+        ):
+            np.testing.assert_array_equal(first[0], again[0])
+            np.testing.assert_array_equal(first[1], again[1])
+            assert first[2] == again[2]
 
 
-def test_none_changes_nothing() -> None:
+def test_none_changes_nothing():
     pixels, mask, words = film()
     same = Augment.preset("none")(pixels, mask, words, np.random.default_rng(0))
     np.testing.assert_array_equal(same[0], pixels)
@@ -72,7 +77,7 @@ def test_none_changes_nothing() -> None:
     assert same[2] is words
 
 
-def test_paper_zooms_one_sample_in_ten() -> None:
+def test_paper_zooms_one_sample_in_ten():
     pixels, mask = blob((120, 110))
     words = report()
     rng = np.random.default_rng(0)
@@ -85,7 +90,7 @@ def test_paper_zooms_one_sample_in_ten() -> None:
     assert all(r[2] is words for r in results)
 
 
-def test_flip_twice_is_identity() -> None:
+def test_flip_twice_is_identity():
     for index in range(64):
         pixels, mask, words = film(Zones.from_index(index), (20, 24))
         back = flip(*flip(pixels, mask, words))
@@ -94,7 +99,7 @@ def test_flip_twice_is_identity() -> None:
         assert back[2] == words
 
 
-def test_flip_moves_the_lesion_and_its_words_to_the_other_half() -> None:
+def test_flip_moves_the_lesion_and_its_words_to_the_other_half():
     pixels, mask, words = film()
     assert mask[:, :28].any()
     assert not mask[:, 28:].any()
@@ -107,7 +112,7 @@ def test_flip_moves_the_lesion_and_its_words_to_the_other_half() -> None:
     assert after.zones == parse_caption(after.text).zones == words.zones.mirror()
 
 
-def test_flips_take_the_words_along() -> None:
+def test_flips_take_the_words_along():
     pixels, mask, words = film()
     only = Augment.preset("flips")
     rng = np.random.default_rng(0)
@@ -122,22 +127,13 @@ def test_flips_take_the_words_along() -> None:
     assert Augment.preset("strong").flip_p > 0
 
 
-@pytest.mark.parametrize("name", ["none", "paper", "light", "sgseg"])
-def test_no_other_preset_swaps_sides(name: str) -> None:
-    pixels, mask, words = film()
-    rng = np.random.default_rng(1)
-    for _ in range(60):
-        _, lesion, after = Augment.preset(name)(pixels, mask, words, rng)
-        assert after is words
-        assert lesion[:, :36].sum() >= lesion[:, 36:].sum()
-
-
-def test_strong_without_its_flip_never_swaps_or_turns_over() -> None:
-    rng = np.random.default_rng(2)
+@pytest.mark.parametrize("name", ["none", "paper", "light", "sgseg", "strong"])
+def test_nothing_but_a_flip_swaps_sides_or_turns_over(name):
     pixels, mask = blob()
-    words = report()
-    still = replace(Augment.preset("strong"), flip_p=0.0)
-    for _ in range(100):
+    words, rng = report(), np.random.default_rng(2)
+    still = replace(Augment.preset(name), flip_p=0.0)
+    assert name == "strong" or still == Augment.preset(name)
+    for _ in range(80):
         _, lesion, after = still(pixels, mask, words, rng)
         assert after is words
         if lesion.any():
@@ -154,7 +150,7 @@ def test_strong_without_its_flip_never_swaps_or_turns_over() -> None:
         Report(zones=Zones((ZoneState.ABSENT,) * 3 + (ZoneState.UNMENTIONED,) * 3), text="left lung clear"),
     ],
 )
-def test_words_that_cannot_be_swapped_are_not_flipped(words: Report) -> None:
+def test_words_that_cannot_be_swapped_are_not_flipped(words):
     pixels, mask, _ = film()
     assert not can_flip(words)
     same = Augment(flip_p=1.0)(pixels, mask, words, np.random.default_rng(0))
@@ -164,7 +160,7 @@ def test_words_that_cannot_be_swapped_are_not_flipped(words: Report) -> None:
         flip(pixels, mask, words)
 
 
-def test_flip_without_words_and_from_the_patients_side() -> None:
+def test_flip_without_words_and_from_the_patients_side():
     pixels, mask, _ = film()
     assert flip(pixels, mask, Report(zones=Zones()))[2].text is None
     assert flip(pixels, mask, report(Zones()))[2].text == "no infection."
@@ -176,7 +172,7 @@ def test_flip_without_words_and_from_the_patients_side() -> None:
 
 @pytest.mark.parametrize("fill", ["black", "edge"])
 @pytest.mark.parametrize("bicubic", [False, True])
-def test_warp_moves_image_and_mask_alike(fill: str, bicubic: bool) -> None:
+def test_warp_moves_image_and_mask_alike(fill, bicubic):
     pixels, mask = blob()
     rng = np.random.default_rng(3)
     for _ in range(40):
@@ -188,7 +184,7 @@ def test_warp_moves_image_and_mask_alike(fill: str, bicubic: bool) -> None:
         assert lesion.sum() == pytest.approx(mask.sum() * zoom**2, rel=0.05)
 
 
-def test_warp_shifts_whole_pixels_exactly_and_turns_clockwise() -> None:
+def test_warp_shifts_whole_pixels_exactly_and_turns_clockwise():
     pixels, mask = blob()
     moved, lesion = warp(pixels, mask, Geometry(down=5, across=-3))
     np.testing.assert_array_equal(moved[5:, :-3], pixels[:-5, 3:])
@@ -201,7 +197,7 @@ def test_warp_shifts_whole_pixels_exactly_and_turns_clockwise() -> None:
     assert (down, across) == pytest.approx((30 - 20 * np.cos(np.pi / 6), 30 + 20 * np.sin(np.pi / 6)), abs=0.6)
 
 
-def test_edges_are_repeated_or_black() -> None:
+def test_edges_are_repeated_or_black():
     pixels, mask = np.full((30, 40), 0.5, np.float32), np.zeros((30, 40), np.bool_)
     black, _ = warp(pixels, mask, Geometry(angle=0.1, zoom=0.8, down=4))
     edge, _ = warp(pixels, mask, Geometry(angle=0.1, zoom=0.8, down=4), fill="edge")
@@ -209,7 +205,7 @@ def test_edges_are_repeated_or_black() -> None:
     np.testing.assert_allclose(edge, 0.5, atol=1e-6)
 
 
-def test_borders_are_dark_and_hold_no_lesion() -> None:
+def test_borders_are_dark_and_hold_no_lesion():
     pixels, mask = np.full((50, 60), 0.5, np.float32), np.ones((50, 60), np.bool_)
     rng = np.random.default_rng(0)
     widths = set()
@@ -221,7 +217,7 @@ def test_borders_are_dark_and_hold_no_lesion() -> None:
     assert len(widths) > 10
 
 
-def test_an_erased_rectangle_is_painted_with_the_mean_and_leaves_mask_and_words() -> None:
+def test_an_erased_rectangle_is_painted_with_the_mean_and_leaves_mask_and_words():
     pixels, mask, words = film(size=(60, 50))
     rng = np.random.default_rng(0)
     areas, places, covered = set(), set(), 0
@@ -243,7 +239,7 @@ def test_an_erased_rectangle_is_painted_with_the_mean_and_leaves_mask_and_words(
     assert covered > 3  # lesions are hidden too, and stay to be found
 
 
-def test_sgseg_crops_masks_and_rotates_half_of_the_samples() -> None:
+def test_sgseg_crops_masks_and_rotates_half_of_the_samples():
     pixels, mask = blob((60, 50))
     rng = np.random.default_rng(0)
     recipe = Augment.preset("sgseg")
@@ -257,7 +253,7 @@ def test_sgseg_crops_masks_and_rotates_half_of_the_samples() -> None:
 
 
 @pytest.mark.parametrize("setting", ["brightness", "contrast", "gamma", "window", "blur", "noise"])
-def test_intensity_leaves_the_geometry(setting: str) -> None:
+def test_intensity_leaves_the_geometry(setting):
     pixels, mask, words = film()
     change = {
         "brightness": Augment(intensity_p=1.0, brightness=0.1),
@@ -274,7 +270,7 @@ def test_intensity_leaves_the_geometry(setting: str) -> None:
     assert after is words
 
 
-def test_blur_keeps_the_mean_and_spreads_a_point() -> None:
+def test_blur_keeps_the_mean_and_spreads_a_point():
     point = np.zeros((31, 31), np.float32)
     point[15, 15] = 1
     spread = blur(point, 2.0)
@@ -297,17 +293,73 @@ def test_blur_keeps_the_mean_and_spreads_a_point() -> None:
         ("noise", -1.0),
     ],
 )
-def test_settings_out_of_range_are_refused(setting: str, value: object) -> None:
+def test_settings_out_of_range_are_refused(setting, value):
     with pytest.raises(UsageError, match=setting):
         Augment(**{setting: value})
 
 
-def test_unknown_preset_names_the_nearest() -> None:
+def test_unknown_presets_and_shapes_are_refused():
     with pytest.raises(UsageError, match="'strong'"):
         Augment.preset("strogn")
-
-
-def test_shapes_must_agree() -> None:
     pixels, mask, words = film()
     with pytest.raises(ShapeError, match=r"\(h, w\)"):
         Augment()(pixels, mask[:-1], words, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_map_goes_where_the_mask_went_and_comes_back(preset):
+    pixels, mask = blob()
+    words = report()
+    rng = np.random.default_rng(0)
+    moved = 0
+    for _ in range(60):
+        _, lesion, after, way = Augment.preset(preset).traced(pixels, mask, words, rng)
+        there = way.forward(mask.astype(np.float32))
+        if lesion.sum() > 50:
+            assert dice(there >= 0.5, lesion) > 0.95
+        assert way.flipped == (after is not words)
+        again, seen = way.back(there)
+        assert again.shape == seen.shape == mask.shape
+        if (mask & seen).sum() > 50:
+            assert dice((again >= 0.5) & seen, mask & seen) > 0.93
+        moved += way.warped
+    assert moved > 0 or preset in {"none", "flips"}
+
+
+def test_whole_pixels_and_flips_come_back_exactly():
+    plane = np.random.default_rng(0).random((9, 12), np.float32)
+    way = Geometry(flipped=True, down=2, across=-3)
+    there = way.forward(plane)
+    np.testing.assert_allclose(there[2:, :-3], plane[:-2, ::-1][:, 3:], atol=1e-6)
+    assert not there[:2].any()
+    assert not there[:, -3:].any()
+    back, seen = way.back(there)
+    np.testing.assert_allclose(back[seen], plane[seen], atol=1e-6)
+    expected = np.zeros((9, 12), bool)
+    expected[:-2, :-3] = True  # the two lowest rows left it, and the three columns that the flip had put first
+    np.testing.assert_array_equal(seen, expected)
+    same, everywhere = Geometry().back(plane)
+    np.testing.assert_array_equal(same, plane)
+    assert everywhere.all()
+
+
+def test_what_is_covered_is_not_seen():
+    plane = np.ones((8, 10), np.float32)
+    way = Geometry(inside=(1, 7, 2, 10), hidden=(3, 5, 4, 6))
+    there = way.forward(plane)
+    assert there.sum() == 6 * 8  # cleared under the border, kept under what is painted over
+    seen = way.back(there)[1]
+    assert seen.sum() == 6 * 8 - 4
+    assert not seen[0].any()
+    assert not seen[3:5, 4:6].any()
+    mirrored = way._replace(flipped=True).back(there)[1]
+    np.testing.assert_array_equal(mirrored, seen[:, ::-1])
+
+
+def test_a_zoom_pushes_the_rim_out():
+    way = Geometry(zoom=2.0)
+    seen = way.back(np.zeros((20, 30), np.float32))[1]
+    assert abs(int(seen.sum()) - 10 * 15) <= 26  # the middle half of each side, to a pixel
+    assert seen[6:14, 9:21].all()
+    assert not seen[:4].any()
+    assert not seen[:, :6].any()
