@@ -1,4 +1,4 @@
-"""Networks that cannot work without a report: refused film by film, and before an evaluation; `info` tells."""
+"""Networks that need a report: films without one are refused, and evaluations too; `info` shows the need."""
 
 import json
 from dataclasses import replace
@@ -44,45 +44,40 @@ def test_a_batch_goes_on_past_films_without_a_text(cli, film, tiny_bundle, tmp_p
     assert sorted(path.name for path in (tmp_path / "textray-out").glob("*.mask.png")) == ["a.mask.png"]
 
 
-def test_an_evaluation_without_text_is_refused_before_it_starts(cli, tiny_bundle, tmp_path):
-    root = Phantom(n=20, size=(48, 61), seed=3).write(tmp_path / "data")
-    words = ("evaluate", "--data", "qata_cov19", "--root", root, "--model", tiny_bundle, "--threads", "1")
-    refused = cli(*words, "--text-mode", "none", "--out", tmp_path / "o1")
+@pytest.fixture
+def evaluate(cli, tiny_bundle, tmp_path):
+    """Evaluate the tiny bundle on a phantom: ``evaluate(out, *options)``; ``.root`` is its folder."""
+
+    def run(out, *options):
+        words = ("evaluate", "--data", "qata_cov19", "--root", run.root, "--model", tiny_bundle, "--threads", "1")
+        return cli(*words, *options, "--out", tmp_path / out)
+
+    run.root = Phantom(n=20, size=(48, 61), seed=3).write(tmp_path / "data")
+    return run
+
+
+def test_an_evaluation_without_text_is_refused_before_it_starts(evaluate, tmp_path):
+    refused = evaluate("o1", "--text-mode", "none")
     assert refused.code == 2
     assert "needs a text" in refused.err
     assert not (tmp_path / "o1").exists()
-    done = cli(*words, "--text-mode", "oracle", "--text-mode", "shuffled", "--limit", "4", "--out", tmp_path / "o2")
+    done = evaluate("o2", "--text-mode", "oracle", "--text-mode", "shuffled", "--limit", "4")
     assert done.code == 0, done.err
     assert json.loads((tmp_path / "o2/summary.json").read_text())["images"] == 4
 
 
-def test_an_evaluation_refuses_images_whose_caption_names_nothing(cli, tiny_bundle, tmp_path):
-    root = Phantom(n=20, size=(48, 61), seed=3).write(tmp_path / "data")
-    table = next(root.rglob("test.csv"))
+def test_an_evaluation_refuses_images_whose_caption_names_nothing(evaluate):
+    table = next(evaluate.root.rglob("test.csv"))
     lines = table.read_text().splitlines()
-    name = lines[1].partition(",")[0]
-    lines[1] = f"{name},no infection."
+    lines[1] = f"{lines[1].partition(',')[0]},no infection."
     table.write_text("\n".join(lines) + "\n")
-    words = (
-        "evaluate",
-        "--data",
-        "qata_cov19",
-        "--root",
-        root,
-        "--model",
-        tiny_bundle,
-        "--split",
-        "test",
-        "--text-mode",
-        "oracle",
-    )
-    refused = cli(*words, "--out", tmp_path / "o")
+    refused = evaluate("o", "--split", "test", "--text-mode", "oracle")
     assert refused.code == 3
     assert "E_NO_TEXT" in refused.err
 
 
-def test_info_tells_form_and_need(cli, tiny_bundle):
+def test_info_shows_form_and_need(cli, tiny_bundle):
     assert json.loads(cli("info", tiny_bundle, "--json").out)["needs_text"] is True
-    told = cli("info", tiny_bundle).out
-    assert "form: paper" in told
-    assert "needs_text: yes" in told
+    shown = cli("info", tiny_bundle).out
+    assert "form: paper" in shown
+    assert "needs_text: yes" in shown

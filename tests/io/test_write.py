@@ -36,25 +36,21 @@ def test_a_file_is_replaced_and_no_other_remains(tmp_path):
     assert names(tmp_path) == ["record.json"]
 
 
-@pytest.mark.parametrize("step", ["fsync", "replace"])
 @pytest.mark.parametrize(
-    ("code", "error"),
+    ("step", "code", "error"),
     [
-        (errno.ENOSPC, DiskError),
-        (errno.EDQUOT, DiskError),
-        (errno.EFBIG, DiskError),
-        (errno.EIO, DiskError),
-        (errno.EROFS, OutputError),
-        (errno.EACCES, OutputError),
+        ("fsync", errno.ENOSPC, DiskError),
+        ("replace", errno.EDQUOT, DiskError),
+        ("fsync", errno.EFBIG, DiskError),
+        ("replace", errno.EIO, DiskError),
+        ("replace", errno.EROFS, OutputError),
+        ("fsync", errno.EACCES, OutputError),
     ],
 )
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, step, code, error):
     path = tmp_path / "film.mask.png"
     path.write_bytes(b"old")
-    if step == "fsync":
-        monkeypatch.setattr(write.os, "fsync", fail_with(code))
-    else:
-        monkeypatch.setattr(Path, "replace", fail_with(code))
+    monkeypatch.setattr(*((write.os, "fsync") if step == "fsync" else (Path, "replace")), fail_with(code))
     with pytest.raises(error) as caught:
         write.atomic_write(path, b"new")
     assert caught.value.code == error.default_code
@@ -62,7 +58,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, step, code, e
     assert names(tmp_path) == ["film.mask.png"]
 
 
-def test_a_full_disk_is_told_by_the_kernel(tmp_path):
+def test_a_full_disk_of_the_kernel_leaves_the_old_file(tmp_path):
     """No monkeypatch: the kernel refuses to write past a limit."""
     path = tmp_path / "film.mask.png"
     path.write_bytes(b"old")
@@ -89,7 +85,7 @@ def test_an_interrupt_removes_the_temporary_file(tmp_path, monkeypatch):
     assert names(tmp_path) == []
 
 
-def test_a_failing_disk_after_the_rename_is_told(tmp_path, monkeypatch):
+def test_a_failing_disk_after_the_rename_is_an_error(tmp_path, monkeypatch):
     real, calls = os.fsync, []
 
     def second_fails(handle):
@@ -111,9 +107,6 @@ def test_check_writable_creates_the_folder_and_leaves_nothing(tmp_path):
     folder = write.check_writable(tmp_path / "a" / "b")
     assert folder.is_dir()
     assert names(folder) == []
-
-
-def test_check_writable_refuses_a_file_in_the_folders_place(tmp_path):
     (tmp_path / "out").write_text("mine")
     for folder in (tmp_path / "out", tmp_path / "out" / "below"):
         with pytest.raises(OutputError, match="--out") as caught:
@@ -123,7 +116,7 @@ def test_check_writable_refuses_a_file_in_the_folders_place(tmp_path):
 
 
 @pytest.mark.parametrize(("code", "error"), [(errno.EROFS, OutputError), (errno.ENOSPC, DiskError)])
-def test_check_writable_refuses_what_it_cannot_write_to(tmp_path, monkeypatch, code, error):
+def test_check_writable_refuses_a_folder_that_it_cannot_write_to(tmp_path, monkeypatch, code, error):
     monkeypatch.setattr(Path, "open", fail_with(code))
     with pytest.raises(error):
         write.check_writable(tmp_path)

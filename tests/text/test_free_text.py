@@ -261,20 +261,8 @@ def test_swapping_the_side_words_of_real_sentences_mirrors_the_zones(text):
 @pytest.mark.parametrize(
     "unit",
     [
-        "lower ",
-        "left ",
-        "left lower, ",
-        "lower, ",
-        "no ",
-        "no left lower opacity or ",
-        "both left ",
-        "no significant ",
-        "patchy opacity in the right lower zone. ",
-        "upper and ",
-        "\n",
-        "- ",
-        "word ",
-        "(",
+        *("lower ", "left ", "left lower, ", "lower, ", "no ", "no left lower opacity or ", "both left "),
+        *("no significant ", "patchy opacity in the right lower zone. ", "upper and ", "\n", "- ", "word ", "("),
     ],
 )
 def test_work_grows_with_the_length_only(unit):

@@ -17,15 +17,15 @@ def named(zones):
 def test_every_place_is_read_back(form):
     rng = np.random.default_rng(0)
     for index in range(1, 64):
-        zones, told = Zones.from_index(index), set()
+        zones, stated = Zones.from_index(index), set()
         for _ in range(12):
             for statement in paraphrase(zones, rng, form=form):
                 places = {fact for fact in statement.says if fact in ZONE_NAMES}
-                told |= places
-                if places:  # a status or a count alone says no place
+                stated |= places
+                if places:  # a status or a count alone names no place
                     assert named(parse(statement.text, laterality="viewer").zones) == places, statement.text
                 assert statement.says <= facts(zones), statement
-        assert told == named(zones)
+        assert stated == named(zones)
 
 
 def test_a_report_leaves_no_zone_out_and_repeats_itself():

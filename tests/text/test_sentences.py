@@ -48,7 +48,7 @@ def test_the_table(text, expected):
     assert split(text) == tuple(expected)
 
 
-def test_one_word_findings_are_kept_where_asked_for():
+def test_one_word_findings_are_kept_if_asked_for():
     assert split("Cardiomegaly. No effusion.", min_words=1) == ("Cardiomegaly.", "No effusion.")
     assert split("XXXX. 2.", min_words=1) == ()
 

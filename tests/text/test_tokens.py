@@ -47,7 +47,7 @@ def test_pieces_and_words_are_those_of_berts_tokenizer(lower):
         assert found.ids.tolist() == expected.ids, ascii(text)
         assert found.word.tolist() == [-1 if w is None else w for w in expected.word_ids], ascii(text)
         unknown += expected.ids.count(1)
-    assert unknown < 10  # or the vocabulary would tell the texts nothing
+    assert unknown < 10  # or the vocabulary would not hold the texts
 
 
 def test_a_mark_in_a_text_is_brackets_and_letters():
@@ -58,7 +58,7 @@ def test_a_mark_in_a_text_is_brackets_and_letters():
     ]  # fmt: skip
 
 
-def test_sentences_words_and_pieces_are_told_apart():
+def test_sentences_words_and_pieces_are_numbered():
     found = PIECES.encode(["No pneumothorax.", "  ", "Left lung is clear"])
     assert found.ids.tolist() == [2, 9, 7, 8, 12, 5, 6, 11, 10, 3]
     assert found.word.tolist() == [-1, 0, 1, 1, 2, 3, 4, 5, 6, -1]
@@ -69,7 +69,7 @@ def test_sentences_words_and_pieces_are_told_apart():
     assert found.ids.dtype == found.word.dtype == found.sentence.dtype == np.int64
 
 
-def test_unknown_words_are_told_once_as_they_are_looked_up():
+def test_unknown_words_are_listed_once_as_they_are_looked_up():
     found = PIECES.encode(["Left ÉDEMA, edema lungs", "zzz"])
     assert found.unknown == ("edema", "lungs", "zzz")
     assert found.ids.tolist().count(1) == 3  # "lungs" has pieces
@@ -80,7 +80,7 @@ def test_unknown_words_are_told_once_as_they_are_looked_up():
     [
         (97, [5, 6, 11, 10, 9, 7, 8, 12], (0, 1), 0, False),
         (9, [5, 6, 11, 10, 9, 7, 8], (0, 1), 0, True),  # the full stop is lost, the words are not
-        (7, [5, 6, 11, 10], (0,), 1, True),  # "No" alone says nothing
+        (7, [5, 6, 11, 10], (0,), 1, True),  # "No" alone has no meaning
         (6, [5, 6, 11, 10], (0,), 1, False),
         (4, [5, 6], (0,), 1, True),
         (3, [5], (0,), 1, True),  # the only sentence stays, however short
