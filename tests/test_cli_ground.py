@@ -309,7 +309,7 @@ def test_weights_that_know_places_only_say_so(film, tmp_path):
 )
 def test_a_peak_on_the_side_that_is_not_named_is_told(phrase, column, warned):
     grid = Grid(height=100, width=80)
-    turned = turn(phrase, laterality=Laterality.VIEWER, taught=Laterality.VIEWER, grid=grid)
+    turned = turn(phrase, laterality=Laterality.VIEWER, network_laterality=Laterality.VIEWER, grid=grid)
     notices = of_peak(named_sides(turned.viewer), (5, column), grid)
     assert [notice.code for notice in notices] == ["W_PEAK_OTHER_SIDE"] * warned
 

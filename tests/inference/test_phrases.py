@@ -39,8 +39,8 @@ PATIENT, VIEWER, UNKNOWN = Laterality.PATIENT, Laterality.VIEWER, Laterality.UNK
     ],
 )
 def test_every_way_of_the_sides(given, grid, taught, viewer, told):
-    found = turn("Opacity, left base", laterality=given, taught=taught, grid=grid)
-    assert (found.viewer, found.told) == (f"Opacity, {viewer} base", f"Opacity, {told} base")
+    found = turn("Opacity, left base", laterality=given, network_laterality=taught, grid=grid)
+    assert (found.viewer, found.network_text) == (f"Opacity, {viewer} base", f"Opacity, {told} base")
     assert found.phrase == "Opacity, left base"
     codes = [notice.code for notice in found.notices]
     assert ("W_SIDES_ASSUMED" in codes) == (given is PATIENT and grid is UNTOLD)
@@ -50,9 +50,12 @@ def test_every_way_of_the_sides(given, grid, taught, viewer, told):
 @pytest.mark.parametrize("taught", [VIEWER, PATIENT])
 def test_the_patients_sides_of_a_film_that_has_none_are_refused(taught):
     with pytest.raises(InputError, match="run to neither side") as error:
-        turn("left base", laterality=PATIENT, taught=taught, grid=LATERAL)
+        turn("left base", laterality=PATIENT, network_laterality=taught, grid=LATERAL)
     assert error.value.code == "E_SIDES_UNDEFINED"
-    assert turn("bilateral haze", laterality=PATIENT, taught=taught, grid=LATERAL).told == "bilateral haze"
+    assert (
+        turn("bilateral haze", laterality=PATIENT, network_laterality=taught, grid=LATERAL).network_text
+        == "bilateral haze"
+    )
 
 
 CANNOT = [
@@ -64,18 +67,18 @@ CANNOT = [
 @pytest.mark.parametrize("phrase", CANNOT)
 def test_sides_that_cannot_be_turned_are_refused_where_they_must_be(phrase):
     with pytest.raises(InputError, match="cannot be turned") as error:
-        turn(phrase, laterality=PATIENT, taught=VIEWER, grid=USUAL)
+        turn(phrase, laterality=PATIENT, network_laterality=VIEWER, grid=USUAL)
     assert error.value.code == "E_SIDES"
-    assert turn(phrase, laterality=PATIENT, taught=PATIENT, grid=USUAL).told == phrase
-    assert turn(phrase, laterality=VIEWER, taught=VIEWER, grid=USUAL).told == phrase
+    assert turn(phrase, laterality=PATIENT, network_laterality=PATIENT, grid=USUAL).network_text == phrase
+    assert turn(phrase, laterality=VIEWER, network_laterality=VIEWER, grid=USUAL).network_text == phrase
 
 
 def test_the_lingula_is_the_patients_left_whoever_looks():
     words = "lingular opacity"
-    assert turn(words, laterality=PATIENT, taught=PATIENT, grid=USUAL).told == words
+    assert turn(words, laterality=PATIENT, network_laterality=PATIENT, grid=USUAL).network_text == words
     for laterality, taught in ((PATIENT, VIEWER), (VIEWER, VIEWER), (VIEWER, PATIENT), (UNKNOWN, VIEWER)):
         with pytest.raises(InputError) as error:
-            turn(words, laterality=laterality, taught=taught, grid=USUAL)
+            turn(words, laterality=laterality, network_laterality=taught, grid=USUAL)
         assert error.value.code == "E_SIDES"
         assert "left middle zone" in error.value.do or "side in the picture" in error.value.do
 
@@ -84,7 +87,7 @@ def test_the_lingula_is_the_patients_left_whoever_looks():
     "phrase", ["R+L bases", "R&L", "L=R", "R-base opacity", "l hemithorax", "L-sided haze", "LLZ haze"]
 )
 def test_no_side_is_left_behind_when_others_are_turned(phrase):
-    told = turn(phrase, laterality=PATIENT, taught=VIEWER, grid=USUAL).told
+    told = turn(phrase, laterality=PATIENT, network_laterality=VIEWER, grid=USUAL).network_text
     assert lone_sides(told) == ()
     sides = re.findall("left|right", told)
     assert sides == [{"left": "right", "right": "left"}[side] for side in re.findall("left|right", spell(phrase))]
@@ -113,19 +116,22 @@ def test_short_forms_are_spelled_out(short, long):
 
 
 def test_a_short_form_is_turned_as_its_words_are():
-    assert turn("RLL opacity", laterality=PATIENT, taught=VIEWER, grid=USUAL).told == "left lower lobe opacity"
+    assert (
+        turn("RLL opacity", laterality=PATIENT, network_laterality=VIEWER, grid=USUAL).network_text
+        == "left lower lobe opacity"
+    )
 
 
 @pytest.mark.parametrize("words", ["upright film", "a bright spot", "cleft"])
 def test_words_that_hold_a_side_are_none(words):
     assert swap_sides(words) == words
-    found = turn(words, laterality=PATIENT, taught=VIEWER, grid=LATERAL)
-    assert found.told == words
+    found = turn(words, laterality=PATIENT, network_laterality=VIEWER, grid=LATERAL)
+    assert found.network_text == words
 
 
 @pytest.mark.parametrize("words", ["", " \n", "nan", "...", "x" * 4001])
 def test_no_words_and_too_many_are_refused(words):
     with pytest.raises(InputError) as error:
-        turn(words, laterality=PATIENT, taught=VIEWER, grid=USUAL)
+        turn(words, laterality=PATIENT, network_laterality=VIEWER, grid=USUAL)
     assert error.value.code == "E_NO_PHRASE"
     assert len(str(error.value)) < 400

@@ -80,7 +80,9 @@ def _caption(localization: Localization, grid: Grid, rule: str) -> list[str]:
     phrase = localization.phrase
     lines = [f'"{_short(phrase.phrase)}" (left and right: the {_whose(str(phrase.laterality))})']
     if localization.told != phrase.phrase:
-        lines.append(f'Told to the network: "{_short(localization.told)}" (the {_whose(str(phrase.taught))})')
+        lines.append(
+            f'Told to the network: "{_short(localization.told)}" (the {_whose(str(phrase.network_laterality))})'
+        )
     low, high = float(localization.map.min()), float(localization.map.max())
     row, column = localization.peak
     lines.append(f"Colours run over this map's own cosines, {low:.3f} to {high:.3f}.")

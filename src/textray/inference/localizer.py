@@ -63,7 +63,7 @@ class Localization:
     @property
     def told(self) -> str:
         """The words that the network read: the phrase after its sides were turned."""
-        return self.phrase.told
+        return self.phrase.network_text
 
     @property
     def score(self) -> float:
@@ -143,7 +143,9 @@ class Localizer:
         Raises:
             InputError: If there are no words, or their sides cannot be turned.
         """
-        return turn(phrase, laterality=Laterality(laterality), taught=self.laterality, grid=grid).told
+        return turn(
+            phrase, laterality=Laterality(laterality), network_laterality=self.laterality, grid=grid
+        ).network_text
 
     def sentences(self, phrase: str) -> tuple[str, ...]:
         """A phrase cut as the training texts were, at least one sentence; none for being of one word."""
@@ -242,20 +244,22 @@ class Localizer:
             raise ShapeError("phrases and lateralities differ in number", came=len(sides), expected=len(phrases))
         sides_of_film = Grid(height=1, width=1, orientation=image.grid.orientation)
         queries = [self._query(phrase, side, sides_of_film) for phrase, side in zip(phrases, sides, strict=True)]
-        vectors = self.embed([query.phrase.told for query in queries])
+        vectors = self.embed([query.phrase.network_text for query in queries])
         coarse = smooth(self.maps(self.preprocess.apply(image)[None], vectors)[0], sigma)
         return tuple(self._localization(query, one, image.grid) for query, one in zip(queries, coarse, strict=True))
 
     def _understand(self, words: str, side: Laterality, grid: Grid) -> _Query:
         """Read a phrase for films with the orientation of a grid."""
-        phrase = turn(words, laterality=side, taught=self.laterality, grid=grid)
-        pieces = self._pieces(phrase.told)
+        phrase = turn(words, laterality=side, network_laterality=self.laterality, grid=grid)
+        pieces = self._pieces(phrase.network_text)
         # Single letters are pieces of every vocabulary, but no words.
         not_words = [word for word in pieces.unknown if any(map(str.isalnum, word))]
-        unknown = tuple(dict.fromkeys([*not_words, *lone_sides(phrase.told)]))
+        unknown = tuple(dict.fromkeys([*not_words, *lone_sides(phrase.network_text)]))
         data = self.bundle.provenance.get("data")
         sampling = data.get("sentence_sampling") if isinstance(data, dict) else None
-        of_text = of_words(phrase.told, pieces, unknown, most_pieces=self.bundle.text.most_pieces, sampling=sampling)
+        of_text = of_words(
+            phrase.network_text, pieces, unknown, most_pieces=self.bundle.text.most_pieces, sampling=sampling
+        )
         notices = (*phrase.notices, *of_text)
         return _Query(phrase=phrase, unknown=unknown, notices=notices, sides=named_sides(phrase.viewer))
 

@@ -56,21 +56,21 @@ class TurnedPhrase:
     Attributes:
         phrase: As given.
         laterality: Whose left and right it means.
-        taught: Whose left and right the network's training texts meant.
+        network_laterality: Whose left and right the network's training texts meant.
         viewer: The same by the viewer's sides, ``None`` where this is not possible.
-        told: The same by the sides of the training texts, which the network reads.
+        network_text: The same by the sides of the training texts, which the network reads.
         notices: Warnings about the sides.
     """
 
     phrase: str
     laterality: Laterality
-    taught: Laterality
+    network_laterality: Laterality
     viewer: str | None
-    told: str
+    network_text: str
     notices: tuple[Notice, ...] = ()
 
 
-def turn(phrase: str, *, laterality: Laterality, taught: Laterality, grid: Grid) -> TurnedPhrase:
+def turn(phrase: str, *, laterality: Laterality, network_laterality: Laterality, grid: Grid) -> TurnedPhrase:
     """Turn the sides of a phrase to those of the network's training texts.
 
     Short forms ("RLL", "lt", "R base") are spelled out first, so that their sides are turned too.
@@ -78,7 +78,7 @@ def turn(phrase: str, *, laterality: Laterality, taught: Laterality, grid: Grid)
     Args:
         phrase: Any words, in any case.
         laterality: Whose left and right they mean; unknown is taken as the viewer's.
-        taught: Whose left and right the training texts meant; unknown is taken as the viewer's.
+        network_laterality: Whose left and right the training texts meant; unknown is taken as the viewer's.
         grid: Grid of the film, which places the patient's sides.
 
     Raises:
@@ -106,12 +106,12 @@ def turn(phrase: str, *, laterality: Laterality, taught: Laterality, grid: Grid)
             notices.append(ASSUMED)
         swap_viewer = grid.mirrored
     if sided:
-        swap_network = swap_viewer is not (taught is Laterality.PATIENT)
-        if taught is Laterality.UNKNOWN:
+        swap_network = swap_viewer is not (network_laterality is Laterality.PATIENT)
+        if network_laterality is Laterality.UNKNOWN:
             notices.append(_UNTAUGHT)
     viewer = exchange(spelled) if swap_viewer else spelled
-    told = exchange(spelled) if swap_network else spelled
-    if told is None:
+    network_text = exchange(spelled) if swap_network else spelled
+    if network_text is None:
         raise InputError(
             "the sides of a phrase cannot be turned to those that the network knows",
             came=words[:200],
@@ -120,7 +120,12 @@ def turn(phrase: str, *, laterality: Laterality, taught: Laterality, grid: Grid)
             code="E_SIDES",
         )
     return TurnedPhrase(
-        phrase=words, laterality=laterality, taught=taught, viewer=viewer, told=told, notices=tuple(notices)
+        phrase=words,
+        laterality=laterality,
+        network_laterality=network_laterality,
+        viewer=viewer,
+        network_text=network_text,
+        notices=tuple(notices),
     )
 
 
