@@ -216,19 +216,10 @@ def test_d02_levels_that_no_rule_parts_are_refused_by_name(check, evaluate, root
     refused(evaluate(), "E_DATA", mask_path(root).name, "ambiguous")
 
 
-def palette(levels):
-    picture = PILImage.fromarray((levels > 0).astype(np.uint8)).convert("P")
-    picture.putpalette([0, 0, 0, 0, 0, 200])
-    return picture
-
-
 FORMS = {
     "rgb": lambda levels: np.repeat(levels[..., None], 3, axis=2),
-    "red": lambda levels: np.stack([levels, levels * 0, levels * 0], axis=2),
-    "blue": lambda levels: np.stack([levels * 0, levels * 0, levels // 255], axis=2),
-    "palette": palette,
+    "faint blue": lambda levels: np.stack([levels * 0, levels * 0, levels // 255], axis=2),
     "one bit": lambda levels: PILImage.fromarray(levels > 0),
-    "rgba": lambda levels: np.dstack([levels, levels, levels, np.full_like(levels, 255)]),
     "sixteen": lambda levels: levels.astype(np.uint16) * 257,
 }
 

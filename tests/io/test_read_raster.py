@@ -32,23 +32,14 @@ def test_sixteen_bits_keep_their_true_range(levels, raster, put):
     np.testing.assert_allclose(dim.pixels, levels / 65535, atol=1e-6)
 
 
-def test_grey_modes_agree(levels, raster, put):
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA"])
+def test_grey_modes_agree(levels, raster, put, mode):
     grey = eight(levels)
-    expected = (grey / 255).astype(np.float32)
-    rgb = np.repeat(grey[..., None], 3, axis=2)
-    opaque = np.full((*grey.shape, 1), 255, np.uint8)
-    files = {
-        "L": raster(grey),
-        "RGB": raster(rgb),
-        "RGBA": raster(np.concatenate([rgb, opaque], axis=2)),
-        "LA": raster(np.concatenate([grey[..., None], opaque], axis=2)),
-    }
-    for name, data in files.items():
-        image = read(put(data))
-        np.testing.assert_array_equal(image.pixels, expected, err_msg=name)
-        assert image.pixels.dtype == np.float32
-        assert image.grid.shape == grey.shape
-        assert image.grid.spacing_mm is None
+    image = read(put(raster(PILImage.fromarray(grey).convert(mode))))
+    np.testing.assert_array_equal(image.pixels, (grey / 255).astype(np.float32))
+    assert image.pixels.dtype == np.float32
+    assert image.grid.shape == grey.shape
+    assert image.grid.spacing_mm is None
 
 
 def test_a_palette_is_looked_up_and_not_taken_for_levels(levels, raster, put):
