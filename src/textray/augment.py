@@ -367,8 +367,8 @@ def warp(
         fill: What comes in from outside the image.
     """
     height, width = mask.shape
-    there = way.affine(mask.shape)
-    cos, sin, offset_x, _, _, offset_y = there
+    matrix = way.affine(mask.shape)
+    cos, sin, offset_x, _, _, offset_y = matrix
     margin = 0
     if fill == "edge":
         corners = [(x, y) for x in (0, width) for y in (0, height)]
@@ -379,7 +379,7 @@ def warp(
     resample = PILImage.Resampling.BICUBIC if bicubic else PILImage.Resampling.BILINEAR
     planes = (np.pad(plane, margin, mode="edge") for plane in np.moveaxis(np.atleast_3d(pixels), -1, 0))
     image = np.stack([_moved(plane, mask.shape, padded, resample) for plane in planes], axis=-1)
-    moved = _moved(mask.astype(np.uint8), mask.shape, there, PILImage.Resampling.NEAREST)
+    moved = _moved(mask.astype(np.uint8), mask.shape, matrix, PILImage.Resampling.NEAREST)
     return np.clip(image, 0.0, 1.0).reshape(pixels.shape), moved > 0
 
 

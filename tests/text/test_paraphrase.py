@@ -45,8 +45,8 @@ def test_mirrored_zones_are_other_facts():
     assert facts(Zones()) == frozenset()
 
 
-def test_nothing_is_said_of_no_zone():
-    with pytest.raises(UsageError, match="nothing to say of no zone"):
+def test_no_zone_is_refused():
+    with pytest.raises(UsageError, match="needs a zone"):
         paraphrase(Zones(), np.random.default_rng(0))
 
 

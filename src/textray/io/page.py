@@ -47,7 +47,7 @@ def text_width(text: str, size: int) -> int:
 
 
 def wrap(text: str, size: int, width: int) -> list[str]:
-    """Break a text into lines of at most ``width`` pixels; a longer word stays whole on a line of its own."""
+    """Break a text into lines of at most ``width`` pixels; a longer word gets a whole line."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word

@@ -1,1 +1,1 @@
-"""What a report says, as zones of the picture, and back to words."""
+"""Texts: reports to zones of the picture and back, phrases, sentences, word pieces, tables."""

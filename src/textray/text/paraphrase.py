@@ -88,7 +88,7 @@ def paraphrase(zones: Zones, rng: np.random.Generator, *, form: Form | None = No
         UsageError: If no zone is present.
     """
     if not zones:
-        raise UsageError("there is nothing to say of no zone", came="no zone", expected="one zone or more")
+        raise UsageError("a report needs a zone that is present", came="no zone", expected="one zone or more")
     chosen = form or _pick(rng, FORMS)
     levels = levels_by_side(zones)
     sides = [side for side in SIDES if levels[side]]

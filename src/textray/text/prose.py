@@ -133,12 +133,12 @@ class Clause:
 
     @property
     def levels_first(self) -> bool:
-        """The levels stand before the side, as in "lower left lung"."""
+        """The levels come before the side, as in "lower left lung"."""
         return bool(self.levels) and bool(self.sides) and not self.places[0][1].sides
 
     @property
     def place_first(self) -> bool:
-        """The place stands before the finding, as in "left lower opacity"."""
+        """The place comes before the finding, as in "left lower opacity"."""
         return next((token.place is not None for token in self.tokens if token.place or token.finding), False)
 
     @property
@@ -436,7 +436,7 @@ def _resolve(clauses: list[Clause], present: list[bool]) -> tuple[list[set[str]]
             sides[index] = set(SIDES)
         if sides[index] and clause.of_lung:
             last = sides[index]
-    if not any_side:  # "upper and lower zones": the plural stands at the end of the list
+    if not any_side:  # "upper and lower zones": the plural comes at the end of the list
         for index in range(len(clauses) - 2, -1, -1):
             if levels[index] and not sides[index] and clauses[index + 1].joiner in _LIST and levels[index + 1]:
                 sides[index] = set(sides[index + 1])

@@ -105,7 +105,7 @@ class WordPiece:
         lower: Lower-case and strip accents, for uncased vocabularies.
 
     Raises:
-        BundleError: If a piece stands twice or a mark is missing.
+        BundleError: If a piece is repeated or a mark is missing.
     """
 
     def __init__(self, vocabulary: Sequence[str], *, lower: bool = True) -> None:
@@ -238,9 +238,9 @@ def pad(pieces: Sequence[Pieces], *, length: int | None = None) -> PieceBatch:
     ids = np.zeros((len(pieces), wide), dtype=np.int64)
     attention = np.zeros_like(ids)
     word, sentence = np.full_like(ids, -1), np.full_like(ids, -1)
-    for row, one in enumerate(pieces):
-        real = slice(len(one.ids))
-        ids[row, real], word[row, real], sentence[row, real], attention[row, real] = one.ids, one.word, one.sentence, 1
+    for report, one in enumerate(pieces):
+        real = report, slice(len(one.ids))
+        ids[real], word[real], sentence[real], attention[real] = one.ids, one.word, one.sentence, 1
     return PieceBatch(ids=ids, attention=attention, word=word, sentence=sentence)
 
 
@@ -259,7 +259,7 @@ def report_weights(batch: PieceBatch, aggregation: Aggregation | None = None) ->
     """
     how = aggregation or Aggregation()
     weights = np.zeros(batch.ids.shape, dtype=np.float32)
-    for row, (word, sentence) in enumerate(zip(batch.word, batch.sentence, strict=True)):
+    for report, (word, sentence) in enumerate(zip(batch.word, batch.sentence, strict=True)):
         real = sentence >= 0
         if not real.any():
             continue
@@ -270,7 +270,7 @@ def report_weights(batch: PieceBatch, aggregation: Aggregation | None = None) ->
             weight /= words_of[sentence[real]]
         if how.piece == "mean":
             weight /= np.bincount(word[real])[word[real]]
-        weights[row, real] = weight
+        weights[report, real] = weight
     return weights
 
 
