@@ -151,6 +151,17 @@ def tiny_graph(size=TINY_SIZE, reads_text=True, thresholds=None):
     return onnx_model(f"({inputs}) => ({outputs}) {{ {nodes} }}", constants)
 
 
+def write_common(folder, preprocess):
+    """Write the files that every bundle has."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"blur": np.ones((1, 1, 5, 5), np.float16)}, str(folder / "model.safetensors"))
+    (folder / "preprocess.json").write_text(json.dumps(preprocess.to_dict()))
+    (folder / "README.md").write_text("# tiny\n\nA graph for tests.\n")
+    (folder / "LICENSE").write_text("CC0\n")
+
+
 def build_bundle(
     folder, *, name="tiny", reads_text=True, threshold=0.5, size=TINY_SIZE, zone_thresholds=None, text_free=None
 ):
@@ -160,12 +171,8 @@ def build_bundle(
     from textray.inference.bundle import seal
     from textray.preprocess import Preprocess
 
-    folder.mkdir(parents=True, exist_ok=True)
+    write_common(folder, Preprocess(size=(size, size)))
     (folder / "model.onnx").write_bytes(tiny_graph(size, reads_text, zone_thresholds))
-    save_file({"blur": np.ones((1, 1, 5, 5), np.float16)}, str(folder / "model.safetensors"))
-    (folder / "preprocess.json").write_text(json.dumps(Preprocess(size=(size, size)).to_dict()))
-    (folder / "README.md").write_text("# tiny\n\nA graph for tests.\n")
-    (folder / "LICENSE").write_text("CC0\n")
     if reads_text:
         bits = (np.arange(64)[:, None] >> np.arange(6) & 1).astype(np.float16)
         features = np.repeat(bits[:, None, :], TINY_TOKENS, axis=1)
@@ -241,24 +248,17 @@ def build_grounding_bundle(
     folder, *, name="finder", laterality="viewer", sentences="caption", size=TINY_SIZE, letterbox=False, provenance=None
 ):
     """Write a whole grounding bundle into ``folder`` and return it sealed."""
-    from safetensors.numpy import save_file
-
     from textray.inference.bundle import GroundingText, seal_grounding
     from textray.preprocess import Preprocess
     from textray.records import Laterality
     from textray.text.tokens import Aggregation, build_vocabulary
 
-    folder.mkdir(parents=True, exist_ok=True)
+    write_common(folder, Preprocess(size=(size, size), letterbox=letterbox))
     pieces = build_vocabulary([" ".join(GROUNDING_WORDS)], 200)
     text, image = grounding_graphs(size, pieces)
     (folder / "text.onnx").write_bytes(text)
     (folder / "image.onnx").write_bytes(image)
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8", newline="\n")
-    save_file({"table": np.ones((2, 2), np.float16)}, str(folder / "model.safetensors"))
-    preprocess = Preprocess(size=(size, size), letterbox=letterbox)
-    (folder / "preprocess.json").write_text(json.dumps(preprocess.to_dict()))
-    (folder / "README.md").write_text("# finder\n\nGraphs for tests.\n")
-    (folder / "LICENSE").write_text("CC0\n")
     return seal_grounding(
         folder,
         name=name,
