@@ -126,6 +126,10 @@ class Clause:
         if {LEVELS[0], LEVELS[-1]} <= self.levels and self.words & {"to", "through"}:
             self.levels.update(LEVELS)
 
+    def has(self, words: frozenset[str]) -> bool:
+        """One of these words is in it."""
+        return not self.words.isdisjoint(words)
+
     @property
     def either(self) -> bool:
         """Its only place is "both" or "neither"."""
@@ -155,14 +159,9 @@ class Clause:
         return next(token.number for token in self.tokens if token.normal)
 
     @property
-    def asserts(self) -> bool:
-        """A verb makes it a statement of its own."""
-        return bool(self.words & VERBS)
-
-    @property
     def only_place(self) -> bool:
         """It has a place, but no finding, cue or verb."""
-        return bool(self.places) and not (self.finding or self.negated or self.normal or self.asserts)
+        return bool(self.places) and not (self.finding or self.negated or self.normal or self.has(VERBS))
 
     @property
     def only_side(self) -> bool:
@@ -175,11 +174,6 @@ class Clause:
         return all(token.place or token.text in FUNCTION | DIFFUSE or token.cue for token in self.tokens)
 
     @property
-    def diffuse(self) -> bool:
-        """It has a word such as "diffuse", "throughout", "all"."""
-        return bool(self.words & DIFFUSE)
-
-    @property
     def pair(self) -> bool:
         """Its place is a plural by itself, such as "bases"."""
         return any(place.pair for _, place in self.places)
@@ -187,33 +181,27 @@ class Clause:
     @property
     def plural(self) -> bool:
         """Its place is a plural, such as "lower zones", "bases"."""
-        return bool(self.words & PLURALS) or self.pair
-
-    @property
-    def lung(self) -> bool:
-        """The lung is named."""
-        return bool(self.words & LUNG)
+        return self.has(PLURALS) or self.pair
 
     @property
     def of_lung(self) -> bool:
         """False where the side is that of a rib, a catheter, a pleural effusion."""
-        if self.lung or not self.words & ELSEWHERE:
+        if self.has(LUNG) or not self.has(ELSEWHERE):
             return True
-        in_lung = any(place.lung for _, place in self.places) and not self.words & PLEURAL
+        in_lung = any(place.lung for _, place in self.places) and not self.has(PLEURAL)
         return bool(self.levels) and (self.finding or in_lung)
 
     @property
     def anchored(self) -> bool:
         """A word in it shows that the text is about lungs."""
-        return self.finding or bool(self.words & NOUNS) or any(place.lung for _, place in self.places)
+        return self.finding or self.has(NOUNS) or any(place.lung for _, place in self.places)
 
     @property
     def says_clear(self) -> bool:
         """If it denies, it denies any lesion of the lungs, as in "no infection", "normal chest", "NAD"."""
-        named = bool(self.words & (BROAD | {"abnormal", "finding", "findings"}))
-        named |= self.normal and bool(self.words & (NOUNS | STUDY))
-        named |= bool(self.words & NOTHING_WRONG) and self.words <= NOTHING_WRONG | FUNCTION
-        return named and not self.places and self.of_lung
+        named = self.has(BROAD | {"abnormal", "finding", "findings"}) or (self.normal and self.has(NOUNS | STUDY))
+        nothing = self.has(NOTHING_WRONG) and self.words <= NOTHING_WRONG | FUNCTION
+        return (named or nothing) and not self.places and self.of_lung
 
 
 def sentences(text: str) -> Iterator[list[Clause]]:
@@ -369,7 +357,7 @@ def _starts_anew(clause: Clause, *, located: bool, listed: bool) -> bool:
     """Whether a clause after a denial is a statement of its own, and so affirms."""
     if clause.joiner == "or" or listed or not (clause.finding and clause.places):
         return False
-    return located or clause.asserts or (clause.joiner == "comma" and clause.place_first)
+    return located or clause.has(VERBS) or (clause.joiner == "comma" and clause.place_first)
 
 
 def _denied_by(after: Clause, *, first: bool) -> bool:
@@ -396,7 +384,7 @@ def _claims(clauses: list[Clause], present: list[bool]) -> list[_Claim | None]:
     for index, clause in enumerate(clauses):
         named = sides[index]
         placed = bool(named) and clause.of_lung and not clause.unseen
-        if not levels[index] and present[index] and not clause.diffuse:
+        if not levels[index] and present[index] and not clause.has(DIFFUSE):
             named = {side for side in named if side not in refined}  # "left lung opacity, mainly in the lower zone"
         zones = frozenset((side, level) for side in named for level in levels[index] or LEVELS)
         claims.append(_Claim(zones, present[index]) if placed else None)
@@ -445,9 +433,9 @@ def _resolve(clauses: list[Clause], present: list[bool]) -> tuple[list[set[str]]
 
 def _both_lungs(clause: Clause, *, any_side: bool) -> bool:
     """Whether a clause without side or level is about both lungs: "lungs are clear", "diffuse opacities"."""
-    if clause.plural and clause.lung:
-        return clause.finding or clause.negated or clause.normal or clause.diffuse or clause.joiner == "or"
-    return clause.diffuse and not any_side and (clause.finding or clause.lung) and not clause.negated
+    if clause.plural and clause.has(LUNG):
+        return clause.finding or clause.negated or clause.normal or clause.has(DIFFUSE) or clause.joiner == "or"
+    return clause.has(DIFFUSE) and not any_side and (clause.finding or clause.has(LUNG)) and not clause.negated
 
 
 def _weigh(claims: list[_Claim], *, clear: bool) -> tuple[Zones, bool]:
