@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file  # noqa: E402
 from textray.errors import BundleError  # noqa: E402
 from textray.export.onnx import store_weights  # noqa: E402
 from textray.inference.bundle import Bundle  # noqa: E402
-from textray.inference.bundle_files import list_files, write_config  # noqa: E402
+from textray.inference.bundle_files import list_files  # noqa: E402
 from textray.inference.runtime import Runtime  # noqa: E402
 from textray.training.checkpoints import round_to_half  # noqa: E402
 
@@ -53,7 +53,7 @@ def whole_graph(network):
 
 def sealed_again(folder):
     config = json.loads((folder / "config.json").read_text())
-    write_config(folder, config | {"files": list_files(folder, config["files"])})
+    (folder / "config.json").write_text(json.dumps(config | {"files": list_files(folder, config["files"])}))
     return Bundle.load(folder)
 
 

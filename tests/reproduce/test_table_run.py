@@ -12,6 +12,7 @@ import pytest
 import torch
 
 pytest.importorskip("lightning")
+from textray import registry
 from textray.errors import UsageError
 from textray.metrics.segmentation import case_columns, dice_per_image, dice_pooled, iou_per_image, iou_pooled
 from textray.reproduce import Order, runner
@@ -212,11 +213,12 @@ def test_a_page_names_the_seeds_of_rows_that_have_others(order):
     assert "Seeds: 0, 1; Pupil: 0, 1, 2." in page
 
 
-@pytest.mark.parametrize(("data", "by_slice"), [("mosmed_plus", True), ("phantom", False)])
-def test_slices_of_one_volume_on_both_sides_are_told(data, by_slice, order):
+@pytest.mark.parametrize("cuts", [("slice", "volume"), ()])
+def test_slices_of_one_volume_on_both_sides_are_named(cuts, order, monkeypatch):
     order, _ = order
-    make(table(PLAIN, data=(data,)), BUDGET, order, attempt=Fake())
-    assert ("Cut by slice, as published" in page_of(order)[0]) == by_slice
+    monkeypatch.setitem(registry.DATASETS, "phantom", replace(registry.DATASETS["phantom"], protocols=cuts))
+    make(table(PLAIN, data=("phantom",)), BUDGET, order, attempt=Fake())
+    assert ("Cut by slice, as published" in page_of(order)[0]) == bool(cuts)
 
 
 def test_two_commands_share_the_rows(order):
