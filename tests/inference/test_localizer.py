@@ -238,7 +238,7 @@ def test_an_altered_file_is_refused(grounding_bundle, tmp_path, name):
     [
         ("text.onnx", "image.onnx", "another signature"),
         ("image.onnx", "vocab.txt", "cannot be loaded"),
-        ("vocab.txt", "README.md", "not a vocabulary"),
+        ("vocab.txt", "README.md", "no vocabulary"),
     ],
 )
 def test_files_that_are_not_what_their_names_say_are_refused(grounding_bundle, tmp_path, file, data, words):
