@@ -2,21 +2,23 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
 
 from textray.errors import DataError
+from textray.reproduce import page
 from textray.reproduce.compare import (
     Protocol,
     Verdict,
     compare,
-    compare_masks,
     gap,
     protocol_of,
     read_masks,
     read_phrases,
 )
+from textray.reproduce.plan import JobResult, State
 from textray.reproduce.tables import Question, Scores, read_tables
 
 QUESTION = Question(words="Is two better?", first="one", second="two")
@@ -34,10 +36,10 @@ def masks(folder, hits, *, images="ab", mode="none"):
 
 def test_the_difference_is_the_second_rows_minus_the_firsts(tmp_path):
     one, two = masks(tmp_path / "one", 1), masks(tmp_path / "two", 3)
-    answer = compare_masks(QUESTION, {0: one}, {0: two})
+    answer = compare(QUESTION, {0: one}, {0: two})
     assert answer.differences["dice_pooled"].value == pytest.approx(6 / 8 - 2 / 4)
     assert answer.by_seed["dice_per_image"] == (pytest.approx(6 / 8 - 2 / 4),)
-    assert compare_masks(QUESTION, {0: one}, {0: one}).by_seed["dice_pooled"] == (0.0,)
+    assert compare(QUESTION, {0: one}, {0: one}).by_seed["dice_pooled"] == (0.0,)
 
 
 def test_cases_of_another_run_are_not_read(tmp_path):
@@ -57,19 +59,19 @@ def test_cases_that_were_written_again_are_read_again(tmp_path):
 def test_rows_of_other_images_are_not_compared(tmp_path):
     one, two = masks(tmp_path / "one", 1), masks(tmp_path / "two", 3, images="ac")
     with pytest.raises(DataError, match="one and two were scored on other images"):
-        compare_masks(QUESTION, {0: one}, {0: two})
+        compare(QUESTION, {0: one}, {0: two})
 
 
 def test_better_needs_every_seed_and_one_seed_says_so(tmp_path):
     one, two = masks(tmp_path / "one", 1), masks(tmp_path / "two", 3)
-    alone = compare_masks(QUESTION, {0: one}, {0: two})
+    alone = compare(QUESTION, {0: one}, {0: two})
     assert (alone.words("dice_pooled"), alone.verdict("dice_pooled")) == ("better, one seed", Verdict.BETTER)
-    assert compare_masks(QUESTION, {0: two}, {0: one, 7: two}).words("dice_pooled") == "worse, one seed"
+    assert compare(QUESTION, {0: two}, {0: one, 7: two}).words("dice_pooled") == "worse, one seed"
     both = {0: one, 1: one}, {0: two, 1: two}
-    assert compare_masks(QUESTION, *both).words("dice_pooled") == "better"
+    assert compare(QUESTION, *both).words("dice_pooled") == "better"
     odd = both[0] | {2: two}, both[1] | {2: one}
-    assert compare_masks(QUESTION, *odd).words("dice_pooled") == "not told apart"  # a seed says otherwise
-    assert compare_masks(QUESTION, {0: one}, {}).words("dice_pooled") == "rows are missing"
+    assert compare(QUESTION, *odd).words("dice_pooled") == "not told apart"  # a seed says otherwise
+    assert compare(QUESTION, {0: one}, {}).words("dice_pooled") == "rows are missing"
 
 
 def test_phrases_are_compared_where_both_have_them(tmp_path):
@@ -83,12 +85,18 @@ def test_phrases_are_compared_where_both_have_them(tmp_path):
                 values[maps, image] = rng.random(10).round(6)
                 writer.writerow([image, "p", "words", maps, "minmax", *values[maps, image]])
     (tmp_path / "summary.json").write_text("{}")
-    sides = [{0: read_phrases(tmp_path, maps, "minmax")} for maps in ("mirrored", "model")]
+    sides = [{0: read_phrases(tmp_path, maps=maps, how="minmax")} for maps in ("mirrored", "model")]
+    table = read_tables()["grounding-qata"]
+    result = JobResult(row=table.rows[0], data="qata_cov19", state=State.DONE, seed=0, folder=tmp_path)
+    pair = [(table.rows[0].name, lambda scores, side=side: side[0]) for side in sides]
+    ((*start, shown, _, each),) = page._answers(table, [result], [(QUESTION, "minmax", *pair)])
+    assert start[:2] == [QUESTION.words, "minmax"]
+    assert re.fullmatch(rf"{re.escape(each)} \[[+-]0\.\d{{3}}, [+-]0\.\d{{3}}\]", shown)
     answer = compare(QUESTION, *sides, {"dice": lambda totals: totals[..., 1] / totals[..., -1]})
     by_hand = np.mean([values["model", i][5:].mean() - values["mirrored", i][5:].mean() for i in "abc"])
     assert answer.by_seed["dice"][0] == pytest.approx(by_hand)
     assert answer.differences["dice"].value == pytest.approx(by_hand)
-    assert read_phrases(tmp_path, "model", "none") == {}
+    assert read_phrases(tmp_path, maps="model", how="none") == {}
 
 
 def printed(table, data="qata_cov19"):

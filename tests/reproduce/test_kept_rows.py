@@ -17,13 +17,13 @@ import pytest
 
 pytest.importorskip("lightning")
 from textray.metrics.segmentation import case_columns, dice_per_image, dice_pooled, iou_per_image, iou_pooled
-from textray.reproduce import Order, page, phrase_page, plan, runner
-from textray.reproduce.page import _ACCURACY, SCORES
+from textray.reproduce import Order, page, plan, runner
+from textray.reproduce.page import ACCURACY, MAP_SCORES, MASK_SCORES
 from textray.reproduce.plan import JobResult, Source, State
 from textray.reproduce.tables import Table, read_tables
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
-STATISTICS = dict(zip(SCORES, (dice_pooled, iou_pooled, dice_per_image, iou_per_image), strict=True))
+STATISTICS = dict(zip(MASK_SCORES, (dice_pooled, iou_pooled, dice_per_image, iou_per_image), strict=True))
 WITH_ROWS = {"lvit-qata": "qata_cov19", "lvit-monuseg": "monuseg", "lvit-ablation": "qata_cov19"}
 WITHOUT_ROWS = ("mmi-unet-table2", "mmi-unet-table3", "sgseg-table1", "sgseg-table2", "grounding-qata")
 
@@ -130,7 +130,7 @@ def test_a_table_is_written_again_from_its_own_numbers(name):
             content = result_of(line, text)
             content["images"][line["split"]] = int(line["images_scored"])
             content["ids_sha256"] = re.search(r"ids `(\w+)`", text)[1]
-            content["scores"] = {n: score(line, n) for n in (*SCORES, _ACCURACY)}
+            content["scores"] = {n: score(line, n) for n in (*MASK_SCORES, ACCURACY)}
             content["sentences"] = score(line, "sentence_share")
             result = replace(result, result=content, folder=Path(line["settings"]))
         results.append(result)
@@ -155,7 +155,7 @@ def test_the_table_of_maps_is_written_again_from_its_own_numbers():
     table, (text, lines) = read_tables()["grounding-qata"], committed("grounding-qata")
     rows, results, floors = {row.name: row for row in table.rows}, {}, []
     for line in csv.DictReader(lines.splitlines()):
-        maps = {"cases": int(line["cases"]), "scores": {n: score(line, n) for n in phrase_page.SCORES}}
+        maps = {"cases": int(line["cases"]), "scores": {n: score(line, n) for n in MAP_SCORES}}
         maps["best_threshold"] = {n: number(line[f"best_{n}"]) for n in ("threshold", "iou", "dice")}
         if line["label"] == "floor":
             floors.append((line["phrases"], line["maps"], line["normalise"], maps))
@@ -174,7 +174,7 @@ def test_the_table_of_maps_is_written_again_from_its_own_numbers():
         first[kind]["rows"].setdefault(maps, {})[how] = values
     for kind in first:  # floors stand where the first row has them
         first[kind]["rows"] = {maps: first[kind]["rows"][maps] for k, maps in dict.fromkeys(order) if k == kind}
-    assert phrase_page.csv_table(table, list(results.values())) == lines
+    assert page.csv_table(table, list(results.values())) == lines
     assert f"Budget `small`: {table.budget('small').words}\n" in text
     assert text.endswith("\n".join(["## How to read it", "", *(f"- {note}" for note in table.texts.notes)]) + "\n")
     for question in table.questions:

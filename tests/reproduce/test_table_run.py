@@ -324,7 +324,7 @@ def trained(monkeypatch, epochs=3):
 def test_what_comes_before_a_row_is_trained_once_and_keeps_its_best_checkpoint(row, order, monkeypatch):
     order, _ = order
     words = trained(monkeypatch)
-    monkeypatch.setattr(runner, "_score_masks", lambda job, found, home, order: {})
+    monkeypatch.setattr(runner, "_score_masks", lambda job, trained, before, order: {"steps_before": before.steps})
     source = open_source("phantom", None)
     rows = [row, replace(row, name="x", arguments=("--model.lr=1",))]
     jobs = [plan_job(row, source, 0, BUDGET) for row in rows]

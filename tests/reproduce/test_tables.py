@@ -61,11 +61,7 @@ def job_of(table, name, *, budget="small", seed=0):
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        (
-            "    title: LViT against UNet on MoNuSeg",
-            "    titel: LViT",
-            r"unknown key of weights|unknown key of tables\[6\]",
-        ),
+        ("    title: LViT against UNet on Mo", "    titel: LViT on Mo", r"key of tables.tables\[6\] 'titel'"),
         ("    title: LViT against UNet on MoNuSeg\n", "", "a key title"),
         ("epochs: 160", 'epochs: "160"', "epochs is wrong"),
         ("text: none, printed: Without", "text: nothing, printed: Without", "text is wrong"),
@@ -75,7 +71,7 @@ def job_of(table, name, *, budget="small", seed=0):
         ("{name: att_unet, label: AttUNet", "{name: unet, label: AttUNet", "rows of mmi-unet-table1 have one name"),
         ("  - name: lvit-qata", "  - name: lvit-monuseg", "tables have one name"),
         ("    epochs: 160", "    epochs: 160\n    epochs: 161", "doubled: epochs"),
-        ("weights:\n", "weight: []\nweights:\n", "unknown key 'weight'"),
+        ("weights:\n", "weight: []\nweights:\n", "unknown key of tables 'weight'"),
     ],
 )
 def test_a_wrong_file_is_refused(old, new, words, tmp_path):

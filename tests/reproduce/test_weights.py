@@ -13,8 +13,8 @@ from textray.errors import UsageError
 from textray.evaluate import grounding
 from textray.reproduce import Order, figures, runner
 from textray.reproduce.figures import choose
-from textray.reproduce.phrase_page import CLASSES, PAPER
 from textray.reproduce.tables import read_tables
+from textray.reproduce.weights_page import CLASSES, PAPER
 
 METHODS = {"GLoRIA", "BioViL", "MedKLIP", PAPER}
 

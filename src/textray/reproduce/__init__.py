@@ -11,27 +11,15 @@ from textray import registry
 from textray.errors import UsageError, unknown_name
 from textray.inference.bundle import GroundingBundle
 
-_TABLE, _FIGURE = "textray.reproduce.runner:run", "textray.reproduce.figures:run"
 REPRODUCTIONS = {
-    "mmi-unet-table1": _TABLE,
-    "mmi-unet-table2": _TABLE,
-    "mmi-unet-table3": _TABLE,
-    "mmi-unet-fig2": _FIGURE,
-    "mmi-unet-fig3": _FIGURE,
-    "sgseg-table1": _TABLE,
-    "sgseg-table2": _TABLE,
-    "lvit-qata": _TABLE,
-    "lvit-monuseg": _TABLE,
-    "lvit-ablation": _TABLE,
-    "sgseg-fig3": _FIGURE,
-    "sgseg-fig4": _FIGURE,
-    "sgseg-fig5": _FIGURE,
-    "grounding-qata": _TABLE,
-    "grounding-table1": _TABLE,
-    "grounding-table2": _TABLE,
-    "grounding-table3": _TABLE,
-    "grounding-fig3": _FIGURE,
-}
+    name: f"textray.reproduce.{'figures' if '-fig' in name else 'runner'}:run"
+    for name in (
+        "mmi-unet-table1", "mmi-unet-table2", "mmi-unet-table3", "mmi-unet-fig2", "mmi-unet-fig3",
+        "sgseg-table1", "sgseg-table2", "lvit-qata", "lvit-monuseg", "lvit-ablation",
+        "sgseg-fig3", "sgseg-fig4", "sgseg-fig5",
+        "grounding-qata", "grounding-table1", "grounding-table2", "grounding-table3", "grounding-fig3",
+    )
+}  # fmt: skip
 """Name → ``module:function``; the function takes an `Order` and returns an exit code."""
 
 
@@ -39,28 +27,20 @@ FLOORS = "floors"
 """Label of what a table of weights scores without any."""
 
 
-def silent(line: str) -> None:
-    """Drop a line of progress."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Order:
     """What a command line of ``textray reproduce`` asks for.
 
     Attributes:
-        name: Name of the reproduction.
         roots: Registry name of a data set → its folder.
         out: Folder of the results.
         budget: ``full`` (the paper's configuration) or ``small`` (two hours a table on two CPU cores).
         seeds: How many seeds a row is trained with: 0, 1, ...; a few rows have more or less than the others.
         rows: Names of the rows or methods to make; empty is all.
-        threads: Threads of the networks; ``None`` leaves the choice to torch and onnxruntime.
         keep_checkpoints: Keep the checkpoints of finished rows beside their bundles.
         text_encoder: Folder of the frozen text encoder, for one that is in no package.
         models: Weights of a figure or a table, LABEL=BUNDLE each.
-        cases: Ids of the images of a figure; empty draws them.
-        count: How many images a figure draws.
-        split: Split that a figure's images are of.
+        cases: Ids of the images of a figure; empty draws ``count`` of ``split``.
         tell: Called with each line of progress.
     """
 
@@ -77,7 +57,7 @@ class Order:
     cases: Sequence[str] = ()
     count: int = 4
     split: str = "val"
-    tell: Callable[[str], None] = silent
+    tell: Callable[[str], None] = lambda line: None
 
     @property
     def training_command(self) -> str:
@@ -125,18 +105,36 @@ def read_roots(words: Sequence[str]) -> dict[str, Path]:
 
 
 def read_models(words: Sequence[str]) -> dict[str, GroundingBundle]:
-    """Read and verify grounding weights from words such as ``sentence=FOLDER``: label → bundle.
+    """Read and verify grounding weights, label → bundle; see `read_labels`.
 
     Raises:
-        UsageError: If a word is not LABEL=BUNDLE, two have one label, or there is no bundle.
-        BundleError: If a bundle is damaged, or of another task.
+        BundleError: If a bundle is missing, damaged, or of another task.
     """
-    bundles: dict[str, GroundingBundle] = {}
+    bundles = read_labels(words)
+    if FLOORS in bundles:
+        raise UsageError(f"{FLOORS!r} is the label of the floors", do="Give the weights another one")
+    return {label: GroundingBundle.load(bundle) for label, bundle in bundles.items()}
+
+
+def read_labels(
+    words: Sequence[str], *, expected: str = "LABEL=BUNDLE", suffixes: tuple[str, ...] = ()
+) -> dict[str, str]:
+    """Read label → bundle from words such as ``sentence=FOLDER``.
+
+    Args:
+        words: Words of the command line.
+        expected: What each of them looks like.
+        suffixes: Ends that a bundle can have, but not consist of.
+
+    Raises:
+        UsageError: If a word is not LABEL=BUNDLE, or two have one label.
+    """
+    bundles: dict[str, str] = {}
     for word in words:
-        label, equals, bundle = (part.strip() for part in word.partition("="))
-        if not equals or not label or not bundle:
-            raise UsageError("weights are not understood", came=word, expected="LABEL=BUNDLE")
-        if label == FLOORS or label in bundles:
+        label, _, bundle = (part.strip() for part in word.partition("="))
+        if not label or not bundle or bundle in suffixes:
+            raise UsageError("weights are not understood", came=word, expected=expected)
+        if label in bundles:
             raise UsageError(f"two rows are called {label!r}", do="Give each a label of its own")
-        bundles[label] = GroundingBundle.load(bundle)
+        bundles[label] = bundle
     return bundles

@@ -68,7 +68,7 @@ def protocol_of(scores: Scores) -> Protocol:
 
 
 class Verdict(StrEnum):
-    """What a comparison comes to."""
+    """Result of a comparison."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -81,7 +81,6 @@ class Answer:
     """The difference of two rows on one data set.
 
     Attributes:
-        question: The question.
         differences: Score → the second row minus the first, all seeds together, interval over patients.
         by_seed: Score → the difference of each seed.
         seeds: The seeds that both rows have.
@@ -123,16 +122,22 @@ def compare(
     question: Question,
     first: Mapping[int, Cases],
     second: Mapping[int, Cases],
-    statistics: Mapping[str, Statistic],
+    statistics: Mapping[str, Statistic] = MASK_STATISTICS,
 ) -> Answer:
-    """Answer a question from the cases that two rows have in common.
+    """Answer a question from the cases that two rows have in common, seed → cases each.
 
-    Args:
-        question: The question.
-        first: Seed → cases of the row that is compared with.
-        second: Seed → cases of the row that the answer is about.
-        statistics: Score → statistic of the cases' columns.
+    Raises:
+        DataError: If masks were not scored on the same images.
     """
+    if statistics is MASK_STATISTICS:
+        for seed in first.keys() & second.keys():
+            images = [{key: case.group for key, case in side[seed].items()} for side in (first, second)]
+            if images[0] != images[1]:
+                raise DataError(
+                    f"{question.first} and {question.second} were scored on other images",
+                    expected="scores of one split",
+                    do="Make both rows again, in one --out",
+                )
     seeds = tuple(sorted(first.keys() & second.keys()))
     pairs = {seed: sorted(first[seed].keys() & second[seed].keys()) for seed in seeds}  # a control can have fewer
     if not any(pairs.values()):
@@ -149,23 +154,6 @@ def compare(
     return Answer(question=question, differences=differences, by_seed=each, seeds=seeds)
 
 
-def compare_masks(question: Question, first: Mapping[int, Cases], second: Mapping[int, Cases]) -> Answer:
-    """Answer a question on masks, whose rows must be scored on the same images.
-
-    Raises:
-        DataError: If they are not.
-    """
-    for seed in first.keys() & second.keys():
-        images = [{key: case.group for key, case in side[seed].items()} for side in (first, second)]
-        if images[0] != images[1]:
-            raise DataError(
-                f"{question.first} and {question.second} were scored on other images",
-                expected="scores of one split",
-                do="Make both rows again, in one --out",
-            )
-    return compare(question, first, second, MASK_STATISTICS)
-
-
 def read_masks(scores: Path, mode: str) -> Cases:
     """Cases of one text mode of an evaluation of masks.
 
@@ -175,13 +163,15 @@ def read_masks(scores: Path, mode: str) -> Cases:
     return _read_masks(*_cases_file(scores), mode)
 
 
-def read_phrases(scores: Path, maps: str, how: str) -> Cases:
+def read_phrases(scores: Path, *, maps: str, how: str, kind: str = "") -> Cases:
     """Cases of an evaluation of phrases: a row of maps under one range; mean IoU and Dice over the thresholds.
+
+    Each kind of phrases has a folder in that of the scores.
 
     Raises:
         DataError: If its files are not of one run.
     """
-    return _read_phrases(*_cases_file(scores)).get((maps, how), {})
+    return _read_phrases(*_cases_file(scores / kind)).get((maps, how), {})
 
 
 def _cases_file(scores: Path) -> tuple[Path, int]:

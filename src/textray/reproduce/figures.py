@@ -12,10 +12,9 @@ Which images the papers show, they mostly do not say. Here they are named by id 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -50,7 +49,7 @@ from textray.io.write import (
 )
 from textray.metrics.grounding import SIGMA, THRESHOLDS, MapScore, enlarge, normalise, score, smooth
 from textray.records import Image, Zones
-from textray.reproduce import Order, read_models
+from textray.reproduce import Order, read_labels, read_models
 from textray.reproduce.paint import MARGIN, PANEL, Band, Marked, Sheet, paint
 from textray.text.zones import sentence
 
@@ -72,6 +71,17 @@ TextMode = Literal["oracle", "none", "generated"]
 _SUFFIXES: dict[str, TextMode] = {"@none": "none", "@generated": "generated"}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A figure of one data set before its cases are drawn: a sheet without rows, a record without cases."""
+
+    data: str
+    cases: Sequence[Sample]
+    draw: Callable[[Sample], tuple[Band, dict[str, Any]]]
+    sheet: Sheet
+    facts: Mapping[str, Any]
+
+
 def run(order: Order) -> int:
     """Draw a figure: ``<name>.png`` and ``<name>.json`` in the folder of the results, and nowhere else.
 
@@ -81,16 +91,31 @@ def run(order: Order) -> int:
     Raises:
         UsageError: If a root, a method or a case does not exist, or weights cannot or must not be shown.
         DataError: If truth and film do not fit each other.
-        InputError: If the sides of a phrase cannot be turned to those that a method was taught.
+        InputError: If the sides of a phrase cannot be turned to those that a network knows.
     """
-    if order.name in MASK_FIGURES:
-        sheet, values = _mask_figure(order)
-    elif order.name == "grounding-fig3":
-        sheet, values = _phrase_figure(order)
-    else:
-        sheet, values = _report_figure(order)
+    figures = dict.fromkeys(MASK_FIGURES, _mask_figure) | {"grounding-fig3": _phrase_figure}
+    figure = figures.get(order.name, _report_figure)(order)
+    check_writable(order.out)
+    bands, records = [], []
+    for sample in figure.cases:
+        order.tell(f"{sample.image_id}")
+        band, record = figure.draw(sample)
+        bands.append(band)
+        records.append({"id": sample.image_id, "split": sample.split, **record})
+    foot, laterality = list(figure.sheet.foot), registry.dataset(figure.data).laterality
+    if laterality == "patient" and any(record.get("sides_from") == "assumed" for record in records):
+        foot[-1] += " The patient's left is taken to be the viewer's right where a file does not tell."
+    picture = paint(replace(figure.sheet, bands=bands, foot=foot))
+    values = {
+        "schema": SCHEMA,
+        "name": order.name,
+        "textray": __version__,
+        "data": {"name": figure.data, "split": order.split, "laterality": laterality},
+        "cases_chosen": "by id" if order.cases else f"by seed {SEED}",
+        **figure.facts,
+        "cases": records,
+    }
     places = {kind: order.out / f"{order.name}.{end}" for kind, end in (("picture", "png"), ("record", "json"))}
-    picture = paint(sheet)
     write_together(
         places,
         {"picture": lambda path: write_picture(path, picture), "record": lambda path: write_json(path, values)},
@@ -115,7 +140,7 @@ def choose(samples: Sequence[Sample], ids: Sequence[str], *, count: int) -> list
                 do="Name the split with --split",
             )
         return [sample for name in dict.fromkeys(ids) for sample in samples if sample.image_id == name]
-    drawn = sorted(samples, key=lambda sample: hashlib.sha256(f"{SEED}:{_key(sample)}".encode()).hexdigest())
+    drawn = sorted(samples, key=_number)
     chosen: list[Sample] = []
     for fresh in (True, False):  # first those that add variety, then any
         for sample in drawn:
@@ -128,9 +153,10 @@ def choose(samples: Sequence[Sample], ids: Sequence[str], *, count: int) -> list
     return chosen
 
 
-def _key(sample: Sample) -> str:
+def _number(sample: Sample) -> str:
+    """A number of the sample that only the seed and its name decide."""
     words = f"\t{sample.phrase}\t{sample.label}" if sample.phrase else ""
-    return f"{sample.image_id}{words}"
+    return hashlib.sha256(f"{SEED}:{sample.image_id}{words}".encode()).hexdigest()
 
 
 def _variety(sample: Sample) -> object:
@@ -138,14 +164,10 @@ def _variety(sample: Sample) -> object:
 
 
 def _choose_images(order: Order, data: str) -> list[Sample]:
-    samples = open_reader(data, _root(order, data)).samples(check_split(order.split))
-    return choose(samples, order.cases, count=order.count)
-
-
-def _root(order: Order, data: str) -> Path:
     if data not in order.roots:
         raise UsageError(f"{order.name} needs the folder of {data}", do=f"Add --root {data}=DIR")
-    return order.roots[data]
+    samples = open_reader(data, order.roots[data]).samples(check_split(order.split))
+    return choose(samples, order.cases, count=order.count)
 
 
 def open_case(sample: Sample) -> tuple[Image, Mask]:
@@ -160,15 +182,8 @@ def open_case(sample: Sample) -> tuple[Image, Mask]:
     return image, mask
 
 
-def _facts(order: Order, data: str) -> dict[str, Any]:
-    """What the record of any figure says of itself and of its data."""
-    return {
-        "schema": SCHEMA,
-        "name": order.name,
-        "textray": __version__,
-        "data": {"name": data, "split": order.split, "laterality": registry.dataset(data).laterality},
-        "cases_chosen": "by id" if order.cases else f"by seed {SEED}",
-    }
+def _sides(data: str) -> str:
+    return CONVENTION[registry.dataset(data).laterality]
 
 
 def _overlays(image: Image, *masks: tuple[Mask, Mask | None]) -> list[Picture]:
@@ -180,13 +195,9 @@ def _overlays(image: Image, *masks: tuple[Mask, Mask | None]) -> list[Picture]:
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One column of masks.
+    """One column of masks: weights by name or folder (``None``: the default ones), and their text mode.
 
-    Attributes:
-        label: What the figure calls it.
-        bundle: Name of weights inside the package, or a bundle folder; ``None`` for the default weights.
-        text: ``oracle``: prompted with the data set's own caption; ``none``: without a prompt; ``generated``: it writes
-            its own report.
+    ``oracle`` is the data set's own caption, ``generated`` a report that the network writes itself.
     """
 
     label: str
@@ -209,71 +220,54 @@ def read_methods(words: Sequence[str]) -> tuple[Method, ...]:
     Raises:
         UsageError: If a word is not LABEL=BUNDLE, or two have one label.
     """
-    methods: list[Method] = []
-    for word in words:
-        label, equals, bundle = word.partition("=")
+    expected = "LABEL=BUNDLE, LABEL=BUNDLE@none for no text, or LABEL=BUNDLE@generated for its own report"
+    methods = []
+    for label, bundle in read_labels(words, expected=expected, suffixes=tuple(_SUFFIXES)).items():
         suffix = next((end for end in _SUFFIXES if bundle.endswith(end)), "")
-        text, bundle = _SUFFIXES.get(suffix, "oracle"), bundle.removesuffix(suffix)
-        if not equals or not label.strip() or not bundle:
-            raise UsageError(
-                "a method is not understood",
-                came=word,
-                expected="LABEL=BUNDLE, LABEL=BUNDLE@none for no text, or LABEL=BUNDLE@generated for its own report",
-            )
-        if any(method.label == label.strip() for method in methods):
-            raise UsageError(f"two methods are called {label.strip()!r}", do="Give each a label of its own")
-        methods.append(Method(label=label.strip(), bundle=bundle, text=text))
+        methods.append(Method(label=label, bundle=bundle.removesuffix(suffix), text=_SUFFIXES.get(suffix, "oracle")))
     return tuple(methods) or DEFAULT_METHODS
 
 
-def _mask_figure(order: Order) -> tuple[Sheet, dict[str, Any]]:
+def _mask_figure(order: Order) -> Figure:
     """Film, ground truth and the mask of each method; the caption under each row."""
     data = MASK_FIGURES[order.name]
-    _root(order, data)
+    cases = _choose_images(order, data)
     methods = read_methods(order.models)
     if not order.models and order.name.startswith("sgseg") and Bundle.load().writes_report:
         methods = (*methods, _OWN_REPORT)
-    cases = _choose_images(order, data)
-    check_writable(order.out)
     predictors = [Predictor(Bundle.load(method.bundle), threads=order.threads) for method in methods]
     texts = [_text_of(method, predictor) for method, predictor in zip(methods, predictors, strict=True)]
-    bands, records = [], []
-    for sample in cases:
-        order.tell(f"{sample.image_id}")
+
+    def draw(sample: Sample) -> tuple[Band, dict[str, Any]]:
         image, mask = open_case(sample)
         masks = [_segment(sample, image, p, text) for p, text in zip(predictors, texts, strict=True)]
-        scores = [dice(drawn, mask) for drawn in masks]
+        scores = {m.label: dice(drawn, mask) for m, drawn in zip(methods, masks, strict=True)}
         panels = _overlays(image, *((drawn, mask) for drawn in (mask, *masks)))
-        under = [[], [], *([f"Dice {value:.3f}"] for value in scores)]
-        bands.append(Band(panels=panels, under=under, caption=sample.report.text or "(no caption)"))
-        records.append(
-            {
-                "id": sample.image_id,
-                "split": sample.split,
-                "caption": sample.report.text,
-                "zones_viewer": sample.report.zones.index,
-                "dice": {method.label: round(value, 6) for method, value in zip(methods, scores, strict=True)},
-            }
-        )
+        under = [[], [], *([f"Dice {value:.3f}"] for value in scores.values())]
+        record = {
+            "caption": sample.report.text,
+            "zones_viewer": sample.report.zones.index,
+            "dice": {label: round(value, 6) for label, value in scores.items()},
+        }
+        return Band(panels=panels, under=under, caption=sample.report.text or "(no caption)"), record
+
     described = [
         {"label": method.label, "text": text, "model": predictor.bundle.describe()}
         for method, text, predictor in zip(methods, texts, predictors, strict=True)
     ]
     titles = ["image", "ground truth", *(method.label for method in methods)]
-    sheet = Sheet(
-        titles=titles, bands=bands, foot=[CONVENTION[registry.dataset(data).laterality]], legend=_LEGEND, foot_gap=24
-    )
-    return sheet, {**_facts(order, data), "methods": described, "cases": records}
+    sheet = Sheet(titles=titles, foot=[_sides(data)], legend=_LEGEND, foot_gap=24)
+    return Figure(data=data, cases=cases, draw=draw, sheet=sheet, facts={"methods": described})
 
 
 def _segment(sample: Sample, image: Image, predictor: Predictor, text: TextMode) -> Mask:
     """The mask that a method draws."""
-    row = predictor.bank_row(sample.report) if text == "oracle" else None
-    prompt: int | Prompt = (
-        Prompt.NO_REPORT if row is None else row
-    )  # a caption without a zone is no text, as in an evaluation
-    if text == "generated":
-        prompt = Prompt.OWN_REPORT
+    prompt: int | Prompt | None = Prompt.OWN_REPORT if text == "generated" else Prompt.NO_REPORT
+    if text == "oracle":
+        prompt = predictor.bank_row(sample.report)
+        prompt = (
+            Prompt.NO_REPORT if prompt is None else prompt
+        )  # no zone in the caption is no text, as in an evaluation
     values = predictor.predict_batch(predictor.preprocess.apply(image)[None], [prompt])[0]
     return np.asarray(predictor.preprocess.restore(values, image.grid) >= predictor.threshold)
 
@@ -289,13 +283,14 @@ def _text_of(method: Method, predictor: Predictor) -> TextMode:
             f"{predictor.bundle.name} writes no report of its own",
             came=f"{method.label}: @generated",
             expected="a bundle of a network such as sgseg",
+            do="Name one with --model LABEL=BUNDLE",
         )
     return "none" if predictor.bundle.text_encoder is None else method.text
 
 
-def _report_figure(order: Order) -> tuple[Sheet, dict[str, Any]]:
+def _report_figure(order: Order) -> Figure:
     """Figure 4: film, segmentation, truth, report, caption. Figure 5: film, truth, attention map, map over film."""
-    _root(order, REPORT_DATA)
+    cases = _choose_images(order, REPORT_DATA)
     predictor = _open_writer(order)
     attends = order.name == "sgseg-fig5"
     if attends and not predictor.tells_attention:
@@ -303,42 +298,36 @@ def _report_figure(order: Order) -> tuple[Sheet, dict[str, Any]]:
             f"{predictor.bundle.name} does not tell where it looks",
             expected="a bundle with an attention map, as textray export writes of a network such as sgseg",
         )
-    cases = _choose_images(order, REPORT_DATA)
-    check_writable(order.out)
-    bands, records = [], []
-    for sample in cases:
-        order.tell(f"{sample.image_id}")
+
+    def draw(sample: Sample) -> tuple[Band, dict[str, Any]]:
         image, mask = open_case(sample)
         drawn, zones, attention = _segment_by_own_report(image, predictor)
         value = dice(drawn, mask)
-        record: dict[str, Any] = {"id": sample.image_id, "split": sample.split, "dice": round(value, 6)}
+        record: dict[str, Any] = {"dice": round(value, 6)}
+        columns: list[Marked] = []
         if attends:
-            attention = np.zeros(mask.shape, np.float32) if attention is None else attention
-            total = float(attention.sum())
-            record["attention_in_truth"] = round(float(attention[mask].sum()) / total, 6) if total > 0 else None
-            record["truth_share"] = round(float(mask.mean()), 6)
-            record["size"] = list(predictor.preprocess.size)
-            panels, columns = _attention_panels(image, mask, attention), []
+            panels, facts = _attention_panels(image, mask, attention)
+            record |= {**facts, "size": list(predictor.preprocess.size)}
         else:
-            columns = list(_sentences(zones, sample))
-            report, caption = ([word for word, marked in words if marked] for words in columns)
-            record["report"] = sentence(zones) if zones else None
-            record["caption"] = sample.report.text
-            record["convention"] = registry.dataset(REPORT_DATA).laterality
-            record["differs"] = {"report": report, "caption": caption}
-            record["zones_viewer"] = {"report": zones.index, "caption": sample.report.zones.index}
             panels = _overlays(image, (drawn, mask), (mask, mask))
-        bands.append(Band(panels=panels, under=[[f"{sample.image_id}  Dice {value:.3f}"]], columns=columns))
-        records.append(record)
+            columns, facts = _sentences(sample, zones)
+            record |= facts
+        return Band(panels=panels, under=[[f"{sample.image_id}  Dice {value:.3f}"]], columns=columns), record
+
     titles = ["image", "segmentation", "ground truth", "report of the network", "caption"]
     note = "Yellow is found, red is missed, green is wrong. Words that differ are red and underlined. "
-    note += f"{CONVENTION[registry.dataset(REPORT_DATA).laterality]} The network's report is told by the same sides."
+    note += f"{_sides(REPORT_DATA)} The network's report is told by the same sides."
     if attends:
         titles = ["image", "ground truth", "attention map", "projected"]
         note = "Attention that the network gave to each place to tell the zones of its report; of each film from its "
         note += "lowest value (dark) to its highest (light). It tells where the network looked, not where a lesion is."
-    sheet = Sheet(titles=titles, bands=bands, foot=[note], least_width=0, under_gap=0, foot_gap=0, end=MARGIN)
-    return sheet, {**_facts(order, REPORT_DATA), "model": predictor.bundle.describe(), "cases": records}
+    return Figure(
+        data=REPORT_DATA,
+        cases=cases,
+        draw=draw,
+        sheet=Sheet(titles=titles, foot=[note], least_width=0, under_gap=0, foot_gap=0, end=MARGIN),
+        facts={"model": predictor.bundle.describe()},
+    )
 
 
 def _open_writer(order: Order) -> Predictor:
@@ -355,12 +344,7 @@ def _open_writer(order: Order) -> Predictor:
             expected="one --model LABEL=BUNDLE",
         )
     predictor = Predictor(Bundle.load(methods[0].bundle), threads=order.threads)
-    if not predictor.bundle.writes_report:
-        raise UsageError(
-            f"{predictor.bundle.name} writes no report of its own",
-            expected="a bundle of a network such as sgseg",
-            do="Name one with --model LABEL=BUNDLE",
-        )
+    _text_of(replace(methods[0], text="generated"), predictor)
     return predictor
 
 
@@ -388,24 +372,46 @@ def mark(first: str, second: str) -> tuple[Marked, Marked]:
     return list(zip(words[0], marks[0], strict=True)), list(zip(words[1], marks[1], strict=True))
 
 
-def _sentences(zones: Zones, sample: Sample) -> tuple[Marked, Marked]:
+def _sentences(sample: Sample, zones: Zones) -> tuple[list[Marked], dict[str, Any]]:
     """The network's report and the case's caption, words that differ marked; both by the sides of the caption."""
     report = sentence(zones) if zones else "(nothing found to write; segmented without a report)"
     caption = sample.report.text or "(no caption)"
+    columns = [[(word, False) for word in text.split()] for text in (report, caption)]
     if zones and sample.report.text is not None:
-        return mark(report, caption)
-    return [(word, False) for word in report.split()], [(word, False) for word in caption.split()]
+        columns = list(mark(report, caption))
+    differs = ([word for word, marked in column if marked] for column in columns)
+    record = {
+        "report": sentence(zones) if zones else None,
+        "caption": sample.report.text,
+        "convention": registry.dataset(REPORT_DATA).laterality,
+        "differs": dict(zip(("report", "caption"), differs, strict=True)),
+        "zones_viewer": {"report": zones.index, "caption": sample.report.zones.index},
+    }
+    return columns, record
 
 
-def _attention_panels(image: Image, mask: Mask, attention: NDArray[np.float32]) -> list[Picture]:
+def _attention_panels(
+    image: Image, mask: Mask, attention: NDArray[np.float32] | None
+) -> tuple[list[Picture], dict[str, Any]]:
     """Film, ground truth, attention map from its lowest to its highest value, and the map over the film."""
-    span = float(attention.max() - attention.min())
-    level = (attention - attention.min()) / span if span > 0 else np.zeros_like(attention)
-    maps = (ramp(level), project(image.pixels, attention))
-    return _overlays(image, (mask, mask)) + [shrink(picture, fit(image.grid.shape, PANEL)) for picture in maps]
+    attention = np.zeros(mask.shape, np.float32) if attention is None else attention
+    total = float(attention.sum())
+    record = {
+        "attention_in_truth": round(float(attention[mask].sum()) / total, 6) if total > 0 else None,
+        "truth_share": round(float(mask.mean()), 6),
+    }
+    size = fit(image.grid.shape, PANEL)
+    maps = (ramp(_level(attention, attention)), project(image.pixels, attention))
+    return _overlays(image, (mask, mask)) + [shrink(picture, size) for picture in maps], record
 
 
-def _phrase_figure(order: Order) -> tuple[Sheet, dict[str, Any]]:
+def _level(values: NDArray[np.float32], of: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Values from 0 at the lowest of a map to 1 at its highest; 0 where it is flat."""
+    low, high = float(of.min()), float(of.max())
+    return np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
+
+
+def _phrase_figure(order: Order) -> Figure:
     """Film, where a phrase is true, and the map of each method; the phrase under each row."""
     able = sorted(name for name, row in registry.DATASETS.items() if row.phrase_kinds)
     if len(order.roots) != 1 or not set(order.roots) <= set(able):
@@ -423,44 +429,33 @@ def _phrase_figure(order: Order) -> tuple[Sheet, dict[str, Any]]:
     for bundle in bundles.values():
         refuse_unless_excluded(reader, bundle.provenance, data)
     localizers = {label: Localizer(bundle, threads=order.threads) for label, bundle in bundles.items()}
-    check_writable(order.out)
-    bands, records, assumed = [], [], False
-    for sample in cases:
-        order.tell(f"{sample.image_id}")
-        image = naming(sample.image_path, evaluation_grid(next(iter(localizers.values())).preprocess).read)
+    grid = evaluation_grid(next(iter(localizers.values())).preprocess)
+
+    def draw(sample: Sample) -> tuple[Band, dict[str, Any]]:
+        image = naming(sample.image_path, grid.read)
         mask = truth(sample, image.grid.shape)
         maps = {label: _locate(sample, image, localizer) for label, localizer in localizers.items()}
-        bands.append(
-            Band(
-                panels=_map_panels(image, mask, [place for place, _ in maps.values()]),
-                under=[[], [], *(_map_words(*pair) for pair in maps.values())],
-                caption=f'"{sample.phrase}"',
-            )
-        )
-        assumed = assumed or image.grid.sides_from == "assumed"
-        records.append(
-            {
-                "id": sample.image_id,
-                "split": sample.split,
-                "phrase": sample.phrase,
-                "laterality": str(sample.laterality),
-                "sides_from": image.grid.sides_from,
-                "label": sample.label,
-                "found": {label: _map_values(mask, *pair) for label, pair in maps.items()},
-            }
-        )
-    sides = CONVENTION[registry.dataset(data).laterality].replace("captions", "phrases")
-    if registry.dataset(data).laterality == "patient" and assumed:
-        sides += " The patient's left is taken to be the viewer's right where a file does not tell."
+        panels = _map_panels(image, mask, [place for place, _ in maps.values()])
+        facts = {label: _map_facts(mask, *pair) for label, pair in maps.items()}
+        record = {
+            "phrase": sample.phrase,
+            "laterality": str(sample.laterality),
+            "sides_from": image.grid.sides_from,
+            "label": sample.label,
+            "found": {label: values for label, (values, _) in facts.items()},
+        }
+        under = [[], [], *(lines for _, lines in facts.values())]
+        return Band(panels=panels, under=under, caption=f'"{sample.phrase}"'), record
+
     foot = [
         "Colours run from the lowest to the highest cosine of each map: the same colour is not the same cosine.",
         "Line: where the phrase is true. Cross: the highest value.",
         "Dice: mean over the thresholds 0.1 to 0.5 of the map stretched to [-1, 1].",
-        sides,
+        _sides(data).replace("captions", "phrases"),
     ]
     described = [{"label": label, "model": localizer.bundle.describe()} for label, localizer in localizers.items()]
-    sheet = Sheet(titles=["film", "where it is true", *localizers], bands=bands, foot=foot, under_gap=6)
-    return sheet, {**_facts(order, data), "phrases": kind, "methods": described, "cases": records}
+    sheet = Sheet(titles=["film", "where it is true", *localizers], foot=foot, under_gap=6)
+    return Figure(data=data, cases=cases, draw=draw, sheet=sheet, facts={"phrases": kind, "methods": described})
 
 
 def _locate(sample: Sample, image: Image, localizer: Localizer) -> tuple[Localization, MapScore]:
@@ -481,10 +476,7 @@ def _map_panels(image: Image, mask: Mask, maps: Sequence[Localization]) -> list[
     outlined[line] = FOUND
     panels = [plain, outlined]
     for place in maps:
-        values = enlarge(place.map, size)
-        low, high = float(place.map.min()), float(place.map.max())
-        level = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
-        picture = heat(film, level)
+        picture = heat(film, _level(enlarge(place.map, size), place.map))
         picture[line] = FOUND
         panel = Page(size[1], size[0])
         panel.paste(0, 0, picture)
@@ -493,27 +485,18 @@ def _map_panels(image: Image, mask: Mask, maps: Sequence[Localization]) -> list[
     return panels
 
 
-def _map_words(place: Localization, scored: MapScore) -> list[str]:
-    """Lines under a map."""
+def _map_facts(mask: Mask, place: Localization, scored: MapScore) -> tuple[dict[str, Any], list[str]]:
+    """What the record has of a map, and the lines under it; IoU and Dice are means over the thresholds of a table."""
+    iou, value = np.mean([scored.at(threshold) for threshold in THRESHOLDS], axis=0)
     low, high = float(place.map.min()), float(place.map.max())
-    turned = ["sides turned for the network"] if place.told != place.phrase.phrase else []
-    return [f"Dice {_over_thresholds(scored)[1]:.3f}, cosine {low:.2f} to {high:.2f}", *turned]
-
-
-def _over_thresholds(scored: MapScore) -> tuple[float, float]:
-    """Mean IoU and Dice, as in a table."""
-    pairs = [scored.at(t) for t in THRESHOLDS]
-    return float(np.mean([pair[0] for pair in pairs])), float(np.mean([pair[1] for pair in pairs]))
-
-
-def _map_values(mask: Mask, place: Localization, scored: MapScore) -> dict[str, Any]:
-    iou, value = _over_thresholds(scored)
-    return {
+    facts = {
         "told": place.told,
         "peak": list(place.peak),
         "peak_inside": bool(mask[place.peak]),
-        "lowest": round(float(place.map.min()), 6),
-        "highest": round(float(place.map.max()), 6),
-        "iou": round(iou, 6),
-        "dice": round(value, 6),
+        "lowest": round(low, 6),
+        "highest": round(high, 6),
+        "iou": round(float(iou), 6),
+        "dice": round(float(value), 6),
     }
+    turned = ["sides turned for the network"] if place.told != place.phrase.phrase else []
+    return facts, [f"Dice {value:.3f}, cosine {low:.2f} to {high:.2f}", *turned]

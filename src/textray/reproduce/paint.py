@@ -49,7 +49,7 @@ class Sheet:
     """
 
     titles: Sequence[str]
-    bands: Sequence[Band]
+    bands: Sequence[Band] = ()
     foot: Sequence[str]
     legend: Sequence[tuple[str, Colour]] = ()
     least_width: int = _LEAST_WIDTH

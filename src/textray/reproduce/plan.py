@@ -1,4 +1,4 @@
-"""The job that each row of a table comes to, with settings of its own, and what became of it. Nothing is trained here.
+"""The jobs of a table: the training of each row with its settings, and its state. Nothing is trained in this file.
 
 Rows with equal settings are one job, so tables share the rows that they have in common, and two rows of one table can
 be one job that is scored in two text modes.
@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,8 @@ class Source:
     """A data set as the jobs of a table use it.
 
     Attributes:
-        name: Registry name.
-        root: Its folder, ``None`` for one that is drawn.
-        split: What is scored: ``test`` where its files exist, else ``val``.
+        root: ``None`` for a data set that is drawn.
+        split: The scored one: ``test`` where its files exist, else ``val``.
         ids: Split → SHA-256 of its image ids.
     """
 
@@ -65,13 +65,16 @@ def open_source(name: str, root: Path | None) -> Source:
     return Source(name=name, root=root, split=split, ids=ids)
 
 
+def settings_hash(settings: Mapping[str, Any]) -> str:
+    """SHA-256 that a folder of results is named by."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One training with its scores, or a training that another job starts from.
 
     Attributes:
-        row: The row.
-        source: Its data set.
         seed: Of the training, and of the choice of patients.
         recipes: Recipes, the later ones win.
         arguments: Further arguments of `textray train`, without folders.
@@ -94,7 +97,7 @@ class Job:
     @property
     def hash(self) -> str:
         """SHA-256 of the settings."""
-        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+        return settings_hash(self.settings)
 
     @property
     def folder(self) -> str:
@@ -127,9 +130,9 @@ def plan_job(row: TableRow, source: Source, seed: int, budget: Budget) -> Job:
     Raises:
         UsageError: If a recipe is unknown.
     """
-    recipes, epochs = budget.recipes_of(row), budget.epochs_of(row.fraction, row.length)
-    tree = merged(recipes)
-    words = _arguments(row, source, seed, epochs, budget)
+    recipes = budget.recipes_of(row)
+    tree, job = merged(recipes), partial(Job, row=row, source=source, seed=seed, recipes=recipes)
+    words = _arguments(row, source, seed, budget.epochs_of(row.fraction, row.length), budget)
     if row.reads_text and row.training_mode == "none":  # learns, selects and stops without text
         words += ["--data.report_dropout=1.0", "--checkpoint.monitor=inner/dice_none"]
         words += ["--stopping.monitor=inner/dice_none", "--stopping.mode=max"]
@@ -141,44 +144,22 @@ def plan_job(row: TableRow, source: Source, seed: int, budget: Budget) -> Job:
         "textray": __version__, "model": row.model, "form": row.form, "text": row.training_mode, "recipe": tree,
         "arguments": words, "split": source.split, "ids": dict(source.ids),
     }  # fmt: skip
-    before = _plan_trunk(row, source, seed, budget) if row.before is not None else None
-    if row.teacher is not None:
-        before = plan_job(row.teacher, source, seed, budget)
+    before = None if row.teacher is None else plan_job(row.teacher, source, seed, budget)
+    if row.before is not None:  # the same recipes, another task
+        trunk_words = [*_arguments(row, source, seed, budget.epochs_before, budget), f"--task={row.before}"]
+        trunk = {
+            "textray": __version__, "task": row.before, "model": row.model, "recipe": tree, "arguments": trunk_words,
+            "ids": {part: source.ids[part] for part in ("fit", "inner")},
+        }  # fmt: skip
+        name = f"{row.before}-{row.model}-{source.name}"
+        before = job(arguments=tuple(trunk_words), settings=trunk, name=name, scored=False)
     if before is not None:
         settings["before"] = before.hash
     what = row.name if tree.get("task") == "grounding" else row.training_mode  # grounding has no text mode
-    name = [row.model, *([row.form] if row.form != "paper" else []), source.name, what, f"{row.fraction:.0%}"]
-    name += [f"masks{row.labelled:.0%}"] if row.labelled < 1 else []
-    return Job(
-        row=row,
-        source=source,
-        seed=seed,
-        recipes=recipes,
-        arguments=tuple(words),
-        settings=settings,
-        name="-".join(name).replace("%", "pct"),
-        before=before,
-    )
-
-
-def _plan_trunk(row: TableRow, source: Source, seed: int, budget: Budget) -> Job:
-    """Plan the training before a row's own: the same recipes, another task."""
-    recipes = budget.recipes_of(row)
-    words = [*_arguments(row, source, seed, budget.epochs_before, budget), f"--task={row.before}"]
-    settings = {
-        "textray": __version__, "task": row.before, "model": row.model, "recipe": merged(recipes), "arguments": words,
-        "ids": {part: source.ids[part] for part in ("fit", "inner")},
-    }  # fmt: skip
-    return Job(
-        row=row,
-        source=source,
-        seed=seed,
-        recipes=recipes,
-        arguments=tuple(words),
-        settings=settings,
-        name=f"{row.before}-{row.model}-{source.name}",
-        scored=False,
-    )
+    names = [row.model, *([row.form] if row.form != "paper" else []), source.name, what, f"{row.fraction:.0%}"]
+    names += [f"masks{row.labelled:.0%}"] if row.labelled < 1 else []
+    name = "-".join(names).replace("%", "pct")
+    return job(arguments=tuple(words), settings=settings, name=name, before=before)
 
 
 def _arguments(row: TableRow, source: Source, seed: int, epochs: int, budget: Budget) -> list[str]:
@@ -209,7 +190,7 @@ def _merge(tree: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 
 class State(StrEnum):
-    """What became of a row on a data set, for one seed."""
+    """State of a row on a data set, for one seed."""
 
     DONE = "done"
     FAILED = "failed"
@@ -219,24 +200,20 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobResult:
-    """A row on a data set, for one seed.
+class Result:
+    """State of a row on a data set, and why it is not done; ``seed`` is ``None`` where none can be run."""
 
-    Attributes:
-        row: The row.
-        data: Registry name of the data set.
-        seed: The seed, ``None`` where no seed can be run.
-        state: What became of it.
-        reason: Why it is not done.
-        result: Content of ``result.json``, where it is done.
-        folder: Its folder.
-    """
-
-    row: TableRow
     data: str
-    seed: int | None
     state: State
     reason: str = ""
+    seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobResult(Result):
+    """A row on a data set for one seed, with the content of ``result.json`` where it is done."""
+
+    row: TableRow
     result: Mapping[str, Any] | None = None
     folder: Path | None = None
 
@@ -254,23 +231,11 @@ class JobResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class WeightsResult:
-    """Weights, or floors alone, on the phrases of one data set.
-
-    Attributes:
-        label: What the table calls them.
-        data: Registry name of the data set.
-        kind: Which phrases.
-        state: What became of it.
-        reason: Why it is not done.
-        summary: Content of ``summary.json``, where it is done.
-    """
+class WeightsResult(Result):
+    """Weights, or floors alone, on one kind of phrases, with the content of ``summary.json`` where it is done."""
 
     label: str
-    data: str
     kind: str
-    state: State
-    reason: str = ""
     summary: Mapping[str, Any] | None = None
 
 
@@ -331,7 +296,7 @@ def read_result(out: Path, job: Job) -> Mapping[str, Any] | None:
 
 
 def job_result(job: Job, out: Path) -> JobResult:
-    """What a job has come to, now or in an earlier run."""
+    """State of a job, with its result of this or an earlier run."""
     home = home_of(out, job)
     result, failure = read_result(out, job), _read(home / FAILURE)
     state = State.DONE if result else State.FAILED if failure else State.NOT_RUN

@@ -9,7 +9,6 @@ no other.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -37,13 +36,14 @@ from textray.inference.bundle import GroundingBundle
 from textray.io.write import atomic_write, check_writable, write_json
 from textray.metrics.text import TextScorer
 from textray.provenance import git_state, versions
-from textray.reproduce import FLOORS, Order, page, phrase_page, read_models
+from textray.reproduce import FLOORS, Order, page, read_models, weights_page
 from textray.reproduce.plan import (
     FAILURE,
     RESULT,
     SPLIT,
     Job,
     JobResult,
+    Result,
     State,
     WeightsResult,
     home_of,
@@ -51,6 +51,7 @@ from textray.reproduce.plan import (
     merged,
     plan_table,
     read_result,
+    settings_hash,
 )
 from textray.reproduce.tables import Block, Budget, Table, WeightsTable, read_tables
 from textray.training import cli as training
@@ -76,14 +77,7 @@ Attempt = Callable[[Job, Order], str]
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What a training left.
-
-    Attributes:
-        checkpoint: Its best one.
-        epochs: How many it had.
-        steps: Optimiser steps.
-        seconds: Of all epochs; an epoch that was cut off and made again counts once.
-    """
+    """A finished training: best checkpoint, length; an epoch that was cut off and made again counts once."""
 
     checkpoint: Path
     epochs: int
@@ -107,14 +101,7 @@ def run(order: Order) -> int:
 
 
 def make(table: Table, budget: Budget, order: Order, *, attempt: Attempt | None = None) -> int:
-    """Make any table of trained rows with any budget; see `run`.
-
-    Args:
-        table: The table.
-        budget: Its budget.
-        order: What was asked for.
-        attempt: Makes a row; ``None`` is `attempt_job`.
-    """
+    """Make any table of trained rows with any budget; see `run`. Without ``attempt``, `attempt_job` makes a row."""
     check_writable(order.out)
     plan = plan_table(table, budget, order)
     jobs: dict[str, Job] = {}  # two rows can be one job, scored in two modes
@@ -127,19 +114,18 @@ def make(table: Table, budget: Budget, order: Order, *, attempt: Attempt | None 
     order.tell(f"{table.name}: {len(jobs)} trainings, {len(jobs) - len(todo)} of them done")
     _run_jobs(todo, order, attempt or attempt_job)
     results = [planned if isinstance(planned, JobResult) else job_result(planned, order.out) for planned in plan]
-    write = page if table.texts.scores == "masks" else phrase_page
-    pages = {"table.csv": write.csv_table(table, results), "table.md": write.markdown(table, budget, results, order)}
-    failed = sum(result.state is State.FAILED for result in results)
-    return _write(order, f"{table.name}-{budget.name}", pages, f"{failed} trainings failed" if failed else "")
+    pages = page.markdown(table, budget, results, order), page.csv_table(table, results)
+    return _write(order, f"{table.name}-{budget.name}", *pages, results, "trainings")
 
 
-def _write(order: Order, name: str, pages: Mapping[str, str], failed: str) -> int:
+def _write(order: Order, name: str, text: str, lines: str, results: Sequence[Result], what: str) -> int:
     """Write a table's two files; give the exit code."""
     folder = order.out / name
     folder.mkdir(exist_ok=True)
-    for file, text in pages.items():
-        atomic_write(folder / file, text.encode())
-    order.tell(f"Table: {folder / 'table.md'}" + (f"; {failed}" if failed else ""))
+    atomic_write(folder / "table.csv", lines.encode())
+    atomic_write(folder / "table.md", text.encode())
+    failed = sum(result.state is State.FAILED for result in results)
+    order.tell(f"Table: {folder / 'table.md'}" + (f"; {failed} {what} failed" if failed else ""))
     return SOME_FAILED if failed else 0
 
 
@@ -164,6 +150,13 @@ def locked(home: Path, *, wait: bool) -> Iterator[bool]:
 
 def _run_jobs(jobs: Sequence[Job], order: Order, attempt: Attempt) -> None:
     """Make jobs one after the other; those that another command makes are waited for at the end."""
+
+    def run_one(job: Job, place: str) -> None:
+        order.tell(f"{place} ...")
+        start = time.perf_counter()
+        words = attempt(job, order)
+        order.tell(f"{place}: {words} after {(time.perf_counter() - start) / 60:.1f} minutes")
+
     busy: list[tuple[Job, str]] = []
     for number, job in enumerate(jobs, start=1):
         place = f"{number} of {len(jobs)}: {job.row.label}, {job.source.name}, text {job.row.training_mode}"
@@ -172,25 +165,18 @@ def _run_jobs(jobs: Sequence[Job], order: Order, attempt: Attempt) -> None:
             if not held or (job.before is not None and _is_busy(home_of(order.out, job.before))):
                 busy.append((job, place))
             elif read_result(order.out, job) is None:  # another command may have made it since
-                _run_one(job, place, order, attempt)
+                run_one(job, place)
     for job, place in busy:
         order.tell(f"{place}: another command makes it or what it starts from; waiting ...")
         with locked(home_of(order.out, job), wait=True):
             if job_result(job, order.out).state is State.NOT_RUN:  # that command was cut off
-                _run_one(job, place, order, attempt)
+                run_one(job, place)
 
 
 def _is_busy(home: Path) -> bool:
     """True while another command is at work in a folder."""
     with locked(home, wait=False) as held:
         return not held
-
-
-def _run_one(job: Job, place: str, order: Order, attempt: Attempt) -> None:
-    order.tell(f"{place} ...")
-    start = time.perf_counter()
-    words = attempt(job, order)
-    order.tell(f"{place}: {words} after {(time.perf_counter() - start) / 60:.1f} minutes")
 
 
 def attempt_job(job: Job, order: Order) -> str:
@@ -232,30 +218,25 @@ def run_job(job: Job, order: Order) -> None:
         "command": job.command,
         "git": git_state(Path(registry.__file__).parent),
         "versions": versions(),
-        **(_score_phrases if job.grounds else _score_masks)(job, trained, home, order),
+        **(_score_phrases(job, trained, order) if job.grounds else _score_masks(job, trained, before, order)),
     }
-    if not job.grounds:
-        result["steps_before"] = 0 if before is None else before.steps
     write_json(home / RESULT, result)
     _tidy(trained, order, keep_best=job.row.teaches)
 
 
-def _score_masks(job: Job, trained: Trained, home: Path, order: Order) -> dict[str, Any]:
+def _scoring(job: Job, order: Order, bundle: Path) -> dict[str, Any]:
+    """What an evaluation of either task has of a job."""
+    source = job.source
+    return {"data": source.name, "root": source.root, "split": source.split, "model": bundle, "threads": order.threads}
+
+
+def _score_masks(job: Job, trained: Trained, before: Trained | None, order: Order) -> dict[str, Any]:
     """Part of a result that is about masks."""
+    home, split, mode = home_of(order.out, job), job.source.split, job.row.training_mode
     bundle = export(trained.checkpoint, home / "bundle", text_encoder_folder=order.text_encoder)
-    data, split, mode = merged(job.recipes).get("data", {}), job.source.split, job.row.training_mode
-    evaluation = MaskEvaluation(
-        data=job.source.name,
-        root=job.source.root,
-        split=split,
-        text_mode=job.row.modes,
-        out=home / "scores",
-        model=bundle.folder,
-        captions=data.get("captions", "error"),
-        threads=order.threads,
-        limit=data.get("limit"),
-    )
-    summary = evaluate(evaluation)
+    options = {key: value for key, value in merged(job.recipes).get("data", {}).items() if key in ("captions", "limit")}
+    scoring = _scoring(job, order, bundle.folder) | {"text_mode": job.row.modes, "out": home / "scores"}
+    summary = evaluate(MaskEvaluation(**scoring, **options))
     cost = cost_of_bundle(bundle)
     return {
         "ids_sha256": summary["data"]["ids_sha256"],
@@ -273,24 +254,18 @@ def _score_masks(job: Job, trained: Trained, home: Path, order: Order) -> dict[s
         "gmacs": cost.gmacs,
         "best_epoch": bundle.provenance["epoch"],
         "evaluate_seconds": summary["seconds"],
+        "steps_before": 0 if before is None else before.steps,
     }
 
 
-def _score_phrases(job: Job, trained: Trained, home: Path, order: Order) -> dict[str, Any]:
+def _score_phrases(job: Job, trained: Trained, order: Order) -> dict[str, Any]:
     """Part of a result that is about maps of phrases."""
+    home = home_of(order.out, job)
     bundle = export_grounding(trained.checkpoint, home / "bundle")
     scores: dict[str, Any] = {}
     for kind in PHRASE_KINDS:
-        evaluation = PhraseEvaluation(
-            data=job.source.name,
-            root=job.source.root,
-            split=job.source.split,
-            out=home / "scores" / kind,
-            model=bundle.folder,
-            phrases=kind,
-            threads=order.threads,
-        )
-        summary = evaluate_phrases(evaluation)
+        scoring = _scoring(job, order, bundle.folder) | {"phrases": kind, "out": home / "scores" / kind}
+        summary = evaluate_phrases(PhraseEvaluation(**scoring))
         scores[kind] = {key: summary[key] for key in _OF_PHRASES}
     return {
         **{key: bundle.provenance.get(key) for key in ("mode", "local_unit", "targets")},
@@ -315,12 +290,7 @@ def _run_before(job: Job, order: Order) -> Trained:
 
 
 def fit(job: Job, order: Order, before: Trained | None = None) -> Trained:
-    """Train, or go on with a training, unless it is done.
-
-    Args:
-        job: The training.
-        order: How to run it.
-        before: What it starts from.
+    """Train, or go on with a training, unless it is done; it starts from the checkpoint of ``before``.
 
     Raises:
         UsageError: If its settings are refused.
@@ -332,19 +302,15 @@ def fit(job: Job, order: Order, before: Trained | None = None) -> Trained:
     if not ((home / _TRAINED).is_file() and best.is_file()):
         words = [*job.words, *_folders(job, order, before), *_UNHASHED, "--out", str(home / "run")]
         _train(words, order.threads)
-        write_json(home / _TRAINED, _length(checkpoints))
+        state = torch.load(checkpoints / "last.ckpt", map_location="cpu", weights_only=True, mmap=True)
+        seconds = round(state["callbacks"]["Timer"]["time_elapsed"]["train"], 2)
+        made = {"epochs": state["epoch"] + 1, "steps": state["global_step"], "seconds": seconds}
+        write_json(home / _TRAINED, made)
     length = json.loads((home / _TRAINED).read_text(encoding="utf-8"))
     seconds = length["seconds"]
     if isinstance(seconds, dict):  # by epoch, as earlier versions wrote
         length |= {"epochs": len(seconds), "seconds": sum(seconds.values())}
     return Trained(checkpoint=best, epochs=length["epochs"], steps=length["steps"], seconds=length["seconds"])
-
-
-def _length(checkpoints: Path) -> dict[str, float]:
-    """Epochs, steps and seconds of a training, which its last checkpoint holds."""
-    state = torch.load(checkpoints / "last.ckpt", map_location="cpu", weights_only=True, mmap=True)
-    seconds = state["callbacks"]["Timer"]["time_elapsed"]["train"]
-    return {"epochs": state["epoch"] + 1, "steps": state["global_step"], "seconds": round(seconds, 2)}
 
 
 def _train(words: Sequence[str], threads: int | None) -> None:
@@ -409,10 +375,8 @@ def make_weights(table: WeightsTable, order: Order) -> int:
             raise unknown_name("row", name, bundles)
     check_writable(order.out)
     results = [result for block in table.blocks for result in _score_block(block, bundles, order)]
-    text = phrase_page.weights_markdown(table, results, order)
-    pages = {"table.csv": phrase_page.weights_csv(table, results), "table.md": text}
-    failed = sum(result.state is State.FAILED for result in results)
-    return _write(order, table.name, pages, f"{failed} rows failed" if failed else "")
+    pages = weights_page.markdown(table, results, order), weights_page.csv_table(table, results)
+    return _write(order, table.name, *pages, results, "rows")
 
 
 def _score_block(block: Block, bundles: Mapping[str, GroundingBundle | None], order: Order) -> list[WeightsResult]:
@@ -428,9 +392,8 @@ def _score_block(block: Block, bundles: Mapping[str, GroundingBundle | None], or
         about = {"textray": __version__, "data": data, "kind": kind, "split": SPLIT, "ids": ids}
         for label, bundle in bundles.items():
             settings = about | {"weights": "" if bundle is None else bundle.sha256}
-            number = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
             name = FLOORS if bundle is None else bundle.name
-            home = order.out / "rows" / f"grounding-{name}-{data}-{kind}-{number}"
+            home = order.out / "rows" / f"grounding-{name}-{data}-{kind}-{settings_hash(settings)[:12]}"
             row = WeightsResult(label=label, data=data, kind=kind, state=State.NOT_RUN)
             results.append(_score_weights(row, bundle, home, order))
     return results

@@ -24,7 +24,6 @@ from textray.errors import UsageError, unknown_name
 from textray.registry import Form
 
 FILE = Path(str(files("textray") / "configs" / "reproduce" / "tables.yaml"))
-_SHARED = ("texts", "budgets")  # parts that tables refer to by anchor
 T = TypeVar("T")
 TextMode = Literal["oracle", "none", "generated"]
 """Text mode of a training or a score: the captions, no text, or reports that the network writes itself."""
@@ -37,25 +36,21 @@ class TableRow:
     """One row of a table.
 
     Attributes:
-        name: Its name for ``--rows``; unique within a table.
-        label: What the table calls it, as printed where the paper has it.
-        model: Registry name of its network, whether that exists yet or not.
-        form: Form of the network.
-        text: ``oracle``: trained and scored with the data set's captions, none left out (the paper's). ``none``:
-            trained and scored without any. A network that reads no text is always ``none``. ``generated``: trained with
-            the captions, by a network that learns to write its own report; selected and scored with those reports.
-        scored: Text mode of its score where that is not the one of its training; for ``generated`` only, whose other
-            modes are scored in any case.
+        name: For ``--rows``; unique within a table.
+        label: As printed where the paper has it.
+        model: Registry name of its network, which need not exist.
+        text: ``oracle``: trained and scored with the captions. ``none``: without; always so for a network that reads no
+            text. ``generated``: trained with captions, selected and scored with reports that the network writes itself.
+        scored: Text mode of its score where that is not the one of its training; for ``generated`` only.
         fraction: Share of the training patients.
         recipe: Name of its network's recipe in the budget; empty means ``model``.
         arguments: What the row changes in its recipe, as arguments of `textray train`.
-        before: Task of a training before its own, which provides its image trunk.
-        teacher: Row of a training before its own, which provides the first labels of the images without masks, and the
-            weights that its network starts from.
-        teaches: True where another row has it for a teacher: its best checkpoint is kept.
+        before: Task of an earlier training, which provides its image trunk.
+        teacher: Row of an earlier training, which provides the first labels of the images without masks and the weights
+            to start from.
+        teaches: True for a teacher: its best checkpoint is kept.
         labelled: Share of its training patients whose masks it sees; below 1 it learns from the others without.
-        length: How long it is trained, as a share of the budget's epochs, so that a row and its teacher can have the
-            steps of one row.
+        length: Share of the budget's epochs, so that a row and its teacher can have the steps of one row.
         more_seeds: How many seeds it has more than the table's others, or less where below 0.
         printed: Label of the paper's row beside it; empty where the paper has none.
     """
@@ -112,13 +107,7 @@ class TableRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A question that two rows answer by "better" or "worse".
-
-    Attributes:
-        words: The question.
-        first: Name of the row that is compared with.
-        second: Name of the row that the answer is about.
-    """
+    """A question whether the ``second`` of two rows is better than the ``first``, in ``words``."""
 
     words: str
     first: str
@@ -127,14 +116,7 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Scores as printed, in percent.
-
-    Attributes:
-        dice: Dice D.
-        iou: IoU J.
-        accuracy: Share of the pixels that are right; ``None`` where the paper prints none.
-        decimals: Digits behind the point that are printed of a percentage.
-    """
+    """Scores as printed, in percent, with how many ``decimals``; most papers print no accuracy of pixels."""
 
     dice: float
     iou: float
@@ -161,14 +143,7 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class PrintedRow:
-    """A row of a paper's table.
-
-    Attributes:
-        label: The method as printed.
-        scores: Registry name of the data set → what is printed.
-        parameters: The paper's "Param", in millions.
-        flops: The paper's "FLOPs", in G.
-    """
+    """A row of a paper's table: scores by registry name of the data set, "Param" in millions and "FLOPs" in G."""
 
     label: str
     scores: Mapping[str, Scores]
@@ -181,8 +156,7 @@ class Budget:
     """How long and how large the trainings are.
 
     Attributes:
-        name: Its name for the command line.
-        words: What it is, one sentence for the page.
+        words: Sentence for the page.
         networks: Registry name, or what a row calls its recipe → recipe of the network.
         epochs: Epochs on the whole training data.
         recipes: Recipes that every row shares, by name or file.
@@ -217,6 +191,11 @@ class PageTexts:
 
     Attributes:
         scores: What rows are scored by: masks of lesions, or maps of phrases.
+        fields: Columns of ``table.csv``.
+        scale: What scores are multiplied by on the page.
+        digits: Digits behind the point on the page.
+        scored: Sentence about what was scored; it and ``learnt`` name parts of a result.
+        learnt: Sentence about the images that rows of one data set learnt from.
         questions: Paragraph above the questions; ``{spread}`` is how much seeds of one row differ.
         notes: How to read the page.
         seeds: What else a seed chooses.
@@ -226,6 +205,11 @@ class PageTexts:
     """
 
     scores: Literal["masks", "phrases"]
+    fields: tuple[str, ...]
+    scale: int
+    digits: int
+    scored: str
+    learnt: str
     questions: str
     notes: tuple[str, ...]
     seeds: str = ""
@@ -239,15 +223,12 @@ class Table:
     """A table whose rows are trained.
 
     Attributes:
-        name: Its name for the command line.
-        title: Its heading.
+        name: For the command line.
         texts: What its page shares with others.
-        budgets: Budgets that it can be made with.
-        data: Registry names of its data sets, whether they exist yet or not.
-        rows: Its rows, in the order of the paper.
+        data: Registry names of its data sets, which need not exist.
+        rows: In the order of the paper.
         printed: The paper's rows.
-        questions: Questions that its rows answer.
-        notes: What a reader must know of its rows, one sentence or more each.
+        notes: What a reader must know of its rows.
     """
 
     name: str
@@ -259,6 +240,11 @@ class Table:
     printed: tuple[PrintedRow, ...] = ()
     questions: tuple[Question, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def masks(self) -> bool:
+        """True where rows are scored by masks, not by maps of phrases."""
+        return self.texts.scores == "masks"
 
     def printed_row(self, row: TableRow) -> PrintedRow | None:
         """The paper's row beside one of ours."""
@@ -278,13 +264,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Phrases of one data set in a `WeightsTable`.
-
-    Attributes:
-        data: Registry name, whether its reader exists or not.
-        title: What the paper calls it.
-        kinds: Which phrases are asked; the paper's first.
-    """
+    """Phrases of one data set in a `WeightsTable`: its registry name, the paper's name of it, the kinds to ask."""
 
     data: str
     title: str
@@ -296,13 +276,10 @@ class WeightsTable:
     """A table of maps of phrases whose weights are scored as they are; nothing is trained.
 
     Attributes:
-        name: Its name for the command line.
-        title: Its heading.
-        blocks: Its data sets.
+        name: For the command line.
         printed: Method → data set → IoU and Dice, or one score for each class and their mean.
         by_class: The score that is printed class by class; ``None``: IoU and Dice of the whole set.
         baselines: Why the paper's other methods stand in a block of their own.
-        notes: How to read the page.
     """
 
     name: str
@@ -325,18 +302,25 @@ def read_tables(path: Path = FILE) -> Mapping[str, Table | WeightsTable]:
         tree = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except yaml.YAMLError as error:
         raise UsageError(f"{path.name} is not readable", came=" ".join(str(error).split())) from error
-    for key in tree:
-        if key not in (*_SHARED, "tables", "weights"):
-            raise unknown_name("key", key, (*_SHARED, "tables", "weights"))
-    trained = _cast(tuple[Table, ...], tree["tables"], "tables")
-    scored = _cast(tuple[WeightsTable, ...], tree["weights"], "weights")
-    for table in trained:
+    file = build(_File, tree, path.stem)
+    for table in file.tables:
         names = _unique([row.name for row in table.rows], f"rows of {table.name}")
         for name in (name for question in table.questions for name in (question.first, question.second)):
             if name not in names:
                 raise unknown_name(f"row in a question of {table.name}", name, names)
-    _unique([table.name for table in (*trained, *scored)], "tables")
-    return {table.name: table for table in (*trained, *scored)}
+    tables: list[Table | WeightsTable] = [*file.tables, *file.weights]
+    _unique([table.name for table in tables], "tables")
+    return {table.name: table for table in tables}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """The whole file; tables refer to ``texts`` and ``budgets`` by anchors."""
+
+    texts: tuple[PageTexts, ...]
+    budgets: tuple[Budget, ...]
+    tables: tuple[Table, ...]
+    weights: tuple[WeightsTable, ...]
 
 
 class _Loader(yaml.SafeLoader):
@@ -352,11 +336,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def build(kind: type[T], values: object, where: str) -> T:
-    """Build a dataclass from a mapping, key by field.
-
-    Raises:
-        UsageError: If a key is unknown or missing, or a value has another type.
-    """
+    """Build a dataclass from a mapping, key by field."""
     if not isinstance(values, dict):
         raise _wrong(where, values, f"a mapping of {kind.__name__}")
     hints = get_type_hints(kind)
