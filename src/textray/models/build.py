@@ -20,20 +20,20 @@ _DROPPED: dict[str, dict[str, object]] = {
 """Fields that configs no longer have, by class: older checkpoints and bundles hold them, at the value that is left."""
 
 
-def build(row: FormRow, config: Mapping[str, Any]) -> Network:
-    """Build a network with random weights from its row and the fields of its config, as JSON gives them.
+def build(form: FormRow, config: Mapping[str, Any]) -> Network:
+    """Build a network with random weights from its registry row and the fields of its config, as JSON gives them.
 
     Raises:
         UsageError: If a field is unknown, or one that has fields of its own is something else.
     """
-    kind = registry.load(row.config)
+    kind = registry.load(form.config)
     unknown: dict[str, list[str]] = {}
     made = _read(kind, config, "", unknown)
     if unknown:
         came = [prefix + name for prefix, names in unknown.items() for name in names]
         known = [prefix + name for prefix in unknown for name in _kinds(kind, prefix)]
-        raise UsageError(f"unknown fields for {row.path}", came=sorted(came), expected=sorted(known))
-    network: Network = registry.load(row.path)(made)
+        raise UsageError(f"unknown fields for {form.path}", came=sorted(came), expected=sorted(known))
+    network: Network = registry.load(form.path)(made)
     return network
 
 

@@ -181,9 +181,9 @@ class SelfGuided(Network):
         Raises:
             ShapeError: If the given reports do not fit.
         """
-        row = self.write(zone_logits)  # (B,)
-        writes = row > 0
-        features, mask = self.bank_features[row], self.bank_mask[row]  # (B, L, D), (B, L)
+        sentence = self.write(zone_logits)  # (B,)
+        writes = sentence > 0
+        features, mask = self.bank_features[sentence], self.bank_mask[sentence]  # (B, L, D), (B, L)
         if text_features is not None:
             real = self.check_text(image, text_features, text_mask)  # (B, l)
             short = self.tokens - real.shape[1]

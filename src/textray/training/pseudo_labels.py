@@ -133,15 +133,15 @@ class PseudoLabels:
         """Open the copy of `prepare` for writing."""
         self._next = self._map(self._part(self.epoch + 1), "r+")
 
-    def read(self, row: int) -> Plane:
+    def read(self, index: int) -> Plane:
         """Label of an image before the epoch: ``(h, w)`` float32 in [0, 1]."""
-        return self._reading[row].astype(np.float32) * np.float32(1 / _FULL)
+        return self._reading[index].astype(np.float32) * np.float32(1 / _FULL)
 
-    def write(self, row: int, plane: Plane) -> None:
+    def write(self, index: int, plane: Plane) -> None:
         """Set an image's label for the next epoch, ``(h, w)`` float32 in [0, 1]; no other read sees it before."""
         if self._next is None:
             raise RuntimeError("labels are written between begin and finish")
-        self._next[row] = _store(plane)
+        self._next[index] = _store(plane)
 
     def flush(self) -> None:
         """Flush this process's labels to the system; every process does so before one calls `finish`."""
@@ -171,7 +171,7 @@ class PseudoLabels:
         """Compare the labels of the epoch, written so far, with those before, with the truth and with the teacher.
 
         Args:
-            truth: Mask ``(h, w)`` bool of an image, by row; ``None`` where there is none.
+            truth: Mask ``(h, w)`` bool of an image, by its index; ``None`` where there is none.
 
         Returns:
             Share of the pixels whose label ``changed`` in the epoch, and pooled Dice, labels at one half:
@@ -182,12 +182,12 @@ class PseudoLabels:
         bits = np.fromfile(self.folder / _TEACHER, np.uint8).reshape(self.count, -1)
         changed = 0
         true, first, any_truth = np.zeros(2), np.zeros(2), False  # pixels in common, and pixels of both
-        for row in range(self.count):
-            label = latest[row] >= _HALF
-            changed += int((label != (self._reading[row] >= _HALF)).sum())
-            teacher = np.unpackbits(bits[row], count=height * width).reshape(height, width).view(np.bool_)
+        for index in range(self.count):
+            label = latest[index] >= _HALF
+            changed += int((label != (self._reading[index] >= _HALF)).sum())
+            teacher = np.unpackbits(bits[index], count=height * width).reshape(height, width).view(np.bool_)
             first += _overlap(label, teacher)
-            mask = truth(row)
+            mask = truth(index)
             if mask is not None:
                 any_truth = True
                 true += _overlap(label, mask)

@@ -149,7 +149,7 @@ class SemiSupervisedTask(SegmentationTask):
                 expected="model.teacher, a checkpoint of a training with task: segmentation on the same labelled part",
             )
         super().setup(stage)
-        self._rows = {index: row for row, index in enumerate(unlabelled.tolist())}
+        self._rows = {index: number for number, index in enumerate(unlabelled.tolist())}
         self._labels = PseudoLabels(
             Path(self.trainer.default_root_dir) / FOLDER, count=len(unlabelled), size=self.fit_set.pixels.size
         )
@@ -182,7 +182,7 @@ class SemiSupervisedTask(SegmentationTask):
         self.labels.flush()
         self.trainer.strategy.barrier()
         indices = list(self._rows)
-        for name, value in self.labels.scores(lambda row: self.fit_set.truth(indices[row])).items():
+        for name, value in self.labels.scores(lambda number: self.fit_set.truth(indices[number])).items():
             self.log(f"pseudo/{name}", value, prog_bar=name == "dice_truth")
         self.log("pseudo/weight", self.weight)
         if self.epi:
@@ -263,21 +263,23 @@ class SemiSupervisedTask(SegmentationTask):
             target = (target >= 0.5).to(logits)
         loss = self.pseudo_loss(logits, target)
         self._log_part("unlabelled", loss, len(hidden))
-        texts = {row: text for row, place in enumerate(hidden) if (text := batch["text"][place]) is not None}
+        texts = {number: text for number, place in enumerate(hidden) if (text := batch["text"][place]) is not None}
         if self._bank is not None and texts:
             # The sentence was flipped with the picture, so its mask is on the right side already.
-            masks = [ways[row]._replace(flipped=False).forward(self._bank.mask(text)) for row, text in texts.items()]
+            masks = [
+                ways[number]._replace(flipped=False).forward(self._bank.mask(text)) for number, text in texts.items()
+            ]
             similar = lv_loss(logits[list(texts)], torch.from_numpy(np.stack(masks))[:, None].to(logits))
             self._log_part("lv", similar, len(texts))
             loss = loss + self.lv_weight * len(texts) / len(hidden) * similar
         return loss
 
-    def _moved(self, row: int, predicted: Plane, way: Geometry) -> Plane:
+    def _moved(self, number: int, predicted: Plane, way: Geometry) -> Plane:
         """A pseudo-label after a prediction of the augmented picture, written for the next epoch."""
-        label = self.labels.read(row)
+        label = self.labels.read(number)
         if self.epi:
             label = moved(label, predicted, way, self.beta)
-            self.labels.write(row, label)
+            self.labels.write(number, label)
         return label
 
     def _log_part(self, name: str, value: Tensor, count: int) -> None:

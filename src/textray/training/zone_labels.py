@@ -293,8 +293,8 @@ def cluster_phrases(phrases: Sequence[str], encoder: TextEncoder) -> tuple[list[
         noise points as HDBSCAN gives them, before anything is left out.
     """
     distinct = sorted(set(phrases))  # sorted, so that the vectors do not depend on the captions' order
-    row = {phrase: i for i, phrase in enumerate(distinct)}
-    at = np.array([row[phrase] for phrase in phrases])
+    place = {phrase: i for i, phrase in enumerate(distinct)}
+    at = np.array([place[phrase] for phrase in phrases])
     vectors = encode_phrases(distinct, encoder)
     # Distances of distinct phrases, spread out: equal ones lie at exactly 0, which no sum over products gives.
     apart = cdist(vectors, vectors)
