@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from textray.data.base import Sample
 from textray.data.phantom import Phantom
 from textray.data.unlabelled import unlabelled_samples
 from textray.evaluate.cases import TextMode, mode_texts, segment
@@ -160,7 +159,7 @@ def test_words_about_pictures_without_masks_are_learnt_for_the_half_that_they_me
 
 
 @pytest.fixture
-def samples(tmp_path) -> list[Sample]:
+def samples(tmp_path):
     return Phantom(tmp_path, n=10, size=(64, 64)).samples("train")
 
 

@@ -1,9 +1,6 @@
 """Small copies of QaTa-COV19 v2, MosMedData+ and MoNuSeg as they are published, made without code of the readers."""
 
-from __future__ import annotations
-
 import csv
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +12,7 @@ LEFT = "unilateral pulmonary infection, one infected area, upper left lung."
 RIGHT = "unilateral pulmonary infection, one infected area, lower right lung."
 
 
-def names_of(train: int, test: int) -> tuple[list[str], list[str]]:
+def names_of(train, test):
     """10 % of the train rows carry no patient; patients have two images each and lie on one side of the cut."""
     cut, without = int(train * 0.8), train // 10
     first = [f"covid_{i}" for i in range(1, without + 1)]
@@ -24,7 +21,7 @@ def names_of(train: int, test: int) -> tuple[list[str], list[str]]:
     return first, [f"sub-S3{i // 2:04d}_ses-E{i}_run-1_bp-chest_cr" for i in range(test)]
 
 
-def write_part(root: Path, part: str, names: list[str], size: tuple[int, int] = (24, 20)) -> None:
+def write_part(root, part, names, size=(24, 20)):
     folder = root / f"{part.capitalize()} Set"
     (folder / "Images").mkdir(parents=True)
     (folder / "Ground-truths").mkdir()
@@ -42,7 +39,7 @@ def write_part(root: Path, part: str, names: list[str], size: tuple[int, int] = 
 
 
 @pytest.fixture
-def qata(tmp_path: Path) -> Path:
+def qata(tmp_path):
     """Root of a fake with 50 train rows (40 train, 10 val) and 6 test rows."""
     root = tmp_path / "QaTa-COV19-v2"
     train, test = names_of(50, 6)
@@ -52,7 +49,7 @@ def qata(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def real_qata() -> Path:
+def real_qata():
     if not REAL.is_dir():
         pytest.skip("no ../shared/data/QaTa-COV19-v2 beside the repository")
     return REAL
@@ -62,7 +59,7 @@ PARTS = ("Train", "Val", "Test")
 KAGGLE_TABLES = ("Train_text_MosMedData+ 1.xlsx", "Val_text_MosMedData+ 1.xlsx", "Test_text_MosMedData+.xlsx")
 
 
-def mosmed_slices() -> list[tuple[str, str, str]]:
+def mosmed_slices():
     """Name, part and caption of 50 slices: 40, 5 and 5, neighbours of one volume in several parts as published."""
     names = [f"Morozov_study_{v:04d}_{z}" for v in range(1, 7) for z in range(20, 24)]
     names += [f"Jun_coronacases_case{v}_{z}" for v in range(1, 5) for z in range(100, 103)]
@@ -71,7 +68,7 @@ def mosmed_slices() -> list[tuple[str, str, str]]:
     return [(n, {8: "Val", 9: "Test"}.get(i % 10, "Train"), (LEFT, RIGHT)[i % 2]) for i, n in enumerate(names)]
 
 
-def write_slice(image: Path, mask: Path, name: str, caption: str) -> None:
+def write_slice(image, mask, name, caption):
     """Lesion in the half and at the height that the caption names; sizes, channels and levels as they vary."""
     size = (40, 36) if name.startswith("Jun") else (32, 32)
     pixels = np.random.default_rng(len(name)).integers(0, 256, size, dtype=np.uint8)
@@ -93,7 +90,7 @@ def write_slice(image: Path, mask: Path, name: str, caption: str) -> None:
     Image.fromarray(np.ascontiguousarray(levels)).save(mask)
 
 
-def write_sheet(path: Path, rows: list[tuple[str, str]], header: tuple[str, str] = ("Image", "Description")) -> None:
+def write_sheet(path, rows, header=("Image", "Description")):
     if path.suffix == ".csv":
         with path.open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows([header, *rows])
@@ -106,12 +103,12 @@ def write_sheet(path: Path, rows: list[tuple[str, str]], header: tuple[str, str]
 
 
 @pytest.fixture
-def mosmed(tmp_path: Path) -> Callable[[str], Path]:
+def mosmed(tmp_path):
     """``mosmed(layout) -> root`` writes the 50 slices in the layout ``kaggle``, ``lvit`` or ``csv``."""
 
-    def write(layout: str) -> Path:
+    def write(layout):
         root = tmp_path / layout
-        rows: dict[str, list[tuple[str, str]]] = {part: [] for part in PARTS}
+        rows = {part: [] for part in PARTS}
         for name, part, caption in mosmed_slices():
             images, masks, prefix = {
                 "kaggle": ("frames", "masks", ""),
@@ -138,7 +135,7 @@ NUCLEI = (
 )
 
 
-def write_tissue(root: Path, part: str, names: list[str], image_suffix: str = ".png") -> None:
+def write_tissue(root, part, names, image_suffix=".png"):
     """Pink pictures with purple nuclei, more of them where the caption says; the tables name the masks."""
     folder = root / f"{part}_Folder"
     (folder / "img").mkdir(parents=True)
@@ -158,12 +155,12 @@ def write_tissue(root: Path, part: str, names: list[str], image_suffix: str = ".
     write_sheet(folder / f"{part}_text.xlsx", rows)
 
 
-def tissue_names(count: int, place: str) -> list[str]:
+def tissue_names(count, place):
     return [f"TCGA-{place}-{i:04d}-01Z-00-DX1" for i in range(count)]
 
 
 @pytest.fixture
-def monuseg(tmp_path: Path) -> Path:
+def monuseg(tmp_path):
     """Root of a fake with 12 train, 3 val and 3 test pictures, those of test as TIFF like the published ones."""
     root = tmp_path / "MoNuSeg"
     write_tissue(root, "Train", tissue_names(12, "AA"))
@@ -173,7 +170,7 @@ def monuseg(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def real_monuseg() -> Path:
+def real_monuseg():
     if not REAL_MONUSEG.is_dir():
         pytest.skip("no ../shared/data/MoNuSeg beside the repository")
     return REAL_MONUSEG

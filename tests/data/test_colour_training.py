@@ -1,9 +1,6 @@
 """Colour and free captions on their way from the files to a batch."""
 
-from __future__ import annotations
-
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,17 +19,17 @@ from textray.text.cleaning import swap_sides
 COLOUR = Preprocess(size=(24, 20), normalise="unit", colour=True)
 
 
-def caption(text: str | None) -> Report:
+def caption(text):
     return Report(zones=Zones(), text=text, free=True)
 
 
-def planes() -> np.ndarray:
+def planes():
     """Three planes that have nothing in common."""
     rows, columns = np.mgrid[:24, :20]
     return np.stack([rows / 23, columns / 19, (rows + columns) % 2 * 0.5], axis=-1).astype(np.float32)
 
 
-def test_the_settings_of_films_stay_what_they_were_and_colour_comes_back() -> None:
+def test_the_settings_of_films_stay_what_they_were_and_colour_comes_back():
     film = Preprocess(size=(24, 20))
     assert "colour" not in film.to_dict()
     assert Preprocess.from_dict(film.to_dict()) == film
@@ -42,7 +39,7 @@ def test_the_settings_of_films_stay_what_they_were_and_colour_comes_back() -> No
         Preprocess(size=(24, 20), channels=1, colour=True)
 
 
-def test_each_network_refuses_the_other_kind_of_picture() -> None:
+def test_each_network_refuses_the_other_kind_of_picture():
     grid = Grid(height=24, width=20)
     coloured, film = Image(pixels=planes(), grid=grid), Image(pixels=planes()[..., 0], grid=grid)
     stored = Image(pixels=np.repeat(planes()[..., :1], 3, axis=-1), grid=grid)
@@ -54,7 +51,7 @@ def test_each_network_refuses_the_other_kind_of_picture() -> None:
         assert caught.value.code == "E_COLOR"
 
 
-def test_an_array_in_colour_keeps_its_colours() -> None:
+def test_an_array_in_colour_keeps_its_colours():
     levels = (planes() * 255).astype(np.uint8)
     levels = np.kron(levels, np.ones((2, 2, 1), np.uint8))  # large enough to be a picture
     np.testing.assert_allclose(COLOUR.from_array(levels).pixels, levels / 255, atol=1e-6)
@@ -62,7 +59,7 @@ def test_an_array_in_colour_keeps_its_colours() -> None:
         from_array(levels)
 
 
-def test_the_cache_holds_colours(monuseg: Path, tmp_path: Path) -> None:
+def test_the_cache_holds_colours(monuseg, tmp_path):
     samples = MoNuSeg(monuseg).samples("test")
     cache = PixelCache(samples, COLOUR, folder=tmp_path)
     again = PixelCache(samples, COLOUR, folder=tmp_path)  # from the finished files
@@ -84,8 +81,8 @@ def test_the_cache_holds_colours(monuseg: Path, tmp_path: Path) -> None:
         {"border_p": 1.0, "border": 0.3},
     ],
 )
-def test_each_channel_changes_as_a_film_of_its_own_would(settings: dict[str, object]) -> None:
-    augment = Augment(**settings)  # type: ignore[arg-type]
+def test_each_channel_changes_as_a_film_of_its_own_would(settings):
+    augment = Augment(**settings)
     mask = planes()[..., 2] > 0.2
     together, moved, _ = augment(planes(), mask, caption(None), np.random.default_rng(3))
     for c in range(3):
@@ -96,7 +93,7 @@ def test_each_channel_changes_as_a_film_of_its_own_would(settings: dict[str, obj
         np.testing.assert_array_equal(moved, alone_mask)
 
 
-def test_all_of_the_strong_preset_works_in_colour() -> None:
+def test_all_of_the_strong_preset_works_in_colour():
     everything = Augment.preset("strong")
     mask = planes()[..., 0] > 0.5
     for seed in range(30):
@@ -117,7 +114,7 @@ def test_all_of_the_strong_preset_works_in_colour() -> None:
         ("Copyright of the nuclei", None),
     ],
 )
-def test_left_and_right_are_exchanged_where_the_words_allow(text: str, mirrored: str | None) -> None:
+def test_left_and_right_are_exchanged_where_the_words_allow(text, mirrored):
     assert swap_sides(text) == mirrored
     pixels, mask = planes(), planes()[..., 0] > 0.5
     assert can_flip(caption(text)) is (mirrored is not None)
@@ -132,12 +129,12 @@ def test_left_and_right_are_exchanged_where_the_words_allow(text: str, mirrored:
     np.testing.assert_array_equal(turned_mask, mask[:, ::-1])
 
 
-def test_words_of_unknown_sides_are_never_flipped() -> None:
+def test_words_of_unknown_sides_are_never_flipped():
     report = Report(zones=Zones(), text="dense on the left", laterality=Laterality.UNKNOWN, free=True)
     assert not can_flip(report)
 
 
-def data(root: Path, cache: Path, **options: object) -> SegmentationData:
+def data(root, cache, **options):
     module = SegmentationData(
         data="monuseg", root=str(root), size=(32, 32), normalise="unit", augment="none", batch_size=4, workers=0,
         cache=str(cache), **options,
@@ -146,7 +143,7 @@ def data(root: Path, cache: Path, **options: object) -> SegmentationData:
     return module
 
 
-def test_a_batch_is_in_colour_and_brings_the_captions_themselves(monuseg: Path, tmp_path: Path) -> None:
+def test_a_batch_is_in_colour_and_brings_the_captions_themselves(monuseg, tmp_path):
     module = data(monuseg, tmp_path)
     samples = {s.image_id: s for s in MoNuSeg(monuseg).samples("fit")}
     batch = next(iter(module.train_dataloader()))
@@ -157,7 +154,7 @@ def test_a_batch_is_in_colour_and_brings_the_captions_themselves(monuseg: Path, 
     assert not batch["zones"].any()
 
 
-def test_reports_drop_out_and_flips_take_the_words_along(monuseg: Path, tmp_path: Path) -> None:
+def test_reports_drop_out_and_flips_take_the_words_along(monuseg, tmp_path):
     module = data(monuseg, tmp_path, report_dropout=0.5)
     module.sets["fit"].augment = Augment(flip_p=1.0)
     texts, plain = [], data(monuseg, tmp_path)
@@ -172,13 +169,13 @@ def test_reports_drop_out_and_flips_take_the_words_along(monuseg: Path, tmp_path
     assert math.isclose(share, 0.5, abs_tol=0.2)
 
 
-def test_a_checkpoint_keeps_the_captions_of_all_parts(monuseg: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_keeps_the_captions_of_all_parts(monuseg, tmp_path):
     known = data(monuseg, tmp_path).describe()
     assert known["captions"] == sorted({s.report.text for s in MoNuSeg(monuseg).samples("train")})
     assert known["preprocess"]["colour"] is True
 
 
 @pytest.mark.parametrize("option", [{"report_withheld": 0.1}, {"labels": "clusters"}])
-def test_what_needs_zones_is_refused(monuseg: Path, tmp_path: Path, option: dict[str, object]) -> None:
+def test_what_needs_zones_is_refused(monuseg, tmp_path, option):
     with pytest.raises(UsageError, match="name no zones"):
         data(monuseg, tmp_path, **option)

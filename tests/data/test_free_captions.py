@@ -1,10 +1,7 @@
 """Weights for colour pictures with free captions: the bundle, its use, its scores, and a training that leads to one."""
 
-from __future__ import annotations
-
 import csv
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +26,12 @@ KNOWN = (EVEN, LOWER_RIGHT, UPPER_LEFT)
 
 
 @pytest.fixture
-def tissue_bundle(tmp_path: Path, make_bundle: Callable) -> Path:
+def tissue_bundle(tmp_path, make_bundle):
     """The tiny graph, which reads colour and marks a half-corner for a caption that names one."""
     return write_bundle(tmp_path / "weights" / "tissue", make_bundle, KNOWN)
 
 
-def write_bundle(folder: Path, make_bundle: Callable, captions: tuple[str, ...]) -> Path:
+def write_bundle(folder, make_bundle, captions):
     from safetensors.numpy import save_file
 
     make_bundle(folder)
@@ -52,7 +49,7 @@ def write_bundle(folder: Path, make_bundle: Callable, captions: tuple[str, ...])
 
 
 @pytest.fixture
-def tissue(tmp_path: Path) -> Path:
+def tissue(tmp_path):
     """A picture in colour, brightest in its middle."""
     rows, columns = np.mgrid[:80, :72]
     bright = np.exp(-((rows - 40) ** 2 + (columns - 36) ** 2) / 200)[..., None]
@@ -62,27 +59,27 @@ def tissue(tmp_path: Path) -> Path:
     return path
 
 
-def understand(text: str, *, strict: bool = False) -> Report:
+def understand(text, *, strict=False):
     none = np.zeros((len(KNOWN), 2, 6), np.float32)
     return TextBank(features=none, mask=none[..., 0], captions=KNOWN).understand(
         text, laterality="patient", strict=strict
     )
 
 
-def change_text(folder: Path, **values: object) -> None:
+def change_text(folder, **values):
     config = json.loads((folder / "config.json").read_text())
     config["text"] |= values
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def test_captions_that_differ_in_case_and_blanks_only_are_one() -> None:
+def test_captions_that_differ_in_case_and_blanks_only_are_one():
     captions = distinct([EVEN, EVEN.upper(), LOWER_RIGHT, EVEN.replace(" ", "  ")])
     assert captions == (EVEN, LOWER_RIGHT)
     assert read_captions({"captions": list(captions)}, writes=False) == captions
     assert find(EVEN.upper(), captions) == 0
 
 
-def test_a_bundle_lists_its_captions_and_its_bank_has_a_row_for_each(tissue_bundle: Path, tiny_bundle: Path) -> None:
+def test_a_bundle_lists_its_captions_and_its_bank_has_a_row_for_each(tissue_bundle, tiny_bundle):
     bundle, films = Bundle.load(tissue_bundle), Bundle.load(tiny_bundle)
     assert bundle.captions == KNOWN
     assert bundle.describe()["captions"] == list(KNOWN)
@@ -97,7 +94,7 @@ def test_a_bundle_lists_its_captions_and_its_bank_has_a_row_for_each(tissue_bund
 
 
 @pytest.mark.parametrize("captions", [[], [""], "words", [1], [EVEN, EVEN.upper()], None])
-def test_captions_that_are_none_are_refused(captions: object) -> None:
+def test_captions_that_are_none_are_refused(captions):
     if captions is None:
         assert read_captions({"captions": None}, writes=True) == ()
         return
@@ -105,20 +102,20 @@ def test_captions_that_are_none_are_refused(captions: object) -> None:
         read_captions({"captions": captions}, writes=False)
 
 
-def test_reports_of_zones_do_not_go_with_captions() -> None:
+def test_reports_of_zones_do_not_go_with_captions():
     with pytest.raises(BundleError, match="zones"):
         read_captions({"captions": [EVEN]}, writes=True)
 
 
 @pytest.mark.parametrize("text", [UPPER_LEFT, UPPER_LEFT.upper(), f"  {UPPER_LEFT.replace(' ', '  ')}\n"])
-def test_case_and_blanks_of_a_caption_do_not_matter(text: str) -> None:
+def test_case_and_blanks_of_a_caption_do_not_matter(text):
     assert find(text, KNOWN) == 2
     report = understand(text, strict=True)
     assert report.text == UPPER_LEFT
     assert report.free
 
 
-def test_other_words_are_no_text_and_the_nearest_caption_is_named() -> None:
+def test_other_words_are_no_text_and_the_nearest_caption_is_named():
     report = understand("The density in the upper left is high")
     assert report.text is None
     (notice,) = report.notices
@@ -130,7 +127,7 @@ def test_other_words_are_no_text_and_the_nearest_caption_is_named() -> None:
     assert not understand("  ", strict=True).notices
 
 
-def test_a_known_caption_steers_and_another_text_does_not(tissue_bundle: Path, tissue: Path) -> None:
+def test_a_known_caption_steers_and_another_text_does_not(tissue_bundle, tissue):
     predictor = textray.load(tissue_bundle, threads=1)
     plain = predictor.segment(tissue)
     steered = predictor.segment(tissue, LOWER_RIGHT.lower())
@@ -146,8 +143,8 @@ def test_a_known_caption_steers_and_another_text_does_not(tissue_bundle: Path, t
 
 
 def test_colour_weights_refuse_films_and_film_weights_refuse_colour(
-    cli: Callable, film: Callable, tissue_bundle: Path, tiny_bundle: Path, tissue: Path, tmp_path: Path
-) -> None:
+    cli, film, tissue_bundle, tiny_bundle, tissue, tmp_path
+):
     film(tmp_path / "film.png")
     for bundle, picture, code in (
         (tissue_bundle, tmp_path / "film.png", 3),
@@ -160,9 +157,7 @@ def test_colour_weights_refuse_films_and_film_weights_refuse_colour(
         assert ("E_COLOR" in found.err) is (code == 3)
 
 
-def test_a_picture_is_segmented_and_drawn_in_colour(
-    cli: Callable, tissue_bundle: Path, tissue: Path, tmp_path: Path
-) -> None:
+def test_a_picture_is_segmented_and_drawn_in_colour(cli, tissue_bundle, tissue, tmp_path):
     found = cli("segment", tissue, "--model", tissue_bundle, "--text", LOWER_RIGHT, "--out", tmp_path / "out")
     assert found.code == 0, found.err
     assert "textray info lists" in found.err
@@ -174,19 +169,19 @@ def test_a_picture_is_segmented_and_drawn_in_colour(
     assert cli("segment", tissue, "--model", tissue_bundle, "--text", "dense", "--strict-text").code == 3
 
 
-def test_info_lists_what_may_be_said(cli: Callable, tissue_bundle: Path, tiny_bundle: Path) -> None:
+def test_info_lists_what_may_be_said(cli, tissue_bundle, tiny_bundle):
     shown = cli("info", tissue_bundle).out
     assert all(caption in shown for caption in KNOWN)
     assert "captions" not in cli("info", tiny_bundle).out
 
 
-def test_explanations_of_zones_are_refused(cli: Callable, tissue_bundle: Path, tissue: Path, tmp_path: Path) -> None:
+def test_explanations_of_zones_are_refused(cli, tissue_bundle, tissue, tmp_path):
     found = cli("explain", "zones", tissue, "--model", tissue_bundle, "--out", tmp_path / "out")
     assert found.code == 2
     assert "name no zones" in found.err
 
 
-def samples_of(*texts: str | None) -> list[Sample]:
+def samples_of(*texts):
     return [
         Sample(
             image_id=str(i),
@@ -200,7 +195,7 @@ def samples_of(*texts: str | None) -> list[Sample]:
     ]
 
 
-def test_shuffled_captions_are_always_other_ones() -> None:
+def test_shuffled_captions_are_always_other_ones():
     samples = samples_of(EVEN, EVEN, UPPER_LEFT, LOWER_RIGHT, None)
     oracle = mode_texts(samples, TextMode.ORACLE, seed=0)
     assert oracle == {i: sample.report for i, sample in enumerate(samples[:4])} | {4: None}
@@ -212,16 +207,14 @@ def test_shuffled_captions_are_always_other_ones() -> None:
             mode_texts(samples_of(EVEN, same), TextMode.SHUFFLED, seed=0)
 
 
-def run(root: Path, out: Path, bundle: Path, *modes: str, data: str = "monuseg", **options: object) -> dict:
+def run(root, out, bundle, *modes, data="monuseg", **options):
     order = MaskEvaluation(
         data=data, root=root, split="val", text_mode=modes, out=out, model=bundle, threads=1, **options
     )
     return evaluate(order)
 
 
-def test_each_text_mode_is_scored_and_the_caption_told_is_noted(
-    monuseg: Path, tissue_bundle: Path, tmp_path: Path
-) -> None:
+def test_each_text_mode_is_scored_and_the_caption_told_is_noted(monuseg, tissue_bundle, tmp_path):
     summary = run(monuseg, tmp_path, tissue_bundle, "oracle", "shuffled", "none")
     captions = {s.image_id: s.report.text for s in MoNuSeg(monuseg).samples("val")}
     rows = list(csv.DictReader((tmp_path / "cases.csv").read_text().splitlines()))
@@ -238,12 +231,12 @@ def test_each_text_mode_is_scored_and_the_caption_told_is_noted(
 
 
 def test_what_a_network_does_not_understand_is_refused_before_anything_is_written(
-    monuseg: Path, tissue_bundle: Path, tiny_bundle: Path, make_bundle: Callable, tmp_path: Path
-) -> None:
+    monuseg, tissue_bundle, tiny_bundle, make_bundle, tmp_path
+):
     with pytest.raises(UsageError, match="reads zones"):
         run(monuseg, tmp_path / "a", tiny_bundle, "oracle")
     with pytest.raises(UsageError, match="reads captions"):
-        run(None, tmp_path / "a", tissue_bundle, "oracle", data="phantom")  # type: ignore[arg-type]
+        run(None, tmp_path / "a", tissue_bundle, "oracle", data="phantom")
     with pytest.raises(UsageError, match="name no zones"):
         run(monuseg, tmp_path / "a", tissue_bundle, "oracle", sides=True)
     few = write_bundle(tmp_path / "few", make_bundle, (EVEN, UPPER_LEFT))
@@ -280,9 +273,7 @@ model:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_training_leads_to_weights_that_know_its_captions(
-    monuseg: Path, train: Callable, cli: Callable, tmp_path: Path
-) -> None:
+def test_a_training_leads_to_weights_that_know_its_captions(monuseg, train, cli, tmp_path):
     pytest.importorskip("torch")
     from textray.export.segmenter import export
 

@@ -1,9 +1,6 @@
 """MoNuSeg in LViT's folders: what is read, what is refused, and that colours and captions stay as they are."""
 
-from __future__ import annotations
-
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,11 +17,11 @@ from textray.records import Laterality
 COLOUR = Preprocess(size=(32, 32), colour=True)
 
 
-def table(root: Path, part: str = "Train") -> Path:
+def table(root, part="Train"):
     return root / f"{part}_Folder" / f"{part}_text.xlsx"
 
 
-def rewrite(path: Path, change) -> None:  # type: ignore[no-untyped-def]
+def rewrite(path, change):
     """Change the rows of a table: a list of [name, words]."""
     import openpyxl
 
@@ -37,11 +34,11 @@ def rewrite(path: Path, change) -> None:  # type: ignore[no-untyped-def]
     book.save(path)
 
 
-def codes(root: Path) -> set[str]:
+def codes(root):
     return {problem.code for problem in MoNuSeg(root).check().problems} - {"W_COUNT"}
 
 
-def test_parts_are_those_of_the_folders_and_inner_shares_no_patient_with_fit(monuseg: Path) -> None:
+def test_parts_are_those_of_the_folders_and_inner_shares_no_patient_with_fit(monuseg):
     reader = MoNuSeg(monuseg.parent)  # the folder around it does as well
     found = {split: reader.samples(split) for split in ("train", "val", "test", "inner", "fit")}
     assert {split: len(samples) for split, samples in found.items()} == {
@@ -54,7 +51,7 @@ def test_parts_are_those_of_the_folders_and_inner_shares_no_patient_with_fit(mon
     assert ids["inner"] != {s.image_id for s in MoNuSeg(monuseg, seed=1).samples("inner")}
 
 
-def test_a_sample_carries_its_words_as_they_stand_and_the_pictures_sides(monuseg: Path) -> None:
+def test_a_sample_carries_its_words_as_they_stand_and_the_pictures_sides(monuseg):
     first, _, third = MoNuSeg(monuseg).samples("train")[:3]
     assert first.report.text == "The nuclei density in the upper left is high."
     assert third.report.text == "The nuclei are evenly distributed."
@@ -69,7 +66,7 @@ def test_a_sample_carries_its_words_as_they_stand_and_the_pictures_sides(monuseg
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_pictures_are_read_in_colour_png_and_tiff_alike(monuseg: Path, split: str) -> None:
+def test_pictures_are_read_in_colour_png_and_tiff_alike(monuseg, split):
     sample = MoNuSeg(monuseg).samples(split)[0]
     image = COLOUR.read(sample.image_path)
     with Image.open(sample.image_path) as stored:
@@ -79,7 +76,7 @@ def test_pictures_are_read_in_colour_png_and_tiff_alike(monuseg: Path, split: st
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".jpg"])
-def test_a_header_tells_the_size_as_displayed(tmp_path: Path, suffix: str) -> None:
+def test_a_header_tells_the_size_as_displayed(tmp_path, suffix):
     path = tmp_path / f"turned{suffix}"
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8))
     exif = Image.Exif()
@@ -88,7 +85,7 @@ def test_a_header_tells_the_size_as_displayed(tmp_path: Path, suffix: str) -> No
     assert header_size(path) == COLOUR.read(path).grid.shape == (40, 30)
 
 
-def test_a_missing_part_is_refused_only_where_it_is_asked_for(monuseg: Path) -> None:
+def test_a_missing_part_is_refused_only_where_it_is_asked_for(monuseg):
     shutil.rmtree(monuseg / "Test_Folder")
     assert len(MoNuSeg(monuseg).samples("train")) == 12
     with pytest.raises(LayoutError, match="no test part"):
@@ -96,7 +93,7 @@ def test_a_missing_part_is_refused_only_where_it_is_asked_for(monuseg: Path) -> 
     assert MoNuSeg(monuseg).check().counts["test captions"] == "not present"
 
 
-def test_a_folder_without_the_layout_is_refused(tmp_path: Path, monuseg: Path) -> None:
+def test_a_folder_without_the_layout_is_refused(tmp_path, monuseg):
     (tmp_path / "empty").mkdir()
     with pytest.raises(LayoutError, match="no Train_Folder"):
         MoNuSeg(tmp_path / "empty")
@@ -106,7 +103,7 @@ def test_a_folder_without_the_layout_is_refused(tmp_path: Path, monuseg: Path) -
 
 
 @pytest.mark.parametrize(("policy", "images", "texts"), [("skip", 11, 11), ("text-free", 12, 11)])
-def test_a_blank_caption_is_refused_or_let_pass(monuseg: Path, policy: str, images: int, texts: int) -> None:
+def test_a_blank_caption_is_refused_or_let_pass(monuseg, policy, images, texts):
     rewrite(table(monuseg), lambda rows: rows[3].__setitem__(1, " "))
     with pytest.raises(DataError, match="E_CAPTION_BLANK"):
         MoNuSeg(monuseg).samples("train")
@@ -116,7 +113,7 @@ def test_a_blank_caption_is_refused_or_let_pass(monuseg: Path, policy: str, imag
     assert all(s.report.free for s in samples)
 
 
-def test_a_patient_in_two_parts_is_refused(monuseg: Path) -> None:
+def test_a_patient_in_two_parts_is_refused(monuseg):
     for folder in ("img", "labelcol"):
         shutil.copy(
             monuseg / "Train_Folder" / folder / "TCGA-AA-0000-01Z-00-DX1.png",
@@ -128,7 +125,7 @@ def test_a_patient_in_two_parts_is_refused(monuseg: Path) -> None:
         MoNuSeg(monuseg).samples("train")
 
 
-def test_check_finds_grey_pictures_other_sizes_and_lone_files(monuseg: Path) -> None:
+def test_check_finds_grey_pictures_other_sizes_and_lone_files(monuseg):
     assert codes(monuseg) == set()
     folder = monuseg / "Train_Folder"
     names = sorted(path.name for path in (folder / "img").iterdir())
@@ -141,7 +138,7 @@ def test_check_finds_grey_pictures_other_sizes_and_lone_files(monuseg: Path) -> 
     assert not MoNuSeg(monuseg).check().ok
 
 
-def test_check_tells_whether_words_and_pictures_agree_on_the_side(monuseg: Path) -> None:
+def test_check_tells_whether_words_and_pictures_agree_on_the_side(monuseg):
     counts = MoNuSeg(monuseg).check().counts
     assert counts["captions that name the left"] == "6 of 6 have their nuclei further left"
     assert counts["captions that name the right"] == "6 of 6 have their nuclei further right"
@@ -157,11 +154,11 @@ def test_check_tells_whether_words_and_pictures_agree_on_the_side(monuseg: Path)
         ("TCGA-18", None),
     ],
 )
-def test_the_patient_stands_in_the_barcode(name: str, patient: str | None) -> None:
+def test_the_patient_stands_in_the_barcode(name, patient):
     assert patient_of(name) == patient
 
 
-def test_the_real_copy_is_read_whole(real_monuseg: Path) -> None:
+def test_the_real_copy_is_read_whole(real_monuseg):
     reader = MoNuSeg(real_monuseg)
     result = reader.check()
     assert result.ok

@@ -1,7 +1,5 @@
 """`textray data check mosmed_plus`: counts, both cuts, the leak, the sources, and what is wrong."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,18 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from textray.data.base import CheckResult, fingerprint
+from textray.data.base import fingerprint
 from textray.data.mosmed_plus import MosMedPlus
 
 Fake = Callable[[str], Path]
 
 
-def codes(result: CheckResult, name: str) -> set[str]:
+def codes(result, name):
     return {p.code for p in result.problems if name in p.path or name in p.message}
 
 
 @pytest.mark.parametrize(("layout", "name"), [("kaggle", "Kaggle"), ("lvit", "LViT"), ("csv", "csv")])
-def test_a_good_copy_is_counted_and_its_leak_told(mosmed: Fake, layout: str, name: str) -> None:
+def test_a_good_copy_is_counted_and_its_leak_told(mosmed, layout, name):
     result = MosMedPlus(mosmed(layout)).check()
     assert result.ok
     assert {p.code for p in result.problems} == {"W_COUNT", "W_VOLUME_LEAK", "W_MASK_MODE", "W_MASK_VALUES"}
@@ -37,7 +35,7 @@ def test_a_good_copy_is_counted_and_its_leak_told(mosmed: Fake, layout: str, nam
     assert "5 of 13 volumes" in next(p.message for p in result.problems if p.code == "W_VOLUME_LEAK")
 
 
-def test_no_leak_no_warning(mosmed: Fake) -> None:
+def test_no_leak_no_warning(mosmed):
     root = mosmed("csv")
     for part in ("Val", "Test"):
         for path in [*(root / part).rglob("*.png"), root / f"prompt/{part.lower()}.csv"]:
@@ -48,7 +46,7 @@ def test_no_leak_no_warning(mosmed: Fake) -> None:
     assert "W_VOLUME_LEAK" not in {p.code for p in result.problems}
 
 
-def test_sources_tell_heights_and_sides(mosmed: Fake) -> None:
+def test_sources_tell_heights_and_sides(mosmed):
     counts = MosMedPlus(mosmed("kaggle")).check().counts
     morozov, flipped = str(counts["source morozov"]), str(counts["source jun_radiopaedia"])
     assert "24 slices" in morozov
@@ -59,7 +57,7 @@ def test_sources_tell_heights_and_sides(mosmed: Fake) -> None:
     assert str(counts["source bjorke"]).startswith("5 slices")
 
 
-def test_coloured_slices_and_those_of_no_part_are_errors(mosmed: Fake) -> None:
+def test_coloured_slices_and_those_of_no_part_are_errors(mosmed):
     root = mosmed("kaggle")
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(root / "frames/bjorke_0.png")
@@ -72,7 +70,7 @@ def test_coloured_slices_and_those_of_no_part_are_errors(mosmed: Fake) -> None:
     assert codes(result, "Morozov_study_0001_20") == {"E_CAPTION_EXTRA"}
 
 
-def test_the_command_prints_it_and_its_exit_code(mosmed: Fake, cli: Callable) -> None:
+def test_the_command_prints_it_and_its_exit_code(mosmed, cli):
     root = mosmed("lvit")
     good = cli("data", "check", "mosmed_plus", root)
     assert good.code == 0

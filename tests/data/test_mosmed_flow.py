@@ -1,10 +1,6 @@
 """CT slices through the commands: scored by either cut, and learnt from by a share of the volumes."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -13,9 +9,7 @@ from textray.data.mosmed_plus import MosMedPlus
 
 
 @pytest.mark.parametrize("split_by", ["slice", "volume"])
-def test_an_evaluation_says_its_cut(
-    mosmed: Callable[[str], Path], cli: Callable, tiny_bundle: Path, tmp_path: Path, split_by: str
-) -> None:
+def test_an_evaluation_says_its_cut(mosmed, cli, tiny_bundle, tmp_path, split_by):
     root, out = mosmed("kaggle"), tmp_path / "scores"
     more = [] if split_by == "slice" else ["--split-by", split_by]
     words = ["--data", "mosmed_plus", "--root", root, "--split", "test", "--model", tiny_bundle, "--out", out, *more]
@@ -33,9 +27,7 @@ def test_an_evaluation_says_its_cut(
     assert f"mosmed_plus test (cut by {split_by})" in page
 
 
-def test_a_wrong_cut_is_a_wrong_usage(
-    mosmed: Callable[[str], Path], cli: Callable, tiny_bundle: Path, tmp_path: Path
-) -> None:
+def test_a_wrong_cut_is_a_wrong_usage(mosmed, cli, tiny_bundle, tmp_path):
     words = ["--data", "mosmed_plus", "--root", mosmed("kaggle"), "--model", tiny_bundle, "--out", tmp_path / "scores"]
     result = cli("evaluate", *words, "--split-by", "patient")
     assert result.code == 2
@@ -43,7 +35,7 @@ def test_a_wrong_cut_is_a_wrong_usage(
     assert not (tmp_path / "scores").exists()
 
 
-def test_a_training_learns_from_a_share_of_the_volumes(mosmed: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_training_learns_from_a_share_of_the_volumes(mosmed, tmp_path):
     mosmed("kaggle")
     module = pytest.importorskip("textray.data.segmentation")
     data = module.SegmentationData(

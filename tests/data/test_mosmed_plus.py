@@ -1,7 +1,5 @@
 """MosMedData+ in its three layouts: both cuts, what is refused, and that nothing of it is flipped."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -28,11 +26,11 @@ KAGGLE = {
 }
 
 
-def ids(root: Path, split: str, **options: str) -> list[str]:
+def ids(root, split, **options):
     return [s.image_id for s in MosMedPlus(root, **options).samples(split)]
 
 
-def as_csv(root: Path, change: Callable[[str], str | bytes] = lambda text: text) -> Path:
+def as_csv(root, change=lambda text: text):
     """Turn Kaggle's train table into a csv, changed."""
     import openpyxl
 
@@ -46,7 +44,7 @@ def as_csv(root: Path, change: Callable[[str], str | bytes] = lambda text: text)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_tables_cut_it_and_nothing_cuts_again(mosmed: Fake, layout: str) -> None:
+def test_the_tables_cut_it_and_nothing_cuts_again(mosmed, layout):
     root = mosmed(layout)
     found = {split: ids(root, split) for split in ("train", "val", "test")}
     assert {split: len(names) for split, names in found.items()} == {"train": 40, "val": 5, "test": 5}
@@ -56,7 +54,7 @@ def test_the_tables_cut_it_and_nothing_cuts_again(mosmed: Fake, layout: str) -> 
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_sample_tells_files_volume_and_words_as_written(mosmed: Fake, layout: str) -> None:
+def test_a_sample_tells_files_volume_and_words_as_written(mosmed, layout):
     root = mosmed(layout)
     sample = next(s for s in MosMedPlus(root).samples("test") if s.image_id.startswith("Jun_coronacases"))
     assert sample.patient_id == "jun_coronacases_case2"
@@ -70,13 +68,13 @@ def test_a_sample_tells_files_volume_and_words_as_written(mosmed: Fake, layout: 
     assert mask[20:, 18:].sum() == 42
 
 
-def test_levels_below_one_half_are_background(mosmed: Fake) -> None:
+def test_levels_below_one_half_are_background(mosmed):
     samples = [s for s in MosMedPlus(mosmed("kaggle")).samples("train") if s.image_id.startswith("bjorke")]
     assert {int(read_mask(s.mask_path).sum()) for s in samples} == {36, 42}
     assert {s.patient_id for s in samples} == {None}
 
 
-def test_volumes_of_the_published_names() -> None:
+def test_volumes_of_the_published_names():
     for name in ("Jun_radiopaedia_10_85902_3_case12_107", "Jun_radiopaedia_10_85902_1_case11_9"):
         assert volume_of(name) == "jun_radiopaedia_10", "two series of one patient"
     assert volume_of("Jun_radiopaedia_4_85506_1_case19_107") == "jun_radiopaedia_4"
@@ -85,7 +83,7 @@ def test_volumes_of_the_published_names() -> None:
     assert volume_of("bjorke_8") is None
 
 
-def test_inner_and_fit_part_train_by_volume(mosmed: Fake) -> None:
+def test_inner_and_fit_part_train_by_volume(mosmed):
     root = mosmed("lvit")
     for protocol in ("slice", "volume"):
         reader = MosMedPlus(root, split_by=protocol)
@@ -97,7 +95,7 @@ def test_inner_and_fit_part_train_by_volume(mosmed: Fake) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_cut_by_volume_parts_no_volume(mosmed: Fake, layout: str) -> None:
+def test_the_cut_by_volume_parts_no_volume(mosmed, layout):
     reader = MosMedPlus(mosmed(layout), split_by="volume")
     volumes = {split: {s.patient_id for s in reader.samples(split)} - {None} for split in ("train", "val", "test")}
     assert not volumes["train"] & volumes["val"]
@@ -111,7 +109,7 @@ def test_the_cut_by_volume_parts_no_volume(mosmed: Fake, layout: str) -> None:
     assert sum(len(reader.samples(split)) for split in volumes) == 50
 
 
-def test_the_cut_by_volume_is_the_same_everywhere_and_recorded(mosmed: Fake) -> None:
+def test_the_cut_by_volume_is_the_same_everywhere_and_recorded(mosmed):
     first, second = (MosMedPlus(mosmed(layout), split_by="volume") for layout in ("kaggle", "csv"))
     found, same = ({sample.image_id for sample in reader.samples("test")} for reader in (first, second))
     assert found == same
@@ -121,7 +119,7 @@ def test_the_cut_by_volume_is_the_same_everywhere_and_recorded(mosmed: Fake) -> 
     assert set(cut_volumes(["a_case1", "a_case2"]).values()) == {"train"}
 
 
-def test_a_part_that_is_not_asked_for_may_be_missing(mosmed: Fake) -> None:
+def test_a_part_that_is_not_asked_for_may_be_missing(mosmed):
     root = mosmed("lvit")
     whole = ids(root, "train")
     shutil.rmtree(root / "Test_Folder")
@@ -136,7 +134,7 @@ def test_a_part_that_is_not_asked_for_may_be_missing(mosmed: Fake) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_names_of_folders_count_whatever_their_case(mosmed: Fake, layout: str) -> None:
+def test_names_of_folders_count_whatever_their_case(mosmed, layout):
     root = mosmed(layout)
     whole = ids(root, "train")
     for path in sorted(root.rglob("*"), reverse=True):
@@ -145,7 +143,7 @@ def test_names_of_folders_count_whatever_their_case(mosmed: Fake, layout: str) -
     assert ids(root, "train") == whole
 
 
-def test_tables_may_lie_elsewhere_and_circulate_as_csv(mosmed: Fake) -> None:
+def test_tables_may_lie_elsewhere_and_circulate_as_csv(mosmed):
     root = mosmed("kaggle")
     whole = {split: ids(root, split) for split in KAGGLE}
     as_csv(root, lambda text: ("\ufeff" + text.replace(",", ";", 1).replace('.png,"', '.png;"')).encode())
@@ -159,14 +157,14 @@ def test_tables_may_lie_elsewhere_and_circulate_as_csv(mosmed: Fake) -> None:
     assert {split: ids(root, split) for split in KAGGLE} == whole
 
 
-def test_two_tables_for_one_part_are_refused(mosmed: Fake) -> None:
+def test_two_tables_for_one_part_are_refused(mosmed):
     root = mosmed("kaggle")
     shutil.copy(root / KAGGLE["val"], root / "Val_text_MosMedData.xlsx")
     with pytest.raises(LayoutError, match=r"Val_text_MosMedData\+ 1\.xlsx and Val_text_MosMedData\.xlsx"):
         MosMedPlus(root)
 
 
-def test_what_is_no_layout_is_told(mosmed: Fake, tmp_path: Path) -> None:
+def test_what_is_no_layout_is_told(mosmed, tmp_path):
     for root in (tmp_path / "nothing", tmp_path):
         with pytest.raises(LayoutError, match="docs/datasets/mosmed_plus"):
             MosMedPlus(root)
@@ -180,7 +178,7 @@ def test_what_is_no_layout_is_told(mosmed: Fake, tmp_path: Path) -> None:
         MosMedPlus(root)
 
 
-def test_a_slice_without_caption_is_kept_without_sides_or_left_out(mosmed: Fake) -> None:
+def test_a_slice_without_caption_is_kept_without_sides_or_left_out(mosmed):
     root = mosmed("kaggle")
     whole = ids(root, "train")
     as_csv(root, lambda text: text.replace(f',"{LEFT}"', ",", 1).replace(RIGHT, RIGHT.upper(), 1))
@@ -193,7 +191,7 @@ def test_a_slice_without_caption_is_kept_without_sides_or_left_out(mosmed: Fake)
     assert kept[1].report.zones.present[5], "capitals are an irregular form that is understood"
 
 
-def test_missing_files_and_extra_rows_are_refused(mosmed: Fake) -> None:
+def test_missing_files_and_extra_rows_are_refused(mosmed):
     root = mosmed("lvit")
     (root / "Train_Folder/labelcol/bjorke_0.png").unlink()
     with pytest.raises(DataError, match=r"E_PAIR.*bjorke_0\.png has no mask"):
@@ -204,7 +202,7 @@ def test_missing_files_and_extra_rows_are_refused(mosmed: Fake) -> None:
     assert len(ids(root, "train", captions="skip")) == 39
 
 
-def test_a_slice_in_two_parts_is_refused(mosmed: Fake) -> None:
+def test_a_slice_in_two_parts_is_refused(mosmed):
     root = mosmed("csv")
     table = root / "prompt/val.csv"
     table.write_text(table.read_text() + "mask_morozov_study_0001_20.png,no infection.\n")
@@ -217,7 +215,7 @@ def test_a_slice_in_two_parts_is_refused(mosmed: Fake) -> None:
         ids(root, "train")
 
 
-def test_nothing_is_flipped_or_withheld(mosmed: Fake) -> None:
+def test_nothing_is_flipped_or_withheld(mosmed):
     rng = np.random.default_rng(0)
     for sample in MosMedPlus(mosmed("kaggle")).samples("train"):
         assert not can_flip(sample.report)
@@ -229,7 +227,7 @@ def test_nothing_is_flipped_or_withheld(mosmed: Fake) -> None:
         assert drop_zones(mask, sample.report, rng) is None
 
 
-def test_the_door_knows_the_cuts(mosmed: Fake, tmp_path: Path) -> None:
+def test_the_door_knows_the_cuts(mosmed, tmp_path):
     root = mosmed("kaggle")
     by_volume = open_reader("mosmed_plus", root, split_by="volume").samples("test")
     assert [s.image_id for s in by_volume] == ids(root, "test", split_by="volume")
@@ -238,10 +236,10 @@ def test_the_door_knows_the_cuts(mosmed: Fake, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="one cut only"):
         open_reader("qata_cov19", root, split_by="slice")
     with pytest.raises(UsageError, match="slice, volume"):
-        MosMedPlus(root, split_by="patient")  # type: ignore[arg-type]
+        MosMedPlus(root, split_by="patient")
 
 
-def test_training_reads_the_sides_as_written_and_flips_nothing(mosmed: Fake, tmp_path: Path) -> None:
+def test_training_reads_the_sides_as_written_and_flips_nothing(mosmed, tmp_path):
     module = pytest.importorskip("textray.data.segmentation")
     data = module.SegmentationData(
         data="mosmed_plus", root=str(mosmed("kaggle")), size=(32, 32), augment="strong", report_withheld=1.0,

@@ -1,11 +1,8 @@
 """MS-CXR on a small copy in its published layout, made without code of the reader."""
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,12 +35,12 @@ ROWS = [  # rows are boxes: the first pair has three of them, two of which overl
 ]
 
 
-def path_of(film: str) -> str:
+def path_of(film):
     subject, study, _ = FILMS[film]
     return f"files/p{subject[:2]}/p{subject}/s{study}/{film}.jpg"
 
 
-def write_csv(path: Path, rows: list[tuple], split: bool, start: str = "") -> None:
+def write_csv(path, rows, split, start=""):
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as stream:
         stream.write(start)
@@ -53,7 +50,7 @@ def write_csv(path: Path, rows: list[tuple], split: bool, start: str = "") -> No
             writer.writerow([category, text, path_of(film), *box, *FILMS[film][2], film] + [part] * split)
 
 
-def write_json(path: Path, rows: list[tuple]) -> None:
+def write_json(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     names = sorted({row[1] for row in rows})
     images = [
@@ -77,7 +74,7 @@ def write_json(path: Path, rows: list[tuple]) -> None:
     path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
 
 
-def write_films(folder: Path, scale: int = 1) -> None:
+def write_films(folder, scale=1):
     for film, (_, _, (width, height)) in FILMS.items():
         path = folder / path_of(film)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +83,7 @@ def write_films(folder: Path, scale: int = 1) -> None:
 
 
 @pytest.fixture
-def ms_cxr(tmp_path: Path) -> Path:
+def ms_cxr(tmp_path):
     """A mirror of PhysioNet with release 1.1.0 in both forms."""
     write_csv(tmp_path / "ms-cxr/1.1.0/MS_CXR_Local_Alignment_v1.1.0.csv", ROWS, split=True)
     write_json(tmp_path / "ms-cxr/1.1.0/MS_CXR_Local_Alignment_v1.1.0.json", ROWS)
@@ -94,15 +91,15 @@ def ms_cxr(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def codes(root: Path) -> list[str]:
+def codes(root):
     return [problem.code for problem in MSCXR(root).check().problems]
 
 
-def table(root: Path) -> Path:
+def table(root):
     return root / "ms-cxr/1.1.0/MS_CXR_Local_Alignment_v1.1.0.csv"
 
 
-def test_rows_of_one_image_sentence_and_class_are_one_phrase(ms_cxr: Path) -> None:
+def test_rows_of_one_image_sentence_and_class_are_one_phrase(ms_cxr):
     found = open_reader("ms_cxr", ms_cxr).phrases("test")
     assert [(p.image_id[:4], p.label, p.phrase, len(p.boxes)) for p in found] == [
         ("02aa", "Pneumonia", SENTENCE, 3),
@@ -119,7 +116,7 @@ def test_rows_of_one_image_sentence_and_class_are_one_phrase(ms_cxr: Path) -> No
         assert (film.width, film.height) == found[1].box_space == (50, 60)
 
 
-def test_a_class_is_true_in_all_its_boxes_on_a_film(ms_cxr: Path) -> None:
+def test_a_class_is_true_in_all_its_boxes_on_a_film(ms_cxr):
     found = open_reader("ms_cxr", ms_cxr).phrases("test", kind="class")
     assert [(p.phrase, len(p.boxes)) for p in found] == [
         ("Findings suggesting pneumonia.", 4),
@@ -130,13 +127,13 @@ def test_a_class_is_true_in_all_its_boxes_on_a_film(ms_cxr: Path) -> None:
     ]
 
 
-def test_json_alone_says_the_same_as_csv(ms_cxr: Path) -> None:
+def test_json_alone_says_the_same_as_csv(ms_cxr):
     of_csv = open_reader("ms_cxr", ms_cxr).phrases("test")
     table(ms_cxr).unlink()
     assert open_reader("ms_cxr", ms_cxr).phrases("test") == of_csv
 
 
-def test_the_first_release_is_named_like_the_second_and_has_no_split(ms_cxr: Path) -> None:
+def test_the_first_release_is_named_like_the_second_and_has_no_split(ms_cxr):
     newest = open_reader("ms_cxr", ms_cxr).phrases("test")
     shutil.rmtree(ms_cxr / "ms-cxr/1.1.0")
     write_csv(ms_cxr / "ms-cxr/0.1/MS_CXR_Local_Alignment_v1.0.0.csv", ROWS, split=False, start="\ufeff")
@@ -145,13 +142,13 @@ def test_the_first_release_is_named_like_the_second_and_has_no_split(ms_cxr: Pat
         open_reader("ms_cxr", ms_cxr, split_by="published").phrases("test")
 
 
-def test_the_newest_of_several_releases_is_read(ms_cxr: Path) -> None:
+def test_the_newest_of_several_releases_is_read(ms_cxr):
     write_csv(ms_cxr / "ms-cxr/0.1/MS_CXR_Local_Alignment_v1.0.0.csv", ROWS[:1], split=False)
     assert len(open_reader("ms_cxr", ms_cxr).phrases("test")) == 6
     assert codes(ms_cxr) == []
 
 
-def test_the_two_cuts(ms_cxr: Path) -> None:
+def test_the_two_cuts(ms_cxr):
     assert [len(open_reader("ms_cxr", ms_cxr, split_by="published").phrases(s)) for s in ("train", "val", "test")] == [
         1,
         1,
@@ -166,7 +163,7 @@ def test_the_two_cuts(ms_cxr: Path) -> None:
     assert len(open_reader("ms_cxr", ms_cxr).phrases("test")) == 6
 
 
-def test_patients_that_must_not_have_been_seen(ms_cxr: Path) -> None:
+def test_patients_that_must_not_have_been_seen(ms_cxr):
     reader = MSCXR(ms_cxr)
     assert reader.held_out_patients() == ("10000032", "10000764", "11000011")
     with pytest.raises(UsageError, match="3 patients of ms_cxr"):
@@ -175,7 +172,7 @@ def test_patients_that_must_not_have_been_seen(ms_cxr: Path) -> None:
     refuse_unless_excluded(reader, {"excluded_patients": {"sha256": ids, "count": 3}}, "ms_cxr")
 
 
-def test_smaller_copies_scale_their_boxes_and_cropped_ones_are_told(ms_cxr: Path) -> None:
+def test_smaller_copies_scale_their_boxes_and_cropped_ones_are_told(ms_cxr):
     shutil.rmtree(ms_cxr / "mimic-cxr-jpg")
     write_films(ms_cxr, scale=2)  # images beside the annotations' folders
     found = open_reader("ms_cxr", ms_cxr).phrases("test")
@@ -198,7 +195,7 @@ def test_smaller_copies_scale_their_boxes_and_cropped_ones_are_told(ms_cxr: Path
         ("label_text", " ", "E_CAPTION_BLANK"),
     ],
 )
-def test_broken_rows_are_found_and_named(ms_cxr: Path, column: str, value: str, code: str) -> None:
+def test_broken_rows_are_found_and_named(ms_cxr, column, value, code):
     with table(ms_cxr).open(newline="") as stream:
         rows = list(csv.reader(stream))
     rows[3][rows[0].index(column)] = value
@@ -211,10 +208,10 @@ def test_broken_rows_are_found_and_named(ms_cxr: Path, column: str, value: str, 
             open_reader("ms_cxr", ms_cxr).phrases("test")
     if code == "E_CAPTION_BLANK":
         reader = open_reader("ms_cxr", ms_cxr, captions="skip")
-        assert len(reader.phrases("test")[0].boxes) == 2  # type: ignore[attr-defined]
+        assert len(reader.phrases("test")[0].boxes) == 2
 
 
-def test_what_is_missing_is_said(ms_cxr: Path) -> None:
+def test_what_is_missing_is_said(ms_cxr):
     (ms_cxr / "mimic-cxr-jpg/2.1.0" / path_of("174413ec-4ec4c1f7")).unlink()
     with pytest.raises(DataError, match=r"174413ec-4ec4c1f7\.jpg has boxes and is not there"):
         open_reader("ms_cxr", ms_cxr).phrases("test")
@@ -228,14 +225,14 @@ def test_what_is_missing_is_said(ms_cxr: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"images": 3}', '{"images": [], "annotations": [1], "categories": []}'])
-def test_json_of_another_kind_is_refused(ms_cxr: Path, text: str) -> None:
+def test_json_of_another_kind_is_refused(ms_cxr, text):
     table(ms_cxr).unlink()
     table(ms_cxr).with_suffix(".json").write_text(text)
     with pytest.raises(DataError, match="no table of annotations"):
         open_reader("ms_cxr", ms_cxr).phrases("test")
 
 
-def test_check_counts_and_compares_both_forms(ms_cxr: Path) -> None:
+def test_check_counts_and_compares_both_forms(ms_cxr):
     result = MSCXR(ms_cxr).check()
     assert result.ok
     assert result.problems == ()
@@ -248,6 +245,6 @@ def test_check_counts_and_compares_both_forms(ms_cxr: Path) -> None:
     assert "in 1 pairs" in problem.message
 
 
-def test_it_is_no_data_for_segmentation(ms_cxr: Path) -> None:
+def test_it_is_no_data_for_segmentation(ms_cxr):
     with pytest.raises(UsageError, match="no lesion masks"):
         MSCXR(ms_cxr).samples("test")

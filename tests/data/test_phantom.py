@@ -1,7 +1,3 @@
-from __future__ import annotations
-
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -14,7 +10,7 @@ from textray.text.zones import sentence
 SIZES = [(224, 224), (64, 64), (97, 41), (40, 130), (16, 16)]
 
 
-def zones_of(mask: np.ndarray) -> tuple[bool, ...]:
+def zones_of(mask):
     """Zones that hold mask pixels, written again from the rule: halves, and heights split at 0.375 and 0.55."""
     height, width = mask.shape
     rows = (np.arange(height) + 0.5) / height
@@ -27,7 +23,7 @@ def zones_of(mask: np.ndarray) -> tuple[bool, ...]:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_lesions_lie_in_the_zones_said_and_in_no_other(size: tuple[int, int]) -> None:
+def test_lesions_lie_in_the_zones_said_and_in_no_other(size):
     for index in range(0, 64, 3 if size[0] < 200 else 13):
         pixels, mask, zones = draw(index, size, Zones.from_index(index))
         assert pixels.shape == mask.shape == size
@@ -38,7 +34,7 @@ def test_lesions_lie_in_the_zones_said_and_in_no_other(size: tuple[int, int]) ->
         assert zones_of(mask) == zones.present
 
 
-def test_same_seed_same_film_another_seed_another() -> None:
+def test_same_seed_same_film_another_seed_another():
     first, again, other = draw(3, (48, 48)), draw(3, (48, 48)), draw(4, (48, 48))
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
@@ -46,13 +42,13 @@ def test_same_seed_same_film_another_seed_another() -> None:
     assert np.abs(first[0] - other[0]).max() > 0.05
 
 
-def test_zones_are_drawn_where_not_given() -> None:
+def test_zones_are_drawn_where_not_given():
     drawn = {draw(seed, (24, 24))[2].index for seed in range(40)}
     assert len(drawn) > 20
     assert 0 not in drawn
 
 
-def test_film_looks_like_a_film() -> None:
+def test_film_looks_like_a_film():
     pixels, _, _ = draw(0, (200, 200), Zones())
     lungs = pixels[70:110, 45:70].mean(), pixels[70:110, 130:155].mean()
     heart, spine, air = pixels[125:145, 105:130].mean(), pixels[150:160, 95:105].mean(), pixels[:10, :10].mean()
@@ -61,7 +57,7 @@ def test_film_looks_like_a_film() -> None:
     assert pixels[130:140, 115:140].mean() > 1.3 * pixels[130:140, 60:85].mean()  # the heart is on the viewer's right
 
 
-def test_lesions_are_brighter_than_the_lung_without_them() -> None:
+def test_lesions_are_brighter_than_the_lung_without_them():
     zones = Zones.from_present([0, 1, 0, 0, 0, 1])
     clear, _, _ = draw(5, (160, 160), Zones())
     ill, mask, _ = draw(5, (160, 160), zones)
@@ -71,14 +67,14 @@ def test_lesions_are_brighter_than_the_lung_without_them() -> None:
         assert ill[:, half][inside].mean() > clear[:, half][inside].mean() + 0.1
 
 
-def test_too_small_is_refused() -> None:
+def test_too_small_is_refused():
     with pytest.raises(UsageError, match="16"):
         draw(0, (8, 64))
     with pytest.raises(UsageError, match="10"):
         Phantom("x", n=3)
 
 
-def test_reader_gives_splits_of_real_files(tmp_path: Path) -> None:
+def test_reader_gives_splits_of_real_files(tmp_path):
     reader = Phantom(tmp_path, n=30, size=(32, 40), seed=2)
     splits = {split: reader.samples(split) for split in ("train", "val", "test", "inner", "fit")}
     assert {name: len(found) for name, found in splits.items() if name not in ("inner", "fit")} == {
@@ -96,7 +92,7 @@ def test_reader_gives_splits_of_real_files(tmp_path: Path) -> None:
     assert reader.check().ok
 
 
-def test_films_are_drawn_once(tmp_path: Path) -> None:
+def test_films_are_drawn_once(tmp_path):
     first = Phantom(tmp_path, n=10, size=(16, 16)).samples("train")
     times = [s.image_path.stat().st_mtime_ns for s in first]
     again = Phantom(tmp_path, n=10, size=(16, 16)).samples("train")
@@ -105,6 +101,6 @@ def test_films_are_drawn_once(tmp_path: Path) -> None:
     assert Phantom(tmp_path, n=10, size=(16, 16), seed=1).samples("train")[0].image_path != first[0].image_path
 
 
-def test_rows_of_zones_and_names_agree() -> None:
+def test_rows_of_zones_and_names_agree():
     assert ZONE_ROWS == (0.375, 0.55)
     assert len(ZONE_NAMES) == 6

@@ -1,7 +1,5 @@
 """Phrases and where they are true; sentences to learn from; patients that weights must not have seen."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 
@@ -19,7 +17,7 @@ from textray.errors import DataError, UsageError
 from textray.records import Laterality
 
 
-def boxed(*boxes: tuple[float, float, float, float], space: tuple[int, int] = (20, 10)) -> Sample:
+def boxed(*boxes, space=(20, 10)):
     return Sample(
         image_id="a",
         image_path=Path("a.png"),
@@ -32,7 +30,7 @@ def boxed(*boxes: tuple[float, float, float, float], space: tuple[int, int] = (2
     )
 
 
-def test_boxes_are_half_open_and_overlapping_ones_count_once() -> None:
+def test_boxes_are_half_open_and_overlapping_ones_count_once():
     mask = truth(boxed((2, 1, 3, 4), (4, 3, 5, 2)), (10, 20))
     expected = np.zeros((10, 20), bool)
     expected[1:5, 2:5] = True
@@ -41,20 +39,20 @@ def test_boxes_are_half_open_and_overlapping_ones_count_once() -> None:
     assert np.array_equal(mask, expected)
 
 
-def test_a_box_is_cut_off_at_the_border_and_covers_one_pixel_at_least() -> None:
+def test_a_box_is_cut_off_at_the_border_and_covers_one_pixel_at_least():
     assert truth(boxed((18, -1, 5, 3)), (10, 20)).sum() == 2 * 2
     assert truth(boxed((3.6, 4.6, 0.1, 0.1)), (10, 20)).sum() == 1
     assert truth(boxed((3.6, 4.6, 0.1, 0.1)), (10, 20))[4, 3]
 
 
-def test_boxes_are_scaled_with_a_smaller_copy() -> None:
+def test_boxes_are_scaled_with_a_smaller_copy():
     small = truth(boxed((256, 512, 128, 256), space=(1024, 1024)), (64, 64))
     expected = np.zeros((64, 64), bool)
     expected[32:48, 16:24] = True
     assert np.array_equal(small, expected)
 
 
-def test_a_copy_of_other_proportions_is_refused() -> None:
+def test_a_copy_of_other_proportions_is_refused():
     with pytest.raises(DataError, match="no scaled copy"):
         truth(boxed((1, 1, 5, 5), space=(1000, 800)), (512, 512))
 
@@ -63,7 +61,7 @@ def test_a_copy_of_other_proportions_is_refused() -> None:
     box=st.tuples(st.integers(0, 19), st.integers(0, 9), st.integers(1, 20), st.integers(1, 10)),
     factor=st.integers(1, 5),
 )
-def test_whole_boxes_cover_what_counting_pixels_says(box: tuple[int, int, int, int], factor: int) -> None:
+def test_whole_boxes_cover_what_counting_pixels_says(box, factor):
     x, y, w, h = box
     mask = truth(boxed(box), (10 * factor, 20 * factor))
     for row in range(0, 10 * factor, factor):
@@ -84,12 +82,12 @@ def test_whole_boxes_cover_what_counting_pixels_says(box: tuple[int, int, int, i
         ((15, 0, 9, 5), "W_BOX_CUT"),
     ],
 )
-def test_what_is_wrong_with_a_box(box: tuple[float, float, float, float], code: str | None) -> None:
+def test_what_is_wrong_with_a_box(box, code):
     found = box_problem(box, (20, 10))
     assert (found[0] if found else None) == code
 
 
-def test_captions_of_films_and_the_clause_that_names_places(qata: Path) -> None:
+def test_captions_of_films_and_the_clause_that_names_places(qata):
     whole, places = (open_reader("qata_cov19", qata).phrases("val", kind=kind) for kind in ("caption", "clause"))
     samples = QaTaCOV19(qata).samples("val")
     assert [p.image_id for p in whole] == [s.image_id for s in samples] == [p.image_id for p in places]
@@ -104,19 +102,19 @@ def test_captions_of_films_and_the_clause_that_names_places(qata: Path) -> None:
     assert mask[3:8, 2:7].all()
 
 
-def test_a_mask_of_another_size_is_refused(qata: Path) -> None:
+def test_a_mask_of_another_size_is_refused(qata):
     with pytest.raises(DataError, match="differ in size"):
         truth(open_reader("qata_cov19", qata).phrases("val")[0], (48, 40))
 
 
-def test_data_without_phrases_and_other_kinds_are_refused(qata: Path) -> None:
+def test_data_without_phrases_and_other_kinds_are_refused(qata):
     with pytest.raises(UsageError, match="does not say where"):
         open_reader("phantom", None).phrases("val")
     with pytest.raises(UsageError, match="caption, clause"):
         open_reader("qata_cov19", qata).phrases("val", kind="captions")
 
 
-def test_sentences_to_learn_from_need_no_masks(qata: Path) -> None:
+def test_sentences_to_learn_from_need_no_masks(qata):
     reader = open_reader("qata_cov19", qata)
     found = reader.studies("fit")
     assert found[0].sentences == ("unilateral pulmonary infection", "one infected area", "upper left lung")
@@ -127,7 +125,7 @@ def test_sentences_to_learn_from_need_no_masks(qata: Path) -> None:
     assert reader.studies("fit", cut="split")[0].sentences == whole[0].sentences
 
 
-def test_an_image_without_words_is_left_out_and_counted(qata: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_image_without_words_is_left_out_and_counted(qata, caplog):
     table = qata / "prompt/test.csv"
     head, first, *rest = table.read_text().splitlines()
     table.write_text("\n".join([head, first.split(",")[0] + ",", *rest]))
@@ -135,15 +133,15 @@ def test_an_image_without_words_is_left_out_and_counted(qata: Path, caplog: pyte
     assert len(reader.studies("test")) == len(reader.samples("test")) - 1
     assert "1 images without words" in caplog.text
     with pytest.raises(UsageError, match="caption, clauses, split"):
-        reader.studies("test", cut="words")  # type: ignore[arg-type]
+        reader.studies("test", cut="words")
 
 
 class Held(Reader):
-    def held_out_patients(self) -> tuple[str, ...]:
+    def held_out_patients(self):
         return "10000032", "10000764"
 
 
-def test_weights_without_a_record_of_the_patients_left_out_are_refused() -> None:
+def test_weights_without_a_record_of_the_patients_left_out_are_refused():
     record = exclusion_record(["10000764", "10000032", "10000764"])
     assert record == {"sha256": hashlib.sha256(b"10000032\n10000764").hexdigest(), "count": 2}
     refuse_unless_excluded(Held(), {"excluded_patients": record}, "ms_cxr")
@@ -155,7 +153,7 @@ def test_weights_without_a_record_of_the_patients_left_out_are_refused() -> None
 
 
 @pytest.mark.parametrize(("split", "count", "different"), [("val", 1429, 57), ("inner", 221, None)])
-def test_the_published_captions(real_qata: Path, split: str, count: int, different: int | None) -> None:
+def test_the_published_captions(real_qata, split, count, different):
     found = open_reader("qata_cov19", real_qata).phrases(split)
     assert len(found) == count
     assert different is None or len({p.phrase for p in found}) == different

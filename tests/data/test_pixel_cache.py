@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import errno
 import logging
 import os
@@ -7,7 +5,6 @@ import pickle
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +12,6 @@ from PIL import Image
 
 from textray.data import base as base_module
 from textray.data import cache as cache_module
-from textray.data.base import Sample
 from textray.data.cache import PixelCache, PixelCaches, cache_folder
 from textray.data.qata_cov19 import QaTaCOV19
 from textray.errors import DataError, DiskError, InputError, OutputError
@@ -34,19 +30,19 @@ WAYS = [
 
 
 @pytest.fixture
-def samples(qata: Path) -> list[Sample]:
+def samples(qata):
     return QaTaCOV19(qata).samples("val")
 
 
-def no_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(path: Path) -> None:
+def no_decoding(monkeypatch):
+    def fail(path):
         raise AssertionError(f"{path} was decoded again")
 
     monkeypatch.setattr(base_module, "read_mask", fail)
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_holds_what_preprocess_gives(samples: list[Sample], tmp_path: Path, way: Preprocess) -> None:
+def test_holds_what_preprocess_gives(samples, tmp_path, way):
     cache = PixelCache(samples, way, tmp_path / "c")
     assert len(cache) == len(samples) == 10
     for i, sample in enumerate(samples):
@@ -57,23 +53,21 @@ def test_holds_what_preprocess_gives(samples: list[Sample], tmp_path: Path, way:
         np.testing.assert_array_equal(cache.mask(i), way.resize_mask(read_mask(sample.mask_path)))
 
 
-def test_second_use_decodes_nothing(samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_use_decodes_nothing(samples, tmp_path, monkeypatch):
     first = PixelCache(samples, SIZE, tmp_path / "c")
     no_decoding(monkeypatch)
     again = PixelCache(samples, SIZE, tmp_path / "c")
     np.testing.assert_array_equal(first.image(3), again.image(3))
 
 
-def test_touched_files_of_the_same_content_are_not_decoded_again(
-    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_touched_files_of_the_same_content_are_not_decoded_again(samples, tmp_path, monkeypatch):
     PixelCache(samples, SIZE, tmp_path / "c")
     os.utime(samples[0].image_path, ns=(1, 1))
     no_decoding(monkeypatch)
     PixelCache(samples, SIZE, tmp_path / "c")
 
 
-def test_changed_content_order_and_size_give_other_pixels(samples: list[Sample], tmp_path: Path) -> None:
+def test_changed_content_order_and_size_give_other_pixels(samples, tmp_path):
     before = PixelCache(samples, SIZE, tmp_path / "c")
     swapped = PixelCache(samples[::-1], SIZE, tmp_path / "c")
     np.testing.assert_array_equal(swapped.image(9), before.image(0))
@@ -86,18 +80,16 @@ def test_changed_content_order_and_size_give_other_pixels(samples: list[Sample],
     assert PixelCache(samples, Preprocess(size=(8, 8)), tmp_path / "c").image(0).shape == (8, 8)
 
 
-def test_ways_of_resizing_do_not_share_a_cache(samples: list[Sample], tmp_path: Path) -> None:
+def test_ways_of_resizing_do_not_share_a_cache(samples, tmp_path):
     assert len({PixelCache(samples, way, tmp_path / "c").path for way in WAYS}) == len(WAYS)
 
 
-def test_normalisation_shares_the_cache(samples: list[Sample], tmp_path: Path) -> None:
+def test_normalisation_shares_the_cache(samples, tmp_path):
     other = Preprocess(size=(16, 13), normalise="zscore", channels=1)
     assert PixelCache(samples, other, tmp_path / "c").path == PixelCache(samples, SIZE, tmp_path / "c").path
 
 
-def test_an_interrupted_build_leaves_nothing_and_is_not_used(
-    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_build_leaves_nothing_and_is_not_used(samples, tmp_path, monkeypatch):
     samples[5].image_path.write_bytes(samples[5].image_path.read_bytes()[:60])
     with pytest.raises(InputError) as caught:
         PixelCache(samples, SIZE, tmp_path / "c")
@@ -105,7 +97,7 @@ def test_an_interrupted_build_leaves_nothing_and_is_not_used(
     assert list((tmp_path / "c" / "pixels").iterdir()) == []
 
 
-def test_kill_in_the_middle_of_a_build(samples: list[Sample], tmp_path: Path) -> None:
+def test_kill_in_the_middle_of_a_build(samples, tmp_path):
     code = """
 import os, signal, sys
 from textray.data import base, cache
@@ -128,7 +120,7 @@ cache.PixelCache(QaTaCOV19(sys.argv[1]).samples("val"), Preprocess(size=(16, 13)
     np.testing.assert_allclose(cache.image(9), SIZE.resize(read(samples[9].image_path).pixels), atol=1 / 65535)
 
 
-def test_leftovers_of_killed_builds_are_swept_after_a_day(samples: list[Sample], tmp_path: Path) -> None:
+def test_leftovers_of_killed_builds_are_swept_after_a_day(samples, tmp_path):
     old, young = (tmp_path / "c" / "pixels" / f"{name}.part" for name in ("old", "young"))
     for folder in (old, young):
         folder.mkdir(parents=True)
@@ -139,14 +131,14 @@ def test_leftovers_of_killed_builds_are_swept_after_a_day(samples: list[Sample],
 
 
 @pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_a_damaged_cache_is_built_again(samples: list[Sample], tmp_path: Path, damage: str) -> None:
+def test_a_damaged_cache_is_built_again(samples, tmp_path, damage):
     path = PixelCache(samples, SIZE, tmp_path / "c").path / "masks.bits"
     path.write_bytes(b"xx") if damage == "cut" else path.unlink()
     again = PixelCache(samples, SIZE, tmp_path / "c")
     np.testing.assert_array_equal(again.mask(2), SIZE.resize_mask(read_mask(samples[2].mask_path)))
 
 
-def test_two_processes_build_at_once(samples: list[Sample], tmp_path: Path) -> None:
+def test_two_processes_build_at_once(samples, tmp_path):
     code = """
 import sys
 from textray.data.cache import PixelCache
@@ -168,12 +160,10 @@ print(float(cache.image(4).sum()), int(cache.mask(4).sum()))
     assert not list((tmp_path / "c" / "pixels").glob("*.part"))
 
 
-def test_losing_the_race_takes_the_winners(
-    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    inside: list[PixelCache] = []
+def test_losing_the_race_takes_the_winners(samples, tmp_path, monkeypatch):
+    inside = []
 
-    def read_late(path: Path) -> object:
+    def read_late(path):
         monkeypatch.setattr(base_module, "read_mask", read_mask)
         inside.append(PixelCache(samples, SIZE, tmp_path / "c"))  # the other process, all of it, in between
         return read_mask(path)
@@ -184,10 +174,8 @@ def test_losing_the_race_takes_the_winners(
     assert not list((tmp_path / "c" / "pixels").glob("*.part"))
 
 
-def test_full_disk_is_said_and_leaves_nothing(
-    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(descriptor: int) -> None:
+def test_full_disk_is_said_and_leaves_nothing(samples, tmp_path, monkeypatch):
+    def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(cache_module.os, "fsync", full)
@@ -197,32 +185,30 @@ def test_full_disk_is_said_and_leaves_nothing(
     assert list((tmp_path / "c" / "pixels").iterdir()) == []
 
 
-def test_a_folder_that_cannot_be(samples: list[Sample], tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be(samples, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="TEXTRAY_CACHE"):
         PixelCache(samples, SIZE, tmp_path / "file")
 
 
-def test_mask_of_another_size_is_refused(samples: list[Sample], tmp_path: Path) -> None:
+def test_mask_of_another_size_is_refused(samples, tmp_path):
     Image.fromarray(np.zeros((7, 7), np.uint8)).save(samples[1].mask_path)
     with pytest.raises(DataError, match="differ in size"):
         PixelCache(samples, SIZE, tmp_path / "c")
 
 
-def test_pickles_small_and_works_in_a_worker(samples: list[Sample], tmp_path: Path) -> None:
+def test_pickles_small_and_works_in_a_worker(samples, tmp_path):
     cache = PixelCache(samples, SIZE, tmp_path / "c")
     packed = pickle.dumps(cache)
     assert len(packed) < 1000
     np.testing.assert_array_equal(pickle.loads(packed).image(1), cache.image(1))
 
 
-def test_no_samples(tmp_path: Path) -> None:
+def test_no_samples(tmp_path):
     assert len(PixelCache([], SIZE, tmp_path / "c")) == 0
 
 
-def test_environment_names_the_folder(
-    samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_environment_names_the_folder(samples, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path / "elsewhere"))
     assert cache_folder() == tmp_path / "elsewhere"
@@ -230,7 +216,7 @@ def test_environment_names_the_folder(
     assert "decoded 10 samples" in caplog.text
 
 
-def test_images_without_masks(samples: list[Sample], tmp_path: Path) -> None:
+def test_images_without_masks(samples, tmp_path):
     bare = [replace(sample, mask_path=None) for sample in samples]
     for sample in samples[1:]:
         sample.mask_path.write_bytes(b"")  # what is not to be read may be anything
@@ -241,7 +227,7 @@ def test_images_without_masks(samples: list[Sample], tmp_path: Path) -> None:
         cache.mask(0)
 
 
-def test_two_lists_have_a_cache_each(samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_lists_have_a_cache_each(samples, tmp_path, monkeypatch):
     """Pictures without masks beside samples with theirs: more of them touch the others' cache in no way."""
     bare = [replace(sample, mask_path=None) for sample in samples[3:6]]
     whole = PixelCache(samples, SIZE, tmp_path / "c")
@@ -262,7 +248,7 @@ def test_two_lists_have_a_cache_each(samples: list[Sample], tmp_path: Path, monk
         PixelCache([samples[0], bare[0]], SIZE, tmp_path / "c")
 
 
-def test_every_file_that_is_refused_is_named(samples: list[Sample], tmp_path: Path) -> None:
+def test_every_file_that_is_refused_is_named(samples, tmp_path):
     for index in (3, 5):
         samples[index].image_path.write_bytes(b"nothing")
     with pytest.raises(DataError, match="2 files cannot be used") as caught:

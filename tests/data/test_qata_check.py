@@ -16,43 +16,43 @@ from textray.errors import InputError, LayoutError
 IMAGES, MASKS, TABLE = "Train Set/Images", "Train Set/Ground-truths", "prompt/train.csv"
 
 
-def codes(root: Path, name: str) -> set[str]:
+def codes(root, name):
     return {p.code for p in QaTaCOV19(root).check().problems if name in p.path or name in p.message}
 
 
-def levels_of(root: Path) -> np.ndarray:
+def levels_of(root):
     with Image.open(root / MASKS / "mask_covid_1.png") as picture:
         return np.array(picture)
 
 
-def save(change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Path], None]:
+def save(change):
     return lambda root: Image.fromarray(change(levels_of(root))).save(root / MASKS / "mask_covid_1.png")
 
 
-def palette(root: Path) -> None:
+def palette(root):
     picture = Image.fromarray((levels_of(root) > 0).astype(np.uint8), mode=None).convert("P")
     picture.putpalette([0, 0, 0, 255, 0, 0])
     picture.save(root / MASKS / "mask_covid_1.png")
 
 
-def grey(levels: np.ndarray) -> np.ndarray:
+def grey(levels):
     levels[0, :12] = 127
     return levels
 
 
-def write_text(root: Path) -> None:
+def write_text(root):
     (root / IMAGES / "covid_1.png").write_text("<html>")
 
 
-def cut_off(path: str) -> Callable[[Path], None]:
+def cut_off(path):
     return lambda root: (root / path).write_bytes((root / path).read_bytes()[:-20]) and None
 
 
-def copy(path: str, twin: str) -> Callable[[Path], None]:
+def copy(path, twin):
     return lambda root: shutil.copy(root / path, root / twin) and None
 
 
-def rows(change: Callable[[list[str]], list[str]]) -> Callable[[Path], None]:
+def rows(change):
     return lambda root: (root / TABLE).write_text("\n".join(change((root / TABLE).read_text().splitlines()))) and None
 
 
@@ -85,7 +85,7 @@ LATER = {"a truncated image", "a truncated mask"}  # found where pixels are deco
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_is_listed_and_refused_where_it_is_an_error(qata: Path, fault: str) -> None:
+def test_each_fault_is_listed_and_refused_where_it_is_an_error(qata, fault):
     spoil, name, code = FAULTS[fault]
     spoil(qata)
     if fault == "another case" and len(list((qata / MASKS).iterdir())) == 50:
@@ -103,7 +103,7 @@ def test_each_fault_is_listed_and_refused_where_it_is_an_error(qata: Path, fault
             QaTaCOV19(qata, captions=policy).samples("train")
 
 
-def test_a_good_copy_is_ok_counted_and_left_as_it_is(qata: Path) -> None:
+def test_a_good_copy_is_ok_counted_and_left_as_it_is(qata):
     before = {p: p.stat().st_mtime_ns for p in qata.rglob("*")}
     result = QaTaCOV19(qata).check()
     assert result.ok
@@ -116,7 +116,7 @@ def test_a_good_copy_is_ok_counted_and_left_as_it_is(qata: Path) -> None:
     assert {p: p.stat().st_mtime_ns for p in qata.rglob("*")} == before
 
 
-def test_an_absent_part_is_no_fault_but_both_are(qata: Path) -> None:
+def test_an_absent_part_is_no_fault_but_both_are(qata):
     shutil.rmtree(qata / "Test Set")
     result = QaTaCOV19(qata).check()
     assert result.ok
@@ -127,7 +127,7 @@ def test_an_absent_part_is_no_fault_but_both_are(qata: Path) -> None:
     assert caught.value.exit_code == 2
 
 
-def test_lines_are_cut_but_counted(qata: Path) -> None:
+def test_lines_are_cut_but_counted(qata):
     for path in sorted((qata / MASKS).iterdir())[:7]:
         Image.fromarray(np.zeros((24, 20), np.uint8)).save(path)
     lines = QaTaCOV19(qata).check().lines(limit=3)
@@ -137,7 +137,7 @@ def test_lines_are_cut_but_counted(qata: Path) -> None:
 
 
 @pytest.mark.slow
-def test_real_copy_is_clean(real_qata: Path) -> None:
+def test_real_copy_is_clean(real_qata):
     result = QaTaCOV19(real_qata).check()
     assert result.ok
     assert result.problems == ()

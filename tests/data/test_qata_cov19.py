@@ -1,11 +1,8 @@
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess
 import sys
 from importlib.resources import files
-from pathlib import Path
 
 import pytest
 
@@ -17,28 +14,28 @@ from textray.records import Laterality
 LEFT = (True, False, False, False, False, False)
 
 
-def table(root: Path, part: str = "train") -> Path:
+def table(root, part="train"):
     return root / "prompt" / f"{part}.csv"
 
 
-def edit(root: Path, old: str, new: str) -> None:
+def edit(root, old, new):
     text = table(root).read_bytes().decode()
     assert old in text
     table(root).write_bytes(text.replace(old, new, 1).encode())
 
 
-def ids(root: Path, split: str, **options: str) -> list[str]:
+def ids(root, split, **options):
     return [s.image_id for s in QaTaCOV19(root, **options).samples(split)]
 
 
-def test_first_four_fifths_of_the_rows_are_train_and_the_rest_val(qata: Path) -> None:
+def test_first_four_fifths_of_the_rows_are_train_and_the_rest_val(qata):
     rows = [line.split(",")[0][len("mask_") : -len(".png")] for line in table(qata).read_text().splitlines()[1:]]
     assert ids(qata, "train") == rows[:40]
     assert ids(qata, "val") == rows[40:]
     assert len(ids(qata, "test")) == 6
 
 
-def test_sample_tells_files_patient_and_zones_by_viewer(qata: Path) -> None:
+def test_sample_tells_files_patient_and_zones_by_viewer(qata):
     sample = QaTaCOV19(qata).samples("val")[0]
     assert sample.image_path == qata / "Train Set/Images" / f"{sample.image_id}.png"
     assert sample.mask_path == qata / "Train Set/Ground-truths" / f"mask_{sample.image_id}.png"
@@ -48,7 +45,7 @@ def test_sample_tells_files_patient_and_zones_by_viewer(qata: Path) -> None:
     assert sample.split == "val"
 
 
-def test_inner_and_fit_part_train_by_patients(qata: Path) -> None:
+def test_inner_and_fit_part_train_by_patients(qata):
     reader = QaTaCOV19(qata)
     inner, fit, train = (reader.samples(s) for s in ("inner", "fit", "train"))
     assert {s.image_id for s in inner} | {s.image_id for s in fit} == {s.image_id for s in train}
@@ -59,11 +56,11 @@ def test_inner_and_fit_part_train_by_patients(qata: Path) -> None:
     assert sum(s.patient_id is None for s in fit) == 5
 
 
-def test_root_may_be_the_parent(qata: Path) -> None:
+def test_root_may_be_the_parent(qata):
     assert ids(qata.parent, "val") == ids(qata, "val")
 
 
-def test_parts_not_asked_for_may_be_missing(qata: Path) -> None:
+def test_parts_not_asked_for_may_be_missing(qata):
     shutil.rmtree(qata / "Test Set")
     table(qata, "test").unlink()
     assert len(ids(qata, "train")) == 40
@@ -71,7 +68,7 @@ def test_parts_not_asked_for_may_be_missing(qata: Path) -> None:
         ids(qata, "test")
 
 
-def test_only_test_part_present(qata: Path) -> None:
+def test_only_test_part_present(qata):
     shutil.rmtree(qata / "Train Set")
     table(qata).unlink()
     assert len(ids(qata, "test")) == 6
@@ -79,20 +76,20 @@ def test_only_test_part_present(qata: Path) -> None:
         ids(qata, "inner")
 
 
-def test_missing_caption_table(qata: Path) -> None:
+def test_missing_caption_table(qata):
     table(qata).unlink()
     with pytest.raises(LayoutError, match=r"train\.csv"):
         ids(qata, "train")
 
 
-def test_unknown_split_and_policy_list_the_valid_ones(qata: Path) -> None:
+def test_unknown_split_and_policy_list_the_valid_ones(qata):
     with pytest.raises(UsageError, match="inner"):
         QaTaCOV19(qata).samples("dev")
     with pytest.raises(UsageError, match="text-free"):
         QaTaCOV19(qata, captions="guess")
 
 
-def test_a_patient_on_both_sides_is_refused_by_id(qata: Path) -> None:
+def test_a_patient_on_both_sides_is_refused_by_id(qata):
     for folder, prefix in (("Images", ""), ("Ground-truths", "mask_")):
         base = qata / "Train Set" / folder
         (base / f"{prefix}sub-S20000_ses-E0_run-1_bp-chest_vp-pa_cr.png").rename(
@@ -107,7 +104,7 @@ def test_a_patient_on_both_sides_is_refused_by_id(qata: Path) -> None:
 
 
 @pytest.mark.parametrize("extension", [True, False])
-def test_keys_match_without_extension_and_whatever_their_case(qata: Path, extension: bool) -> None:
+def test_keys_match_without_extension_and_whatever_their_case(qata, extension):
     before = ids(qata, "train")
     edit(qata, "mask_covid_1.png", "mask_COVID_1.PNG" if extension else "mask_covid_1")
     assert ids(qata, "train") == before
@@ -130,7 +127,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_caption_policy_for_unusable_captions(qata: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_caption_policy_for_unusable_captions(qata, kind, caplog):
     edit(qata, *BROKEN[kind])
     with pytest.raises(DataError, match="covid_2"):
         ids(qata, "train")
@@ -142,7 +139,7 @@ def test_caption_policy_for_unusable_captions(qata: Path, kind: str, caplog: pyt
     assert len(ids(qata, "val", captions="skip")) == 10
 
 
-def test_image_without_a_row_stays_with_its_patient(qata: Path) -> None:
+def test_image_without_a_row_stays_with_its_patient(qata):
     name = "sub-S20001_ses-E2_run-1_bp-chest_vp-pa_cr"
     lines = [line for line in table(qata).read_text().splitlines() if name not in line]
     table(qata).write_text("\n".join(lines))
@@ -153,7 +150,7 @@ def test_image_without_a_row_stays_with_its_patient(qata: Path) -> None:
     assert name not in ids(qata, "val", captions="skip")
 
 
-def test_row_without_an_image_is_listed_or_left_out(qata: Path) -> None:
+def test_row_without_an_image_is_listed_or_left_out(qata):
     with table(qata).open("a") as stream:
         stream.write('mask_sub-S29999_ses-E1.png,"no infection."\n')
     with pytest.raises(DataError, match="S29999"):
@@ -161,13 +158,13 @@ def test_row_without_an_image_is_listed_or_left_out(qata: Path) -> None:
     assert len(ids(qata, "train", captions="skip")) + len(ids(qata, "val", captions="skip")) == 50
 
 
-def test_hidden_files_and_other_kinds_are_ignored(qata: Path) -> None:
+def test_hidden_files_and_other_kinds_are_ignored(qata):
     (qata / "Train Set/Images/._covid_1.png").write_bytes(b"x")
     (qata / "Train Set/Images/Thumbs.db").write_bytes(b"x")
     assert len(ids(qata, "train")) == 40
 
 
-def test_patients_are_drawn_alike_on_every_machine() -> None:
+def test_patients_are_drawn_alike_on_every_machine():
     patients = [f"sub-S{i}" for i in range(100)]
     drawn = draw_patients(reversed(patients), 0.1, 0)
     assert drawn == draw_patients(patients * 2, 0.1, 0)
@@ -184,11 +181,11 @@ def test_patients_are_drawn_alike_on_every_machine() -> None:
     ("name", "patient"),
     [("sub-S08047_ses-E18100_x", "sub-S08047"), ("sub-S1", "sub-S1"), ("covid_12", None), ("sub-X1_a", None)],
 )
-def test_patient_in_the_name(name: str, patient: str | None) -> None:
+def test_patient_in_the_name(name, patient):
     assert patient_of(name) == patient
 
 
-def test_real_counts_and_fingerprints(real_qata: Path) -> None:
+def test_real_counts_and_fingerprints(real_qata):
     reader = QaTaCOV19(real_qata.parent)
     samples = {split: reader.samples(split) for split in ("train", "val", "inner", "fit")}
     assert {split: len(found) for split, found in samples.items()} == {
@@ -208,7 +205,7 @@ def test_real_counts_and_fingerprints(real_qata: Path) -> None:
     assert zones == [2765, 3013, 4832, 2402, 2586, 4978]
 
 
-def test_published_table_in_another_order_is_cut_alike(real_qata: Path, tmp_path: Path) -> None:
+def test_published_table_in_another_order_is_cut_alike(real_qata, tmp_path):
     copy = tmp_path / "QaTa-COV19-v2"
     (copy / "prompt").mkdir(parents=True)
     (copy / "Train Set").symlink_to(real_qata / "Train Set")
@@ -217,5 +214,5 @@ def test_published_table_in_another_order_is_cut_alike(real_qata: Path, tmp_path
     assert ids(copy, "val") == ids(real_qata, "val")
 
 
-def test_fingerprint_does_not_depend_on_order() -> None:
+def test_fingerprint_does_not_depend_on_order():
     assert fingerprint(["a", "b"]) == fingerprint(["b", "a"]) != fingerprint(["ab"])

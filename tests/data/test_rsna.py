@@ -1,9 +1,6 @@
 """RSNA Pneumonia on a small copy in its published layout, made without code of the reader."""
 
-from __future__ import annotations
-
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,7 +26,7 @@ FILMS = {  # boxes of a film as the labels have them
 LISTED = ["c1f6b555", "0100515c", "00436515"]
 
 
-def write_dicom(path: Path, size: int = 64) -> None:
+def write_dicom(path, size=64):
     """Secondary capture, 8 bit, JPEG baseline, as the challenge has them."""
     levels = np.random.default_rng(3).integers(0, 256, (size, size), dtype=np.uint8)
     picture = io.BytesIO()
@@ -50,7 +47,7 @@ def write_dicom(path: Path, size: int = 64) -> None:
     film.save_as(path, enforce_file_format=True)
 
 
-def write_list(root: Path, names: list[str], boxes: dict[str, list[tuple]] = FILMS) -> None:
+def write_list(root, names, boxes=FILMS):
     lines = ["ID,img_path,boxes,classes"]
     for name in names:
         listed = "|".join(";".join(str(edge) for edge in box) for box in boxes[name]) or "nan"
@@ -59,7 +56,7 @@ def write_list(root: Path, names: list[str], boxes: dict[str, list[tuple]] = FIL
 
 
 @pytest.fixture
-def rsna(tmp_path: Path) -> Path:
+def rsna(tmp_path):
     root = tmp_path / "rsna-pneumonia-detection-challenge"
     (root / "stage_2_train_images").mkdir(parents=True)
     labels, classes = ["patientId,x,y,width,height,Target"], ["patientId,class"]
@@ -73,17 +70,17 @@ def rsna(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def folder(root: Path) -> Path:
+def folder(root):
     return root / "rsna-pneumonia-detection-challenge"
 
 
-def change_labels(root: Path, old: str, new: str) -> None:
+def change_labels(root, old, new):
     path = folder(root) / "stage_2_train_labels.csv"
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new, 1))
 
 
-def test_films_with_boxes_are_asked_once(rsna: Path) -> None:
+def test_films_with_boxes_are_asked_once(rsna):
     found = open_reader("rsna", rsna).phrases("test")
     assert [(p.image_id, len(p.boxes)) for p in found] == [("00436515", 2), ("0100515c", 2)]
     assert {(p.phrase, p.label) for p in found} == {("Findings suggesting pneumonia.", "Pneumonia")}
@@ -91,14 +88,14 @@ def test_films_with_boxes_are_asked_once(rsna: Path) -> None:
     assert truth(found[1], (1024, 1024)).sum() == 40000 + 40000 - 10000
 
 
-def test_films_are_read_and_boxes_scaled_with_small_ones(rsna: Path) -> None:
+def test_films_are_read_and_boxes_scaled_with_small_ones(rsna):
     film = open_reader("rsna", rsna).phrases("test")[1]
     image = read(film.image_path)
     assert image.grid.shape == (64, 64)
     assert truth(film, image.grid.shape)[7:18, 7:18].any()
 
 
-def test_train_is_what_the_list_leaves(rsna: Path) -> None:
+def test_train_is_what_the_list_leaves(rsna):
     assert [p.image_id for p in open_reader("rsna", rsna).phrases("train")] == ["00704310", "00313ee0"]
     parts = {split: {p.image_id for p in open_reader("rsna", rsna).phrases(split)} for split in ("inner", "fit")}
     assert len(parts["inner"]) == len(parts["fit"]) == 1
@@ -107,7 +104,7 @@ def test_train_is_what_the_list_leaves(rsna: Path) -> None:
         open_reader("rsna", rsna).phrases("val")
 
 
-def test_another_list_of_films_may_be_given(rsna: Path, tmp_path: Path) -> None:
+def test_another_list_of_films_may_be_given(rsna, tmp_path):
     own = tmp_path / "own.csv"
     own.write_text("patientId,x\n00704310,1\n00436515,1\n00436515,2\n")
     assert [p.image_id for p in RSNA(rsna, test_list=own).phrases("test")] == ["00436515", "00704310"]
@@ -116,7 +113,7 @@ def test_another_list_of_films_may_be_given(rsna: Path, tmp_path: Path) -> None:
         RSNA(rsna, test_list=own).phrases("test")
 
 
-def test_no_list_no_split(rsna: Path) -> None:
+def test_no_list_no_split(rsna):
     (folder(rsna) / "test.csv").unlink()
     with pytest.raises(LayoutError, match="no list of test films"):
         open_reader("rsna", rsna).phrases("test")
@@ -134,7 +131,7 @@ def test_no_list_no_split(rsna: Path) -> None:
         ("323.0,577.0,160.0", "900.0,577.0,160.0", "W_BOX_CUT"),
     ],
 )
-def test_broken_rows_are_found_and_named(rsna: Path, old: str, new: str, code: str) -> None:
+def test_broken_rows_are_found_and_named(rsna, old, new, code):
     change_labels(rsna, old, new)
     assert any(p.code == code and p.message.startswith("row ") for p in RSNA(rsna).check().problems)
     if code.startswith("E_"):
@@ -142,7 +139,7 @@ def test_broken_rows_are_found_and_named(rsna: Path, old: str, new: str, code: s
             open_reader("rsna", rsna).phrases("train")
 
 
-def test_a_list_that_disagrees_is_told(rsna: Path) -> None:
+def test_a_list_that_disagrees_is_told(rsna):
     write_list(folder(rsna), LISTED, {**FILMS, "0100515c": FILMS["0100515c"][:1]})
     (problem,) = RSNA(rsna).check().problems
     assert (problem.code, problem.fatal) == ("W_LIST_BOXES", False)
@@ -152,7 +149,7 @@ def test_a_list_that_disagrees_is_told(rsna: Path) -> None:
     assert [p.code for p in RSNA(rsna).check().problems] == ["E_LIST", "E_DUPLICATE_ID"]
 
 
-def test_films_that_are_missing_or_twice_are_named(rsna: Path) -> None:
+def test_films_that_are_missing_or_twice_are_named(rsna):
     images = folder(rsna) / "stage_2_train_images"
     (images / "00436515.dcm").unlink()
     with pytest.raises(DataError, match=r"00436515\.dcm is labelled and not there"):
@@ -163,7 +160,7 @@ def test_films_that_are_missing_or_twice_are_named(rsna: Path) -> None:
     assert [p.code for p in RSNA(rsna).check().problems] == ["E_SAME_STEM", "E_SIZE"]
 
 
-def test_check_counts(rsna: Path) -> None:
+def test_check_counts(rsna):
     result = RSNA(rsna).check()
     assert result.ok
     assert result.problems == ()
@@ -172,7 +169,7 @@ def test_check_counts(rsna: Path) -> None:
     assert result.counts["class Lung Opacity"] == 4
 
 
-def test_other_folders_and_other_uses_are_refused(rsna: Path, tmp_path: Path) -> None:
+def test_other_folders_and_other_uses_are_refused(rsna, tmp_path):
     with pytest.raises(LayoutError, match="stage_2_train_labels"):
         RSNA(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="no lesion masks"):

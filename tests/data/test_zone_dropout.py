@@ -64,11 +64,7 @@ def test_a_lesion_on_a_side_that_was_never_named_stays():
 
 
 @pytest.mark.parametrize(
-    "report",
-    [
-        report_of(Zones.from_present([0, 1, 0, 0, 0, 0])),
-        report_of(BOTH, Laterality.UNKNOWN),
-    ],
+    "report", [report_of(Zones.from_present([0, 1, 0, 0, 0, 0])), report_of(BOTH, Laterality.UNKNOWN)]
 )
 def test_two_zones_of_known_sides_are_needed(report):
     assert drop_zones(both_lungs(), report, np.random.default_rng(0)) is None

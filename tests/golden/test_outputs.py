@@ -217,10 +217,7 @@ def scored(out, read):
 
 
 MODES = [word for mode in ("oracle", "none", "shuffled", "generated") for word in ("--text-mode", mode)]
-EVALUATIONS = {
-    "segmentation": ["--sides", *MODES],
-    "grounding": ["--task", "grounding", "--phrases", "clause"],
-}
+EVALUATIONS = {"segmentation": ["--sides", *MODES], "grounding": ["--task", "grounding", "--phrases", "clause"]}
 
 
 @pytest.mark.parametrize("name", EVALUATIONS)

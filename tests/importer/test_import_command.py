@@ -138,8 +138,7 @@ def test_without_a_vocabulary_it_is_refused_with_the_reason(cli, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "code"),
-    [(b"<html>sign in</html>", "E_FORMAT"), (b"PK\x03\x04" + bytes(60), "E_TRUNCATED")],
+    ("content", "code"), [(b"<html>sign in</html>", "E_FORMAT"), (b"PK\x03\x04" + bytes(60), "E_TRUNCATED")]
 )
 def test_a_bad_file_is_refused_and_leaves_nothing(cli, tmp_path, encoder_folder, content, code):
     (tmp_path / "a.ckpt").write_bytes(content)
