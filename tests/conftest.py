@@ -151,47 +151,40 @@ def tiny_graph(size=TINY_SIZE, reads_text=True, thresholds=None):
     return onnx_model(f"({inputs}) => ({outputs}) {{ {nodes} }}", constants)
 
 
-def write_common(folder, preprocess):
+def write_common(folder, preprocess, weights=None):
     """Write the files that every bundle has."""
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({"blur": np.ones((1, 1, 5, 5), np.float16)}, str(folder / "model.safetensors"))
+    save_file(weights or {"blur": np.ones((1, 1, 5, 5), np.float16)}, folder / "model.safetensors")
     (folder / "preprocess.json").write_text(json.dumps(preprocess.to_dict()))
     (folder / "README.md").write_text("# tiny\n\nA graph for tests.\n")
     (folder / "LICENSE").write_text("CC0\n")
 
 
 def build_bundle(
-    folder, *, name="tiny", reads_text=True, threshold=0.5, size=TINY_SIZE, zone_thresholds=None, text_free=None
-):
-    """Write a whole bundle into ``folder`` and return it sealed."""
+    folder, *, reads_text=True, size=TINY_SIZE, tokens=TINY_TOKENS, zone_thresholds=None, preprocess=None, graph=None,
+    bank=None, weights=None, **facts,
+):  # fmt: skip
+    """Write a whole bundle into ``folder`` and return it sealed; ``facts`` replace those of the tiny one.
+
+    ``graph`` (ONNX bytes), ``weights`` and ``bank`` (``features`` and ``mask``) stand in place of the tiny ones.
+    """
     from safetensors.numpy import save_file
 
     from textray.inference.bundle import seal
     from textray.preprocess import Preprocess
 
-    write_common(folder, Preprocess(size=(size, size)))
-    (folder / "model.onnx").write_bytes(tiny_graph(size, reads_text, zone_thresholds))
+    write_common(folder, preprocess or Preprocess(size=(size, size)), weights)
+    (folder / "model.onnx").write_bytes(graph or tiny_graph(size, reads_text, zone_thresholds))
     if reads_text:
         bits = (np.arange(64)[:, None] >> np.arange(6) & 1).astype(np.float16)
-        features = np.repeat(bits[:, None, :], TINY_TOKENS, axis=1)
-        save_file(
-            {"features": features, "mask": np.ones((64, TINY_TOKENS), np.uint8)}, str(folder / "text_bank.safetensors")
-        )
-    return seal(
-        folder,
-        name=name,
-        version="0",
-        model="mmi_unet" if reads_text else "unet",
-        form="paper",
-        model_config={},
-        threshold=threshold,
-        text_encoder="tiny" if reads_text else None,
-        provenance={"data": "none"},
-        zone_thresholds=zone_thresholds,
-        text_free=text_free,
-    )
+        features = np.repeat(bits[:, None, :], tokens, axis=1)
+        bank = bank or {"features": features, "mask": np.ones((64, tokens), np.uint8)}
+        save_file(bank, folder / "text_bank.safetensors")
+    tiny = {"name": "tiny", "version": "0", "model": "mmi_unet" if reads_text else "unet", "form": "paper"}
+    tiny |= {"model_config": {}, "threshold": 0.5, "text_encoder": "tiny" if reads_text else None}
+    return seal(folder, **tiny | {"provenance": {"data": "none"}, "zone_thresholds": zone_thresholds} | facts)
 
 
 GROUNDING_CELLS = 8
@@ -296,8 +289,14 @@ def grounding_bundle(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def make_bundle():
-    """Build a bundle: ``make_bundle(folder, *, name, reads_text, threshold, size, zone_thresholds, text_free)``."""
+    """Build a bundle: ``make_bundle(folder, *, reads_text, size, zone_thresholds, graph, bank, **facts)``."""
     return build_bundle
+
+
+@pytest.fixture(scope="session")
+def make_graph():
+    """Write a graph of ONNX's text form: ``make_graph(text, constants) -> bytes``."""
+    return onnx_model
 
 
 @pytest.fixture(scope="session")

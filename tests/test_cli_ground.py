@@ -78,9 +78,8 @@ def test_map_picture_and_record_of_each_phrase(run, film, tmp_path):
     ("laterality", "orientation", "side"),
     [("viewer", "L", "left"), ("viewer", "R", "left"), ("patient", "L", "right"), ("patient", "R", "left")],
 )
-def test_left_at_the_commands_door_by_the_films_own_tag(run, tmp_path, laterality, orientation, side):
-    pydicom = pytest.importorskip("pydicom")
-    dicom_film(tmp_path / "film.dcm", pydicom, orientation)
+def test_left_at_the_commands_door_by_the_films_own_tag(run, tmp_path, dicom, levels, laterality, orientation, side):
+    (tmp_path / "film.dcm").write_bytes(dicom(levels, PatientOrientation=[orientation, "F"]))
     result = run("film.dcm", "--phrase", "left lung", "--laterality", laterality)
     assert result.code == 0, result.err
     found = record(tmp_path / "textray-out/film.ground.json")
@@ -92,12 +91,12 @@ def test_left_at_the_commands_door_by_the_films_own_tag(run, tmp_path, lateralit
 
 @pytest.mark.parametrize("words", ["{side} lung", "lower {side} lung", "opacity in the {side} lower lobe"])
 @pytest.mark.parametrize("orientation", ["L", "R"])
-def test_the_weights_inside_look_where_the_patients_side_is(cli, tmp_path, monkeypatch, words, orientation):
-    pydicom = pytest.importorskip("pydicom")
+def test_the_weights_inside_look_where_the_patients_side_is(cli, tmp_path, monkeypatch, dicom, words, orientation):
     if DEFAULT_GROUNDING_WEIGHTS not in inside():
         pytest.skip("no grounding weights inside this checkout")
     monkeypatch.chdir(tmp_path)
-    dicom_film(tmp_path / "film.dcm", pydicom, orientation)
+    noise = np.random.default_rng(0).integers(0, 4000, (90, 70)).astype(np.uint16)  # nothing brighter on one side
+    (tmp_path / "film.dcm").write_bytes(dicom(noise, PatientOrientation=[orientation, "F"]))
     asked = [word for side in ("left", "right") for word in ("--phrase", words.format(side=side))]
     assert cli("ground", "film.dcm", *asked, "--threads", "1").code == 0
     found = record(tmp_path / "textray-out/film.ground.json")
@@ -121,23 +120,6 @@ def test_the_weights_inside_are_small_scored_and_without_torch_or_folders():
     for name in bundle.files:
         assert b"/work/" not in bundle.read(name)
         assert b"/home/" not in bundle.read(name)
-
-
-def dicom_film(path, pydicom, row):
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-
-    data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.1"
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
-    data.Modality, data.PhotometricInterpretation = "CR", "MONOCHROME2"
-    data.PatientOrientation = [row, "F"]
-    data.Rows, data.Columns, data.SamplesPerPixel = 90, 70, 1
-    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 12, 11, 0
-    data.PixelData = np.random.default_rng(0).integers(0, 4000, (90, 70)).astype("<u2").tobytes()
-    data.save_as(path, enforce_file_format=True)
 
 
 def test_a_mask_is_what_lies_above_the_threshold(run, film, tmp_path):

@@ -8,11 +8,8 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image as PILImage
-from safetensors.numpy import save_file
 
 from textray.data.base import Sample
 from textray.data.phantom import Phantom
@@ -21,7 +18,7 @@ from textray.errors import DataError, OutputError, UsageError
 from textray.evaluate.cases import TextMode, mode_texts, parse_modes, segment
 from textray.evaluate.results import check
 from textray.evaluate.segmentation import MaskEvaluation, evaluate, score
-from textray.inference.bundle import Bundle, seal
+from textray.inference.bundle import Bundle
 from textray.inference.segmenter import Inference, Predictor
 from textray.io.read import read_mask
 from textray.preprocess import Preprocess
@@ -43,70 +40,36 @@ def painted(zones):
     return mask
 
 
-def painter(reads_text):
-    """ONNX graph: logits +10 in the zones told, -10 elsewhere; one that reads no text paints bright pixels."""
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["B", 3, SIDE, SIDE])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["B", 1, SIDE, SIDE])
-    if not reads_text:
-        weight = numpy_helper.from_array(np.full((1, 3, 1, 1), 5, np.float32), "weight")
-        graph = helper.make_graph(
-            [helper.make_node("Conv", ["image", "weight"], ["logits"])], "bright", [image], [logits], [weight]
-        )
-    else:
-        features = helper.make_tensor_value_info("text_features", TensorProto.FLOAT, ["B", 1, 6])
-        mask = helper.make_tensor_value_info("text_mask", TensorProto.FLOAT, ["B", 1])
-        planes = np.stack([painted(Zones.from_index(1 << zone)).ravel() for zone in range(6)]).astype(np.float32)
-        constants = {
-            "planes": planes * 20,
-            "shape": np.array([-1, 1, SIDE, SIDE], np.int64),
-            "zero": np.zeros(1, np.float32),
-            "ten": np.full(1, 10, np.float32),
-            "last": np.array([2], np.int64),
-            "pixels": np.array([1, 2, 3], np.int64),
-        }
-        nodes = [
-            helper.make_node("Unsqueeze", ["text_mask", "last"], ["gate"]),
-            helper.make_node("Mul", ["text_features", "gate"], ["told"]),
-            helper.make_node("MatMul", ["told", "planes"], ["flat"]),
-            helper.make_node("Reshape", ["flat", "shape"], ["painting"]),
-            helper.make_node("ReduceMean", ["image", "pixels"], ["mean"]),
-            helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
-            helper.make_node("Add", ["painting", "nothing"], ["sum"]),
-            helper.make_node("Sub", ["sum", "ten"], ["logits"]),
-        ]
-        tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-        graph = helper.make_graph(nodes, "painter", [image, features, mask], [logits], tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+PAINTER = f"""(float[B,3,{SIDE},{SIDE}] image, float[B,1,6] text_features, float[B,1] text_mask)
+    => (float[B,1,{SIDE},{SIDE}] logits) {{
+        gate = Unsqueeze (text_mask, last)
+        told = Mul (text_features, gate)
+        flat = MatMul (told, planes)
+        painting = Reshape (flat, shape)
+        mean = ReduceMean (image, pixels)
+        nothing = Mul (mean, zero)
+        sum = Add (painting, nothing)
+        logits = Sub (sum, ten)
+    }}"""
+"""Logits +10 in the zones told, -10 elsewhere."""
 
 
-def make_bundle(folder, *, reads_text=True):
-    folder.mkdir()
-    onnx.save(painter(reads_text), folder / "model.onnx")
-    (folder / "preprocess.json").write_text(json.dumps(Preprocess(size=(SIDE, SIDE)).to_dict()))
-    save_file({"weight": np.zeros(1, np.float16)}, folder / "model.safetensors")
-    (folder / "README.md").write_text("A painter of zones.\n")
-    (folder / "LICENSE").write_text("None.\n")
-    if reads_text:
-        bits = np.array([[Zones.from_index(i).present] for i in range(64)], np.float16)
-        save_file({"features": bits, "mask": np.ones((64, 1), np.uint8)}, folder / "text_bank.safetensors")
-    seal(
-        folder,
-        name="painter",
-        version="1",
-        model="mmi_unet" if reads_text else "unet",
-        form="paper",
-        model_config={},
-        threshold=0.5,
-        text_encoder="tiny" if reads_text else None,
-        provenance={},
-        zone_rows=ROWS,
-    )
+@pytest.fixture(scope="module")
+def bundle(make_bundle, make_graph, tmp_path_factory):
+    planes = np.stack([painted(Zones.from_index(1 << zone)).ravel() for zone in range(6)]).astype(np.float32)
+    constants = {"planes": planes * 20, "shape": np.array([-1, 1, SIDE, SIDE]), "zero": np.zeros(1, np.float32)}
+    constants |= {"ten": np.full(1, 10, np.float32), "last": np.array([2]), "pixels": np.array([1, 2, 3])}
+    folder = tmp_path_factory.mktemp("models") / "painter"
+    make_bundle(folder, name="painter", size=SIDE, tokens=1, graph=make_graph(PAINTER, constants), zone_rows=ROWS)
     return folder
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return make_bundle(tmp_path_factory.mktemp("models") / "painter")
+def blind(make_bundle, tmp_path_factory):
+    """Weights that read no text and mark bright pixels."""
+    folder = tmp_path_factory.mktemp("models") / "bright"
+    make_bundle(folder, name="bright", size=SIDE, reads_text=False)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -290,17 +253,15 @@ def test_an_output_that_cannot_be_written_stops_the_run_at_once(bundle, root, tm
     assert (tmp_path / "out").read_text() == "a file"
 
 
-def test_a_model_that_reads_no_text_is_scored_without_text_only(root, tmp_path):
-    blind = make_bundle(tmp_path / "bright", reads_text=False)
+def test_a_model_that_reads_no_text_is_scored_without_text_only(blind, root, tmp_path):
     for options in ({"modes": ("oracle", "none")}, {"modes": ("none",), "sides": True}):
-        with pytest.raises(UsageError, match="painter reads no text"):
+        with pytest.raises(UsageError, match="bright reads no text"):
             run(blind, root, tmp_path / "out", **options)
     summary = run(blind, root, tmp_path / "out", modes=("none",), split="val")
     assert 0 < summary["modes"]["none"]["dice_pooled"]["value"] < 1
 
 
-def test_modes_that_nobody_names_are_those_that_the_model_can_work_in(bundle, root, tmp_path):
-    blind = make_bundle(tmp_path / "bright", reads_text=False)
+def test_modes_that_nobody_names_are_those_that_the_model_can_work_in(bundle, blind, root, tmp_path):
     for model, modes in ((blind, ["none"]), (bundle, ["oracle", "none"])):
         summary = run(model, root, tmp_path / "out", modes=(), split="val")
         assert list(summary["modes"]) == modes

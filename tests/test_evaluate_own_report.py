@@ -6,10 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-from safetensors.numpy import save_file
 from sklearn.metrics import f1_score
 
 from textray.data.phantom import Phantom
@@ -19,7 +16,7 @@ from textray.evaluate.cases import TextMode, mode_texts, segment
 from textray.evaluate.page import cell
 from textray.evaluate.segmentation import MaskEvaluation, evaluate, score
 from textray.inference.bank import Prompt
-from textray.inference.bundle import Bundle, seal
+from textray.inference.bundle import Bundle
 from textray.inference.segmenter import Inference, Predictor
 from textray.io.read import read
 from textray.preprocess import Preprocess
@@ -42,83 +39,49 @@ def planes():
     return found.reshape(6, -1)
 
 
-def writer():
-    """ONNX graph: mask 1 paints the zones told, 0 its own zones, -1 whatever is bright."""
-    tensor = helper.make_tensor_value_info
-    image = tensor("image", TensorProto.FLOAT, ["B", 3, SIDE, SIDE])
-    features = tensor("text_features", TensorProto.FLOAT, ["B", 1, 6])
-    mask = tensor("text_mask", TensorProto.FLOAT, ["B", 1])
-    logits = tensor("logits", TensorProto.FLOAT, ["B", 1, SIDE, SIDE])
-    zone_logits = tensor("zone_logits", TensorProto.FLOAT, ["B", 6])
-    areas = planes()
-    thresholds = np.array(THRESHOLDS)
+WRITER = f"""(float[B,3,{SIDE},{SIDE}] image, float[B,1,6] text_features, float[B,1] text_mask)
+    => (float[B,1,{SIDE},{SIDE}] logits, float[B,6] zone_logits) {{
+        grey = ReduceMean <keepdims=0> (image, one_axis)
+        pixels = Reshape (grey, flat)
+        zone_logits = MatMul (pixels, means)
+        reached = GreaterOrEqual (zone_logits, levels)
+        bright_zones = Cast <to=1> (reached)
+        steered = Abs (text_mask)
+        free = Sub (one, steered)
+        written = Mul (bright_zones, free)
+        given = Squeeze (text_features, one_axis)
+        heard = Relu (text_mask)
+        read = Mul (given, heard)
+        told = Add (read, written)
+        painting = MatMul (told, paint)
+        dark = Sub (painting, ten)
+        minus = Neg (text_mask)
+        silent = Relu (minus)
+        bright = Mul (pixels, five)
+        seen = Add (bright, ten)
+        alone = Mul (seen, silent)
+        sum = Add (dark, alone)
+        logits = Reshape (sum, shape)
+    }}"""
+"""Mask 1 paints the zones told, 0 its own zones, -1 whatever is bright."""
+
+
+@pytest.fixture(scope="module")
+def write_bundle(make_bundle, make_graph):
+    areas, thresholds = planes(), np.array(THRESHOLDS)
     constants = {
         "means": (areas / areas.sum(1, keepdims=True)).T * 4,
         "paint": areas * 20,
-        "levels": np.log(thresholds / (1 - thresholds)),
+        "levels": np.log(thresholds / (1 - thresholds)).astype(np.float32),
         "shape": np.array([-1, 1, SIDE, SIDE]),
         "flat": np.array([-1, SIDE * SIDE]),
         "one_axis": np.array([1]),
-        "five": np.array([5.0]),
-        "ten": np.array([10.0]),
-        "one": np.array([1.0]),
+        "five": np.float32([5]),
+        "ten": np.float32([10]),
+        "one": np.float32([1]),
     }
-    node = helper.make_node
-    nodes = [
-        node("ReduceMean", ["image", "one_axis"], ["grey"], keepdims=0),
-        node("Reshape", ["grey", "flat"], ["pixels"]),
-        node("MatMul", ["pixels", "means"], ["zone_logits"]),
-        node("GreaterOrEqual", ["zone_logits", "levels"], ["reached"]),
-        node("Cast", ["reached"], ["own"], to=TensorProto.FLOAT),
-        node("Abs", ["text_mask"], ["steered"]),
-        node("Sub", ["one", "steered"], ["free"]),
-        node("Mul", ["own", "free"], ["written"]),
-        node("Squeeze", ["text_features", "one_axis"], ["given"]),
-        node("Relu", ["text_mask"], ["heard"]),
-        node("Mul", ["given", "heard"], ["read"]),
-        node("Add", ["read", "written"], ["told"]),
-        node("MatMul", ["told", "paint"], ["painting"]),
-        node("Sub", ["painting", "ten"], ["dark"]),
-        node("Neg", ["text_mask"], ["minus"]),
-        node("Relu", ["minus"], ["silent"]),
-        node("Mul", ["pixels", "five"], ["bright"]),
-        node("Add", ["bright", "ten"], ["seen"]),
-        node("Mul", ["seen", "silent"], ["alone"]),
-        node("Add", ["dark", "alone"], ["sum"]),
-        node("Reshape", ["sum", "shape"], ["logits"]),
-    ]
-    tensors = [
-        numpy_helper.from_array(value.astype(np.int64 if value.dtype.kind == "i" else np.float32), name)
-        for name, value in constants.items()
-    ]
-    graph = helper.make_graph(nodes, "writer", [image, features, mask], [logits, zone_logits], tensors)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
-
-
-def make_bundle(folder, *, text_free=None, provenance=None):
-    folder.mkdir()
-    onnx.save(writer(), folder / "model.onnx")
-    (folder / "preprocess.json").write_text(json.dumps(Preprocess(size=(SIDE, SIDE)).to_dict()))
-    save_file({"weight": np.zeros(1, np.float16)}, folder / "model.safetensors")
-    (folder / "README.md").write_text("A writer of zones.\n")
-    (folder / "LICENSE").write_text("None.\n")
-    bits = np.array([[Zones.from_index(i).present] for i in range(64)], np.float16)
-    save_file({"features": bits, "mask": np.ones((64, 1), np.uint8)}, folder / "text_bank.safetensors")
-    seal(
-        folder,
-        name="writer",
-        version="1",
-        model="mmi_unet",
-        form="paper",
-        model_config={},
-        threshold=0.5,
-        text_encoder="tiny",
-        provenance=provenance or {},
-        zone_rows=ROWS,
-        zone_thresholds=THRESHOLDS,
-        text_free=text_free,
-    )
-    return folder
+    writer = {"name": "writer", "size": SIDE, "tokens": 1, "graph": make_graph(WRITER, constants), "zone_rows": ROWS}
+    return lambda folder, **facts: make_bundle(folder, zone_thresholds=THRESHOLDS, **writer, **facts).folder
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +90,8 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory):
-    return make_bundle(tmp_path_factory.mktemp("models") / "writer")
+def bundle(write_bundle, tmp_path_factory):
+    return write_bundle(tmp_path_factory.mktemp("models") / "writer")
 
 
 def run(bundle, root, out, modes):
@@ -165,9 +128,9 @@ def test_the_zones_column_holds_what_the_network_wrote_and_painted(bundle, root,
         assert (row["prediction_empty"] == "1") == (not reached.any())
 
 
-def test_each_mode_says_itself_whether_a_report_is_written(root, done, tmp_path):
+def test_each_mode_says_itself_whether_a_report_is_written(write_bundle, root, done, tmp_path):
     """`none` is silent and `generated` writes, whatever a run without a text does with this bundle otherwise."""
-    silent = make_bundle(tmp_path / "writer", text_free="none")
+    silent = write_bundle(tmp_path / "writer", text_free="none")
     assert Bundle.load(silent).text_free == "none"
     summary = run(silent, root, tmp_path / "out", ["oracle", "none", "generated"])
     assert summary["modes"] == done[1]["modes"]
@@ -222,9 +185,9 @@ def test_scores_where_a_sentence_was_used_stand_alone_without_mode_none(bundle, 
 
 
 @pytest.mark.parametrize(("dropout", "learnt"), [(0.0, False), (0.5, True)])
-def test_a_score_without_a_report_that_was_not_learnt_is_told_as_such(root, tmp_path, dropout, learnt):
+def test_a_score_without_a_report_that_was_not_learnt_is_told_as_such(write_bundle, root, tmp_path, dropout, learnt):
     facts = {"data": {"report_dropout": dropout}, "self_guided": 0.0}
-    summary = run(make_bundle(tmp_path / "writer", provenance=facts), root, tmp_path / "out", ["none", "oracle"])
+    summary = run(write_bundle(tmp_path / "writer", provenance=facts), root, tmp_path / "out", ["none", "oracle"])
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["learnt_without_report"] is learnt
     page = (tmp_path / "out" / "summary.md").read_text()
     for told in (summary["text_modes"]["none"], page):

@@ -15,7 +15,7 @@ from textray.errors import BundleError, DataError, InputError, UsageError
 from textray.evaluate.cases import TextMode, mode_texts
 from textray.evaluate.segmentation import MaskEvaluation, evaluate
 from textray.inference.bank import TextBank, distinct, find, read_captions
-from textray.inference.bundle import Bundle, seal
+from textray.inference.bundle import Bundle
 from textray.preprocess import Preprocess
 from textray.records import Report, Zones
 
@@ -32,20 +32,11 @@ def tissue_bundle(tmp_path, make_bundle):
 
 
 def write_bundle(folder, make_bundle, captions):
-    from safetensors.numpy import save_file
-
-    make_bundle(folder)
     zones = {EVEN: range(6), UPPER_LEFT: [0], LOWER_RIGHT: [5]}
     bits = np.array([[zone in zones.get(text, []) for zone in range(6)] for text in captions], np.float16)
-    features = np.ascontiguousarray(np.repeat(bits[:, None], 2, axis=1))
-    save_file({"features": features, "mask": np.ones((len(captions), 2), np.uint8)}, folder / "text_bank.safetensors")
-    way = Preprocess(size=(64, 64), colour=True)
-    (folder / "preprocess.json").write_text(json.dumps(way.to_dict()))
-    seal(
-        folder, name="tissue", version="0", model="mmi_unet", form="paper", model_config={}, threshold=0.5,
-        text_encoder="tiny", provenance={}, captions=captions,
-    )  # fmt: skip
-    return folder
+    bank = {"features": np.repeat(bits[:, None], 2, axis=1), "mask": np.ones((len(captions), 2), np.uint8)}
+    colour = Preprocess(size=(64, 64), colour=True)
+    return make_bundle(folder, name="tissue", preprocess=colour, bank=bank, captions=captions, provenance={}).folder
 
 
 @pytest.fixture

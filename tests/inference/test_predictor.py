@@ -7,11 +7,12 @@ from PIL import Image as PILImage
 
 import textray
 from textray.errors import InputError, ShapeError, UsageError
-from textray.inference.bundle import Bundle, seal
+from textray.inference.bundle import Bundle
 from textray.inference.record import zone_areas
 from textray.inference.runtime import Runtime, default_threads
 from textray.inference.segmenter import Predictor
 from textray.io.read import from_array
+from textray.preprocess import Preprocess
 from textray.records import Grid, Zones
 from textray.text.zones import parse
 
@@ -49,13 +50,7 @@ def test_a_network_that_sees_films_transposed_marks_the_same_place(make_bundle, 
     masks = []
     for transpose in (False, True):
         folder = tmp_path / f"transpose-{transpose}"
-        bundle = make_bundle(folder)
-        way = bundle.preprocess.to_dict() | {"transpose": transpose}
-        (folder / "preprocess.json").write_text(json.dumps(way))
-        seal(
-            folder, name="tiny", version="0", model="mmi_unet", form="paper", model_config={}, threshold=0.5,
-            text_encoder="tiny", provenance={},
-        )  # fmt: skip
+        make_bundle(folder, preprocess=Preprocess(size=(64, 64), transpose=transpose))
         masks.append(textray.load(folder, threads=1).segment(bright).mask)
     upright, swapped = masks
     assert 50 < upright.sum() < 2000
