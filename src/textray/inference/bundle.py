@@ -28,7 +28,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self, TypedDict, Unpack, get_args
+from typing import Any, ClassVar, Self, TypedDict, Unpack
 
 from textray import registry
 from textray.errors import BundleError, OutputError, unknown_name
@@ -53,6 +53,7 @@ from textray.inference.bundle_files import (
 from textray.inference.own_report import TextFree
 from textray.preprocess import Preprocess
 from textray.records import ZONE_ROWS, Laterality
+from textray.text.sentences import CUTS, Cut
 from textray.text.tokens import Aggregation, WordPiece, read_pieces
 
 log = logging.getLogger(__name__)
@@ -64,9 +65,6 @@ DEFAULT_GROUNDING_WEIGHTS = "sentence_grounding_small"
 WEIGHTS_FOLDER = Path(__file__).resolve().parent.parent / "weights"
 """Folder of the bundles inside the package."""
 ZONE_COLUMNS = (0.5,)
-
-Sentences = Literal["clauses", "caption", "split"]
-"""How training texts became sentences: a caption's clauses by its commas, the caption as one, a report's sentences."""
 
 _KEYS = {"format", "name", "version", "model", "input", "text", "provenance", "files"}
 _MOST_CELLS = 1024
@@ -374,7 +372,7 @@ class GroundingText:
     lower: bool
     most_pieces: int
     aggregation: Aggregation
-    sentences: Sentences
+    sentences: Cut
 
     def to_dict(self) -> dict[str, Any]:
         """The values in ``config.json``."""
@@ -397,10 +395,8 @@ class GroundingText:
         )
         if not 3 <= text.most_pieces <= MOST_TOKENS or not isinstance(text.lower, bool):
             raise BundleError("text settings of the bundle are impossible", came=dict(values))
-        if text.sentences not in get_args(Sentences):
-            raise BundleError(
-                "the bundle cuts texts in an unknown way", came=text.sentences, expected=", ".join(get_args(Sentences))
-            )
+        if text.sentences not in CUTS:
+            raise BundleError("the bundle cuts texts in an unknown way", came=text.sentences, expected=", ".join(CUTS))
         return text
 
 

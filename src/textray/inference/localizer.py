@@ -20,7 +20,7 @@ from textray.text import prose
 from textray.text.cleaning import clean
 from textray.text.phrases import TurnedPhrase, check, lone_sides, turn
 from textray.text.prose import sentences
-from textray.text.sentences import clauses, split
+from textray.text.sentences import cut_text
 from textray.text.terms import FUNCTION
 from textray.text.tokens import Pieces, pad, report_weights
 
@@ -149,9 +149,7 @@ class Localizer:
 
     def sentences(self, phrase: str) -> tuple[str, ...]:
         """A phrase cut as the training texts were, at least one sentence; none for being of one word."""
-        kind = self.bundle.text.sentences
-        cut = clauses(phrase) if kind == "clauses" else split(phrase, min_words=1) if kind == "split" else ()
-        return tuple(cut) or (phrase,)
+        return cut_text(phrase, self.bundle.text.sentences) or (phrase,)
 
     def read(self, phrase: str) -> Pieces:
         """A phrase in pieces, with the words that are not in the vocabulary; raises as `embed` does."""
