@@ -132,6 +132,23 @@ def test_other_weights_than_torchs_do_not_pass(exported):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("method", ["maps", "embed"])
+def test_a_graph_that_gives_nan_does_not_pass(exported, monkeypatch, method):
+    path, bundle = exported
+    compute = getattr(Localizer, method)
+
+    def broken(localizer, *given):
+        values = compute(localizer, *given).copy()
+        values[0, 0] = np.nan
+        return values
+
+    monkeypatch.setattr(Localizer, method, broken)
+    picture = from_array(np.eye(64, dtype=np.float32))
+    with pytest.raises(BundleError, match="disagree"):
+        check_grounding(bundle, read_checkpoint(path)[1], [picture])
+
+
+@pytest.mark.slow
 def test_the_command_finds_the_task_by_itself(cli, exported, tmp_path, film):
     path, bundle = exported
     result = cli("export", path, "--out", tmp_path / "mine")

@@ -14,6 +14,7 @@ from textray.export import frame
 from textray.export import segmenter as module
 from textray.inference.bank import Prompt
 from textray.inference.bundle import Bundle
+from textray.inference.runtime import Runtime
 from textray.inference.segmenter import Predictor
 from textray.io.read import from_array
 from textray.models.base import Network, Output
@@ -266,5 +267,22 @@ def test_a_graph_that_writes_something_else_does_not_pass(checkpoint, tmp_path, 
     monkeypatch.setattr(module, "write_graph", changed)
     monkeypatch.setattr(frame, "store_weights", stored)
     with pytest.raises(BundleError, match=r"disagree|other zones"):
+        module.export(checkpoint(guided()), tmp_path / "bad")
+    assert not (tmp_path / "bad").exists()
+
+
+@pytest.mark.parametrize("output", ["logits", "zone_logits", "attention"])
+def test_a_graph_that_gives_nan_does_not_pass(checkpoint, tmp_path, monkeypatch, output):
+    run, pictures = Runtime.run, []
+
+    def broken(runtime, *given):
+        outputs = {name: values.copy() for name, values in run(runtime, *given).items()}
+        if not pictures:  # of the first run alone: later ones must not hide it
+            outputs[output][0, ..., -1] = np.nan
+        pictures.append(given)
+        return outputs
+
+    monkeypatch.setattr(Runtime, "run", broken)
+    with pytest.raises(BundleError, match="disagree"):
         module.export(checkpoint(guided()), tmp_path / "bad")
     assert not (tmp_path / "bad").exists()

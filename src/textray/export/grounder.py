@@ -154,15 +154,15 @@ def check_grounding(bundle: GroundingBundle, network: SentenceGrounding, picture
         wanted = F.normalize(network.encode_text(*tensors).report, dim=1, eps=1e-8)
         vectors = localizer.embed(_PHRASES)
         alone = Localizer(bundle)  # which has not embedded them yet: a phrase must not depend on its neighbours
-        each = (_apart(alone.embed([text])[0], vector) for text, vector in zip(_PHRASES, wanted, strict=True))
-        worst = max(_apart(vectors, wanted), *each)
+        differences = [_apart(vectors, wanted)]
+        differences += [_apart(alone.embed([text])[0], vector) for text, vector in zip(_PHRASES, wanted, strict=True)]
         for picture in pictures:
             pixels = bundle.preprocess.apply(picture)[None]
             features = network.encode_image(torch.from_numpy(pixels))
-            worst = max(worst, _apart(localizer.maps(pixels, vectors), network(torch.from_numpy(pixels), wanted)))
+            differences.append(_apart(localizer.maps(pixels, vectors), network(torch.from_numpy(pixels), wanted)))
             length = float(features.pooled.norm()) or 1.0
-            worst = max(worst, _apart(localizer.features(pixels).pooled, features.pooled) / length)
-    return accept(worst, f"over {len(pictures)} pictures")
+            differences.append(_apart(localizer.features(pixels).pooled, features.pooled) / length)
+    return accept(differences, f"over {len(pictures)} pictures")
 
 
 class _Graph(nn.Module):
