@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 from textray.errors import ShapeError, UsageError
-from textray.metrics.segmentation import Floats, Statistic
+from textray.metrics.segmentation import Floats, Statistic, nanmean, ratio
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 """The thresholds of BioViL and of the grounding paper; `iou` and `dice` are means over them."""
@@ -43,16 +43,12 @@ Name = TypeVar("Name", bound=str)
 _IN_SCAN = tuple(SCAN.index(t) for t in THRESHOLDS)
 
 
-def check_empty_prediction(rule: str) -> EmptyPrediction:
-    """The rule of that name.
+def one_of(known: tuple[Name, ...], name: str, what: str) -> Name:
+    """The one of that name.
 
     Raises:
         UsageError: If there is none.
     """
-    return _one_of(EMPTY_PREDICTIONS, rule, "rule for empty predictions")
-
-
-def _one_of(known: tuple[Name, ...], name: str, what: str) -> Name:
     for one in known:
         if name == one:
             return one
@@ -91,12 +87,7 @@ class MapScore:
 def overlap(values: NDArray[np.floating[Any]], truth: NDArray[np.bool_]) -> tuple[Floats, Floats, NDArray[np.bool_]]:
     """IoU, Dice and whether anything is marked, at each threshold of `SCAN`.
 
-    Args:
-        values: ``(H, W)``, in the range in which thresholds are meant.
-        truth: ``(H, W)`` bool, not empty.
-
-    Returns:
-        Three arrays as long as `SCAN`; where nothing is marked both scores are 0.
+    The map is in the range in which thresholds are meant. Where nothing is marked both scores are 0.
 
     Raises:
         ShapeError: If the shapes differ or the truth is empty.
@@ -119,16 +110,11 @@ def _at_least(counts: NDArray[np.int64]) -> Floats:
 def contrast(
     values: NDArray[np.floating[Any]], truth: NDArray[np.bool_], parts: Sequence[NDArray[np.bool_]] = ()
 ) -> float:
-    """Signed contrast-to-noise ratio of a map.
+    """Signed contrast-to-noise ratio of a map before any threshold.
 
-    Args:
-        values: ``(H, W)``, before any threshold.
-        truth: ``(H, W)`` bool.
-        parts: Boxes that make up the truth, ``(H, W)`` bool each: the mean of the ratios of each box against all that
-            lies outside every box. Without them the truth is taken as a whole.
-
-    Returns:
-        NaN where nothing lies inside or outside, or the map does not vary in either.
+    With ``parts``, the boxes that make up the truth, it is the mean of the ratios of each box against all that lies
+    outside every box; without them the truth is taken as a whole. NaN where nothing lies inside or outside, or the map
+    does not vary in either.
     """
     numbers = values.astype(np.float64)
     outside = numbers[~truth]
@@ -149,17 +135,9 @@ def pointing(values: NDArray[np.floating[Any]], truth: NDArray[np.bool_]) -> flo
 
 
 def score(
-    values: NDArray[np.floating[Any]],
-    truth: NDArray[np.bool_],
-    *,
-    parts: Sequence[NDArray[np.bool_]] = (),
+    values: NDArray[np.floating[Any]], truth: NDArray[np.bool_], *, parts: Sequence[NDArray[np.bool_]] = ()
 ) -> MapScore:
-    """Score one map, already in the range in which thresholds are meant, against a truth that is not empty.
-
-    Args:
-        values: ``(H, W)``.
-        truth: ``(H, W)`` bool.
-        parts: As in `contrast`.
+    """Score one map ``(H, W)``, already in the range in which thresholds are meant; ``parts`` as in `contrast`.
 
     Raises:
         ShapeError: If the shapes differ or the truth is empty.
@@ -193,12 +171,7 @@ _WIDTH = 3 * _STEPS + 5
 def case_columns(
     cases: Sequence[MapScore], labels: Sequence[str], *, empty_prediction: EmptyPrediction = "zero"
 ) -> tuple[Floats, tuple[str, ...]]:
-    """Columns whose sums over cases give every score of `statistics`.
-
-    Args:
-        cases: Scores of ``N`` maps.
-        labels: Class of each.
-        empty_prediction: Whether a threshold that marks nothing scores 0 or is left out.
+    """Columns whose sums over ``N`` cases give every score of `statistics`; ``labels`` names the class of each.
 
     Returns:
         ``(N, classes x columns)`` float64, and the classes in their order.
@@ -207,7 +180,7 @@ def case_columns(
         UsageError: If ``empty_prediction`` is unknown.
         ShapeError: If the lengths differ.
     """
-    check_empty_prediction(empty_prediction)
+    one_of(EMPTY_PREDICTIONS, empty_prediction, "rule for empty predictions")
     if len(cases) != len(labels):
         raise ShapeError("one class for each case", came=len(labels), expected=len(cases))
     classes = tuple(sorted(set(labels)))
@@ -246,63 +219,38 @@ def class_statistics(place: int, classes: int) -> dict[str, Statistic]:
 
 
 def _over_thresholds(totals: Floats, *, first: int, classes: int) -> Floats:
-    places = np.array(_IN_SCAN)
-    return _nanmean(_by_threshold(totals, first, classes)[..., places])
+    return nanmean(_by_threshold(totals, first, classes)[..., list(_IN_SCAN)])
 
 
 def _by_threshold(totals: Floats, first: int, classes: int) -> Floats:
     """Mean over classes at each of `SCAN`, from totals ``(..., classes x columns)``."""
     blocks = totals.reshape(*totals.shape[:-1], classes, _WIDTH)
     sums, counts = blocks[..., first : first + _STEPS], blocks[..., 2 * _STEPS : 3 * _STEPS]
-    return _nanmean(np.moveaxis(_ratio(sums, counts), -2, -1))
+    return nanmean(np.moveaxis(ratio(sums, counts), -2, -1))
 
 
 def _ratio_of(totals: Floats, *, first: int, of: int, classes: int) -> Floats:
     blocks = totals.reshape(*totals.shape[:-1], classes, _WIDTH)
-    return _nanmean(_ratio(blocks[..., first], blocks[..., of]))
-
-
-def _ratio(sums: Floats, counts: Floats) -> Floats:
-    return np.where(counts > 0, sums / np.where(counts > 0, counts, 1.0), np.nan)
-
-
-def _nanmean(values: Floats) -> Floats:
-    """Mean over the last axis of what is defined; NaN where nothing is (without NumPy's warning of it)."""
-    defined = ~np.isnan(values)
-    return _ratio(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1).astype(np.float64))
+    return nanmean(ratio(blocks[..., first], blocks[..., of]))
 
 
 def threshold_table(totals: Floats, classes: int) -> dict[str, dict[str, float | None]]:
-    """IoU and Dice at each of `THRESHOLDS`, means over classes.
-
-    Args:
-        totals: ``(classes x columns,)`` sums of `case_columns`.
-        classes: How many classes there are.
-
-    Returns:
-        By threshold (as text, for JSON): ``iou`` and ``dice``; ``None`` where every case is left out.
-    """
-    iou, dice = (_by_threshold(totals, first, classes) for first in (0, _STEPS))
-    return {
-        str(t): {"iou": _defined(iou[at]), "dice": _defined(dice[at])}
-        for t, at in zip(THRESHOLDS, _IN_SCAN, strict=True)
-    }
+    """``iou`` and ``dice``, means over classes, by each of `THRESHOLDS` as text; ``None`` where every case is left out."""
+    overlaps = _overlaps(totals, classes)
+    return {str(SCAN[at]): overlaps[at] for at in _IN_SCAN}
 
 
 def best_threshold(totals: Floats, classes: int) -> dict[str, float | None]:
-    """The one threshold of `SCAN` with the highest Dice, chosen on the very cases that it is scored on.
-
-    Returns:
-        ``threshold``, ``iou`` and ``dice`` there.
-    """
-    iou, dice = (_by_threshold(totals, first, classes) for first in (0, _STEPS))
-    at = int(np.nanargmax(dice)) if not np.isnan(dice).all() else 0
-    return {"threshold": SCAN[at], "iou": _defined(iou[at]), "dice": _defined(dice[at])}
+    """The one ``threshold`` of `SCAN` with the highest ``dice``, chosen on the very cases that it is scored on."""
+    overlaps = _overlaps(totals, classes)
+    at = max(range(_STEPS), key=lambda step: -1.0 if (dice := overlaps[step]["dice"]) is None else dice)
+    return {"threshold": SCAN[at], **overlaps[at]}
 
 
-def _defined(value: np.float64) -> float | None:
-    """For JSON, which has no NaN."""
-    return None if np.isnan(value) else float(value)
+def _overlaps(totals: Floats, classes: int) -> list[dict[str, float | None]]:
+    """IoU and Dice at each of `SCAN`; ``None`` stands for NaN, which JSON has not."""
+    pairs = zip(*(_by_threshold(totals, first, classes).tolist() for first in (0, _STEPS)), strict=True)
+    return [dict(zip(("iou", "dice"), (None if math.isnan(x) else x for x in pair), strict=True)) for pair in pairs]
 
 
 def skipped(cases: Sequence[MapScore]) -> dict[str, int]:
@@ -322,24 +270,12 @@ SIGMA = 1.5
 _REACH = 4.0  # widths at which the kernel ends, as SciPy has it
 
 
-def check_normalise(name: str) -> Normalise:
-    """The normalisation of that name.
-
-    Raises:
-        UsageError: If there is none.
-    """
-    return _one_of(NORMALISATIONS, name, "normalisation of maps")
-
-
 def smooth(maps: NDArray[np.floating[Any]], sigma: float = SIGMA) -> NDArray[np.float32]:
     """Smooth maps by a Gaussian; beyond the edge a map goes on as its mirror image.
 
     Args:
         maps: ``(..., h, w)``, any range.
         sigma: Standard deviation in cells, 0 to leave the maps alone.
-
-    Returns:
-        The same shape, float32.
 
     Raises:
         UsageError: If ``sigma`` is negative or not finite.
@@ -375,14 +311,9 @@ def enlarge(values: NDArray[np.floating[Any]], shape: tuple[int, int]) -> NDArra
 
 
 def normalise(values: NDArray[np.floating[Any]], how: Normalise) -> NDArray[np.floating[Any]]:
-    """Bring a map to the range in which thresholds are meant.
+    """Bring a map of any shape to the range in which thresholds are meant.
 
-    Args:
-        values: A map of any shape.
-        how: One of `NORMALISATIONS`.
-
-    Returns:
-        The same shape. Under ``minmax`` a map that is constant gives zeros: it points nowhere.
+    Under ``minmax`` a map that is constant gives zeros: it points nowhere.
     """
     if how == "none":
         return values

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -60,14 +61,16 @@ def bootstrap(
         statistics: By name, each from totals ``(..., K)`` to ``(...)``.
         draws: Number of bootstrap draws.
         level: Share of the draws inside the interval.
-        seed: Of the draws; the same for every set, so a run repeats.
+        seed: The same for every set, so a run repeats.
 
     Raises:
         UsageError: If there is no case, or ``draws`` or ``level`` is out of range.
         ShapeError: If ``groups`` and ``columns`` differ in length.
     """
     sums = _group_sums(columns, groups)
-    totals = _totals(sums, draws, seed)
+    if draws < 1:
+        raise UsageError("a bootstrap needs draws", came=draws, expected="1 or more")
+    totals = np.concatenate([weights @ sums for weights in _weights(len(sums), draws, seed)])
     return {
         name: _interval(float(statistic(sums.sum(axis=0))), statistic(totals), level)
         for name, statistic in statistics.items()
@@ -86,16 +89,8 @@ def paired_difference(
 ) -> dict[K, Interval]:
     """Scores of ``second`` minus those of ``first`` on the same cases, with intervals of the difference.
 
-    Both runs see the same draws, so what is common to both (hard films, easy films) cancels.
-
-    Args:
-        first: ``(N, K)`` as in `bootstrap`.
-        second: ``(N, K)``, row for row the same cases as ``first``.
-        groups: ``N`` labels.
-        statistics: By name.
-        draws: Number of bootstrap draws.
-        level: Share of the draws inside the interval.
-        seed: Of the draws.
+    Both runs see the same draws, so what is common to both (hard films, easy films) cancels. ``first`` and ``second`` are
+    ``(N, K)``, row for row the same cases; the rest is as in `bootstrap`.
 
     Raises:
         UsageError: As `bootstrap`.
@@ -103,18 +98,14 @@ def paired_difference(
     """
     if first.shape != second.shape:
         raise ShapeError("paired runs have the same cases", came=second.shape, expected=first.shape)
-    width = first.shape[1] if first.ndim == 2 else 0
-    sums = _group_sums(np.concatenate([first, second], axis=-1), groups)
-    totals = _totals(sums, draws, seed)
-    whole = sums.sum(axis=0)
-    return {
-        name: _interval(
-            float(statistic(whole[width:]) - statistic(whole[:width])),
-            statistic(totals[:, width:]) - statistic(totals[:, :width]),
-            level,
-        )
-        for name, statistic in statistics.items()
-    }
+    width = first.shape[-1]
+
+    def difference(totals: Floats, statistic: Statistic) -> Floats:
+        return statistic(totals[..., width:]) - statistic(totals[..., :width])
+
+    differences = {name: partial(difference, statistic=statistic) for name, statistic in statistics.items()}
+    both = np.concatenate([first, second], axis=-1)
+    return bootstrap(both, groups, differences, draws=draws, level=level, seed=seed)
 
 
 def _group_sums(columns: Floats, groups: Sequence[str]) -> Floats:
@@ -127,13 +118,6 @@ def _group_sums(columns: Floats, groups: Sequence[str]) -> Floats:
     sums = np.zeros((len(labels), columns.shape[1]))
     np.add.at(sums, where, columns)
     return sums
-
-
-def _totals(sums: Floats, draws: int, seed: int) -> Floats:
-    """Totals of every draw: ``(G, K)`` to ``(draws, K)``."""
-    if draws < 1:
-        raise UsageError("a bootstrap needs draws", came=draws, expected="1 or more")
-    return np.concatenate([weights @ sums for weights in _weights(len(sums), draws, seed)])
 
 
 def _weights(groups: int, draws: int, seed: int) -> Iterator[Floats]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,11 +50,7 @@ class Counts:
 
 
 def count(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Counts:
-    """Count the pixels of one case.
-
-    Args:
-        prediction: ``(H, W)`` bool.
-        truth: ``(H, W)`` bool, same grid.
+    """Count the pixels of one case, both ``(H, W)`` bool.
 
     Raises:
         ShapeError: If the shapes differ or one of the arrays is not bool.
@@ -70,28 +67,26 @@ def count(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Counts:
     return Counts(tp=tp, fp=fp, fn=fn, tn=truth.size - tp - fp - fn)
 
 
-def _ratio(hits: Floats, of: Floats, *, empty: Floats) -> Floats:
+def ratio(hits: Floats, of: Floats, *, empty: Floats | float = math.nan) -> Floats:
     """``hits / of``, and ``empty`` where ``of`` is 0."""
     return np.where(of > 0, hits / np.where(of > 0, of, 1.0), empty)
 
 
 def ratio_of(hits: int, of: int) -> Statistic:
     """Score of one column of totals over another; NaN where the other is 0."""
+    return lambda totals: ratio(totals[..., hits], totals[..., of])
 
-    def statistic(totals: Floats) -> Floats:
-        return _ratio(totals[..., hits], totals[..., of], empty=np.full_like(totals[..., of], np.nan))
 
-    return statistic
+def nanmean(values: Floats) -> Floats:
+    """Mean over the last axis of what is defined; NaN where nothing is (without NumPy's warning of it)."""
+    defined = ~np.isnan(values)
+    return ratio(np.where(defined, values, 0).sum(axis=-1), defined.sum(axis=-1).astype(np.float64))
 
 
 def case_columns(counts: NDArray[np.int64]) -> Floats:
     """Columns whose sums over cases give every score.
 
-    Args:
-        counts: ``(N, 4)`` tp, fp, fn, tn.
-
-    Returns:
-        ``(N, 8)`` float64: tp, fp, fn, tn, Dice, IoU, 1, 1 where truth and prediction are both empty.
+    From ``(N, 4)`` tp, fp, fn, tn to ``(N, 8)`` float64: the same, Dice, IoU, 1, 1 where truth and prediction are empty.
     """
     if counts.ndim != 2 or counts.shape[1] != 4:
         raise ShapeError("counts have four columns: tp, fp, fn, tn", came=counts.shape, expected="(N, 4)")
@@ -99,9 +94,7 @@ def case_columns(counts: NDArray[np.int64]) -> Floats:
     tp, fp, fn = values[:, 0], values[:, 1], values[:, 2]
     ones = np.ones(len(values))
     both_empty = (tp + fp + fn == 0).astype(np.float64)
-    dice = _ratio(2 * tp, 2 * tp + fp + fn, empty=ones)
-    iou = _ratio(tp, tp + fp + fn, empty=ones)
-    return np.column_stack([values, dice, iou, ones, both_empty])
+    return np.column_stack([values, dice_pooled(values), iou_pooled(values), ones, both_empty])
 
 
 # Each takes totals (..., 8) and gives (...): `totals` is the sum of `case_columns` over a set of cases.
@@ -110,81 +103,60 @@ def case_columns(counts: NDArray[np.int64]) -> Floats:
 def dice_pooled(totals: Floats) -> Floats:
     """2TP / (2TP + FP + FN) over all pixels of the set; 1 if no pixel is lesion in either."""
     tp, fp, fn = totals[..., 0], totals[..., 1], totals[..., 2]
-    return _ratio(2 * tp, 2 * tp + fp + fn, empty=np.ones_like(tp))
+    return ratio(2 * tp, 2 * tp + fp + fn, empty=1.0)
 
 
 def iou_pooled(totals: Floats) -> Floats:
     """TP / (TP + FP + FN) over all pixels of the set; 1 if no pixel is lesion in either."""
     tp, fp, fn = totals[..., 0], totals[..., 1], totals[..., 2]
-    return _ratio(tp, tp + fp + fn, empty=np.ones_like(tp))
+    return ratio(tp, tp + fp + fn, empty=1.0)
 
 
 def accuracy_pooled(totals: Floats) -> Floats:
     """(TP + TN) / all pixels of the set."""
-    hits, size = totals[..., 0] + totals[..., 3], totals[..., :4].sum(axis=-1)
-    return _ratio(hits, size, empty=np.full_like(hits, np.nan))
+    return ratio(totals[..., 0] + totals[..., 3], totals[..., :4].sum(axis=-1))
 
 
 def sensitivity_pooled(totals: Floats) -> Floats:
     """TP / (TP + FN) over all pixels; without lesion in the truth 1 if nothing was predicted, else 0."""
     tp, fp, fn = totals[..., 0], totals[..., 1], totals[..., 2]
-    return _ratio(tp, tp + fn, empty=(fp == 0).astype(np.float64))
+    return ratio(tp, tp + fn, empty=(fp == 0).astype(np.float64))
 
 
 def precision_pooled(totals: Floats) -> Floats:
     """TP / (TP + FP) over all pixels; with nothing predicted 1 if there was nothing to find, else 0."""
     tp, fp, fn = totals[..., 0], totals[..., 1], totals[..., 2]
-    return _ratio(tp, tp + fp, empty=(fn == 0).astype(np.float64))
+    return ratio(tp, tp + fp, empty=(fn == 0).astype(np.float64))
 
 
-def dice_per_image(totals: Floats) -> Floats:
-    """Mean Dice of the images; both empty is 1, one empty is 0. NaN for a set without images."""
-    return ratio_of(4, 6)(totals)
+dice_per_image: Statistic = ratio_of(4, 6)
+"""Mean Dice of the images; both empty is 1, one empty is 0. NaN for a set without images."""
+iou_per_image: Statistic = ratio_of(5, 6)
+"""Mean IoU of the images, by the same rules."""
 
 
-def iou_per_image(totals: Floats) -> Floats:
-    """Mean IoU of the images; both empty is 1, one empty is 0. NaN for a set without images."""
-    return ratio_of(5, 6)(totals)
-
-
-def dice_per_lesion_image(totals: Floats) -> Floats:
-    """Mean Dice of the images where truth or prediction has a lesion; NaN if there is none."""
-    hits = totals[..., 4] - totals[..., 7]  # a case with both empty has Dice 1
-    return _ratio(hits, totals[..., 6] - totals[..., 7], empty=np.full_like(hits, np.nan))
-
-
-def iou_per_lesion_image(totals: Floats) -> Floats:
-    """Mean IoU of the images where truth or prediction has a lesion; NaN if there is none."""
-    hits = totals[..., 5] - totals[..., 7]
-    return _ratio(hits, totals[..., 6] - totals[..., 7], empty=np.full_like(hits, np.nan))
+def _per_lesion_image(totals: Floats, *, score: int) -> Floats:
+    """Mean of the images where truth or prediction has a lesion; NaN if there is none."""
+    both_empty = totals[..., 7]  # a case with both empty scores 1
+    return ratio(totals[..., score] - both_empty, totals[..., 6] - both_empty)
 
 
 SCORES: dict[str, Statistic] = {
-    score.__name__: score
-    for score in (
-        dice_pooled,
-        iou_pooled,
-        accuracy_pooled,
-        sensitivity_pooled,
-        precision_pooled,
-        dice_per_image,
-        iou_per_image,
-        dice_per_lesion_image,
-        iou_per_lesion_image,
-    )
+    "dice_pooled": dice_pooled,
+    "iou_pooled": iou_pooled,
+    "accuracy_pooled": accuracy_pooled,
+    "sensitivity_pooled": sensitivity_pooled,
+    "precision_pooled": precision_pooled,
+    "dice_per_image": dice_per_image,
+    "iou_per_image": iou_per_image,
+    "dice_per_lesion_image": partial(_per_lesion_image, score=4),
+    "iou_per_lesion_image": partial(_per_lesion_image, score=5),
 }
 """Every score by its name, in the order of the tables."""
 
 
 def empty_counts(counts: NDArray[np.int64]) -> dict[str, int]:
-    """How many cases are empty in truth, in prediction, and in both.
-
-    Args:
-        counts: ``(N, 4)`` tp, fp, fn, tn.
-
-    Returns:
-        ``truth``, ``prediction`` (each whatever the other holds) and ``both``.
-    """
+    """How many of ``(N, 4)`` cases are empty in truth, in prediction (each whatever the other holds), and in both."""
     truth = counts[:, 0] + counts[:, 2] == 0
     prediction = counts[:, 0] + counts[:, 1] == 0
     return {"truth": int(truth.sum()), "prediction": int(prediction.sum()), "both": int((truth & prediction).sum())}
@@ -195,8 +167,7 @@ def check_protocol(values: Mapping[str, float]) -> None:
 
     Pooled figures satisfy J = D / (2 - D) exactly; means over images satisfy J >= D / (2 - D), by Jensen's inequality.
 
-    Args:
-        values: Scores by name; pairs that are not complete, or NaN, are left alone.
+    Pairs that are not complete, or NaN, are left alone.
 
     Raises:
         TextRayError: If a pair of Dice and IoU breaks its rule.
@@ -206,8 +177,7 @@ def check_protocol(values: Mapping[str, float]) -> None:
         if math.isnan(dice) or math.isnan(iou):
             continue
         implied = dice / (2 - dice)
-        wrong = abs(iou - implied) > TOLERANCE if kind == "pooled" else iou < implied - TOLERANCE
-        if wrong:
+        if abs(iou - implied) > TOLERANCE if kind == "pooled" else iou < implied - TOLERANCE:
             raise TextRayError(
                 f"iou_{kind} and dice_{kind} cannot belong to the same masks",
                 came=f"iou {iou:.6f} with dice {dice:.6f}",

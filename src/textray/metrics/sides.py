@@ -81,19 +81,21 @@ class SideCase:
     @property
     def share_true(self) -> float:
         """Named / contested area under the true text, NaN without contested area."""
-        named, contested, _, _ = self.areas
-        return named / contested if contested else float("nan")
+        return _share(*self.areas[:2])
 
     @property
     def share_mirrored(self) -> float:
-        """Named / contested area under the mirrored text, NaN without contested area."""
-        _, _, named, contested = self.areas
-        return named / contested if contested else float("nan")
+        """The same under the mirrored text."""
+        return _share(*self.areas[2:])
 
     @property
     def moved(self) -> bool:
         """Most of the contested area lies in the zones that the mirrored text names."""
         return self.share_mirrored > 0.5
+
+
+def _share(named: int, contested: int) -> float:
+    return named / contested if contested else float("nan")
 
 
 def can_tell(zones: Zones) -> bool:
@@ -112,17 +114,13 @@ _STATISTICS: dict[str, Statistic] = {
 
 
 def _columns(case: SideCase) -> list[float]:
-    shares = (case.share_true, case.share_mirrored)
-    known = [0.0 if np.isnan(share) else 1.0 for share in shares]
-    known_shares = [float(np.nan_to_num(share)) for share in shares]
-    return [*case.areas, known_shares[0], known[0], known_shares[1], known[1], float(case.moved), 1.0]
+    shares = np.array([case.share_true, case.share_mirrored])
+    known = np.column_stack([np.nan_to_num(shares), ~np.isnan(shares)])
+    return [*case.areas, *known.ravel().tolist(), float(case.moved), 1.0]
 
 
 def side_summary(cases: Sequence[SideCase]) -> dict[str, dict[str, Any]]:
-    """Shares with intervals by patient, for unilateral and for bilateral films.
-
-    Args:
-        cases: Films whose zones differ from their mirror image (`can_tell`).
+    """Shares with intervals by patient, for unilateral and for bilateral films, each of which `can_tell`.
 
     Returns:
         By kind: ``films``, ``films_without_area`` (no contested area under the mirrored text) and, where there is a
@@ -135,6 +133,5 @@ def side_summary(cases: Sequence[SideCase]) -> dict[str, dict[str, Any]]:
         summary[kind] = {"films": len(chosen), "films_without_area": sum(c.areas[3] == 0 for c in chosen)}
         if chosen:
             columns = np.array([_columns(case) for case in chosen])
-            scores = bootstrap(columns, [case.group for case in chosen], _STATISTICS)
-            summary[kind] |= to_dicts(scores)
+            summary[kind] |= to_dicts(bootstrap(columns, [case.group for case in chosen], _STATISTICS))
     return summary

@@ -84,12 +84,7 @@ class TextScorer:
         return mean * (1 - 0.5 * (chunks / matches) ** 3)
 
     def summary(self, written: Sequence[str], captions: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
-        """All scores with intervals by patient.
-
-        Args:
-            written: ``N`` reports.
-            captions: ``N`` captions, one for each.
-            groups: ``N`` labels; pairs with the same label are drawn together.
+        """All scores of ``N`` reports, each beside its caption, with intervals by patient (``groups``).
 
         Returns:
             ``images``, ``scores`` (by name ``{value, low, high}``) and ``signatures``.

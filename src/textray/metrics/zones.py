@@ -18,7 +18,7 @@ import numpy as np
 
 from textray.errors import ShapeError
 from textray.metrics.intervals import bootstrap, to_dicts
-from textray.metrics.segmentation import Floats, Statistic, ratio_of
+from textray.metrics.segmentation import Floats, Statistic, nanmean, ratio, ratio_of
 from textray.records import ZONE_NAMES, Zones
 
 SCORES = ("accuracy", "precision", "recall", "f1")
@@ -31,11 +31,7 @@ _EXACT, _ONE = 4 * _ZONES, 4 * _ZONES + 1
 
 
 def zone_columns(written: Sequence[Zones], named: Sequence[Zones]) -> Floats:
-    """Columns whose sums over images give every score.
-
-    Args:
-        written: Zones of ``N`` reports.
-        named: Zones of the ``N`` captions.
+    """Columns whose sums over images give every score, from the zones of ``N`` reports and of their captions.
 
     Returns:
         ``(N, 26)`` float64 of 0 and 1: tp of the six zones, fp, fn, tn, then 1 where all six are right, and 1.
@@ -58,7 +54,7 @@ def zone_summary(written: Sequence[Zones], named: Sequence[Zones], groups: Seque
     Args:
         written: Zones of ``N`` reports.
         named: Zones of the ``N`` captions.
-        groups: ``N`` labels; images with the same label are drawn together.
+        groups: ``N`` patients.
 
     Returns:
         ``images``; ``accuracy``, ``precision``, ``recall``, ``f1``, each by zone, ``macro`` and ``micro`` as
@@ -98,7 +94,7 @@ def _rate(score: str, tp: Floats, fp: Floats, fn: Floats, tn: Floats) -> Floats:
         "recall": (tp, tp + fn),
         "f1": (2 * tp, 2 * tp + fp + fn),
     }[score]
-    rate = np.where(of > 0, hits / np.where(of > 0, of, 1.0), 0.0)
+    rate = ratio(hits, of, empty=0.0)
     return rate if score == "accuracy" else np.where(tp + fp + fn > 0, rate, np.nan)
 
 
@@ -106,9 +102,6 @@ def _score(totals: Floats, *, score: str, of: str) -> Floats:
     """One of `SCORES` of a zone or one of `OVERALL`, from totals ``(..., 26)``."""
     counts = _counts(totals)
     if of == "macro":
-        rates = _rate(score, *counts)
-        known = ~np.isnan(rates)
-        zones, total = known.sum(axis=-1), np.where(known, rates, 0.0).sum(axis=-1)
-        return np.where(zones > 0, total / np.maximum(zones, 1), np.nan)
+        return nanmean(_rate(score, *counts))
     tp, fp, fn, tn = (part.sum(axis=-1) if of == "micro" else part[..., ZONE_NAMES.index(of)] for part in counts)
     return _rate(score, tp, fp, fn, tn)
