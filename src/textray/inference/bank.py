@@ -48,17 +48,10 @@ class TextBank:
     def understand(
         self, text: str | None, *, laterality: Laterality | str, grid: Grid | None = None, strict: bool = False
     ) -> Report:
-        """Read a text as the zones, or the caption, that the network knows.
+        """Read a text as the zones, or the caption in the bank's spelling, that the network knows.
 
-        Args:
-            text: The words; ``None`` or blank for none.
-            laterality: Whose left and right they mean; those of captions are the picture's.
-            grid: Grid of the film, which places the patient's sides.
-            strict: Refuse words that name no zone, or are no caption of the bank.
-
-        Returns:
-            The zones, or a free report with the caption in the bank's spelling. Of other words an empty report with
-            a warning.
+        Other words give an empty report with a warning; ``strict`` refuses them. Left and right of captions are the
+        picture's, whatever the laterality; the grid places the patient's sides.
 
         Raises:
             InputError: If the words are refused; ``E_UNKNOWN_CAPTION`` for other words than captions.
@@ -95,12 +88,9 @@ class TextBank:
 
 
 def parse_bank(raw: bytes, shape: tuple[int, int, int] | None = None, *, captions: Sequence[str] = ()) -> TextBank:
-    """Read the bytes of a bank; no code can be in them.
+    """Read the bytes of a bank, of the ``shape`` ``(K, L, D)`` that the config states; no code can be in them.
 
-    Args:
-        raw: Content of the file.
-        shape: Shape ``(K, L, D)`` of the features that the config states, ``None`` for any L and D.
-        captions: Texts of the K rows; none if they are the 64 zone sentences.
+    Without ``captions``, the texts of its K rows, they are the 64 zone sentences.
 
     Raises:
         BundleError: If a tensor is missing, unknown, or of another shape, type or range.
@@ -128,14 +118,7 @@ def parse_bank(raw: bytes, shape: tuple[int, int, int] | None = None, *, caption
 
 
 def read_captions(text: Mapping[str, Any] | None, *, writes: bool) -> tuple[str, ...]:
-    """Read the captions of the bank from a bundle's config.
-
-    Args:
-        text: The config's ``text``, which may have ``captions``; ``None`` for a network that reads no text.
-        writes: True if the network writes a report of its own, which is one of zones.
-
-    Returns:
-        One for each row of the bank; none if the bank holds the 64 zone sentences.
+    """Read the captions of the bank, one for each row, from ``text`` of a bundle's config; none of zone sentences.
 
     Raises:
         BundleError: If they are no list of different texts, or the network writes reports of zones beside them.

@@ -24,7 +24,7 @@ import hashlib
 import json
 import logging
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -58,12 +58,9 @@ from textray.text.tokens import Aggregation, WordPiece, read_pieces
 
 log = logging.getLogger(__name__)
 
-DEFAULT_WEIGHTS = "sgseg_lite"
-"""Name of the segmenter that is used if none is named."""
-DEFAULT_GROUNDING_WEIGHTS = "sentence_grounding_small"
-"""Name of the grounding weights that are used if none are named."""
+# Used where none are named.
+DEFAULT_WEIGHTS, DEFAULT_GROUNDING_WEIGHTS = "sgseg_lite", "sentence_grounding_small"
 WEIGHTS_FOLDER = Path(__file__).resolve().parent.parent / "weights"
-"""Folder of the bundles inside the package."""
 ZONE_COLUMNS = (0.5,)
 
 _KEYS = {"format", "name", "version", "model", "input", "text", "provenance", "files"}
@@ -82,17 +79,13 @@ class About(TypedDict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BaseBundle:
+class BaseBundle(ABC):
     """Base class of all bundles: a folder whose files match the hashes in its ``config.json``.
 
     Attributes:
-        folder: Its folder.
-        name: Its name.
-        version: Version of the weights.
         model: Registry name of the network.
         form: Form of it, such as ``paper``.
         model_config: Fields of the network's config dataclass.
-        preprocess: From a picture to the network's input and back.
         provenance: Data, epoch, terms and whatever else the exporter noted.
         files: Size and SHA-256 of each file except the config.
         sha256: Hash of what decides a result. Card and licence are not in it, so that scores can be added to the card.
@@ -115,10 +108,7 @@ class BaseBundle:
 
     @classmethod
     def load(cls, name_or_folder: str | Path | None = None) -> Self:
-        """Find a bundle and verify each of its files.
-
-        Args:
-            name_or_folder: Name of weights inside the package, or a folder; ``None`` takes the default of the task.
+        """Find a bundle, by default that of the task, and verify each of its files.
 
         Raises:
             BundleError: If a file is missing, cut off or altered, the format or a key is not the expected one, or the
@@ -218,8 +208,7 @@ class Bundle(BaseBundle):
     Attributes:
         threshold: Probability from which a pixel is lesion.
         text_encoder: Registry name of the text encoder of the bank, ``None`` if the network reads no text.
-        tokens: Tokens L of a row of the bank, 0 without one.
-        width: Width D of a token feature, 0 without one.
+        tokens, width: Tokens L of a row of the bank and width D of a token feature, 0 without one.
         captions: The texts of the bank's rows if its data have free captions; none if they are zone sentences.
         zone_rows: Heights, as shares of the image, that split upper, middle and lower zones of pixels.
         zone_thresholds: Probability from which the network writes a zone into its own report, six of them in the order
@@ -251,11 +240,7 @@ class Bundle(BaseBundle):
         return self.zone_thresholds is not None
 
     def text_bank(self) -> TextBank | None:
-        """The text bank, ``None`` if the network reads no text.
-
-        Raises:
-            BundleError: If its tensors are not those that the config states.
-        """
+        """The text bank, ``None`` if the network reads no text; refused if the config states other tensors."""
         if self.text_encoder is None:
             return None
         shape = (len(self.captions) or BANK_ROWS, self.tokens, self.width)
@@ -326,15 +311,7 @@ def seal(
 ) -> Bundle:
     """Write the config of a segmenter whose other files are in place, and load it as a user would.
 
-    Args:
-        folder: Folder with all files except ``config.json``.
-        threshold: Probability from which a pixel is lesion, in (0, 1).
-        text_encoder: Registry name of the encoder of the bank, ``None`` if the network reads no text.
-        zone_rows: Heights that split the zones of pixels.
-        zone_thresholds: Probabilities from which the network writes a zone, six; ``None`` if it writes no report.
-        text_free: What a run without a text does; ``None`` is ``generated`` if the network writes a report.
-        captions: The texts of the bank's rows, if they are not the zone sentences.
-        about: What every bundle states.
+    The arguments are attributes of `Bundle`; without ``text_free`` a network that writes a report does.
 
     Raises:
         BundleError: If a file is missing or does not fit the others.
@@ -363,8 +340,6 @@ class GroundingText:
         laterality: Whose left and right the training texts meant.
         lower: Words are lower-cased.
         most_pieces: Longest text in pieces, the two marks included.
-        aggregation: How pieces become words, words sentences and sentences a report.
-        sentences: How texts became sentences.
     """
 
     encoder: str
@@ -380,11 +355,7 @@ class GroundingText:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GroundingText:
-        """Build from the result of `to_dict`; what is missing or of another kind raises as it comes.
-
-        Raises:
-            BundleError: If a value is impossible.
-        """
+        """Build from the result of `to_dict`; what is missing or of another kind raises as it comes."""
         text = cls(
             encoder=str(values["encoder"]),
             laterality=Laterality(values["laterality"]),
@@ -405,7 +376,6 @@ class GroundingBundle(BaseBundle):
     """A verified bundle of a grounding network.
 
     Attributes:
-        text: How phrases are read.
         map_size: Height and width of the map of one phrase, in cells.
         width: Width D of the space that film and phrase share.
     """
@@ -418,11 +388,7 @@ class GroundingBundle(BaseBundle):
     width: int
 
     def vocabulary(self) -> WordPiece:
-        """The word pieces.
-
-        Raises:
-            BundleError: If the file is no vocabulary.
-        """
+        """The word pieces; a file that is no vocabulary is refused."""
         return WordPiece(read_pieces(self.read("vocab.txt")), lower=self.text.lower)
 
     def describe(self) -> dict[str, Any]:
@@ -459,19 +425,7 @@ class GroundingBundle(BaseBundle):
 def seal_grounding(
     folder: str | Path, *, text: GroundingText, map_size: tuple[int, int], width: int, **about: Unpack[About]
 ) -> GroundingBundle:
-    """Write the config of a grounding network whose other files are in place, and load it as a user would.
-
-    Args:
-        folder: Folder with all files except ``config.json``.
-        text: How phrases are read.
-        map_size: Height and width of the map of one phrase, in cells.
-        width: Width D of the common space.
-        about: What every bundle states.
-
-    Raises:
-        BundleError: If a file is missing or does not fit the others.
-        OutputError: If the config cannot be written.
-    """
+    """Write the config of a grounding network whose other files are in place; raises as `seal` does."""
     size = {"height": map_size[0], "width": map_size[1]}
     decides = {"text": text.to_dict(), "map": size, "width": width}
     return GroundingBundle._seal(Path(folder), GROUNDING_FILES, decides, about)
@@ -483,12 +437,7 @@ def inside() -> list[str]:
 
 
 def find(name_or_folder: str | Path | None, default: str) -> Path:
-    """Folder of a bundle: weights inside the package by name (``default`` for ``None``), or any folder with a config.
-
-    Raises:
-        BundleError: If the folder holds no config, or the default weights are not inside the package.
-        UsageError: If it is neither a name nor a folder.
-    """
+    """Folder of a bundle: weights inside the package by name (``default`` for ``None``), or any folder with a config."""
     names = inside()
     name = default if name_or_folder is None else str(name_or_folder)
     if name in names:

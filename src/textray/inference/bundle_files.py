@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from textray.errors import BundleError
 from textray.inference.bank import BANK
@@ -49,7 +50,9 @@ def list_files(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
     return {name: {"bytes": size, "sha256": sha256} for name, (size, sha256) in digests.items()}
 
 
-def _size(folder: Path, name: str) -> int:
+@contextmanager
+def _opened(folder: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
+    """One file, not too large, and its size in bytes."""
     try:
         size = (folder / name).stat().st_size
     except OSError as error:
@@ -58,7 +61,11 @@ def _size(folder: Path, name: str) -> int:
         raise BundleError(
             f"{name} of bundle {folder.name} is too large", came=size, expected=f"<= {LARGEST[name]} bytes"
         )
-    return size
+    try:
+        with (folder / name).open("rb") as file:
+            yield file, size
+    except OSError as error:
+        raise BundleError(f"{name} of bundle {folder.name} cannot be read", came=error.strerror) from error
 
 
 def read_file(folder: Path, name: str) -> bytes:
@@ -67,29 +74,18 @@ def read_file(folder: Path, name: str) -> bytes:
     Raises:
         BundleError: If it is missing, too large or unreadable.
     """
-    _size(folder, name)
-    try:
-        return (folder / name).read_bytes()
-    except OSError as error:
-        raise BundleError(f"{name} of bundle {folder.name} cannot be read", came=error.strerror) from error
+    with _opened(folder, name) as (file, _):
+        return file.read()
 
 
 def digest(folder: Path, name: str) -> tuple[int, str]:
     """Size in bytes and SHA-256 of one file, which need not fit into memory; raises as `read_file` does."""
-    size = _size(folder, name)
-    try:
-        with (folder / name).open("rb") as file:
-            return size, hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise BundleError(f"{name} of bundle {folder.name} cannot be read", came=error.strerror) from error
+    with _opened(folder, name) as (file, size):
+        return size, hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def compare(folder: Path, name: str, listed: Mapping[str, Any], size: int, digest: str) -> None:
-    """Compare the size and hash of a file with those that the config lists.
-
-    Raises:
-        BundleError: If one differs.
-    """
+    """Refuse a file whose size or hash is not that in the config."""
     if size != listed["bytes"]:
         kind = "cut off" if size < int(listed["bytes"]) else "altered"
         came, expected = f"{size} bytes", f"{listed['bytes']} bytes"
@@ -97,20 +93,11 @@ def compare(folder: Path, name: str, listed: Mapping[str, Any], size: int, diges
         kind, came, expected = "altered", f"SHA-256 {digest[:12]}...", f"{str(listed['sha256'])[:12]}..."
     else:
         return
-    raise BundleError(
-        f"{name} of bundle {folder.name} is {kind}",
-        came=came,
-        expected=expected,
-        do=_AGAIN,
-    )
+    raise BundleError(f"{name} of bundle {folder.name} is {kind}", came=came, expected=expected, do=_AGAIN)
 
 
 def check_files(folder: Path, listed: Mapping[str, Any], expected: Sequence[str]) -> None:
-    """Compare the files of a folder with those that its config lists.
-
-    Raises:
-        BundleError: If the config lists others than expected, or one differs.
-    """
+    """Refuse a folder whose config lists other files than expected, or one that differs."""
     if set(listed) != set(expected):
         raise BundleError(
             f"bundle {folder.name} lists other files", came=sorted(listed), expected=", ".join(sorted(expected))
@@ -120,11 +107,7 @@ def check_files(folder: Path, listed: Mapping[str, Any], expected: Sequence[str]
 
 
 def parse_json(raw: bytes, name: str) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        BundleError: If it is something else.
-    """
+    """Read a JSON object; refuse anything else."""
     try:
         values = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -135,11 +118,7 @@ def parse_json(raw: bytes, name: str) -> dict[str, Any]:
 
 
 def read_config(folder: Path, task: Task) -> dict[str, Any]:
-    """Read the config of a bundle of this task and format.
-
-    Raises:
-        BundleError: If it is of another one.
-    """
+    """Read the config of a bundle; refuse one of another task or format."""
     config = parse_json(read_file(folder, CONFIG), CONFIG)
     other_task = task_of(config)
     if other_task != task:

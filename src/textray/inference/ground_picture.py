@@ -17,7 +17,6 @@ _BAR = 84  # pixels beside the film for the colour scale
 _SHOWN = 400
 _IN_CAPTION = {"W_UNKNOWN_WORD", "W_PHRASE_CUT", "W_DENIED", "W_NO_PLACE", "W_PEAK_OTHER_SIDE"}
 """Warnings that belong to the picture, which may be passed on without its record."""
-_PIXELS_PER_OUTLINE = 400
 
 
 def draw(
@@ -39,9 +38,6 @@ def draw(
         grid: The film's grid.
         mask: ``(H, W)`` bool, outlined.
         rule: How the mask came about, for the caption.
-
-    Returns:
-        ``(h, w, 3)`` uint8, wider and higher than the film by scale and caption.
     """
     size = fit(grid.shape, min(max(*grid.shape, _SHORTEST), _LONGEST))
     values = enlarge(localization.map, size)
@@ -50,7 +46,7 @@ def draw(
     picture = heat(thumbnail(pixels, size), level)
     if mask is not None:
         small = enlarge(mask.astype(np.float32), size) >= 0.5
-        picture[outline(small, max(1, round(max(size) / _PIXELS_PER_OUTLINE)))] = FOUND
+        picture[outline(small, max(1, round(max(size) / 400)))] = FOUND
     height, width = size
     letters = max(12, round(max(size) / _PER_LETTER * 0.8))
     margin = letters // 2
@@ -67,13 +63,11 @@ def draw(
     return page.picture
 
 
-def sides_line(grid: Grid) -> str:
-    """Whose sides the letters on a film are, and how they are known."""
-    return {
-        "tag": "R, L: the patient's right and left, by the film's tag.",
-        "assumed": "R?, L?: the patient's right and left, assumed; the file does not tell them.",
-        "undefined": "The film has no left and right of the patient.",
-    }[grid.sides_from]
+_SIDES = {
+    "tag": "R, L: the patient's right and left, by the film's tag.",
+    "assumed": "R?, L?: the patient's right and left, assumed; the file does not tell them.",
+    "undefined": "The film has no left and right of the patient.",
+}
 
 
 def _caption(localization: Localization, grid: Grid, rule: str) -> list[str]:
@@ -90,7 +84,7 @@ def _caption(localization: Localization, grid: Grid, rule: str) -> list[str]:
     if rule:
         lines.append(rule)
     lines += [notice.text for notice in localization.notices if notice.code in _IN_CAPTION]
-    return [*lines, sides_line(grid)]
+    return [*lines, _SIDES[grid.sides_from]]
 
 
 def _whose(laterality: str) -> str:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
+from itertools import takewhile
 from pathlib import Path
 
 from textray.errors import OutputError, UsageError
@@ -44,12 +45,7 @@ def collect(inputs: Sequence[str | Path], out: Path) -> tuple[list[Item], list[L
     left out, links are followed unless they lead in a circle. Two files with the same result name in one folder part
     by a mark of eight hexadecimal digits, whatever their letters' case.
 
-    Args:
-        inputs: Files, folders, or patterns with ``*``, ``?``, ``[...]`` and ``**``.
-        out: The output folder.
-
-    Returns:
-        The files, and what was left out.
+    Inputs are files, folders, or patterns with ``*``, ``?``, ``[...]`` and ``**``.
 
     Raises:
         UsageError: If an input does not exist or holds no file.
@@ -89,11 +85,7 @@ def _refuse_overwriting(items: list[Item], sources: set[str], out: Path) -> None
         written.update(str(path) for path in results.paths(out / item.folder, item.name, attention=True).values())
     hit = sorted(sources & written)
     if hit:
-        raise OutputError(
-            "the results would overwrite an input",
-            came=hit[0],
-            do="Name another folder with --out",
-        )
+        raise OutputError("the results would overwrite an input", came=hit[0], do="Name another folder with --out")
 
 
 def _expand(given: Path, out: Path, left_out: list[LeftOut]) -> Iterator[tuple[Path, Path, bool]]:
@@ -105,29 +97,19 @@ def _expand(given: Path, out: Path, left_out: list[LeftOut]) -> Iterator[tuple[P
     elif os.path.lexists(given):
         yield given, given.parent, True
     elif _MAGIC & set(str(given)):
-        base = _fixed_part(given)
+        base = Path(*takewhile(lambda part: not _MAGIC & set(part), given.parts[:-1]))
         for match in sorted(glob.glob(str(given), recursive=True)):  # noqa: PTH207 -- takes absolute patterns as well
             path = Path(match)
             if path.is_dir():
                 if "**" not in given.parts:  # with ** the folder's files are found by the pattern itself
                     yield from ((inner, base, False) for inner in walk(path, left_out, skip=out, is_own=_is_own))
-            elif not _inside(path, out):
-                reason = unfit(path, _is_own)
-                if reason is None:
+            elif not path.resolve().is_relative_to(out):
+                if (reason := unfit(path, _is_own)) is None:
                     yield path, base, False
                 else:
                     left_out.append(reason)
     else:
         raise UsageError(f"{given} does not exist", expected="a file, a folder or a pattern")
-
-
-def _fixed_part(pattern: Path) -> Path:
-    fixed: list[str] = []
-    for part in pattern.parts[:-1]:
-        if _MAGIC & set(part):
-            break
-        fixed.append(part)
-    return Path(*fixed)
 
 
 def _is_own(path: Path) -> bool:
@@ -143,10 +125,6 @@ def _is_own(path: Path) -> bool:
             record = path.with_name(path.name.removesuffix(suffix) + results.SUFFIXES["record"])
             return results.read_record(record) is not None or is_own_picture(path)
     return False
-
-
-def _inside(path: Path, folder: Path) -> bool:
-    return path.resolve().is_relative_to(folder)
 
 
 def demo_film() -> Path | None:

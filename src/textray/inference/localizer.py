@@ -24,19 +24,13 @@ from textray.text.sentences import cut_text
 from textray.text.terms import FUNCTION
 from textray.text.tokens import Pieces, pad, report_weights
 
-MOST_PHRASES = 64
-"""Phrases that go through the text graph at once."""
+MOST_PHRASES = 64  # that go through the text graph at once
 _TINY = 1e-8
 _KNOWN = 1024  # phrases that are kept; the oldest goes first
 
 
 class ImageFeatures(NamedTuple):
-    """A film in the common space, not normalised.
-
-    Attributes:
-        local: Each place, ``(B, D, h', w')`` float32.
-        pooled: The whole film, ``(B, D)`` float32.
-    """
+    """A film in the common space, not normalised: places ``(B, D, h', w')`` and the whole ``(B, D)``, float32."""
 
     local: NDArray[np.float32]
     pooled: NDArray[np.float32]
@@ -51,7 +45,6 @@ class Localization:
         map: Cosine of the phrase with each pixel's place, ``(H, W)`` float32 in [-1, 1] on the film's own grid.
         peak: Row and column of the highest value, the middle of it if several pixels share it.
         unknown: Words of the phrase that the vocabulary does not have as a whole.
-        notices: Warnings about this phrase.
     """
 
     phrase: TurnedPhrase
@@ -73,35 +66,20 @@ class Localization:
 
 @dataclass(frozen=True, kw_only=True)
 class _Query:
-    """A phrase as the network reads it, the same for all films of one orientation.
-
-    Attributes:
-        phrase: The phrase in its conventions.
-        unknown: Words of it that are not in the vocabulary.
-        notices: Warnings about its words.
-        sides: The viewer's sides that it names.
-    """
+    """A phrase as the network reads it, the same for all films of one orientation."""
 
     phrase: TurnedPhrase
     unknown: tuple[str, ...]
     notices: tuple[Notice, ...]
-    sides: tuple[str, ...]
+    sides: tuple[str, ...]  # the viewer's, that it names
 
 
 class Localizer:
-    """A loaded grounding bundle.
-
-    Args:
-        bundle: A verified bundle.
-        threads: Threads of the network; ``None`` is the number of processors.
+    """A loaded grounding bundle, whose network has ``threads``, by default as many as there are processors.
 
     Raises:
         BundleError: If a graph cannot be loaded or has another signature.
         UsageError: If ``threads`` is not positive.
-
-    Attributes:
-        bundle: The bundle.
-        threads: Threads of the network.
     """
 
     def __init__(self, bundle: GroundingBundle, threads: int | None = None) -> None:
@@ -138,14 +116,9 @@ class Localizer:
         return self.bundle.text.laterality
 
     def normalise_sides(self, phrase: str, *, laterality: Laterality | str, grid: Grid) -> str:
-        """A phrase with its sides turned to those of the training texts; see `textray.text.phrases`.
-
-        Raises:
-            InputError: If there are no words, or their sides cannot be turned.
-        """
-        return turn(
-            phrase, laterality=Laterality(laterality), network_laterality=self.laterality, grid=grid
-        ).network_text
+        """A phrase with its sides turned to those of the training texts; raises as `textray.text.phrases.turn` does."""
+        side = Laterality(laterality)
+        return turn(phrase, laterality=side, network_laterality=self.laterality, grid=grid).network_text
 
     def sentences(self, phrase: str) -> tuple[str, ...]:
         """A phrase cut as the training texts were, at least one sentence; none for being of one word."""
@@ -156,13 +129,9 @@ class Localizer:
         return self._vocabulary.encode(self.sentences(check(phrase)), self.bundle.text.most_pieces)
 
     def embed(self, phrases: Sequence[str]) -> NDArray[np.float32]:
-        """Bring phrases into the common space; known ones are not computed again.
+        """Bring K phrases into the common space, ``(K, D)`` float32 of length one; known ones are not computed again.
 
-        Args:
-            phrases: K of them, with the sides of the training texts (`normalise_sides`).
-
-        Returns:
-            ``(K, D)`` float32, rows of length one.
+        Their sides are those of the training texts (`normalise_sides`).
 
         Raises:
             InputError: If nothing of a phrase can be read.
@@ -177,29 +146,20 @@ class Localizer:
             self._known[text] = vectors[text]
             if len(self._known) > _KNOWN:
                 del self._known[next(iter(self._known))]
-        return (
-            np.stack([vectors[text] for text in phrases]) if phrases else np.zeros((0, self.bundle.width), np.float32)
-        )
+        rows = [vectors[text] for text in phrases]
+        return np.stack(rows) if rows else np.zeros((0, self.bundle.width), np.float32)
 
     def _embed(self, phrases: Sequence[str]) -> NDArray[np.float32]:
         batch = pad([self._pieces(text) for text in phrases])
-        feeds: dict[str, NDArray[Any]] = {
-            "ids": batch.ids,
-            "attention": batch.attention,
-            "weights": report_weights(batch, self.bundle.text.aggregation),
-        }
+        weights = report_weights(batch, self.bundle.text.aggregation)
+        feeds: dict[str, NDArray[Any]] = {"ids": batch.ids, "attention": batch.attention, "weights": weights}
         (vectors,) = run_session(self._text, ["phrases"], feeds)
         check_output("phrases", vectors, (len(phrases), self.bundle.width))
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return np.asarray(vectors / np.maximum(lengths, _TINY), np.float32)
 
     def features(self, pixels: NDArray[np.float32]) -> ImageFeatures:
-        """Bring films ``(B, C, h, w)``, each as `Preprocess.apply` gives it, into the common space.
-
-        Raises:
-            ShapeError: If they have another size than the bundle says.
-            TextRayError: If the network fails or gives what is not finite.
-        """
+        """Bring films ``(B, C, h, w)``, each as `Preprocess.apply` gives it, into the common space."""
         expected = (len(pixels), self.preprocess.channels, *self.preprocess.size)
         if pixels.shape != expected:
             raise ShapeError("image does not fit the network", came=pixels.shape, expected=expected)
@@ -229,9 +189,6 @@ class Localizer:
             laterality: Whose left and right they mean: for all of them, or for each.
             sigma: Width of the smoothing in cells of the network's map, 0 for none.
 
-        Returns:
-            One for each phrase, in their order.
-
         Raises:
             InputError: If a phrase has no words, or its sides cannot be turned; or the film is of the wrong kind.
             ShapeError: If phrases and lateralities differ in number.
@@ -253,32 +210,18 @@ class Localizer:
         # Single letters are pieces of every vocabulary, but no words.
         not_words = [word for word in pieces.unknown if any(map(str.isalnum, word))]
         unknown = tuple(dict.fromkeys([*not_words, *lone_sides(phrase.network_text)]))
-        data = self.bundle.provenance.get("data")
-        sampling = data.get("sentence_sampling") if isinstance(data, dict) else None
-        of_text = of_words(
-            phrase.network_text, pieces, unknown, most_pieces=self.bundle.text.most_pieces, sampling=sampling
-        )
-        notices = (*phrase.notices, *of_text)
+        notices = (*phrase.notices, *_of_words(phrase.network_text, pieces, unknown, self.bundle))
         return _Query(phrase=phrase, unknown=unknown, notices=notices, sides=named_sides(phrase.viewer))
 
     def _localization(self, query: _Query, coarse: NDArray[np.float32], grid: Grid) -> Localization:
         on_grid = self.preprocess.restore_coarse(coarse, grid)
         peak = find_peak(on_grid)
-        return Localization(
-            phrase=query.phrase,
-            map=on_grid,
-            peak=peak,
-            unknown=query.unknown,
-            notices=(*query.notices, *of_peak(query.sides, peak, grid)),
-        )
+        notices = (*query.notices, *of_peak(query.sides, peak, grid))
+        return Localization(phrase=query.phrase, map=on_grid, peak=peak, unknown=query.unknown, notices=notices)
 
 
 def similarity(local: NDArray[np.float32], phrases: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Cosine of vectors ``(K, D)`` with places ``(B, D, h, w)``: ``(B, K, h, w)`` in [-1, 1].
-
-    Raises:
-        ShapeError: If the widths differ.
-    """
+    """Cosine of vectors ``(K, D)`` with places ``(B, D, h, w)``: ``(B, K, h, w)`` in [-1, 1]."""
     if phrases.ndim != 2 or local.ndim != 4 or phrases.shape[1] != local.shape[1]:
         raise ShapeError("phrases do not fit the film", came=phrases.shape, expected=f"(K, {local.shape[1]})")
     lengths = np.linalg.norm(phrases, axis=1, keepdims=True)
@@ -327,38 +270,26 @@ NOTHING_MARKED = Notice(
 )
 
 
-def of_words(
-    words: str, pieces: Pieces, unknown: Sequence[str], *, most_pieces: int, sampling: str | None
-) -> list[Notice]:
-    """Warnings about the words of a phrase, of which `unknown` are outside of the vocabulary.
-
-    ``sampling`` is how training texts were drawn, from the provenance of the weights.
-    """
+def _of_words(words: str, pieces: Pieces, unknown: Sequence[str], bundle: GroundingBundle) -> list[Notice]:
+    """Warnings about the words of a phrase, of which ``unknown`` are outside of the vocabulary."""
     notices = []
     content = [word for word in unknown if word not in FUNCTION]
     if content:
         shown = ", ".join(repr(word[:40]) for word in content[:_SHOWN]) + (" ..." if len(content) > _SHOWN else "")
-        notices.append(
-            Notice(
-                code="W_UNKNOWN_WORD",
-                text=f"The network has not learnt these words: {shown}; they may mean anything to it.",
-                remedy="Say it with other words.",
-            )
-        )
-    text = clean(words)
-    clauses = [clause for sentence in sentences(text) for clause in sentence]
-    if any(clause.negated for clause in clauses) or ZoneState.ABSENT in prose.read(text).zones.states:
+        text = f"The network has not learnt these words: {shown}; they may mean anything to it."
+        notices.append(Notice(code="W_UNKNOWN_WORD", text=text, remedy="Say it with other words."))
+    cleaned = clean(words)
+    clauses = [clause for sentence in sentences(cleaned) for clause in sentence]
+    if any(clause.negated for clause in clauses) or ZoneState.ABSENT in prose.read(cleaned).zones.states:
         notices.append(DENIED)
+    data = bundle.provenance.get("data")
+    sampling = data.get("sentence_sampling") if isinstance(data, dict) else None
     if sampling in PLACES_ONLY and not any(clause.sides or clause.levels for clause in clauses):
         notices.append(NO_PLACE)
     if pieces.dropped or pieces.cut:
-        notices.append(
-            Notice(
-                code="W_PHRASE_CUT",
-                text=f"The network reads {most_pieces} pieces of a phrase; its end was left out.",
-                remedy="Give one sentence for each finding, each as a phrase of its own.",
-            )
-        )
+        text = f"The network reads {bundle.text.most_pieces} pieces of a phrase; its end was left out."
+        remedy = "Give one sentence for each finding, each as a phrase of its own."
+        notices.append(Notice(code="W_PHRASE_CUT", text=text, remedy=remedy))
     return notices
 
 

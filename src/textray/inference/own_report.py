@@ -33,7 +33,6 @@ class OwnReport:
     Attributes:
         zones: The zones that reach their thresholds, by image side.
         probability: Of a lesion in each zone, ``(6,)`` float32 in [0, 1], by image side.
-        thresholds: Six probabilities.
         withheld: The network was run without a report, so it wrote none.
         denied: It was so because a person's report denies lesions and names no place that has one.
         attention: Share of the network's attention on each zone of pixels by its name, ``None`` if it has none.
@@ -61,8 +60,7 @@ class Steering:
     Attributes:
         text: The words of a person as given, ``None`` without any.
         words: The zones or the caption in them or, of a corrected report, in the correction.
-        mode: Source of the report that steered.
-        report: That report, ``None`` if the network went without one.
+        report: The report that steered, ``None`` if the network went without one.
         generated: The report that the network wrote or would have written, ``None`` for weights that write none.
     """
 
@@ -76,14 +74,7 @@ class Steering:
 def read_thresholds(
     zones: Mapping[str, Any], text: Mapping[str, Any] | None
 ) -> tuple[tuple[float, ...] | None, TextFree]:
-    """Read the settings of the network's own report from a bundle's config.
-
-    Args:
-        zones: The config's ``zones``, which may have ``thresholds``.
-        text: The config's ``text``, which may have ``free``; ``None`` for a network that reads no text.
-
-    Returns:
-        Thresholds by zone, ``None`` if no report is written, and what a run without a text does.
+    """Thresholds by zone, ``None`` if no report is written, and what a run without a text does, from a bundle's config.
 
     Raises:
         BundleError: If they are wrong, or contradict each other.
@@ -111,12 +102,7 @@ def read_thresholds(
 
 
 def written(probability: NDArray[np.float32], thresholds: Sequence[float]) -> Zones:
-    """Zones of the report that a network writes: those that reach their thresholds.
-
-    Args:
-        probability: ``(6,)`` float32 in [0, 1], by image side.
-        thresholds: Six, in the same order.
-    """
+    """Zones of the report that a network writes: those whose probability ``(6,)`` reaches its threshold."""
     return Zones.from_present((probability >= np.asarray(thresholds, np.float32)).tolist())
 
 
@@ -138,16 +124,19 @@ def sentences(zones: Zones, grid: Grid, laterality: Laterality = Laterality.PATI
 
 def describe(generated: OwnReport, steering: Steering, grid: Grid) -> dict[str, Any]:
     """The network's own report for a record, used or not."""
-    attention = generated.attention
-    by_zone = zip(
-        ZONE_NAMES, generated.probability.tolist(), generated.thresholds, generated.zones.present, strict=True
-    )
+    case: str = steering.mode
+    if case == "edited" and steering.report is None:
+        case = "emptied"
+    elif case == "none" and generated.withheld:
+        case = "denied" if generated.denied else "silent"
+    attention, columns = generated.attention, (generated.thresholds, generated.zones.present)
+    by_zone = zip(ZONE_NAMES, generated.probability.tolist(), *columns, strict=True)
     return {
         "sentence": sentences(generated.zones, grid),
         "used": steering.mode == "generated",
         "silent": generated.withheld,
         "denied": generated.denied,
-        "meaning": _meaning(generated, steering),
+        "meaning": _MEANINGS[case],
         "zones": {
             name: {
                 "probability": round(probability, 4),
@@ -175,14 +164,7 @@ def notices(steering: Steering, grid: Grid) -> list[Notice]:
 
 
 def caption(record: Mapping[str, Any]) -> list[str]:
-    """Lines beneath an overlay: the report that steered the network, if a network wrote it.
-
-    Args:
-        record: Of the prediction.
-
-    Returns:
-        No line if the report of a person steered the network or none was wanted, or if the weights write none.
-    """
+    """Lines beneath an overlay, from a record: the report that steered the network, if a network wrote it."""
     text, generated = record["text"], record.get("own_report")
     if generated is None or text["mode"] == "given":
         return []
@@ -237,15 +219,6 @@ _MEANINGS = {
 }
 
 
-def _meaning(generated: OwnReport, steering: Steering) -> str:
-    case: str = steering.mode
-    if case == "edited" and steering.report is None:
-        case = "emptied"
-    elif case == "none" and generated.withheld:
-        case = "denied" if generated.denied else "silent"
-    return _MEANINGS[case]
-
-
 _SIGNS = "[-+\u2010-\u2015\u2212\uff0b\uff0d]"  # programs and keyboards turn a minus into many dashes
 # At the start, or in front of a word; a hyphen inside a word, or between blanks of a sentence, is punctuation.
 _SIGN = re.compile(rf"^\W*?{_SIGNS}|(?<!\S){_SIGNS}(?=\w)")
@@ -256,12 +229,6 @@ def check_edit(
     edit: str, laterality: Laterality, *, text: str | None = None, text_free: TextFree | None = None
 ) -> None:
     """Refuse a correction that cannot be understood, before any film is read.
-
-    Args:
-        edit: The correction.
-        laterality: Whose left and right it means.
-        text: A report that was given beside it.
-        text_free: The prompt of films without a text.
 
     Raises:
         UsageError: If it is blank, has a plus or a dash in front of a place, or names no zone; or if there is nothing
@@ -292,16 +259,7 @@ def check_edit(
 
 
 def apply(edit: str, written: Zones, *, laterality: Laterality, grid: Grid | None = None) -> Report:
-    """Correct a written report.
-
-    Args:
-        edit: A sentence, which replaces the report.
-        written: The zones that the network wrote, by image side.
-        laterality: Whose left and right ``edit`` means.
-        grid: Grid of the film, which places the patient's sides; ``None`` takes the usual film.
-
-    Returns:
-        The corrected report, by image side; ``text`` is the correction as given. It may name no zone.
+    """Replace a report that a network wrote; the new one may name no zone, and its ``text`` is the edit as given.
 
     Raises:
         InputError: If it names no zone, or the film's sides do not let the words be placed.

@@ -81,14 +81,11 @@ def zone_areas(mask: NDArray[np.bool_], grid: Grid, rows: tuple[float, float]) -
 
     Args:
         mask: ``(H, W)`` bool.
-        grid: The mask's grid.
+        grid: The mask's grid; another shape is refused.
         rows: Heights, as shares of the image, that split upper, middle and lower.
 
     Returns:
         By zone name: ``pixels``, ``share`` of the mask (0 for an empty one) and ``mm2`` (``None`` if uncalibrated).
-
-    Raises:
-        ShapeError: If mask and grid differ.
     """
     total = int(mask.sum())
     return {name: _area(int(part.sum()), total, grid) for name, part in zone_parts(mask, grid, rows).items()}
@@ -97,11 +94,7 @@ def zone_areas(mask: NDArray[np.bool_], grid: Grid, rows: tuple[float, float]) -
 def zone_parts(
     values: NDArray[np.bool_] | NDArray[np.float32], grid: Grid, rows: tuple[float, float]
 ) -> dict[str, NDArray[Any]]:
-    """Values ``(H, W)`` in each zone of pixels, by zone name; zones are those of `zone_areas`.
-
-    Raises:
-        ShapeError: If values and grid differ.
-    """
+    """Values ``(H, W)`` in each zone of pixels, by zone name; zones are those of `zone_areas`."""
     if values.shape != grid.shape:
         raise ShapeError("mask and grid differ", came=values.shape, expected=grid.shape)
     level = np.searchsorted(rows, (np.arange(grid.height) + 0.5) / grid.height, side="right")
@@ -123,17 +116,7 @@ def build(
     probability: NDArray[np.float32],
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Build the record of a prediction.
-
-    Args:
-        image: The picture.
-        bundle: The weights.
-        steering: The words as given, and the report that steered the network.
-        used_settings: Result of `settings`.
-        mask: ``(H, W)`` bool on the picture's grid.
-        probability: ``(H, W)`` float32 in [0, 1].
-        seconds: Wall-clock time by phase.
-    """
+    """Build the record of a prediction from the result of `settings`, the mask and probability ``(H, W)`` and the times."""
     grid, total, generated = image.grid, int(mask.sum()), steering.generated
     return {
         "schema": SCHEMA,

@@ -30,14 +30,11 @@ SUFFIXES = {
 """What is appended to a result's name, by kind; the attention only where a network tells where it looked to write its
 report. The record comes last: where it is, the result is complete."""
 EXPLAINED_SUFFIXES = (".attention.png", ".words.png", ".zones.png")
-"""What ends the names of the pictures that `textray explain` draws."""
 GROUND_SCHEMA = "textray.ground/1"
 GROUND_RECORD = ".ground.json"
-"""End of the name of the record that `textray ground` writes."""
 GROUND_FILE = re.compile(r"(?P<name>.+)\.\d{1,3}\.ground\.(?:npy|png|mask\.png)")
 """Names of the maps, pictures and masks that `textray ground` writes, by phrase."""
 
-_STAGE = ".textray-stage"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 LARGEST_RECORD = 2**22
 
@@ -69,10 +66,7 @@ def remove(folder: Path, name: str) -> None:
 
 
 def save(prediction: Prediction, folder: Path) -> dict[str, Path]:
-    """Write mask, overlay and record under the name of the picture's file, or ``array``; behind `Prediction.save`.
-
-    Returns:
-        The written files by kind: ``mask``, ``overlay``, ``record``, and ``attention`` if there is one.
+    """Write a result under the name of the picture's file, or ``array``; behind `Prediction.save`. Gives its files.
 
     Raises:
         OutputError: If the folder cannot be written to.
@@ -90,10 +84,6 @@ def write(prediction: Prediction, places: Mapping[str, Path]) -> None:
     """Write mask, overlay and record into a folder that is there, all of them or none; raises as `save` does.
 
     They are written beside their places first and then renamed, so a full disk leaves an earlier result as it was.
-
-    Args:
-        prediction: The result.
-        places: Its files, from `paths`.
     """
     attention, pixels = prediction.attention, prediction.image.pixels
     outputs = {kind: path.name for kind, path in places.items()}
@@ -120,9 +110,7 @@ def _remove_attention(folder: Path, name: str) -> None:
 def write_together(final: Mapping[str, Path], writers: Mapping[str, Callable[[Path], None]]) -> None:
     """Write files of one folder that is there, all of them or none, in the order of ``final``; raises as `save` does.
 
-    Args:
-        final: Where each file shall be. The last makes the result complete; an earlier one of its name goes first.
-        writers: For each of them what writes it under a path that it is given.
+    The last makes the result complete; an earlier one of its name goes first.
     """
     places = list(final.values())
     with _staged(places[0].parent) as stage:
@@ -143,7 +131,7 @@ def write_summary(path: Path, values: object) -> None:
 @contextmanager
 def _staged(folder: Path) -> Iterator[Path]:
     try:
-        stage = Path(tempfile.mkdtemp(prefix=f"{_STAGE}-{node()}-{os.getpid()}-", dir=folder))
+        stage = Path(tempfile.mkdtemp(prefix=f".textray-stage-{node()}-{os.getpid()}-", dir=folder))
         try:
             yield stage
         finally:
@@ -155,9 +143,8 @@ def _staged(folder: Path) -> Iterator[Path]:
 def write_failure(folder: Path, error: OSError) -> TextRayError:
     """The error to raise where writing into a folder failed."""
     if error.errno in _FULL:
-        return DiskError(
-            "the disk is full or failed", came=error.strerror, do="Free some space and run the same command again"
-        )
+        do = "Free some space and run the same command again"
+        return DiskError("the disk is full or failed", came=error.strerror, do=do)
     return OutputError(f"{folder} cannot be written to", came=error.strerror, do="Name another folder with --out")
 
 

@@ -20,8 +20,7 @@ from textray.records import ZONE_NAMES
 
 log = logging.getLogger(__name__)
 
-MOST_THREADS = 16
-"""Largest default number of threads; a small network gains nothing from more."""
+MOST_THREADS = 16  # by default; a small network gains nothing from more
 INPUTS = ("image", "text_features", "text_mask")
 OUTPUTS = ("logits", "zone_logits", "attention")
 
@@ -41,19 +40,14 @@ def default_threads(threads: int | None = None) -> int:
 class Runtime:
     """A session of a bundle's graph on the CPU.
 
-    Args:
-        bundle: A verified bundle.
-        threads: Threads of one run; ``None`` is `default_threads`. Given explicitly to the session, so that
-            environment variables set for other programs change nothing.
+    The session is given its `default_threads`, so that environment variables set for other programs change nothing.
 
     Raises:
         BundleError: If the graph cannot be loaded or has another signature.
         UsageError: If ``threads`` is not positive.
 
     Attributes:
-        threads: Threads of one run.
-        bundle: The bundle.
-        bank: Its text bank, ``None`` if the network reads no text.
+        bank: The bundle's text bank, ``None`` if the network reads no text.
         outputs: Names of the outputs of the graph, of `OUTPUTS`.
     """
 
@@ -72,25 +66,14 @@ class Runtime:
                 expected=f"{INPUTS} to logits and, optionally, zone_logits and attention",
             )
         if bundle.writes_report and "zone_logits" not in self.outputs:
-            raise BundleError(
-                "the bundle has thresholds of zones, but its graph has none",
-                came=self.outputs,
-                expected="an output zone_logits",
-            )
+            what, expected = "the bundle has thresholds of zones, but its graph has none", "an output zone_logits"
+            raise BundleError(what, came=self.outputs, expected=expected)
         if bundle.text_encoder is not None and set(self._inputs) != set(INPUTS):
-            raise BundleError(
-                "the bundle has a text bank, but its graph reads no text", came=self._inputs, expected=INPUTS
-            )
+            what = "the bundle has a text bank, but its graph reads no text"
+            raise BundleError(what, came=self._inputs, expected=INPUTS)
 
     def encode(self, prompts: Sequence[int | Prompt]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Text inputs of the graph for prompts, each a row of the text bank or a `Prompt`.
-
-        Returns:
-            ``text_features`` ``(B, L, D)`` and ``text_mask`` ``(B, L)``, both float32, as `run` takes them.
-
-        Raises:
-            ShapeError: If a row is outside the bank.
-        """
+        """Text inputs of the graph, as `run` takes them, for prompts: rows inside the text bank, or `Prompt`."""
         features = np.zeros((len(prompts), self.bundle.tokens, self.bundle.width), np.float32)
         mask = np.zeros((len(prompts), self.bundle.tokens), np.float32)
         for i, prompt in enumerate(prompts):
@@ -134,26 +117,18 @@ class Runtime:
                 raise ShapeError(f"{name} does not fit the network", came=array.shape, expected=shape)
             feeds[name] = np.ascontiguousarray(array, dtype=np.float32)
         outputs = dict(zip(self.outputs, run_session(self._session, self.outputs, feeds), strict=True))
-        self._check(outputs, batch)
-        return outputs
-
-    def _check(self, outputs: dict[str, NDArray[np.float32]], batch: int) -> None:
-        wanted: dict[str, tuple[int | str, ...]]
-        wanted = {"logits": (batch, 1, *self.bundle.preprocess.size), "zone_logits": (batch, len(ZONE_NAMES))}
+        shapes: dict[str, tuple[int | str, ...]]
+        shapes = {"logits": (batch, 1, *bundle.preprocess.size), "zone_logits": (batch, len(ZONE_NAMES))}
         for name, values in outputs.items():
             any_size = values.shape[2:] if values.ndim == 4 else ("h", "w")  # of the locator's map
-            check_output(name, values, wanted.get(name, (batch, 1, *any_size)))
+            check_output(name, values, shapes.get(name, (batch, 1, *any_size)))
             if name == "attention" and (values < 0).any():
                 raise TextRayError("the network gave a negative attention", do="Report this with the file.")
+        return outputs
 
 
 def check_output(name: str, values: NDArray[np.float32], shape: tuple[int | str, ...]) -> None:
-    """Refuse outputs of other shapes than the bundle states, and what is not finite: a bundle is data from elsewhere.
-
-    Raises:
-        ShapeError: If the shape differs.
-        TextRayError: If a value is not finite.
-    """
+    """Refuse outputs of other shapes than the bundle states, and what is not finite: a bundle is data from elsewhere."""
     if values.shape != shape or values.size == 0:
         raise ShapeError(f"{name} have another shape", came=values.shape, expected=shape)
     if not np.isfinite(values).all():
@@ -167,17 +142,9 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def open_session(bundle: BaseBundle, file: str, threads: int) -> Any:  # noqa: ANN401 -- onnxruntime ships no types
-    """Load a graph of a bundle on the CPU.
+    """Load a graph of a bundle on the CPU; refuse one made for other weights, and one that points to further files.
 
     A graph that names the hash of the bundle's weights gets them from there; one that does not is whole, as of old.
-
-    Args:
-        bundle: A verified bundle.
-        file: Name of the graph in it.
-        threads: Threads of one run.
-
-    Raises:
-        BundleError: If the graph cannot be loaded, which one made for other weights cannot, or points to further files.
     """
     onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
@@ -218,11 +185,7 @@ def _varint(value: int) -> bytes:
 
 
 def run_session(session: Any, names: Sequence[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:  # noqa: ANN401 -- as above
-    """Run a graph; its outputs as float32, in the order of ``names``.
-
-    Raises:
-        TextRayError: If the network fails.
-    """
+    """Run a graph; its outputs as float32, in the order of ``names``."""
     try:
         outputs = session.run(list(names), feeds)
     except Exception as error:  # onnxruntime raises classes of its compiled module only
