@@ -29,9 +29,9 @@ def main() -> None:
         centres = ndimage.center_of_mass(mask, lesions, range(1, count + 1))
         for side in (0, 1):
             named = sample.report.zones.present[side * 3 : side * 3 + 3]
-            own = [n for n, (_, column) in enumerate(centres, 1) if (column >= mask.shape[1] / 2) == bool(side)]
-            if sum(named) == 1 and len(own) == 1:
-                rows = np.nonzero(lesions == own[0])[0] / mask.shape[0]
+            on_side = [n for n, (_, column) in enumerate(centres, 1) if (column >= mask.shape[1] / 2) == bool(side)]
+            if sum(named) == 1 and len(on_side) == 1:
+                rows = np.nonzero(lesions == on_side[0])[0] / mask.shape[0]
                 spans[named.index(True)].append((rows.min(), *np.percentile(rows, (5, 95)), rows.max()))
     print(f"{len(samples)} films; median first row, 5 %, 95 % and last row, as shares of the height; REACH")
     for level, name in enumerate(LEVELS):

@@ -26,10 +26,10 @@ def main() -> None:
     parser.add_argument("--split", default="inner")
     parser.add_argument("--model")
     parser.add_argument("--step", type=float, default=0.05)
-    given = parser.parse_args()
-    predictor = Predictor(Bundle.load(given.model))
-    samples = open_reader(given.data, given.root).samples(given.split)
-    thresholds = np.arange(0.4, 0.8 + given.step / 2, given.step)
+    options = parser.parse_args()
+    predictor = Predictor(Bundle.load(options.model))
+    samples = open_reader(options.data, options.root).samples(options.split)
+    thresholds = np.arange(0.4, 0.8 + options.step / 2, options.step)
     modes = ["oracle", "none", *(["generated"] if predictor.bundle.writes_report else [])]
     counts = {mode: np.zeros((len(thresholds), 3)) for mode in modes}  # in both, predicted, true
     for start in range(0, len(samples), BATCH):
@@ -37,23 +37,22 @@ def main() -> None:
         images = [read(sample.image_path) for sample in batch]
         truths = [read_mask(sample.mask_path) for sample in batch]
         pixels = np.stack([predictor.preprocess.apply(image) for image in images])
-        told = [predictor.bank_row(sample.report) for sample in batch]
+        captions = [predictor.bank_row(sample.report) for sample in batch]
         for mode in modes:
-            rows = (
-                told if mode == "oracle" else [Prompt.NO_REPORT if mode == "none" else Prompt.OWN_REPORT] * len(batch)
-            )
+            prompt = Prompt.NO_REPORT if mode == "none" else Prompt.OWN_REPORT
+            rows = captions if mode == "oracle" else [prompt] * len(batch)
             planes = predictor.predict_batch(pixels, rows)
             for image, plane, truth in zip(images, planes, truths, strict=True):
-                found = predictor.preprocess.restore(plane, image.grid)
+                probability = predictor.preprocess.restore(plane, image.grid)
                 for i, threshold in enumerate(thresholds):
-                    mask = found >= threshold
+                    mask = probability >= threshold
                     counts[mode][i] += (mask & truth).sum(), mask.sum(), truth.sum()
     name = predictor.bundle.name
-    print(f"{len(samples)} images of {given.data} {given.split}, model {name}; pooled Dice on native grids")
+    print(f"{len(samples)} images of {options.data} {options.split}, model {name}; pooled Dice on native grids")
     print("threshold ", *(f"{threshold:6.2f}" for threshold in thresholds))
     for mode, count in counts.items():
-        print(f"{mode:10}", *(f"{2 * both / (own + true):6.4f}" for both, own, true in count))
-        print("  area    ", *(f"{own / true:6.3f}" for _, own, true in count))
+        print(f"{mode:10}", *(f"{2 * both / (marked + true):6.4f}" for both, marked, true in count))
+        print("  area    ", *(f"{marked / true:6.3f}" for _, marked, true in count))
 
 
 if __name__ == "__main__":

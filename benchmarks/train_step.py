@@ -48,13 +48,13 @@ def main():
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=4)
-    wanted = parser.parse_args()
+    options = parser.parse_args()
     torch.set_flush_denormal(True)
     first = None
     for name, (config, channels_last) in VARIANTS.items():
-        found = speed(config, channels_last, wanted.size, wanted.batch, wanted.steps)
-        first = first or found
-        print(f"{name:24} {found:6.1f} images/s  {found / first:5.2f} x")
+        images_a_second = speed(config, channels_last, options.size, options.batch, options.steps)
+        first = first or images_a_second
+        print(f"{name:24} {images_a_second:6.1f} images/s  {images_a_second / first:5.2f} x")
 
 
 if __name__ == "__main__":

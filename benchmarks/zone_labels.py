@@ -26,52 +26,52 @@ def bits(zones: list[Zones] | tuple[Zones, ...]) -> np.ndarray:
     return np.array([z.present for z in zones])
 
 
-def exact(own: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    return (own == truth).all(1)
+def exact(labels: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    return (labels == truth).all(1)
 
 
-def nearest(found: ZoneLabels, captions: list[str], unseen: list[str], encoder: TextEncoder) -> np.ndarray:
+def nearest(fitted: ZoneLabels, captions: list[str], unseen: list[str], encoder: TextEncoder) -> np.ndarray:
     """Zones of the cluster whose mean vector lies nearest, (n, 6)."""
     known, asked = sorted({location_phrase(c) for c in captions}), sorted({location_phrase(c) for c in unseen})
     vectors = dict(zip(known, encode_phrases(known, encoder), strict=True))
     phrases = [location_phrase(c) for c in captions]
     centres = [
-        np.mean([vectors[p] for p, n in zip(phrases, found.cluster, strict=True) if n == number], 0)
-        for number in range(len(found.clusters))
+        np.mean([vectors[p] for p, n in zip(phrases, fitted.cluster, strict=True) if n == number], 0)
+        for number in range(len(fitted.clusters))
     ]
     closest = (encode_phrases(asked, encoder) @ np.array(centres).T).argmax(1)
-    zones = {phrase: found.clusters[i].present for phrase, i in zip(asked, closest, strict=True)}
+    zones = {phrase: fitted.clusters[i].present for phrase, i in zip(asked, closest, strict=True)}
     return np.array([zones[location_phrase(c)] for c in unseen])
 
 
 def show(name: str, write: Callable, truth: dict[str, list[Zones]], encoder: TextEncoder, seed: int) -> None:
     rng = np.random.default_rng(seed)
     captions = {split: [write(zones, rng) for zones in truth[split]] for split in ("train", "val")}
-    found = fit_zone_labels(captions["train"], encoder)
-    true, own, rules = bits(truth["train"]), bits(found.labels), bits(found.rules)
-    inside = np.array(found.cluster) >= 0
-    codes = [notice.code for notice in found.notices]
+    fitted = fit_zone_labels(captions["train"], encoder)
+    true, labels, rules = bits(truth["train"]), bits(fitted.labels), bits(fitted.rules)
+    inside = np.array(fitted.cluster) >= 0
+    codes = [notice.code for notice in fitted.notices]
     print(f"\n{name}, such as {captions['train'][0]!r}")
     print(
-        f"  {len(own)} captions, {len({location_phrase(c) for c in captions['train']})} phrases; HDBSCAN alone: "
-        f"{found.hdbscan[0]} clusters, {found.hdbscan[1]} noise; without a majority: {codes.count('W_NO_MAJORITY')}"
+        f"  {len(labels)} captions, {len({location_phrase(c) for c in captions['train']})} phrases; HDBSCAN alone: "
+        f"{fitted.hdbscan[0]} clusters, {fitted.hdbscan[1]} noise; without a majority: {codes.count('W_NO_MAJORITY')}"
     )
     print(
-        f"  {len(found.clusters)} clusters, {found.pure} pure, {len(found.clusters) - found.pure} mixed; {found.noise} "
-        f"noise; purity {exact(own, rules)[inside].mean():.4f}, as the rules {found.agreement:.4f}"
+        f"  {len(fitted.clusters)} clusters, {fitted.pure} pure, {len(fitted.clusters) - fitted.pure} mixed; "
+        f"{fitted.noise} noise; purity {exact(labels, rules)[inside].mean():.4f}, as the rules {fitted.agreement:.4f}"
     )
-    right, ruled = exact(own, true), exact(rules, true)
+    right, ruled = exact(labels, true), exact(rules, true)
     print(
         f"  all six zones true: clusters {right.mean():.4f}, rules {ruled.mean():.4f}; in clusters alone "
-        f"{right[inside].mean():.4f} and {ruled[inside].mean():.4f}; single zones {(own == true).mean():.4f} and "
+        f"{right[inside].mean():.4f} and {ruled[inside].mean():.4f}; single zones {(labels == true).mean():.4f} and "
         f"{(rules == true).mean():.4f}; put "
         f"right {int((right & ~ruled).sum())}, put wrong {int((ruled & ~right).sum())}"
     )
     read = [parse(c, laterality="viewer").zones for c in captions["val"]]
-    labels = bits([found.label(c, z) for c, z in zip(captions["val"], read, strict=True)])
+    labels = bits([fitted.label(c, z) for c, z in zip(captions["val"], read, strict=True)])
     seen = {location_phrase(c) for c in captions["train"]}
     new = np.array([location_phrase(c) not in seen for c in captions["val"]])
-    near, asked = nearest(found, captions["train"], captions["val"], encoder), bits(truth["val"])
+    near, asked = nearest(fitted, captions["train"], captions["val"], encoder), bits(truth["val"])
     print(
         f"  val, {len(asked)} captions: labels {exact(labels, asked).mean():.4f}, rules "
         f"{exact(bits(read), asked).mean():.4f}, nearest cluster {exact(near, asked).mean():.4f}"
@@ -89,11 +89,11 @@ def main() -> None:
     parser.add_argument("--text-encoder", default="minilm")
     parser.add_argument("--folder", help="folder of its weights")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
-    encoder = load_text_encoder(given.text_encoder, folder=given.folder)
-    reader = open_reader("qata_cov19", given.root)
+    options = parser.parse_args()
+    encoder = load_text_encoder(options.text_encoder, folder=options.folder)
+    reader = open_reader("qata_cov19", options.root)
     truth = {split: [sample.report.zones for sample in reader.samples(split)] for split in ("train", "val")}
-    print(f"text encoder {given.text_encoder}, seed {given.seed}")
+    print(f"text encoder {options.text_encoder}, seed {options.seed}")
     styles = {
         "captions as published": lambda zones, rng: sentence(zones),
         "irregular forms of the first release": rewording.original,
@@ -101,7 +101,7 @@ def main() -> None:
         "other words, some unknown to the parser": rewording.paraphrase,
     }
     for name, write in styles.items():
-        show(name, write, truth, encoder, given.seed)
+        show(name, write, truth, encoder, options.seed)
 
 
 if __name__ == "__main__":

@@ -105,10 +105,10 @@ def printed(table, data="qata_cov19"):
 
 def test_table_1_mixes_two_protocols_on_both_data_sets():
     for data in ("qata_cov19", "mosmed_plus"):
-        found = {label: protocol_of(scores) for label, scores in printed("mmi-unet-table1", data).items()}
-        assert len(found) == 16
-        assert {n for n, p in found.items() if p is Protocol.POOLED} == {"GuideDecoder", "MMI-UNet"}
-        assert set(found.values()) == {Protocol.POOLED, Protocol.PER_IMAGE}
+        protocols = {label: protocol_of(scores) for label, scores in printed("mmi-unet-table1", data).items()}
+        assert len(protocols) == 16
+        assert {n for n, p in protocols.items() if p is Protocol.POOLED} == {"GuideDecoder", "MMI-UNet"}
+        assert set(protocols.values()) == {Protocol.POOLED, Protocol.PER_IMAGE}
 
 
 @pytest.mark.parametrize(

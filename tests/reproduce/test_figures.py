@@ -39,8 +39,8 @@ def test_methods_are_named():
     with_text, without = read_methods(("A=some/folder", "B =c=some/folder@none"))
     assert (with_text.label, with_text.bundle, with_text.text) == ("A", "some/folder", "oracle")
     assert (without.label, without.bundle, without.text) == ("B", "c=some/folder", "none")
-    (own,) = read_methods(("C=some/folder@generated",))
-    assert (own.bundle, own.text) == ("some/folder", "generated")
+    (writes,) = read_methods(("C=some/folder@generated",))
+    assert (writes.bundle, writes.text) == ("some/folder", "generated")
 
 
 @pytest.mark.parametrize("words", [("folder",), ("=folder",), ("A=",), ("A=@none",), ("A=x", "A=y")])
@@ -49,42 +49,40 @@ def test_bad_methods_are_refused(words):
         read_methods(words)
 
 
-def test_cases_are_drawn_with_different_zones_and_always_the_same(val):
-    drawn = choose(val, (), count=2)
-    assert drawn == choose(list(reversed(val)), (), count=2)
-    assert drawn[0].report.zones.index != drawn[1].report.zones.index
-    assert len(choose(val, (), count=3)) == 3
-    assert len(choose(val, (), count=99)) == len(val)
-
-
-def test_cases_are_named_by_id(val):
-    ids = [val[2].image_id, val[0].image_id, val[2].image_id]
-    assert [case.image_id for case in choose(val, ids, count=4)] == ids[:2]
+@pytest.mark.parametrize("kind", [None, "caption"])
+def test_cases_are_drawn_with_other_words_or_named_by_id(kind, qata, val):
+    samples = open_reader("qata_cov19", qata).phrases("val", kind=kind) if kind else val
+    drawn = choose(samples, (), count=2)
+    assert drawn == choose(samples[::-1], (), count=2)
+    assert len({s.phrase if kind else s.report.zones.index for s in drawn}) == 2
+    assert [len(choose(samples, (), count=n)) for n in (3, 99)] == [3, len(samples)]
+    ids = [samples[2].image_id, samples[0].image_id, samples[2].image_id]
+    assert [case.image_id for case in choose(samples, ids, count=4)] == ids[:2]
     with pytest.raises(UsageError, match="a case is not in the split"):
-        choose(val, ("nobody",), count=4)
+        choose(samples, ("nobody",), count=4)
 
 
-def test_the_figure_shows_what_the_words_do(qata, tiny_bundle, tmp_path, val):
+def test_the_command_draws_what_the_words_do(cli, qata, tiny_bundle, tmp_path, val):
     case = next(sample for sample in val if "lower left" in sample.report.text)
-    methods = (f"told={tiny_bundle}", f"silent={tiny_bundle}@none")
-    assert run(order(qata, tmp_path / "out", *methods, cases=(case.image_id,))) == 0
+    result = cli(
+        "reproduce", "mmi-unet-fig2", "--root", f"qata_cov19={qata}", "--model", f"words={tiny_bundle}", "--model",
+        f"nothing={tiny_bundle}@none", "--cases", case.image_id, "--threads", "1", "--out", tmp_path / "out",
+    )  # fmt: skip
+    assert result.code == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["mmi-unet-fig2.json", "mmi-unet-fig2.png"]
-    found = json.loads((tmp_path / "out/mmi-unet-fig2.json").read_text())
-    assert found["data"] == {"name": "qata_cov19", "split": "val", "laterality": "viewer"}
-    assert [method["text"] for method in found["methods"]] == ["oracle", "none"]
-    told = found["cases"][0]
-    assert told["caption"] == case.report.text
-    assert told["dice"]["told"] > 0.5
-    assert told["dice"]["told"] > told["dice"]["silent"] + 0.2
-    with PILImage.open(tmp_path / "out/mmi-unet-fig2.png") as picture:
-        pixels = np.asarray(picture).astype(int)
+    pixels, record = drawn(tmp_path / "out", "mmi-unet-fig2")
+    assert record["data"] == {"name": "qata_cov19", "split": "val", "laterality": "viewer"}
+    assert [method["text"] for method in record["methods"]] == ["oracle", "none"]
+    (only,) = record["cases"]
+    assert only["caption"] == case.report.text
+    assert only["dice"]["words"] > max(0.5, only["dice"]["nothing"] + 0.2)
     yellow = (pixels[..., 0] > 200) & (pixels[..., 1] > 180) & (pixels[..., 2] < 60)
     truth = np.flatnonzero(yellow[:, 246:456].any(0))  # second column: the lesion lies in the left half of the film
     assert len(truth) > 20
     assert truth.max() < 110
 
 
-def test_a_network_without_text_is_told_nothing(qata, make_bundle, tmp_path):
+def test_a_network_without_text_reads_none(qata, make_bundle, tmp_path):
     make_bundle(tmp_path / "mute", reads_text=False)
     assert run(order(qata, tmp_path / "out", f"U={tmp_path / 'mute'}", count=1)) == 0
     assert json.loads((tmp_path / "out/mmi-unet-fig2.json").read_text())["methods"][0]["text"] == "none"
@@ -97,28 +95,14 @@ def test_a_missing_root_is_asked_for(name, data, cli, tmp_path):
     assert f"--root {data}=DIR" in result.err
 
 
-def test_the_command_draws(cli, qata, tiny_bundle, tmp_path):
-    result = cli(
-        "reproduce", "mmi-unet-fig2", "--root", f"qata_cov19={qata}", "--model", f"M={tiny_bundle}", "--count", "2",
-        "--threads", "1", "--out", tmp_path / "out",
-    )  # fmt: skip
-    assert result.code == 0
-    assert len(json.loads((tmp_path / "out/mmi-unet-fig2.json").read_text())["cases"]) == 2
-
-
 def test_methods_that_write_their_own_report_stand_beside_those_that_do_not(qata, writing_bundle, tmp_path, val):
-    methods = tuple(f"{end or 'told'}={writing_bundle}{end}" for end in ("", "@none", "@generated"))
+    methods = tuple(f"{end or 'words'}={writing_bundle}{end}" for end in ("", "@none", "@generated"))
     assert run(order(qata, tmp_path / "out", *methods, name="sgseg-fig3", cases=(val[0].image_id,))) == 0
-    found = json.loads((tmp_path / "out/sgseg-fig3.json").read_text())
-    assert [method["text"] for method in found["methods"]] == ["oracle", "none", "generated"]
-    dice = found["cases"][0]["dice"]
-    assert dice["told"] > dice["@none"] + 0.2, "told nothing, it must not write a report either"
+    record = json.loads((tmp_path / "out/sgseg-fig3.json").read_text())
+    assert [method["text"] for method in record["methods"]] == ["oracle", "none", "generated"]
+    dice = record["cases"][0]["dice"]
+    assert dice["words"] > dice["@none"] + 0.2, "without a text, it must not write a report either"
     assert len(set(dice.values())) == 3
-
-
-def test_a_report_of_its_own_is_refused_of_weights_that_write_none(qata, tiny_bundle, tmp_path):
-    with pytest.raises(UsageError, match="writes no report of its own"):
-        run(order(qata, tmp_path / "out", f"A={tiny_bundle}@generated"))
 
 
 def test_words_that_differ_are_marked():
@@ -139,57 +123,51 @@ def test_words_that_differ_are_marked():
     assert not any(marked for side in mark("Lower left lung.", "lower left lung") for _, marked in side)
 
 
-def test_reports_stand_beside_captions(shown, make_bundle, tmp_path):
-    make_bundle(tmp_path / "writes", zone_thresholds=(0.2,) * 6)
+@pytest.mark.parametrize(("threshold", "zones"), [(0.2, None), (0.0, 63), (1.0, 0)], ids=["right", "all", "nothing"])
+def test_reports_stand_beside_captions_and_words_that_differ_are_marked(threshold, zones, shown, make_bundle, tmp_path):
+    make_bundle(tmp_path / "writes", zone_thresholds=(threshold,) * 6)
     assert run(order(shown, tmp_path / "out", f"M={tmp_path / 'writes'}", count=2, name="sgseg-fig4")) == 0
-    _, found = drawn(tmp_path / "out", "sgseg-fig4")
-    assert [case["convention"] for case in found["cases"]] == ["viewer", "viewer"]
-    captions = {s.image_id: s.report for s in open_reader("qata_cov19", shown).samples("val")}
-    for case in found["cases"]:
-        assert case["caption"] == captions[case["id"]].text
-        assert set(case["zones_viewer"].values()) == {captions[case["id"]].zones.index}
-        assert not any(case["differs"].values())
-
-
-def test_marks_are_drawn_where_reports_differ(shown, make_bundle, tmp_path):
-    make_bundle(tmp_path / "all", zone_thresholds=(0.0,) * 6)  # writes every zone, whatever the film
-    assert run(order(shown, tmp_path / "out", f"M={tmp_path / 'all'}", count=1, name="sgseg-fig4")) == 0
-    pixels, found = drawn(tmp_path / "out", "sgseg-fig4")
-    assert found["cases"][0]["zones_viewer"]["report"] == 63
-    assert "six" in found["cases"][0]["differs"]["report"]
-    assert (pixels == RED).all(2).sum() > 50
-
-
-def test_a_film_on_which_nothing_is_written_has_no_report(shown, make_bundle, tmp_path):
-    make_bundle(tmp_path / "mute", zone_thresholds=(1.0,) * 6)
-    assert run(order(shown, tmp_path / "out", f"M={tmp_path / 'mute'}", count=1, name="sgseg-fig4")) == 0
-    pixels, found = drawn(tmp_path / "out", "sgseg-fig4")
-    assert found["cases"][0]["report"] is None
-    assert not (pixels == RED).all(2).any()
+    pixels, record = drawn(tmp_path / "out", "sgseg-fig4")
+    reports = {sample.image_id: sample.report for sample in open_reader("qata_cov19", shown).samples("val")}
+    for case in record["cases"]:
+        caption = reports[case["id"]]
+        assert (case["convention"], case["caption"]) == ("viewer", caption.text)
+        written = caption.zones.index if zones is None else zones
+        assert case["zones_viewer"] == {"report": written, "caption": caption.zones.index}
+        assert (case["report"] is None) == (zones == 0)
+        assert ("six" in case["differs"]["report"]) == (zones == 63)
+        assert any(case["differs"].values()) == (zones == 63)
+    assert ((pixels == RED).all(2).sum() > 50) == (zones == 63)
 
 
 def test_attention_lies_where_the_network_looked(shown, writing_bundle, tmp_path):
     assert run(order(shown, tmp_path / "out", f"M={writing_bundle}", count=2, name="sgseg-fig5")) == 0
-    pixels, found = drawn(tmp_path / "out", "sgseg-fig5")
-    for case in found["cases"]:  # the bundle looks at what is bright, which is the lesion
+    pixels, record = drawn(tmp_path / "out", "sgseg-fig5")
+    for case in record["cases"]:  # the bundle looks at what is bright, which is the lesion
         assert case["attention_in_truth"] > 2 * case["truth_share"]
     assert pixels.shape[1] == 2 * 16 + 4 * 224 + 3 * 6
     left = 16 + 2 * (224 + 6)
     top = 16 + 19 + 6
     panel = pixels[top : top + 224, left : left + 210].sum(2)
-    case = found["cases"][0]
+    case = record["cases"][0]
     caption = next(s for s in open_reader("qata_cov19", shown).samples("val") if s.image_id == case["id"]).report.text
     halves = panel[:112, 112:].mean(), panel[112:, :112].mean()  # upper right, lower left of the film
     assert (halves[0] > halves[1]) == ("upper right" in caption)
 
 
-@pytest.mark.parametrize("words", [("A={}", "B={}"), ("A={}@none",)])
-def test_one_network_with_its_own_report_is_shown(words, shown, writing_bundle, tmp_path):
-    with pytest.raises(UsageError, match="shows one network"):
-        run(order(shown, tmp_path / "out", *(word.format(writing_bundle) for word in words), name="sgseg-fig4"))
-
-
-def test_weights_that_write_no_report_are_refused(shown, tiny_bundle, tmp_path):
-    with pytest.raises(UsageError, match="writes no report of its own"):
-        run(order(shown, tmp_path / "out", f"A={tiny_bundle}", name="sgseg-fig4"))
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("sgseg-fig4", ("A={writes}", "B={writes}"), "shows one network"),
+        ("sgseg-fig4", ("A={writes}@none",), "shows one network"),
+        ("sgseg-fig4", ("A={tiny}",), "writes no report of its own"),
+        ("sgseg-fig3", ("A={tiny}@generated",), "writes no report of its own"),
+    ],
+)
+def test_weights_that_a_figure_cannot_show_are_refused(
+    name, words, message, shown, writing_bundle, tiny_bundle, tmp_path
+):
+    models = (word.format(writes=writing_bundle, tiny=tiny_bundle) for word in words)
+    with pytest.raises(UsageError, match=message):
+        run(order(shown, tmp_path / "out", *models, name=name))
     assert not (tmp_path / "out").exists()

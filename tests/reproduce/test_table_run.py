@@ -27,11 +27,11 @@ BUDGET = Budget(
     epochs=1,
 )
 WORDS = TableRow(name="words", label="MMI-UNet", model="mmi_unet", printed="MMI-UNet")
-SILENT = TableRow(name="silent", label="MMI-UNet, no text", model="mmi_unet", text="none")
+WORDLESS = TableRow(name="wordless", label="MMI-UNet, no text", model="mmi_unet", text="none")
 PLAIN = TableRow(name="plain", label="UNet", model="unet", printed="UNet")
 ABSENT = TableRow(name="absent", label="nnUNet", model="nnunet", printed="nnUNet")
 WRITES = TableRow(name="writes", label="Writes", model="sgseg", text="generated", printed="Full Text")
-TOLD = replace(WRITES, name="told", label="Told", scored="oracle")
+CAPTIONED = replace(WRITES, name="captioned", label="Captioned", scored="oracle")
 TEACHER = TableRow(name="teacher", label="Teacher", model="lvit", fraction=0.25, teaches=True)
 PUPIL = TableRow(name="pupil", label="Pupil", model="lvit", labelled=0.25, teacher=TEACHER, more_seeds=1)
 CLIP = TableRow(name="clip", label="CLIP", model="guide_decoder", text="none", before="contrastive")
@@ -39,7 +39,7 @@ PRINTED = tuple(
     PrintedRow(label=label, scores={"phantom": Scores.parse(text)})
     for label, text in (("MMI-UNet", "90.88 / 83.28"), ("UNet", "79.02 / 69.46"), ("nnUNet", "80.42 / 70.81"))
 )
-QUESTION = Question(words="Do words help?", first="silent", second="words")
+QUESTION = Question(words="Do words help?", first="wordless", second="words")
 STATISTICS = {
     "dice_pooled": dice_pooled,
     "iou_pooled": iou_pooled,
@@ -54,9 +54,14 @@ def table(*rows, data=("phantom",), questions=(), printed=PRINTED):
 
 
 @pytest.fixture
-def order(tmp_path):
-    lines = []
-    return Order(name="trial", out=tmp_path / "out", seeds=1, threads=1, tell=lines.append), lines
+def lines():
+    """Lines of progress of `order`."""
+    return []
+
+
+@pytest.fixture
+def order(tmp_path, lines):
+    return Order(name="trial", out=tmp_path / "out", seeds=1, threads=1, tell=lines.append)
 
 
 class Fake:
@@ -102,10 +107,9 @@ def page_of(order):
         return (folder / "table.md").read_text(), list(csv.DictReader(file))
 
 
-def test_rows_are_made_listed_and_not_made_again(order):
-    order, lines = order
+def test_rows_are_made_listed_and_not_made_again(order, lines):
     fake = Fake()
-    whole = table(WORDS, SILENT, ABSENT, data=("phantom", "qata_cov19"), questions=(QUESTION,))
+    whole = table(WORDS, WORDLESS, ABSENT, data=("phantom", "qata_cov19"), questions=(QUESTION,))
     assert make(whole, BUDGET, order, attempt=fake) == 0
     assert lines[0] == "trial: 2 trainings, 0 of them done"
     assert lines[1:3] == [
@@ -115,14 +119,14 @@ def test_rows_are_made_listed_and_not_made_again(order):
     page, rows = page_of(order)
     assert [(r["row"], r["data"], r["state"]) for r in rows] == [
         ("words", "phantom", "done"),
-        ("silent", "phantom", "done"),
+        ("wordless", "phantom", "done"),
         ("absent", "phantom", "not there yet"),
         ("words", "qata_cov19", "no --root given"),
-        ("silent", "qata_cov19", "no --root given"),
+        ("wordless", "qata_cov19", "no --root given"),
         ("absent", "qata_cov19", "not there yet"),
     ]
-    words, silent, absent = rows[:3]
-    assert (words["text_mode"], silent["text_mode"]) == ("oracle", "none")
+    words, wordless, absent = rows[:3]
+    assert (words["text_mode"], wordless["text_mode"]) == ("oracle", "none")
     assert (words["printed_protocol"], absent["printed_protocol"]) == ("pooled", "per image")
     assert (words["steps"], words["steps_before"], words["images_fit"], words["split"]) == ("2", "0", "8", "test")
     assert "| 90.88 / 83.28 | pooled |" in page
@@ -139,12 +143,11 @@ def test_rows_are_made_listed_and_not_made_again(order):
     (spoilt,) = (order.out / "rows").glob("*oracle*")
     (spoilt / RESULT).write_text("{")
     assert make(whole, BUDGET, order, attempt=fake) == 0
-    assert fake.made == ["words", "silent", "words"]
+    assert fake.made == ["words", "wordless", "words"]
     assert page_of(order) == (page, rows)
 
 
 def test_only_rows_that_are_named_are_made(order):
-    order, _ = order
     fake = Fake()
     assert make(table(WORDS, PLAIN), BUDGET, replace(order, rows=("plain",)), attempt=fake) == 0
     page, rows = page_of(order)
@@ -153,8 +156,7 @@ def test_only_rows_that_are_named_are_made(order):
     assert "--rows plain" in page
 
 
-def test_a_failing_row_is_listed_and_made_again_when_asked_again(order):
-    order, lines = order
+def test_a_failing_row_is_listed_and_made_again_when_asked_again(order, lines):
     assert make(table(PLAIN, WORDS), BUDGET, order, attempt=Fake("plain")) == 3
     page, rows = page_of(order)
     assert [(r["state"], r["reason"]) for r in rows] == [("failed", "E_DATA: bro|ken"), ("done", "")]
@@ -166,27 +168,27 @@ def test_a_failing_row_is_listed_and_made_again_when_asked_again(order):
 
 
 def test_an_error_of_a_row_becomes_its_reason(order, monkeypatch):
-    order, _ = order
     monkeypatch.setattr(runner, "_train", lambda words, threads: 1 / 0)
     assert make(table(PLAIN), BUDGET, order) == 3
     assert page_of(order)[1][0]["reason"] == "ZeroDivisionError: division by zero"
 
 
-def test_two_modes_are_one_training_and_their_own_columns(order, monkeypatch):
-    order, lines = order
+def test_two_modes_are_one_training_and_their_own_columns(order, lines, monkeypatch):
     full_text = replace(
         read_tables()["sgseg-table2"].printed[-1], scores={"phantom": Scores.parse("97.3 / 89.0 / 79.7")}
     )
-    whole = table(WRITES, TOLD, questions=(Question(words="Do captions help?", first="writes", second="told"),))
+    whole = table(
+        WRITES, CAPTIONED, questions=(Question(words="Do captions help?", first="writes", second="captioned"),)
+    )
     whole, fake = replace(whole, printed=(full_text,)), Fake()
     monkeypatch.setattr(runner, "TextScorer", lambda: None)
     assert make(whole, BUDGET, order, attempt=fake) == 0
     assert "1 trainings, 0 of them done" in lines[0]
-    page, (writes, told) = page_of(order)
-    assert (writes["text_mode"], told["text_mode"]) == ("generated", "oracle")
-    assert writes["settings"] == told["settings"]
-    assert (writes["sentence_share"], told["sentence_share"]) == ("0.5", "")
-    assert writes["dice_pooled"] != told["dice_pooled"]
+    page, (writes, captioned) = page_of(order)
+    assert (writes["text_mode"], captioned["text_mode"]) == ("generated", "oracle")
+    assert writes["settings"] == captioned["settings"]
+    assert (writes["sentence_share"], captioned["sentence_share"]) == ("0.5", "")
+    assert writes["dice_pooled"] != captioned["dice_pooled"]
     assert "| 97.3 / 89.0 / 79.7 |" in page
     assert "`accuracy_pooled`" in page
     assert "Full Text: 97.3 / 89.0 / 79.7, J 0.48 points below" in page
@@ -201,12 +203,11 @@ def test_packages_for_sentences_are_asked_for_before_the_training(order, monkeyp
     monkeypatch.setattr(runner, "TextScorer", missing)
     fake = Fake()
     with pytest.raises(UsageError, match="a package is missing"):
-        make(table(WRITES), BUDGET, order[0], attempt=fake)
+        make(table(WRITES), BUDGET, order, attempt=fake)
     assert not fake.made
 
 
 def test_a_page_names_the_seeds_of_rows_that_have_others(order):
-    order, _ = order
     make(table(TEACHER, PUPIL), BUDGET, replace(order, seeds=2), attempt=Fake("teacher"))
     page, rows = page_of(order)
     assert [(r["row"], r["seed"]) for r in rows] == [*[("teacher", s) for s in "01"], *[("pupil", s) for s in "012"]]
@@ -215,15 +216,13 @@ def test_a_page_names_the_seeds_of_rows_that_have_others(order):
 
 @pytest.mark.parametrize("cuts", [("slice", "volume"), ()])
 def test_slices_of_one_volume_on_both_sides_are_named(cuts, order, monkeypatch):
-    order, _ = order
     monkeypatch.setitem(registry.DATASETS, "phantom", replace(registry.DATASETS["phantom"], protocols=cuts))
     make(table(PLAIN, data=("phantom",)), BUDGET, order, attempt=Fake())
     assert ("Cut by slice, as published" in page_of(order)[0]) == bool(cuts)
 
 
-def test_two_commands_share_the_rows(order):
+def test_two_commands_share_the_rows(order, lines):
     """Each makes what the other does not; the one that is done first waits and then writes the whole table."""
-    order, lines = order
     at_work, end = threading.Event(), threading.Event()
     fake = Fake()
 
@@ -250,7 +249,6 @@ def test_two_commands_share_the_rows(order):
 
 
 def test_a_row_whose_command_was_cut_off_is_made_by_the_one_that_waits(order):
-    order, _ = order
     job = plan_job(PLAIN, open_source("phantom", None), 0, BUDGET)
     with (
         runner.locked(home_of(order.out, job), wait=False) as held,
@@ -267,7 +265,6 @@ def test_a_row_whose_command_was_cut_off_is_made_by_the_one_that_waits(order):
 
 
 def test_a_row_waits_for_the_teacher_that_another_command_makes(order):
-    order, _ = order
     fake, pupil = Fake(), replace(PUPIL, more_seeds=0)
     teacher = plan_job(pupil, open_source("phantom", None), 0, BUDGET).before
     with runner.locked(home_of(order.out, teacher), wait=True):
@@ -276,7 +273,6 @@ def test_a_row_waits_for_the_teacher_that_another_command_makes(order):
 
 
 def test_wrong_names_are_refused_before_anything_is_trained(order, tmp_path):
-    order, _ = order
     for change, words in (
         ({"rows": ("wrods",)}, r"unknown row 'wrods'.*words"),
         ({"roots": {"qata_cov19": tmp_path}}, "no data set qata_cov19"),
@@ -322,7 +318,6 @@ def trained(monkeypatch, epochs=3):
 
 @pytest.mark.parametrize("row", [PUPIL, CLIP], ids=lambda row: row.name)
 def test_what_comes_before_a_row_is_trained_once_and_keeps_its_best_checkpoint(row, order, monkeypatch):
-    order, _ = order
     words = trained(monkeypatch)
     monkeypatch.setattr(runner, "_score_masks", lambda job, trained, before, order: {"steps_before": before.steps})
     source = open_source("phantom", None)
@@ -349,15 +344,14 @@ def test_what_comes_before_a_row_is_trained_once_and_keeps_its_best_checkpoint(r
 
 
 def test_lengths_that_earlier_versions_wrote_are_read(order, monkeypatch):
-    order, _ = order
     words = trained(monkeypatch)
     job = plan_job(PLAIN, open_source("phantom", None), 0, BUDGET)
     home = home_of(order.out, job)
     (home / "run/checkpoints").mkdir(parents=True)
     (home / "run/checkpoints/best.ckpt").touch()
     (home / "trained.json").write_text(json.dumps({"seconds": {"0": 1.5, "1": 2.5}, "steps": 7}))
-    found = runner.fit(job, order)
-    assert (found.epochs, found.steps, found.seconds) == (2, 7, 4.0)
+    trained_before = runner.fit(job, order)
+    assert (trained_before.epochs, trained_before.steps, trained_before.seconds) == (2, 7, 4.0)
     assert not words
 
 

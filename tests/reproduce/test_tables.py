@@ -42,9 +42,9 @@ def parse(monkeypatch, tmp_path):
     def run(words):
         with monkeypatch.context() as patch:
             patch.setattr(training, "TrainCLI", ParseOnly)
-            with pytest.raises(Parsed) as found:
+            with pytest.raises(Parsed) as result:
                 training.main(list(words))
-        return yaml.safe_load(found.value.args[0])
+        return yaml.safe_load(result.value.args[0])
 
     return run
 
@@ -113,8 +113,8 @@ def test_printed_numbers_are_those_of_the_paper():
     if not PAPER.is_file():
         pytest.skip("the paper's text is not on this machine")
     lines = [re.sub(r"<[^>]+>", "", line).split("\t") for line in PAPER.read_text(encoding="utf-8").splitlines()]
-    found = [(cells[0], [float(c) for c in cells if re.fullmatch(r"[\d.]+", c)]) for cells in lines]
-    printed = [(re.sub(r" \[\d+\]", "", label), values) for label, values in found if len(values) > 3]
+    numbered = [(cells[0], [float(c) for c in cells if re.fullmatch(r"[\d.]+", c)]) for cells in lines]
+    printed = [(re.sub(r" \[\d+\]", "", label), values) for label, values in numbered if len(values) > 3]
     assert [(row.label, numbers(row)) for row in (*one, *two, *three)] == printed
 
 
@@ -161,18 +161,20 @@ def test_every_row_is_planned_as_textray_trains_it(table, parse):
                 if isinstance(job, runner.JobResult) or job.hash in seen:
                     continue
                 seen.add(job.hash)
-                found = parse(job.words)
-                network, semi = found["model"]["network"], row.labelled < 1
+                config = parse(job.words)
+                network, semi = config["model"]["network"], row.labelled < 1
                 assert network["class_path"].endswith(f".{wanted[row.model]}")
-                assert found["data"]["data"] == table.data[0]
+                assert config["data"]["data"] == table.data[0]
                 task = "grounding" if table.texts.scores == "phrases" else "segmentation"
-                assert found["task"] == ("semi_supervised" if semi else task)
+                assert config["task"] == ("semi_supervised" if semi else task)
                 if row.model == "lvit":
-                    assert network["init_args"]["config"]["size"] == found["data"]["size"]
-                    assert network["init_args"]["config"]["tokens"] >= found["model"]["max_tokens"]
-                assert found["data"].get("labelled_fraction", 1) == row.labelled
-                assert found["data"].get("fraction_seed", 0) == (job.seed if min(row.fraction, row.labelled) < 1 else 0)
-                assert all((key in found["model"]) == semi for key in ("beta", "epi", "lv_weight"))
+                    assert network["init_args"]["config"]["size"] == config["data"]["size"]
+                    assert network["init_args"]["config"]["tokens"] >= config["model"]["max_tokens"]
+                assert config["data"].get("labelled_fraction", 1) == row.labelled
+                assert config["data"].get("fraction_seed", 0) == (
+                    job.seed if min(row.fraction, row.labelled) < 1 else 0
+                )
+                assert all((key in config["model"]) == semi for key in ("beta", "epi", "lv_weight"))
     assert seen
 
 
@@ -186,9 +188,9 @@ def test_tables_share_rows():
     assert full[0] == full[1]
     every = {row.name: job_of("lvit-ablation", row.name).hash for row in TABLES["lvit-ablation"].rows}
     assert len(set(every.values())) == len(every) - 1, "only small and LViT's own row are one"
-    lerg, full_text, silent = (job_of("sgseg-table2", name) for name in ("lerg", "full_text", "silent"))
-    assert lerg.folder == full_text.folder == silent.folder
-    assert [job.row.mode for job in (lerg, full_text, silent)] == ["generated", "oracle", "none"]
+    lerg, full_text, no_report = (job_of("sgseg-table2", name) for name in ("lerg", "full_text", "silent"))
+    assert lerg.folder == full_text.folder == no_report.folder
+    assert [job.row.mode for job in (lerg, full_text, no_report)] == ["generated", "oracle", "none"]
     with_stage, alone = (job_of("sgseg-table2", name) for name in ("clip", "without_text"))
     assert alone.before is None
     assert with_stage.hash != alone.hash
@@ -289,7 +291,7 @@ def test_another_form_is_not_trained_as_the_papers():
     row = replace(row_of("mmi-unet-table1", "mmi_unet"), form="released")
     assert row.exists
     (result,) = plan_row(row, "qata_cov19", QATA, [0], TABLES["mmi-unet-table1"].budget("small"))
-    assert (result.state, result.seed) == (State.NOT_THERE, None)
+    assert (result.state, result.seed) == (State.NOT_AVAILABLE, None)
     assert result.reason == "no recipe for budget small in form released"
 
 

@@ -12,7 +12,6 @@ from textray.data.base import open_reader
 from textray.errors import UsageError
 from textray.evaluate import grounding
 from textray.reproduce import Order, figures, runner
-from textray.reproduce.figures import choose
 from textray.reproduce.tables import read_tables
 from textray.reproduce.weights_page import CLASSES, PAPER
 
@@ -68,19 +67,19 @@ def test_table_1_has_a_block_for_each_protocol_and_is_not_scored_twice(
     padded = tmp_path / "padded"
     make_grounding_bundle(padded, name="padded", letterbox=True)
     made, real = [], grounding.evaluate
-    monkeypatch.setattr(runner, "evaluate_phrases", lambda wanted: (made.append(wanted.model), real(wanted))[1])
+    monkeypatch.setattr(runner, "evaluate_phrases", lambda order: (made.append(order.model), real(order))[1])
     out = tmp_path / "out"
-    asked = order("grounding-table1", out, {"rsna": rsna}, f"finder={grounding_bundle}", f"other={padded}")
-    assert runner.run(asked) == 0
+    wanted = order("grounding-table1", out, {"rsna": rsna}, f"finder={grounding_bundle}", f"other={padded}")
+    assert runner.run(wanted) == 0
     assert len(made) == 3
     lines = rows_of(out, "grounding-table1")
     printed = {(line["label"], line["data"]): line["protocol"] for line in lines if line["maps"] == "printed"}
     assert {label for (label, _), protocol in printed.items() if "MedKLIP" in protocol} == METHODS - {PAPER}
-    own = {(line["label"], line["maps"], line["normalise"]): line for line in lines if line["cases"]}
+    scores = {(line["label"], line["maps"], line["normalise"]): line for line in lines if line["cases"]}
     summary = json.loads(next((out / "rows").glob("grounding-finder-*/summary.json")).read_text())
     score = summary["rows"]["model"]["minmax"]["scores"]["dice"]["value"]
-    assert float(own["finder", "model", "minmax"]["dice"]) == score
-    assert float(own["floors", "mean_mask", "none"]["iou"]) > 0
+    assert float(scores["finder", "model", "minmax"]["dice"]) == score
+    assert float(scores["floors", "mean_mask", "none"]["iou"]) > 0
     assert next(line for line in lines if line["state"] == "not there yet")["reason"] == "no reader of COVID Rural"
     page = (out / "grounding-table1/table.md").read_text()
     ours, theirs = page.split("### Protocol: MedKLIP's own")[:2]
@@ -94,7 +93,7 @@ def test_table_1_has_a_block_for_each_protocol_and_is_not_scored_twice(
     for control in ("mirrored", "shuffled", "random_heads"):
         assert f"`{control}`" in page
     assert str(tmp_path) not in page
-    assert runner.run(asked) == 0
+    assert runner.run(wanted) == 0
     assert len(made) == 3, "finished rows are not made again"
 
 
@@ -113,14 +112,14 @@ def test_ms_cxr_is_refused_without_the_record_of_patients_and_floors_stay(
     assert {line["phrases"] for line in lines if line["label"] == "kept"} == {"phrase", "class"}
     assert {line["state"] for line in lines if line["label"] == "seen"} == {"failed"}
     assert "left out of training" in next(line["reason"] for line in lines if line["label"] == "seen")
-    own = {
+    scores = {
         (line["label"], line["maps"], line["class"]): line
         for line in lines
         if (line["phrases"], line["normalise"]) == ("phrase", "none")
     }
-    both = [float(own["kept", "model", label]["dice"]) for label in ("Pneumonia", "Edema")]
-    assert float(own["kept", "model", ""]["dice"]) == pytest.approx(sum(both) / 2)
-    assert float(own["floors", "centre", "Edema"]["dice"]) > 0
+    both = [float(scores["kept", "model", label]["dice"]) for label in ("Pneumonia", "Edema")]
+    assert float(scores["kept", "model", ""]["dice"]) == pytest.approx(sum(both) / 2)
+    assert float(scores["floors", "centre", "Edema"]["dice"]) > 0
     page = (out / "grounding-table2/table.md").read_text()
     assert f"| {PAPER} | – | printed | 0.576 | 0.163 |" in page
     assert "opacity in the left lung" not in page, "sentences of radiologists stay where they are"
@@ -141,7 +140,7 @@ def test_printed_rows_are_those_of_the_paper():
         assert all(iou < d for d, iou in zip(dice["ms_cxr"], third.printed[label]["ms_cxr"], strict=True))
 
 
-def test_what_is_asked_for_wrongly_is_told_at_once(rsna, grounding_bundle, tmp_path):
+def test_wrong_words_of_the_command_are_refused_at_once(rsna, grounding_bundle, tmp_path):
     out = tmp_path / "out"
     for roots, words in (
         ({}, ()),
@@ -163,14 +162,14 @@ def test_the_figure_shows_the_phrase_where_it_is_and_the_map_over_the_film(make_
     case = next(sample for sample in cases if "lower left" in sample.phrase)
     out = tmp_path / "out"
     methods = (f"one={grounding_bundle}", f"two={grounding_bundle}")
-    asked = order("grounding-fig3", out, {"qata_cov19": root}, *methods, cases=(case.image_id,))
-    assert figures.run(asked) == 0
+    wanted = order("grounding-fig3", out, {"qata_cov19": root}, *methods, cases=(case.image_id,))
+    assert figures.run(wanted) == 0
     assert sorted(path.name for path in out.iterdir()) == ["grounding-fig3.json", "grounding-fig3.png"]
     record = json.loads((out / "grounding-fig3.json").read_text())
-    (found,) = record["cases"]
-    assert found["phrase"] == case.phrase
-    assert found["found"]["one"] == found["found"]["two"]
-    assert found["found"]["one"]["peak"][1] < 30, "the network was told of the viewer's left"
+    (drawn,) = record["cases"]
+    assert drawn["phrase"] == case.phrase
+    assert drawn["found"]["one"] == drawn["found"]["two"]
+    assert drawn["found"]["one"]["peak"][1] < 30, "the network reads the viewer's left"
     scored = {"data": "qata_cov19", "root": root, "split": "val", "out": tmp_path / "scores", "model": grounding_bundle}
     summary = grounding.evaluate(grounding.PhraseEvaluation(**scored, threads=1))
     assert summary["phrases"] == len(cases)
@@ -181,17 +180,7 @@ def test_the_figure_shows_the_phrase_where_it_is_and_the_map_over_the_film(make_
             if (line["image"], line["row"], line["normalise"]) == (case.image_id, "model", "minmax")
         ]
     dice = np.mean([float(line[f"dice_{t}"]) for t in (0.1, 0.2, 0.3, 0.4, 0.5)])
-    assert found["found"]["one"]["dice"] == pytest.approx(dice, abs=1e-5)
+    assert drawn["found"]["one"]["dice"] == pytest.approx(dice, abs=1e-5)
     picture = np.asarray(PILImage.open(out / "grounding-fig3.png"))
     assert picture.shape[2] == 3
     assert (picture.max(axis=2) - picture.min(axis=2) > 60).any(), "a map is in colour"
-
-
-def test_phrases_of_a_figure_are_drawn_with_other_words_and_patients(make_qata, tmp_path):
-    cases = open_reader("qata_cov19", make_qata(tmp_path)).phrases("val", kind="caption")
-    drawn = choose(cases, (), count=2)
-    assert drawn == choose(cases[::-1], (), count=2)
-    assert drawn[0].phrase != drawn[1].phrase
-    assert len(choose(cases, (), count=99)) == len(cases)
-    with pytest.raises(UsageError, match="a case is not in the split"):
-        choose(cases, ("nobody",), count=1)

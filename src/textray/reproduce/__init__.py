@@ -59,18 +59,14 @@ class Order:
     split: str = "val"
     tell: Callable[[str], None] = lambda line: None
 
-    @property
-    def training_command(self) -> str:
-        """Command line of a table that trains; folders by placeholders, since a path may name persons."""
-        words = ["textray", "reproduce", self.name, *(w for root in self.roots for w in ("--root", f"{root}=DIR"))]
-        words += ["--budget", self.budget, "--seeds", str(self.seeds)]
-        return shlex.join([*words, *(word for row in self.rows for word in ("--rows", row)), "--out", "OUT"])
-
-    @property
-    def scoring_command(self) -> str:
-        """Command line of a table that scores weights; folders and bundles by placeholders."""
+    def command(self, *, trains: bool) -> str:
+        """Command line of a table; folders and bundles by placeholders, since a path may name persons."""
         words = ["textray reproduce", self.name, *(f"--root {root}=DIR" for root in self.roots)]
-        words += [f'--model "{word.partition("=")[0].strip()}=BUNDLE"' for word in self.models]
+        if trains:
+            words += [f"--budget {self.budget} --seeds {self.seeds}"]
+            words += [f"--rows {shlex.quote(row)}" for row in self.rows]
+        else:
+            words += [f'--model "{word.partition("=")[0].strip()}=BUNDLE"' for word in self.models]
         return " ".join([*words, "--out OUT"])
 
 
@@ -135,6 +131,6 @@ def read_labels(
         if not label or not bundle or bundle in suffixes:
             raise UsageError("weights are not understood", came=word, expected=expected)
         if label in bundles:
-            raise UsageError(f"two rows are called {label!r}", do="Give each a label of its own")
+            raise UsageError(f"two bundles have the label {label!r}", do="Give each another label")
         bundles[label] = bundle
     return bundles

@@ -6,7 +6,7 @@
   differ marked. Figure 5: its attention map.
 * The grounding paper (Yang et al., arXiv:2401.01524), Figure 3: where methods find a phrase.
 
-Which images the papers show, they mostly do not say. Here they are named by id or drawn by a seed, never by scores.
+The papers mostly do not name their images. Images are named by id or drawn by a seed, never chosen by scores.
 """
 
 from __future__ import annotations
@@ -170,12 +170,8 @@ def _choose_images(order: Order, data: str) -> list[Sample]:
     return choose(samples, order.cases, count=order.count)
 
 
-def open_case(sample: Sample) -> tuple[Image, Mask]:
-    """Film and ground truth of a case.
-
-    Raises:
-        DataError: If they differ in size.
-    """
+def _open_case(sample: Sample) -> tuple[Image, Mask]:
+    """Film and ground truth of a case; a case without a mask is refused."""
     image, mask = naming(sample.image_path, read), sample.read_mask()
     if mask.shape != image.grid.shape:
         raise DataError(f"the mask of {sample.image_id} has another size", came=mask.shape, expected=image.grid.shape)
@@ -239,7 +235,7 @@ def _mask_figure(order: Order) -> Figure:
     texts = [_text_of(method, predictor) for method, predictor in zip(methods, predictors, strict=True)]
 
     def draw(sample: Sample) -> tuple[Band, dict[str, Any]]:
-        image, mask = open_case(sample)
+        image, mask = _open_case(sample)
         masks = [_segment(sample, image, p, text) for p, text in zip(predictors, texts, strict=True)]
         scores = {m.label: dice(drawn, mask) for m, drawn in zip(methods, masks, strict=True)}
         panels = _overlays(image, *((drawn, mask) for drawn in (mask, *masks)))
@@ -262,18 +258,15 @@ def _mask_figure(order: Order) -> Figure:
 
 def _segment(sample: Sample, image: Image, predictor: Predictor, text: TextMode) -> Mask:
     """The mask that a method draws."""
-    prompt: int | Prompt | None = Prompt.OWN_REPORT if text == "generated" else Prompt.NO_REPORT
-    if text == "oracle":
-        prompt = predictor.bank_row(sample.report)
-        prompt = (
-            Prompt.NO_REPORT if prompt is None else prompt
-        )  # no zone in the caption is no text, as in an evaluation
+    row = predictor.bank_row(sample.report) if text == "oracle" else None
+    # A caption without a zone is no text, as in an evaluation.
+    prompt = Prompt.OWN_REPORT if text == "generated" else Prompt.NO_REPORT if row is None else row
     values = predictor.predict_batch(predictor.preprocess.apply(image)[None], [prompt])[0]
     return np.asarray(predictor.preprocess.restore(values, image.grid) >= predictor.threshold)
 
 
 def _text_of(method: Method, predictor: Predictor) -> TextMode:
-    """Text mode of a method; ``none`` for a network that reads no text, whatever was asked.
+    """Text mode of a method; ``none`` for a network that reads no text, whatever the method says.
 
     Raises:
         UsageError: If it is to write its own report and writes none.
@@ -295,12 +288,12 @@ def _report_figure(order: Order) -> Figure:
     attends = order.name == "sgseg-fig5"
     if attends and not predictor.tells_attention:
         raise UsageError(
-            f"{predictor.bundle.name} does not tell where it looks",
-            expected="a bundle with an attention map, as textray export writes of a network such as sgseg",
+            f"{predictor.bundle.name} has no attention map",
+            expected="a bundle that textray export writes of a network such as sgseg",
         )
 
     def draw(sample: Sample) -> tuple[Band, dict[str, Any]]:
-        image, mask = open_case(sample)
+        image, mask = _open_case(sample)
         drawn, zones, attention = _segment_by_own_report(image, predictor)
         value = dice(drawn, mask)
         record: dict[str, Any] = {"dice": round(value, 6)}
@@ -331,10 +324,10 @@ def _report_figure(order: Order) -> Figure:
 
 
 def _open_writer(order: Order) -> Predictor:
-    """The one network that a figure is of, ready to write its own reports.
+    """The one network of a figure, ready to write its own reports.
 
     Raises:
-        UsageError: If more than one is named, a text is asked for, or it writes no report.
+        UsageError: If more than one is named, a text mode is given, or it writes no report.
     """
     methods = read_methods(order.models)[: 1 if not order.models else None]
     if len(methods) > 1 or (order.models and methods[0].text == "none"):
@@ -349,11 +342,11 @@ def _open_writer(order: Order) -> Predictor:
 
 
 def _segment_by_own_report(image: Image, predictor: Predictor) -> tuple[Mask, Zones, NDArray[np.float32] | None]:
-    """The mask, the zones of the report by image side, and where the network looked, if it tells."""
+    """The mask, the zones of the report by image side, and the attention map, if there is one."""
     output = predictor.infer(predictor.preprocess.apply(image)[None], [Prompt.OWN_REPORT])
     probability, thresholds = output.zone_probability, predictor.bundle.zone_thresholds
     if probability is None or thresholds is None:
-        raise UsageError(f"the graph of {predictor.bundle.name} tells no zones", do="Export its checkpoint again")
+        raise UsageError(f"the graph of {predictor.bundle.name} has no zones", do="Export its checkpoint again")
     attention = None
     if output.attention is not None:
         attention = predictor.preprocess.restore_coarse(output.attention[0, 0], image.grid)

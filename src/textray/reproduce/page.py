@@ -142,7 +142,7 @@ def _listed(values: Iterable[Any]) -> str:
 
 def _made(table: Table, budget: Budget, results: Sequence[JobResult], order: Order) -> list[str]:
     """How the rows were made: command, budget, seeds, steps, data, code, versions, intervals and time."""
-    lines = [f"Command: `{order.training_command}`", f"Budget `{budget.name}`: {budget.words}"]
+    lines = [f"Command: `{order.command(trains=True)}`", f"Budget `{budget.name}`: {budget.words}"]
     seeds = range(order.seeds)
     others = {r.row.label: ", ".join(map(str, r.row.seeds_of(seeds))) for r in results if r.row.more_seeds}
     named = "".join(f"; {label}: {numbers}" for label, numbers in others.items())
@@ -161,7 +161,7 @@ def _made(table: Table, budget: Budget, results: Sequence[JobResult], order: Ord
         of_data = [r for r in done if r["data"] == data]
         fit = _listed(r["images"]["fit"] for r in of_data)
         for kind in ("",) if table.masks else of_data[0]["scores"]:
-            lines.append(table.texts.learnt.format(fit=fit, kind=kind, **_view(of_data[0], kind)))
+            lines.append(table.texts.training.format(fit=fit, kind=kind, **_view(of_data[0], kind)))
     lines.append(f"Code: TextRay {__version__}, {', '.join(dict.fromkeys(map(commit_of, done)))}.")
     packages = {f"{name} {number}" for result in done for name, number in result["versions"].items()}
     lines.append(f"Versions: {', '.join(sorted(packages))}.")

@@ -18,13 +18,9 @@ Marked = list[tuple[str, bool]]
 
 @dataclass(frozen=True, kw_only=True)
 class Band:
-    """One row of a figure.
+    """One row of a figure: pictures of one size, small lines under the first of them, a caption across, and columns.
 
-    Attributes:
-        panels: Pictures of one size, side by side.
-        under: Small lines under each panel; fewer entries leave the last panels without.
-        caption: Text across the row.
-        columns: Sentences in columns of their own behind the panels.
+    The columns stand behind the pictures and hold a sentence each.
     """
 
     panels: Sequence[Picture]
@@ -35,18 +31,7 @@ class Band:
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """A whole figure.
-
-    Attributes:
-        titles: Headings of the columns.
-        bands: Its rows.
-        foot: Small paragraphs at the end.
-        legend: Names of colours before them.
-        least_width: Width in pixels below which it does not go.
-        under_gap: Pixels between the lines under panels and the caption.
-        foot_gap: Pixels above the foot.
-        end: Pixels below the foot.
-    """
+    """A whole figure: headings of the columns, rows, names of colours, small paragraphs at the foot; gaps in pixels."""
 
     titles: Sequence[str]
     bands: Sequence[Band] = ()

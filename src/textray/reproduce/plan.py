@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
@@ -195,7 +195,7 @@ class State(StrEnum):
     DONE = "done"
     FAILED = "failed"
     NOT_RUN = "not run"
-    NOT_THERE = "not there yet"
+    NOT_AVAILABLE = "not there yet"
     NO_ROOT = "no --root given"
 
 
@@ -239,6 +239,21 @@ class WeightsResult(Result):
     summary: Mapping[str, Any] | None = None
 
 
+def check_names(table: str, order: Order, rows: Iterable[str], data: Sequence[str]) -> None:
+    """Refuse names of rows and data sets that a table does not have.
+
+    Raises:
+        UsageError: If there is one.
+    """
+    known = list(rows)
+    for name in order.rows:
+        if name not in known:
+            raise unknown_name("row", name, known)
+    for name in order.roots:
+        if name not in data:
+            raise UsageError(f"{table} has no data set {name}", expected="one of " + ", ".join(data))
+
+
 def plan_table(table: Table, budget: Budget, order: Order) -> list[Job | JobResult]:
     """Plan every row on every data set: its jobs, or the reason why there is none.
 
@@ -247,13 +262,7 @@ def plan_table(table: Table, budget: Budget, order: Order) -> list[Job | JobResu
     """
     if order.seeds < 1:
         raise UsageError("a table needs seeds", came=order.seeds, expected="1 or more")
-    known = [row.name for row in table.rows]
-    for name in order.rows:
-        if name not in known:
-            raise unknown_name("row", name, known)
-    for name in order.roots:
-        if name not in table.data:
-            raise UsageError(f"{table.name} has no data set {name}", expected="one of " + ", ".join(table.data))
+    check_names(table.name, order, [row.name for row in table.rows], table.data)
     able = [n for n in table.data if n in registry.DATASETS and (n in order.roots or not registry.dataset(n).on_disk)]
     sources = {name: open_source(name, order.roots.get(name)) for name in able}
     if not sources:
@@ -269,7 +278,7 @@ def plan_row(
     row: TableRow, data: str, source: Source | None, seeds: Sequence[int], budget: Budget
 ) -> list[Job | JobResult]:
     """Plan the jobs of a row on a data set, or give the reason why there is none."""
-    reason, state = "", State.NOT_THERE
+    reason, state = "", State.NOT_AVAILABLE
     form = f" in form {row.form}" if row.form != "paper" else ""
     if not row.exists:
         reason = f"no network {row.model}{form}"

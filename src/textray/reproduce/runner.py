@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from textray import __version__, registry
 from textray.data.base import fingerprint, open_reader
-from textray.errors import DataError, TextRayError, UsageError, unknown_name
+from textray.errors import DataError, TextRayError, UsageError
 from textray.evaluate import results as evaluation_files
 from textray.evaluate.grounding import PhraseEvaluation
 from textray.evaluate.grounding import evaluate as evaluate_phrases
@@ -46,6 +46,7 @@ from textray.reproduce.plan import (
     Result,
     State,
     WeightsResult,
+    check_names,
     home_of,
     job_result,
     merged,
@@ -63,7 +64,7 @@ logger = logging.getLogger(__name__)
 SOME_FAILED = 3
 DONE = "done"
 PHRASE_KINDS = ("caption", "clause")
-"""Phrases that a trained row is asked: the whole caption, and its clause of places."""
+"""Phrases that a trained row is scored with: the whole caption, and its clause of places."""
 _TRAINED, _LOCK = "trained.json", ".lock"
 _UNHASHED = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
              # jsonargparse cannot write the default of `interval` down.
@@ -203,7 +204,7 @@ def run_job(job: Job, order: Order) -> None:
         shutil.rmtree(half)
     before = None if job.before is None else _run_before(job.before, order)
     trained = fit(job, order, before)
-    # Seconds before a row's own count as the row's, unless they stand in a row of their own.
+    # Seconds of an earlier training count as the row's, unless that training is a row too.
     seconds = trained.seconds + (before.seconds if before and job.before and not job.before.scored else 0)
     result = {
         "settings": job.hash,
@@ -282,7 +283,7 @@ def _score_phrases(job: Job, trained: Trained, order: Order) -> dict[str, Any]:
 
 
 def _run_before(job: Job, order: Order) -> Trained:
-    """Make the training before a row's own, if it is not made yet; of its checkpoints only the best one stays."""
+    """Make the training that a row starts from, if it is not made yet; of its checkpoints only the best one stays."""
     with locked(home_of(order.out, job), wait=True):
         trained = fit(job, order)
         _tidy(trained, order, keep_best=True)
@@ -364,15 +365,10 @@ def make_weights(table: WeightsTable, order: Order) -> int:
         DataError: If a data set is refused.
     """
     readable = [block.data for block in table.blocks if block.data in registry.DATASETS]
-    for name in order.roots:
-        if name not in readable:
-            raise UsageError(f"{table.name} has no data set {name}", expected="one of " + ", ".join(readable))
     if not order.roots:
         raise UsageError(f"{table.name} has no data to score on", do=f"Add --root {readable[0]}=DIR.")
     bundles: dict[str, GroundingBundle | None] = {FLOORS: None, **read_models(order.models)}
-    for name in order.rows:
-        if name not in bundles:
-            raise unknown_name("row", name, bundles)
+    check_names(table.name, order, bundles, readable)
     check_writable(order.out)
     results = [result for block in table.blocks for result in _score_block(block, bundles, order)]
     pages = weights_page.markdown(table, results, order), weights_page.csv_table(table, results)
@@ -383,7 +379,7 @@ def _score_block(block: Block, bundles: Mapping[str, GroundingBundle | None], or
     data, root = block.data, order.roots.get(block.data)
     if data not in registry.DATASETS:
         reason = f"no reader of {block.title}"
-        return [WeightsResult(label="", data=data, kind="", state=State.NOT_THERE, reason=reason)]
+        return [WeightsResult(label="", data=data, kind="", state=State.NOT_AVAILABLE, reason=reason)]
     if root is None:
         return [WeightsResult(label="", data=data, kind="", state=State.NO_ROOT)]
     results = []

@@ -125,11 +125,7 @@ class Scores:
 
     @classmethod
     def parse(cls, text: str) -> Scores:
-        """Read ``Dice / IoU`` or ``accuracy / Dice / IoU``.
-
-        Raises:
-            ValueError: If the text is neither.
-        """
+        """Read ``Dice / IoU`` or ``accuracy / Dice / IoU``; anything else is a ValueError."""
         words = text.split(" / ")
         if len(words) not in (2, 3):
             raise ValueError(f"no scores: {text}")
@@ -194,8 +190,8 @@ class PageTexts:
         fields: Columns of ``table.csv``.
         scale: What scores are multiplied by on the page.
         digits: Digits behind the point on the page.
-        scored: Sentence about what was scored; it and ``learnt`` name parts of a result.
-        learnt: Sentence about the images that rows of one data set learnt from.
+        scored: Sentence about what was scored; it and ``training`` name parts of a result.
+        training: Sentence about the images that rows of one data set are trained with.
         questions: Paragraph above the questions; ``{spread}`` is how much seeds of one row differ.
         notes: How to read the page.
         seeds: What else a seed chooses.
@@ -209,7 +205,7 @@ class PageTexts:
     scale: int
     digits: int
     scored: str
-    learnt: str
+    training: str
     questions: str
     notes: tuple[str, ...]
     seeds: str = ""

@@ -50,7 +50,7 @@ _UNKNOWN_PROTOCOL = "as printed, origin not told"
 def markdown(table: WeightsTable, results: Sequence[WeightsResult], order: Order) -> str:
     """The whole ``table.md``; folders of the command are placeholders."""
     blocks = [b for block in table.blocks for b in _block(table, block, [r for r in results if r.data == block.data])]
-    made = [f"Command: `{order.scoring_command}`", f"TextRay {__version__}."]
+    made = [f"Command: `{order.command(trains=False)}`", f"TextRay {__version__}."]
     for label, summary in ((r.label, r.summary) for r in results if r.summary is not None):
         model, data = summary["model"], summary["data"]
         weights = "" if model is None else f" ({model['name']} {model['version']}, `{model['sha256'][:12]}`)"
@@ -95,7 +95,7 @@ def _printed_values(table: WeightsTable) -> list[dict[str, Any]]:
 
 def _block(table: WeightsTable, block: Block, results: Sequence[WeightsResult]) -> list[str]:
     """One data set: its phrases, scores beside the printed ones, differences, and what the rows are."""
-    absent = [result for result in results if result.state in (State.NOT_THERE, State.NO_ROOT)]
+    absent = [result for result in results if result.state in (State.NOT_AVAILABLE, State.NO_ROOT)]
     printed = {label: [f"{v:.3f}" for v in values[block.data]] for label, values in table.printed.items()}
     blocks = [f"## {block.title}"]
     blocks += [f"Not scored: {state_words([result])}. Printed rows only." for result in absent]
