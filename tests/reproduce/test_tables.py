@@ -216,9 +216,9 @@ def test_sizes_keep_their_ratio_and_rows_their_steps():
     every = {name: steps(job) + (steps(job.before) if job.before else 0) for name, job in jobs.items()}
     assert every.pop("teacher_25") < 0.5 * every["lvit"]
     assert max(every.values()) - min(every.values()) <= 10, every
-    taught = [job for job in jobs.values() if job.row.teacher is not None]
-    assert {job.before.hash for job in taught} == {jobs["teacher_25"].hash}, "one teacher, and it is a row"
-    assert {job.settings["before"] for job in taught} == {jobs["teacher_25"].hash}
+    pupils = [job for job in jobs.values() if job.row.teacher is not None]
+    assert {job.before.hash for job in pupils} == {jobs["teacher_25"].hash}, "one teacher, and it is a row"
+    assert {job.settings["before"] for job in pupils} == {jobs["teacher_25"].hash}
     assert {"--data.train_fraction=0.25", "--data.fraction_seed=2"} <= set(jobs["teacher_25"].words)
     small, full = (TABLES["mmi-unet-table3"].budget(name) for name in ("small", "full"))
     assert [small.epochs_of(f) for f in (1.0, 0.5, 0.25, 0.15)] == [7, 14, 28, 28]

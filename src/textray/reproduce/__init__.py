@@ -88,49 +88,37 @@ def read_roots(words: Sequence[str]) -> dict[str, Path]:
     Raises:
         UsageError: If a word is not NAME=DIR, names an unknown data set, or one twice.
     """
-    roots: dict[str, Path] = {}
-    for word in words:
-        name, equals, folder = word.partition("=")
-        if not equals or not folder:
-            raise UsageError("a root names its data set", came=word, expected="NAME=DIR, such as qata_cov19=DIR")
+    roots = read_pairs(words, "NAME=DIR, such as qata_cov19=DIR")
+    for name in roots:
         registry.dataset(name)
-        if name in roots:
-            raise UsageError(f"two roots for data set {name}", came=word, do="Name each data set once.")
-        roots[name] = Path(folder)
-    return roots
+    return {name: Path(folder) for name, folder in roots.items()}
 
 
 def read_models(words: Sequence[str]) -> dict[str, GroundingBundle]:
-    """Read and verify grounding weights, label → bundle; see `read_labels`.
+    """Read and verify grounding weights from words such as ``sentence=FOLDER``: label → bundle.
 
     Raises:
+        UsageError: If a word is not LABEL=BUNDLE, or a label is used twice or reserved.
         BundleError: If a bundle is missing, damaged, or of another task.
     """
-    bundles = read_labels(words)
+    bundles = read_pairs(words, "LABEL=BUNDLE")
     if FLOORS in bundles:
         raise UsageError(f"{FLOORS!r} is the label of the floors", do="Give the weights another one")
     return {label: GroundingBundle.load(bundle) for label, bundle in bundles.items()}
 
 
-def read_labels(
-    words: Sequence[str], *, expected: str = "LABEL=BUNDLE", suffixes: tuple[str, ...] = ()
-) -> dict[str, str]:
-    """Read label → bundle from words such as ``sentence=FOLDER``.
-
-    Args:
-        words: Words of the command line.
-        expected: What each of them looks like.
-        suffixes: Ends that a bundle can have, but not consist of.
+def read_pairs(words: Sequence[str], expected: str) -> dict[str, str]:
+    """Read name → value from words such as ``sentence=FOLDER``.
 
     Raises:
-        UsageError: If a word is not LABEL=BUNDLE, or two have one label.
+        UsageError: If a word is no such pair, or two have one name.
     """
-    bundles: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     for word in words:
-        label, _, bundle = (part.strip() for part in word.partition("="))
-        if not label or not bundle or bundle in suffixes:
-            raise UsageError("weights are not understood", came=word, expected=expected)
-        if label in bundles:
-            raise UsageError(f"two bundles have the label {label!r}", do="Give each another label")
-        bundles[label] = bundle
-    return bundles
+        name, _, value = (part.strip() for part in word.partition("="))
+        if not name or not value:
+            raise UsageError("an argument is not understood", came=word, expected=expected)
+        if name in pairs:
+            raise UsageError(f"two arguments have the name {name!r}", do="Give each another name")
+        pairs[name] = value
+    return pairs

@@ -49,7 +49,7 @@ from textray.io.write import (
 )
 from textray.metrics.grounding import SIGMA, THRESHOLDS, MapScore, enlarge, normalise, score, smooth
 from textray.records import Image, Zones
-from textray.reproduce import Order, read_labels, read_models
+from textray.reproduce import Order, read_models, read_pairs
 from textray.reproduce.paint import MARGIN, PANEL, Band, Marked, Sheet, paint
 from textray.text.zones import sentence
 
@@ -115,12 +115,11 @@ def run(order: Order) -> int:
         **figure.facts,
         "cases": records,
     }
-    places = {kind: order.out / f"{order.name}.{end}" for kind, end in (("picture", "png"), ("record", "json"))}
+    places = {end: order.out / f"{order.name}.{end}" for end in ("png", "json")}
     write_together(
-        places,
-        {"picture": lambda path: write_picture(path, picture), "record": lambda path: write_json(path, values)},
+        places, {"png": lambda path: write_picture(path, picture), "json": lambda path: write_json(path, values)}
     )
-    order.tell(f"{order.name}: {places['picture']}, {places['record']}")
+    order.tell(f"{order.name}: {places['png']}, {places['json']}")
     return 0
 
 
@@ -218,8 +217,10 @@ def read_methods(words: Sequence[str]) -> tuple[Method, ...]:
     """
     expected = "LABEL=BUNDLE, LABEL=BUNDLE@none for no text, or LABEL=BUNDLE@generated for its own report"
     methods = []
-    for label, bundle in read_labels(words, expected=expected, suffixes=tuple(_SUFFIXES)).items():
+    for label, bundle in read_pairs(words, expected).items():
         suffix = next((end for end in _SUFFIXES if bundle.endswith(end)), "")
+        if bundle == suffix:
+            raise UsageError("a method has no weights", came=f"{label}={bundle}", expected=expected)
         methods.append(Method(label=label, bundle=bundle.removesuffix(suffix), text=_SUFFIXES.get(suffix, "oracle")))
     return tuple(methods) or DEFAULT_METHODS
 

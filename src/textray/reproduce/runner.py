@@ -405,18 +405,10 @@ def _score_weights(row: WeightsResult, bundle: GroundingBundle | None, home: Pat
         if summary is not None:
             return replace(row, state=State.DONE, summary=summary)
         order.tell(f"{place} ...")
+        shared = {"data": row.data, "root": order.roots[row.data], "split": SPLIT, "out": home, "phrases": row.kind}
+        scoring: dict[str, Any] = shared | ({"floors_only": True} if bundle is None else {"model": bundle.folder})
         try:
-            evaluation = PhraseEvaluation(
-                data=row.data,
-                root=order.roots[row.data],
-                split=SPLIT,
-                out=home,
-                model=None if bundle is None else bundle.folder,
-                floors_only=bundle is None,
-                phrases=row.kind,
-                threads=order.threads,
-            )
-            summary = evaluate_phrases(evaluation)
+            summary = evaluate_phrases(PhraseEvaluation(**scoring, threads=order.threads))
         except Exception as error:  # one row must not end the others, whatever its network or a film raises
             logger.debug("row %s failed", home.name, exc_info=True)
             order.tell(f"{place}: failed ({_reason(error)})")
