@@ -12,7 +12,10 @@ from PIL import Image
 
 from textray.data import base as base_module
 from textray.data import cache as cache_module
-from textray.data.cache import PixelCache, PixelCaches, cache_folder
+from textray.augment import Augment
+from textray.data.base import Sample
+from textray.data.cache import PixelCache, cache_folder
+from textray.data.segmentation import SegmentationSet
 from textray.data.qata_cov19 import QaTaCOV19
 from textray.errors import DataError, DiskError, InputError, OutputError
 from textray.io.read import read, read_mask
@@ -233,17 +236,14 @@ def test_two_lists_have_a_cache_each(samples, tmp_path, monkeypatch):
     whole = PixelCache(samples, SIZE, tmp_path / "c")
     PixelCache(samples[:3], SIZE, tmp_path / "c")
     no_decoding(monkeypatch)
-    caches = PixelCaches([samples[:3], bare], SIZE, tmp_path / "c")
-    assert (len(caches), caches.size) == (6, SIZE.size)
-    for held in (caches, pickle.loads(pickle.dumps(caches))):
+    held = SegmentationSet(samples[:3], SIZE, augment=Augment.preset("none"), others=bare, cache=tmp_path / "c")
+    for one in (held, pickle.loads(pickle.dumps(held))):
         for index in range(6):
-            np.testing.assert_array_equal(held.image(index), whole.image(index))
-        np.testing.assert_array_equal(held.mask(2), whole.mask(2))
+            np.testing.assert_array_equal(one.image(index), whole.image(index))
         for index in (3, 5):
-            with pytest.raises(IndexError):
-                held.mask(index)
-        with pytest.raises(IndexError, match="6 samples"):
-            held.image(6)
+            assert one.truth(index) is None
+        with pytest.raises(IndexError):
+            one.image(6)
     with pytest.raises(DataError, match="some images have masks"):
         PixelCache([samples[0], bare[0]], SIZE, tmp_path / "c")
 

@@ -88,7 +88,6 @@ class Sample:
 
         Raises:
             DataError: If there is none, or it has another size.
-            InputError: If the file cannot be read.
         """
         if self.mask_path is None:
             raise DataError(f"{self.image_id} has no mask", expected="an image whose lesions have been drawn")
@@ -125,13 +124,11 @@ class Reader:
         """Phrases of a split and where they are true, always in the same order.
 
         Args:
-            split: The split.
+            split: One of `SPLITS`.
             kind: Which words are asked, one of the row's ``phrase_kinds``; ``None`` takes its first.
 
         Raises:
             UsageError: If there is no such split or kind, or nothing in the data set says where a phrase is true.
-            LayoutError: If a part is missing.
-            DataError: If the data are refused.
         """
         return self._phrases(check_split(split), check_kind(self.name, kind))
 
@@ -142,21 +139,19 @@ class Reader:
         """Images of a split that have words, with their sentences and without masks, always in the same order.
 
         Args:
-            split: The split.
+            split: One of `SPLITS`.
             cut: How a text becomes sentences; ``None`` is the usual way, clauses of captions and sentences of reports.
 
         Raises:
             UsageError: If there is no such split, or texts are not cut that way.
-            LayoutError: If a part is missing.
-            DataError: If the data are refused.
         """
-        found = self.samples(split)
-        cuts = [cut_text(sample.report.text or "", cut or "clauses") for sample in found]
+        samples = self.samples(split)
+        cuts = [cut_text(sample.report.text or "", cut or "clauses") for sample in samples]
         if not all(cuts):
             log.warning("%d images without words are left out", cuts.count(()))
         return [
             replace(sample, mask_path=None, sentences=sentences, laterality=sample.report.laterality)
-            for sample, sentences in zip(found, cuts, strict=True)
+            for sample, sentences in zip(samples, cuts, strict=True)
             if sentences
         ]
 
@@ -177,9 +172,9 @@ def open_reader(name: str, root: str | Path | None, *, captions: str = "error", 
     """Open a registered data set.
 
     Args:
-        name: Registry name.
+        name: Its registry name.
         root: Its folder; ``None`` for one that is drawn, such as ``phantom``.
-        captions: What to do with an image without a usable caption.
+        captions: One of `CAPTION_POLICIES`.
         split_by: One of the row's protocols; ``None`` takes its first, or the only cut there is.
 
     Raises:
@@ -202,7 +197,7 @@ def open_reader(name: str, root: str | Path | None, *, captions: str = "error", 
     return cast(Reader, registry.load(row.path)(root, captions=captions, **options))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with a data set on disk.
 
@@ -224,14 +219,7 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """Result of the check of a data set.
-
-    Attributes:
-        name: Registry name of the data set.
-        root: The folder that was checked.
-        counts: What was counted, by plain names, in the order to print.
-        problems: Everything found, errors and warnings.
-    """
+    """Result of the check of a data set: what was counted, and everything that is wrong."""
 
     name: str
     root: Path
@@ -244,11 +232,7 @@ class CheckResult:
         return not any(problem.fatal for problem in self.problems)
 
     def lines(self, limit: int = 20) -> list[str]:
-        """Lines to print: counts first, then each problem, at most ``limit`` of one code.
-
-        Args:
-            limit: Problems shown of each code; the rest is counted.
-        """
+        """Lines to print: counts first, then each problem, at most ``limit`` of one code; the rest is counted."""
         lines = [f"{name}: {value}" for name, value in self.counts.items()]
         for code, count in sorted(Counter(problem.code for problem in self.problems).items()):
             lines.append(f"{code} ({count})")
@@ -294,11 +278,7 @@ def _known(kind: str, name: str, names: Sequence[T]) -> T:
 
 
 def naming(path: Path, read: Callable[[Path], T]) -> T:
-    """Read a file of a data set; a refusal names the file.
-
-    Raises:
-        InputError: What ``read`` raised, with the file's name before its words.
-    """
+    """Read a file of a data set; a refusal has the file's name before its words."""
     try:
         return read(path)
     except InputError as error:
@@ -319,16 +299,12 @@ def name_some(ids: Sequence[str]) -> str:
 
 
 def leaks(parts_of: Iterable[tuple[str, str]]) -> list[Problem]:
-    """Problems of patients that are in several parts.
-
-    Args:
-        parts_of: Patient and part of each image.
-    """
+    """Problems of patients that are in several parts, from patient and part of each image."""
     parts: dict[str, set[str]] = {}
     for patient, part in parts_of:
         parts.setdefault(patient, set()).add(part)
     return [
-        Problem(code="E_PATIENT_LEAK", path=patient, message=f"is in {' and '.join(sorted(names))}")
+        Problem("E_PATIENT_LEAK", patient, f"is in {' and '.join(sorted(names))}")
         for patient, names in sorted(parts.items())
         if len(names) > 1
     ]
@@ -339,15 +315,10 @@ CAPTION_CODES = ("E_CAPTION_MISSING", "E_CAPTION_BLANK", "E_CAPTION_EXTRA", "E_C
 
 
 def refuse(problems: Sequence[Problem], name: str, root: Path) -> None:
-    """Refuse a data set that has problems; does nothing where there are none.
-
-    Args:
-        problems: Those that count.
-        name: Registry name of the data set.
-        root: Its folder.
+    """Refuse the data set ``name`` below ``root`` if there are problems: count them by code and name the first.
 
     Raises:
-        DataError: If there is one; it counts them by code and names the first.
+        DataError: If there is one.
     """
     if problems:
         codes = ", ".join(f"{code} ({n})" for code, n in Counter(p.code for p in problems).items())
@@ -371,13 +342,7 @@ def draw_order(names: Iterable[str], seed: int) -> list[str]:
 
 
 def draw_patients(patients: Iterable[str], share: float, seed: int) -> frozenset[str]:
-    """Choose a share of the patients, the same ones on every machine; at least one where there are two.
-
-    Args:
-        patients: Ids; repeated ones count once.
-        share: Share to choose, in [0, 1].
-        seed: Another seed gives other patients.
-    """
+    """Choose a share in [0, 1] of the patients, the same ones on every machine; at least one where there are two."""
     ordered = draw_order(patients, seed)
     wanted = round(share * len(ordered))
     return frozenset(ordered[: max(1, wanted) if len(ordered) > 1 else wanted])
@@ -391,15 +356,7 @@ def part_of(split: Split) -> PartName:
 def cut_train(
     items: Iterable[T], split: Split, patient_of: Callable[[T], str | None], *, share: float, seed: int
 ) -> list[T]:
-    """Items of a split out of those of its part: of `inner` or `fit` whole patients, else all.
-
-    Args:
-        items: What lies in the part.
-        split: The split.
-        patient_of: Gives the patient of an item; items without one are of `fit`.
-        share: Share of the patients in `inner`.
-        seed: Chooses them.
-    """
+    """Items of a split out of those of its part: of `inner`, a share of the patients, or `fit`, the rest; else all."""
     kept = list(items)
     if split in ("inner", "fit"):
         inner = draw_patients((patient for item in kept if (patient := patient_of(item))), share, seed)
@@ -415,12 +372,9 @@ def keep_share(samples: Sequence[Sample], share: float, *, seed: int = 0) -> lis
     what is kept exceeds the share by less than one group.
 
     Args:
-        samples: All training samples.
+        samples: All training samples; those that are kept stay in order.
         share: Share of the images to keep, in (0, 1]; 1 keeps all.
         seed: Another seed gives other patients.
-
-    Returns:
-        The kept samples in their old order.
 
     Raises:
         UsageError: If the share is out of range.
@@ -444,18 +398,14 @@ def trained_without_report(facts: Mapping[str, Any]) -> bool | None:
     Samples without a report are those that lost theirs by ``report_dropout``, and those whose caption is missing or
     names no zone. A network that writes its own report goes without on the share of them that ``self_guided`` leaves.
 
+    ``None`` where it is not recorded, as of weights that were not trained here.
+
     Args:
         facts: What a checkpoint records of its training, or the provenance of a bundle; older ones lack
             ``self_guided`` and ``data.without_text``, and had none.
-
-    Returns:
-        ``None`` where it is not recorded, as of weights that were not trained here.
     """
     data = facts.get("data")
-    if not isinstance(data, Mapping):  # a provenance may hold anything
-        return None
-    dropout = data.get("report_dropout")
-    if dropout is None:
+    if not isinstance(data, Mapping) or (dropout := data.get("report_dropout")) is None:  # it may hold anything
         return None
     left_out = dropout > 0 or data.get("without_text", {}).get("fit", 0) > 0
     return bool(left_out and facts.get("self_guided", 0.0) < 1)

@@ -30,10 +30,7 @@ def truth(sample: Sample, shape: tuple[int, int]) -> NDArray[np.bool_]:
 
     Args:
         sample: The phrase.
-        shape: Height and width of the picture as read.
-
-    Returns:
-        ``(H, W)`` bool.
+        shape: Height and width of the picture as read; the mask is ``(H, W)`` bool.
 
     Raises:
         DataError: If the mask has another size, or the picture is no scaled copy of the one the boxes belong to.
@@ -62,12 +59,7 @@ def is_scaled_copy(shape: tuple[int, int], drawn: tuple[int, int]) -> bool:
 
 
 def box_problem(box: Box, space: tuple[int, int]) -> tuple[str, str] | None:
-    """Code of what is wrong with a box, and words that follow its name; ``None`` for a good one.
-
-    Args:
-        box: Left, top, width, height.
-        space: Width and height of its picture.
-    """
+    """Code of what is wrong with a box in a picture of ``space`` (width, height), and words that follow its name."""
     x, y, w, h = box
     if not all(math.isfinite(value) for value in box):
         return "E_BOX", "has a box whose edges are no numbers"
@@ -97,28 +89,18 @@ def _covered(start: float, length: float, size: int) -> slice:
 
 @dataclass(frozen=True, kw_only=True)
 class TableRow:
-    """One row of a table.
-
-    Attributes:
-        cells: Its cells by the column's name in lower case, ``None`` where blank.
-        line: Its line, the header being 1.
-    """
+    """One row of a table: cells by the column's name in lower case, ``None`` where blank; the header is line 1."""
 
     cells: Mapping[str, str | None]
     line: int
 
     def problem(self, code: str, where: str, message: str) -> Problem:
         """A problem of this row of the table ``where``."""
-        return Problem(code=code, path=where, message=f"row {self.line} {message}")
+        return Problem(code, where, f"row {self.line} {message}")
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[TableRow]:
-    """Rows of a table that has these columns, see `textray.text.tables.read_columns`.
-
-    Raises:
-        LayoutError: If there is no such file.
-        DataError: If it cannot be read, or a column is missing.
-    """
+    """Rows of a table that has these columns, read by `textray.text.tables.read_columns`."""
     table = read_columns(path, columns, of_data=True)
     return [
         TableRow(cells={name: known_cell(cell) for name, cell in cells.items()}, line=line)

@@ -48,9 +48,7 @@ def cache_folder() -> Path:
 def write_once(folder: Path, write: Callable[[Path], object]) -> None:
     """Make a folder that is not there yet, whole or not at all; another process may do so at the same time.
 
-    Args:
-        folder: Where it shall be.
-        write: Fills the folder that it is given; what it writes must not depend on who calls it.
+    ``write`` fills the folder that it is given; what it writes must not depend on who calls it.
     """
     if folder.exists():
         return
@@ -100,10 +98,10 @@ class PixelCache:
                 do=f"Set {ENVIRONMENT} to another folder.",
             ) from error
         settings = _settings_digest(preprocess)
-        seen = base / f"{_stat_digest(samples, settings)}.seen"
+        seen = base / f"{_digest(samples, settings, _status)}.seen"
         content = _read_text(seen)
         if content is None or not self._complete(base / content):
-            content = _content_digest(samples, settings)
+            content = _digest(samples, settings, _content)
             if not self._complete(base / content):
                 self._build(samples, preprocess, base / content)
             _write(seen, content)
@@ -143,24 +141,21 @@ class PixelCache:
 
     def _open(self) -> None:
         pixels, masks = self._shapes
+        self._masks = np.zeros(masks, np.uint8)
         if not self._count:  # an empty file cannot be mapped
-            self._pixels, self._masks = np.zeros(pixels, "<u2"), np.zeros(masks, np.uint8)
+            self._pixels = np.zeros(pixels, "<u2")
             return
         self._pixels = np.memmap(self.path / "pixels.u16", dtype="<u2", mode="r", shape=pixels)
-        self._masks = (
-            np.memmap(self.path / "masks.bits", dtype=np.uint8, mode="r", shape=masks)
-            if self._masked
-            else np.zeros(masks, np.uint8)
-        )
+        if self._masked:
+            self._masks = np.memmap(self.path / "masks.bits", dtype=np.uint8, mode="r", shape=masks)
 
     def _complete(self, path: Path) -> bool:
         pixels, masks = self._shapes
         try:
-            return (path / "pixels.u16").stat().st_size == 2 * int(np.prod(pixels)) and (
-                path / "masks.bits"
-            ).stat().st_size == int(np.prod(masks))
+            sizes = [(path / name).stat().st_size for name in ("pixels.u16", "masks.bits")]
         except OSError:
             return False
+        return sizes == [2 * int(np.prod(pixels)), int(np.prod(masks))]
 
     def _build(self, samples: Sequence[Sample], preprocess: Preprocess, target: Path) -> None:
         _sweep(target.parent)
@@ -204,51 +199,8 @@ class PixelCache:
                 raise
 
 
-class PixelCaches:
-    """Caches of several lists of samples, one list after the other: what is added to one does not touch the others.
-
-    Args:
-        lists: What to hold.
-        preprocess: As of `PixelCache`.
-        folder: As of `PixelCache`.
-    """
-
-    def __init__(
-        self, lists: Sequence[Sequence[Sample]], preprocess: Preprocess, folder: str | Path | None = None
-    ) -> None:
-        self.size = preprocess.size
-        self._caches = [PixelCache(samples, preprocess, folder) for samples in lists]
-
-    def __len__(self) -> int:
-        return sum(map(len, self._caches))
-
-    def image(self, index: int) -> NDArray[np.float32]:
-        """As `PixelCache.image`."""
-        cache, place = self._find(index)
-        return cache.image(place)
-
-    def mask(self, index: int) -> NDArray[np.bool_]:
-        """As `PixelCache.mask`."""
-        cache, place = self._find(index)
-        return cache.mask(place)
-
-    def _find(self, index: int) -> tuple[PixelCache, int]:
-        for cache in self._caches:
-            if index < len(cache):
-                return cache, index
-            index -= len(cache)
-        raise IndexError(f"there are {len(self)} samples")
-
-
 def refuse_files(refused: Mapping[Path, InputError]) -> None:
-    """Refuse files of a training; does nothing where there are none.
-
-    Args:
-        refused: What is wrong with each.
-
-    Raises:
-        InputError: Of one file its error; of several one that names the first, after each has been logged.
-    """
+    """Refuse files of a training if there are any: one with its error, several with the first, each being logged."""
     if len(refused) == 1:
         raise next(iter(refused.values()))
     if refused:
@@ -280,24 +232,22 @@ def _settings_digest(preprocess: Preprocess) -> str:
     return digest.hexdigest()
 
 
-def _stat_digest(samples: Sequence[Sample], settings: str) -> str:
+def _digest(samples: Sequence[Sample], settings: str, facts_of: Callable[[Path], bytes]) -> str:
     digest = hashlib.sha256(settings.encode())
-    for path in _paths(samples):
-        status = path.stat()
-        digest.update(f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    for sample in samples:
+        for path in (sample.image_path, sample.mask_path):
+            digest.update(b"" if path is None else facts_of(path))
     return digest.hexdigest()[:32]
 
 
-def _content_digest(samples: Sequence[Sample], settings: str) -> str:
-    digest = hashlib.sha256(settings.encode())
-    for path in _paths(samples):
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()[:32]
+def _status(path: Path) -> bytes:
+    status = path.stat()
+    return f"{path.absolute()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape")
 
 
-def _paths(samples: Sequence[Sample]) -> list[Path]:
-    return [path for sample in samples for path in (sample.image_path, sample.mask_path) if path is not None]
+def _content(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
 
 
 def _read_text(path: Path) -> str | None:

@@ -52,7 +52,7 @@ class CaptionRow:
     Attributes:
         key: Name as it stands in the table (the mask's file name in QaTa-COV19), never turned into a number.
         text: The caption, ``None`` where blank.
-        line: Row number in the table, the header being 1.
+        line: Row number, the header being 1.
     """
 
     key: str
@@ -61,14 +61,10 @@ class CaptionRow:
 
 
 def read_captions(path: Path) -> list[CaptionRow]:
-    """Rows of a caption table in its own order, see `textray.text.tables.read_columns`.
-
-    Args:
-        path: Table with the columns Image (or Filename) and Description (or Text).
+    """Rows of a table with the columns Image (or Filename) and Description (or Text), in its order.
 
     Raises:
-        LayoutError: If it is not there.
-        DataError: If it has no such columns, cannot be read, or names no image in a row.
+        DataError: If a row names no image; for others see `textray.text.tables.read_columns`.
     """
     table = read_columns(path, ("Image|Filename", "Description|Text"), of_data=True)
     if table.encoding != "utf-8-sig" or table.delimiter != ",":
@@ -106,7 +102,7 @@ def _parsed(text: str) -> Report | None:
 
 def row_problem(code: str, where: str, row: CaptionRow, message: str) -> Problem:
     """A problem of a row of the table ``where``."""
-    return Problem(code=code, path=where, message=f"row {row.line}, {row.key}: {message}")
+    return Problem(code, where, f"row {row.line}, {row.key}: {message}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +110,6 @@ class Entry:
     """A picture with its mask.
 
     Attributes:
-        image_id: Its name.
-        image: Its file.
-        mask: The file of its mask.
         report: What its caption says, ``None`` without a usable one.
         part: The part whose table names it.
         place: Its place among the rows of that table, ``None`` where no row names it.
@@ -172,10 +165,8 @@ class CaptionedFolders(Reader):
         """Samples of a split, in the order of the caption tables.
 
         Raises:
-            UsageError: If there is no such split.
-            LayoutError: If the part it lies in is missing.
             DataError: If files do not pair up, names collide, a mask has another size than its image, a patient is in
-                two parts, or a caption is refused.
+                two parts, or a caption is refused; others see `Reader.samples`.
         """
         wanted = check_split(split)
         part = part_of(wanted)
@@ -207,7 +198,7 @@ class CaptionedFolders(Reader):
             if rows not in (None, expected):
                 table = next(part.table for part in self.layout.parts if part.name == name)
                 message = f"has {rows} rows for {name}; published are {expected}"
-                problems.append(Problem(code="W_COUNT", path=str(table.relative_to(self.root)), message=message))
+                problems.append(Problem("W_COUNT", str(table.relative_to(self.root)), message))
         problems += self._check_parts(found, counts)
         pairs = [(entry.image, entry.mask) for entry in found.entries]
         facts = check_pixels(pairs, self.root, self.unit, counts, problems)
@@ -246,7 +237,7 @@ class CaptionedFolders(Reader):
 
     def _require(self, part: PartName) -> None:
         """Refuse a copy that lacks a part that is needed."""
-        present = [found.name for found in self.layout.parts]
+        present = [source.name for source in self.layout.parts]
         missing = [name for name in self._needed(part) if name not in present]
         if missing:
             raise LayoutError(
@@ -363,4 +354,4 @@ class CaptionedFolders(Reader):
 
 
 def _missing(folder: Folder, name: str, root: Path, message: str, code: str = "E_CAPTION_MISSING") -> Problem:
-    return Problem(code=code, path=str(folder[name].relative_to(root)), message=message)
+    return Problem(code, str(folder[name].relative_to(root)), message)

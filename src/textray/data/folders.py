@@ -24,10 +24,8 @@ from textray.io import read as read_module
 from textray.preprocess import Preprocess
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
-INVERTED_SHARE = 0.5
-"""A mask with a larger foreground share than this ..."""
-INVERTED_BORDER = 0.9
-"""... and a larger share of its outermost pixels is taken for inverted. QaTa-COV19 train reaches 0.67 and 0.28."""
+_INVERTED_SHARE, _INVERTED_BORDER = 0.5, 0.9
+"""A mask with larger shares of all and of its outermost pixels is inverted; QaTa-COV19 train reaches 0.67 and 0.28."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TRANSPOSED = {5, 6, 7, 8}  # EXIF orientations that swap rows and columns
@@ -35,14 +33,14 @@ _TRANSPOSED = {5, 6, 7, 8}  # EXIF orientations that swap rows and columns
 
 @dataclass(frozen=True, kw_only=True)
 class MaskFacts:
-    """Facts of a mask file.
+    """Facts of a mask file, in shares of its pixels.
 
     Attributes:
         mode: Pillow's name of how it is stored; ``"L"`` is the plain one.
-        odd_share: Share of pixels that are neither background nor full foreground.
-        foreground: Share of lesion pixels, by the rule of `textray.io.read.inspect_mask`.
-        border: Share of lesion pixels among the outermost ones.
-        centre: Mean place of the lesion pixels, down and across, as shares of height and width; ``None`` without any.
+        odd_share: Those that are neither background nor full foreground.
+        foreground: Those of lesions, by the rule of `textray.io.read.inspect_mask`.
+        border: Those of lesions among the outermost ones.
+        centre: Mean place of lesions, down and across, as shares of height and width; ``None`` without any.
     """
 
     mode: str
@@ -76,9 +74,9 @@ class Folder:
             same = self._by_folded[folded] == name
             self.problems.append(
                 Problem(
-                    code="E_SAME_STEM" if same else "E_CASE",
-                    path=str(file.relative_to(root)),
-                    message=f"{'has the name' if same else 'differs only in case from that'} of "
+                    "E_SAME_STEM" if same else "E_CASE",
+                    str(file.relative_to(root)),
+                    f"{'has the name' if same else 'differs only in case from that'} of "
                     f"{other.relative_to(root)}{' with another extension' if same else ''}; keep one of them",
                 )
             )
@@ -114,11 +112,7 @@ def bare_name(name: str, prefix: str = "") -> str:
 
 
 def header_size(path: Path) -> tuple[int, int]:
-    """Height and width as displayed, from the header alone.
-
-    Raises:
-        InputError: If the file is no picture.
-    """
+    """Height and width as displayed, from the header alone; a file that is no picture is an `InputError`."""
     try:
         with path.open("rb") as stream:
             head = stream.read(24)
@@ -146,7 +140,7 @@ def sizes_of(paths: Iterable[Path], root: Path, problems: list[Problem]) -> Iter
         try:
             yield path, where, header_size(path)
         except InputError as error:
-            problems.append(Problem(code=error.code, path=where, message=error.what))
+            problems.append(Problem(error.code, where, error.what))
 
 
 def is_whole(path: Path) -> bool:
@@ -162,11 +156,7 @@ def is_whole(path: Path) -> bool:
 
 
 def inspect_mask(path: Path) -> MaskFacts:
-    """Read the facts of a mask.
-
-    Raises:
-        InputError: If it cannot be read, or its levels are ambiguous.
-    """
+    """Read the facts of a mask."""
     file = read_module.inspect_mask(path)
     with PILImage.open(path) as picture:  # the header only
         mode = picture.mode
@@ -183,30 +173,22 @@ def inspect_mask(path: Path) -> MaskFacts:
 
 
 def size_problem(image: Path, mask: Path, root: Path) -> Problem | None:
-    """The problem of an image and a mask of different sizes, from the headers alone.
-
-    Raises:
-        InputError: If one of them is no picture.
-    """
+    """The problem of an image and a mask of different sizes, from the headers alone."""
     of_image, of_mask = header_size(image), header_size(mask)
     if of_image == of_mask:
         return None
     return Problem(
-        code="E_MASK_SIZE",
-        path=str(mask.relative_to(root)),
-        message=f"is {of_mask[0]} x {of_mask[1]} pixels, its image {of_image[0]} x {of_image[1]} (height x width); "
+        "E_MASK_SIZE",
+        str(mask.relative_to(root)),
+        f"is {of_mask[0]} x {of_mask[1]} pixels, its image {of_image[0]} x {of_image[1]} (height x width); "
         "nothing is resized silently",
     )
 
 
 def check_pixels(
-    pairs: Iterable[tuple[Path, Path]],
-    root: Path,
-    part: str,
-    counts: Counts,
-    problems: list[Problem],
+    pairs: Iterable[tuple[Path, Path]], root: Path, part: str, counts: Counts, problems: list[Problem]
 ) -> dict[Path, MaskFacts]:
-    """Look at headers of images and all pixels of masks.
+    """Look at headers of images and all pixels of masks; return the facts of each readable mask, by its path.
 
     Args:
         pairs: Image and mask of each.
@@ -214,9 +196,6 @@ def check_pixels(
         part: First word of each count.
         counts: Sizes, empty and full masks and the mean lesion share are added.
         problems: Those of the files are added.
-
-    Returns:
-        Facts of each readable mask, by its path.
     """
     sizes: Counter[str] = Counter()
     found: dict[Path, MaskFacts] = {}
@@ -228,12 +207,12 @@ def check_pixels(
                     height, width = header_size(path)
                     sizes[f"{height} x {width}"] += 1
                     if not is_whole(path):
-                        problems.append(Problem(code="E_TRUNCATED", path=relative, message="ends too early"))
+                        problems.append(Problem("E_TRUNCATED", relative, "ends too early"))
                     continue
                 facts = inspect_mask(path)
                 problem = size_problem(image, path, root)
             except InputError as error:
-                problems.append(Problem(code=error.code, path=relative, message=error.what))
+                problems.append(Problem(error.code, relative, error.what))
                 break
             problems += [problem] if problem else []
             problems += mask_problems(facts, relative)
@@ -263,7 +242,7 @@ def colour_problems(images: Iterable[Path], root: Path, *, colour: bool = False)
             if colour or not grey:
                 way.read(path)
         except InputError as error:
-            problems.append(Problem(code=error.code, path=str(path.relative_to(root)), message=error.what))
+            problems.append(Problem(error.code, str(path.relative_to(root)), error.what))
         except (OSError, SyntaxError, ValueError):
             continue  # no picture at all: reported with its header
     return problems
@@ -280,11 +259,11 @@ def mask_problems(facts: MaskFacts, path: str) -> list[Problem]:
         found.append(("W_MASK_EMPTY", "marks no lesion"))
     elif facts.foreground == 1:
         found.append(("W_MASK_FULL", "marks every pixel as lesion"))
-    elif facts.foreground > INVERTED_SHARE and facts.border > INVERTED_BORDER:
+    elif facts.foreground > _INVERTED_SHARE and facts.border > _INVERTED_BORDER:
         found.append(
             ("W_MASK_INVERTED", f"looks inverted: {100 * facts.foreground:.0f} % lesion, all along its border")
         )
-    return [Problem(code=code, path=path, message=message) for code, message in found]
+    return [Problem(code, path, message) for code, message in found]
 
 
 def _pictures(folder: Path, suffixes: Collection[str]) -> list[Path]:
@@ -303,14 +282,7 @@ def _pictures(folder: Path, suffixes: Collection[str]) -> list[Path]:
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One published part.
-
-    Attributes:
-        name: Which one.
-        table: Its caption table.
-        images: Folder of its images.
-        masks: Folder of its masks.
-    """
+    """One published part: its caption table, and the folders of its images and masks."""
 
     name: PartName
     table: Path
@@ -323,7 +295,7 @@ class Layout:
     """Where the parts of a data set lie.
 
     Attributes:
-        name: ``LViT``, ``Kaggle``, ``csv`` or ``QaTa``.
+        name: Whose way of laying things out it is.
         root: The folder that holds it; paths in messages are relative to it.
         parts: The parts that are present, in the order of `PARTS`.
     """
@@ -392,11 +364,7 @@ def lvit(folder: Path, pattern: re.Pattern[str], help_text: str) -> Layout | Non
 
 
 def tables(paths: Iterable[Path], pattern: re.Pattern[str], where: Path) -> dict[PartName, Path]:
-    """Caption tables by the part in their names.
-
-    Raises:
-        LayoutError: If two could be that of one part.
-    """
+    """Caption tables by the part in their names; two that could be that of one part are a `LayoutError`."""
     found: dict[PartName, Path] = {}
     for path in sorted(set(paths)):
         match = pattern.fullmatch(path.name.casefold())
@@ -415,11 +383,7 @@ def tables(paths: Iterable[Path], pattern: re.Pattern[str], where: Path) -> dict
 
 
 def only(found: dict[PartName, Path], name: PartName, where: Path, help_text: str) -> Path:
-    """The table of a part.
-
-    Raises:
-        LayoutError: If there is none.
-    """
+    """The table of a part; that there is none is a `LayoutError`."""
     if name not in found:
         raise LayoutError(f"no caption table of {name} in {where}", expected="a csv or xlsx file", do=help_text)
     return found[name]

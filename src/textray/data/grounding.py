@@ -6,6 +6,7 @@ epoch and sample only, so that a resumed training sees the very batches it would
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +23,7 @@ from textray import registry
 from textray.augment import Augment, Preset
 from textray.data.base import Sample, fingerprint, open_reader
 from textray.data.cache import PixelCache
-from textray.data.segmentation import Key
+from textray.data.segmentation import EpochSampler, Key
 from textray.data.studies import (
     RECORDED_AS,
     SentenceSampling,
@@ -100,25 +101,18 @@ class RankSampler(DistributedSampler[Key]):
         length: Number of studies.
         seed: Of the order.
         shuffle: False keeps the data set's order and epoch 0.
-        rank: Which process this is.
-        ranks: How many there are.
+        rank: Which of ``ranks`` processes this is.
     """
 
     def __init__(self, length: int, *, seed: int, shuffle: bool, rank: int = 0, ranks: int = 1) -> None:
         super().__init__(
             cast(Dataset[Key], range(length)), num_replicas=ranks, rank=rank, shuffle=shuffle, seed=seed, drop_last=True
         )
-        self.length = length
-
-    def __len__(self) -> int:
-        return self.length // self.num_replicas
+        self.keys = EpochSampler(length, seed=seed, shuffle=shuffle)
 
     def __iter__(self) -> Iterator[Key]:
-        order = np.arange(self.length)
-        if self.shuffle:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        part = order[self.rank :: self.num_replicas][: len(self)]
-        return ((self.epoch if self.shuffle else 0, int(index)) for index in part)
+        self.keys.set_epoch(self.epoch)
+        return itertools.islice(self.keys, self.rank, self.num_samples * self.num_replicas, self.num_replicas)
 
 
 log = logging.getLogger(__name__)
@@ -128,12 +122,10 @@ class GroundingSet(Dataset[GroundingItem]):
     """Studies with their pixels and words.
 
     Args:
-        studies: The studies.
-        preprocess: Size and normalisation.
+        studies: What to learn from.
         augment: Changes to the image; a flip swaps the words' sides with it, and is left out where that cannot be done.
         sampling: Which of a report's sentences are drawn.
         paraphrase: Probability of other words for a caption.
-        seed: Of everything random.
         cache: Folder of the pixel cache, ``None`` for the user's.
     """
 
@@ -184,7 +176,7 @@ class GroundingSet(Dataset[GroundingItem]):
         """Draw the text of a study: its word pieces, and what it states.
 
         Args:
-            index: Which study.
+            index: Place of the study.
             rng: The only source of chance.
             mirrored: Of the mirrored film; only where its words allow it.
             sampling: Which sentences, in place of the usual ones.
@@ -308,16 +300,14 @@ class GroundingData(LightningDataModule):
         reader = open_reader(self.row.name, self.root, captions=self.captions, split_by=self.split_by)
         for name in ("fit", "inner"):
             learning = name == "fit"
-            found = reader.studies(name, cut=self.sentences)
-            if left_out is not None:
-                found = leave_out(found, left_out)
-            found = found[: self.limit]
-            if not found:
+            studies = reader.studies(name, cut=self.sentences)
+            studies = (studies if left_out is None else leave_out(studies, left_out))[: self.limit]
+            if not studies:
                 raise DataError(
                     f"no study of {self.row.name} is left in {name}", do="Look at data.exclude and data.limit"
                 )
             self.sets[name] = GroundingSet(
-                found,
+                studies,
                 self.preprocess,
                 augment=self.augment if learning else Augment.preset("none"),
                 # A network that learns one zone a text is selected by such texts: the same ones in each epoch.
@@ -328,10 +318,7 @@ class GroundingData(LightningDataModule):
             )
 
     def own_vocabulary(self, rows: int) -> tuple[str, ...]:
-        """Word pieces for a text encoder of our own: words of the reports to learn from and of their paraphrases.
-
-        Args:
-            rows: Most pieces.
+        """At most ``rows`` word pieces for a text encoder of our own: of the reports to learn from and paraphrases.
 
         Raises:
             UsageError: If there is no room for the letters.
@@ -346,8 +333,7 @@ class GroundingData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[GroundingItem]:
         """Batches of ``fit``."""
-        trainer = self.trainer
-        rank, ranks = (trainer.global_rank, trainer.world_size) if trainer is not None else (0, 1)
+        rank, ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         sampler = RankSampler(len(self.sets["fit"]), seed=self.seed, shuffle=True, rank=rank, ranks=ranks)
         return self._loader("fit", sampler, drop_last=len(sampler) >= self.batch_size)
 

@@ -132,7 +132,7 @@ class MosMedPlus(CaptionedFolders):
             f"{len(leaking)} of {len(parts)} volumes have slices in several parts, so scores of the cut by slice are "
             "partly scores of memory; --split-by volume cuts by volume"
         )
-        return [Problem(code="W_VOLUME_LEAK", path=f"({self.layout.name} layout)", message=message)]
+        return [Problem("W_VOLUME_LEAK", f"({self.layout.name} layout)", message)]
 
     def _check_captions(self, entries: Sequence[Entry], facts: Mapping[Path, MaskFacts], counts: Counts) -> None:
         """Count each source: slices, heights of lesions, and whether words and image agree on the side."""

@@ -130,7 +130,7 @@ class MSCXR(Reader):
             differing = [key for key in {*read, *others} if read.get(key) != others.get(key)]
             if differing:
                 message = f"has other boxes than {self.tables[0].name} in {len(differing)} pairs; the latter is read"
-                problems.append(Problem(code="W_TABLES", path=str(other.relative_to(self.root)), message=message))
+                problems.append(Problem("W_TABLES", str(other.relative_to(self.root)), message))
         return CheckResult(name=self.name, root=self.root, counts=counts, problems=tuple(problems))
 
     def _read(self, table: Path) -> tuple[list[Annotation], list[Problem]]:
@@ -159,7 +159,7 @@ class MSCXR(Reader):
     def _absent(self, image_ids: Iterable[str]) -> list[Problem]:
         paths = {row.image_id: row.path for row in self._rows}
         return [
-            Problem(code="E_PAIR", path=paths[name], message="has boxes and is not there")
+            Problem("E_PAIR", paths[name], "has boxes and is not there")
             for name in dict.fromkeys(image_ids)
             if name not in self._images
         ]
@@ -171,9 +171,9 @@ class MSCXR(Reader):
             drawn = spaces[path]
             sizes = f"is {width} x {height} pixels, its boxes belong to {drawn[0]} x {drawn[1]}"
             if not is_scaled_copy((height, width), drawn):
-                problems.append(Problem(code="E_SIZE", path=where, message=f"{sizes}: cropped or squeezed"))
+                problems.append(Problem("E_SIZE", where, f"{sizes}: cropped or squeezed"))
             elif (width, height) != drawn:
-                problems.append(Problem(code="W_SCALED", path=where, message=f"{sizes}: boxes are scaled with it"))
+                problems.append(Problem("W_SCALED", where, f"{sizes}: boxes are scaled with it"))
         return problems
 
     def _cut(self, pairs: list[Annotation], wanted: Split) -> list[Annotation]:
@@ -302,13 +302,13 @@ def read_annotations(path: Path, where: str) -> tuple[list[Annotation], list[Pro
         box, size = read_box([cells[edge] for edge in "xywh"]), _size(cells["image_width"], cells["image_height"])
         text, category = " ".join(clean(str(cells["label_text"] or "")).split()), str(cells["category_name"] or "")
         if not text:
-            problems.append(Problem(code="E_CAPTION_BLANK", path=where, message=f"{place} has no sentence"))
+            problems.append(Problem("E_CAPTION_BLANK", where, f"{place} has no sentence"))
         elif name is None or name["image"] != cells["dicom_id"]:
             message = f"{place} ({cells['dicom_id']}) has a path that is not MIMIC's: {cells['path']}"
-            problems.append(Problem(code="E_ROW", path=where, message=message))
+            problems.append(Problem("E_ROW", where, message))
         elif box is None or size is None or category not in CLASSES:
             message = f"{place} ({cells['dicom_id']}) lacks numbers of its box or image, or its class is not known"
-            problems.append(Problem(code="E_ROW", path=where, message=message))
+            problems.append(Problem("E_ROW", where, message))
         else:
             split = cells.get("split")
             odd = [box_problem(box, size)]
@@ -317,7 +317,7 @@ def read_annotations(path: Path, where: str) -> tuple[list[Annotation], list[Pro
             if split is not None and str(split).lower() not in _SPLITS:
                 odd.append(("E_ROW", f"has a split that is not known: {split}"))
             at = f"{place} ({name['image']})"
-            problems += [Problem(code=o[0], path=where, message=f"{at} {o[1]}") for o in odd if o]
+            problems += [Problem(o[0], where, f"{at} {o[1]}") for o in odd if o]
             rows.append(
                 Annotation(
                     image_id=name["image"],

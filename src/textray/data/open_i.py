@@ -144,29 +144,27 @@ class OpenI(Reader):
         problems = list(self._problems)
         for path, where, _ in sizes_of(images.values(), self.root, problems):
             if not is_whole(path):
-                problems.append(Problem(code="E_TRUNCATED", path=where, message="ends too early"))
+                problems.append(Problem("E_TRUNCATED", where, "ends too early"))
         problems += [
-            Problem(code="W_NO_TEXT", path=f"{report.number}.xml", message="has neither findings nor impression")
+            Problem("W_NO_TEXT", f"{report.number}.xml", "has neither findings nor impression")
             for report in reports
             if not report.text
         ]
         problems += [
-            Problem(
-                code="W_COUNT", path=self.reports_at.name, message=f"{name}: {counted[name]}, published are {count}"
-            )
+            Problem("W_COUNT", self.reports_at.name, f"{name}: {counted[name]}, published are {count}")
             for name, count in PUBLISHED.items()
             if counted[name] != count
         ]
         if images:
             problems += [
-                Problem(code="W_NO_IMAGE", path=f"{report.number}.xml", message=f"names {name}, which is not there")
+                Problem("W_NO_IMAGE", f"{report.number}.xml", f"names {name}, which is not there")
                 for report in reports
                 for name in report.image_ids
                 if name not in images
             ]
             known = set(named)
             problems += [
-                Problem(code="W_NO_REPORT", path=str(path.relative_to(self.root)), message="is named by no report")
+                Problem("W_NO_REPORT", str(path.relative_to(self.root)), "is named by no report")
                 for name, path in images.items()
                 if name not in known
             ]
@@ -181,16 +179,16 @@ class OpenI(Reader):
             try:
                 report = read_report(name, content)
             except DataError as error:
-                self._problems.append(Problem(code=error.code, path=name, message=error.what))
+                self._problems.append(Problem(error.code, name, error.what))
                 continue
             if report.number in found:
                 message = f"is a second report number {report.number}"
-                self._problems.append(Problem(code="E_DUPLICATE_ID", path=name, message=message))
+                self._problems.append(Problem("E_DUPLICATE_ID", name, message))
                 continue
             for image, times in Counter(report.image_ids).items():
                 if times > 1 or image in owners:
                     message = f"names {image}, as {owners.get(image, name)} does"
-                    self._problems.append(Problem(code="E_DUPLICATE_ID", path=name, message=message))
+                    self._problems.append(Problem("E_DUPLICATE_ID", name, message))
                 owners[image] = name
             found[report.number] = report
         return tuple(found[number] for number in sorted(found))
@@ -207,7 +205,7 @@ class OpenI(Reader):
                 if path.stem in found:
                     message = f"has the name of {found[path.stem].relative_to(self.root)}"
                     where = str(path.relative_to(self.root))
-                    self._problems.append(Problem(code="E_DUPLICATE_ID", path=where, message=message))
+                    self._problems.append(Problem("E_DUPLICATE_ID", where, message))
                 else:
                     found[path.stem] = path
         return found

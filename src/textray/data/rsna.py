@@ -201,12 +201,12 @@ def _read_list(path: Path, boxes: dict[str, list[Box]]) -> tuple[tuple[str, ...]
             if sorted(filter(None, listed)) != sorted(boxes[name]) or None in listed:
                 problems.append(row.problem("W_LIST_BOXES", path.name, f"has other boxes of {name} than the labels"))
     twice = [name for name, count in Counter(names).items() if count > 1]
-    problems += [Problem(code="E_DUPLICATE_ID", path=path.name, message=f"lists {name} twice") for name in twice]
+    problems += [Problem("E_DUPLICATE_ID", path.name, f"lists {name} twice") for name in twice]
     return tuple(names), problems
 
 
 def _no_image(name: str) -> Problem:
-    return Problem(code="E_PAIR", path=f"{_IMAGES}/{name}.dcm", message="is labelled and not there")
+    return Problem("E_PAIR", f"{_IMAGES}/{name}.dcm", "is labelled and not there")
 
 
 def _sizes(images: Folder, root: Path) -> list[Problem]:
@@ -214,7 +214,7 @@ def _sizes(images: Folder, root: Path) -> list[Problem]:
     for _, where, (height, width) in sizes_of((images[name] for name in images.ids), root, problems):
         if not is_scaled_copy((height, width), SPACE):
             message = f"is {width} x {height} pixels, no scaled copy of a film of {SPACE[0]} x {SPACE[1]}"
-            problems.append(Problem(code="E_SIZE", path=where, message=message))
+            problems.append(Problem("E_SIZE", where, message))
     return problems
 
 

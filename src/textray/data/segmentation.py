@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from textray.augment import Augment, Geometry, Preset
 from textray.data.base import CaptionPolicy, Reader, Sample, fingerprint, keep_share, open_reader
-from textray.data.cache import PixelCache, PixelCaches
+from textray.data.cache import PixelCache
 from textray.data.unlabelled import unlabelled_samples
 from textray.data.zone_dropout import drop_from_label, drop_zones
 from textray.errors import ShapeError, UsageError
@@ -125,14 +125,10 @@ class SegmentationSet(Dataset[Item]):
 
     Args:
         samples: The samples, with masks.
-        preprocess: Size and normalisation.
         augment: Changes to image, mask and report.
         report_dropout: Share of samples that lose their report.
-        report_withheld: Share of samples that lose some zones from report and mask, see
-            `textray.data.zone_dropout`: the
-            share in the first and in the last of ``epochs``, linear between.
-        epochs: Epochs of the training.
-        seed: Of everything random.
+        report_withheld: Share of samples that lose some zones from report and mask, see `textray.data.zone_dropout`,
+            in the first and in the last of ``epochs``, linear between.
         labelled: Samples whose masks may be seen, by their names; ``None``: all. The masks of the others are not read.
         others: Samples without masks, which come after them.
         cache: Folder of the pixel cache, ``None`` for the user's.
@@ -155,9 +151,8 @@ class SegmentationSet(Dataset[Item]):
         self.report_withheld, self.epochs, self.whole_zones = report_withheld, epochs, False
         self.samples, self.preprocess, self.augment = [*samples, *others], preprocess, augment
         self.report_dropout, self.seed = report_dropout, seed
-        self.pixels = (
-            PixelCaches([samples, others], preprocess, cache) if others else PixelCache(samples, preprocess, cache)
-        )
+        self.pixels = PixelCache(samples, preprocess, cache)  # apart: other pictures beside them change nothing
+        self.other_pixels = PixelCache(others, preprocess, cache) if others else None
         self.labelled = [labelled is None or sample.image_id in labelled for sample in samples] + [False] * len(others)
         self.labels: Sequence[Zones] | None = None  # one for each sample; None takes the reports' zones
 
@@ -175,7 +170,7 @@ class SegmentationSet(Dataset[Item]):
         if kept is not None:
             (mask, report), certain = kept, True  # without its words the cut mask would be wrong
         before = report
-        pixels, mask, report, way = self.augment.traced(self.pixels.image(index), mask, before, rng)
+        pixels, mask, report, way = self.augment.traced(self.image(index), mask, before, rng)
         target = np.where(labelled, mask, np.float32(np.nan))
         label = sample.report.zones if self.labels is None else self.labels[index]
         if not self.whole_zones:
@@ -185,12 +180,18 @@ class SegmentationSet(Dataset[Item]):
             image=torch.from_numpy(self.preprocess.normalise_pixels(pixels)),
             mask=torch.from_numpy(np.ascontiguousarray(target, dtype=np.float32))[None],
             zones=torch.tensor(zones.present if self.knows_zones(index) else [np.nan] * 6, dtype=torch.float32),
-            text=report.text if certain else self._words(report, rng),
+            text=report.text if certain else None if rng.random() < self.report_dropout else text_of(report),
             image_id=sample.image_id,
             index=index,
             labelled=labelled,
             geometry=way,
         )
+
+    def image(self, index: int) -> NDArray[np.float32]:
+        """Pixels of a sample as `PixelCache.image` gives them."""
+        place = index - len(self.pixels)
+        others = self.other_pixels if place >= 0 else None
+        return self.pixels.image(index) if others is None else others.image(place)
 
     @property
     def without_text(self) -> int:
@@ -235,10 +236,6 @@ class SegmentationSet(Dataset[Item]):
         """Share of samples that lose zones in an epoch."""
         first, last = self.report_withheld
         return first + (last - first) * min(epoch / max(self.epochs - 1, 1), 1.0)
-
-    def _words(self, report: Report, rng: np.random.Generator) -> str | None:
-        """The text of a report, if it does not drop out."""
-        return None if rng.random() < self.report_dropout else text_of(report)
 
 
 def text_of(report: Report) -> str | None:
@@ -324,8 +321,11 @@ class SegmentationData(LightningDataModule):
         super().__init__()
         self.row = dataset(data)
         self.root, self.captions, self.split_by, self.limit = root, captions, split_by, limit
-        self.train_fraction, self.fraction_seed = train_fraction, fraction_seed
-        self.labelled_fraction = labelled_fraction
+        self.train_fraction, self.labelled_fraction, self.fraction_seed = (
+            train_fraction,
+            labelled_fraction,
+            fraction_seed,
+        )
         self.unlabelled, self.unlabelled_texts = unlabelled, unlabelled_texts
         self.unlabelled_laterality = Laterality(unlabelled_laterality)
         self.preprocess = Preprocess(
@@ -419,11 +419,7 @@ class SegmentationData(LightningDataModule):
         )
 
     def set_labels(self, split: str, zones: Sequence[Zones]) -> None:
-        """Give the samples of a split other zones to learn from than their reports'.
-
-        Args:
-            split: ``fit`` or ``inner``.
-            zones: By image side, one for each of its samples, in their order.
+        """Give the samples of ``fit`` or ``inner``, in their order, other zones to learn from than their reports'.
 
         Raises:
             ShapeError: If there are more or fewer.
