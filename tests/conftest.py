@@ -452,6 +452,7 @@ def train(cli, monkeypatch):
     return lambda *args: cli("train", *args)
 
 
+@pytest.fixture
 def run(cli, tiny_bundle, tmp_path, monkeypatch):
     """Run ``textray segment`` with the tiny bundle in ``tmp_path``: ``run(path, ...) -> CliResult``."""
     monkeypatch.chdir(tmp_path)

@@ -291,7 +291,7 @@ def test_d05_a_lacking_table_is_a_fault_of_layout(cli, root, evaluate):
 def test_d06_a_row_that_stands_twice_is_refused(check, evaluate, root):
     write_table(root, [*table(root), table(root)[0]])
     assert check() == (3, {("E_DUPLICATE_ID", "train.csv")})
-    assert "stands in row 2 already" in check.text
+    assert "stands in row 2 of prompt/train.csv already" in check.text
     refused(evaluate(), "E_DATA", "E_DUPLICATE_ID")
 
 

@@ -9,12 +9,6 @@ import pytest
 from PIL import Image as PILImage
 
 
-@pytest.fixture
-def run(cli, tiny_bundle, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return lambda *args: cli("segment", *args, "--model", tiny_bundle, "--threads", "1")
-
-
 def record(path):
     return json.loads(path.read_bytes())
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -11,7 +10,7 @@ import torch
 
 from textray.augment import Augment, Geometry
 from textray.data.base import open_reader
-from textray.data.segmentation import EpochSampler, SegmentationData, SegmentationSet, collate
+from textray.data.segmentation import EpochSampler, SegmentationData, SegmentationSet, collate, text_of
 from textray.preprocess import Preprocess
 from textray.records import Report, Zones
 from textray.text.zones import parse_caption
@@ -89,16 +88,15 @@ def test_zones_are_withheld_from_words_and_mask_together(make, samples):
     assert cut > 3
 
 
-def test_no_infection_is_no_report(make):
-    data = make()
+def test_no_infection_is_no_report():
     for words in ("no infection.", "No infection"):
-        assert data._words(parse_caption(words), np.random.default_rng(0)) is None
+        assert text_of(parse_caption(words)) is None
 
 
-def test_irregular_captions_are_told_in_the_words_of_use(make):
+def test_irregular_captions_become_the_sentences_of_the_bank():
     """A bundle knows one sentence for each set of zones, so a training must not learn from others."""
     irregular = parse_caption("Unilateral pulmonary infection, one infected area, all left lung")
-    words = make()._words(irregular, np.random.default_rng(0))
+    words = text_of(irregular)
     assert words == "unilateral pulmonary infection, three infected areas, upper middle lower left lung."
 
 

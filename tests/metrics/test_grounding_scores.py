@@ -8,16 +8,17 @@ import pytest
 from textray.errors import ShapeError, UsageError
 from textray.metrics import intervals
 from textray.metrics.grounding import (
+    NORMALISATIONS,
     SCAN,
     SCORES,
     THRESHOLDS,
     best_threshold,
     case_columns,
-    check_normalise,
     class_statistics,
     contrast,
     enlarge,
     normalise,
+    one_of,
     overlap,
     pointing,
     score,
@@ -109,7 +110,7 @@ def test_clamp_removes_what_is_negative():
     assert normalise(MAP, "clamp").min() == 0
     assert score(normalise(MAP, "clamp"), MASK).at(0.1) == score(MAP, MASK).at(0.1)
     with pytest.raises(UsageError, match="one of minmax, none, clamp"):
-        check_normalise("softmax")
+        one_of(NORMALISATIONS, "softmax", "normalisation of maps")
 
 
 def test_contrast_per_box_is_the_mean_over_boxes_against_what_is_outside_all():

@@ -38,15 +38,16 @@ from textray.inference.localizer import Localizer
 from textray.io.write import check_writable
 from textray.metrics import intervals
 from textray.metrics.grounding import (
+    EMPTY_PREDICTIONS,
+    NORMALISATIONS,
     SIGMA,
     THRESHOLDS,
     EmptyPrediction,
     Normalise,
     best_threshold,
     case_columns,
-    check_empty_prediction,
-    check_normalise,
     class_statistics,
+    one_of,
     skipped,
     statistics,
     threshold_table,
@@ -104,7 +105,7 @@ class PhraseEvaluation(Evaluation):
         most = min(GRID) // 2 - 1
         if not 0 <= self.margin <= most:
             raise UsageError("margin is wrong", came=self.margin, expected=f"0 to {most} pixels of the grid")
-        ranges = tuple(dict.fromkeys(check_normalise(name) for name in self.normalise))
+        ranges = tuple(dict.fromkeys(one_of(NORMALISATIONS, name, "normalisation of maps") for name in self.normalise))
         if not ranges:
             raise UsageError("no normalisation of maps is named", expected="one or more")
         return Settings(
@@ -132,7 +133,7 @@ def evaluate(order: PhraseEvaluation, *, progress: Callable[[int, int], None] | 
         OutputError: If the folder cannot be written to.
     """
     settings = order.settings()
-    rule = check_empty_prediction(order.empty_prediction)
+    rule = one_of(EMPTY_PREDICTIONS, order.empty_prediction, "rule for empty predictions")
     if order.floors_only and order.model is not None:
         raise UsageError(
             "floors are scored without weights", came=f"model {Path(order.model).name}", do="Leave one of them out"

@@ -437,7 +437,7 @@ def inside() -> list[str]:
 
 
 def find(name_or_folder: str | Path | None, default: str) -> Path:
-    """Folder of a bundle: weights inside the package by name (``default`` for ``None``), or any folder with a config."""
+    """Folder of a bundle: weights in the package by name (``default`` for ``None``), or any folder with a config."""
     names = inside()
     name = default if name_or_folder is None else str(name_or_folder)
     if name in names:

@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 from textray.errors import BundleError
 from textray.inference.bank import BANK
@@ -51,7 +52,7 @@ def list_files(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 @contextmanager
-def _opened(folder: Path, name: str) -> Iterator[tuple[BinaryIO, int]]:
+def _opened(folder: Path, name: str) -> Iterator[tuple[BufferedReader, int]]:
     """One file, not too large, and its size in bytes."""
     try:
         size = (folder / name).stat().st_size

@@ -116,7 +116,7 @@ def build(
     probability: NDArray[np.float32],
     seconds: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Build the record of a prediction from the result of `settings`, the mask and probability ``(H, W)`` and the times."""
+    """Build the record of a prediction from the result of `settings`, mask and probability ``(H, W)`` and the times."""
     grid, total, generated = image.grid, int(mask.sum()), steering.generated
     return {
         "schema": SCHEMA,

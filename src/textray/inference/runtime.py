@@ -128,7 +128,7 @@ class Runtime:
 
 
 def check_output(name: str, values: NDArray[np.float32], shape: tuple[int | str, ...]) -> None:
-    """Refuse outputs of other shapes than the bundle states, and what is not finite: a bundle is data from elsewhere."""
+    """Refuse outputs that are not finite or of other shapes than the bundle states: a bundle is data from elsewhere."""
     if values.shape != shape or values.size == 0:
         raise ShapeError(f"{name} have another shape", came=values.shape, expected=shape)
     if not np.isfinite(values).all():

@@ -235,7 +235,7 @@ def _ratio_of(totals: Floats, *, first: int, of: int, classes: int) -> Floats:
 
 
 def threshold_table(totals: Floats, classes: int) -> dict[str, dict[str, float | None]]:
-    """``iou`` and ``dice``, means over classes, by each of `THRESHOLDS` as text; ``None`` where every case is left out."""
+    """``iou`` and ``dice``, means over classes, by `THRESHOLDS` as text; ``None`` where all cases are left out."""
     overlaps = _overlaps(totals, classes)
     return {str(SCAN[at]): overlaps[at] for at in _IN_SCAN}
 

@@ -89,8 +89,8 @@ def paired_difference(
 ) -> dict[K, Interval]:
     """Scores of ``second`` minus those of ``first`` on the same cases, with intervals of the difference.
 
-    Both runs see the same draws, so what is common to both (hard films, easy films) cancels. ``first`` and ``second`` are
-    ``(N, K)``, row for row the same cases; the rest is as in `bootstrap`.
+    Both runs see the same draws, so what is common to both (hard films, easy films) cancels. ``first`` and ``second``
+    are ``(N, K)``, row for row the same cases; the rest is as in `bootstrap`.
 
     Raises:
         UsageError: As `bootstrap`.

@@ -86,7 +86,7 @@ def nanmean(values: Floats) -> Floats:
 def case_columns(counts: NDArray[np.int64]) -> Floats:
     """Columns whose sums over cases give every score.
 
-    From ``(N, 4)`` tp, fp, fn, tn to ``(N, 8)`` float64: the same, Dice, IoU, 1, 1 where truth and prediction are empty.
+    From ``(N, 4)`` tp, fp, fn, tn to ``(N, 8)`` float64: the same, Dice, IoU, 1, 1 where truth and result are empty.
     """
     if counts.ndim != 2 or counts.shape[1] != 4:
         raise ShapeError("counts have four columns: tp, fp, fn, tn", came=counts.shape, expected="(N, 4)")
