@@ -49,8 +49,6 @@ class Sample:
 
     Attributes:
         image_id: Name of the image without its extension; unique within the samples of a split, not among its phrases.
-        image_path: The image.
-        split: The split that was asked for.
         patient_id: Pseudonym of the patient, ``None`` where it is not known.
         mask_path: Mask of the lesions, or of where the phrase is true, on the image's grid; ``None`` without one.
         report: What the caption says; ``report.text`` is ``None`` where there are no words.
@@ -83,11 +81,8 @@ class Sample:
     def read_mask(self, shape: tuple[int, int] | None = None) -> NDArray[np.bool_]:
         """Read the mask, ``(H, W)`` bool.
 
-        Args:
-            shape: Height and width of the image, which the mask must have; ``None`` for any.
-
         Raises:
-            DataError: If there is none, or it has another size.
+            DataError: If there is none, or it has another size than ``shape``, the image's height and width.
         """
         if self.mask_path is None:
             raise DataError(f"{self.image_id} has no mask", expected="an image whose lesions have been drawn")
@@ -123,9 +118,7 @@ class Reader:
     def phrases(self, split: str, *, kind: str | None = None) -> list[Sample]:
         """Phrases of a split and where they are true, always in the same order.
 
-        Args:
-            split: One of `SPLITS`.
-            kind: Which words are asked, one of the row's ``phrase_kinds``; ``None`` takes its first.
+        ``kind`` says which words are asked, one of the row's ``phrase_kinds``; ``None`` takes its first.
 
         Raises:
             UsageError: If there is no such split or kind, or nothing in the data set says where a phrase is true.
@@ -138,9 +131,7 @@ class Reader:
     def studies(self, split: str, *, cut: Cut | None = None) -> list[Sample]:
         """Images of a split that have words, with their sentences and without masks, always in the same order.
 
-        Args:
-            split: One of `SPLITS`.
-            cut: How a text becomes sentences; ``None`` is the usual way, clauses of captions and sentences of reports.
+        ``cut`` is how a text becomes sentences; ``None`` is the usual way, clauses of captions, sentences of reports.
 
         Raises:
             UsageError: If there is no such split, or texts are not cut that way.
@@ -171,11 +162,8 @@ class Reader:
 def open_reader(name: str, root: str | Path | None, *, captions: str = "error", split_by: str | None = None) -> Reader:
     """Open a registered data set.
 
-    Args:
-        name: Its registry name.
-        root: Its folder; ``None`` for one that is drawn, such as ``phantom``.
-        captions: One of `CAPTION_POLICIES`.
-        split_by: One of the row's protocols; ``None`` takes its first, or the only cut there is.
+    ``root`` is ``None`` for one that is drawn, such as ``phantom``; ``split_by`` is one of the row's protocols, and
+    ``None`` takes its first, or the only cut there is.
 
     Raises:
         UsageError: If a name is unknown, a folder is needed and none was given, or the data set is not cut that way.
@@ -199,12 +187,9 @@ def open_reader(name: str, root: str | Path | None, *, captions: str = "error", 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a data set on disk.
+    """One thing that is wrong with a data set on disk, at a path relative to its root.
 
-    Attributes:
-        code: Stable code, ``E_...`` where training refuses it, ``W_...`` for a warning.
-        path: The file, relative to the data set's root.
-        message: One plain sentence.
+    Its code is ``E_...`` where training refuses it, ``W_...`` for a warning.
     """
 
     code: str
@@ -365,16 +350,11 @@ def cut_train(
 
 
 def keep_share(samples: Sequence[Sample], share: float, *, seed: int = 0) -> list[Sample]:
-    """Keep a share of the samples, whole patients at a time.
+    """Keep a share, in (0, 1], of the samples' images, whole patients at a time; those that are kept stay in order.
 
     Groups (patients; an image without a patient id is a group of its own) are taken in the order of `draw_order` until
     the share of the images is reached, so a smaller share of the same seed is always contained in a larger one, and
     what is kept exceeds the share by less than one group.
-
-    Args:
-        samples: All training samples; those that are kept stay in order.
-        share: Share of the images to keep, in (0, 1]; 1 keeps all.
-        seed: Another seed gives other patients.
 
     Raises:
         UsageError: If the share is out of range.
@@ -398,11 +378,9 @@ def trained_without_report(facts: Mapping[str, Any]) -> bool | None:
     Samples without a report are those that lost theirs by ``report_dropout``, and those whose caption is missing or
     names no zone. A network that writes its own report goes without on the share of them that ``self_guided`` leaves.
 
-    ``None`` where it is not recorded, as of weights that were not trained here.
-
-    Args:
-        facts: What a checkpoint records of its training, or the provenance of a bundle; older ones lack
-            ``self_guided`` and ``data.without_text``, and had none.
+    ``facts`` are what a checkpoint records of its training, or the provenance of a bundle; older ones lack
+    ``self_guided`` and ``data.without_text``, and had none. ``None`` where nothing is recorded, as of weights that
+    were not trained here.
     """
     data = facts.get("data")
     if not isinstance(data, Mapping) or (dropout := data.get("report_dropout")) is None:  # it may hold anything

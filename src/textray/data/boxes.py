@@ -26,11 +26,7 @@ def truth(sample: Sample, shape: tuple[int, int]) -> NDArray[np.bool_]:
 
     Boxes are joined by "or", so that overlapping ones count once. A box covers the pixels whose centres lie in it, at
     least one pixel; what lies outside of the picture is cut off. Where the picture is a smaller copy of the one that
-    the boxes were drawn on, they are scaled with it.
-
-    Args:
-        sample: The phrase.
-        shape: Height and width of the picture as read; the mask is ``(H, W)`` bool.
+    the boxes were drawn on, they are scaled with it. ``shape`` is height and width of the picture as read.
 
     Raises:
         DataError: If the mask has another size, or the picture is no scaled copy of the one the boxes belong to.

@@ -47,15 +47,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionRow:
-    """One row of a caption table.
+    """One row of a caption table; the header is line 1."""
 
-    Attributes:
-        key: Name as it stands in the table (the mask's file name in QaTa-COV19), never turned into a number.
-        text: The caption, ``None`` where blank.
-        line: Row number, the header being 1.
-    """
-
-    key: str
+    key: str  # name as it stands in the table (the mask's file name in QaTa-COV19), never turned into a number
     text: str | None
     line: int
 
@@ -107,22 +101,15 @@ def row_problem(code: str, where: str, row: CaptionRow, message: str) -> Problem
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A picture with its mask.
-
-    Attributes:
-        report: What its caption says, ``None`` without a usable one.
-        part: The part whose table names it.
-        place: Its place among the rows of that table, ``None`` where no row names it.
-        group: Its patient or volume, ``None`` where unknown.
-    """
+    """A picture with its mask."""
 
     image_id: str
     image: Path
     mask: Path
-    report: Report | None
-    part: PartName
-    place: int | None
-    group: str | None
+    report: Report | None  # None without a usable caption
+    part: PartName  # the part whose table or folder has it
+    place: int | None  # among the rows of that table, None where no row names it
+    group: str | None  # patient or volume, None where unknown
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,31 +33,19 @@ _TRANSPOSED = {5, 6, 7, 8}  # EXIF orientations that swap rows and columns
 
 @dataclass(frozen=True, kw_only=True)
 class MaskFacts:
-    """Facts of a mask file, in shares of its pixels.
+    """Facts of a mask file, in shares of its pixels, lesions being those of `textray.io.read.inspect_mask`."""
 
-    Attributes:
-        mode: Pillow's name of how it is stored; ``"L"`` is the plain one.
-        odd_share: Those that are neither background nor full foreground.
-        foreground: Those of lesions, by the rule of `textray.io.read.inspect_mask`.
-        border: Those of lesions among the outermost ones.
-        centre: Mean place of lesions, down and across, as shares of height and width; ``None`` without any.
-    """
-
-    mode: str
-    odd_share: float
-    foreground: float
-    border: float
-    centre: tuple[float, float] | None
+    mode: str  # Pillow's name of how it is stored; "L" is the plain one
+    odd_share: float  # neither background nor full foreground
+    foreground: float  # lesions
+    border: float  # lesions among the outermost pixels
+    centre: tuple[float, float] | None  # mean place of lesions, down and across, as shares of height and width
 
 
 class Folder:
-    """The pictures of one folder by id, and what is wrong with their names.
+    """The pictures of one folder by id, and what is wrong with their names; a missing folder has no pictures.
 
-    Args:
-        path: The folder; it may be missing, then there are no pictures.
-        root: What paths in messages are relative to.
-        prefix: What stands before the id in each file name, such as ``"mask_"``.
-        suffixes: Those of pictures, lower case.
+    Paths in messages are relative to ``root``; ``prefix`` stands before the id in each file name, such as ``"mask_"``.
     """
 
     def __init__(self, path: Path, root: Path, prefix: str = "", *, suffixes: Collection[str] = IMAGE_SUFFIXES) -> None:
@@ -190,12 +178,8 @@ def check_pixels(
 ) -> dict[Path, MaskFacts]:
     """Look at headers of images and all pixels of masks; return the facts of each readable mask, by its path.
 
-    Args:
-        pairs: Image and mask of each.
-        root: What paths in messages are relative to.
-        part: First word of each count.
-        counts: Sizes, empty and full masks and the mean lesion share are added.
-        problems: Those of the files are added.
+    Sizes, empty and full masks and the mean lesion share are added to the counts, ``part`` being the first word of
+    each, and what is wrong with the files to the problems.
     """
     sizes: Counter[str] = Counter()
     found: dict[Path, MaskFacts] = {}
@@ -228,10 +212,8 @@ def check_pixels(
 def colour_problems(images: Iterable[Path], root: Path, *, colour: bool = False) -> list[Problem]:
     """Decode the images that are not stored grey: equal channels are fine, coloured ones are a problem.
 
-    Args:
-        images: The files; those that are no picture are left to `check_pixels`.
-        root: What paths in messages are relative to.
-        colour: The other way round: all images are decoded, and grey ones are a problem.
+    With ``colour`` it is the other way round: all are decoded, and grey ones are a problem. Files that are no picture
+    are left to `check_pixels`.
     """
     way = Preprocess(size=(1, 1), colour=colour)
     problems = []
@@ -292,12 +274,9 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Where the parts of a data set lie.
+    """Where the parts of a data set lie that are present, in the order of `PARTS`, and whose layout it is.
 
-    Attributes:
-        name: Whose way of laying things out it is.
-        root: The folder that holds it; paths in messages are relative to it.
-        parts: The parts that are present, in the order of `PARTS`.
+    Paths in messages are relative to ``root``, the folder that holds it.
     """
 
     name: Literal["Kaggle", "LViT", "QaTa", "csv"]
@@ -311,14 +290,9 @@ class Layout:
 
 
 def find_layout(root: Path, look: Callable[[Path], Layout | None], what: str, expected: str, help_text: str) -> Layout:
-    """Find a layout in a folder, or in the one folder inside it that has one; names count whatever their case.
+    """Find what ``look`` gives for a folder, or for the one folder inside it that has a layout.
 
-    Args:
-        root: The folder.
-        look: Gives the layout of this very folder.
-        what: Name of the layout in a refusal.
-        expected: What it looks like.
-        help_text: What to do about a refusal.
+    A refusal names the layout (``what``), what it looks like (``expected``) and what to do (``help_text``).
 
     Raises:
         LayoutError: If there is none, or several folders inside have one.
@@ -342,10 +316,7 @@ def find_layout(root: Path, look: Callable[[Path], Layout | None], what: str, ex
 def lvit(folder: Path, pattern: re.Pattern[str], help_text: str) -> Layout | None:
     """LViT's layout in this very folder, ``None`` where it has none of its parts.
 
-    Args:
-        folder: The folder.
-        pattern: Of a caption table's name in lower case, the part's name as its first group.
-        help_text: What to do about a refusal.
+    ``pattern`` is that of a caption table's name in lower case, with the part's name as its first group.
 
     Raises:
         LayoutError: If a table or pictures are missing, or two tables could be the one of a part.

@@ -95,13 +95,7 @@ class RankSampler(DistributedSampler[Key]):
     """Keys of one epoch for one of several processes, in an order that seed and epoch fix.
 
     The processes' parts interleave: a batch of each makes the batch that one process would have with as many times the
-    batch size. What does not go up is left out.
-
-    Args:
-        length: Number of studies.
-        seed: Of the order.
-        shuffle: False keeps the data set's order and epoch 0.
-        rank: Which of ``ranks`` processes this is.
+    batch size. What does not go up is left out. Without ``shuffle`` they keep the data set's order and epoch 0.
     """
 
     def __init__(self, length: int, *, seed: int, shuffle: bool, rank: int = 0, ranks: int = 1) -> None:
@@ -119,14 +113,9 @@ log = logging.getLogger(__name__)
 
 
 class GroundingSet(Dataset[GroundingItem]):
-    """Studies with their pixels and words.
+    """Studies with their pixels and words, the latter drawn by `StudyWords`.
 
-    Args:
-        studies: What to learn from.
-        augment: Changes to the image; a flip swaps the words' sides with it, and is left out where that cannot be done.
-        sampling: Which of a report's sentences are drawn.
-        paraphrase: Probability of other words for a caption.
-        cache: Folder of the pixel cache, ``None`` for the user's.
+    A flip of ``augment`` swaps the words' sides with the image, and is left out where that cannot be done.
     """
 
     def __init__(
@@ -173,13 +162,7 @@ class GroundingSet(Dataset[GroundingItem]):
         mirrored: bool = False,
         sampling: SentenceSampling | None = None,
     ) -> tuple[Pieces, StudyText]:
-        """Draw the text of a study: its word pieces, and what it states.
-
-        Args:
-            index: Place of the study.
-            rng: The only source of chance.
-            mirrored: Of the mirrored film; only where its words allow it.
-            sampling: Which sentences, in place of the usual ones.
+        """Draw the text of a study, as `StudyWords.draw` does: its word pieces, and what it states.
 
         Raises:
             UsageError: Without a vocabulary.

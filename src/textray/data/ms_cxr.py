@@ -232,26 +232,15 @@ _COLUMNS = ("dicom_id", "category_name", "label_text", "path", "x", "y", "w", "h
 
 @dataclass(frozen=True, kw_only=True)
 class Annotation:
-    """A sentence about an image, and one box or all of its boxes.
+    """A sentence about an image, and one box or all of its boxes."""
 
-    Attributes:
-        image_id: MIMIC's ``dicom_id``.
-        patient: MIMIC's ``subject_id``, digits.
-        path: Path of the image under the folder of MIMIC-CXR-JPG.
-        text: The sentence.
-        category: Class of the finding.
-        split: What the split column says, ``None`` in releases without it.
-        space: Width and height of the image.
-        boxes: The boxes.
-    """
-
-    image_id: str
-    patient: str
-    path: str
+    image_id: str  # MIMIC's dicom_id
+    patient: str  # MIMIC's subject_id, digits
+    path: str  # below the folder of MIMIC-CXR-JPG
     text: str
-    category: str
-    split: str | None
-    space: tuple[int, int]
+    category: str  # class of the finding
+    split: str | None  # the split column, None in releases without it
+    space: tuple[int, int]  # width and height of the image
     boxes: tuple[Box, ...]
 
 
@@ -285,11 +274,7 @@ def find_tables(root: Path, remedy: str) -> list[Path]:
 
 
 def read_annotations(path: Path, where: str) -> tuple[list[Annotation], list[Problem]]:
-    """Read a table of either form: its usable boxes, and what is wrong with it.
-
-    Args:
-        path: The file.
-        where: Its path in messages.
+    """Read a table of either form, ``where`` in messages: its usable boxes, and what is wrong with it.
 
     Raises:
         DataError: If it is no such table.

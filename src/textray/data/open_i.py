@@ -65,10 +65,7 @@ class OpenI(Reader):
         self._problems: list[Problem] = []
 
     def reports(self, split: str | None = None) -> list[OpenIReport]:
-        """Reports by number, with or without words and images.
-
-        Args:
-            split: A split, ``None`` for all reports.
+        """Reports of a split, or all of them, by number, with or without words and images.
 
         Raises:
             UsageError: If there is no such split.
@@ -221,17 +218,11 @@ _LARGEST = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class OpenIReport:
-    """One report, of one visit.
-
-    Attributes:
-        number: Its number; patients are not known.
-        sections: What it says.
-        image_ids: Names of its images, frontal and lateral ones.
-    """
+    """One report, of one visit of a patient who is not known."""
 
     number: int
     sections: Sections
-    image_ids: tuple[str, ...]
+    image_ids: tuple[str, ...]  # frontal and lateral ones
 
     @property
     def text(self) -> str:
@@ -253,11 +244,9 @@ class OpenIReport:
 
 
 def find_reports(root: Path, help_text: str) -> Path:
-    """The folder of the reports, or the archive that holds them; the folder counts where both are there.
+    """The folder of the reports, or the archive that holds them, in ``root`` or one of its folders.
 
-    Args:
-        root: The folder that either lies in, or the one around it.
-        help_text: What to do where neither is there.
+    The folder counts where both are there.
 
     Raises:
         LayoutError: If neither is there.
@@ -302,11 +291,7 @@ def _is_report(name: str) -> bool:
 
 
 def read_report(name: str, content: bytes) -> OpenIReport:
-    """Read a report.
-
-    Args:
-        name: Name of its file.
-        content: The XML.
+    """Read a report from the name and the bytes of its XML file.
 
     Raises:
         DataError: If it is none.

@@ -40,12 +40,9 @@ class _Chest:
 def draw(
     seed: int, size: tuple[int, int] = (224, 224), zones: Zones | None = None
 ) -> tuple[Field, NDArray[np.bool_], Zones]:
-    """Draw a film.
+    """Draw a film, its height and width at least 16 pixels each; the same seed gives the same film.
 
-    Args:
-        seed: The same seed gives the same film.
-        size: Height and width in pixels, each at least 16; any aspect ratio.
-        zones: Where lesions lie; ``None`` draws them, at least one. Zones without any give a film without lesions.
+    Without ``zones`` they are drawn too, at least one; zones without any give a film without lesions.
 
     Returns:
         Pixels ``(H, W)`` float32 in [0, 1] with bright bone, the lesion mask ``(H, W)`` bool, and the zones: each

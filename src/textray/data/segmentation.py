@@ -86,14 +86,10 @@ def collate(items: list[Item]) -> Batch:
 
 
 class EpochSampler(Sampler[Key]):
-    """Keys of one epoch, in an order that seed and epoch fix.
+    """Keys of one epoch, in an order that seed and epoch fix; unshuffled, the data set's order and epoch 0.
 
-    Args:
-        length: Number of samples.
-        seed: Of the order.
-        shuffle: False keeps the data set's order and epoch 0, as a validation needs.
-        labelled: One for each sample; where some are not, the two kinds are shuffled apart and mixed evenly, so that
-            every batch holds its share of each. ``None``: all are.
+    Where some samples are not ``labelled``, the two kinds are shuffled apart and mixed evenly, so that every batch
+    holds its share of each.
     """
 
     def __init__(self, length: int, *, seed: int, shuffle: bool, labelled: Sequence[bool] | None = None) -> None:
@@ -125,13 +121,11 @@ class SegmentationSet(Dataset[Item]):
 
     Args:
         samples: The samples, with masks.
-        augment: Changes to image, mask and report.
         report_dropout: Share of samples that lose their report.
         report_withheld: Share of samples that lose some zones from report and mask, see `textray.data.zone_dropout`,
             in the first and in the last of ``epochs``, linear between.
         labelled: Samples whose masks may be seen, by their names; ``None``: all. The masks of the others are not read.
         others: Samples without masks, which come after them.
-        cache: Folder of the pixel cache, ``None`` for the user's.
     """
 
     def __init__(

@@ -35,12 +35,7 @@ def exclusion_record(patients: Iterable[str]) -> dict[str, str | int]:
 def refuse_unless_excluded(reader: Reader, provenance: Mapping[str, Any], name: str) -> None:
     """Refuse to score weights on patients that they may have been learnt from.
 
-    Does nothing for a data set that need not be left out.
-
-    Args:
-        reader: Reader of the data set.
-        provenance: Provenance of the weights.
-        name: Registry name of the data set, for the message.
+    ``provenance`` is that of the weights, ``name`` the data set's. Any weights do where no patient need be left out.
 
     Raises:
         UsageError: If the reader has patients to be left out, and the record is missing or of other patients.
@@ -115,26 +110,15 @@ class StudyText(NamedTuple):
     """The text drawn for a study, and what is known to be true of its film.
 
     A caption of zones states zones, a status and a count, in whatever words; any other sentence states itself.
-
-    Attributes:
-        sentences: The sentences that the network reads.
-        facts: What they state.
-        report_facts: Everything that the whole report states.
     """
 
-    sentences: tuple[str, ...]
-    facts: Facts
-    report_facts: Facts
+    sentences: tuple[str, ...]  # what the network reads
+    facts: Facts  # what they state
+    report_facts: Facts  # everything that the whole report states
 
 
 class StudyWords:
-    """Draws the sentences of each study.
-
-    Args:
-        studies: The studies.
-        sampling: Which sentences are drawn.
-        paraphrase: Probability of other words for a caption of zones.
-    """
+    """Draws the sentences of each study; ``paraphrase`` is the probability of other words for a caption of zones."""
 
     def __init__(
         self, studies: Sequence[Sample], *, sampling: SentenceSampling = "all", paraphrase: float = 0.0
@@ -162,13 +146,9 @@ class StudyWords:
         mirrored: bool = False,
         sampling: SentenceSampling | None = None,
     ) -> tuple[Statement, ...]:
-        """Sentences for a study, one or more, with what each states.
+        """Sentences for a study, one or more, with what each states; all chance comes from ``rng``.
 
-        Args:
-            index: Which study.
-            rng: The only source of chance.
-            mirrored: Of the mirrored film; only where `can_mirror`.
-            sampling: Which sentences, in place of the usual ones.
+        ``mirrored`` asks for those of the mirrored film, only where `can_mirror`; ``sampling`` replaces the usual one.
         """
         sampling = sampling or self.sampling
         sentences, zones = self._report(index, mirrored=mirrored)

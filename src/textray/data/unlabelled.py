@@ -57,7 +57,7 @@ def unlabelled_samples(
     whose sides are meant, or beside a data set whose captions' sides are unknown.
 
     Args:
-        folder: Where the pictures are, at any depth.
+        folder: Where the pictures are, at any depth; their paths below it are the samples' names, and their order.
         row: The data set that they go with.
         texts: Table ``image,text[,laterality]``; pictures that it does not name have no report.
         laterality: Whose left and right the words mean, where the table does not say.
@@ -66,10 +66,6 @@ def unlabelled_samples(
         known: The data set's reader; a picture with the name of one of its is refused, since it would be in the
             training twice, or select or be scored as well.
         limit: Take only so many pictures.
-
-    Returns:
-        Samples of ``fit`` without ``mask_path``, in the order of their paths; ``image_id`` is the path below the
-        folder.
 
     Raises:
         LayoutError: If there is no such folder, or no picture in it.

@@ -34,14 +34,8 @@ def drop_zones(
     whose centres lie on its half of the image; a side that is still named keeps what lies at the heights (`REACH`) of
     the zones it is still named with. Nothing changes on a side none of whose zones were dropped.
 
-    Args:
-        mask: ``(H, W)`` bool, as read (not turned or shifted yet).
-        report: Its report.
-        rng: Draws what is dropped.
-
-    Returns:
-        Mask and report of what is left, or ``None`` where the report names one zone at most, its sides are not known,
-        or nothing of the mask would be left.
+    The mask, ``(H, W)`` bool, is as read (not turned or shifted yet). ``None`` where the report names one zone at most,
+    its sides are not known, or nothing of the mask would be left.
     """
     named = [zone for zone, present in enumerate(report.zones.present) if present]
     if report.laterality is Laterality.UNKNOWN or len(named) < 2:
@@ -72,10 +66,7 @@ def drop_zones(
 def drop_from_label(label: Zones, whole: Zones, left: Zones) -> Zones:
     """Take from a label what was dropped from its report: those zones, and every zone of a side no longer named.
 
-    Args:
-        label: Zones of the sample, which need not be those of the report.
-        whole: Zones of the report.
-        left: Those of them that are left.
+    The label need not name the ``whole`` report's zones; ``left`` are those of the report that are left.
     """
     gone = {
         zone for zone, (was, still) in enumerate(zip(whole.present, left.present, strict=True)) if was and not still
