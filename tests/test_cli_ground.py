@@ -1,6 +1,7 @@
 """`textray ground` as a user runs it: files of a result, sides, tables, resuming, refusals."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -241,13 +242,15 @@ def test_sides_that_cannot_be_turned_fail_the_film_and_say_why(run, film, tmp_pa
 def test_unknown_words_are_warned_of_once_for_each_text(run, film, tmp_path):
     film(tmp_path / "in/a.png")
     film(tmp_path / "in/b.png")
-    result = run("in", "--phrase", "bright pneumothorax in the lung")
+    result = run("in", "--phrase", "bright pneumothorax in the lung", "--phrase", "no opacity, left lung")
     assert result.code == 0
     assert result.err.count("'pneumothorax'") == 1
-    assert "warning W_UNKNOWN_WORD: also of 1 more file; see their records." in result.err
     assert "'the'" not in result.err
     found = record(tmp_path / "textray-out/a.ground.json")
     assert found["phrases"][0]["unknown_words"] == ["pneumothorax", "in", "the"]
+    again = re.findall(r"warning (\w+): also of 1 more file; see their records\.", result.err)
+    assert again == list(dict.fromkeys(warning["code"] for warning in found["warnings"]))
+    assert len(again) == 3  # in the order of the record
 
 
 def codes(folder, name="chest"):

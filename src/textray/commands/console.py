@@ -56,17 +56,9 @@ def _warning(code: str, text: str, remedy: str, where: str = "") -> str:
 def work_through(
     run: Run, title: str, lines: Callable[[FileResult], list[str]], *, as_json: bool, **labels: str
 ) -> int:
-    """Work through a run with a progress bar.
+    """Work through a run under a progress bar; returns the exit code, 130 after an interruption.
 
-    Args:
-        run: The run.
-        title: Title of the bar.
-        lines: Lines to print for a finished input.
-        as_json: Print JSON instead.
-        labels: Further values of the JSON line about the run.
-
-    Returns:
-        The exit code, 130 after an interruption.
+    ``lines`` makes the lines to print for a finished input; ``labels`` go into the JSON line about the run.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -74,9 +66,8 @@ def work_through(
     from textray.inference.inputs import RUN_FILE
 
     screen = Console(stderr=True, highlight=False)
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(
-        *columns,
+        *(TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
         console=screen,
         transient=True,
         disable=not screen.is_terminal,
@@ -101,7 +92,8 @@ def work_through(
             word = "error" if result.status == "failed" else "skipped"
             remark(f"{word} {result.code}: {path}: {printable(result.reason)}")
             return
-        repeated.update({w["code"] for w in result.warnings if (w["code"], w["text"]) in shown_warnings})
+        before = [w["code"] for w in result.warnings if (w["code"], w["text"]) in shown_warnings]
+        repeated.update(dict.fromkeys(before, 1))  # once a file, in the order of its record
         for warning in result.warnings:
             if (warning["code"], warning["text"]) not in shown_warnings:
                 shown_warnings.add((warning["code"], warning["text"]))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from textray import registry
 from textray.commands.console import note, shown, work_through
-from textray.commands.segment import CONVENTION, AsJson, Model, Out, Side, Threads, Whose
+from textray.commands.segment import CONVENTION, AsJson, Inputs, Model, Out, Overwrite, Side, StrictText, Threads, Whose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,12 +32,10 @@ class Columns(StrEnum):
     ALL = "all"
 
 
-Inputs = Annotated[list[str], typer.Argument(help="Images (DICOM, PNG, JPEG), folders or patterns.")]
 Words = Annotated[str, typer.Option(help="Report, or any words that name places.")]
 Encoder = Annotated[
     Path | None, typer.Option(help="Folder of the frozen text encoder, where it is not installed as a package.")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Work again on what is finished.")]
 
 
 @app.command("attention")
@@ -54,14 +54,8 @@ def attention(
     as_json: AsJson = False,
 ) -> None:
     """Show where on the film each word is looked at, level by level; writes a picture and a record."""
-    from textray import registry
-
-    def make(bundle: Bundle) -> Explainer:
-        kind = registry.load("textray.explain.attention:AttentionExplainer")
-        made: Explainer = kind(bundle, columns=columns.value, text_encoder=text_encoder)
-        return made
-
-    _run(inputs, text, laterality, make, model=model, out=out, threads=threads, overwrite=overwrite, as_json=as_json)
+    make = partial(_explainer, "attention:AttentionExplainer", columns=columns.value, text_encoder=text_encoder)
+    _run(make, inputs, text, laterality, model, out, threads, overwrite=overwrite, as_json=as_json)
 
 
 @app.command("words")
@@ -77,14 +71,8 @@ def words(
     as_json: AsJson = False,
 ) -> None:
     """Show what each word weighs, by attention and by leaving it out; writes a picture and a record."""
-    from textray import registry
-
-    def make(bundle: Bundle) -> Explainer:
-        kind = registry.load("textray.explain.words:WordsExplainer")
-        made: Explainer = kind(bundle, text_encoder=text_encoder, threads=threads)
-        return made
-
-    _run(inputs, text, laterality, make, model=model, out=out, threads=threads, overwrite=overwrite, as_json=as_json)
+    make = partial(_explainer, "words:WordsExplainer", text_encoder=text_encoder, threads=threads)
+    _run(make, inputs, text, laterality, model, out, threads, overwrite=overwrite, as_json=as_json)
 
 
 @app.command("zones")
@@ -92,7 +80,7 @@ def zones(
     inputs: Inputs,
     text: Annotated[str | None, typer.Option(help="Report, or any words that name places.")] = None,
     laterality: Whose = Side.PATIENT,
-    strict_text: Annotated[bool, typer.Option("--strict-text", help="Refuse words that name no zone.")] = False,
+    strict_text: StrictText = False,
     model: Model = None,
     out: Out = _OUT,
     threads: Threads = None,
@@ -100,38 +88,32 @@ def zones(
     as_json: AsJson = False,
 ) -> None:
     """Show what the mask would be if the words named other zones; writes a picture and a record. Needs no torch."""
+    from textray.explain.zones import ZonesExplainer
 
     def make(_: Bundle) -> Explainer:
-        from textray.explain.zones import ZonesExplainer
-
         return ZonesExplainer()
 
-    _run(
-        inputs,
-        text,
-        laterality,
-        make,
-        model=model,
-        out=out,
-        threads=threads,
-        overwrite=overwrite,
-        as_json=as_json,
-        strict_text=strict_text,
-    )
+    _run(make, inputs, text, laterality, model, out, threads, overwrite=overwrite, as_json=as_json, strict=strict_text)
+
+
+def _explainer(name: str, bundle: Bundle, **options: object) -> Explainer:
+    """Load a class of `textray.explain`; what needs torch says so."""
+    made: Explainer = registry.load(f"textray.explain.{name}")(bundle, **options)
+    return made
 
 
 def _run(
+    make: Callable[[Bundle], Explainer],
     inputs: list[str],
     text: str | None,
     laterality: Side,
-    make: Callable[[Bundle], Explainer],
-    *,
     model: str | None,
     out: Path,
     threads: int | None,
+    *,
     overwrite: bool,
     as_json: bool,
-    strict_text: bool = False,
+    strict: bool = False,
 ) -> None:
     """Plan and explain; the convention of left and right is printed in any case."""
     from textray.explain.run import SIDES, Explaining, needs_words
@@ -142,9 +124,8 @@ def _run(
 
     bundle = Bundle.load(model)
     needs_words(bundle)
-    todo = plan(
-        inputs, out, text=text, laterality=Laterality(laterality.value), strict_text=strict_text, overwrite=overwrite
-    )
+    given = Laterality(laterality.value)
+    todo = plan(inputs, out, text=text, laterality=given, strict_text=strict, overwrite=overwrite)
     explainer = make(bundle)
     for side in todo.sides:
         note(CONVENTION[side])

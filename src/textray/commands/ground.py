@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from textray.commands.console import note, note_warnings, printable, shown, work_through
-from textray.commands.segment import CONVENTION, AsJson, Model, Out, Side, Threads, Whose
+from textray.commands.segment import CONVENTION, AsJson, Inputs, Model, Out, Overwrite, Side, Threads, Whose
 from textray.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Stretch(StrEnum):
 
 
 def ground(
-    inputs: Annotated[list[str], typer.Argument(help="Images (DICOM, PNG, JPEG), folders or patterns.")],
+    inputs: Inputs,
     phrase: Annotated[
         list[str] | None, typer.Option(help="Any words to look for; may be repeated, for every input.")
     ] = None,
@@ -44,7 +44,7 @@ def ground(
     model: Model = None,
     out: Out = Path("textray-out"),
     threads: Threads = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Work again on what is finished.")] = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Show where phrases are true: writes a map, a picture and a record of each input, and run.json.

@@ -12,6 +12,7 @@ import typer
 
 from textray import __version__, registry
 from textray.commands.console import say, say_json
+from textray.commands.segment import AsJson
 from textray.errors import TextRayError, UsageError, unknown_name
 
 _ONE_LINE = 80
@@ -22,7 +23,7 @@ def info(
     name: Annotated[
         str | None, typer.Argument(help="Model, data set, text encoder, weights, or bundle folder.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on the standard output.")] = False,
+    as_json: AsJson = False,
     form: Annotated[str | None, typer.Option(help="Form of a model: paper or released.")] = None,
     cost: Annotated[
         bool, typer.Option("--cost", help="Also its parameters and multiplications (needs torch).")

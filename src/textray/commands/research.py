@@ -12,7 +12,7 @@ import typer
 
 from textray import registry
 from textray.commands.console import note, printable, say, say_json, shown
-from textray.commands.segment import Free
+from textray.commands.segment import AsJson, Free
 from textray.errors import DataError, UsageError
 
 data = typer.Typer(help="Look at data sets on disk.", no_args_is_help=True)
@@ -22,7 +22,7 @@ data = typer.Typer(help="Look at data sets on disk.", no_args_is_help=True)
 def check(
     name: Annotated[str, typer.Argument(help="Data set, such as qata_cov19.")],
     root: Annotated[Path, typer.Argument(help="Its folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on the standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check a data set's folder: files, captions, masks, patients. Exit code 3 where training would refuse it."""
     row = registry.dataset(name)

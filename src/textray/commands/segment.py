@@ -37,14 +37,17 @@ Out = Annotated[Path, typer.Option(help="Folder of the results.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the network; by default one for each processor.")]
 Whose = Annotated[Side, typer.Option(help="Whose left and right the words mean.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on the standard output.")]
+Inputs = Annotated[list[str], typer.Argument(help="Images (DICOM, PNG, JPEG), folders or patterns.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Work again on what is finished.")]
+StrictText = Annotated[bool, typer.Option("--strict-text", help="Refuse words that name no zone.")]
 
 
 def segment(
-    inputs: Annotated[list[str], typer.Argument(help="Images (DICOM, PNG, JPEG), folders or patterns.")],
+    inputs: Inputs,
     text: Annotated[str | None, typer.Option(help="Report, or any words that name places; for every input.")] = None,
     texts: Annotated[Path | None, typer.Option(help="CSV of reports: image,text[,laterality].")] = None,
     laterality: Whose = Side.PATIENT,
-    strict_text: Annotated[bool, typer.Option("--strict-text", help="Refuse words that name no zone.")] = False,
+    strict_text: StrictText = False,
     text_free: Annotated[
         Free | None,
         typer.Option(help="What films without words get: a report that the network writes, or none."),
@@ -56,7 +59,7 @@ def segment(
     model: Model = None,
     out: Out = _OUT,
     threads: Threads = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Work again on what is finished.")] = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Find lesions: writes mask, overlay and record of each input, and run.json.
