@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textray.inference.localizer import Localization
-from textray.io.page import INK, PAPER, Page, Picture, fit, heat, line_height, thumbnail, wrap
+from textray.io.page import INK, LONGEST, PAPER, Page, Picture, fit, heat, line_height, thumbnail, wrap
 from textray.io.write import FOUND, outline
 from textray.metrics.grounding import enlarge
 from textray.records import Grid
 
-_LONGEST, _SHORTEST = 1024, 480  # pixels of the film's longer side in the picture
+_SHORTEST = 480  # pixels of the film's longer side in the picture, at least
 _PER_LETTER = 40  # letters of the caption that a line of the film's width holds, about
 _BAR = 84  # pixels beside the film for the colour scale
 _SHOWN = 400
@@ -27,19 +27,12 @@ def draw(
     mask: NDArray[np.bool_] | None = None,
     rule: str = "",
 ) -> Picture:
-    """Draw one localization.
+    """Draw one localization on its film, ``(H, W)`` float32 in [0, 1] or ``(H, W, 3)``.
 
     Colours run from the lowest to the highest value of this map, which the scale beside the film names: two pictures
-    of the same colour need not mean the same cosine.
-
-    Args:
-        pixels: The film, ``(H, W)`` float32 in [0, 1], or ``(H, W, 3)``.
-        localization: The phrase and its map.
-        grid: The film's grid.
-        mask: ``(H, W)`` bool, outlined.
-        rule: How the mask came about, for the caption.
+    of the same colour need not mean the same cosine. A mask ``(H, W)`` is outlined; ``rule`` tells how it came about.
     """
-    size = fit(grid.shape, min(max(*grid.shape, _SHORTEST), _LONGEST))
+    size = fit(grid.shape, min(max(*grid.shape, _SHORTEST), LONGEST))
     values = enlarge(localization.map, size)
     low, high = float(localization.map.min()), float(localization.map.max())
     level = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)

@@ -76,15 +76,11 @@ def looks_like_dicom(data: bytes) -> bool:
 
 
 def read_dicom(data: bytes, *, source: Path | None = None) -> Image:
-    """Read one single-frame film.
+    """Read one single-frame film from the bytes of a file, whose path is kept as ``source``.
 
     ``pixels`` are as a viewer shows them first, see `textray.io.dicom_pixels.shown`; ``info["window"]`` names the
     window. ``grid.spacing_mm`` is PixelSpacing where it is positive; ImagerPixelSpacing lies in the plane of the
     detector and is only recorded.
-
-    Args:
-        data: The file's bytes.
-        source: Its path, kept in the `Image`.
 
     Raises:
         InputError: ``W_NOT_IMAGE`` for an object that is not a picture; ``E_DICOM_TAG``, ``E_TRUNCATED``,
@@ -94,14 +90,7 @@ def read_dicom(data: bytes, *, source: Path | None = None) -> Image:
 
 
 def read_dicom_grid(stream: BinaryIO) -> Grid:
-    """Read size and orientation of a film, as `read_dicom` gives them, without reading its pixels.
-
-    Args:
-        stream: The file, at its beginning.
-
-    Raises:
-        InputError: As `read_dicom`, for the elements before the pixels.
-    """
+    """Read size and orientation of a film without its pixels; raises as `read_dicom` for the elements before them."""
     return _guarded(lambda: _grid(stream))
 
 

@@ -29,7 +29,6 @@ MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 PERCENTILES = (0.5, 99.5)
 """Range of a film without a usable window."""
-_RESCALE = (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0))
 _DAMAGED = "the DICOM pixel data is cut off or damaged"
 _LOCK = threading.RLock()
 
@@ -141,11 +140,7 @@ class PixelTags:
 
     @classmethod
     def of(cls, ds: Dataset) -> PixelTags:
-        """Read and check the elements before memory of their size is allocated.
-
-        Raises:
-            InputError: ``E_DICOM_TAG`` naming the element, ``E_SIZE``, ``E_MULTIFRAME``.
-        """
+        """Read and check the elements before memory of their size is allocated."""
         rows, columns = (_positive(ds, keyword) for keyword in ("Rows", "Columns"))
         check_size(rows, columns)
         if "NumberOfFrames" in ds and value(ds, "NumberOfFrames") is not None:
@@ -188,13 +183,10 @@ class PixelTags:
 
 
 def shown(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[np.float32], dict[str, Any], tuple[Notice, ...]]:
-    """Pixels as a viewer shows them first, bright dense.
+    """Pixels ``(H, W)`` in [0, 1] as a viewer shows them first, bright dense; source of the window; warnings.
 
     The order: stored values by BitsStored, HighBit and sign; modality LUT or rescale; the first VOI LUT, else
     the first window, else the percentiles 0.5 and 99.5; last, MONOCHROME1 is inverted, once.
-
-    Returns:
-        ``(H, W)`` float32 in [0, 1], source of the window, and warnings.
     """
     stored = _decode(ds, tags, syntax)
     if tags.photometric == "PALETTE COLOR":
@@ -213,11 +205,12 @@ def shown(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[np.float32
 def _decode(ds: Dataset, tags: PixelTags, syntax: UID) -> NDArray[Any]:
     if syntax.is_encapsulated:
         return _decompress(ds, tags, syntax)
+    samples = 2 if tags.photometric == "YBR_FULL_422" else tags.samples
+    needed = tags.rows * tags.columns * samples * tags.allocated // 8
+    if len(ds.PixelData) < needed:
+        raise truncated(_DAMAGED, f"{len(ds.PixelData)} of {needed} bytes")
     if tags.samples == 3:
-        subsampled = tags.photometric == "YBR_FULL_422"
-        _check_length(ds, tags, 2 if subsampled else 3)
         return np.asarray(pixel_array(ds))
-    _check_length(ds, tags, 1)
     data = bytes(ds.PixelData)
     if tags.allocated == 8 and not syntax.is_little_endian and ds["PixelData"].VR == "OW":
         data = np.frombuffer(data[: len(data) // 2 * 2], np.uint8).reshape(-1, 2)[:, ::-1].tobytes()
@@ -231,12 +224,6 @@ def _decode(ds: Dataset, tags: PixelTags, syntax: UID) -> NDArray[Any]:
     return np.asarray(native >> native.dtype.type(tags.allocated - tags.stored)).reshape(tags.rows, tags.columns)
 
 
-def _check_length(ds: Dataset, tags: PixelTags, samples: int) -> None:
-    needed = tags.rows * tags.columns * samples * tags.allocated // 8
-    if len(ds.PixelData) < needed:
-        raise truncated(_DAMAGED, f"{len(ds.PixelData)} of {needed} bytes")
-
-
 def _decompress(ds: Dataset, tags: PixelTags, syntax: UID) -> NDArray[Any]:
     missing = InputError(
         f"no decoder for {syntax.name} is installed",
@@ -247,8 +234,8 @@ def _decompress(ds: Dataset, tags: PixelTags, syntax: UID) -> NDArray[Any]:
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
-        raise missing from None
-    if not decoder.is_available:
+        decoder = None
+    if decoder is None or not decoder.is_available:
         raise missing
     try:
         frame = np.asarray(pixel_array(ds))
@@ -268,7 +255,7 @@ def _modality(ds: Dataset, stored: NDArray[Any]) -> NDArray[np.float32]:
             raise tag_error("ModalityLUTSequence", None, "a table of 8 to 16 bits")
         return table.look_up(stored.astype(np.float32))
     if "RescaleSlope" in ds or "RescaleIntercept" in ds:
-        slope, intercept = (_number(ds, keyword, default) for keyword, default in _RESCALE)
+        slope, intercept = _number(ds, "RescaleSlope", 1.0), _number(ds, "RescaleIntercept", 0.0)
         if slope == 0:
             raise tag_error("RescaleSlope", 0, "another number")
         return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)

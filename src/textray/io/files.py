@@ -22,7 +22,7 @@ _FORBIDDEN = set('<>:"/\\|?*')
 
 @dataclass(frozen=True, kw_only=True)
 class LeftOut:
-    """A path below a folder that was left out, and the reason."""
+    """A path below a folder that was left out, and why."""
 
     path: Path
     code: str
@@ -38,11 +38,8 @@ def walk(
 ) -> Iterator[Path]:
     """Regular files at any depth, sorted; links are followed unless they lead in a circle, hidden files are left out.
 
-    Args:
-        folder: Start.
-        left_out: Receives paths that cannot be read, are no regular file or are results of TextRay.
-        skip: A folder that is not entered, resolved.
-        is_own: Recognises results of TextRay.
+    ``left_out`` receives paths that cannot be read, are no regular file, or by ``is_own`` are results of TextRay. The
+    folder ``skip``, resolved, is not entered.
     """
 
     def below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:

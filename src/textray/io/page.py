@@ -30,8 +30,9 @@ _RAMP: tuple[tuple[float, Colour], ...] = (
 """From low to high; its brightness always rises, so it is also readable in grey."""
 _DIM = 0.75  # a bright film would wash out the dark colours
 _HIDES = (0.3, 0.85)  # share of the colour over the film at the lowest and at the highest value
-_SMALLEST = 10
-"""Size of the smallest readable letters, in pixels."""
+LONGEST = 1024
+"""Longest side of a film with a map over it, in pixels."""
+_SMALLEST = 10  # pixels of the smallest readable letters
 _WIDTH_PER_SIZE = 45  # letters of a caption grow with the film, so that a line holds about as much on each
 
 
@@ -85,15 +86,7 @@ def in_colour(picture: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def thumbnail(pixels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """A film for display in another size.
-
-    Args:
-        pixels: ``(H, W)`` float32 in [0, 1], or ``(H, W, 3)``.
-        size: Height and width.
-
-    Returns:
-        ``(h, w, 3)`` float32 in [0, 255].
-    """
+    """A film ``(H, W)`` or ``(H, W, 3)`` float32 for display in another size: ``(h, w, 3)`` float32 in [0, 255]."""
     return in_colour(shrink(np.rint(stretch(pixels)).astype(np.uint8), size))
 
 
@@ -104,23 +97,15 @@ def shrink(picture: Picture, size: tuple[int, int]) -> Picture:
 
 
 def heat(film: NDArray[np.float32], values: NDArray[np.float32]) -> Picture:
-    """Lay a heat map over a film, which is most visible where the values are low.
-
-    Args:
-        film: ``(h, w, 3)`` float32 in [0, 255].
-        values: ``(h, w)`` float32 in [0, 1].
-    """
+    """Lay values ``(h, w)`` in [0, 1] over a film ``(h, w, 3)`` in [0, 255], most visible where they are low."""
     share = (_HIDES[0] + (_HIDES[1] - _HIDES[0]) * np.clip(values, 0, 1))[..., None]
     return np.asarray(np.rint(film * _DIM * (1 - share) + ramp(values) * share), np.uint8)
 
 
-def project(pixels: NDArray[np.float32], values: NDArray[np.float32], *, most: int = 1024) -> Picture:
-    """Lay a map over its film, from its lowest to its highest value.
+def project(pixels: NDArray[np.float32], values: NDArray[np.float32]) -> Picture:
+    """Lay a map ``(H, W)`` float32, from its lowest to its highest value, over its film ``(H, W)`` in [0, 1].
 
-    Args:
-        pixels: The film, ``(H, W)`` float32 in [0, 1].
-        values: ``(H, W)`` float32, any range.
-        most: Longest side of the picture in pixels; a smaller film keeps its size.
+    A film with a side above `LONGEST` is made smaller.
 
     Raises:
         ShapeError: If film and map differ in size.
@@ -128,7 +113,7 @@ def project(pixels: NDArray[np.float32], values: NDArray[np.float32], *, most: i
     if pixels.shape[:2] != values.shape:
         raise ShapeError("film and map differ in size", came=values.shape, expected=pixels.shape[:2])
     height, width = values.shape
-    size = (height, width) if max(values.shape) <= most else fit((height, width), most)
+    size = fit((height, width), min(max(height, width), LONGEST))
     small = PILImage.fromarray(np.ascontiguousarray(values, np.float32))
     coarse = np.asarray(small.resize((size[1], size[0]), PILImage.Resampling.BILINEAR), np.float32)
     low, high = float(coarse.min()), float(coarse.max())
@@ -137,15 +122,7 @@ def project(pixels: NDArray[np.float32], values: NDArray[np.float32], *, most: i
 
 
 def captioned(picture: Picture, paragraphs: Sequence[str]) -> Picture:
-    """Add a strip of text beneath a picture.
-
-    Args:
-        picture: ``(H, W, 3)`` uint8.
-        paragraphs: Each begins on a new line; without any the picture is returned.
-
-    Returns:
-        ``(H', W, 3)`` uint8; its first H rows are the picture.
-    """
+    """Add a strip of text beneath a picture, a line or more for each paragraph; without any, the picture itself."""
     if not paragraphs:
         return picture
     height, width = picture.shape[:2]
@@ -159,17 +136,11 @@ def captioned(picture: Picture, paragraphs: Sequence[str]) -> Picture:
 
 
 class Page:
-    """A white page to draw on.
-
-    Args:
-        width: In pixels.
-        height: In pixels.
-    """
+    """A white page to draw on; its sides, and all places and sizes on it, are in pixels."""
 
     def __init__(self, width: int, height: int) -> None:
         self._sheet = PILImage.new("RGB", (width, height), PAPER)
         self._pen = ImageDraw.Draw(self._sheet)
-        self.width, self.height = width, height
 
     @property
     def picture(self) -> Picture:
@@ -210,16 +181,7 @@ class Page:
         self._pen.line(points, fill=colour, width=1)
 
     def scale(self, left: int, top: int, height: int, low: float, high: float, mark: tuple[float, str] | None) -> None:
-        """Draw a vertical colour scale with the numbers at its ends.
-
-        Args:
-            left: Left edge.
-            top: Upper edge.
-            height: In pixels.
-            low: Value of the lowest colour.
-            high: Value of the highest colour.
-            mark: A value between them, and its name.
-        """
+        """Draw a vertical colour scale from ``low`` to ``high``, and a named value between them as its ``mark``."""
         strip = ramp(np.linspace(1, 0, height))[:, None]
         self.paste(left, top, np.ascontiguousarray(np.broadcast_to(strip, (height, 14, 3))))
         right = left + 18

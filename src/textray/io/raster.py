@@ -34,11 +34,7 @@ _MOST = f"at most {MAX_PIXELS} pixels"
 
 
 def check_size(height: int, width: int, *, whole_film: bool = True) -> None:
-    """Refuse a size that no chest image has, from the header, before any pixel is decoded.
-
-    Raises:
-        InputError: ``E_SIZE``.
-    """
+    """Refuse a size that no chest image has (``E_SIZE``), from the header, before any pixel is decoded."""
     came = f"{height} x {width} pixels"
     if height * width > MAX_PIXELS:
         raise _size_error("too large", came, _MOST)
@@ -54,38 +50,23 @@ def _size_error(fault: str, came: str | None, expected: str) -> InputError:
 
 
 def check_content(pixels: NDArray[Any]) -> None:
-    """Refuse pixels that are not finite or all equal.
-
-    Raises:
-        InputError: ``E_FORMAT`` for NaN or infinity, ``E_CONSTANT`` for a picture without any contrast.
-    """
+    """Refuse pixels that are not finite (``E_FORMAT``), or all equal (``E_CONSTANT``)."""
     low, high = pixels.min(), pixels.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         raise InputError("the picture holds NaN or infinity", expected="finite pixels", do="Replace them first.")
     if low == high:
-        came = f"{low} in each pixel"
-        raise InputError(
-            "the picture is constant", came=came, expected="a film", do="Export it again.", code="E_CONSTANT"
-        )
+        what, came, do = "the picture is constant", f"{low} in each pixel", "Export it again."
+        raise InputError(what, came=came, expected="a film", do=do, code="E_CONSTANT")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Raster:
-    """A decoded picture, upright.
-
-    Attributes:
-        levels: ``(H, W)`` or ``(H, W, 3)`` unsigned integers as stored.
-        top: Largest level of the file's type: 1, 255 or 65535.
-        opacity: ``(H, W)`` uint8, ``None`` if all pixels are opaque.
-        transform: ``"exif-6"`` and so on if the stored pixels were turned or flipped, else empty.
-        info: Format, mode and stored bits.
-        notices: Warnings.
-    """
+    """A decoded picture, upright: ``levels`` ``(H, W)`` or ``(H, W, 3)``, unsigned integers as stored."""
 
     levels: NDArray[Any]
-    top: int
-    opacity: NDArray[np.uint8] | None
-    transform: str
+    top: int  # largest level of the file's type: 1, 255 or 65535
+    opacity: NDArray[np.uint8] | None  # (H, W), none if all pixels are opaque
+    transform: str  # "exif-6" and so on if the stored pixels were turned or flipped, else empty
     info: dict[str, Any]
     notices: tuple[Notice, ...]
 
@@ -93,9 +74,7 @@ class Raster:
 def decode(data: bytes, *, whole_film: bool = True) -> Raster:
     """Decode PNG, JPEG or TIFF bytes and turn the picture upright by its EXIF orientation.
 
-    Args:
-        data: The file's bytes.
-        whole_film: False allows smaller and narrower pictures, such as masks.
+    Smaller and narrower pictures, such as masks, are allowed unless it is a ``whole_film``.
 
     Raises:
         InputError: ``E_TRUNCATED`` where the file is cut off or damaged, ``E_SIZE``, ``E_MULTIFRAME`` for an animation,
@@ -122,11 +101,7 @@ def decode(data: bytes, *, whole_film: bool = True) -> Raster:
 
 
 def to_grey(raster: Raster) -> NDArray[np.float32]:
-    """Levels as ``(H, W)`` float32 in [0, 1]; three equal channels count as grey.
-
-    Raises:
-        InputError: ``E_COLOR`` where the channels differ or pixels are transparent.
-    """
+    """Levels as ``(H, W)`` float32 in [0, 1]; ``E_COLOR`` where channels differ or pixels are transparent."""
     _refuse_transparency(raster)
     if raster.levels.ndim == 2:
         return raster.levels.astype(np.float32) / np.float32(raster.top)
@@ -134,7 +109,7 @@ def to_grey(raster: Raster) -> NDArray[np.float32]:
 
 
 def to_colour(raster: Raster) -> NDArray[np.float32]:
-    """Levels as ``(H, W, 3)`` float32 in [0, 1], grey repeated; raises as `to_grey` does for transparent pixels."""
+    """Levels as ``(H, W, 3)`` float32 in [0, 1], grey repeated; ``E_COLOR`` where pixels are transparent."""
     _refuse_transparency(raster)
     levels = raster.levels if raster.levels.ndim == 3 else np.repeat(raster.levels[..., None], 3, axis=2)
     return levels.astype(np.float32) / np.float32(raster.top)
@@ -146,10 +121,9 @@ def is_grey(pixels: NDArray[np.float32]) -> bool:
 
 
 def grey_from_equal_channels(levels: NDArray[Any], top: float) -> NDArray[np.float32]:
-    """``(H, W, 3)`` levels of at most 16 bits and equal channels as ``(H, W)`` float32 in [0, 1].
+    """``(H, W, 3)`` levels of at most 16 bits as ``(H, W)`` float32 in [0, 1].
 
-    Raises:
-        InputError: ``E_COLOR`` where the channels differ by more than two levels of 255.
+    Channels that differ by more than two levels of 255 are refused (``E_COLOR``).
     """
     spread = int((levels.max(axis=2) - levels.min(axis=2)).max())
     if spread * 255 > _CHANNEL_TOLERANCE * top:
@@ -242,9 +216,5 @@ def _refuse_transparency(raster: Raster) -> None:
 
 
 def _damaged(kind: str) -> InputError:
-    return InputError(
-        f"the {kind} is cut off or damaged",
-        expected="a complete file",
-        do="Copy or export it again.",
-        code="E_TRUNCATED",
-    )
+    what, do = f"the {kind} is cut off or damaged", "Copy or export it again."
+    return InputError(what, expected="a complete file", do=do, code="E_TRUNCATED")

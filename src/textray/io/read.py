@@ -37,19 +37,12 @@ _MASK_NOISE = 32  # levels of 255 below which a JPEG mask without a foreground c
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MaskFile:
-    """A mask, and its distance from a binary one.
-
-    Attributes:
-        mask: ``(H, W)`` bool, true inside lesions.
-        threshold: Levels above it are foreground.
-        odd_share: Share of pixels that are neither background nor full foreground, in [0, 1].
-        foreground_share: Share of true pixels, in [0, 1]; near 1 the mask may be inverted.
-    """
+    """A mask ``(H, W)``, true inside lesions, and its distance from a binary one; shares are of pixels, in [0, 1]."""
 
     mask: NDArray[np.bool_]
-    threshold: float
-    odd_share: float
-    foreground_share: float
+    threshold: float  # levels above it are foreground
+    odd_share: float  # neither background nor full foreground
+    foreground_share: float  # near 1 the mask may be inverted
 
 
 def detect(data: bytes) -> str:
@@ -80,11 +73,8 @@ def read(path: str | Path, *, color: bool = False) -> Image:
 
     Pixels of a raster file are its levels over the largest level of its type (1, 255, 65535): a 16-bit file that uses
     only 12 bits stays dim, and `textray.preprocess` stretches it by its own percentiles. Pixels of a DICOM file are
-    those of its window, see `textray.io.dicom.read_dicom`.
-
-    Args:
-        path: The file.
-        color: Keep the colours of PNG and JPEG, ``(H, W, 3)``, and read TIFF too; for microscopy.
+    those of its window, see `textray.io.dicom.read_dicom`. ``color``, for microscopy, keeps the colours of PNG and
+    JPEG, ``(H, W, 3)``, and reads TIFF too.
 
     Raises:
         InputError: If the file is refused, with code ``E_READ``, ``E_FORMAT``, ``E_TRUNCATED``, ``E_SIZE``,
@@ -136,14 +126,10 @@ def from_array(
     orientation: tuple[str, str] | None = None,
     color: bool = False,
 ) -> Image:
-    """Take a film from an array.
+    """Take a film from an array; its spacing and orientation are those of `Grid`.
 
-    Args:
-        array: ``(H, W)`` or ``(H, W, 3)`` with equal channels; bool, uint8 or uint16 over their full range, or floating
-            point in [0, 1]. Bright is dense.
-        spacing_mm: As `Grid.spacing_mm`.
-        orientation: As `Grid.orientation`.
-        color: Keep the colours of ``(H, W, 3)``, RGB; the channels may differ then.
+    The array is ``(H, W)`` or ``(H, W, 3)`` with equal channels; bool, uint8 or uint16 over their full range, or
+    floating point in [0, 1]. Bright is dense. ``color`` keeps ``(H, W, 3)``, RGB, whose channels may differ then.
 
     Raises:
         InputError: If the array is none of these, too small or large, constant, or not finite.
@@ -155,9 +141,8 @@ def from_array(
     real = np.issubdtype(values.dtype, np.floating)
     top = 1 if real else {"bool": 1, "uint8": 255, "uint16": 65535}.get(values.dtype.name)
     if top is None:
-        raise InputError(
-            "the array's type is wrong", came=values.dtype, expected="bool, uint8, uint16, or floating point in [0, 1]"
-        )
+        expected = "bool, uint8, uint16, or floating point in [0, 1]"
+        raise InputError("the array's type is wrong", came=values.dtype, expected=expected)
     if real:
         check_content(values)
         if values.min() < 0 or values.max() > 1:
@@ -240,9 +225,5 @@ def _bytes(path: Path) -> bytes:
 
 
 def _refused(kind: str) -> InputError:
-    return InputError(
-        "the file is not a picture that TextRay reads",
-        came=kind,
-        expected="PNG, JPEG or DICOM",
-        do="Convert it to one of these.",
-    )
+    what, do = "the file is not a picture that TextRay reads", "Convert it to one of these."
+    return InputError(what, came=kind, expected="PNG, JPEG or DICOM", do=do)

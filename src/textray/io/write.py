@@ -57,10 +57,7 @@ def atomic_write(path: str | Path, data: bytes) -> None:
 
 
 def check_writable(folder: str | Path) -> Path:
-    """Create an output folder and write a test file there, before any work is done.
-
-    Returns:
-        The folder.
+    """Create an output folder and write a test file there, before any work is done; returns the folder.
 
     Raises:
         OutputError: If it is a file, lies below a file, or is read-only.
@@ -87,17 +84,13 @@ def node() -> str:
 def write_json(path: str | Path, obj: object) -> None:
     """Write a record as UTF-8 JSON: keys in order, two spaces of indent, a newline at the end.
 
-    NumPy scalars and paths become numbers and strings.
-
-    Raises:
-        TextRayError: If it holds NaN, an infinity, or an object without a JSON form.
+    NumPy scalars and paths become numbers and strings; NaN, infinity and what else has no JSON form are refused.
     """
     try:
         text = json.dumps(obj, ensure_ascii=False, allow_nan=False, indent=2, default=_plain)
     except (TypeError, ValueError) as error:
-        raise TextRayError(
-            f"the record cannot be written as JSON: {error}", expected="finite numbers and text"
-        ) from error
+        what = f"the record cannot be written as JSON: {error}"
+        raise TextRayError(what, expected="finite numbers and text") from error
     # A file name that is not UTF-8 reaches Python as lone surrogates; escaped, the file stays valid UTF-8.
     text = re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
     atomic_write(path, (text + "\n").encode())
@@ -140,18 +133,10 @@ def is_own_picture(path: str | Path) -> bool:
 def render_overlay(
     pixels: NDArray[np.float32], mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None = None
 ) -> NDArray[np.uint8]:
-    """Draw a mask over its film, tinted and outlined.
+    """Draw a mask over its film, tinted and outlined: ``(H, W, 3)`` uint8, RGB.
 
     With ground truth: true positives yellow, false negatives red, false positives green, as in Fig. 2 of Bui et al.,
-    MICCAI 2024, with the outlines of both masks.
-
-    Args:
-        pixels: ``(H, W)`` float32 in [0, 1], or ``(H, W, 3)``.
-        mask: ``(H, W)`` bool, true inside lesions.
-        truth: ``(H, W)`` bool, the ground truth.
-
-    Returns:
-        ``(H, W, 3)`` uint8, RGB.
+    MICCAI 2024, with the outlines of both masks. The film is ``(H, W)`` float32 in [0, 1] or ``(H, W, 3)``.
     """
     _two_axes(mask, "mask")
     for name, other in (("pixels", pixels), ("truth", truth)):
@@ -200,11 +185,7 @@ def _write_through(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to the disk, so that a rename there survives a power loss.
-
-    Raises:
-        OSError: If the disk fails or is full.
-    """
+    """Flush the names in a folder to the disk, so that a rename there survives a power loss; `OSError` if it fails."""
     if os.name != "posix":  # elsewhere a folder cannot be opened, and a rename is durable
         return
     handle = os.open(folder, os.O_RDONLY)
