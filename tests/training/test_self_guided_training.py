@@ -275,6 +275,20 @@ def test_the_locator_alone_learns_zones_without_a_segmenter_pass(tmp_path):
     assert not {name for name in changed if name.startswith("segmenter.") and name != "segmenter.trunk.bias"}
 
 
+def test_the_loss_of_the_locator_alone_is_over_the_zones_that_are_known():
+    module, logged = task(segment=False).eval(), []
+    module.log = lambda name, value, *, batch_size: logged.append((name, float(value), batch_size))
+    image = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    zones = torch.eye(6)[:4]
+    zones[1:3] = torch.nan
+    with torch.no_grad():
+        for rows in (slice(0, 3), slice(1, 3)):
+            ids = [str(row) for row in range(4)][rows]
+            module.validation_step({"image": image[rows], "zones": zones[rows], "image_id": ids}, 0)
+        only = nn.functional.binary_cross_entropy_with_logits(module.network.locator(image[:1])[0][0], zones[0])
+    assert logged == [("inner/loss", pytest.approx(float(only)), 1), ("inner/loss", 0.0, 0)]
+
+
 def test_a_network_without_a_trained_segmenter_is_not_exported(tmp_path, stages):
     folder, _, _ = stages
     _, out = fit(task(segment=False), tmp_path)

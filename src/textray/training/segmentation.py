@@ -7,7 +7,6 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from textray.data.segmentation import Batch, SegmentationData
 from textray.errors import UsageError
@@ -182,8 +181,8 @@ class SegmentationTask(Task):
         count = len(batch["image_id"])
         located = None if self.own_reports is None else self.own_reports.locate(batch)
         if not self.segment:
-            loss = F.binary_cross_entropy_with_logits(cast(Tensor, located), batch["zones"])
-            self.log("inner/loss", loss, batch_size=count)
+            known = int((~batch["zones"].isnan()).any(1).sum())  # images that the loss is over
+            self.log("inner/loss", zone_loss(cast(Tensor, located), batch["zones"]), batch_size=known)
             return
         truth = batch["mask"] > 0.5
         nothing: list[str | None] = [None] * count
