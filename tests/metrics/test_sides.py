@@ -24,46 +24,33 @@ def test_only_films_that_differ_from_their_mirror_image_can_tell():
     assert not can_tell(Zones())
 
 
-def test_a_film_that_follows_its_text_moves():
-    case = film()
-    assert (case.kind, case.share_true, case.share_mirrored, case.moved) == ("unilateral", 1.0, 1.0, True)
-
-
-def test_a_film_that_ignores_its_text_stays():
-    case = film(mirrored=(0, 0, 10, 0, 0, 0))
-    assert (case.share_true, case.share_mirrored, case.moved) == (1.0, 0.0, False)
-
-
-def test_unilateral_films_count_the_whole_half_of_the_image():
-    case = film(true=(2, 3, 1, 0, 1, 1), mirrored=(1, 0, 1, 3, 2, 1))
-    assert case.areas == (6, 8, 6, 8)
-    assert case.share_true == 0.75
-    assert case.share_mirrored == 0.75
-
-
-def test_right_sided_films_are_the_mirror_image_of_left_sided_ones():
-    left = film(true=(2, 3, 1, 0, 1, 1), mirrored=(1, 0, 1, 3, 2, 1))
-    right = film(LEFT_LOWER.mirror(), true=(0, 1, 1, 2, 3, 1), mirrored=(3, 2, 1, 1, 0, 1))
-    assert left.areas == right.areas
-
-
-def test_bilateral_films_count_only_zones_that_one_of_the_texts_names():
-    """Left upper and middle against right upper and middle; the lower zones are named by both texts."""
-    case = film(LEFT_ALL_RIGHT_LOWER, true=(4, 4, 90, 1, 1, 90), mirrored=(1, 2, 90, 3, 2, 90))
-    assert case.kind == "bilateral"
-    assert case.areas == (8, 10, 5, 8)
-    assert case.moved
-
-
-def test_exactly_one_half_has_not_moved():
-    assert not film(mirrored=(0, 0, 5, 0, 0, 5)).moved
+@pytest.mark.parametrize(
+    ("case", "areas", "moved"),
+    [
+        (film(), [10, 10, 10, 10], True),  # it follows its text
+        (film(mirrored=(0, 0, 10, 0, 0, 0)), [10, 10, 0, 10], False),  # it ignores its text
+        (film(mirrored=(0, 0, 5, 0, 0, 5)), [10, 10, 5, 10], False),  # one half has not moved
+        # Unilateral films count the whole half of the image; the right one is the mirror image of the left one.
+        (film(true=(2, 3, 1, 0, 1, 1), mirrored=(1, 0, 1, 3, 2, 1)), [6, 8, 6, 8], True),
+        (film(LEFT_LOWER.mirror(), true=(0, 1, 1, 2, 3, 1), mirrored=(3, 2, 1, 1, 0, 1)), [6, 8, 6, 8], True),
+        # Left upper and middle against right upper and middle; the lower zones are named by both texts.
+        (film(LEFT_ALL_RIGHT_LOWER, true=(4, 4, 90, 1, 1, 90), mirrored=(1, 2, 90, 3, 2, 90)), [8, 10, 5, 8], True),
+    ],
+)
+def test_area_that_is_named_and_contested_and_films_that_move(case, areas, moved):
+    assert case.kind == ("bilateral" if case.zones == LEFT_ALL_RIGHT_LOWER else "unilateral")
+    assert case.areas.tolist() == areas
+    assert case.shares.tolist() == [areas[0] / areas[1], areas[2] / areas[3]]
+    assert case.moved is moved
 
 
 def test_a_film_without_area_has_no_share_and_has_not_moved():
     case = film(mirrored=(0,) * 6)
-    assert math.isnan(case.share_mirrored)
+    assert math.isnan(case.shares[1])
     assert not case.moved
-    summary = side_summary([case, film()])["unilateral"]
+    kinds = side_summary([case, film()])
+    summary = kinds["unilateral"]
+    assert kinds["bilateral"] == {"films": 0, "films_without_area": 0}, "an empty kind has no score"
     assert (summary["films"], summary["films_without_area"]) == (2, 1)
     assert summary["share_mirrored_per_image"]["value"] == 1.0  # of the one that has a share
     assert summary["moved_films"]["value"] == 0.5
@@ -76,12 +63,6 @@ def test_pooled_and_per_image_shares_weigh_films_differently():
     assert summary["share_mirrored_per_image"]["value"] == pytest.approx(0.5)
     low, high = (summary["share_mirrored_per_image"][k] for k in ("low", "high"))
     assert (low, high) == (0, 1)
-
-
-def test_kinds_are_apart_and_an_empty_one_has_no_score():
-    summary = side_summary([film()])
-    assert summary["unilateral"]["films"] == 1
-    assert summary["bilateral"] == {"films": 0, "films_without_area": 0}
 
 
 def test_areas_of_another_number_are_refused():

@@ -203,7 +203,7 @@ def segment(
 
 def counts_of(cases: Sequence[Case]) -> NDArray[np.int64]:
     """Pixels of cases, ``(N, 4)``: true positive, false positive, false negative, true negative."""
-    return np.array([[c.counts.tp, c.counts.fp, c.counts.fn, c.counts.tn] for c in cases], dtype=np.int64)
+    return np.array([case.counts for case in cases], dtype=np.int64)
 
 
 def _prompt(text: Report | None, segmenter: Segmenter) -> int | Prompt:

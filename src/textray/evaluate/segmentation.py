@@ -324,13 +324,13 @@ def _case_lines(mode: str, cases: Sequence[Case]) -> Iterable[tuple[object, ...]
     for case, (dice, iou) in zip(cases, columns[:, 4:6].tolist(), strict=True):
         sample, counts = case.sample, case.counts
         yield (
-            sample.image_id, sample.patient_id or "", str(mode), _bits(case.zones), counts.tp, counts.fp, counts.fn,
-            counts.tn, dice, iou, int(counts.truth_empty), int(counts.prediction_empty), case.caption or "",
+            sample.image_id, sample.patient_id or "", str(mode), _bits(case.zones), *counts, dice, iou,
+            int(counts.truth_empty), int(counts.prediction_empty), case.caption or "",
         )  # fmt: skip
 
 
 def _side_line(sample: Sample, film: SideCase) -> tuple[object, ...]:
-    shares = ("" if share != share else share for share in (film.share_true, film.share_mirrored))  # NaN is empty
+    shares = ("" if share != share else share for share in film.shares.tolist())  # NaN is empty
     return (
         sample.image_id, sample.patient_id or "", film.kind, _bits(film.zones), *film.areas, *shares, int(film.moved)
     )  # fmt: skip

@@ -53,15 +53,12 @@ def bootstrap(
     level: float = LEVEL,
     seed: int = SEED,
 ) -> dict[K, Interval]:
-    """Scores of a set with their intervals.
+    """Scores of a set with their intervals, which hold ``level`` of the draws. One seed for all sets: a run repeats.
 
     Args:
         columns: ``(N, K)``, one row a case, whose sums the statistics understand.
         groups: ``N`` labels; cases with the same label are drawn together.
         statistics: By name, each from totals ``(..., K)`` to ``(...)``.
-        draws: Number of bootstrap draws.
-        level: Share of the draws inside the interval.
-        seed: The same for every set, so a run repeats.
 
     Raises:
         UsageError: If there is no case, or ``draws`` or ``level`` is out of range.
@@ -70,6 +67,8 @@ def bootstrap(
     sums = _group_sums(columns, groups)
     if draws < 1:
         raise UsageError("a bootstrap needs draws", came=draws, expected="1 or more")
+    if not 0 < level < 1:
+        raise UsageError("level of an interval out of range", came=level, expected="between 0 and 1")
     totals = np.concatenate([weights @ sums for weights in _weights(len(sums), draws, seed)])
     return {
         name: _interval(float(statistic(sums.sum(axis=0))), statistic(totals), level)
@@ -131,10 +130,6 @@ def _weights(groups: int, draws: int, seed: int) -> Iterator[Floats]:
 
 def _interval(value: float, drawn: NDArray[np.float64], level: float) -> Interval:
     """Percentile interval of the draws; draws in which the score is not defined are left out."""
-    if not 0 < level < 1:
-        raise UsageError("level of an interval out of range", came=level, expected="between 0 and 1")
     defined = drawn[~np.isnan(drawn)]
-    if not len(defined):
-        return Interval(value=value, low=math.nan, high=math.nan)
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value=value, low=float(low), high=float(high))
+    ends = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2]).tolist() if len(defined) else [math.nan, math.nan]
+    return Interval(value=value, low=ends[0], high=ends[1])

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,10 @@ from textray.errors import ShapeError, TextRayError
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
 """A score of totals: ``(..., K)`` sums over cases to ``(...)``."""
-TOLERANCE = 1e-9
-"""Largest rounding error allowed between two ways to the same score."""
+TOLERANCE = 1e-9  # between two ways to the same score
 
 
-@dataclass(frozen=True, kw_only=True)
-class Counts:
+class Counts(NamedTuple):
     """Pixels of one case: true positive, false positive, false negative, true negative."""
 
     tp: int
@@ -92,9 +90,7 @@ def case_columns(counts: NDArray[np.int64]) -> Floats:
         raise ShapeError("counts have four columns: tp, fp, fn, tn", came=counts.shape, expected="(N, 4)")
     values = counts.astype(np.float64)
     tp, fp, fn = values[:, 0], values[:, 1], values[:, 2]
-    ones = np.ones(len(values))
-    both_empty = (tp + fp + fn == 0).astype(np.float64)
-    return np.column_stack([values, dice_pooled(values), iou_pooled(values), ones, both_empty])
+    return np.column_stack([values, dice_pooled(values), iou_pooled(values), np.ones(len(values)), tp + fp + fn == 0])
 
 
 # Each takes totals (..., 8) and gives (...): `totals` is the sum of `case_columns` over a set of cases.
@@ -166,7 +162,6 @@ def check_protocol(values: Mapping[str, float]) -> None:
     """Refuse scores that no set of masks has, such as those of a table that mixes estimators.
 
     Pooled figures satisfy J = D / (2 - D) exactly; means over images satisfy J >= D / (2 - D), by Jensen's inequality.
-
     Pairs that are not complete, or NaN, are left alone.
 
     Raises:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from textray.errors import ShapeError
 from textray.metrics.intervals import bootstrap, to_dicts
-from textray.metrics.segmentation import Statistic, ratio_of
+from textray.metrics.segmentation import Floats, Statistic, ratio, ratio_of
 from textray.records import Zones
 
 KINDS = ("unilateral", "bilateral")
@@ -32,13 +32,10 @@ KINDS = ("unilateral", "bilateral")
 
 @dataclass(frozen=True, kw_only=True)
 class SideCase:
-    """One film under its own and under the mirrored zones.
+    """One film under the ``zones`` of its own caption and under their mirror image.
 
-    Attributes:
-        zones: What the film's own caption names.
-        true_areas: Predicted pixels in each of the six zones, in the order of `ZONE_NAMES`, under ``zones``.
-        mirrored_areas: The same under ``zones.mirror()``.
-        group: Patient, or the film itself where the patient is not known.
+    The areas are predicted pixels in each of the six zones, in the order of `ZONE_NAMES`; ``group`` is the patient, or
+    the film itself where the patient is not known.
     """
 
     zones: Zones
@@ -67,35 +64,21 @@ class SideCase:
         return only
 
     @property
-    def areas(self) -> tuple[int, int, int, int]:
+    def areas(self) -> NDArray[np.int64]:
         """Named and contested area under the true text, then under the mirrored text, in pixels."""
         named, swapped = self.named, np.roll(self.named, 3)
-        true, mirrored = np.array(self.true_areas), np.array(self.mirrored_areas)
-        return (
-            int(true[named].sum()),
-            int(true[named | swapped].sum()),
-            int(mirrored[swapped].sum()),
-            int(mirrored[named | swapped].sum()),
-        )
+        true, mirrored, contested = np.array(self.true_areas), np.array(self.mirrored_areas), named | swapped
+        return np.array([part.sum() for part in (true[named], true[contested], mirrored[swapped], mirrored[contested])])
 
     @property
-    def share_true(self) -> float:
-        """Named / contested area under the true text, NaN without contested area."""
-        return _share(*self.areas[:2])
-
-    @property
-    def share_mirrored(self) -> float:
-        """The same under the mirrored text."""
-        return _share(*self.areas[2:])
+    def shares(self) -> Floats:
+        """Named / contested area under the true and under the mirrored text, NaN without contested area."""
+        return ratio(self.areas[::2].astype(np.float64), self.areas[1::2].astype(np.float64))
 
     @property
     def moved(self) -> bool:
         """Most of the contested area lies in the zones that the mirrored text names."""
-        return self.share_mirrored > 0.5
-
-
-def _share(named: int, contested: int) -> float:
-    return named / contested if contested else float("nan")
+        return bool(self.shares[1] > 0.5)
 
 
 def can_tell(zones: Zones) -> bool:
@@ -113,24 +96,21 @@ _STATISTICS: dict[str, Statistic] = {
 }
 
 
-def _columns(case: SideCase) -> list[float]:
-    shares = np.array([case.share_true, case.share_mirrored])
-    known = np.column_stack([np.nan_to_num(shares), ~np.isnan(shares)])
-    return [*case.areas, *known.ravel().tolist(), float(case.moved), 1.0]
+def _columns(case: SideCase) -> Floats:
+    known = np.column_stack([np.nan_to_num(case.shares), ~np.isnan(case.shares)])
+    return np.concatenate([case.areas, known.ravel(), [case.moved, 1]])
 
 
 def side_summary(cases: Sequence[SideCase]) -> dict[str, dict[str, Any]]:
     """Shares with intervals by patient, for unilateral and for bilateral films, each of which `can_tell`.
 
-    Returns:
-        By kind: ``films``, ``films_without_area`` (no contested area under the mirrored text) and, where there is a
-        film, ``share_true_*`` and ``share_mirrored_*`` by both estimators and ``moved_films``, each ``{value, low,
-        high}`` in [0, 1].
+    ``films_without_area`` are those without contested area under the mirrored text. Where a kind has a film, its
+    scores are ``{value, low, high}`` in [0, 1].
     """
     summary: dict[str, dict[str, Any]] = {}
     for kind in KINDS:
         chosen = [case for case in cases if case.kind == kind]
-        summary[kind] = {"films": len(chosen), "films_without_area": sum(c.areas[3] == 0 for c in chosen)}
+        summary[kind] = {"films": len(chosen), "films_without_area": sum(int(c.areas[3] == 0) for c in chosen)}
         if chosen:
             columns = np.array([_columns(case) for case in chosen])
             summary[kind] |= to_dicts(bootstrap(columns, [case.group for case in chosen], _STATISTICS))

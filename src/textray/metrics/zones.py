@@ -33,32 +33,23 @@ _EXACT, _ONE = 4 * _ZONES, 4 * _ZONES + 1
 def zone_columns(written: Sequence[Zones], named: Sequence[Zones]) -> Floats:
     """Columns whose sums over images give every score, from the zones of ``N`` reports and of their captions.
 
-    Returns:
-        ``(N, 26)`` float64 of 0 and 1: tp of the six zones, fp, fn, tn, then 1 where all six are right, and 1.
+    ``(N, 26)`` float64 of 0 and 1: tp of the six zones, fp, fn, tn, then 1 where all six are right, and 1.
 
     Raises:
         ShapeError: If the two differ in length.
     """
     if len(written) != len(named):
         raise ShapeError("one caption for each report", came=(len(written), len(named)), expected="N and N")
-    ours = np.array([zones.present for zones in written], dtype=np.bool_).reshape(-1, _ZONES)
-    theirs = np.array([zones.present for zones in named], dtype=np.bool_).reshape(-1, _ZONES)
+    ours, theirs = (np.array([z.present for z in side], np.bool_).reshape(-1, _ZONES) for side in (written, named))
     right = (ours == theirs).all(axis=1, keepdims=True)
     parts = [ours & theirs, ours & ~theirs, ~ours & theirs, ~ours & ~theirs, right, np.ones_like(right)]
     return np.concatenate(parts, axis=1).astype(np.float64)
 
 
 def zone_summary(written: Sequence[Zones], named: Sequence[Zones], groups: Sequence[str]) -> dict[str, Any]:
-    """All scores of zones with intervals by patient.
+    """All scores of the zones of ``N`` reports against those of their captions, with intervals by patient (``groups``).
 
-    Args:
-        written: Zones of ``N`` reports.
-        named: Zones of the ``N`` captions.
-        groups: ``N`` patients.
-
-    Returns:
-        ``images``; ``accuracy``, ``precision``, ``recall``, ``f1``, each by zone, ``macro`` and ``micro`` as
-        ``{value, low, high}``; ``exact_match``; ``never_named`` and ``never_written``, lists of zones.
+    Each of `SCORES` has its zones, ``macro`` and ``micro``, each ``{value, low, high}``.
 
     Raises:
         ShapeError: If the three differ in length.
