@@ -133,7 +133,7 @@ def test_classes_are_averaged_before_their_mean():
     scores, totals, classes = whole([right, right, right, wrong], ["b", "b", "b", "a"])
     assert classes == ("a", "b")
     assert scores["iou"] == scores["dice"] == scores["pointing"] == 0.5  # over cases it would be 0.75
-    assert [float(class_statistics(i, 2)["dice"](totals)) for i in range(2)] == [0, 1]
+    assert [float(class_statistics(i)["dice"](totals)) for i in range(2)] == [0, 1]
     assert threshold_table(totals, 2)["0.3"] == {"iou": 0.5, "dice": 0.5}
 
 

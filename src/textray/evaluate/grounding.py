@@ -261,7 +261,7 @@ def _case_lines(maps: ScoredMaps) -> Iterator[tuple[object, ...]]:
                 overlaps = zip(*(scores.at(t) for t in THRESHOLDS), strict=True)
                 overlap = (f"{value:.6f}" for values in overlaps for value in values)
                 cnr = "" if math.isnan(scores.cnr_signed) else f"{scores.cnr_signed:.6f}"
-                yield *about, how, *overlap, cnr, f"{scores.pointing:.6f}", scores.marks_nothing
+                yield *about, how, *overlap, cnr, f"{scores.pointing:.6f}", sum(skipped([scores]).values())
 
 
 def row_scores(cases: Sequence[PhraseCase], how: Normalise, rule: EmptyPrediction) -> dict[str, Any]:
@@ -272,7 +272,7 @@ def row_scores(cases: Sequence[PhraseCase], how: Normalise, rule: EmptyPredictio
     wanted = {("", name): value for name, value in statistics(len(classes)).items()}
     if len(classes) > 1:
         for place, label in enumerate(classes):
-            wanted |= {(label, name): value for name, value in class_statistics(place, len(classes)).items()}
+            wanted |= {(label, name): value for name, value in class_statistics(place).items()}
     scores = intervals.to_dicts(intervals.bootstrap(columns, groups, wanted))
     totals = columns.sum(axis=0)
     return {

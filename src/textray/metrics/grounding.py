@@ -40,7 +40,7 @@ SCORES = ("iou", "dice", "cnr", "cnr_signed", "pointing")
 """Names of the scores of a set, in the order of tables."""
 
 Name = TypeVar("Name", bound=str)
-_IN_SCAN = tuple(SCAN.index(t) for t in THRESHOLDS)
+_IN_SCAN = [SCAN.index(t) for t in THRESHOLDS]
 
 
 def one_of(known: tuple[Name, ...], name: str, what: str) -> Name:
@@ -57,14 +57,9 @@ def one_of(known: tuple[Name, ...], name: str, what: str) -> Name:
 
 @dataclass(frozen=True, kw_only=True)
 class MapScore:
-    """Scores of one map against its truth.
+    """Scores of one map against its truth: IoU, Dice and whether anything is marked, at each of `SCAN`.
 
-    Attributes:
-        iou: One for each of `SCAN`.
-        dice: One for each of `SCAN`.
-        marked: For each of `SCAN`: the threshold leaves something of the map.
-        cnr_signed: Contrast to noise; NaN where the truth fills the map or both variances are 0.
-        pointing: Share of the highest pixels that lies inside the truth: 0 or 1 but for ties.
+    ``cnr_signed`` is NaN where the truth fills the map or both variances are 0; ``pointing`` is 0 or 1 but for ties.
     """
 
     iou: tuple[float, ...]
@@ -77,11 +72,6 @@ class MapScore:
         """IoU and Dice at one of `SCAN`."""
         place = SCAN.index(threshold)
         return self.iou[place], self.dice[place]
-
-    @property
-    def marks_nothing(self) -> int:
-        """How many of `THRESHOLDS` leave nothing of the map."""
-        return sum(not self.marked[place] for place in _IN_SCAN)
 
 
 def overlap(values: NDArray[np.floating[Any]], truth: NDArray[np.bool_]) -> tuple[Floats, Floats, NDArray[np.bool_]]:
@@ -165,7 +155,9 @@ def _check(values: NDArray[np.floating[Any]], truth: NDArray[np.bool_]) -> None:
 
 # Columns of a case, in the block of its class: IoU, Dice and 1 for each of SCAN; CNR signed, unsigned, 1; pointing, 1.
 _STEPS = len(SCAN)
-_WIDTH = 3 * _STEPS + 5
+_IOU, _DICE, _COUNTED = (slice(k * _STEPS, (k + 1) * _STEPS) for k in range(3))
+_CNR_SIGNED, _CNR, _HAS_CNR, _POINTING, _ONE = range(3 * _STEPS, 3 * _STEPS + 5)
+_WIDTH = _ONE + 1
 
 
 def case_columns(
@@ -173,8 +165,7 @@ def case_columns(
 ) -> tuple[Floats, tuple[str, ...]]:
     """Columns whose sums over ``N`` cases give every score of `statistics`; ``labels`` names the class of each.
 
-    Returns:
-        ``(N, classes x columns)`` float64, and the classes in their order.
+    They are ``(N, classes x columns)`` float64; behind them stand the classes in their order.
 
     Raises:
         UsageError: If ``empty_prediction`` is unknown.
@@ -186,52 +177,41 @@ def case_columns(
     classes = tuple(sorted(set(labels)))
     columns = np.zeros((len(cases), len(classes), _WIDTH))
     for n, (case, label) in enumerate(zip(cases, labels, strict=True)):
-        block = columns[n, classes.index(label)]
         counted = np.array(case.marked) if empty_prediction == "skip" else np.ones(_STEPS, bool)
-        block[:_STEPS] = np.where(counted, case.iou, 0)
-        block[_STEPS : 2 * _STEPS] = np.where(counted, case.dice, 0)
-        block[2 * _STEPS : 3 * _STEPS] = counted
-        if not math.isnan(case.cnr_signed):
-            block[3 * _STEPS : 3 * _STEPS + 3] = case.cnr_signed, abs(case.cnr_signed), 1
-        block[3 * _STEPS + 3 :] = case.pointing, 1
+        cnr = (0, 0, 0) if math.isnan(case.cnr_signed) else (case.cnr_signed, abs(case.cnr_signed), 1)
+        parts = [counted * case.iou, counted * case.dice, counted, cnr, (case.pointing, 1)]
+        columns[n, classes.index(label)] = np.concatenate(parts)
     return columns.reshape(len(cases), -1), classes
 
 
 def statistics(classes: int) -> dict[str, Statistic]:
     """The scores of `SCORES` as functions of totals ``(..., classes x columns)``."""
     return {
-        "iou": partial(_over_thresholds, first=0, classes=classes),
-        "dice": partial(_over_thresholds, first=_STEPS, classes=classes),
-        "cnr": partial(_ratio_of, first=3 * _STEPS + 1, of=3 * _STEPS + 2, classes=classes),
-        "cnr_signed": partial(_ratio_of, first=3 * _STEPS, of=3 * _STEPS + 2, classes=classes),
-        "pointing": partial(_ratio_of, first=3 * _STEPS + 3, of=3 * _STEPS + 4, classes=classes),
+        "iou": partial(_over_thresholds, part=_IOU, classes=classes),
+        "dice": partial(_over_thresholds, part=_DICE, classes=classes),
+        "cnr": partial(_over_classes, part=_CNR, of=_HAS_CNR, classes=classes),
+        "cnr_signed": partial(_over_classes, part=_CNR_SIGNED, of=_HAS_CNR, classes=classes),
+        "pointing": partial(_over_classes, part=_POINTING, of=_ONE, classes=classes),
     }
 
 
-def class_statistics(place: int, classes: int) -> dict[str, Statistic]:
+def class_statistics(place: int) -> dict[str, Statistic]:
     """The scores of one class alone, from totals of all."""
 
     def only(totals: Floats, statistic: Statistic) -> Floats:
-        blocks = totals.reshape(*totals.shape[:-1], classes, _WIDTH)
-        return statistic(blocks[..., place, :])
+        return statistic(totals[..., place * _WIDTH : (place + 1) * _WIDTH])
 
     return {name: partial(only, statistic=statistic) for name, statistic in statistics(1).items()}
 
 
-def _over_thresholds(totals: Floats, *, first: int, classes: int) -> Floats:
-    return nanmean(_by_threshold(totals, first, classes)[..., list(_IN_SCAN)])
+def _over_classes(totals: Floats, *, part: int | slice, of: int | slice, classes: int) -> Floats:
+    """Mean over classes of one column over another, or of the columns of a slice one by one."""
+    columns = np.swapaxes(totals.reshape(*totals.shape[:-1], classes, _WIDTH), -2, -1)
+    return nanmean(ratio(columns[..., part, :], columns[..., of, :]))
 
 
-def _by_threshold(totals: Floats, first: int, classes: int) -> Floats:
-    """Mean over classes at each of `SCAN`, from totals ``(..., classes x columns)``."""
-    blocks = totals.reshape(*totals.shape[:-1], classes, _WIDTH)
-    sums, counts = blocks[..., first : first + _STEPS], blocks[..., 2 * _STEPS : 3 * _STEPS]
-    return nanmean(np.moveaxis(ratio(sums, counts), -2, -1))
-
-
-def _ratio_of(totals: Floats, *, first: int, of: int, classes: int) -> Floats:
-    blocks = totals.reshape(*totals.shape[:-1], classes, _WIDTH)
-    return nanmean(ratio(blocks[..., first], blocks[..., of]))
+def _over_thresholds(totals: Floats, *, part: slice, classes: int) -> Floats:
+    return nanmean(_over_classes(totals, part=part, of=_COUNTED, classes=classes)[..., _IN_SCAN])
 
 
 def threshold_table(totals: Floats, classes: int) -> dict[str, dict[str, float | None]]:
@@ -249,8 +229,9 @@ def best_threshold(totals: Floats, classes: int) -> dict[str, float | None]:
 
 def _overlaps(totals: Floats, classes: int) -> list[dict[str, float | None]]:
     """IoU and Dice at each of `SCAN`; ``None`` stands for NaN, which JSON has not."""
-    pairs = zip(*(_by_threshold(totals, first, classes).tolist() for first in (0, _STEPS)), strict=True)
-    return [dict(zip(("iou", "dice"), (None if math.isnan(x) else x for x in pair), strict=True)) for pair in pairs]
+    means = [_over_classes(totals, part=part, of=_COUNTED, classes=classes).tolist() for part in (_IOU, _DICE)]
+    pairs = ((None if math.isnan(x) else x for x in pair) for pair in zip(*means, strict=True))
+    return [{"iou": iou, "dice": dice} for iou, dice in pairs]
 
 
 def skipped(cases: Sequence[MapScore]) -> dict[str, int]:
@@ -271,11 +252,9 @@ _REACH = 4.0  # widths at which the kernel ends, as SciPy has it
 
 
 def smooth(maps: NDArray[np.floating[Any]], sigma: float = SIGMA) -> NDArray[np.float32]:
-    """Smooth maps by a Gaussian; beyond the edge a map goes on as its mirror image.
+    """Smooth maps ``(..., h, w)`` by a Gaussian of ``sigma`` cells, 0 to leave them alone.
 
-    Args:
-        maps: ``(..., h, w)``, any range.
-        sigma: Standard deviation in cells, 0 to leave the maps alone.
+    Beyond the edge a map goes on as its mirror image.
 
     Raises:
         UsageError: If ``sigma`` is negative or not finite.

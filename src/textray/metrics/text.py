@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -86,17 +87,14 @@ class TextScorer:
     def summary(self, written: Sequence[str], captions: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
         """All scores of ``N`` reports, each beside its caption, with intervals by patient (``groups``).
 
-        Returns:
-            ``images``, ``scores`` (by name ``{value, low, high}``) and ``signatures``.
-
         Raises:
             ShapeError: If the three differ in length.
             UsageError: If there is no pair.
         """
         if len(written) != len(captions):
             raise ShapeError("one caption for each report", came=(len(written), len(captions)), expected="N and N")
-        columns = np.array([self._columns(*pair) for pair in zip(written, captions, strict=True)])
-        columns = columns.reshape(len(written), _ONE + 1)
+        pairs = zip(written, captions, strict=True)
+        columns = np.array([self._columns(*pair) for pair in pairs]).reshape(len(written), _ONE + 1)
         statistics: dict[str, Statistic] = {f"bleu_{order}": self._corpus_bleu(order) for order in ORDERS}
         statistics |= {"rouge_l": ratio_of(_ROUGE, _ONE), "meteor_exact_stem": ratio_of(_METEOR, _ONE)}
         scores = to_dicts(bootstrap(columns, groups, statistics))
@@ -120,24 +118,17 @@ class TextScorer:
             bleu = compute(matches, ngrams, written, theirs, smooth_method="exp", max_ngram_order=order)
             return float(bleu.score) / 100
 
-        def statistic(totals: Floats) -> Floats:
-            rows = totals.reshape(-1, totals.shape[-1])
-            return np.array([one(row) for row in rows]).reshape(totals.shape[:-1])
-
-        return statistic
+        return partial(np.apply_along_axis, one, -1)
 
     def _stems(self, text: str) -> list[str]:
         return [self._stemmer.stem(word) for word in _WORD.findall(strip_special(text).lower())]
 
 
 def align(ours: Sequence[str], theirs: Sequence[str]) -> tuple[int, int]:
-    """Match as many equal words as can be, in as few chunks as can be.
+    """Match as many equal words as can be, in as few chunks as can be: matched words and chunks.
 
     A chunk is a run of words that lie side by side, in the same order, in both sentences. The search goes through
     ``ours`` word by word and keeps the 256 alignments with the fewest chunks so far.
-
-    Returns:
-        Matched words and chunks.
     """
     shared = Counter(ours) & Counter(theirs)
     places: dict[str, list[int]] = {}
