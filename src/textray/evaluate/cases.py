@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +12,9 @@ from numpy.typing import NDArray
 from textray.data.base import Sample, naming
 from textray.errors import DataError, UsageError, unknown_name
 from textray.inference.bank import Prompt
-from textray.inference.bundle import Bundle
 from textray.inference.own_report import written
 from textray.inference.record import zone_areas
-from textray.inference.segmenter import Inference
+from textray.inference.segmenter import Inference, Predictor
 from textray.metrics.segmentation import Counts, count
 from textray.records import Report, Zones
 from textray.text.cleaning import plain
@@ -53,14 +51,13 @@ def parse_modes(names: Iterable[str]) -> tuple[TextMode, ...]:
     Raises:
         UsageError: If a name is unknown or none is given.
     """
-    modes = []
-    for name in dict.fromkeys(names):
+    modes = list(dict.fromkeys(names))
+    for name in modes:
         if name not in list(TextMode):
             raise unknown_name("text mode", name, TextMode)
-        modes.append(TextMode(name))
     if not modes:
         raise UsageError("no text mode given", expected="one or more of " + ", ".join(TextMode))
-    return tuple(modes)
+    return tuple(map(TextMode, modes))
 
 
 def text_of(report: Report) -> Report | None:
@@ -108,33 +105,11 @@ def _key(text: Report | None) -> int | str:
     return plain(text.text or "") if text.free else text.zones.index
 
 
-class Segmenter(Protocol):
-    """Network of a run over a data set, such as `textray.inference.segmenter.Predictor`."""
-
-    @property
-    def bundle(self) -> Bundle:
-        """Its preprocessing, threshold and zones."""
-        ...
-
-    def bank_row(self, report: Report) -> int | None:
-        """Row of the text bank that a report selects, if there is one."""
-        ...
-
-    def infer(self, pixels: NDArray[np.float32], prompts: Sequence[int | Prompt | None]) -> Inference:
-        """Run on preprocessed ``(B, C, h, w)``, each with a row of the bank or another prompt."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One image under one text.
+    """One image under one text: pixels on its grid, and the predicted ones (``areas``) in each of the six zones.
 
-    Attributes:
-        sample: The image.
-        zones: Zones of the text that was given or written; ``None`` without text or with a free caption.
-        counts: Pixels on the image's own grid.
-        areas: Predicted pixels in each of the six zones.
-        caption: The free caption that was given, if any.
+    ``zones`` are those of the text that was given or written, ``None`` without text or with a free ``caption``.
     """
 
     sample: Sample
@@ -145,7 +120,7 @@ class Case:
 
 
 def segment(
-    segmenter: Segmenter,
+    segmenter: Predictor,
     samples: Sequence[Sample],
     texts: Mapping[str, Texts],
     *,
@@ -153,12 +128,8 @@ def segment(
 ) -> dict[str, dict[int, Case]]:
     """Segment and count: for each name of ``texts`` the cases by index of the sample.
 
-    Args:
-        segmenter: The network.
-        samples: Images with masks.
-        texts: Texts by name; under the name ``generated`` the network writes them. Each image is read and preprocessed
-            once for all of them.
-        progress: Called with the number of images done and of all.
+    Under the name ``generated`` the network writes the texts. ``progress`` is called with the number of images done
+    and of all.
 
     Raises:
         UsageError: If the network is to write its own report and tells no zones, or does not know a caption.
@@ -206,7 +177,7 @@ def counts_of(cases: Sequence[Case]) -> NDArray[np.int64]:
     return np.array([case.counts for case in cases], dtype=np.int64)
 
 
-def _prompt(text: Report | None, segmenter: Segmenter) -> int | Prompt:
+def _prompt(text: Report | None, segmenter: Predictor) -> int | Prompt:
     """Row of the text bank, or no report."""
     row = None if text is None else segmenter.bank_row(text)
     if row is None and text is not None and text.free:

@@ -118,14 +118,9 @@ class PhraseEvaluation(Evaluation):
 
 
 def evaluate(order: PhraseEvaluation, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-    """Score a grounding bundle on a split and write the results.
+    """Score a grounding bundle on a split and write the results: what ``summary.json`` holds.
 
-    Args:
-        order: Weights, data and settings.
-        progress: Called with the number of phrases done and of all.
-
-    Returns:
-        What ``summary.json`` holds.
+    ``progress`` is called with the number of phrases done and of all.
 
     Raises:
         UsageError: If a name or number is wrong, or the weights must not be scored on this data set.
@@ -175,17 +170,9 @@ def score(
     empty_prediction: EmptyPrediction = "zero",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Score phrases and write the results into a folder.
+    """Score phrases and write the results into a writable folder; ``facts`` open the summary.
 
-    Args:
-        localizer: The network; ``None`` for floors alone.
-        samples: The phrases.
-        means: Mean training masks; ``None`` if there are none.
-        settings: How maps are made and scored.
-        out: Folder of the results, writable.
-        facts: What the summary states of model, data and run.
-        empty_prediction: What a threshold that marks nothing scores.
-        progress: Called with the number of phrases done and of all.
+    Without a network only floors are scored, and without mean training masks those that need none.
 
     Raises:
         UsageError: If no phrase is left to be scored.
@@ -227,11 +214,7 @@ def score(
 
 
 def _means(
-    reader: Reader,
-    data: str,
-    kind: str,
-    samples: Sequence[Sample],
-    bundle: GroundingBundle | None,
+    reader: Reader, data: str, kind: str, samples: Sequence[Sample], bundle: GroundingBundle | None
 ) -> tuple[MeanMasks | None, str | None]:
     """Mean training masks, or why there are none."""
     if "train" not in registry.dataset(data).splits:

@@ -69,14 +69,9 @@ FLOORS = (Row.MEAN_PHRASE, Row.MEAN_MASK, Row.CENTRE, Row.FULL, Row.RANDOM)
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How maps are made and scored.
+    """How maps are made and scored; see `textray.evaluate.grounding.PhraseEvaluation`.
 
-    Attributes:
-        sigma: Smoothing in cells of the network's map.
-        margin: Border of the grid that is left out of every measure, in its pixels.
-        normalisations: Ranges that maps are brought to; each gives scores of its own.
-        per_box: Contrast of each box by itself, then the mean.
-        seed: Of the controls that need chance.
+    ``seed`` is that of the controls that need chance.
     """
 
     sigma: float
@@ -97,12 +92,10 @@ class PhraseCase:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredMaps:
-    """All cases of an evaluation.
+    """All cases of an evaluation by row, by place of the sample; a row that could not be made is missing.
 
-    Attributes:
-        rows: Cases by row, by place of the sample; a row that could not be made is missing.
-        without_truth: Samples left out of every row, since no truth is left on the grid.
-        without_sides: Samples left out of every row, since their sides cannot be turned to the network's.
+    Left out of every row are samples without any truth on the grid, and without sides that can be turned to those of
+    the network.
     """
 
     rows: dict[Row, dict[int, PhraseCase]]
@@ -125,12 +118,8 @@ def score_phrases(
 ) -> ScoredMaps:
     """Score the maps of every phrase, and beside them all controls and floors that can be made.
 
-    Args:
-        localizer: The network; ``None`` for floors alone.
-        samples: The phrases.
-        means: Mean training masks on the grid; ``None`` if there are none.
-        settings: How maps are made and scored.
-        progress: Called with the number of phrases done and of all.
+    Without a network (``localizer``) these are floors alone. ``progress`` is called with the number of phrases done
+    and of all.
 
     Raises:
         InputError: If a picture is refused.
@@ -326,8 +315,8 @@ def random_direction(sample: Sample, width: int, *, seed: int) -> NDArray[np.flo
     """A unit vector ``(width,)`` in place of the embedding of a phrase, uniform on the sphere.
 
     Comparing local features with it equals comparing them with the phrase after a random rotation, as in a network
-    whose last projections were never trained together. Each image and phrase has its own, so that the score of a set is
-    a mean over many such heads.
+    whose last projections were never trained together. Each image and phrase has another, so the score of a set is a
+    mean over many such heads.
     """
     drawn = _rng(sample, seed).standard_normal(width)
     return np.asarray(drawn / np.linalg.norm(drawn), np.float32)
@@ -349,14 +338,7 @@ def centre(shape: tuple[int, int]) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class MeanMasks:
-    """Mean training masks, ``(h, w)`` float32 in [0, 1] each.
-
-    Attributes:
-        whole: Over all phrases.
-        by_label: Over the phrases of a class.
-        by_phrase: Over the phrases of the same `wording`, for those that were wanted and are there.
-        count: Number of masks.
-    """
+    """Mean of ``count`` training masks, ``(h, w)`` float32 in [0, 1]: of all, of a class, and of the same `wording`."""
 
     whole: NDArray[np.float32]
     by_label: dict[str, NDArray[np.float32]]
@@ -375,12 +357,9 @@ def wording(phrase: str) -> str:
 
 
 def mean_masks(samples: Iterable[Sample], preprocess: Preprocess, wanted: Iterable[str]) -> MeanMasks:
-    """Average the masks or boxes of training phrases.
+    """Average the masks or boxes of training phrases, brought to the grid of the result by ``preprocess``.
 
-    Args:
-        samples: Training phrases.
-        preprocess: Brings masks to the grid of the result.
-        wanted: Phrases whose own means are needed.
+    Those of one wording are averaged for phrases that are ``wanted`` alone.
 
     Raises:
         DataError: If there is no phrase, or one has a mask that cannot be read.

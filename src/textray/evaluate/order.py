@@ -9,24 +9,13 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar
 
 from textray import __version__, registry
-from textray.data.base import fingerprint
+from textray.data.base import Sample, fingerprint
 from textray.errors import UsageError
 from textray.metrics import intervals
 from textray.provenance import git_state
-
-
-class _Scored(Protocol):
-    @property
-    def image_id(self) -> str: ...
-
-    @property
-    def patient_id(self) -> str | None: ...
-
-
-S = TypeVar("S", bound=_Scored)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +62,7 @@ class Evaluation:
                 words += [option] if value is True else [word for v in values for word in (option, str(v))]
         return shlex.join(words)
 
-    def choose(self, samples: list[S]) -> list[S]:
+    def choose(self, samples: list[Sample]) -> list[Sample]:
         """Choose the samples to score: all, or `limit` of them at even distances.
 
         Raises:
@@ -91,12 +80,7 @@ class Evaluation:
         return [samples[i * len(samples) // self.limit] for i in range(self.limit)]
 
     def facts(self, ids: Iterable[str], **data: object) -> dict[str, Any]:
-        """Version, data, command and commit for the summary.
-
-        Args:
-            ids: Names of the samples; the summary holds their hash.
-            data: Further facts about the data.
-        """
+        """Version, data with the hash of its samples' ``ids``, command and commit for the summary."""
         row = registry.dataset(self.data)
         return {
             "textray": __version__,
@@ -114,7 +98,7 @@ class Evaluation:
         }
 
 
-def population(samples: Iterable[_Scored]) -> dict[str, Any]:
+def population(samples: Iterable[Sample]) -> dict[str, Any]:
     """Numbers of images and patients, and the estimator of the intervals, for the summary."""
     patients = {sample.image_id: sample.patient_id for sample in samples}
     return {

@@ -25,35 +25,25 @@ SUMMARY, PAGE, CASES, SIDES = "summary.json", "summary.md", "cases.csv", "sides.
 
 
 def write(folder: Path, tables: Mapping[str, bytes], summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Write tables, page and summary of a run, all of them or none.
+    """Write tables, page and summary of a run into a folder that is there, all of them or none.
 
-    Args:
-        folder: Where; it is there.
-        tables: Contents of ``cases.csv`` and, where measured, ``sides.csv``. An earlier one that is not among them is
-            removed.
-        summary: What ``summary.json`` holds, without ``files``.
-
-    Returns:
-        The summary as written, with ``files``: the SHA-256 of each other file.
+    An earlier ``sides.csv`` that is not among the tables is removed. The result is the summary as written, with
+    ``files``: the SHA-256 of each other file.
 
     Raises:
         DiskError: If the disk is full.
         OutputError: If the folder cannot be written to.
     """
     clean(folder)  # what a killed run left half-written
-    contents = dict(tables)
     # The page names the tables' hashes, and the summary the page's.
-    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    contents[PAGE] = summary_page({**summary, "files": hashes}).encode()
-    whole = {**summary, "files": {**hashes, PAGE: hashlib.sha256(contents[PAGE]).hexdigest()}}
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in tables.items()}
+    page = summary_page({**summary, "files": hashes}).encode()
+    whole = {**summary, "files": {**hashes, PAGE: hashlib.sha256(page).hexdigest()}}
+    writers = {name: partial(atomic_write, data=data) for name, data in {**tables, PAGE: page}.items()}
     write_together(
-        {name: folder / name for name in (*contents, SUMMARY)},
-        {
-            **{name: partial(atomic_write, data=data) for name, data in contents.items()},
-            SUMMARY: partial(write_json, obj=whole),
-        },
+        {name: folder / name for name in (*writers, SUMMARY)}, {**writers, SUMMARY: partial(write_json, obj=whole)}
     )
-    if SIDES not in contents:
+    if SIDES not in tables:
         (folder / SIDES).unlink(missing_ok=True)
     return whole
 

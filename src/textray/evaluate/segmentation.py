@@ -23,7 +23,6 @@ from textray.evaluate.cases import (
     FREE_MEANINGS,
     MEANINGS,
     Case,
-    Segmenter,
     TextMode,
     Texts,
     counts_of,
@@ -47,8 +46,7 @@ from textray.records import Zones
 from textray.text.zones import write
 
 _MIRRORED = "mirrored"
-_RANK = (TextMode.ORACLE, TextMode.GENERATED, TextMode.NONE, TextMode.SHUFFLED)
-"""Of two modes, the one that stands first has the other subtracted from it."""
+_RANK = (TextMode.ORACLE, TextMode.GENERATED, TextMode.NONE, TextMode.SHUFFLED)  # the first minus a later one
 _MAIN = {name: SCORES[name] for name in HEADLINE}
 _CASE_FIELDS = (
     "image", "patient", "mode", "zones", "tp", "fp", "fn", "tn", "dice", "iou", "truth_empty", "prediction_empty",
@@ -79,14 +77,9 @@ class MaskEvaluation(Evaluation):
 
 
 def evaluate(order: MaskEvaluation, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-    """Score a bundle on a split and write the results.
+    """Score a bundle on a split and write the results: what ``summary.json`` holds.
 
-    Args:
-        order: Weights, data and settings.
-        progress: Called with the number of images done and of all.
-
-    Returns:
-        What ``summary.json`` holds.
+    ``progress`` is called with the number of images done and of all.
 
     Raises:
         UsageError: If a name or number is wrong, or the model cannot work in a mode; nothing was segmented then.
@@ -117,7 +110,7 @@ def evaluate(order: MaskEvaluation, *, progress: Callable[[int, int], None] | No
 
 
 def score(
-    segmenter: Segmenter,
+    segmenter: Predictor,
     samples: Sequence[Sample],
     modes: Sequence[TextMode],
     out: Path,
@@ -126,16 +119,9 @@ def score(
     sides: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Segment samples in each mode and write the results into a folder.
+    """Segment samples in each mode and write the results into a writable folder; ``facts`` open the summary.
 
-    Args:
-        segmenter: The network.
-        samples: Images with masks.
-        modes: Text modes; ``generated`` only for a network that writes its own report.
-        out: Folder of the results, writable.
-        facts: What the summary states of model, data and run.
-        sides: Also measure left-right sensitivity.
-        progress: Called with the number of images done and of all.
+    ``generated`` is only for a network that writes its own report. ``sides`` also measures left-right sensitivity.
     """
     started = time.perf_counter()
     scorer = TextScorer() if TextMode.GENERATED in modes else None  # loads its packages before the long part
@@ -270,18 +256,10 @@ def report_summary(cases: Sequence[Case], without: Sequence[Case] | None, scorer
 
     A report is written in the convention of the caption that it is compared with; for the patient's sides that of the
     usual film. If the network found nothing, its report is "no infection.". Captions that affirm or deny no zone
-    have nothing to compare with and are left out of ``zones`` and ``text``.
+    have nothing to compare with and are left out of ``zones`` and ``text``, which are ``None`` without any.
 
-    Args:
-        cases: Images with the reports written.
-        without: The same images without any report; ``None`` if that was not measured.
-        scorer: Measures of words.
-
-    Returns:
-        ``used`` (``images`` and ``share`` with a sentence), ``scores_where_used`` (every score of masks on those alone,
-        ``None`` without one), ``none_where_used`` (the same of ``without``) and ``paired_where_used`` (the first minus
-        the second, of the main scores), ``images_without_caption``, ``zones`` and ``text`` as `zone_summary` and
-        `TextScorer.summary` give them, ``None`` without captions.
+    The scores ``where_used`` are those of the images with a sentence alone, ``None`` without one; ``without`` are the
+    same images without any report, ``None`` if that was not measured.
     """
     used = [i for i, case in enumerate(cases) if case.zones]
     hits = np.array([[bool(case.zones), 1] for case in cases], dtype=np.float64)
