@@ -58,18 +58,10 @@ def segmenter_card(
     terms: str,
     summaries: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """Write the model card of a segmenter.
+    """Write the model card of a segmenter from the facts of its checkpoint, as Markdown.
 
-    Args:
-        name: Name of the bundle.
-        facts: What the checkpoint states of its training.
-        parameters: Number of the network's parameters.
-        threshold: Probability from which a pixel is lesion.
-        terms: What the weights may be used for.
-        summaries: Results of `textray evaluate` on this network.
-
-    Returns:
-        Markdown.
+    ``threshold`` is the probability from which a pixel is lesion, ``terms`` what the weights may be used for, and
+    ``summaries`` are results of `textray evaluate` on this network.
     """
     model, seen, encoder = registry.model(facts["network"]), facts["data"], facts["text_encoder"]
     data = registry.dataset(seen["name"])
@@ -119,18 +111,9 @@ def grounder_card(
     terms: str,
     summaries: Sequence[str] = (),
 ) -> str:
-    """Write the model card of a grounding network.
+    """Write the model card of a grounding network, as Markdown; ``map_size`` is in cells.
 
-    Args:
-        name: Name of the bundle.
-        facts: What the checkpoint states of its training.
-        parameters: Number of the network's parameters.
-        map_size: Cells of a map.
-        terms: What the weights may be used for.
-        summaries: Pages of `textray evaluate --task grounding` on this network, as Markdown.
-
-    Returns:
-        Markdown.
+    ``summaries`` are pages of `textray evaluate --task grounding` on this network; else as `segmenter_card`.
     """
     model, seen = registry.model(facts["network"]), facts["data"]
     data = registry.dataset(seen["name"])
@@ -180,14 +163,7 @@ def grounder_card(
 def imported_card(name: str, report: Mapping[str, Any], *, parameters: int, convention: Convention) -> str:
     """Write the model card of an imported bundle: where its weights come from, and what is not known of them.
 
-    Args:
-        name: Name of the bundle.
-        report: What `textray.export.published.import_checkpoint` reports, ``mapped`` as a number.
-        parameters: Number of the network's parameters.
-        convention: What the network expects of film and report.
-
-    Returns:
-        Markdown.
+    ``report`` is that of `textray.export.published.import_checkpoint`, ``mapped`` as a number.
     """
     model, file = registry.model(report["model"]), report["file"]
     facts = ", ".join(f"{key} {value}" for key, value in report["facts"].items()) or "nothing"

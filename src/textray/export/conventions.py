@@ -24,16 +24,11 @@ class Convention:
     """What a published network expects of its input, and the words about it for its card.
 
     Attributes:
-        preprocess: From a film to its pixels.
-        text_encoder: Registry name of the frozen text encoder.
-        max_tokens: Longest text that this encoder reads, its marks included.
+        max_tokens: Longest text that the encoder reads, its marks included.
         encode: Features ``(K, L, D)`` and mask ``(K, L)`` of K texts as the network reads them.
         landmark: A word that the encoder's vocabulary holds whole, and others do not.
         landmark_id: Its number there, ``None`` if the word alone is enough.
-        needed: Files of the encoder's folder that an import needs.
-        no_folder: Why there must be such a folder.
-        card_film: How films reach it, for the card.
-        card_text: How reports reach it, for the card.
+        needed: Files of the encoder's folder that an import needs; ``no_folder`` is why.
         blue_first: Weight that reads the picture, if checkpoints trained on colour, blue first, have been published.
         captions: Texts of the bank in place of the zone sentences; empty for those.
     """
@@ -55,11 +50,6 @@ class Convention:
     def texts(self) -> tuple[str, ...]:
         """Texts of the bundle's bank, in its order."""
         return self.captions or tuple(bank_sentences())
-
-    def knows(self, encoder: TextEncoder) -> bool:
-        """True if an encoder's vocabulary is that of the training, as far as one word can show."""
-        number = encoder.tokenizer.token_to_id(self.landmark)
-        return number is not None and self.landmark_id in (None, number)
 
     def in_colour(self, captions: tuple[str, ...]) -> Convention:
         """The same for pictures in colour, red first, with captions; the weights are turned round, see `blue_first`."""
@@ -85,16 +75,9 @@ def vectors(encoder: TextEncoder, texts: Sequence[str]) -> Bank:
 
 
 def word_vectors(encoder: TextEncoder, text: str) -> Tensor:
-    """Vectors of the first 10 words and punctuation marks of a text, without the encoder's own marks.
+    """Vectors ``(10, D)`` of the first 10 words and punctuation marks of a text, without the encoder's own marks.
 
     A text of fewer has the words ``EOF XXX`` behind it, as often as needed. The encoder reads all of it, cut or not.
-
-    Args:
-        encoder: The frozen encoder.
-        text: One sentence.
-
-    Returns:
-        ``(10, D)`` float32.
     """
     while len(encoder.tokens(text)) - 2 < _VECTORS:  # [CLS] and [SEP]
         text += _FILLING
@@ -137,9 +120,3 @@ CONVENTIONS: dict[str, Convention] = {
     "lvit": _LVIT,
 }
 """By registry name."""
-
-
-def unknown_words(encoder: TextEncoder, sentences: Sequence[str]) -> list[str]:
-    """Those of the sentences that have words which an encoder does not know."""
-    unknown = encoder.tokenizer.token_to_id("[UNK]")
-    return [sentence for sentence in sentences if unknown in encoder.tokens(sentence)]

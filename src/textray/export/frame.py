@@ -55,11 +55,7 @@ def write_common(folder: Path, network: Network, preprocess: Preprocess, *, card
 def about(folder: Path, facts: Mapping[str, Any], *provenance: str, **more: object) -> dict[str, Any]:
     """What a bundle states about its weights, from the facts of a checkpoint.
 
-    Args:
-        folder: Its folder; its name is the bundle's.
-        facts: Facts of the training.
-        provenance: Keys of the facts that the provenance holds, if they are there.
-        more: Further provenance.
+    ``provenance`` are the keys of facts that its provenance holds, if they are there; ``more`` is further provenance.
     """
     return {
         "name": folder.name,

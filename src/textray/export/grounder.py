@@ -55,8 +55,7 @@ def export_grounding(
     Args:
         checkpoint: A ``.ckpt`` file that `textray train` wrote of a grounding network.
         out: Folder of the bundle; its name is the bundle's. An older bundle there is replaced at the end.
-        samples: Folder of pictures for the parity check; ``None`` takes phantoms and, if pydicom-data is installed, its
-            real chest film.
+        samples: Folder of pictures for the parity check, see `textray.export.parity.parity_pictures`.
         scores: ``summary.md`` files of `textray evaluate --task grounding`, for the model card.
         average: Further checkpoints of the same network; the bundle holds the mean of all weights.
 
@@ -84,7 +83,7 @@ def export_grounding(
         sentences=facts["data"]["sentences"],
     )
     pages = _pages(scores)
-    pictures = parity_pictures(samples, preprocess=preprocess)
+    pictures = parity_pictures(samples, preprocess)
     with torch.inference_mode():
         local = network.encode_image(torch.zeros(1, preprocess.channels, *preprocess.size)).local
     map_size = (int(local.shape[2]), int(local.shape[3]))
@@ -108,14 +107,7 @@ def export_grounding(
 
 
 def write_graphs(network: SentenceGrounding, folder: Path, preprocess: Preprocess, most_pieces: int) -> None:
-    """Write ``image.onnx`` and ``text.onnx`` of a network in evaluation mode, with free numbers of films and phrases.
-
-    Args:
-        network: In evaluation mode.
-        folder: Folder of the bundle.
-        preprocess: Size of the image.
-        most_pieces: Longest phrase.
-    """
+    """Write ``image.onnx`` and ``text.onnx`` of a network in evaluation mode, for any number of films and phrases."""
     batch = torch.export.Dim("B", min=1, max=4096)
     write_onnx(
         _FilmGraph(network),

@@ -36,14 +36,7 @@ def write_onnx(
     """Write a module as an ONNX graph, without the exporter's notes: those name folders of this machine.
 
     The graph is simplified but for its weights, which keep names and values: the runtime folds norms into kernels.
-
-    Args:
-        module: What to write; it is put into evaluation mode.
-        example: Tensors that it is traced with.
-        path: The file.
-        inputs: Names of its inputs.
-        outputs: Names of its outputs.
-        dynamic: Of each input the axes of free length.
+    ``example`` are tensors that the module is traced with, ``dynamic`` of each input the axes of free length.
     """
     with warnings.catch_warnings(), _silent("onnxscript"):
         warnings.simplefilter("ignore")  # remarks of the exporter about its own parts; parity is checked after

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from textray.data.phantom import draw
 from textray.errors import BundleError, TextRayError, UsageError
@@ -33,9 +32,7 @@ _MOST_SAMPLES = 32
 _OTHER_VERSION = "Try another version of torch or onnxruntime; the bundle was not written"
 
 
-def check_parity(
-    bundle: Bundle, network: Network, bank: tuple[Tensor, Tensor] | None, pictures: Sequence[Image]
-) -> float:
+def check_parity(bundle: Bundle, network: Network, pictures: Sequence[Image]) -> float:
     """Compare the bundle's graph with torch, picture by picture, with text and, if it can do without, without.
 
     Of a network that writes its own report also the zones and the attention; and the zones that NumPy reads from the
@@ -47,18 +44,18 @@ def check_parity(
     Raises:
         BundleError: If it exceeds `PARITY`, the graph writes of other zones, or no picture shows whether it does.
     """
-    gate = _Gate(bundle, network, bank)
+    runtime = Runtime(bundle)
     known = len(bundle.captions)
     rows = tuple(sorted({0, known // 2, known - 1})) if known else _ROWS
-    prompts: list[int | Prompt] = [] if bank is None else [*rows]
+    prompts: list[int | Prompt] = [] if runtime.bank is None else [*rows]
     prompts += [] if bundle.needs_text else [Prompt.NO_REPORT]
     prompts += [Prompt.OWN_REPORT] if bundle.writes_report else []
     differences, routes = [], 0
     for picture in pictures:
         pixels = bundle.preprocess.apply(picture)[None]
-        differences += [gate.compare(pixels, prompt) for prompt in prompts]
+        differences += [_compare(runtime, network, pixels, prompt) for prompt in prompts]
         if isinstance(network, SelfGuided):
-            routes += gate.check_route(pixels, network)
+            routes += _check_route(runtime, network, pixels)
     if isinstance(network, SelfGuided) and not routes:
         raise BundleError(
             "the reports that the graph writes could not be checked",
@@ -87,74 +84,63 @@ def accept(differences: Sequence[float], where: str) -> float:
     return difference
 
 
-class _Gate:
-    """A graph and its network, run on the same input."""
-
-    def __init__(self, bundle: Bundle, network: Network, bank: tuple[Tensor, Tensor] | None) -> None:
-        self.bundle, self.network, self.bank = bundle, network, bank
-        self.runtime = Runtime(bundle)
-
-    def run(self, pixels: NDArray[np.float32], prompt: int | Prompt) -> dict[str, NDArray[np.float32]]:
-        """Outputs of the graph for one picture ``(1, C, h, w)`` and a prompt."""
-        return self.runtime.run(pixels, *self.runtime.encode([prompt]))
-
-    def compare(self, pixels: NDArray[np.float32], prompt: int | Prompt) -> float:
-        """The largest difference between graph and network."""
-        outputs = self.run(pixels, prompt)
-        with torch.inference_mode():
-            text = tuple(map(torch.from_numpy, self.runtime.encode([prompt]))) if self.bank is not None else ()
-            wanted = self.network(torch.from_numpy(pixels), *text)
-        pairs = [(sigmoid(outputs["logits"]), sigmoid(wanted.logits.numpy()))]
-        if "zone_logits" in outputs:
-            pairs.append((sigmoid(outputs["zone_logits"]), sigmoid(wanted.zone_logits.numpy())))
-        if "attention" in outputs:
-            peak = float(wanted.attention[0].max())
-            pairs.append((outputs["attention"] / np.float32(peak), wanted.attention[0].numpy() / np.float32(peak)))
-        if prompt is Prompt.OWN_REPORT and "zone_logits" in outputs and self._torn(outputs["zone_logits"]):
-            # Rounding decides which sentence is written, so the masks need not agree; only NaN is refused.
-            pairs = [(one, one) for one, _ in pairs]
-        return float(np.max([np.abs(one - other).max() for one, other in pairs]))
-
-    def check_route(self, pixels: NDArray[np.float32], network: SelfGuided) -> bool:
-        """Compare the report that the graph writes with the sentence that NumPy reads from its zones.
-
-        Returns:
-            False for a picture that shows nothing, since rounding decides which zones are written.
-
-        Raises:
-            BundleError: If they differ.
-        """
-        free = self.run(pixels, Prompt.OWN_REPORT)
-        if self._torn(free["zone_logits"]):
-            logger.info("a picture is not used for the check of written reports: a zone is right at its threshold")
-            return False
-        thresholds = network.thresholds.tolist() if self.bundle.zone_thresholds is None else self.bundle.zone_thresholds
-        row = written(sigmoid(free["zone_logits"][0]), thresholds).index
-        wanted = int(network.write(torch.from_numpy(free["zone_logits"]))[0])
-        # Its own sentence comes with the probabilities of zones if the network has tokens for them.
-        comparable = row == 0 or not network.zone_tokens
-        steered = self.run(pixels, row or Prompt.NO_REPORT)
-        apart = float(np.abs(sigmoid(free["logits"]) - sigmoid(steered["logits"])).max()) if comparable else 0.0
-        if row != wanted or not apart <= PARITY:
-            raise BundleError(
-                "the graph writes of other zones than its scores say",
-                came=f"row {row} by its scores and thresholds, {wanted} by torch, masks {apart:.2e} apart",
-                expected="the same row, and the same mask as with that row given",
-                do=_OTHER_VERSION,
-            )
-        return True
-
-    def _torn(self, zone_logits: NDArray[np.float32]) -> bool:
-        thresholds = self.bundle.zone_thresholds or ()
-        return bool(thresholds) and bool((np.abs(sigmoid(zone_logits) - np.asarray(thresholds)) < PARITY).any())
+def _compare(runtime: Runtime, network: Network, pixels: NDArray[np.float32], prompt: int | Prompt) -> float:
+    """The largest difference between graph and network for one picture ``(1, C, h, w)`` and a prompt."""
+    text = runtime.encode([prompt])
+    outputs = runtime.run(pixels, *text)
+    with torch.inference_mode():
+        given = () if runtime.bank is None else tuple(map(torch.from_numpy, text))
+        wanted = network(torch.from_numpy(pixels), *given)
+    pairs = [(sigmoid(outputs["logits"]), sigmoid(wanted.logits.numpy()))]
+    if "zone_logits" in outputs:
+        pairs.append((sigmoid(outputs["zone_logits"]), sigmoid(wanted.zone_logits.numpy())))
+    if "attention" in outputs:
+        peak = float(wanted.attention[0].max())
+        pairs.append((outputs["attention"] / np.float32(peak), wanted.attention[0].numpy() / np.float32(peak)))
+    if prompt is Prompt.OWN_REPORT and _is_torn(runtime.bundle, outputs["zone_logits"]):
+        # Rounding decides which sentence is written, so the masks need not agree; only NaN is refused.
+        pairs = [(one, one) for one, _ in pairs]
+    return float(np.max([np.abs(one - other).max() for one, other in pairs]))
 
 
-def parity_pictures(samples: str | Path | None, *, preprocess: Preprocess | None = None) -> list[Image]:
-    """Pictures for the parity check: those of a folder, or phantoms and, if it is installed, a real film.
+def _check_route(runtime: Runtime, network: SelfGuided, pixels: NDArray[np.float32]) -> bool:
+    """Compare the report that the graph writes with the sentence that NumPy reads from its zones.
 
-    Args:
-        samples: The folder.
-        preprocess: Of the network; one that reads colour gets pictures in colour, and of phantoms one for each channel.
+    Returns:
+        False for a picture that shows nothing, since rounding decides which zones are written.
+
+    Raises:
+        BundleError: If they differ.
+    """
+    free = runtime.run(pixels, *runtime.encode([Prompt.OWN_REPORT]))
+    if _is_torn(runtime.bundle, free["zone_logits"]):
+        logger.info("a picture is not used for the check of written reports: a zone is right at its threshold")
+        return False
+    row = written(sigmoid(free["zone_logits"][0]), runtime.bundle.zone_thresholds or ()).index
+    wanted = int(network.write(torch.from_numpy(free["zone_logits"]))[0])
+    # Its own sentence comes with the probabilities of zones if the network has tokens for them.
+    comparable = row == 0 or not network.zone_tokens
+    steered = runtime.run(pixels, *runtime.encode([row or Prompt.NO_REPORT]))
+    apart = float(np.abs(sigmoid(free["logits"]) - sigmoid(steered["logits"])).max()) if comparable else 0.0
+    if row != wanted or not apart <= PARITY:
+        raise BundleError(
+            "the graph writes of other zones than its scores say",
+            came=f"row {row} by its scores and thresholds, {wanted} by torch, masks {apart:.2e} apart",
+            expected="the same row, and the same mask as with that row given",
+            do=_OTHER_VERSION,
+        )
+    return True
+
+
+def _is_torn(bundle: Bundle, zone_logits: NDArray[np.float32]) -> bool:
+    """True if a zone is right at its threshold."""
+    return bool((np.abs(sigmoid(zone_logits) - np.asarray(bundle.zone_thresholds)) < PARITY).any())
+
+
+def parity_pictures(samples: str | Path | None, preprocess: Preprocess) -> list[Image]:
+    """Pictures for the parity check: at most 32 of a folder, or phantoms and, if pydicom-data is there, its chest film.
+
+    A network that reads colour gets pictures in colour, and of phantoms one for each channel.
 
     Raises:
         UsageError: If the folder holds none.
@@ -163,7 +149,7 @@ def parity_pictures(samples: str | Path | None, *, preprocess: Preprocess | None
         pictures = []
         for path in sorted(p for p in Path(samples).rglob("*") if p.is_file())[: 4 * _MOST_SAMPLES]:
             try:
-                pictures.append(read(path) if preprocess is None else preprocess.read(path))
+                pictures.append(preprocess.read(path))
             except TextRayError as error:
                 logger.warning("%s: %s is not used for the parity check", error.code, path.name)
             if len(pictures) == _MOST_SAMPLES:
@@ -173,7 +159,7 @@ def parity_pictures(samples: str | Path | None, *, preprocess: Preprocess | None
                 "no pictures for the parity check", came=samples, expected="a folder with PNG, JPEG or DICOM"
             )
         return pictures
-    if preprocess is not None and preprocess.colour:
+    if preprocess.colour:
         channels = ([draw(3 * seed + c, (301, 255))[0] for c in range(3)] for seed in range(3))
         return [preprocess.from_array(np.stack(planes, axis=-1)) for planes in channels]
     pictures = [from_array(draw(seed, (301, 255))[0]) for seed in range(3)]

@@ -20,7 +20,7 @@ from textray import registry
 from textray.data.base import open_reader
 from textray.errors import BundleError, InputError, UsageError
 from textray.export.card import IMPORTED_TERMS, imported_card
-from textray.export.conventions import CONVENTIONS, Convention, unknown_words
+from textray.export.conventions import CONVENTIONS, Convention
 from textray.export.frame import about, bundle_folder, write_common
 from textray.export.parity import check_parity, parity_pictures
 from textray.export.segmenter import save_bank, write_graph
@@ -52,11 +52,10 @@ def import_checkpoint(
         name: Registry name of the network.
         file: The checkpoint, as its authors published it.
         out: Folder of the bundle; its name is the bundle's. An older bundle there is replaced at the end.
-        text_encoder_folder: Folder with ``vocab.txt`` and ``config.json`` of the frozen text encoder. Its weights are
-            taken from the checkpoint, or, if they are not there (LViT's never are), from ``model.safetensors`` in this
-            folder.
-        data: Registry name of a data set in colour with free captions that the checkpoint was trained on, which the
-            file does not state; ``None``: films.
+        text_encoder_folder: Has ``vocab.txt`` and ``config.json`` of the frozen text encoder, and ``model.safetensors``
+            if the checkpoint does not hold its weights (LViT's never do).
+        data: Data set in colour with free captions that the checkpoint was trained on, which the file does not state;
+            ``None``: films.
         root: Its folder; the bundle knows the captions that are found there.
 
     Returns:
@@ -87,31 +86,30 @@ def import_checkpoint(
         tensors, mapped = _sort(name, source)
         network = build(row, {})
         _fill(network, tensors, mapped, convention.blue_first if convention.preprocess.colour else "")
-        encoder, dropped = _encoder(name, tensors, Path(text_encoder_folder))
+        prefix = text_encoder_prefix(name) or ""
+        held = {key.removeprefix(prefix): value.float() for key, value in tensors.items() if key not in mapped}
+        encoder = _encoder(convention, held, Path(text_encoder_folder))
         _check_encoder(encoder, convention)
+        dropped = [prefix + key for key in held if key.startswith(HEADS) or key.endswith("position_ids")]
+        dropped += [key for key, own in mapped.items() if own is None]
+        taken = {theirs: own for theirs, own in mapped.items() if own is not None}
         report = {
             "model": name,
             "form": FORM,
             "data": data,
             "file": {"name": source.name, "bytes": source.nbytes, "sha256": source.sha256},
             "facts": source.facts,
-            "text_encoder": "checkpoint" if _has_encoder(name, tensors) else "folder",
-            "dropped": sorted([*dropped, *(k for k, own in mapped.items() if own is None), *source.other]),
+            "text_encoder": "checkpoint" if held else "folder",
+            "dropped": sorted([*dropped, *source.other]),
             "skipped": list(source.skipped),
             "notices": _notices(encoder, convention),
         }
-        counted = report | {"mapped": sum(own is not None for own in mapped.values())}
-        _write(folder, network, encoder, convention, counted)
-    mapping = {theirs: own for theirs, own in mapped.items() if own is not None}
-    return {**report, "mapped": mapping, "bundle": Bundle.load(out).describe()}
+        _write(folder, network, encoder, convention, report | {"mapped": len(taken)})
+    return {**report, "mapped": taken, "bundle": Bundle.load(out).describe()}
 
 
 def _convention(name: str, data: str | None, root: str | Path | None) -> Convention:
-    """What a network expects of the pictures and texts that its checkpoint was trained on.
-
-    Raises:
-        UsageError: If no checkpoints of the network are known that were trained on such data, or it cannot be read.
-    """
+    """What a network expects of the pictures and texts that its checkpoint was trained on."""
     convention = CONVENTIONS[name]
     if data is None:
         if root is not None:
@@ -134,11 +132,7 @@ def _convention(name: str, data: str | None, root: str | Path | None) -> Convent
 
 
 def _sort(name: str, source: Published) -> tuple[dict[str, Tensor], dict[str, str | None]]:
-    """All tensors by published names, and our name of each of the network's (``None`` for those to drop).
-
-    Raises:
-        InputError: If one is missing, unknown or of another shape.
-    """
+    """All tensors by published names, and our name of each of the network's (``None`` for those to drop)."""
     wanted, prefix = published(name), text_encoder_prefix(name)
     tensors: dict[str, Tensor] = {}
     try:
@@ -186,9 +180,7 @@ def _advice(given: Mapping[str, tuple[int, ...]]) -> str:
     return f"It is a {fits[0]}: name that" if fits else "Name the network that the checkpoint was trained as"
 
 
-def _fill(
-    network: Network, tensors: Mapping[str, Tensor], mapped: Mapping[str, str | None], blue_first: str = ""
-) -> None:
+def _fill(network: Network, tensors: Mapping[str, Tensor], mapped: Mapping[str, str | None], blue_first: str) -> None:
     """Copy the network's tensors, rounded as the bundle stores them; the one that reads blue first is turned round."""
     state = {name: tensors[theirs] for theirs, name in mapped.items() if name is not None}
     if blue_first:
@@ -198,23 +190,12 @@ def _fill(
     network.eval()
 
 
-def _has_encoder(name: str, tensors: Mapping[str, Tensor]) -> bool:
-    prefix = text_encoder_prefix(name)
-    return prefix is not None and any(key.startswith(prefix) for key in tensors)
-
-
-def _encoder(name: str, tensors: Mapping[str, Tensor], folder: Path) -> tuple[TextEncoder, list[str]]:
-    """The frozen text encoder of a checkpoint, and the names of its tensors that have no use.
-
-    Raises:
-        BundleError: If the folder does not fit the checkpoint.
-    """
-    convention, prefix = CONVENTIONS[name], text_encoder_prefix(name)
-    if prefix is None or not _has_encoder(name, tensors):
-        return load_text_encoder(convention.text_encoder, folder=folder, max_tokens=convention.max_tokens), []
-    own = {key.removeprefix(prefix): value.float() for key, value in tensors.items() if key.startswith(prefix)}
+def _encoder(convention: Convention, held: dict[str, Tensor], folder: Path) -> TextEncoder:
+    """The frozen text encoder, from the tensors that the checkpoint holds of it, or else from the folder."""
+    if not held:
+        return load_text_encoder(convention.text_encoder, folder=folder, max_tokens=convention.max_tokens)
     try:
-        encoder = assemble(convention.text_encoder, folder, own, max_tokens=convention.max_tokens)
+        return assemble(convention.text_encoder, folder, held, max_tokens=convention.max_tokens)
     except BundleError as error:
         raise BundleError(
             f"the checkpoint's text encoder and the folder named do not fit: {error.what}",
@@ -222,21 +203,17 @@ def _encoder(name: str, tensors: Mapping[str, Tensor], folder: Path) -> tuple[Te
             expected=error.expected,
             do="Name the folder of the text encoder that the network was trained with",
         ) from error
-    return encoder, [prefix + key for key in own if key.startswith(HEADS) or key.endswith("position_ids")]
 
 
 def _check_encoder(encoder: TextEncoder, convention: Convention) -> None:
-    """Refuse an encoder that cannot read the texts as in the training.
-
-    Raises:
-        BundleError: If its features are too narrow or too wide, or a sentence has words that it does not know.
-    """
+    """Refuse an encoder of another width, or one that does not know words of the texts."""
     row = registry.text_encoder(convention.text_encoder)
     if encoder.width != row.width:
         raise BundleError(
             "the text encoder has another width than the network reads", came=encoder.width, expected=row.width
         )
-    if strange := unknown_words(encoder, convention.texts):
+    unknown = encoder.tokenizer.token_to_id("[UNK]")
+    if strange := [text for text in convention.texts if unknown in encoder.tokens(text)]:
         raise BundleError(
             f"the text encoder's vocab.txt lacks words of {len(strange)} of the {len(convention.texts)} texts",
             came=strange[0],
@@ -247,9 +224,10 @@ def _check_encoder(encoder: TextEncoder, convention: Convention) -> None:
 
 def _notices(encoder: TextEncoder, convention: Convention) -> list[dict[str, str]]:
     """Warning of a suspicious vocabulary: that of another BERT has the same size and would give wrong masks."""
-    if convention.knows(encoder):
-        return []
     hub, number = registry.text_encoder(convention.text_encoder).hub, convention.landmark_id
+    found = encoder.tokenizer.token_to_id(convention.landmark)
+    if found is not None and number in (None, found):
+        return []
     place = "" if number is None else f" as number {number}"
     return [
         {
@@ -264,11 +242,7 @@ def _notices(encoder: TextEncoder, convention: Convention) -> list[dict[str, str
 def _write(
     folder: Path, network: Network, encoder: TextEncoder, convention: Convention, report: Mapping[str, Any]
 ) -> None:
-    """Write all files of the bundle and compare its graph with torch.
-
-    Raises:
-        BundleError: If they disagree.
-    """
+    """Write all files of the bundle and compare its graph with torch."""
     terms = " ".join([IMPORTED_TERMS, *([] if report["data"] is None else [registry.dataset(report["data"]).terms])])
     # Padding too is attended, so every position counts as a token.
     bank, preprocess = save_bank(folder, *convention.encode(encoder, convention.texts)), convention.preprocess
@@ -290,4 +264,4 @@ def _write(
         text_encoder=convention.text_encoder,
         captions=convention.captions,
     )
-    check_parity(bundle, network, bank, parity_pictures(None, preprocess=preprocess))
+    check_parity(bundle, network, parity_pictures(None, preprocess))

@@ -56,8 +56,7 @@ def export(
     Args:
         checkpoint: A ``.ckpt`` file that `textray train` wrote.
         out: Folder of the bundle; its name is the bundle's. An older bundle there is replaced at the end.
-        samples: Folder of pictures for the parity check, at most 32 of them; ``None`` takes phantoms and, if
-            pydicom-data is installed, its real chest film.
+        samples: Folder of pictures for the parity check, see `textray.export.parity.parity_pictures`.
         scores: ``summary.json`` files of `textray evaluate`, for the model card.
         text_encoder_folder: Folder of the frozen text encoder, see `textray.nn.bert.load_text_encoder`.
         text_free: What a run without a text does with a network that can write its own report; ``None`` is
@@ -98,7 +97,7 @@ def export(
         facts = {**facts, "data": {**facts["data"], "captions": list(captions)}}
     summaries = [json.loads(Path(path).read_text(encoding="utf-8")) for path in scores]
     preprocess = Preprocess.from_dict(facts["data"]["preprocess"])
-    pictures = parity_pictures(samples, preprocess=preprocess)
+    pictures = parity_pictures(samples, preprocess)
     terms = registry.dataset(facts["data"]["name"]).terms
     parameters = sum(p.numel() for p in network.parameters())
     card = segmenter_card(out.name, facts, parameters=parameters, threshold=threshold, terms=terms, summaries=summaries)
@@ -115,21 +114,15 @@ def export(
             text_free=text_free if writes else None,
             captions=captions if facts["text_encoder"] is not None else (),
         )
-        check_parity(bundle, network, bank, pictures)
+        check_parity(bundle, network, pictures)
     return Bundle.load(out)
 
 
 def write_graph(network: Network, path: Path, preprocess: Preprocess, text: Sequence[int] | None) -> None:
-    """Write a network as an ONNX graph with a free batch size.
+    """Write a network in evaluation mode as an ONNX graph with a free batch size.
 
     Its outputs are ``logits`` and, of a network that writes its own report, ``zone_logits`` and, if its locator has
-    one, ``attention``.
-
-    Args:
-        network: In evaluation mode.
-        path: The file.
-        preprocess: Size of the image.
-        text: Tokens L and width D of the text features, ``None`` for a network that reads none.
+    one, ``attention``. ``text`` is tokens L and width D of the text features, ``None`` for a network that reads none.
     """
     image = torch.zeros(2, preprocess.channels, *preprocess.size)
     inputs: tuple[Tensor, ...] = (image,)
@@ -190,16 +183,7 @@ def save_bank(folder: Path, features: Tensor, mask: Tensor) -> tuple[Tensor, Ten
 
 
 def _carried_bank(network: SelfGuided, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The sentences that a network carries, which must be those of the encoder.
-
-    Args:
-        network: Carries ``(64, L, D)``.
-        features: Of the encoder, ``(64, l, D)`` half precision.
-        mask: ``(64, l)``.
-
-    Raises:
-        BundleError: If they differ by more than half precision does.
-    """
+    """The sentences ``(64, L, D)`` that a network carries, which must be those ``(64, l, D)`` of the encoder."""
     carried, real = network.bank_features.detach().half(), network.bank_mask
     length = features.shape[1]
     same = length <= carried.shape[1] and features.shape[2] == carried.shape[2]
