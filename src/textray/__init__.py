@@ -17,31 +17,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from textray.errors import TextRayError as TextRayError
-    from textray.inference.bundle import Bundle as Bundle
-    from textray.inference.segmenter import Predictor as Predictor
-    from textray.records import Grid as Grid
-    from textray.records import Image as Image
-    from textray.records import Laterality as Laterality
-    from textray.records import Notice as Notice
-    from textray.records import Prediction as Prediction
-    from textray.records import Report as Report
-    from textray.records import Zones as Zones
+    from textray.errors import TextRayError
+    from textray.inference.bundle import Bundle
+    from textray.inference.segmenter import Predictor
+    from textray.records import Grid, Image, Laterality, Notice, Prediction, Report, Zones
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Bundle": "inference.bundle",
-    "Grid": "records",
-    "Image": "records",
-    "Laterality": "records",
-    "Notice": "records",
-    "Prediction": "records",
-    "Predictor": "inference.segmenter",
-    "Report": "records",
-    "TextRayError": "errors",
-    "Zones": "records",
-}
+_HOMES = {"Bundle": "inference.bundle", "Predictor": "inference.segmenter", "TextRayError": "errors"}
+"""Modules of the names that are not in `textray.records`."""
 
 __all__ = [
     "Bundle",
@@ -77,9 +61,9 @@ def load(name_or_folder: str | Path | None = None, *, threads: int | None = None
 
 
 def __getattr__(name: str) -> object:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'textray' has no attribute {name!r}")
-    return getattr(import_module(f"textray.{_HOMES[name]}"), name)
+    return getattr(import_module(f"textray.{_HOMES.get(name, 'records')}"), name)
 
 
 def __dir__() -> list[str]:

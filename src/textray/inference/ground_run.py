@@ -303,7 +303,6 @@ class PhraseTable:
             path=table.path,
             rows={name: Words(text=None, line=line) for name, line in first.items()},
             encoding=table.encoding,
-            delimiter=table.delimiter,
         )
         return cls(names=names, phrases=phrases)
 

@@ -26,12 +26,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A sentence and the facts that it states.
+    """A sentence, with or without a full stop, and the facts that it states.
 
-    Attributes:
-        text: The sentence, with or without a full stop.
-        says: Names of zones such as ``left upper``, ``bilateral``, ``two areas``. The sentence is true of a film whose
-            `facts` include them all.
+    These are names of zones such as ``left upper``, ``bilateral``, ``two areas``; the sentence is true of a film whose
+    `facts` include them all.
     """
 
     text: str
@@ -74,15 +72,9 @@ def facts(zones: Zones) -> frozenset[str]:
 
 
 def paraphrase(zones: Zones, rng: np.random.Generator, *, form: Form | None = None) -> tuple[Statement, ...]:
-    """Write zones in other words.
+    """Write zones in other words: sentences that together name all the zones and no others.
 
-    Args:
-        zones: At least one present.
-        rng: The only source of chance.
-        form: How the report is cut; ``None`` draws it.
-
-    Returns:
-        Sentences that together name all the zones and no others.
+    ``form`` says how the report is cut; ``None`` draws it.
 
     Raises:
         UsageError: If no zone is present.
@@ -95,11 +87,11 @@ def paraphrase(zones: Zones, rng: np.random.Generator, *, form: Form | None = No
     if rng.random() < 0.5:
         sides.reverse()
     if chosen == "clauses":
-        opening = _statement(rng, _opening(zones, rng), {status(zones)})
+        opening = _statement(rng, f"{status(zones)} {_pick(rng, _STATUS)}", {status(zones)})
         return opening, _statement(rng, _say_count(zones, rng), {_count(zones)}), _place(sides, levels, rng)
     if chosen == "whole":
         place = _place(sides, levels, rng)
-        text = f"{_opening(zones, rng)}, {place.text.rstrip('.')}"
+        text = f"{status(zones)} {_pick(rng, _STATUS)}, {place.text.rstrip('.')}"
         return (_statement(rng, text, {*place.says, status(zones)}),)
     if chosen == "sides":
         return tuple(_sentence([side], levels[side], rng) for side in sides)
@@ -112,12 +104,7 @@ def paraphrase(zones: Zones, rng: np.random.Generator, *, form: Form | None = No
 def corpus(draws: int = 64, *, seed: int = 0) -> tuple[str, ...]:
     """Draw texts to build a vocabulary from: the words of `paraphrase` in about their shares.
 
-    Args:
-        draws: Reports for each of the 63 sets of zones.
-        seed: Of the draws.
-
-    Returns:
-        The 63 captions, and the drawn sentences, equal ones repeated.
+    The 63 captions, and the sentences of ``draws`` reports for each of the 63 sets of zones, equal ones repeated.
     """
     rng = np.random.default_rng(seed)
     drawn = [
@@ -139,10 +126,6 @@ def _count(zones: Zones) -> str:
 
 def _statement(rng: np.random.Generator, text: str, says: set[str]) -> Statement:
     return Statement(text + ("." if rng.random() < 0.5 else ""), frozenset(says))
-
-
-def _opening(zones: Zones, rng: np.random.Generator) -> str:
-    return f"{status(zones)} {_pick(rng, _STATUS)}"
 
 
 def _say_count(zones: Zones, rng: np.random.Generator) -> str:
@@ -194,17 +177,15 @@ def _one(side: str, levels: Sequence[str], rng: np.random.Generator, *, side_fir
     """
     the = _pick(rng, ("the ", ""))
     if len(levels) == len(LEVELS):
-        return _pick(
-            rng,
-            (
-                f"{the}{side} lung",
-                f"the whole {side} lung",
-                f"the entire {side} lung",
-                f"all zones of the {side} lung",
-                f"all of the {side} lung",
-                f"the {side} hemithorax",
-            ),
-        )
+        forms = [
+            f"{the}{side} lung",
+            f"the whole {side} lung",
+            f"the entire {side} lung",
+            f"all zones of the {side} lung",
+            f"all of the {side} lung",
+            f"the {side} hemithorax",
+        ]
+        return _pick(rng, forms)
     if len(levels) == 1:
         level = levels[0]
         word, noun = _pick(rng, _ADJECTIVES[level]), _pick(rng, ("zone", "field", "lung", "lung zone"))

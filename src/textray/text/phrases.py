@@ -54,12 +54,9 @@ class TurnedPhrase:
     """A phrase in three conventions.
 
     Attributes:
-        phrase: As given.
-        laterality: Whose left and right it means.
-        network_laterality: Whose left and right the network's training texts meant.
+        phrase: As given, by the sides of ``laterality``.
         viewer: The same by the viewer's sides, ``None`` where this is not possible.
-        network_text: The same by the sides of the training texts, which the network reads.
-        notices: Warnings about the sides.
+        network_text: The same by the sides of the training texts (``network_laterality``), which the network reads.
     """
 
     phrase: str
@@ -73,13 +70,8 @@ class TurnedPhrase:
 def turn(phrase: str, *, laterality: Laterality, network_laterality: Laterality, grid: Grid) -> TurnedPhrase:
     """Turn the sides of a phrase to those of the network's training texts.
 
-    Short forms ("RLL", "lt", "R base") are spelled out first, so that their sides are turned too.
-
-    Args:
-        phrase: Any words, in any case.
-        laterality: Whose left and right they mean; unknown is taken as the viewer's.
-        network_laterality: Whose left and right the training texts meant; unknown is taken as the viewer's.
-        grid: Grid of the film, which places the patient's sides.
+    Short forms ("RLL", "lt", "R base") are spelled out first, so that their sides are turned too. Unknown laterality of
+    the phrase or of the training texts is taken as the viewer's; the film's ``grid`` places the patient's sides.
 
     Raises:
         InputError: ``E_NO_PHRASE`` for no words or too many, ``E_SIDES`` for sides that cannot be turned,

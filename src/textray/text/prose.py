@@ -11,24 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from textray.records import LEVELS, SIDES, Zones, ZoneState
-from textray.text.terms import (
-    BROAD,
-    DIFFUSE,
-    ELSEWHERE,
-    FINDINGS,
-    FUNCTION,
-    LUNG,
-    NORMAL,
-    NOTHING_WRONG,
-    NOUNS,
-    PATTERN,
-    PLACES,
-    PLEURAL,
-    PLURALS,
-    STUDY,
-    VERBS,
-    Place,
-)
+from textray.text import terms
+from textray.text.terms import Place
 
 _BLANKS = re.compile(r"[ \t]+")
 _LINE_BREAK = re.compile(r" ?\n\s*(?P<bullet>[-*\u2022] ?|\d{1,2}[.)] )?(?P<next>\S?)")
@@ -45,14 +29,7 @@ _LIST = _SHARING | {"comma"}
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One word or set phrase.
-
-    Attributes:
-        text: In lower case.
-        kind: Name of its group in `PATTERN`.
-        number: Its position in the whole text.
-        place: Sides and levels that it names, ``None`` for none.
-    """
+    """One word or set phrase in lower case, its group in `terms.PATTERN` and its position in the whole text."""
 
     text: str
     kind: str
@@ -67,12 +44,12 @@ class Token:
     @property
     def normal(self) -> bool:
         """A "clear", "normal", "spared"."""
-        return self.kind == "normal" or self.text in NORMAL
+        return self.kind == "normal" or self.text in terms.NORMAL
 
     @property
     def finding(self) -> bool:
         """A finding, such as "opacity"."""
-        return self.kind == "finding" or self.text in FINDINGS
+        return self.kind == "finding" or self.text in terms.FINDINGS
 
     @property
     def cue(self) -> bool:
@@ -86,14 +63,9 @@ class Clause:
 
     Attributes:
         joiner: Kind of the joiner before it, ``""`` at the start of a sentence, ``"split"`` where a second place began.
-        tokens: Its tokens, without the joiner.
-        words: Texts of its tokens.
+        tokens: Its tokens, without the joiner; ``words`` are their texts.
         places: The tokens that name sides or levels, and what they name.
-        sides: Sides named.
-        levels: Levels named.
         negated: A negation, or "without" before it.
-        normal: It has a word such as "clear".
-        finding: It has a finding.
         unseen: It says that something could not be seen well, and so neither affirms nor denies.
     """
 
@@ -161,17 +133,17 @@ class Clause:
     @property
     def only_place(self) -> bool:
         """It has a place, but no finding, cue or verb."""
-        return bool(self.places) and not (self.finding or self.negated or self.normal or self.has(VERBS))
+        return bool(self.places) and not (self.finding or self.negated or self.normal or self.has(terms.VERBS))
 
     @property
     def only_side(self) -> bool:
         """It has a place and words without content only, as "and on the right", "not the left"."""
-        return all(token.place or token.text in FUNCTION or token.negation for token in self.tokens)
+        return all(token.place or token.text in terms.FUNCTION or token.negation for token in self.tokens)
 
     @property
     def placing(self) -> bool:
         """It has words of place, cues and words without content only."""
-        return all(token.place or token.text in FUNCTION | DIFFUSE or token.cue for token in self.tokens)
+        return all(token.place or token.text in terms.FUNCTION | terms.DIFFUSE or token.cue for token in self.tokens)
 
     @property
     def pair(self) -> bool:
@@ -181,26 +153,28 @@ class Clause:
     @property
     def plural(self) -> bool:
         """Its place is a plural, such as "lower zones", "bases"."""
-        return self.has(PLURALS) or self.pair
+        return self.has(terms.PLURALS) or self.pair
 
     @property
     def of_lung(self) -> bool:
         """False where the side is that of a rib, a catheter, a pleural effusion."""
-        if self.has(LUNG) or not self.has(ELSEWHERE):
+        if self.has(terms.LUNG) or not self.has(terms.ELSEWHERE):
             return True
-        in_lung = any(place.lung for _, place in self.places) and not self.has(PLEURAL)
+        in_lung = any(place.lung for _, place in self.places) and not self.has(terms.PLEURAL)
         return bool(self.levels) and (self.finding or in_lung)
 
     @property
     def anchored(self) -> bool:
         """A word in it shows that the text is about lungs."""
-        return self.finding or self.has(NOUNS) or any(place.lung for _, place in self.places)
+        return self.finding or self.has(terms.NOUNS) or any(place.lung for _, place in self.places)
 
     @property
     def says_clear(self) -> bool:
         """If it denies, it denies any lesion of the lungs, as in "no infection", "normal chest", "NAD"."""
-        named = self.has(BROAD | {"abnormal", "finding", "findings"}) or (self.normal and self.has(NOUNS | STUDY))
-        nothing = self.has(NOTHING_WRONG) and self.words <= NOTHING_WRONG | FUNCTION
+        named = self.has(terms.BROAD | {"abnormal", "finding", "findings"}) or (
+            self.normal and self.has(terms.NOUNS | terms.STUDY)
+        )
+        nothing = self.has(terms.NOTHING_WRONG) and self.words <= terms.NOTHING_WRONG | terms.FUNCTION
         return (named or nothing) and not self.places and self.of_lung
 
 
@@ -246,10 +220,10 @@ def _tokens(text: str) -> Iterator[Token]:
     prepared = _LINE_BREAK.sub(_line_break, _BLANKS.sub(" ", text)).lower()
     prepared = _IN_WORD.sub(" ", _DASH.sub(",", prepared)).replace("can't", "cannot").replace("can\u2019t", "cannot")
     prepared = _PREFIX.sub(r"\1", _TWO_SIDED.sub("bi", _NOT.sub(" not", prepared)))
-    for number, match in enumerate(PATTERN.finditer(prepared)):
+    for number, match in enumerate(terms.PATTERN.finditer(prepared)):
         word, kind = match.group(), match.lastgroup or "word"
         named = {"both": "both", "place": "left" if word == "l" else "right"}.get(kind, word)
-        yield Token(word, kind, number, PLACES.get(named))
+        yield Token(word, kind, number, terms.PLACES.get(named))
 
 
 def _line_break(match: re.Match[str]) -> str:
@@ -297,16 +271,18 @@ def read(text: str) -> Reading:
         for clause, affirmed, claim in zip(clauses, present, claimed, strict=True):
             if claim is not None:
                 claims.append(claim)
-                telling = NOUNS | DIFFUSE
+                telling = terms.NOUNS | terms.DIFFUSE
                 used.update(t.number for t in clause.tokens if t.place or t.text in telling or (t.cue and not affirmed))
             elif not placed and not affirmed and clause.says_clear:
                 clear = True
-                used.update(t.number for t in clause.tokens if t.text in BROAD | NOUNS | STUDY or t.cue)
+                used.update(
+                    t.number for t in clause.tokens if t.text in terms.BROAD | terms.NOUNS | terms.STUDY or t.cue
+                )
         if any(claim is not None and not claim.present for claim in claimed):
             used.update(t.number for clause in clauses for t in clause.tokens if t.cue)
     zones, contradictory = _weigh(claims, clear=clear)
     unused = dict.fromkeys(
-        t.text for t in words if t.number not in used and t.text not in FUNCTION and not t.text[0].isdigit()
+        t.text for t in words if t.number not in used and t.text not in terms.FUNCTION and not t.text[0].isdigit()
     )
     return Reading(zones=zones, unused=tuple(unused), contradictory=contradictory)
 
@@ -357,7 +333,7 @@ def _starts_anew(clause: Clause, *, located: bool, listed: bool) -> bool:
     """Whether a clause after a denial is a statement of its own, and so affirms."""
     if clause.joiner == "or" or listed or not (clause.finding and clause.places):
         return False
-    return located or clause.has(VERBS) or (clause.joiner == "comma" and clause.place_first)
+    return located or clause.has(terms.VERBS) or (clause.joiner == "comma" and clause.place_first)
 
 
 def _denied_by(after: Clause, *, first: bool) -> bool:
@@ -384,7 +360,7 @@ def _claims(clauses: list[Clause], present: list[bool]) -> list[_Claim | None]:
     for index, clause in enumerate(clauses):
         named = sides[index]
         placed = bool(named) and clause.of_lung and not clause.unseen
-        if not levels[index] and present[index] and not clause.has(DIFFUSE):
+        if not levels[index] and present[index] and not clause.has(terms.DIFFUSE):
             named = {side for side in named if side not in refined}  # "left lung opacity, mainly in the lower zone"
         zones = frozenset((side, level) for side in named for level in levels[index] or LEVELS)
         claims.append(_Claim(zones, present[index]) if placed else None)
@@ -433,9 +409,11 @@ def _resolve(clauses: list[Clause], present: list[bool]) -> tuple[list[set[str]]
 
 def _both_lungs(clause: Clause, *, any_side: bool) -> bool:
     """Whether a clause without side or level is about both lungs: "lungs are clear", "diffuse opacities"."""
-    if clause.plural and clause.has(LUNG):
-        return clause.finding or clause.negated or clause.normal or clause.has(DIFFUSE) or clause.joiner == "or"
-    return clause.has(DIFFUSE) and not any_side and (clause.finding or clause.has(LUNG)) and not clause.negated
+    if clause.plural and clause.has(terms.LUNG):
+        return clause.finding or clause.negated or clause.normal or clause.has(terms.DIFFUSE) or clause.joiner == "or"
+    return (
+        clause.has(terms.DIFFUSE) and not any_side and (clause.finding or clause.has(terms.LUNG)) and not clause.negated
+    )
 
 
 def _weigh(claims: list[_Claim], *, clear: bool) -> tuple[Zones, bool]:

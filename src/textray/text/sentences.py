@@ -44,14 +44,8 @@ def split(text: str, *, min_words: int = 2) -> tuple[str, ...]:
 
     Decimals, abbreviations, times of day and wrapped lines do not end a sentence; list numbers, blank lines, semicolons
     and full stops without a blank behind them ("normal.Lungs") do. Marks in place of words that were removed to hide a
-    person (``___``, ``[** ... **]``, ``XXXX``) are dropped.
-
-    Args:
-        text: As it was written.
-        min_words: Sentences with fewer words of two letters or more are left out: 2 leaves out "Cardiomegaly.".
-
-    Returns:
-        The sentences with their full stops, without list numbers.
+    person (``___``, ``[** ... **]``, ``XXXX``) are dropped, and sentences with fewer than ``min_words`` words of two
+    letters or more: 2 leaves out "Cardiomegaly.". The others keep their full stops.
 
     Raises:
         InputError: If ``text`` is not a string.

@@ -7,7 +7,7 @@ import io
 import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from zipfile import BadZipFile
@@ -24,14 +24,7 @@ _ENCODINGS = ("utf-8-sig", "utf-16")
 
 @dataclass(frozen=True, kw_only=True)
 class Columns:
-    """Rows of a table that are not blank.
-
-    Attributes:
-        path: The table's file.
-        rows: Number of each row's line, the first line being 1, and its cells by column name in lower case.
-        encoding: Encoding it was read with.
-        delimiter: What parts its columns.
-    """
+    """Rows of a table that are not blank: each one's line, from 1, and its cells by column name in lower case."""
 
     path: Path
     rows: tuple[tuple[int, dict[str, str]], ...]
@@ -101,13 +94,7 @@ def known_cell(cell: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
-    """The report of one picture.
-
-    Attributes:
-        text: The words, ``None`` for none.
-        laterality: Whose left and right they mean, ``None`` where the table does not say.
-        line: Line of the table, from 1.
-    """
+    """The report of one picture, ``laterality`` ``None`` where the table does not say whose sides; lines from 1."""
 
     text: str | None
     laterality: Laterality | None = None
@@ -116,19 +103,11 @@ class Words:
 
 @dataclass(frozen=True, kw_only=True)
 class TextTable:
-    """Reports by image name.
-
-    Attributes:
-        path: The table's file.
-        rows: Words by image name as written.
-        encoding: Encoding it was read with.
-        delimiter: What parts its columns.
-    """
+    """Reports by image name as written; ``encoding`` is that in which the file was read."""
 
     path: Path
-    rows: dict[str, Words] = field(default_factory=dict)
-    encoding: str = "utf-8-sig"
-    delimiter: str = ","
+    rows: dict[str, Words]
+    encoding: str
 
     @classmethod
     def read(cls, path: str | Path) -> TextTable:
@@ -140,15 +119,20 @@ class TextTable:
         table = read_columns(path, _COLUMNS, needed=2)
         rows: dict[str, Words] = {}
         for line, values in table.rows:
-            _add(rows, table.path, line, values)
-        return cls(path=table.path, rows=rows, encoding=table.encoding, delimiter=table.delimiter)
+            name, text = values["image"].strip(), None if is_blank(values["text"]) else values["text"]
+            if not name and text is not None:
+                raise UsageError(f"{table.path} line {line} has a text, but no image name")
+            if name in rows:
+                came = f"lines {rows[name].line} and {line}"
+                raise UsageError(f"{table.path} names {name!r} twice", came=came, expected="once")
+            if name:
+                rows[name] = Words(text=text, laterality=read_side(table.path, line, values), line=line)
+        return cls(path=table.path, rows=rows, encoding=table.encoding)
 
     def match(self, paths: Sequence[Path], *, below: Path | None = None) -> tuple[dict[int, Words], list[str]]:
         """Find the row of each picture: by the path as given, else by file name, else by name without suffix.
 
-        Args:
-            paths: The pictures.
-            below: A folder that they lie in, paths below which tell them too.
+        If the pictures lie in the folder ``below``, the path below it names one too.
 
         Returns:
             Words by position in ``paths``, and the names of rows that fit no picture.
@@ -181,10 +165,8 @@ class TextTable:
         unknown = []
         for name, words in self.rows.items():
             key = _normal(name)
-            tidy = str(Path(key))
-            hits = (
-                places.get(key) or places.get(tidy) or tails.get(Path(tidy).parts) or names.get(key) or stems.get(key)
-            )
+            path = Path(key)
+            hits = places.get(key) or places.get(str(path)) or tails.get(path.parts) or names.get(key) or stems.get(key)
             if not hits:
                 unknown.append(name)
                 continue
@@ -246,19 +228,6 @@ def _tails(paths: Sequence[Path]) -> dict[tuple[str, ...], list[int]]:
         for first in range(len(parts) - 1):
             found.setdefault(parts[first:], []).append(i)
     return found
-
-
-def _add(rows: dict[str, Words], path: Path, line: int, values: dict[str, str]) -> None:
-    name = values.get("image", "").strip()
-    text = values.get("text", "")
-    if not name:
-        if not is_blank(text):
-            raise UsageError(f"{path} line {line} has a text, but no image name")
-        return
-    if name in rows:
-        raise UsageError(f"{path} names {name!r} twice", came=f"lines {rows[name].line} and {line}", expected="once")
-    side = read_side(path, line, values)
-    rows[name] = Words(text=None if is_blank(text) else text, laterality=side, line=line)
 
 
 def read_side(path: Path, line: int, values: Mapping[str, str]) -> Laterality | None:

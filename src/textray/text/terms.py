@@ -16,11 +16,9 @@ LEFT, RIGHT = SIDES
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Sides and levels that one word names.
+    """Sides, as written, and levels that one word names.
 
     Attributes:
-        sides: Sides, as written.
-        levels: Levels.
         lung: True for a word that is used of lungs only, such as "basal", unlike "lower".
         pair: True for a plural that means the left and the right one, such as "bases".
     """

@@ -37,11 +37,8 @@ _FEWEST_WORDS = 2
 class Aggregation:
     """How pieces become words, words sentences, sentences the report.
 
-    Attributes:
-        piece: Pieces of a word. The paper sums them.
-        word: Words of a sentence. The paper says sum; the authors' code takes the mean, so that long sentences do not
-            outweigh short ones in the report.
-        sentence: Sentences of a report.
+    The paper sums pieces and words; the authors' code takes the mean of words, so that long sentences do not outweigh
+    short ones in the report.
     """
 
     piece: Literal["sum", "mean"] = "sum"
@@ -80,13 +77,9 @@ class Pieces:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PieceBatch:
-    """Reports of one length, all arrays ``(B, L)`` int64.
+    """Reports of one length, all arrays ``(B, L)`` int64, as in `Pieces`.
 
-    Attributes:
-        ids: Vocabulary indices, 0 at padding.
-        attention: 1 at pieces and marks, 0 at padding.
-        word: As in `Pieces`, -1 at marks and padding.
-        sentence: As in `Pieces`, -1 at marks and padding.
+    At padding ``ids`` and ``attention`` are 0, ``word`` and ``sentence`` -1.
     """
 
     ids: NDArray[np.int64]
@@ -133,13 +126,6 @@ class WordPiece:
             raise BundleError("the vocabulary cannot be read", came=type(error).__name__) from error
         return cls(read_pieces(raw), lower=lower)
 
-    def __len__(self) -> int:
-        return len(self.vocabulary)
-
-    def words(self, text: str) -> list[str]:
-        """Words and punctuation marks of a text, before they are cut into pieces."""
-        return list(words(text, lower=self.lower))
-
     def cut(self, word: str) -> list[int]:
         """Indices of the pieces of one word; `[UNK]` alone if any part of it is not in the vocabulary."""
         unknown = [self._index[UNKNOWN]]
@@ -158,14 +144,10 @@ class WordPiece:
         return pieces
 
     def encode(self, sentences: Sequence[str], most_pieces: int = MOST_PIECES) -> Pieces:
-        """Turn sentences into `[CLS] s1 s2 ... [SEP]`.
+        """Turn sentences into `[CLS] s1 s2 ... [SEP]` of at most ``most_pieces``, the two marks included.
 
         Pieces beyond the limit are left out from the end, and with them a sentence of which fewer than two words would
         remain, unless it is the only one. Sentences without a character to read are left out too.
-
-        Args:
-            sentences: In their order.
-            most_pieces: The limit, the two marks included.
 
         Raises:
             InputError: If nothing in the sentences can be read.
@@ -183,7 +165,7 @@ class WordPiece:
         kept: list[int] = []
         dropped, cut, count = 0, False, 0
         for position, text in enumerate(sentences):
-            texts = self.words(text)
+            texts = list(words(text, lower=self.lower))
             if not texts:
                 continue
             if cut or len(ids) == room:
@@ -222,11 +204,7 @@ class WordPiece:
 
 
 def pad(pieces: Sequence[Pieces], *, length: int | None = None) -> PieceBatch:
-    """Bring reports to one length.
-
-    Args:
-        pieces: ``B`` reports.
-        length: The length, ``None`` for that of the longest.
+    """Bring ``B`` reports to one length, by default that of the longest.
 
     Raises:
         ShapeError: If there is none, or one is longer than ``length``.
@@ -248,14 +226,7 @@ def report_weights(batch: PieceBatch, aggregation: Aggregation | None = None) ->
     """Weights of the pieces in a report's embedding.
 
     With H the encoder's output, ``(weights[..., None] * H).sum(axis=1)`` sums pieces to words, words to sentences and
-    sentences to the report.
-
-    Args:
-        batch: The reports.
-        aggregation: ``None`` takes that of the authors' code.
-
-    Returns:
-        ``(B, L)`` float32, 0 at marks and padding.
+    sentences to the report; by default as the authors' code does. ``(B, L)`` float32, 0 at marks and padding.
     """
     how = aggregation or Aggregation()
     weights = np.zeros(batch.ids.shape, dtype=np.float32)
@@ -275,16 +246,11 @@ def report_weights(batch: PieceBatch, aggregation: Aggregation | None = None) ->
 
 
 def build_vocabulary(texts: Iterable[str], size: int, *, lower: bool = True) -> tuple[str, ...]:
-    """Make a vocabulary of whole words, with single letters for all others.
+    """Make a vocabulary of at most ``size`` pieces: whole words, and single letters for all others.
 
-    Args:
-        texts: Source of the words.
-        size: Most pieces in it.
-        lower: Lower-case and strip accents, as the `WordPiece` of this vocabulary must.
-
-    Returns:
-        The marks, the letters that begin a word and those that continue one with `##`, then the words of the texts, the
-        most frequent first. Every word of ASCII characters, and of characters in the texts, has pieces.
+    The marks, the letters that begin a word and those that continue one with `##`, then the words of the texts, the
+    most frequent first. Every word of ASCII characters, and of characters in the texts, has pieces. ``lower`` must be
+    that of the `WordPiece` of this vocabulary.
 
     Raises:
         UsageError: If there is no room for the letters.

@@ -104,12 +104,7 @@ def parse(
 
 
 def write(zones: Zones, *, laterality: Laterality | str, grid: Grid | None = None) -> str:
-    """Write the canonical sentence of zones, the left named first.
-
-    Args:
-        zones: Zones by image side.
-        laterality: Whose left and right the sentence means.
-        grid: Grid of the film, which places the patient's sides; ``None`` takes the usual film.
+    """Write the canonical sentence of zones by whose left and right ``laterality`` says; the left is named first.
 
     Raises:
         UsageError: If the laterality is none of viewer, patient, unknown.
@@ -214,14 +209,10 @@ def bank_sentences() -> tuple[str, ...]:
 
 
 def parse_caption(text: str) -> Report:
-    """Read a QaTa-COV19 caption; sides are the viewer's.
+    """Read a QaTa-COV19 caption, canonical, irregular or "no infection."; sides are the viewer's.
 
-    Args:
-        text: A canonical caption, one of the irregular forms above, or "no infection.".
-
-    Returns:
-        Zones named are present, the others unmentioned; all are absent for "no infection.". A count or a
-        "bilateral" that contradicts the places gives a notice `W_COUNT` or `W_STATUS`; the places win.
+    Zones named are present, the others unmentioned; all are absent for "no infection.". A count or a "bilateral" that
+    contradicts the places gives a notice `W_COUNT` or `W_STATUS`; the places win.
 
     Raises:
         InputError: With code ``E_CAPTION``, if the text is no caption.
