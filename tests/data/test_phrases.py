@@ -144,12 +144,13 @@ class Held(Reader):
 def test_weights_without_a_record_of_the_patients_left_out_are_refused():
     record = exclusion_record(["10000764", "10000032", "10000764"])
     assert record == {"sha256": hashlib.sha256(b"10000032\n10000764").hexdigest(), "count": 2}
-    refuse_unless_excluded(Held(), {"excluded_patients": record}, "ms_cxr")
-    refuse_unless_excluded(Reader(), {}, "qata_cov19")
+    held = Held(Path(), captions="error", seed=0)
+    refuse_unless_excluded(held, {"excluded_patients": record}, "ms_cxr")
+    refuse_unless_excluded(Reader(Path(), captions="error", seed=0), {}, "qata_cov19")
     with pytest.raises(UsageError, match="no record of patients left out"):
-        refuse_unless_excluded(Held(), {}, "ms_cxr")
+        refuse_unless_excluded(held, {}, "ms_cxr")
     with pytest.raises(UsageError, match="another list of patients"):
-        refuse_unless_excluded(Held(), {"excluded_patients": exclusion_record(["10000032"])}, "ms_cxr")
+        refuse_unless_excluded(held, {"excluded_patients": exclusion_record(["10000032"])}, "ms_cxr")
 
 
 @pytest.mark.parametrize(("split", "count", "different"), [("val", 1429, 57), ("inner", 221, None)])

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textray import registry
-from textray.errors import DataError, InputError, UsageError, unknown_name
+from textray.errors import DataError, InputError, LayoutError, UsageError, unknown_name
 from textray.io.read import read_mask
 from textray.records import Laterality, Report, Zones
 from textray.text.sentences import Cut, cut_text
@@ -98,9 +98,20 @@ class Sample:
 
 
 class Reader:
-    """Base of all readers: refuses the parts that a data set does not have; its registry row says which it has."""
+    """Base of all readers: refuses the parts that a data set does not have; its registry row says which it has.
+
+    Args:
+        root: Folder of the data.
+        captions: One of `CAPTION_POLICIES`.
+        seed: Chooses the patients of `inner`, or the images where no patients are known.
+    """
 
     name: ClassVar[str]
+    inner_share: ClassVar[float] = 0.1
+    """Share of the patients of `train` in `inner`."""
+
+    def __init__(self, root: Path, *, captions: str, seed: int) -> None:
+        self.root, self.policy, self.seed = root, _known("caption policy", captions, CAPTION_POLICIES), seed
 
     def samples(self, split: str) -> list[Sample]:
         """Images of a split with mask and caption, always in the same order.
@@ -157,6 +168,38 @@ class Reader:
     def check(self) -> CheckResult:
         """Everything that is wrong with the copy on disk; what keeps it from being one is refused as by `samples`."""
         raise NotImplementedError
+
+    @property
+    def _tolerated(self) -> tuple[str, ...]:
+        """Codes of problems that the caption policy lets pass."""
+        return () if self.policy == "error" else CAPTION_CODES
+
+    def _refuse(self, problems: Iterable[Problem]) -> None:
+        """Refuse the data if one of the problems is an error: count them by code and name the first."""
+        found = [problem for problem in problems if problem.fatal and problem.code not in self._tolerated]
+        if found:
+            codes = ", ".join(f"{code} ({n})" for code, n in Counter(p.code for p in found).items())
+            raise DataError(
+                f"{len(found)} problems in the data under {self.root}: {codes}",
+                came=name_some([f"{p.path} {p.message}" for p in found]),
+                expected="images, masks and captions that pair up",
+                do=f'Run "textray data check {self.name} ROOT" for the whole list'
+                + ("; captions: skip or text-free lets some of it pass" if found[0].code in CAPTION_CODES else ""),
+            )
+
+    def _cut_train(self, items: Iterable[T], split: Split, patient_of: Callable[[T], str | None]) -> list[T]:
+        """Items of a split out of those of its part: a share of the patients (`inner`), the rest (`fit`), or all."""
+        kept = list(items)
+        if split in ("inner", "fit"):
+            patients = (patient for item in kept if (patient := patient_of(item)))
+            inner = draw_patients(patients, self.inner_share, self.seed)
+            kept = [item for item in kept if (patient_of(item) in inner) == (split == "inner")]
+        return kept
+
+    @classmethod
+    def _no_layout(cls, what: str, *, came: str | None = None, expected: str | None = None) -> LayoutError:
+        """The error for a folder that is not laid out as the card says."""
+        return LayoutError(what, came=came, expected=expected, do=help_for(cls.name))
 
 
 def open_reader(name: str, root: str | Path | None, *, captions: str = "error", split_by: str | None = None) -> Reader:
@@ -250,11 +293,6 @@ def check_kind(name: str, kind: str | None) -> str:
     return kind or kinds[0]
 
 
-def check_captions(policy: str) -> CaptionPolicy:
-    """The caption policy of that name; an unknown one is a `UsageError`."""
-    return _known("caption policy", policy, CAPTION_POLICIES)
-
-
 def _known(kind: str, name: str, names: Sequence[T]) -> T:
     for known in names:
         if name == known:
@@ -299,23 +337,6 @@ CAPTION_CODES = ("E_CAPTION_MISSING", "E_CAPTION_BLANK", "E_CAPTION_EXTRA", "E_C
 """Problems that a caption policy other than ``error`` lets pass."""
 
 
-def refuse(problems: Sequence[Problem], name: str, root: Path) -> None:
-    """Refuse the data set ``name`` below ``root`` if there are problems: count them by code and name the first.
-
-    Raises:
-        DataError: If there is one.
-    """
-    if problems:
-        codes = ", ".join(f"{code} ({n})" for code, n in Counter(p.code for p in problems).items())
-        raise DataError(
-            f"{len(problems)} problems in the data under {root}: {codes}",
-            came=name_some([f"{p.path} {p.message}" for p in problems]),
-            expected="images, masks and captions that pair up",
-            do=f'Run "textray data check {name} ROOT" for the whole list'
-            + ("; captions: skip or text-free lets some of it pass" if problems[0].code in CAPTION_CODES else ""),
-        )
-
-
 def fingerprint(names: Iterable[str]) -> str:
     """SHA-256 of a set of names, whatever order they come in."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
@@ -336,17 +357,6 @@ def draw_patients(patients: Iterable[str], share: float, seed: int) -> frozenset
 def part_of(split: Split) -> PartName:
     """The published part that a split lies in."""
     return split if split in ("val", "test") else "train"
-
-
-def cut_train(
-    items: Iterable[T], split: Split, patient_of: Callable[[T], str | None], *, share: float, seed: int
-) -> list[T]:
-    """Items of a split out of those of its part: of `inner`, a share of the patients, or `fit`, the rest; else all."""
-    kept = list(items)
-    if split in ("inner", "fit"):
-        inner = draw_patients((patient for item in kept if (patient := patient_of(item))), share, seed)
-        kept = [item for item in kept if (patient_of(item) in inner) == (split == "inner")]
-    return kept
 
 
 def keep_share(samples: Sequence[Sample], share: float, *, seed: int = 0) -> list[Sample]:

@@ -10,22 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from textray import registry
-from textray.data.base import (
-    CAPTION_CODES,
-    PARTS,
-    CheckResult,
-    Counts,
-    PartName,
-    Problem,
-    Reader,
-    Sample,
-    check_captions,
-    check_split,
-    cut_train,
-    help_for,
-    part_of,
-    refuse,
-)
+from textray.data.base import PARTS, CheckResult, Counts, PartName, Problem, Reader, Sample, check_split, part_of
 from textray.data.folders import (
     Folder,
     Layout,
@@ -36,9 +21,8 @@ from textray.data.folders import (
     colour_problems,
     size_problem,
 )
-from textray.errors import DataError, InputError, LayoutError
+from textray.errors import DataError, InputError
 from textray.records import Notice, Report, Zones
-from textray.text.cleaning import clean
 from textray.text.tables import known_cell, read_columns
 from textray.text.zones import parse_caption
 
@@ -69,21 +53,6 @@ def read_captions(path: Path) -> list[CaptionRow]:
             raise DataError(f"row {line} of {path.name} names no image", do="Fill in or remove the row.")
         rows.append(CaptionRow(key=cells["image"].strip(), text=known_cell(cells["description"]), line=line))
     return rows
-
-
-def read_report(row: CaptionRow, where: str) -> Report | Problem:
-    """The report of a row of the table ``where`` by the grammar of captions, or what keeps it from being one."""
-    if row.text is None:
-        return row_problem("E_CAPTION_BLANK", where, row, "has a blank caption")
-    report = _parsed(row.text)
-    return report or row_problem("E_CAPTION_WORDS", where, row, "has a caption that the grammar does not know")
-
-
-def read_free_caption(row: CaptionRow, where: str) -> Report | Problem:
-    """The caption of a row as it stands, its sides being the picture's; else as `read_report`."""
-    if row.text is None:
-        return row_problem("E_CAPTION_BLANK", where, row, "has a blank caption")
-    return Report(zones=Zones(), text=clean(row.text), free=True)
 
 
 @lru_cache(maxsize=4096)  # few sentences make up a whole data set
@@ -134,8 +103,6 @@ class CaptionedFolders(Reader):
         seed: Chooses the patients of `inner`.
     """
 
-    inner_share: ClassVar[float] = 0.1
-    """Share of the patients of `train` in `inner`."""
     published: ClassVar[Mapping[PartName, int]]
     unit: ClassVar[str] = "images"
     no_report: ClassVar[Report] = Report(
@@ -143,8 +110,8 @@ class CaptionedFolders(Reader):
     )
 
     def __init__(self, layout: Layout, *, captions: str, seed: int) -> None:
-        self.layout, self.root, self.seed = layout, layout.root, seed
-        self.policy = check_captions(captions)
+        super().__init__(layout.root, captions=captions, seed=seed)
+        self.layout = layout
         self._surveys: dict[tuple[PartName, ...], Survey] = {}
         self._trusted: set[tuple[PartName, ...]] = set()
 
@@ -159,7 +126,7 @@ class CaptionedFolders(Reader):
         part = part_of(wanted)
         self._require(part)
         entries = [entry for entry, to in self._parted(self._trust(part)) if to == part]
-        entries = cut_train(entries, wanted, self._drawn_by, share=self.inner_share, seed=self.seed)
+        entries = self._cut_train(entries, wanted, self._drawn_by)
         return [
             Sample(
                 image_id=entry.image_id,
@@ -198,9 +165,9 @@ class CaptionedFolders(Reader):
         """The patient or volume of an image."""
         raise NotImplementedError
 
-    def _read_caption(self, row: CaptionRow, where: str) -> Report | Problem:
-        """What a row of the table ``where`` says, or what keeps it from being a caption."""
-        return read_report(row, where)
+    def _read_caption(self, text: str) -> Report | None:
+        """What a caption says; ``None`` where the grammar of captions does not know it."""
+        return _parsed(text)
 
     def _report(self, report: Report | None) -> Report:
         """The report of a sample."""
@@ -227,11 +194,10 @@ class CaptionedFolders(Reader):
         present = [source.name for source in self.layout.parts]
         missing = [name for name in self._needed(part) if name not in present]
         if missing:
-            raise LayoutError(
+            raise self._no_layout(
                 f"no {' and '.join(missing)} part under {self.root}",
                 came=f"{', '.join(present)} in the {self.layout.name} layout",
                 expected=", ".join(self._needed(part)),
-                do=help_for(self.name),
             )
 
     def _needed(self, part: PartName) -> tuple[PartName, ...]:
@@ -263,12 +229,10 @@ class CaptionedFolders(Reader):
         """What a part is cut from, once nothing is wrong with it that the caption policy does not let pass."""
         found, key = self._surveyed(part), tuple(source.name for source in self._sources(part))
         if key not in self._trusted:
-            tolerated = () if self.policy == "error" else CAPTION_CODES
             sizes = (size_problem(entry.image, entry.mask, self.root) for entry in found.entries)
-            problems = [*found.problems, *(problem for problem in sizes if problem is not None)]
-            refuse([p for p in problems if p.fatal and p.code not in tolerated], self.name, self.root)
+            self._refuse([*found.problems, *(problem for problem in sizes if problem is not None)])
             for problem in found.problems:
-                if problem.code in tolerated:
+                if problem.code in self._tolerated:
                     log.warning("%s: %s (captions=%s)", problem.path, problem.message, self.policy)
             self._trusted.add(key)
         return found
@@ -310,9 +274,13 @@ class CaptionedFolders(Reader):
                     problems.append(row_problem("E_DUPLICATE_ID", where, row, message))
                 else:
                     seen[name.casefold()] = f"row {row.line} of {where}"
-                    report = self._read_caption(row, where)
-                    problems += [report] if isinstance(report, Problem) else []
-                    reports[name] = None if isinstance(report, Problem) else report, place
+                    report = None if row.text is None else self._read_caption(row.text)
+                    reports[name] = report, place
+                    if row.text is None:
+                        problems.append(row_problem("E_CAPTION_BLANK", where, row, "has a blank caption"))
+                    elif report is None:
+                        message = "has a caption that the grammar does not know"
+                        problems.append(row_problem("E_CAPTION_WORDS", where, row, message))
             if not shared:
                 for name in (n for n in pictures.ids if n not in reports and n.casefold() not in seen):
                     problems.append(_missing(pictures, name, root, f"has no row in {where}"))

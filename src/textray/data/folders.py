@@ -366,5 +366,6 @@ def inside(folder: Path, name: str) -> Path | None:
 
 
 def folders(folder: Path) -> list[Path]:
-    """Folders inside a folder, sorted, without hidden ones."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    """Folders inside a folder, sorted, without hidden ones; none where it is not there."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in paths if path.is_dir() and not path.name.startswith("."))

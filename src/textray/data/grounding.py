@@ -54,26 +54,18 @@ class GroundingItem(TypedDict):
 class GroundingBatch(TypedDict):
     """Films and the texts drawn for them.
 
-    Attributes:
-        image: ``(B, C, H, W)`` float32, normalised, channels last.
-        ids: Rows of the vocabulary, ``(B, L)`` int64; with the next three what
-            `textray.models.sentence_grounding.SentenceGrounding.encode_text` takes.
-        attention: ``(B, L)`` int64.
-        word: ``(B, L)`` int64.
-        sentence: ``(B, L)`` int64.
-        text: The text of each film and its facts.
-        image_id: ``B`` names.
-        index: ``(B,)`` int64, place of each study in its split.
+    The four fields of words, ``(B, L)`` int64 each, are those that
+    `textray.models.sentence_grounding.SentenceGrounding.encode_text` takes.
     """
 
-    image: Tensor
-    ids: Tensor
+    image: Tensor  # (B, C, H, W) float32, normalised, channels last
+    ids: Tensor  # rows of the vocabulary
     attention: Tensor
     word: Tensor
     sentence: Tensor
     text: list[StudyText]
     image_id: list[str]
-    index: Tensor
+    index: Tensor  # (B,) int64, place of each study in its split
 
 
 def collate(items: list[GroundingItem]) -> GroundingBatch:

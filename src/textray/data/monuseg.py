@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from textray.data.base import PARTS, Counts, PartName, Problem, fingerprint, help_for, leaks
-from textray.data.captions import CaptionedFolders, CaptionRow, Entry, Survey, read_free_caption
+from textray.data.captions import CaptionedFolders, Entry, Survey
 from textray.data.folders import MaskFacts, find_layout, lvit
 from textray.records import Notice, Report, Zones
+from textray.text.cleaning import clean
 
 _TABLE = re.compile(r"(train|val|test)_text(?:[ (].*)?\.(?:xlsx|csv)")
 _PATIENT = re.compile(r"(tcga-[0-9a-z]{2}-[0-9a-z]{4})-.*", re.IGNORECASE)
@@ -26,8 +27,6 @@ class MoNuSeg(CaptionedFolders):
 
     Args:
         root: The folder that holds Train_Folder, Val_Folder and Test_Folder, or the one it lies in.
-        captions: As of `CaptionedFolders`.
-        seed: As of `CaptionedFolders`.
     """
 
     name = "monuseg"
@@ -57,8 +56,8 @@ class MoNuSeg(CaptionedFolders):
     def _group_of(self, image_id: str) -> str | None:
         return patient_of(image_id)
 
-    def _read_caption(self, row: CaptionRow, where: str) -> Report | Problem:
-        return read_free_caption(row, where)
+    def _read_caption(self, text: str) -> Report:
+        return Report(zones=Zones(), text=clean(text), free=True)
 
     def _drawn_by(self, entry: Entry) -> str:
         return entry.group or entry.image_id

@@ -25,7 +25,7 @@ from typing import ClassVar, Literal, get_args
 from textray.data.base import PARTS, Counts, PartName, Problem, draw_order, fingerprint, help_for
 from textray.data.captions import CaptionedFolders, Entry, Survey
 from textray.data.folders import Layout, MaskFacts, Part, find_layout, folders, inside, lvit, only, tables
-from textray.errors import LayoutError, unknown_name
+from textray.errors import unknown_name
 from textray.records import Laterality, Notice, Report
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,6 @@ class MosMedPlus(CaptionedFolders):
 
     Args:
         root: The folder that holds the pictures, or the one it lies in.
-        captions: As of `CaptionedFolders`.
         split_by: ``"slice"`` for the published parts, ``"volume"`` for a cut of our own: a tenth of each source's
             volumes is `test`, a tenth `val`; slices of no known volume are `train`.
         seed: Chooses the volumes of `inner`, and of the cut by volume.
@@ -180,11 +179,10 @@ def _kaggle(folder: Path, given: Path) -> Layout | None:
     places = dict.fromkeys(f for f in (folder, *folders(folder), given, *folders(given)) if f not in pictures)
     found = tables((path for place in places for path in place.iterdir()), _TABLE, folder)
     if not found:
-        raise LayoutError(
+        raise MosMedPlus._no_layout(
             f"no caption table beside frames and masks of {folder}",
             expected='"Train_text_MosMedData+ 1.xlsx", "Val_text_MosMedData+ 1.xlsx" and "Test_text_MosMedData+.xlsx", '
             "which name the parts",
-            do=help_for(MosMedPlus.name),
         )
     parts = (Part(name=name, table=found[name], images=images, masks=masks) for name in PARTS if name in found)
     # Tables may lie beside the folder of the pictures; messages are relative to what holds both.

@@ -14,26 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from textray.data.base import (
-    CAPTION_CODES,
-    Box,
-    CheckResult,
-    Counts,
-    Problem,
-    Reader,
-    Sample,
-    Split,
-    check_captions,
-    cut_train,
-    fingerprint,
-    help_for,
-    leaks,
-    part_of,
-    refuse,
-)
+from textray.data.base import Box, CheckResult, Counts, Problem, Reader, Sample, Split, fingerprint, leaks, part_of
 from textray.data.boxes import box_problem, is_scaled_copy, read_box, read_table
 from textray.data.folders import sizes_of
-from textray.errors import DataError, LayoutError, UsageError, unknown_name
+from textray.errors import DataError, UsageError, unknown_name
 from textray.records import Laterality
 from textray.text.cleaning import clean
 
@@ -48,7 +32,6 @@ CLASSES = (
     "Pneumothorax",
 )
 PROTOCOLS = ("all", "published")
-INNER_SHARE = 0.1
 
 _SPLITS: dict[str, Split] = {"train": "train", "val": "val", "valid": "val", "validate": "val", "test": "test"}
 _SUFFIXES = (".jpg", ".png", ".dcm")
@@ -70,9 +53,9 @@ class MSCXR(Reader):
     def __init__(self, root: str | Path, *, captions: str = "error", split_by: str = "all", seed: int = 0) -> None:
         if split_by not in PROTOCOLS:
             raise unknown_name("way of cutting ms_cxr", split_by, PROTOCOLS)
-        self.policy, self.split_by, self.seed = check_captions(captions), split_by, seed
-        self.root = Path(root)
-        self.tables = find_tables(self.root, help_for(self.name))
+        super().__init__(Path(root), captions=captions, seed=seed)
+        self.split_by, self.tables = split_by, find_tables(self.root)
+        self._problems: list[Problem] = []
 
     def held_out_patients(self) -> tuple[str, ...]:
         """Every patient (MIMIC's ``subject_id``), sorted: whom a training on MIMIC-CXR must leave out."""
@@ -86,12 +69,8 @@ class MSCXR(Reader):
         """
         pairs = self._cut(_pairs(self._rows, kind), split)
         if not self._images:
-            raise LayoutError(
-                f"no image of MIMIC-CXR-JPG under {self.root}", expected="files/p10/p10...", do=help_for(self.name)
-            )
-        tolerated = () if self.policy == "error" else CAPTION_CODES
-        problems = [*self._problems, *self._absent(pair.image_id for pair in pairs)]
-        refuse([p for p in problems if p.fatal and p.code not in tolerated], self.name, self.root)
+            raise self._no_layout(f"no image of MIMIC-CXR-JPG under {self.root}", expected="files/p10/p10...")
+        self._refuse([*self._problems, *self._absent(pair.image_id for pair in pairs)])
         return [
             Sample(
                 image_id=pair.image_id,
@@ -125,7 +104,7 @@ class MSCXR(Reader):
         for other in self.tables[1:]:
             read, others = (
                 {(p.image_id, p.text, p.category): set(p.boxes) for p in found}
-                for found in (pairs, _pairs(self._read(other)[0], "phrase"))
+                for found in (pairs, _pairs(read_annotations(other, self.root)[0], "phrase"))
             )
             differing = [key for key in {*read, *others} if read.get(key) != others.get(key)]
             if differing:
@@ -133,28 +112,31 @@ class MSCXR(Reader):
                 problems.append(Problem("W_TABLES", str(other.relative_to(self.root)), message))
         return CheckResult(name=self.name, root=self.root, counts=counts, problems=tuple(problems))
 
-    def _read(self, table: Path) -> tuple[list[Annotation], list[Problem]]:
-        return read_annotations(table, str(table.relative_to(self.root)))
-
-    @property
-    def _rows(self) -> list[Annotation]:
-        return self._found[0]
-
-    @property
-    def _problems(self) -> list[Problem]:
-        return self._found[1]
-
     @cached_property
-    def _found(self) -> tuple[list[Annotation], list[Problem]]:
-        """All usable boxes in the order of the table, and what is wrong with it."""
-        rows, problems = self._read(self.tables[0])
+    def _rows(self) -> list[Annotation]:
+        """All usable boxes in the order of the table; what is wrong with it becomes a problem."""
+        rows, problems = read_annotations(self.tables[0], self.root)
         if self.split_by == "published":
             problems += leaks((row.patient, row.split or "no split") for row in rows)
-        return rows, problems
+        self._problems += problems
+        return rows
 
     @cached_property
     def _images(self) -> dict[str, Path]:
-        return _images(self.root, self._rows)
+        """Files of the images, in the one folder that has the first of them to be found anywhere."""
+        paths = {row.image_id: row.path for row in self._rows}
+        for base in folders_below(self.root):
+            if not (base / "files").is_dir():
+                continue
+            found = {}
+            for image_id, path in paths.items():
+                options = [(base / path).with_suffix(suffix) for suffix in _SUFFIXES]
+                existing = next((option for option in options if option.is_file()), None)
+                if existing is not None:
+                    found[image_id] = existing
+            if found:
+                return found
+        return {}
 
     def _absent(self, image_ids: Iterable[str]) -> list[Problem]:
         paths = {row.image_id: row.path for row in self._rows}
@@ -187,7 +169,7 @@ class MSCXR(Reader):
         if not any(_part(pair) for pair in pairs):
             raise UsageError(f"{self.tables[0].name} has no split column", do="Use release 1.1.0, or split_by all.")
         pairs = [pair for pair in pairs if _part(pair) == part_of(wanted)]
-        return cut_train(pairs, wanted, lambda pair: pair.patient, share=INNER_SHARE, seed=self.seed)
+        return self._cut_train(pairs, wanted, lambda pair: pair.patient)
 
 
 def _pairs(rows: Iterable[Annotation], kind: str) -> list[Annotation]:
@@ -204,23 +186,6 @@ def _pairs(rows: Iterable[Annotation], kind: str) -> list[Annotation]:
 
 def _part(row: Annotation) -> Split | None:
     return _SPLITS.get((row.split or "").lower())
-
-
-def _images(root: Path, rows: Iterable[Annotation]) -> dict[str, Path]:
-    """Files of the images, in the one folder that has the first of them to be found anywhere."""
-    paths = {row.image_id: row.path for row in rows}
-    for base in folders_below(root):
-        if not (base / "files").is_dir():
-            continue
-        found = {}
-        for image_id, path in paths.items():
-            options = [(base / path).with_suffix(suffix) for suffix in _SUFFIXES]
-            existing = next((option for option in options if option.is_file()), None)
-            if existing is not None:
-                found[image_id] = existing
-        if found:
-            return found
-    return {}
 
 
 # The annotations of MS-CXR in their two forms: a CSV with one row for each box, and a JSON laid out like COCO.
@@ -252,7 +217,7 @@ def folders_below(root: Path) -> Iterator[Path]:
         level = [path for folder in level for path in sorted(folder.iterdir()) if path.is_dir() and _enter(path.name)]
 
 
-def find_tables(root: Path, remedy: str) -> list[Path]:
+def find_tables(root: Path) -> list[Path]:
     """Annotation tables under a folder: the newest first, of one release the CSV before the JSON; older ones left out.
 
     The version in the name is not always that of the release (0.1 holds files named 1.0.0), so it only sorts.
@@ -268,17 +233,18 @@ def find_tables(root: Path, remedy: str) -> list[Path]:
                 version = tuple(int(part) for part in name[1].split("."))
                 found.append((version, folder.as_posix(), name[2].lower() == "csv", path))
     if not found:
-        raise LayoutError(f"no MS_CXR_Local_Alignment_v*.csv or .json under {root}", do=remedy)
+        raise MSCXR._no_layout(f"no MS_CXR_Local_Alignment_v*.csv or .json under {root}")
     found.sort(reverse=True)
     return [path for version, folder, _, path in found if (version, folder) == found[0][:2]]
 
 
-def read_annotations(path: Path, where: str) -> tuple[list[Annotation], list[Problem]]:
-    """Read a table of either form, ``where`` in messages: its usable boxes, and what is wrong with it.
+def read_annotations(path: Path, root: Path) -> tuple[list[Annotation], list[Problem]]:
+    """Read a table of either form below ``root``: its usable boxes, and what is wrong with it.
 
     Raises:
         DataError: If it is no such table.
     """
+    where = str(path.relative_to(root))
     rows: list[Annotation] = []
     problems: list[Problem] = []
     spaces: dict[str, tuple[tuple[int, int], str]] = {}

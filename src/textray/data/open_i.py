@@ -25,13 +25,9 @@ from textray.data.base import (
     Problem,
     Reader,
     Sample,
-    check_captions,
     check_split,
-    cut_train,
     fingerprint,
-    help_for,
     part_of,
-    refuse,
 )
 from textray.data.folders import folders, is_whole, sizes_of
 from textray.errors import DataError, LayoutError, UsageError
@@ -41,8 +37,6 @@ from textray.text.sentences import Cut, Sections, split, training_text
 log = logging.getLogger(__name__)
 
 PUBLISHED = {"reports": 3955, "with findings": 3425, "with impression": 3921, "images named": 7470}
-INNER_SHARE = 0.1
-"""Share of the reports of `train` that selects."""
 
 
 class OpenI(Reader):
@@ -59,9 +53,8 @@ class OpenI(Reader):
     name = "open_i"
 
     def __init__(self, root: str | Path, *, captions: str = "error", seed: int = 0) -> None:
-        self.root, self.seed = Path(root), seed
-        self.policy = check_captions(captions)
-        self.reports_at = find_reports(self.root, help_for(self.name))
+        super().__init__(Path(root), captions=captions, seed=seed)
+        self.reports_at = find_reports(self.root)
         self._problems: list[Problem] = []
 
     def reports(self, split: str | None = None) -> list[OpenIReport]:
@@ -72,12 +65,12 @@ class OpenI(Reader):
             DataError: If a report cannot be read, or a name stands twice.
         """
         found = self._surveyed
-        refuse([problem for problem in self._problems if problem.fatal], self.name, self.root)
+        self._refuse(self._problems)
         if split is None:
             return list(found)
         wanted = check_split(split)
         of_part = (report for report in found if report.part == part_of(wanted))
-        return cut_train(of_part, wanted, lambda report: str(report.number), share=INNER_SHARE, seed=self.seed)
+        return self._cut_train(of_part, wanted, lambda report: str(report.number))
 
     def studies(self, split: str, *, cut: Cut | None = None) -> list[Sample]:
         """Images of a split with the sentences of their report; images of one report have the same ones.
@@ -93,13 +86,12 @@ class OpenI(Reader):
         if cut not in (None, "split"):
             raise UsageError("reports of open_i are split into sentences", came=cut, expected="sentences: split")
         reports, images = self.reports(wanted), self._images
-        refuse([problem for problem in self._problems if problem.fatal], self.name, self.root)
+        self._refuse(self._problems)
         if not images:
-            raise LayoutError(
+            raise self._no_layout(
                 f"no image of open_i under {self.root}",
                 came="reports alone",
                 expected="PNGs such as NLMCXR_png/CXR1_1_IM-0001-3001.png",
-                do=help_for(self.name),
             )
         without = sum(not report.sentences for report in reports)
         absent = sum(name not in images for report in reports for name in report.image_ids)
@@ -243,7 +235,7 @@ class OpenIReport:
         return "val" if share < _TEST_SHARE + _VAL_SHARE else "train"
 
 
-def find_reports(root: Path, help_text: str) -> Path:
+def find_reports(root: Path) -> Path:
     """The folder of the reports, or the archive that holds them, in ``root`` or one of its folders.
 
     The folder counts where both are there.
@@ -251,14 +243,11 @@ def find_reports(root: Path, help_text: str) -> Path:
     Raises:
         LayoutError: If neither is there.
     """
-    if root.is_dir():
-        for base in (root, *folders(root)):
-            for place in (base / _FOLDER, base / _ARCHIVE):
-                if place.is_dir() or (place.name == _ARCHIVE and place.is_file()):
-                    return place
-    raise LayoutError(
-        f"no reports of open_i under {root}", expected=f"{_FOLDER}/<number>.xml or {_ARCHIVE}", do=help_text
-    )
+    for base in (root, *folders(root)):
+        for place in (base / _FOLDER, base / _ARCHIVE):
+            if place.is_dir() or (place.name == _ARCHIVE and place.is_file()):
+                return place
+    raise OpenI._no_layout(f"no reports of open_i under {root}", expected=f"{_FOLDER}/<number>.xml or {_ARCHIVE}")
 
 
 def report_files(place: Path) -> Iterator[tuple[str, bytes]]:

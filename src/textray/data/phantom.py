@@ -90,10 +90,10 @@ class Phantom(Reader):
     ) -> None:
         if n < 10:
             raise UsageError("the phantom set is too small", came=n, expected="n of at least 10 films")
-        self.n, self.size, self.seed = n, size, seed
         base = cache_folder() / "phantom" if root is None else Path(root)
-        self.root = base / f"phantom-{_DRAWING}-{n}-{size[0]}x{size[1]}-{seed}"
-        self.policy = captions
+        folder = base / f"phantom-{_DRAWING}-{n}-{size[0]}x{size[1]}-{seed}"
+        super().__init__(folder, captions=captions, seed=seed)
+        self.n, self.size = n, size
 
     def samples(self, split: str) -> list[Sample]:
         """Samples of a split, as `QaTaCOV19.samples` gives them."""

@@ -13,21 +13,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import ClassVar
 
-from textray.data.base import (
-    CheckResult,
-    Counts,
-    PartName,
-    Problem,
-    Sample,
-    Split,
-    fingerprint,
-    help_for,
-    leaks,
-    refuse,
-)
+from textray.data.base import CheckResult, Counts, PartName, Problem, Sample, Split, fingerprint, leaks
 from textray.data.captions import CaptionedFolders, CaptionRow, Entry, Survey, read_captions
 from textray.data.folders import Folder, Layout, Part, bare_name, check_pixels
-from textray.errors import LayoutError
 from textray.records import Laterality
 from textray.text.zones import sentence
 
@@ -44,8 +32,6 @@ class QaTaCOV19(CaptionedFolders):
 
     Args:
         root: The folder ``QaTa-COV19-v2``, or the folder it lies in.
-        captions: As of `CaptionedFolders`.
-        seed: As of `CaptionedFolders`.
     """
 
     name = "qata_cov19"
@@ -107,10 +93,9 @@ class QaTaCOV19(CaptionedFolders):
     def _require(self, part: PartName) -> None:
         source: PartName = "test" if part == "test" else "train"
         if not self._surveyed(source).images:
-            raise LayoutError(
+            raise self._no_layout(
                 f'no images under "{_FOLDERS[source]}/Images" of {self.root} (0 pictures)',
                 expected=f"{NAME} ({self.published[source]:,})",
-                do=help_for(self.name),
             )
 
     def _survey(self, parts: Sequence[Part]) -> Survey:
@@ -128,7 +113,7 @@ class QaTaCOV19(CaptionedFolders):
     def _parted(self, found: Survey) -> list[tuple[Entry, PartName]]:
         """The cut of the entries that are kept, which has no patient on both sides."""
         cut = [(entry, part) for entry, part in _cut(found) if self._keeps(entry)]
-        refuse(leaks((entry.group, part) for entry, part in cut if entry.group), self.name, self.root)
+        self._refuse(leaks((entry.group, part) for entry, part in cut if entry.group))
         return cut
 
 
@@ -174,10 +159,8 @@ def find_layout(root: Path) -> Layout:
                 parts.append(Part(name=name, table=table, images=images, masks=masks))
         if parts:
             return Layout(name="QaTa", root=base, parts=tuple(parts))
-    raise LayoutError(
-        f'neither "Train Set" nor "Test Set" under {root}',
-        expected=f"the folder {NAME} or the one it lies in",
-        do=help_for(QaTaCOV19.name),
+    raise QaTaCOV19._no_layout(
+        f'neither "Train Set" nor "Test Set" under {root}', expected=f"the folder {NAME} or the one it lies in"
     )
 
 

@@ -6,34 +6,20 @@ A cut for zero-shot grounding is a list of test films, which others publish: doc
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from textray.data.base import (
-    Box,
-    CheckResult,
-    Counts,
-    Problem,
-    Reader,
-    Sample,
-    Split,
-    check_captions,
-    cut_train,
-    fingerprint,
-    help_for,
-    refuse,
-)
+from textray.data.base import Box, CheckResult, Counts, Problem, Reader, Sample, Split, fingerprint
 from textray.data.boxes import TableRow, box_problem, is_scaled_copy, read_box, read_table
 from textray.data.folders import Folder, folders, sizes_of
-from textray.errors import LayoutError, UsageError
+from textray.errors import UsageError
 from textray.records import Laterality
 
 PHRASE = "Findings suggesting pneumonia."
 """What the released evaluation of the grounding paper asks of every film."""
 SPACE = (1024, 1024)
 """Width and height of the published films, which the boxes belong to."""
-INNER_SHARE = 0.1
 
 _LABELS, _CLASSES, _IMAGES = "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv", "stage_2_train_images"
 _LISTS = ("test.csv", "medklip_test.csv")
@@ -48,7 +34,7 @@ class _Survey:
     images: Folder
     rows: int
     listed: tuple[str, ...] | None
-    problems: tuple[Problem, ...] = field(default=())
+    problems: tuple[Problem, ...]
 
     @property
     def positives(self) -> list[str]:
@@ -63,7 +49,7 @@ class RSNA(Reader):
 
     Args:
         root: The folder that holds ``stage_2_train_labels.csv``, or the one it lies in.
-        captions: A caption policy, without effect on a data set that has no captions.
+        captions: Without effect on a data set that has no captions.
         test_list: CSV with a column ``ID`` or ``patientId``: the films of `test`; by default ``test.csv`` beside the
             labels, as MedKLIP's authors publish it.
         seed: Chooses the films of `inner`.
@@ -74,11 +60,9 @@ class RSNA(Reader):
     def __init__(
         self, root: str | Path, *, captions: str = "error", test_list: str | Path | None = None, seed: int = 0
     ) -> None:
-        check_captions(captions)
-        self.root = _find_root(Path(root))
+        super().__init__(_find_root(Path(root)), captions=captions, seed=seed)
         found = [self.root / name for name in _LISTS if (self.root / name).is_file()]
         self.test_list = Path(test_list) if test_list is not None else next(iter(found), None)
-        self.seed = seed
 
     def _phrases(self, split: Split, kind: str) -> list[Sample]:
         """One phrase for each positive film of a split, in the order of the labels."""
@@ -86,14 +70,11 @@ class RSNA(Reader):
             raise UsageError("rsna has no val", expected="train, test, inner or fit", do="Select on inner.")
         survey = self._surveyed
         if survey.listed is None:
-            raise LayoutError(
-                f"there is no list of test films in {self.root}", expected="test.csv", do=help_for(self.name)
-            )
+            raise self._no_layout(f"there is no list of test films in {self.root}", expected="test.csv")
         listed = set(survey.listed)
         names = [name for name in survey.positives if (name in listed) == (split == "test")]
-        names = cut_train(names, split, str, share=INNER_SHARE, seed=self.seed)
-        absent = [_no_image(name) for name in names if name not in survey.images]
-        refuse([p for p in (*survey.problems, *absent) if p.fatal], self.name, self.root)
+        names = self._cut_train(names, split, str)
+        self._refuse([*survey.problems, *(_no_image(name) for name in names if name not in survey.images)])
         return [
             Sample(
                 image_id=name,
@@ -112,7 +93,11 @@ class RSNA(Reader):
         """Look at every row of the tables, at the names of all films, and at the size of those that are no DICOM."""
         survey = self._surveyed
         problems = [*survey.problems, *(_no_image(name) for name in survey.boxes if name not in survey.images)]
-        problems += _sizes(survey.images, self.root)
+        films = (survey.images[name] for name in survey.images.ids)
+        for _, where, (height, width) in sizes_of(films, self.root, problems):
+            if not is_scaled_copy((height, width), SPACE):
+                message = f"is {width} x {height} pixels, no scaled copy of a film of {SPACE[0]} x {SPACE[1]}"
+                problems.append(Problem("E_SIZE", where, message))
         counts: Counts = {"root": str(self.root)}
         counts["rows of labels"] = f"{survey.rows} (published: 30227)"
         counts["films labelled"] = f"{len(survey.boxes)} (published: 26684)"
@@ -152,12 +137,10 @@ class RSNA(Reader):
 
 
 def _find_root(root: Path) -> Path:
-    for folder in [root, *(folders(root) if root.is_dir() else [])]:
+    for folder in (root, *folders(root)):
         if (folder / _LABELS).is_file():
             return folder
-    raise LayoutError(
-        f"no {_LABELS} in {root}", expected="the folder of the challenge, unpacked", do=help_for(RSNA.name)
-    )
+    raise RSNA._no_layout(f"no {_LABELS} in {root}", expected="the folder of the challenge, unpacked")
 
 
 def _read_labels(rows: list[TableRow]) -> tuple[dict[str, list[Box]], list[Problem]]:
@@ -207,15 +190,6 @@ def _read_list(path: Path, boxes: dict[str, list[Box]]) -> tuple[tuple[str, ...]
 
 def _no_image(name: str) -> Problem:
     return Problem("E_PAIR", f"{_IMAGES}/{name}.dcm", "is labelled and not there")
-
-
-def _sizes(images: Folder, root: Path) -> list[Problem]:
-    problems: list[Problem] = []
-    for _, where, (height, width) in sizes_of((images[name] for name in images.ids), root, problems):
-        if not is_scaled_copy((height, width), SPACE):
-            message = f"is {width} x {height} pixels, no scaled copy of a film of {SPACE[0]} x {SPACE[1]}"
-            problems.append(Problem("E_SIZE", where, message))
-    return problems
 
 
 def _classes(path: Path) -> list[tuple[str, int]]:

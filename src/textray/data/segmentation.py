@@ -6,6 +6,7 @@ depends on seed, epoch and sample only, so a resumed training sees the very batc
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 from copy import copy
 from pathlib import Path
@@ -49,26 +50,18 @@ class Item(TypedDict):
 class Batch(TypedDict):
     """Samples as networks see them.
 
-    Attributes:
-        image: ``(B, C, H, W)`` float32, normalised.
-        mask: ``(B, 1, H, W)`` float32, {0, 1}; NaN throughout where it may not be seen, so that no loss can use it.
-        zones: ``(B, 6)`` float32, {0, 1}: of the report or its cluster, whatever dropout left in ``text``; less those
-            dropped, but not with ``whole_zones``: a locator reads no words and sees the whole film. NaN where unknown.
-        text: ``B`` sentences; ``None`` is no report.
-        image_id: ``B`` names.
-        index: ``(B,)`` int64, place of each sample in its split.
-        labelled: ``(B,)`` bool, false where the mask may not be seen.
-        geometry: Where each sample's augmentation moved its pixels.
+    Zones are those of the report or its cluster, whatever dropout left in the text; less those dropped, but not with
+    ``whole_zones``: a locator reads no words and sees the whole film.
     """
 
-    image: Tensor
-    mask: Tensor
-    zones: Tensor
-    text: list[str | None]
+    image: Tensor  # (B, C, H, W) float32, normalised
+    mask: Tensor  # (B, 1, H, W) float32, {0, 1}; NaN throughout where it may not be seen, so that no loss can use it
+    zones: Tensor  # (B, 6) float32, {0, 1}; NaN where unknown
+    text: list[str | None]  # None is no report
     image_id: list[str]
-    index: Tensor
-    labelled: Tensor
-    geometry: list[Geometry]
+    index: Tensor  # (B,) int64, place of each sample in its split
+    labelled: Tensor  # (B,) bool, false where the mask may not be seen
+    geometry: list[Geometry]  # where each sample's augmentation moved its pixels
 
 
 def collate(items: list[Item]) -> Batch:
@@ -170,10 +163,11 @@ class SegmentationSet(Dataset[Item]):
         if not self.whole_zones:
             label = drop_from_label(label, sample.report.zones, before.zones)
         zones = label if report is before else label.mirror()  # only a flip makes a new report
+        known = sample.mask_path is not None or sample.report.zones.mentioned
         return Item(
             image=torch.from_numpy(self.preprocess.normalise_pixels(pixels)),
             mask=torch.from_numpy(np.ascontiguousarray(target, dtype=np.float32))[None],
-            zones=torch.tensor(zones.present if self.knows_zones(index) else [np.nan] * 6, dtype=torch.float32),
+            zones=torch.tensor(zones.present if known else [np.nan] * 6, dtype=torch.float32),
             text=report.text if certain else None if rng.random() < self.report_dropout else text_of(report),
             image_id=sample.image_id,
             index=index,
@@ -193,8 +187,7 @@ class SegmentationSet(Dataset[Item]):
 
         Those without masks do not count: their targets are what a teacher found without a text.
         """
-        drawn = (index for index, sample in enumerate(self.samples) if sample.mask_path is not None)
-        return sum(not self.whole_text(index) for index in drawn)
+        return sum(sample.mask_path is not None and not text_of(sample.report) for sample in self.samples)
 
     def whole_text(self, index: int) -> str | None:
         """The text of a sample whose report is left whole; the picture is not read."""
@@ -203,11 +196,6 @@ class SegmentationSet(Dataset[Item]):
     def truth(self, index: int) -> NDArray[np.bool_] | None:
         """Mask of a sample, ``(h, w)`` bool, even if hidden, ``None`` without one: to watch, not to learn or choose."""
         return None if self.samples[index].mask_path is None else self.pixels.mask(index)
-
-    def knows_zones(self, index: int) -> bool:
-        """False where a sample has neither a mask nor a report that mentions zones."""
-        sample = self.samples[index]
-        return sample.mask_path is not None or sample.report.zones.mentioned
 
     def denies(self, index: int) -> bool:
         """True where a sample's report calls zones clear and names none that is infected."""
@@ -222,8 +210,7 @@ class SegmentationSet(Dataset[Item]):
     def plain(self) -> SegmentationSet:
         """The same samples as they are: not augmented, with their whole reports."""
         same = copy(self)
-        same.augment, same.report_dropout = Augment.preset("none"), 0.0
-        same.report_withheld = (0.0, 0.0)
+        same.augment, same.report_dropout, same.report_withheld = Augment.preset("none"), 0.0, (0.0, 0.0)
         return same
 
     def _withheld(self, epoch: int) -> float:
@@ -315,11 +302,8 @@ class SegmentationData(LightningDataModule):
         super().__init__()
         self.row = dataset(data)
         self.root, self.captions, self.split_by, self.limit = root, captions, split_by, limit
-        self.train_fraction, self.labelled_fraction, self.fraction_seed = (
-            train_fraction,
-            labelled_fraction,
-            fraction_seed,
-        )
+        self.train_fraction, self.labelled_fraction = train_fraction, labelled_fraction
+        self.fraction_seed = fraction_seed
         self.unlabelled, self.unlabelled_texts = unlabelled, unlabelled_texts
         self.unlabelled_laterality = Laterality(unlabelled_laterality)
         self.preprocess = Preprocess(
@@ -486,7 +470,6 @@ class SegmentationData(LightningDataModule):
         """Facts of the samples of ``fit`` whose masks may be seen."""
         if "fit" not in self.sets:
             return {}
-        data = self.sets["fit"]
-        seen = [sample for sample, labelled in zip(data.samples, data.labelled, strict=True) if labelled]
+        seen = list(itertools.compress(self.sets["fit"].samples, self.sets["fit"].labelled))
         groups, ids = len({s.group for s in seen}), fingerprint(s.image_id for s in seen)
         return {"images": len(seen), "groups": groups, "ids_sha256": ids}
