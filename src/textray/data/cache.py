@@ -99,8 +99,11 @@ class PixelCache:
             ) from error
         settings = _settings_digest(preprocess)
         seen = base / f"{_digest(samples, settings, _status)}.seen"
-        content = _read_text(seen)
-        if content is None or not self._complete(base / content):
+        try:
+            content = seen.read_text(encoding="ascii", errors="replace").strip()
+        except OSError:
+            content = ""
+        if not self._complete(base / content):
             content = _digest(samples, settings, _content)
             if not self._complete(base / content):
                 self._build(samples, preprocess, base / content)
@@ -159,44 +162,39 @@ class PixelCache:
 
     def _build(self, samples: Sequence[Sample], preprocess: Preprocess, target: Path) -> None:
         _sweep(target.parent)
-        part = target.with_name(f"{target.name}.{secrets.token_hex(8)}.part")
         started = time.monotonic()
         try:
-            part.mkdir()
-            with (part / "pixels.u16").open("wb") as pixels, (part / "masks.bits").open("wb") as masks:
-                refused: dict[Path, InputError] = {}
-                for sample in samples:
-                    try:
-                        _append(sample, preprocess, pixels, masks)
-                    except InputError as error:
-                        refused[sample.image_path] = error
-                refuse_files(refused)
-                for stream in (pixels, masks):
-                    stream.flush()
-                    os.fsync(stream.fileno())
-            settings = {"format": _FORMAT, "count": len(samples), **preprocess.to_dict()}
-            _write(part / "cache.json", json.dumps(settings, indent=2))
-            self._put_in_place(part, target)
+            if target.exists() and not self._complete(target):
+                log.warning("the cache %s is damaged and is built again", target)
+                damaged = target.with_name(f"{target.name}.{secrets.token_hex(4)}.damaged.part")
+                target.rename(damaged)
+                shutil.rmtree(damaged, ignore_errors=True)
+            write_once(target, lambda folder: _decode(samples, preprocess, folder))
         except OSError as error:
             raise DiskError(
                 f"the cache in {target.parent} cannot be written",
                 came=error.strerror,
                 do=f"Free some space, or set {ENVIRONMENT} to another folder.",
             ) from error
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
         log.info("decoded %d samples into %s in %.1f s", len(samples), target, time.monotonic() - started)
 
-    def _put_in_place(self, part: Path, target: Path) -> None:
-        if target.exists() and not self._complete(target):
-            log.warning("the cache %s is damaged and is built again", target)
-            target.rename(part.with_suffix(".damaged.part"))
-            shutil.rmtree(part.with_suffix(".damaged.part"), ignore_errors=True)
-        try:
-            part.rename(target)
-        except OSError:
-            if not self._complete(target):  # otherwise another process was first, with the same content
-                raise
+
+def _decode(samples: Sequence[Sample], preprocess: Preprocess, folder: Path) -> None:
+    """Write the files of a cache."""
+    folder.mkdir()
+    with (folder / "pixels.u16").open("wb") as pixels, (folder / "masks.bits").open("wb") as masks:
+        refused: dict[Path, InputError] = {}
+        for sample in samples:
+            try:
+                _append(sample, preprocess, pixels, masks)
+            except InputError as error:
+                refused[sample.image_path] = error
+        refuse_files(refused)
+        for stream in (pixels, masks):
+            stream.flush()
+            os.fsync(stream.fileno())
+    settings = {"format": _FORMAT, "count": len(samples), **preprocess.to_dict()}
+    _write(folder / "cache.json", json.dumps(settings, indent=2))
 
 
 def refuse_files(refused: Mapping[Path, InputError]) -> None:
@@ -248,13 +246,6 @@ def _status(path: Path) -> bytes:
 def _content(path: Path) -> bytes:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").digest()
-
-
-def _read_text(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="ascii").strip() or None
-    except (OSError, UnicodeDecodeError):
-        return None
 
 
 def _write(path: Path, text: str) -> None:

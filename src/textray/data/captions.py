@@ -41,8 +41,7 @@ class CaptionRow:
 def read_captions(path: Path) -> list[CaptionRow]:
     """Rows of a table with the columns Image (or Filename) and Description (or Text), in its order.
 
-    Raises:
-        DataError: If a row names no image; for others see `textray.text.tables.read_columns`.
+    A row that names no image is a `DataError`; for others see `textray.text.tables.read_columns`.
     """
     table = read_columns(path, ("Image|Filename", "Description|Text"), of_data=True)
     if table.encoding != "utf-8-sig" or table.delimiter != ",":
@@ -243,7 +242,7 @@ class CaptionedFolders(Reader):
         A picture that no row names is missing its caption: in a part's own folder it belongs to that part, in folders
         that all parts share it belongs to none.
         """
-        root, shared = self.root, self.layout.shared
+        root, shared = self.root, self.layout.name == "Kaggle"  # one folder for all, and only the tables part them
         problems: list[Problem] = []
         images: dict[Path, Folder] = {}
         masks: dict[Path, Folder] = {}

@@ -52,7 +52,9 @@ class Folder:
         self.problems: list[Problem] = []
         self._by_id: dict[str, Path] = {}
         self._by_folded: dict[str, str] = {}
-        for file in sorted(_pictures(path, suffixes)):
+        files = path.iterdir() if path.is_dir() else ()
+        pictures = (f for f in files if f.suffix.lower() in suffixes and not f.name.startswith(".") and f.is_file())
+        for file in sorted(pictures):
             name = file.stem.removeprefix(prefix)
             folded = name.casefold()
             if folded not in self._by_folded:
@@ -248,17 +250,6 @@ def mask_problems(facts: MaskFacts, path: str) -> list[Problem]:
     return [Problem(code, path, message) for code, message in found]
 
 
-def _pictures(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return [
-            Path(entry.path)
-            for entry in entries
-            if Path(entry.name).suffix.lower() in suffixes and not entry.name.startswith(".") and entry.is_file()
-        ]
-
-
 # Where the parts of a data set lie: what a part is, and the layout of LViT's authors, which several data sets share.
 
 
@@ -283,19 +274,12 @@ class Layout:
     root: Path
     parts: tuple[Part, ...]
 
-    @property
-    def shared(self) -> bool:
-        """True where all parts lie in one folder and only the tables part them."""
-        return self.name == "Kaggle"
-
 
 def find_layout(root: Path, look: Callable[[Path], Layout | None], what: str, expected: str, help_text: str) -> Layout:
     """Find what ``look`` gives for a folder, or for the one folder inside it that has a layout.
 
-    A refusal names the layout (``what``), what it looks like (``expected``) and what to do (``help_text``).
-
-    Raises:
-        LayoutError: If there is none, or several folders inside have one.
+    That there is none, or several folders inside have one, is a `LayoutError`, which names the layout (``what``), what
+    it looks like (``expected``) and what to do (``help_text``).
     """
     if not root.is_dir():
         raise LayoutError(f"there is no folder {root}", do=help_text)
@@ -316,10 +300,8 @@ def find_layout(root: Path, look: Callable[[Path], Layout | None], what: str, ex
 def lvit(folder: Path, pattern: re.Pattern[str], help_text: str) -> Layout | None:
     """LViT's layout in this very folder, ``None`` where it has none of its parts.
 
-    ``pattern`` is that of a caption table's name in lower case, with the part's name as its first group.
-
-    Raises:
-        LayoutError: If a table or pictures are missing, or two tables could be the one of a part.
+    ``pattern`` is that of a caption table's name in lower case, with the part's name as its first group. A table or
+    pictures that are missing, or two tables that could be the one of a part, are a `LayoutError`.
     """
     parts = []
     for name in PARTS:

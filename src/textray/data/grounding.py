@@ -154,11 +154,7 @@ class GroundingSet(Dataset[GroundingItem]):
         mirrored: bool = False,
         sampling: SentenceSampling | None = None,
     ) -> tuple[Pieces, StudyText]:
-        """Draw the text of a study, as `StudyWords.draw` does: its word pieces, and what it states.
-
-        Raises:
-            UsageError: Without a vocabulary.
-        """
+        """Draw the text of a study, as `StudyWords.draw` does: its word pieces, and what it states."""
         if self.word_pieces is None:
             raise UsageError(
                 "reports cannot be read without a vocabulary", do="Call GroundingData.set_vocabulary, as its task does"
@@ -293,11 +289,7 @@ class GroundingData(LightningDataModule):
             )
 
     def own_vocabulary(self, rows: int) -> tuple[str, ...]:
-        """At most ``rows`` word pieces for a text encoder of our own: of the reports to learn from and paraphrases.
-
-        Raises:
-            UsageError: If there is no room for the letters.
-        """
+        """At most ``rows`` word pieces for a text encoder of our own: of the reports to learn from and paraphrases."""
         texts = [sentence for study in self.sets["fit"].studies for sentence in study.sentences]
         return build_vocabulary([*texts, *(corpus() if self.paraphrase else ())], rows)
 

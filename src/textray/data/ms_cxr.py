@@ -221,9 +221,6 @@ def find_tables(root: Path) -> list[Path]:
     """Annotation tables under a folder: the newest first, of one release the CSV before the JSON; older ones left out.
 
     The version in the name is not always that of the release (0.1 holds files named 1.0.0), so it only sorts.
-
-    Raises:
-        LayoutError: If there is none.
     """
     found = []
     for folder in folders_below(root):
@@ -239,11 +236,7 @@ def find_tables(root: Path) -> list[Path]:
 
 
 def read_annotations(path: Path, root: Path) -> tuple[list[Annotation], list[Problem]]:
-    """Read a table of either form below ``root``: its usable boxes, and what is wrong with it.
-
-    Raises:
-        DataError: If it is no such table.
-    """
+    """Usable boxes of a table of either form below ``root``, and what is wrong with it; no table is a `DataError`."""
     where = str(path.relative_to(root))
     rows: list[Annotation] = []
     problems: list[Problem] = []

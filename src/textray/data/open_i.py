@@ -236,13 +236,7 @@ class OpenIReport:
 
 
 def find_reports(root: Path) -> Path:
-    """The folder of the reports, or the archive that holds them, in ``root`` or one of its folders.
-
-    The folder counts where both are there.
-
-    Raises:
-        LayoutError: If neither is there.
-    """
+    """The folder of the reports, else the archive that holds them, in ``root`` or one of its folders."""
     for base in (root, *folders(root)):
         for place in (base / _FOLDER, base / _ARCHIVE):
             if place.is_dir() or (place.name == _ARCHIVE and place.is_file()):
@@ -251,11 +245,7 @@ def find_reports(root: Path) -> Path:
 
 
 def report_files(place: Path) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of the reports; nothing is unpacked to the disk.
-
-    Raises:
-        LayoutError: If the archive is broken.
-    """
+    """Names and bytes of the reports; nothing is unpacked to the disk, and a broken archive is a `LayoutError`."""
     if place.is_dir():
         for path in sorted(place.iterdir()):
             if _is_report(path.name) and path.is_file():
@@ -280,11 +270,7 @@ def _is_report(name: str) -> bool:
 
 
 def read_report(name: str, content: bytes) -> OpenIReport:
-    """Read a report from the name and the bytes of its XML file.
-
-    Raises:
-        DataError: If it is none.
-    """
+    """Read a report from the name and the bytes of its XML file; anything else is a `DataError`."""
     if len(content) > _LARGEST:
         raise DataError(f"is larger than {_LARGEST} bytes", code="E_SIZE")
     try:

@@ -110,7 +110,7 @@ class Phantom(Reader):
         patients by threes, and no patient is on both sides of the cut.
         """
         root = Path(folder) / NAME
-        for part, names in (("train", list(self._train_names())), ("test", self._test_names())):
+        for part, names in (("train", self._train_names()), ("test", self._test_names())):
             pictures = root / f"{part.capitalize()} Set"
             (pictures / "Images").mkdir(parents=True, exist_ok=True)
             (pictures / "Ground-truths").mkdir(exist_ok=True)
@@ -140,9 +140,9 @@ class Phantom(Reader):
         for index in range(self.n - train):
             yield f"sub-S{50000 + index // 3}_ses-E{index}_run-1_bp-chest_vp-pa_cr"
 
-    def _test_names(self) -> list[str]:
-        count = max(1, self.n * 3 // 10)
-        return [f"sub-S{80000 + index // 3}_ses-E{index}_run-1_bp-chest_vp-ap_cr" for index in range(count)]
+    def _test_names(self) -> Iterator[str]:
+        for index in range(max(1, self.n * 3 // 10)):
+            yield f"sub-S{80000 + index // 3}_ses-E{index}_run-1_bp-chest_vp-ap_cr"
 
 
 def _spot(chest: _Chest, x: float, y: float, wide: float, high: float) -> Field:
@@ -285,11 +285,7 @@ LEVELS = (0.0, *ZONE_ROWS, 1.0)
 
 
 def places(size: tuple[int, int]) -> tuple[Field, Field]:
-    """Where each pixel lies: across and down, each ``(H, W)`` in (0, 1).
-
-    Raises:
-        UsageError: If a side is shorter than `SMALLEST`.
-    """
+    """Where each pixel lies: across and down, each ``(H, W)`` in (0, 1)."""
     height, width = size
     if min(size) < SMALLEST:
         raise UsageError("the phantom is too small", came=f"{height} x {width}", expected=f"at least {SMALLEST} pixels")

@@ -106,7 +106,8 @@ class QaTaCOV19(CaptionedFolders):
 
     def _rows(self, part: Part) -> list[CaptionRow]:
         rows = read_captions(part.table)
-        if part.name == "train" and fingerprint(_key(row) for row in rows) == _published()["ids_sha256"]:
+        published = json.loads(files("textray").joinpath("data", "splits", "qata_cov19.json").read_text("utf-8"))
+        if part.name == "train" and fingerprint(_key(row) for row in rows) == published["ids_sha256"]:
             rows.sort(key=_key)  # a copy of the published table saved in another order is cut the same way
         return rows
 
@@ -143,11 +144,7 @@ def patient_of(image_id: str) -> str | None:
 
 
 def find_layout(root: Path) -> Layout:
-    """The parts that lie in ``root`` itself or in ``QaTa-COV19-v2`` in it.
-
-    Raises:
-        LayoutError: If there are none.
-    """
+    """The parts that lie in ``root`` itself or in ``QaTa-COV19-v2`` in it; that there are none is a `LayoutError`."""
     for base in (root, root / NAME):
         parts = []
         for name, folder in _FOLDERS.items():
@@ -162,10 +159,3 @@ def find_layout(root: Path) -> Layout:
     raise QaTaCOV19._no_layout(
         f'neither "Train Set" nor "Test Set" under {root}', expected=f"the folder {NAME} or the one it lies in"
     )
-
-
-def _published() -> dict[str, str]:
-    """Fingerprints of the published cut, so that a table saved in another order gives the same one."""
-    text = files("textray").joinpath("data", "splits", "qata_cov19.json").read_text(encoding="utf-8")
-    table: dict[str, str] = json.loads(text)
-    return table

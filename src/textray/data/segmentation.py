@@ -397,11 +397,7 @@ class SegmentationData(LightningDataModule):
         )
 
     def set_labels(self, split: str, zones: Sequence[Zones]) -> None:
-        """Give the samples of ``fit`` or ``inner``, in their order, other zones to learn from than their reports'.
-
-        Raises:
-            ShapeError: If there are more or fewer.
-        """
+        """Give the samples of ``fit`` or ``inner``, in their order, other zones to learn from than their reports'."""
         if len(zones) != len(self.sets[split]):
             raise ShapeError(f"labels of {split}", came=len(zones), expected=f"{len(self.sets[split])}, one a sample")
         self.sets[split].labels = tuple(zones)

@@ -55,11 +55,7 @@ def refuse_unless_excluded(reader: Reader, provenance: Mapping[str, Any], name: 
 
 
 def read_patients(path: str | Path) -> tuple[str, ...]:
-    """Ids of patients from a file with one a line.
-
-    Raises:
-        UsageError: If it cannot be read, or names nobody.
-    """
+    """Ids of patients from a file with one a line; one that cannot be read or names nobody is a `UsageError`."""
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -71,11 +67,7 @@ def read_patients(path: str | Path) -> tuple[str, ...]:
 
 
 def leave_out(studies: Sequence[Sample], patients: Iterable[str]) -> list[Sample]:
-    """Studies of all but these patients.
-
-    Raises:
-        DataError: If a study has no patient id.
-    """
+    """Studies of all but these patients; one without a patient id is a `DataError`."""
     unknown = next((study for study in studies if study.patient_id is None), None)
     if unknown is not None:
         raise DataError(
