@@ -32,7 +32,7 @@ def epoch(store, change):
         store.write(row, change(store.read(row)))
     store.flush()
     store.finish()
-    store.advance()
+    store.open(store.epoch + 1)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 0.9, 0.99])

@@ -68,14 +68,12 @@ BUNDLED = "model.safetensors"
 
 
 def begin(network: Network, initial: str | Sequence[str] | None) -> None:
-    """Read the tensors that a training starts from.
+    """Read the tensors that a training starts from into a network.
 
-    Args:
-        network: Changed in place.
-        initial: ``None``: the pretrained tensors of its trunks, where its config names any. A checkpoint, or a bundle's
-            folder: that whole network, as far as it has the tensors; no pretrained ones are read. One or more of
-            ``PART=CHECKPOINT``, such as ``segmenter=mmi.ckpt``: see `start_part`; only parts that are not named read
-            pretrained tensors.
+    Without ``initial`` they are the pretrained ones of its trunks, where its config names any. A checkpoint, or a
+    bundle's folder, gives the whole network, as far as it has the tensors; no pretrained ones are read. Of one or more
+    ``PART=CHECKPOINT``, such as ``segmenter=mmi.ckpt``, see `start_part`; only parts that are not named read
+    pretrained tensors.
 
     Raises:
         UsageError: If a checkpoint is missing or does not fit, or whole checkpoints and parts are mixed.
@@ -112,11 +110,7 @@ def named_parts(initial: str | Sequence[str] | None) -> list[tuple[str | None, P
 
 
 def start_from(network: Network, path: Path) -> None:
-    """Copy the tensors of an earlier training's network.
-
-    Args:
-        network: Changed in place; what the checkpoint lacks keeps its random start.
-        path: Checkpoint of `textray train`.
+    """Copy the tensors of an earlier training's network; what the checkpoint lacks keeps its random start.
 
     Raises:
         UsageError: If there is no such file, or it holds tensors that the network lacks or shapes otherwise.
@@ -133,11 +127,6 @@ def start_part(network: Network, part: str, path: Path) -> None:
     network as well as the whole of an MMI-UNet, and ``segmenter.trunk=CKPT`` the trunk of a pre-training. A zone head
     that the part lacks is left out: it is there for a loss of its own, and no mask depends on it. The locator of a
     self-guided network brings the thresholds that its zones were chosen with, where the checkpoint has them.
-
-    Args:
-        network: Changed in place.
-        part: Name of the part, dots between parts of parts.
-        path: Checkpoint of `textray train`.
 
     Raises:
         UsageError: If the network has no such part, or the checkpoint does not hold it exactly.
@@ -219,11 +208,7 @@ def facts_of(path: Path) -> dict[str, Any]:
 
 
 def _copy(module: nn.Module, given: dict[str, Tensor], path: Path) -> list[str]:
-    """Copy tensors by name; return the names that were not given.
-
-    Raises:
-        UsageError: If the module lacks one of the tensors, or has it in another shape.
-    """
+    """Copy tensors by name; return the names that were not given."""
     ours = module.state_dict()
     wrong = sorted(name for name in given if name not in ours or ours[name].shape != given[name].shape)
     if wrong:
@@ -241,13 +226,9 @@ _SAME_DATA = ("name", "preprocess", "captions", "sentences", RECORDED_AS)
 def read_checkpoint(path: str | Path, *others: str | Path) -> tuple[dict[str, Any], Network]:
     """Read a checkpoint of `textray train`: its facts, and its network in evaluation mode, rounded to half precision.
 
-    Only tensors and plain values are read; a file with anything else in it is refused.
-
-    Args:
-        path: The checkpoint.
-        others: Further ones of the same network, in stages of one training: the network then has the mean of their
-            weights and of the statistics of their norms (Izmailov et al., UAI 2018, who average along one training),
-            and the facts are the first one's, with those of the others as ``averaged``.
+    Only tensors and plain values are read; a file with anything else in it is refused. With others of the same network,
+    in stages of one training, the network has the mean of their weights and of the statistics of their norms (Izmailov
+    et al., UAI 2018, who average along one training); the facts are the first one's, those of the others ``averaged``.
 
     Raises:
         UsageError: If one is missing, cut off, not a checkpoint of TextRay, of a network that segments nothing yet, or

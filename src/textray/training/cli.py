@@ -95,21 +95,15 @@ class TrainCLI(LightningCLI):
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """Command line of ``textray train``, read.
-
-    Attributes:
-        recipes: Names or files given with ``--config``, in order.
-        out: Folder of the run.
-        fresh: True where it must not resume.
-        task: Name of the task.
-        rest: Words for LightningCLI, with each recipe's path.
-    """
+    """Command line of ``textray train``, read."""
 
     recipes: tuple[str, ...]
+    """Names or files given with ``--config``, in order."""
     out: Path
     fresh: bool
     task: TaskName
     rest: tuple[str, ...]
+    """Words for LightningCLI, with each recipe's path."""
 
 
 def read_order(arguments: Sequence[str]) -> Order:

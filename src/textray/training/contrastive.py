@@ -33,14 +33,9 @@ SCALE = 10.0
 
 
 def contrastive_loss(image: Tensor, text: Tensor) -> Tensor:
-    r"""Symmetric InfoNCE, (CE(S, id) + CE(Sᵀ, id)) / 2 with S = 10 cos(image, text).
+    """Symmetric InfoNCE of pairs, both ``(B, D)`` of any length: (CE(S, id) + CE(Sᵀ, id)) / 2, S = 10 cos(image, text).
 
-    Args:
-        image: ``(B, D)``, any length.
-        text: ``(B, D)``; row i belongs to row i of ``image``.
-
-    Returns:
-        Scalar, mean over ``B``; log B where all pairs are alike.
+    A mean over ``B``; log B where all pairs are alike.
     """
     scores = SCALE * F.normalize(image, dim=1) @ F.normalize(text, dim=1).T  # (B, B)
     right = torch.arange(len(scores), device=scores.device)

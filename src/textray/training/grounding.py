@@ -150,7 +150,7 @@ class GroundingTask(Task):
                 weights may have seen excluded patients.
         """
         super().setup(stage)
-        data = getattr(self.trainer, "datamodule", None)
+        data = self.data
         if stage != "fit" or not isinstance(data, GroundingData):
             return
         if data.excluded is not None and self.trainer.ckpt_path is None:
@@ -174,9 +174,8 @@ class GroundingTask(Task):
 
     def on_fit_start(self) -> None:
         """Warm up the text encoder, if the recipe asks for it and the training is no resumed one."""
-        data = getattr(self.trainer, "datamodule", None)
-        if self.words_first > 0 and self.trainer.ckpt_path is None and isinstance(data, GroundingData):
-            warm_up_text(self._net, data.sets["fit"], steps=self.words_first)
+        if self.words_first > 0 and self.trainer.ckpt_path is None and isinstance(self.data, GroundingData):
+            warm_up_text(self._net, self.data.sets["fit"], steps=self.words_first)
 
     def _refuse_seen(self, excluded: dict[str, str | int]) -> None:
         """Refuse to start from weights that do not record the same excluded patients."""
@@ -213,9 +212,8 @@ class GroundingTask(Task):
         if not words:
             raise UsageError("the checkpoint holds no vocabulary", expected="one of a grounding training")
         self.word_pieces = WordPiece(words)
-        data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
-        if isinstance(data, GroundingData):
-            data.set_vocabulary(self.word_pieces)
+        if self._trainer is not None and isinstance(self.data, GroundingData):
+            self.data.set_vocabulary(self.word_pieces)
 
     def forward(self, batch: GroundingBatch) -> Compared:
         """Films and reports of a batch in the common space."""
@@ -299,14 +297,10 @@ class GroundingTask(Task):
 def warm_up_text(network: SentenceGrounding, data: GroundingSet, *, steps: int) -> float:
     """Train the text encoder of a network on pairs of texts, in place, before it sees a film.
 
-    The cosine of two texts is brought to the share of facts that they have in common. Where films get texts of one zone
-    at a time, whole captions are among the texts too, so that the encoder can read them.
-
-    Args:
-        network: The network; its text encoder and what stands between that and the common space learn.
-        data: Studies with a vocabulary; no film is opened. Sides are swapped in half of the texts that allow it. Their
-            seed decides the result.
-        steps: Steps of ``BATCH`` pairs. The state of torch's generator is left as it was.
+    The text encoder, and what stands between it and the common space, learn in ``steps`` of ``BATCH`` pairs: the cosine
+    of two texts is brought to the share of facts that they have in common. Where films get texts of one zone at a time,
+    whole captions are among the texts too, so that the encoder can read them. Sides are swapped in half of the texts
+    that allow it. The seed of the data decides the result; the state of torch's generator is left as it was.
 
     Returns:
         The last root mean square difference of cosine and share of facts, 0 for no step.

@@ -77,7 +77,7 @@ def local_scores(
         cls: [CLS] of each text, ``(K, D)``: one more query of the released mode.
         temperatures: Multipliers.
         aggregate: ``lse``, or ``lme``: the mean over units in place of their sum, so that long texts gain nothing.
-        match: How r is computed.
+        match: How r is computed, see `Match`.
 
     Returns:
         Z of every film and every text, ``(B, K)`` float32 or float64.
@@ -151,13 +151,9 @@ _ROWS = 1024
 def targeted_loss(
     scores: Tensor, statements: list[StudyText], targets: RightTexts, bias: Tensor | None = None
 ) -> Tensor:
-    """Loss of scores ``(B, B)``: both directions of the softmax together as Eq. 8 adds them, or the sigmoid's.
+    """Loss of scores ``(B films, B texts)``: both directions of the softmax together as Eq. 8 adds them.
 
-    Args:
-        scores: Film by text, with their temperature.
-        statements: Statements of each film.
-        targets: Which texts are right.
-        bias: Of the sigmoid, a scalar that all scores are raised by; ``None`` for the softmax.
+    With a ``bias``, a scalar that all scores are raised by, it is the sigmoid's. Scores have their temperature.
     """
     if bias is None:
         to_text, to_image = targeted_pair(scores, statements, targets)
@@ -179,15 +175,9 @@ def right_texts(statements: list[StudyText], targets: RightTexts) -> Tensor:
 
 
 def targeted_pair(scores: Tensor, statements: list[StudyText], targets: RightTexts) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of scores ``(B, B)``, all right answers weighing the same, in both directions.
+    """Cross-entropy of scores ``(B films, B texts)``, all right answers weighing the same, in both directions.
 
-    Args:
-        scores: Film by text, with their temperature.
-        statements: Statements of each film.
-        targets: Which texts are right.
-
-    Returns:
-        Each film against all texts, L(v|t) of the paper, and each text against all films, L(t|v): two scalars.
+    Each film against all texts is L(v|t) of the paper, each text against all films L(t|v).
     """
     shares = right_texts(statements, targets).to(scores)
     to_text = F.cross_entropy(scores, shares / shares.sum(1, keepdim=True))
@@ -203,12 +193,9 @@ def keys_of(statements: list[StudyText]) -> Tensor:
 
 
 def retrieval(films: Tensor, reports: Tensor, keys: Tensor) -> Tensor:
-    """Share of films whose nearest report, of all the different ones, is their own.
+    """Share of films ``(N, D)`` whose nearest report ``(N, D)``, of all the different ones, is their own.
 
-    Args:
-        films: ``(N, D)``.
-        reports: ``(N, D)``; of those with one key the first counts.
-        keys: ``(N,)``, equal where two reports say the same.
+    Keys ``(N,)`` are equal where two reports say the same; of those the first counts.
     """
     different, inverse = torch.unique(keys, return_inverse=True)
     first = torch.full((len(different),), len(keys), dtype=torch.int64)
@@ -223,25 +210,15 @@ def retrieval(films: Tensor, reports: Tensor, keys: Tensor) -> Tensor:
 
 
 class Compared(NamedTuple):
-    """Input of the losses, of one process or of all.
+    """Input of the losses, of one process or of all."""
 
-    Attributes:
-        films: ``(B, D)``.
-        places: ``(B, D, M)``.
-        reports: ``(B, D)``.
-        units: ``(B, S, D)``.
-        mask: ``(B, S)`` bool, true at units.
-        cls: ``(B, D)``.
-        statements: Statements of each report.
-    """
-
-    films: Tensor
-    places: Tensor
-    reports: Tensor
-    units: Tensor
-    mask: Tensor
-    cls: Tensor
-    statements: list[StudyText]
+    films: Tensor  # (B, D)
+    places: Tensor  # (B, D, M)
+    reports: Tensor  # (B, D)
+    units: Tensor  # (B, S, D)
+    mask: Tensor  # (B, S) bool, true at units
+    cls: Tensor  # (B, D)
+    statements: list[StudyText]  # of each report
 
     def gathered(self) -> Compared:
         """The same of all processes; gradients reach what is this one's own."""
@@ -347,13 +324,10 @@ def rank_count() -> int:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Rows of all processes, by rank; gradients reach this process's own rows.
+    """Rows ``(B, ...)`` of all processes, of one shape in each, by rank; gradients reach this process's own rows.
 
     A loss over the rows of all, computed in each process, has in each of them the part of its gradient that goes
     through its own rows. Processes whose gradients are averaged then multiply the loss by their number.
-
-    Args:
-        rows: ``(B, ...)``, of one shape in all processes.
     """
     ranks = rank_count()
     if ranks == 1:
@@ -367,12 +341,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def gather_units(units: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Units of all processes, brought to the most that a text of any of them has.
-
-    Args:
-        units: ``(B, S, D)``; S may differ between processes.
-        mask: ``(B, S)`` bool.
-    """
+    """Units ``(B, S, D)`` and mask of all processes, S brought to the most that a text of any of them has."""
     if rank_count() == 1:
         return units, mask
     most = torch.tensor(units.shape[1], device=units.device)

@@ -25,15 +25,9 @@ SMOOTH = 1e-5
 
 
 def dice_loss(logits: Tensor, target: Tensor, *, pooled: bool = False) -> Tensor:
-    r"""One minus soft Dice, each image weighing the same or, pooled, each pixel.
+    """One minus soft Dice of raw scores and a mask in [0, 1], both ``(B, 1, H, W)``: a mean over ``B``.
 
-    Args:
-        logits: Raw scores, ``(B, 1, H, W)``, any range.
-        target: Lesion mask, ``(B, 1, H, W)``, values {0, 1}, or between for a soft one.
-        pooled: One Dice of all the batch's pixels, as the pooled score counts them, instead of one for each image.
-
-    Returns:
-        Scalar, mean over ``B``.
+    Each image weighs the same or, pooled, each pixel: one Dice of the batch's pixels, as the pooled score counts them.
 
     Raises:
         ShapeError: If the shapes differ.
@@ -49,16 +43,10 @@ def dice_loss(logits: Tensor, target: Tensor, *, pooled: bool = False) -> Tensor
 def lvit_wdbce(logits: Tensor, target: Tensor) -> Tensor:
     r"""Half a Dice of squared sums and half a cross-entropy that weighs lesion and background the same.
 
-    The supervised loss of LViT's released code ("Dice + CE" in its article). Its Dice halves probability and mask,
-    which only matters beside the smoothing of 1e-5: :math:`1 - (2 \sum pt/4 + e) / (\sum p^2/4 + \sum t^2/4 + e)`.
-
-    Args:
-        logits: Raw scores, ``(B, 1, H, W)``, any range.
-        target: Lesion mask, ``(B, 1, H, W)``, values {0, 1}.
-
-    Returns:
-        Scalar: Dice as mean over ``B``, cross-entropy over the batch's pixels; a batch without lesion pixels or without
-        others, has that half of the cross-entropy zero.
+    The supervised loss of LViT's released code ("Dice + CE" in its article) on raw scores and a mask of {0, 1}, both
+    ``(B, 1, H, W)``. Its Dice, a mean over ``B``, halves probability and mask, which only matters beside the smoothing
+    of 1e-5: :math:`1 - (2 \sum pt/4 + e) / (\sum p^2/4 + \sum t^2/4 + e)`. Its cross-entropy is over the batch's
+    pixels; without lesion pixels, or without others, that half of it is zero.
 
     Raises:
         ShapeError: If the shapes differ.
@@ -78,14 +66,8 @@ def lvit_wdbce(logits: Tensor, target: Tensor) -> Tensor:
 def lv_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """Language-vision loss of LViT: one minus the cosine of prediction and mask of the most similar text.
 
-    Source: Li et al.: LViT, whose released code never calls its own, which is not differentiable.
-
-    Args:
-        logits: Raw scores, ``(B, 1, H, W)``, any range.
-        masks: ``(B, 1, H, W)`` float, in [0, 1]; an empty one costs 1 and has no gradient.
-
-    Returns:
-        Scalar, mean over ``B``.
+    Raw scores and masks in [0, 1] are both ``(B, 1, H, W)``; an empty mask costs 1 and has no gradient. Source: Li et
+    al.: LViT, whose released code never calls its own, which is not differentiable.
 
     Raises:
         ShapeError: If the shapes differ.
@@ -96,14 +78,9 @@ def lv_loss(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def zone_loss(logits: Tensor, zones: Tensor) -> Tensor:
-    """Binary cross-entropy on zones, mean over the zones that are known.
+    """Binary cross-entropy of raw scores ``(B, 6)`` on zones ``(B, 6)``, mean over the known ones; 0 where none is.
 
-    Args:
-        logits: Raw scores, ``(B, 6)``.
-        zones: ``(B, 6)``, values {0, 1}; NaN where unknown.
-
-    Returns:
-        Scalar; 0 where none is known.
+    Zones are {0, 1}, NaN where unknown.
 
     Raises:
         ShapeError: If the shapes differ.
@@ -128,10 +105,7 @@ class DiceCELoss(nn.Module):
     The released codes apply a softmax over one channel, which makes their cross-entropy exactly zero; ``dice_only``
     reproduces what their numbers were trained with. ``pooled_dice_ce`` goes past the papers: their Dice weighs a small
     lesion as much as a large one, and drawing too much is cheap where the lesion is small; the pooled score, by which
-    they are judged, counts pixels.
-
-    Args:
-        parts: ``dice_ce``, ``dice_only``, ``pooled_dice_ce`` or ``lvit_wdbce``, see `lvit_wdbce`.
+    they are judged, counts pixels. Of ``lvit_wdbce`` see `lvit_wdbce`.
     """
 
     def __init__(self, parts: LossParts = "dice_ce") -> None:
@@ -159,15 +133,10 @@ _COLUMNS = ((0.14, 0.44), (0.56, 0.86))
 
 
 class CaptionBank:
-    """Captions and masks; gives a text the mask of the most similar caption.
+    """``K`` captions and masks ``(K, h, w)`` bool; gives a text the mask of the most similar caption.
 
     Similarity is the cosine between means of the frozen encoder's token features; of equally similar captions the first
     one counts.
-
-    Args:
-        captions: ``K`` texts.
-        masks: ``(K, h, w)`` bool.
-        encoder: The frozen text encoder.
 
     Raises:
         UsageError: If there is none.
@@ -233,11 +202,7 @@ def schematic_bank(size: tuple[int, int], encoder: TextEncoder, *, transpose: bo
     """Build a bank of the 63 sentences of zones, each with ellipses where its zones lie.
 
     Zones of one lung that follow each other are one long ellipse, as in the schematic masks that LViT's authors ship.
-
-    Args:
-        size: Height and width of the masks.
-        encoder: The frozen text encoder.
-        transpose: True where the network reads pictures with rows and columns swapped; the masks are then, too.
+    ``transpose`` is for a network that reads pictures with rows and columns swapped: the masks are then, too.
     """
     zones = [Zones.from_index(index) for index in range(1, 64)]
     upright = size[::-1] if transpose else size

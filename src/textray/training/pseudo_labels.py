@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,31 +34,18 @@ _TEACHER = "teacher.bits"
 
 
 def moved(old: Plane, predicted: Plane, way: Geometry, beta: float) -> Plane:
-    """Move a pseudo-label towards a prediction: beta P + (1 - beta) p.
+    """Move a pseudo-label P towards a prediction p, both ``(h, w)`` float32 in [0, 1]: beta P + (1 - beta) p.
 
-    Args:
-        old: P of the picture as it is, ``(h, w)`` float32 in [0, 1].
-        predicted: p of the changed picture, ``(h, w)`` float32 in [0, 1].
-        way: How the picture was changed.
-        beta: Share of the old label that stays.
-
-    Returns:
-        ``(h, w)`` float32; what the changed picture did not show keeps its P.
+    P is of the picture as it is, p of the picture as ``way`` has changed it; what that did not show keeps its P.
     """
     back, seen = way.back(predicted)
     return np.where(seen, np.float32(beta) * old + np.float32(1 - beta) * back, old)
 
 
 class PseudoLabels:
-    """Labels of a list of images on disk, memory-mapped.
+    """Labels of ``count`` images on disk, memory-mapped; ``epoch`` counts what those being read have seen.
 
-    Args:
-        folder: Where they lie; one training's own.
-        count: Number of images.
-        size: Height and width of each label.
-
-    Attributes:
-        epoch: Epochs that the labels being read have seen.
+    The folder belongs to one training; ``size`` is height and width of each label.
     """
 
     def __init__(self, folder: Path, *, count: int, size: tuple[int, int]) -> None:
@@ -65,17 +54,14 @@ class PseudoLabels:
         self._next: NDArray[np.uint16] | None = None
 
     def start(self, planes: Iterable[Plane]) -> None:
-        """Write the teacher's labels, from which the first epoch starts; one process does so for all.
-
-        Args:
-            planes: One ``(h, w)`` float32 in [0, 1] for each image, in order.
+        """Write the teacher's labels, ``(h, w)`` float32 in [0, 1] in the images' order; one process does so for all.
 
         Raises:
             ShapeError: If one has another size, or there are more or fewer.
             DiskError: If they cannot be written.
         """
         part, written = self._part(0), 0
-        try:
+        with self._writing():
             self.folder.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as labels, (self.folder / _TEACHER).open("wb") as bits:
                 for plane in planes:
@@ -92,11 +78,9 @@ class PseudoLabels:
                 raise ShapeError("pseudo-labels", came=written, expected=self.count)
             part.replace(self._path(0))
             sync_folder(self.folder)
-        except OSError as error:
-            raise self._disk(error) from error
 
     def open(self, epoch: int) -> None:
-        """Read the labels after an epoch, that of a checkpoint.
+        """Read the labels after an epoch: that of a checkpoint, or the next one after `finish` in one process.
 
         Raises:
             UsageError: If there are none, or they are of other images.
@@ -124,10 +108,8 @@ class PseudoLabels:
         needed = {self._path(self.epoch), *([] if keep is None else [self._path(keep)])}
         for path in set(self.folder.glob("labels-*")) - needed:
             path.unlink(missing_ok=True)
-        try:
+        with self._writing():
             shutil.copyfile(self._path(self.epoch), self._part(self.epoch + 1))
-        except OSError as error:
-            raise self._disk(error) from error
 
     def begin(self) -> None:
         """Open the copy of `prepare` for writing."""
@@ -155,27 +137,18 @@ class PseudoLabels:
             DiskError: If they cannot be flushed.
         """
         part = self._part(self.epoch + 1)
-        try:
+        with self._writing():
             with part.open("rb") as stream:
                 os.fsync(stream.fileno())
             part.replace(self._path(self.epoch + 1))
             sync_folder(self.folder)
-        except OSError as error:
-            raise self._disk(error) from error
-
-    def advance(self) -> None:
-        """Read the next epoch's labels, after `finish` in one process."""
-        self.open(self.epoch + 1)
 
     def scores(self, truth: Callable[[int], NDArray[np.bool_] | None]) -> dict[str, float]:
         """Compare the labels of the epoch, written so far, with those before, with the truth and with the teacher.
 
-        Args:
-            truth: Mask ``(h, w)`` bool of an image, by its index; ``None`` where there is none.
-
-        Returns:
-            Share of the pixels whose label ``changed`` in the epoch, and pooled Dice, labels at one half:
-            ``dice_teacher`` against the teacher's labels, ``dice_truth`` against the masks, if there are any.
+        ``truth`` gives the mask ``(h, w)`` of an image by its index, if there is one. The scores are the share of the
+        pixels whose label ``changed`` in the epoch, and pooled Dice, labels at one half: ``dice_teacher`` against the
+        teacher's labels, ``dice_truth`` against the masks, if there are any.
         """
         latest = self._reading if self._next is None else self._next
         height, width = self.size
@@ -206,17 +179,20 @@ class PseudoLabels:
     def _part(self, epoch: int) -> Path:
         return self.folder / f"labels-{epoch:04d}.part"
 
-    def _map(self, path: Path, mode: str) -> NDArray[np.uint16]:
-        shape = (self.count, *self.size)
-        return np.memmap(path, dtype="<u2", mode="r" if mode == "r" else "r+", shape=shape)
+    def _map(self, path: Path, mode: Literal["r", "r+"]) -> NDArray[np.uint16]:
+        return np.memmap(path, dtype="<u2", mode=mode, shape=(self.count, *self.size))
 
-    def _disk(self, error: OSError) -> DiskError:
-        size = 2 * self.count * self.size[0] * self.size[1] / 1e6
-        return DiskError(
-            f"the pseudo-labels in {self.folder} cannot be written",
-            came=error.strerror,
-            do=f"Free some space: two files of {size:.0f} MB are kept.",
-        )
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            size = 2 * self.count * self.size[0] * self.size[1] / 1e6
+            raise DiskError(
+                f"the pseudo-labels in {self.folder} cannot be written",
+                came=error.strerror,
+                do=f"Free some space: two files of {size:.0f} MB are kept.",
+            ) from error
 
 
 def _store(plane: Plane) -> NDArray[np.uint16]:

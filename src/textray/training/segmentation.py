@@ -107,9 +107,8 @@ class SegmentationTask(Task):
         """
         super().setup(stage)
         if self.own_reports is not None:
-            data = getattr(self.trainer, "datamodule", None)
-            if isinstance(data, SegmentationData) and "fit" in data.sets:
-                data.sets["fit"].whole_zones = True  # the locator sees every lesion, also those left out of the report
+            if isinstance(self.data, SegmentationData) and "fit" in self.data.sets:
+                self.data.sets["fit"].whole_zones = True  # the locator sees lesions that the report leaves out, too
             self.own_reports.fill_bank(cast(Any, self.encoder))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -125,14 +124,10 @@ class SegmentationTask(Task):
     def forward(
         self, image: Tensor, texts: list[str | None], no_report: Tensor | None = None, located: Tensor | None = None
     ) -> Output:
-        """Run the network.
+        """Run the network on images ``(B, C, H, W)`` and ``B`` reports, ``None`` where none is given.
 
-        Args:
-            image: ``(B, C, H, W)``.
-            texts: ``B`` reports; ``None``: none is given.
-            no_report: ``(B,)`` bool: where none is given, a self-guided network goes without instead of writing its
-                own. Other networks go without anyway.
-            located: ``(B, 6)`` zone logits of a self-guided network's locator, where it ran on these images before.
+        The rest is for a self-guided network: where ``no_report`` ``(B,)`` is true and no report is given, it goes
+        without instead of writing its own; ``located`` ``(B, 6)`` are its locator's zone logits, if that ran before.
         """
         encoder = self.encoder
         if encoder is None:
@@ -174,7 +169,7 @@ class SegmentationTask(Task):
             self.own_reports.restart()
             if not self.trainer.sanity_checking:
                 batches = int(self.trainer.num_val_batches[0])  # as many as the validation will see
-                self.own_reports.choose_thresholds(islice(cast(Any, self.trainer).datamodule.val_dataloader(), batches))
+                self.own_reports.choose_thresholds(islice(self.data.val_dataloader(), batches))
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Count pixels under each route, and zones."""

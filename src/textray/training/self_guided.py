@@ -27,11 +27,7 @@ _SAME_BANK = 1e-3
 
 
 class OwnReports:
-    """What a training does with a self-guided network, beside training it.
-
-    Args:
-        network: The network; its bank and thresholds are changed in place.
-    """
+    """What a training does with a self-guided network, beside training it: its bank and thresholds."""
 
     def __init__(self, network: SelfGuided) -> None:
         self.network = network
@@ -109,12 +105,7 @@ def choose_thresholds(probability: NDArray[np.floating], truth: NDArray[np.bool_
     threshold of the highest macro F1 less the share of the films that have zones and would get no sentence, until none
     changes. Of equal ones the lowest is taken. A zone that no film has says nothing about its threshold: 0.5.
 
-    Args:
-        probability: ``(N, Z)``, in [0, 1].
-        truth: ``(N, Z)``.
-
-    Returns:
-        ``Z`` thresholds; a zone is written where its probability is not below its own.
+    Probabilities and truth are ``(N, Z)``; a zone is written where its probability is not below its threshold.
     """
     zones = truth.shape[1]
     written = probability[:, :, None] >= CANDIDATES  # (N, Z, candidates)

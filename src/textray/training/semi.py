@@ -122,7 +122,7 @@ class SemiSupervisedTask(SegmentationTask):
     @property
     def fit_set(self) -> SegmentationSet:
         """Samples of the training."""
-        return cast(SegmentationData, cast(Any, self.trainer).datamodule).sets["fit"]
+        return cast(SegmentationData, self.data).sets["fit"]
 
     @property
     def labels(self) -> PseudoLabels:
@@ -135,12 +135,11 @@ class SemiSupervisedTask(SegmentationTask):
         Raises:
             UsageError: If every image has a mask, or there is no teacher to start from.
         """
-        data = cast(Any, self.trainer).datamodule
         unlabelled = np.flatnonzero(~np.asarray(self.fit_set.labelled))
         if not len(unlabelled):
             raise UsageError(
                 "every image has a mask",
-                came=f"labelled_fraction {data.labelled_fraction:g}",
+                came=f"labelled_fraction {self.data.labelled_fraction:g}",
                 expected="a data.labelled_fraction below 1, of more than one patient; or data.unlabelled",
             )
         if self.teacher is None and self.trainer.ckpt_path is None:
@@ -154,7 +153,7 @@ class SemiSupervisedTask(SegmentationTask):
             Path(self.trainer.default_root_dir) / FOLDER, count=len(unlabelled), size=self.fit_set.pixels.size
         )
         if self.lv_weight:
-            self._bank = bank_of(data, self.lv_bank, cast(Any, self.encoder))
+            self._bank = bank_of(self.data, self.lv_bank, cast(Any, self.encoder))
 
     def on_train_start(self) -> None:
         """Open the labels of the checkpoint to resume from, or let the teacher give the first ones."""
@@ -190,7 +189,7 @@ class SemiSupervisedTask(SegmentationTask):
             if self.trainer.is_global_zero:
                 self.labels.finish()
             self.trainer.strategy.barrier()
-            self.labels.advance()
+            self.labels.open(self.labels.epoch + 1)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Name the labels that belong to it."""
@@ -215,7 +214,7 @@ class SemiSupervisedTask(SegmentationTask):
                 "the checkpoint in this folder is of another task, and names no pseudo-labels",
                 do="Name another --out; set model.teacher to start from it",
             )
-        saved, data = checkpoint["textray"]["data"], cast(Any, self.trainer).datamodule.describe()
+        saved, data = checkpoint["textray"]["data"], self.data.describe()
         if saved.get("unlabelled") != data.get("unlabelled"):
             raise UsageError(
                 "the checkpoint's pseudo-labels are of other pictures without masks, or of other reports",
@@ -289,15 +288,14 @@ class SemiSupervisedTask(SegmentationTask):
         """Write the teacher's predictions of the pictures as they are, with their reports."""
         path = Path(str(self.teacher))
         kept = deepcopy(self.network.state_dict())
-        data = cast(SegmentationData, cast(Any, self.trainer).datamodule)
-        load_teacher(self.network, path, data, text_encoder=self.encoder_name, max_tokens=self.max_tokens)
+        load_teacher(self.network, path, self.data, text_encoder=self.encoder_name, max_tokens=self.max_tokens)
         training = self.network.training
         self.network.eval()
         plain, indices = self.fit_set.plain(), list(self._rows)
 
         def planes() -> Iterator[Plane]:
-            for start in range(0, len(indices), data.batch_size):
-                some = indices[start : start + data.batch_size]
+            for start in range(0, len(indices), self.data.batch_size):
+                some = indices[start : start + self.data.batch_size]
                 batch = collate([plain[0, index] for index in some])
                 denied = torch.tensor([plain.denies(index) for index in some])  # no report is written over these
                 logits = self(batch["image"].to(self.device), batch["text"], denied).logits
@@ -317,16 +315,10 @@ class SemiSupervisedTask(SegmentationTask):
 def load_teacher(
     network: Network, path: Path, data: SegmentationData, *, text_encoder: str | None, max_tokens: int
 ) -> None:
-    """Give a network the teacher's tensors, all of them.
+    """Give a network the teacher's tensors, all of them; the other arguments are of the training that it teaches.
 
-    Args:
-        network: Changed in place.
-        path: The teacher's checkpoint.
-        data: Data of the training. Warns of a teacher that was trained on other images than those labelled in it,
-            since it may have seen masks that the training may not, and of one that was never trained without reports,
-            where some images come without.
-        text_encoder: That of the training.
-        max_tokens: Its longest report.
+    Warns of a teacher that was trained on other images than those labelled in the data, since it may have seen masks
+    that the training may not, and of one that was never trained without reports, where some images come without.
 
     Raises:
         UsageError: If there is no such checkpoint, or it is of another network, or read pictures or reports otherwise;

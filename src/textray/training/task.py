@@ -100,13 +100,17 @@ class Task(LightningModule):
         """The frozen text encoder."""
         return self._encoder[0]
 
+    @property
+    def data(self) -> Any:  # noqa: ANN401 -- each task knows its own
+        """Data of the training, set up before the task; ``None`` without a data module."""
+        return getattr(self.trainer, "datamodule", None)
+
     def setup(self, stage: str) -> None:
         """Read the tensors to start from, unless the training resumes; label zones by clusters, if configured."""
         if stage == "fit" and self.trainer.ckpt_path is None:
             begin(self.network, self.initial)
-        data = getattr(self.trainer, "datamodule", None)  # set up before the task
-        if stage == "fit" and isinstance(data, SegmentationData):
-            label_training(data, self.encoder)
+        if stage == "fit" and isinstance(self.data, SegmentationData):
+            label_training(self.data, self.encoder)
 
     def on_train_epoch_start(self) -> None:
         """Keep frozen parts in evaluation mode: no dropout, and norms that keep their statistics."""
@@ -115,9 +119,8 @@ class Task(LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout from seed, epoch, batch and rank, so that a resumed training equals an uninterrupted one."""
-        seed = getattr(getattr(self.trainer, "datamodule", None), "seed", 0)
-        drawn = np.random.SeedSequence((seed, self.current_epoch, batch_idx, self.global_rank)).generate_state(1)
-        torch.manual_seed(int(drawn[0]))
+        seeds = (getattr(self.data, "seed", 0), self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
 
     def check_loss(self, loss: Tensor, batch: Batch, index: int) -> None:
         """Refuse a loss that is no finite number.
@@ -166,14 +169,13 @@ class Task(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write beside the tensors the facts that an export needs to build the network again."""
         name, form = form_of(type(self.network)) or (None, None)
-        data = getattr(self.trainer, "datamodule", None)
         built = {"network": name, "form": form, "config": asdict(cast(Any, self.network).config)}
         checkpoint["textray"] = {
             "version": version("textray"),
             **(built if self.exports else {}),
             "text_encoder": self.encoder_name,
             "max_tokens": self.max_tokens,
-            "data": data.describe() if data is not None else {},
+            "data": self.data.describe() if self.data is not None else {},
             "epoch": self.current_epoch + 1,
             "max_epochs": self.trainer.max_epochs,
             "started": self.initial is not None,

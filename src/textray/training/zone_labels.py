@@ -98,11 +98,9 @@ def fit_zone_labels(
 ) -> ZoneLabels:
     """Cluster captions by their place and label them; nothing is drawn at random.
 
-    Args:
-        captions: The training captions, each as often as it occurs. All mean the same convention of sides.
-        encoder: Frozen text encoder.
-        rules: What the rule parser reads in each; ``None`` parses the captions, by the viewer's sides.
-        strict: Refuse mixed clusters instead of labelling them by their majority.
+    The training captions come each as often as it occurs, and all mean the same convention of sides. ``rules`` is what
+    the rule parser reads in each; without, it reads the captions by the viewer's sides. ``strict`` refuses mixed
+    clusters instead of labelling them by their majority.
 
     Raises:
         UsageError: If there are fewer captions than a cluster has or more than `MOST_CAPTIONS`, one is blank, or no
@@ -166,10 +164,7 @@ def label_training(data: SegmentationData, encoder: TextEncoder | None) -> ZoneL
     """Set the zone labels of a training, if ``labels`` is ``clusters``.
 
     Clusters are those of ``fit``; ``inner`` is labelled by them where its captions are known, else by the rules. Images
-    without words keep the zones of their report.
-
-    Returns:
-        The labels of ``fit``'s captions, ``None`` where ``labels`` is ``rules``.
+    without words keep the zones of their report. Returns the labels of ``fit``'s captions, if there are clusters.
 
     Raises:
         UsageError: If there is no text encoder, captions mean the patient's sides, or as `fit_zone_labels`.
@@ -255,12 +250,9 @@ def location_phrase(caption: str) -> str:
 
 @torch.no_grad()
 def encode_phrases(phrases: Sequence[str], encoder: TextEncoder) -> NDArray[np.float64]:
-    """Vectors of phrases: mean over their tokens without [CLS] and [SEP], of unit length.
+    """Vectors ``(n, D)`` of phrases: mean over their tokens without [CLS] and [SEP], of unit length.
 
     Phrases are encoded with others of as many tokens, so that there is no padding.
-
-    Returns:
-        ``(n, D)``.
     """
     most = int(encoder.trunk.config.max_position_embeddings)
     by_length: dict[int, list[int]] = defaultdict(list)
@@ -282,11 +274,7 @@ def cluster_phrases(phrases: Sequence[str], encoder: TextEncoder) -> tuple[list[
     """Cluster phrases, repeated ones kept, by HDBSCAN with fixed parameters.
 
     Equal phrases are in the same cluster. A member of strength 0 is left out: it fell into a cluster that is infinitely
-    dense without it.
-
-    Args:
-        phrases: ``n`` of them; takes 8 bytes for each pair.
-        encoder: Frozen.
+    dense without it. Takes 8 bytes for each pair of phrases.
 
     Returns:
         Indices of the members of each cluster, in the order of their first phrases; and the numbers of clusters and of
