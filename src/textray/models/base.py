@@ -98,12 +98,7 @@ class Network(nn.Module):
             )
 
     def read_text(self, image: Tensor, features: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Put the no-report token where an image has no text.
-
-        Args:
-            image: ``(B, C, H, W)``, for the batch size.
-            features: ``(B, L, D)`` or ``None``: no image has text.
-            mask: ``(B, L)``, above zero at real tokens; ``None``: all are real. A row without any means no text.
+        """Put the no-report token where an image has no text; the rest is as in `check_text`.
 
         Returns:
             Features ``(B, L, D)`` and a bool mask ``(B, L)`` with at least one true token a row.
@@ -120,15 +115,10 @@ class Network(nn.Module):
         return torch.where(empty[..., None], self.no_report, features), real | (empty & first)
 
     def check_text(self, image: Tensor, features: Tensor, mask: Tensor | None) -> Tensor:
-        """Tell real tokens from padding, and refuse a text of a shape that the network cannot read.
+        """Refuse a text of a shape that the network cannot read; return a bool mask ``(B, L)``, true at real tokens.
 
-        Args:
-            image: ``(B, C, H, W)``, for the batch size.
-            features: ``(B, L, D)``.
-            mask: ``(B, L)``, above zero at real tokens; ``None``: all are real.
-
-        Returns:
-            A bool mask ``(B, L)``, true at real tokens; a row without any means no text.
+        Real are those where ``mask`` ``(B, L)`` is above zero, all without one; a row without any means no text. Only
+        the size of the batch is taken from the image.
 
         Raises:
             ShapeError: If the shapes do not fit each other or the configured width or length.

@@ -40,17 +40,8 @@ def build(form: FormRow, config: Mapping[str, Any]) -> Network:
 def _read(kind: type[Any], config: Mapping[str, Any], prefix: str, unknown: dict[str, list[str]]) -> Any:  # noqa: ANN401 -- the dataclass that a row names
     """Make a dataclass from a mapping: lists become tuples, mappings the dataclasses of their fields.
 
-    Args:
-        kind: The dataclass.
-        config: Its fields; those left out keep their defaults.
-        prefix: Where the mapping stands, such as ``locator.``, for errors.
-        unknown: Names that ``kind`` and the dataclasses in it do not have, by prefix; added to.
-
-    Returns:
-        The dataclass; ``None`` once a name is unknown.
-
-    Raises:
-        UsageError: If a field that has fields of its own is something else.
+    Names that it and the dataclasses in it lack are added to ``unknown`` by the prefix of where they stand, such as
+    ``locator.``; the result is then ``None``.
     """
     inner, dropped = _kinds(kind), _DROPPED.get(kind.__name__, {})
     config = {name: value for name, value in config.items() if name not in dropped or value != dropped[name]}

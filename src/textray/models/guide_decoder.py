@@ -66,10 +66,7 @@ class GuideDecoderConfig:
 
 
 class GuideDecoder(Network):
-    """GuideDecoder in its paper form.
-
-    Args:
-        config: Sizes; the defaults are the paper's: 42,176,545 trainable parameters.
+    """GuideDecoder in its paper form; the default sizes are the paper's: 42,176,545 trainable parameters.
 
     Raises:
         UsageError: If the trunk is of a family that cannot be cut into stages, or a size is impossible.

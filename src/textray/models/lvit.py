@@ -129,15 +129,9 @@ class TextToPlaces(nn.Module):
         self.spread = TokenConvNormAct(config.tokens, self.grid[0] * self.grid[1])
 
     def forward(self, text: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Spread the text.
+        """Spread a text ``(B, L, D)`` over the rows and columns of a grid: ``(B, rows * columns, C of level 1)``.
 
-        Args:
-            text: ``(B, L, D)``, as many tokens as there are slots.
-            mask: ``(B, L)`` bool, true at real tokens; what the other slots hold is never read.
-            grid: Rows and columns of places that are asked for.
-
-        Returns:
-            ``(B, rows * columns, C)``, C the channels of the first level.
+        There are as many tokens as slots; what those hold at which the mask ``(B, L)`` is false, is never read.
         """
         real = mask[:, None]  # (B, 1, L)
         words = text.transpose(1, 2)  # (B, D, L)
@@ -219,16 +213,7 @@ class DoubleU(nn.Module):
         )
 
     def forward(self, image: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        """Segment.
-
-        Args:
-            image: ``(B, C, H, W)``.
-            text: ``(B, L, D)``, as many tokens as there are slots.
-            mask: ``(B, L)`` bool, true at real tokens.
-
-        Returns:
-            Logits ``(B, 1, H, W)``.
-        """
+        """Logits ``(B, 1, H, W)`` of images and texts with as many tokens as there are slots, see `TextToPlaces`."""
         maps = [self.first(image)]  # x_1 to x_5
         for down in self.down:
             maps.append(down(F.max_pool2d(maps[-1], 2)))
@@ -241,15 +226,7 @@ class DoubleU(nn.Module):
         return self.head(decoded)
 
     def match(self, maps: list[Tensor], text: Tensor) -> list[Tensor]:
-        """Run the U of transformers.
-
-        Args:
-            maps: x_1 to x_4, the maps of the way down.
-            text: Features of the text at each place, ``(B, N, C)``.
-
-        Returns:
-            z_1 to z_4, ``(B, N, C_s)`` each.
-        """
+        """Run the U of transformers on x_1 to x_4 and the text at each place, ``(B, N, C)``: z_1 to z_4."""
         tokens = self.down_blocks[0](self.embed[0](maps[0]) + text)
         down = [tokens]  # y_1 to y_4
         for s in (1, 2, 3):
@@ -265,9 +242,7 @@ class DoubleU(nn.Module):
 class LViT(Network):
     """LViT in its paper form.
 
-    Args:
-        config: Sizes; the defaults give 29,916,265 trainable parameters besides the no-report token, with 10 token
-            slots 29,908,033.
+    The default sizes give 29,916,265 trainable parameters besides the no-report token, with 10 token slots 29,908,033.
 
     Raises:
         UsageError: If the heads do not divide the channels.

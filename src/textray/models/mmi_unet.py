@@ -108,13 +108,7 @@ class MatchingBranch(nn.Module):
 
 
 class ImageTextMatching(nn.Module):
-    """The ITM module of Fig. 1 (b).
-
-    Args:
-        channels: Channels C of the stage.
-        config: Sizes.
-        last: True for the coarsest stage, whose text output nothing reads: only the text's self-attention is built.
-    """
+    """The ITM module of Fig. 1 (b); of the ``last`` stage nothing reads the text output: it is not built."""
 
     def __init__(self, channels: int, config: MatchingConfig, *, last: bool) -> None:
         super().__init__()
@@ -137,15 +131,10 @@ class ImageTextMatching(nn.Module):
                 nn.init.zeros_(linear.bias)
 
     def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Match a stage's map with the report.
+        """Match a stage's map F_s with the report: F_s^ITM ``(B, C, h, w)`` and T_s^ITM ``(B, L, D)``.
 
-        Args:
-            image: F_s, ``(B, C, h, w)``.
-            text: T + T^ITM of the stage before, ``(B, L, D)``.
-            text_mask: ``(B, L)`` bool, true at real tokens.
-
-        Returns:
-            F_s^ITM ``(B, C, h, w)`` and T_s^ITM ``(B, L, D)`` (``None`` at the last stage).
+        ``text`` is T + T^ITM of the stage before, ``text_mask`` ``(B, L)`` true at real tokens. The last stage has no
+        T_s^ITM.
         """
         height, width = image.shape[2:]
         if height % 2:  # replicate the last row and column so that they take part
@@ -181,10 +170,6 @@ class DecoderLevel(nn.Module):
 class MatchingNetwork(Network):
     """The encoder of Fig. 1 (a), which MMI-UNet and its variants share: a trunk with an ITM module after each stage.
 
-    Args:
-        config: Sizes.
-        most_tokens: Longest text in tokens, ``None`` where any length will do.
-
     Raises:
         UsageError: If the trunk is of a family that cannot be run stage by stage.
     """
@@ -200,12 +185,7 @@ class MatchingNetwork(Network):
         )
 
     def encode(self, image: Tensor, text_features: Tensor | None, text_mask: Tensor | None) -> list[Tensor]:
-        """Run the trunk, matching each stage's map with the report.
-
-        Args:
-            image: ``(B, C, H, W)``.
-            text_features: T, ``(B, L, D)``, or ``None``: the no-report token stands in.
-            text_mask: ``(B, L)``, non-zero at real tokens; a row of zeros means no report.
+        """Run the trunk, matching each stage's map with the report or, without one, with the no-report token.
 
         Returns:
             What the decoder reads of stages 1 to 4: F_s^ITM or, with ``skip: sum``, F_s + F_s^ITM.
@@ -230,8 +210,7 @@ class MatchingNetwork(Network):
 class MMIUNet(MatchingNetwork):
     """MMI-UNet in its paper form.
 
-    Args:
-        config: Sizes; the defaults are the paper's: 51,836,134 trainable parameters besides the no-report token.
+    The default sizes are the paper's: 51,836,134 trainable parameters besides the no-report token.
 
     Raises:
         UsageError: If the trunk is of a family that cannot be run stage by stage, or a size is impossible.

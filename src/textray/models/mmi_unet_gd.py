@@ -56,8 +56,7 @@ class MMIUNetGDConfig(MatchingConfig):
 class MMIUNetGD(MatchingNetwork):
     """MMI-UNet with GuideDecoder in its paper form.
 
-    Args:
-        config: Sizes; the defaults are the paper's: 60,827,265 trainable parameters besides the no-report token.
+    The default sizes are the paper's: 60,827,265 trainable parameters besides the no-report token.
 
     Raises:
         UsageError: If the trunk is of a family that cannot be run stage by stage, or a size is impossible.

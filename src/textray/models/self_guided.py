@@ -43,14 +43,9 @@ class Locator(nn.Module):
         cast(ImageEncoder, self.trunk).load_pretrained()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Predict the zones.
+        """Zone logits ``(B, 6)`` in the order of `textray.records.Zones`, and a map of where they come from.
 
-        Args:
-            image: ``(B, C, H, W)``.
-
-        Returns:
-            Zone logits ``(B, 6)`` in the order of `textray.records.Zones`, and a map ``(B, 1, h, w)`` of where they
-            come from, at least 0 and with sum 1 for each image; ``None`` from a locator that has none.
+        The map ``(B, 1, h, w)`` is at least 0 and has sum 1 for each image; ``None`` from a locator that has none.
         """
         raise NotImplementedError
 
@@ -122,11 +117,9 @@ class SelfGuided(Network):
         self.segmenter.load_pretrained()
 
     def set_bank(self, features: Tensor, mask: Tensor) -> None:
-        """Fill the table of sentences.
+        """Fill the table of sentences with features ``(64, l, D)``, l at most ``tokens``, and a mask ``(64, l)``.
 
-        Args:
-            features: ``(64, l, D)``, l at most ``tokens``; row i encodes the sentence of ``Zones.from_index(i)``.
-            mask: ``(64, l)``, above zero at real tokens.
+        Row i encodes the sentence of ``Zones.from_index(i)``; the mask is above zero at real tokens.
 
         Raises:
             ShapeError: If they are of other shapes.
@@ -167,13 +160,7 @@ class SelfGuided(Network):
     def report(
         self, zone_logits: Tensor, text_features: Tensor | None, text_mask: Tensor | None, image: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Put together what the segmenter reads of each image.
-
-        Args:
-            zone_logits: ``(B, 6)``.
-            text_features: Given reports, ``(B, l, D)``; ``None``: there are none, write all.
-            text_mask: ``(B, l)``, see the class.
-            image: ``(B, C, H, W)``, for the batch size.
+        """Put together what the segmenter reads of each image: the given reports ``(B, l, D)``, or its own.
 
         Returns:
             Features ``(B, L, D)`` and mask ``(B, L)`` bool, with zone tokens ``L + 6``; a row of false is no report.
@@ -212,13 +199,10 @@ class SelfGuided(Network):
         text_mask: Tensor | None = None,
         located: tuple[Tensor, Tensor | None] | None = None,
     ) -> Output:
-        """Segment images with their reports, or with such as it writes itself; the locator runs once.
+        """Segment images with their reports, or with such as it writes itself, see `Network`.
 
-        Args:
-            image: See `Network`.
-            text_features: See `Network`; ``None``: no image has a report, and each gets its own.
-            text_mask: See `Network`.
-            located: Output of the locator, where it ran on these images before; ``None`` runs it.
+        Without ``text_features`` no image has a report, and each gets its own. ``located`` is the output of the
+        locator, where it ran on these images before: it runs once.
 
         Returns:
             Logits ``(B, 1, H, W)``, zone logits ``(B, 6)`` and, where the locator has one, its map ``(B, 1, h, w)``.
@@ -256,11 +240,8 @@ class LERG(Locator):
     """Localization-enhanced report generation: a detector's object queries, aggregated into zones.
 
     Its attention map stands on the detector's finest grid, ``(B, 1, H/8, W/8)``: the aggregator's weight of each query,
-    spread over the places that the query samples in the last layer. No gradient comes out of the map.
-
-    Args:
-        config: Sizes; with the defaults 41,787,174 trainable parameters.
-        in_channels: Channels of the image.
+    spread over the places that the query samples in the last layer. No gradient comes out of the map. The default sizes
+    give 41,787,174 trainable parameters.
 
     Raises:
         UsageError: If a size is impossible.

@@ -94,42 +94,25 @@ class SentenceGroundingConfig:
 
 
 class ImageFeatures(NamedTuple):
-    """An image in the common space, not normalised.
+    """An image in the common space, not normalised."""
 
-    Attributes:
-        pooled: v_g, ``(B, D)``.
-        local: V, ``(B, D, h, w)``.
-    """
-
-    pooled: Tensor
-    local: Tensor
+    pooled: Tensor  # v_g, (B, D)
+    local: Tensor  # V, (B, D, h, w)
 
 
 class TextFeatures(NamedTuple):
-    """Reports in the common space, not normalised; zeros where a mask is false.
+    """Reports in the common space, not normalised; zeros where a mask is false."""
 
-    Attributes:
-        words: ``(B, W, D)``.
-        word_mask: ``(B, W)`` bool, true at words.
-        sentences: T, ``(B, S, D)``.
-        sentence_mask: ``(B, S)`` bool, true at sentences.
-        report: t_g, ``(B, D)``; zeros for a report without sentences.
-        cls: The piece [CLS], ``(B, D)``; a query of the released form's local loss, never part of the report.
-    """
-
-    words: Tensor
-    word_mask: Tensor
-    sentences: Tensor
-    sentence_mask: Tensor
-    report: Tensor
-    cls: Tensor
+    words: Tensor  # (B, W, D)
+    word_mask: Tensor  # (B, W) bool, true at words
+    sentences: Tensor  # T, (B, S, D)
+    sentence_mask: Tensor  # (B, S) bool, true at sentences
+    report: Tensor  # t_g, (B, D); zeros for a report without sentences
+    cls: Tensor  # the piece [CLS], (B, D); a query of the released form's local loss, never part of the report
 
 
 class SentenceGrounding(Network):
-    """Sentence grounding.
-
-    Args:
-        config: Sizes; the defaults are the paper's: 133,587,776 trainable parameters.
+    """Sentence grounding; the default sizes are the paper's: 133,587,776 trainable parameters.
 
     Raises:
         UsageError: If a trunk is unknown or a size is impossible.
@@ -171,13 +154,10 @@ class SentenceGrounding(Network):
         self.text.load_pretrained()
 
     def encode_image(self, image: Tensor) -> ImageFeatures:
-        """Bring images into the common space.
-
-        Args:
-            image: ``(B, C, H, W)`` float, normalised; H and W multiples of ``size_multiple``.
+        """Bring normalised images ``(B, C, H, W)`` into the common space.
 
         Raises:
-            ShapeError: If it is not.
+            ShapeError: If H or W is no multiple of ``size_multiple``, or C another.
         """
         self.check_image(image)
         if self.config.enlarge is not None:
@@ -236,20 +216,14 @@ class SentenceGrounding(Network):
         return TextFeatures(words, word_mask, sentences, sentence_mask, report, pieces[:, 0])
 
     def forward(self, image: Tensor, phrases: Tensor) -> Tensor:
-        """Compare phrases with places.
+        """Cosine of phrase and place ``(B, K, h, w)``, in [-1, 1], of images as `encode_image` takes them.
 
-        Args:
-            image: ``(B, C, H, W)`` float, normalised; H and W multiples of ``size_multiple``.
-            phrases: In the common space, ``(K, D)`` for all images or ``(B, K, D)``; any length.
-
-        Returns:
-            Cosine of phrase and place, ``(B, K, h, w)``, in [-1, 1].
+        Phrases are in the common space, ``(K, D)`` for all images or ``(B, K, D)``, of any length.
 
         Raises:
             ShapeError: If a shape does not fit.
         """
-        local = self.encode_image(image).local
-        return similarity(local, phrases)
+        return similarity(self.encode_image(image).local, phrases)
 
 
 def _check(config: SentenceGroundingConfig) -> None:

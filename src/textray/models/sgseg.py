@@ -61,22 +61,14 @@ class GuidedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SGSegConfig(GuidedConfig):
-    """Sizes of an SGSeg; the defaults are the paper's configuration.
-
-    Attributes:
-        locator: Sizes of LERG.
-    """
+    """Sizes of an SGSeg, whose locator is LERG; the defaults are the paper's configuration."""
 
     locator: LERGConfig = field(default_factory=LERGConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SGSegSimpleConfig(GuidedConfig):
-    """Sizes of an SGSeg with a pooled classifier.
-
-    Attributes:
-        locator: Sizes of the pooled classifier.
-    """
+    """Sizes of an SGSeg whose locator is a pooled classifier."""
 
     locator: PooledConfig = field(default_factory=PooledConfig)
 
@@ -84,8 +76,7 @@ class SGSegSimpleConfig(GuidedConfig):
 class SGSeg(SelfGuided):
     """SGSeg in its paper form: LERG writes, the segmenter reads.
 
-    Args:
-        config: Sizes; the defaults are the paper's: 83,963,719 trainable parameters.
+    The default sizes are the paper's: 83,963,719 trainable parameters.
 
     Raises:
         UsageError: If there is no segmenter or two, or a size is impossible.
@@ -100,9 +91,6 @@ class SGSeg(SelfGuided):
 
 class SGSegSimple(SelfGuided):
     """SGSeg with a pooled classifier in LERG's place: a row of the paper's ablation.
-
-    Args:
-        config: Sizes.
 
     Raises:
         UsageError: If there is no segmenter or two, or a size is impossible.

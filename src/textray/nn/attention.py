@@ -17,16 +17,10 @@ def heads_for(width: int, most: int = 8) -> int:
 
 
 def sine_positions(features: Tensor) -> Tensor:
-    """Fixed sines of the place of each pixel of a map, one half of the channels for rows and one for columns.
+    """Fixed sines ``(1, h * w, C)`` of the places of a map ``(B, C, h, w)``, half of the channels for rows.
 
     Sines and cosines of Vaswani et al., NeurIPS 2017, section 3.5, in each direction, over the place as a share of the
     map's height and width times 32, so that a place has the same code at every resolution.
-
-    Args:
-        features: ``(B, C, h, w)``, for its size; C a multiple of 4.
-
-    Returns:
-        ``(1, h * w, C)``, values in [-1, 1].
 
     Raises:
         ShapeError: If C is no multiple of 4.
@@ -47,16 +41,10 @@ def sine_positions(features: Tensor) -> Tensor:
 
 
 def raster_sines(tokens: Tensor) -> Tensor:
-    """Fixed sines of the place of each token in its row of tokens.
+    """Fixed sines ``(N, C)`` of the place of each of the tokens ``(B, N, C)`` in its row.
 
     Vaswani et al., NeurIPS 2017, section 3.5: channel 2i of token p is ``sin(p * 10000^(-2i / C))``, channel 2i + 1 the
     cosine. Computed anew at each length, so there is nothing to learn and no longest length.
-
-    Args:
-        tokens: ``(B, N, C)``, for its size.
-
-    Returns:
-        ``(N, C)``, values in [-1, 1].
     """
     length, width = tokens.shape[1:]
     exact = torch.promote_types(tokens.dtype, torch.float32)  # half precision cannot count to 3,136 tokens
@@ -69,12 +57,8 @@ def raster_sines(tokens: Tensor) -> Tensor:
 class MultiHeadAttention(nn.Module):
     """Scaled dot-product attention with several heads (Vaswani et al., NeurIPS 2017, Eq. 1).
 
-    Query, key and value projections start as Xavier, the output projection as N(0, 0.02), biases as zero.
-
-    Args:
-        width: Width of queries, keys and values.
-        heads: Number of heads; must divide ``width``.
-        dropout: Share of attention weights dropped in training.
+    Query, key and value projections start as Xavier, the output projection as N(0, 0.02), biases as zero. Heads divide
+    the width; dropout is of attention weights.
     """
 
     def __init__(self, width: int, heads: int, *, dropout: float = 0.0) -> None:
@@ -93,16 +77,10 @@ class MultiHeadAttention(nn.Module):
     def forward(
         self, query: Tensor, memory: Tensor, memory_mask: Tensor | None = None, *, value: Tensor | None = None
     ) -> Tensor:
-        """Let ``query`` look at ``memory``.
+        """Let a query ``(B, N, C)`` look at a memory ``(B, M, C)``: ``(B, N, C)``.
 
-        Args:
-            query: ``(B, N, C)``.
-            memory: ``(B, M, C)``, the keys and, without ``value``, the values.
-            memory_mask: ``(B, M)`` bool, true where a token may be attended; ``None`` for all.
-            value: ``(B, M, C)``, values where they differ from the keys, as when only keys carry their positions.
-
-        Returns:
-            ``(B, N, C)``.
+        The mask ``(B, M)`` is true where a token may be attended. The memory is keys and, without ``value``
+        ``(B, M, C)``, values: these differ where only keys carry their positions.
         """
         q, k = self._split(self.query(query)), self._split(self.key(memory))
         v = self._split(self.value(memory if value is None else value))
@@ -112,15 +90,9 @@ class MultiHeadAttention(nn.Module):
         return self.output(mixed.transpose(1, 2).flatten(2))  # (B, N, C)
 
     def weights(self, query: Tensor, memory: Tensor, memory_mask: Tensor | None = None) -> Tensor:
-        """How much each query looks at each token of ``memory``, before any dropout.
+        """How much each query looks at each token of the memory, before any dropout: ``(B, heads, N, M)``.
 
-        Args:
-            query: ``(B, N, C)``.
-            memory: ``(B, M, C)``, the keys.
-            memory_mask: ``(B, M)`` bool, true where a token may be attended; ``None`` for all.
-
-        Returns:
-            ``(B, heads, N, M)`` in [0, 1]; sums to one over M, zero at tokens that may not be attended.
+        It sums to one over M and is zero at tokens that may not be attended.
         """
         q, k = self._split(self.query(query)), self._split(self.key(memory))
         scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[3])  # (B, heads, N, M)
@@ -135,13 +107,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with ReLU between, N(0, 0.02) at the start.
-
-    Args:
-        width: Width in and out.
-        hidden: Width between.
-        dropout: Share of hidden and of output units dropped in training.
-    """
+    """Two linear layers with ReLU between, N(0, 0.02) at the start; dropout is of hidden and of output units."""
 
     def __init__(self, width: int, hidden: int, *, dropout: float = 0.0) -> None:
         super().__init__()

@@ -42,11 +42,7 @@ _FIELDS = (  # of a published configuration that shape a plain BERT; the rest is
 class TextEncoder(nn.Module):
     """A frozen BERT trunk with its WordPiece vocabulary; always in evaluation mode, never with gradients.
 
-    Args:
-        trunk: The BERT, without pooler.
-        tokenizer: Its vocabulary, lower-casing.
-        name: Registry name.
-        max_tokens: Longest text in tokens, [CLS] and [SEP] included; longer ones are cut at the end.
+    Texts of more than ``max_tokens``, [CLS] and [SEP] included, are cut at the end.
     """
 
     def __init__(self, trunk: BertModel, tokenizer: BertWordPieceTokenizer, *, name: str, max_tokens: int = 24) -> None:
@@ -70,9 +66,7 @@ class TextEncoder(nn.Module):
     def encode(self, text: str, *, padded: bool = False) -> Tensor:
         """Token features of one text, ``(tokens, D)`` float32; computed once per distinct text.
 
-        Args:
-            text: A sentence.
-            padded: Return ``max_tokens`` rows, those of padding as the trunk gives them under its attention mask.
+        If ``padded`` there are ``max_tokens`` rows, those of padding as the trunk gives them under its attention mask.
         """
         if (text, padded) not in self._known:
             tokens = self.tokens(text)
@@ -85,10 +79,8 @@ class TextEncoder(nn.Module):
     def forward(self, texts: Sequence[str | None], *, attend_padding: bool = False) -> tuple[Tensor, Tensor]:
         """Encode a batch; ``None`` is no text.
 
-        Args:
-            texts: ``B`` sentences or ``None``.
-            attend_padding: For networks that read padding as the authors' released codes do: its features are those
-                that the trunk gives, and the mask is true there.
+        With ``attend_padding``, for networks that read it as the authors' released codes do, the features of padding
+        are those that the trunk gives, and the mask is true there.
 
         Returns:
             Features ``(B, max_tokens, D)``, zero at padding unless it is attended, and a bool mask
@@ -125,13 +117,9 @@ def load_text_encoder(name: str, *, folder: str | Path | None = None, max_tokens
 
 
 def assemble(name: str, folder: str | Path, tensors: dict[str, Tensor], *, max_tokens: int = 24) -> TextEncoder:
-    """Build a frozen text encoder from tensors that were read elsewhere.
+    """Build a frozen text encoder from its tensors, by their published names, that were read elsewhere.
 
-    Args:
-        name: Registry name.
-        folder: Folder with ``config.json`` and ``vocab.txt`` as published.
-        tensors: Those of the encoder, by their published names.
-        max_tokens: Longest text in tokens.
+    The folder holds ``config.json`` and ``vocab.txt`` as published.
 
     Raises:
         UsageError: If the name is unknown.
@@ -157,11 +145,7 @@ def assemble(name: str, folder: str | Path, tensors: dict[str, Tensor], *, max_t
 
 
 def _vocabulary(path: Path, rows: int) -> BertWordPieceTokenizer:
-    """Read a WordPiece vocabulary whose words all have a row in the trunk's table.
-
-    Raises:
-        BundleError: If it is none, or has more words than the table rows.
-    """
+    """Read a WordPiece vocabulary whose words all have a row in the trunk's table."""
     expected = f"a WordPiece vocabulary, one word a line, with {', '.join(_MARKS)}"
     try:
         tokenizer = BertWordPieceTokenizer(str(path), lowercase=True)
@@ -412,14 +396,9 @@ class TextTrunk(nn.Module):
         load_trunk(self.bert, tensors, prefix=facts.keys)
 
     def forward(self, ids: Tensor, attention: Tensor) -> Tensor:
-        """Features of word pieces.
+        """Features ``(B, L, width)`` of word pieces: the sum of the last hidden layers; meaningless at padding.
 
-        Args:
-            ids: Rows of the vocabulary, ``(B, L)`` int64.
-            attention: ``(B, L)``, above zero at pieces, zero at padding.
-
-        Returns:
-            ``(B, L, width)``: the sum of the last hidden layers; meaningless at padding.
+        ``ids`` ``(B, L)`` are rows of the vocabulary; ``attention`` ``(B, L)`` is above zero at pieces.
 
         Raises:
             ShapeError: If the shapes differ or the text is too long.
@@ -439,11 +418,7 @@ class TextTrunk(nn.Module):
 
 
 def published_vocabulary(name: str, *, folder: str | Path | None = None) -> tuple[str, ...]:
-    """Word pieces of a published text encoder, in the order of its rows.
-
-    Args:
-        name: Registry name.
-        folder: Folder with its ``vocab.txt``; ``None`` looks for it on this machine.
+    """Word pieces of a published text encoder, in the order of its rows; without a folder, of this machine's.
 
     Raises:
         UsageError: If the name is unknown or the vocabulary is not on this machine; says how to get it.

@@ -42,10 +42,6 @@ class SubpixelHead(nn.Module):
     Conv 3x3 to ``C / 4 * factor**2`` channels, pixel shuffle to ``C / 4``, an average over ``factor`` x ``factor``
     pixels (against checkerboards), Conv 1x1.
 
-    Args:
-        channels: Channels in; a multiple of 4.
-        factor: How many times larger the output is.
-
     Raises:
         UsageError: If the channels cannot be divided by 4.
     """
@@ -82,10 +78,6 @@ class PixelLevelAttention(nn.Module):
 
     The two pools run over the channels of each pixel, so the weight is one number a pixel. Without a sigmoid it has no
     bounds and may change the sign of what it weighs.
-
-    Args:
-        channels: Channels of the map.
-        gate: ``none`` (the paper's figure) or ``sigmoid``.
     """
 
     HIDDEN = 6

@@ -19,13 +19,7 @@ class TokenMixer(nn.Module):
     """Turns the tokens of a text into a fixed number of mixed tokens of the level's width.
 
     ``LeakyReLU(W(GELU(M T + b)))``: M mixes along the tokens, W maps their width. After M no mixed token belongs to a
-    word, so padding must be zero before it.
-
-    Args:
-        tokens: Slots for tokens going in; a shorter text leaves the rest zero.
-        mixed: Tokens coming out.
-        text_width: Width D of the tokens going in.
-        width: Width C of the tokens coming out.
+    word, so padding must be zero before it; a text shorter than ``tokens`` leaves the rest zero.
     """
 
     def __init__(self, tokens: int, mixed: int, *, text_width: int, width: int) -> None:
@@ -35,15 +29,7 @@ class TokenMixer(nn.Module):
         self.project = nn.Linear(text_width, width)
 
     def forward(self, text: Tensor, text_mask: Tensor) -> Tensor:
-        """Mix.
-
-        Args:
-            text: ``(B, L, D)`` with L at most ``tokens``.
-            text_mask: ``(B, L)`` bool, true at real tokens; what the others hold is never read.
-
-        Returns:
-            ``(B, mixed, C)``.
-        """
+        """``(B, L, D)`` to ``(B, mixed, C)``; what tokens hold at which the mask ``(B, L)`` is false, is never read."""
         words = torch.where(text_mask[..., None], text, torch.zeros_like(text))
         slots = F.pad(words, (0, 0, 0, self.tokens - text.shape[1]))  # (B, tokens, D)
         mixed = F.gelu(self.mix(slots.transpose(1, 2))).transpose(1, 2)  # (B, mixed, D)
@@ -53,17 +39,10 @@ class TokenMixer(nn.Module):
 class GuideLayer(nn.Module):
     r"""Lets the places of a map look at each other and at the mixed tokens of a text.
 
-    With t the mixed tokens, PE fixed sines and g a learned number::
+    With t the mixed tokens, PE fixed sines and g a learned number, at first ``scale``::
 
         u = LN(x);   a = LN(MHA_1(q = u + PE, k = u + PE, v = u));       x'  = x + a
         w = LN(x');  c = LN(MHA_4(q = w + PE, k = t + PE, v = t));       x'' = x' + g c
-
-    Args:
-        width: Channels C of the map.
-        tokens: Most tokens of a text.
-        mixed: Tokens that they are mixed into.
-        text_width: Width D of a token.
-        scale: Initial value of g.
     """
 
     def __init__(self, width: int, *, tokens: int, mixed: int, text_width: int, scale: float) -> None:
@@ -78,16 +57,7 @@ class GuideLayer(nn.Module):
         self.scale = nn.Parameter(torch.tensor(float(scale)))
 
     def forward(self, image: Tensor, text: Tensor, text_mask: Tensor) -> Tensor:
-        """Guide a map.
-
-        Args:
-            image: ``(B, C, h, w)``.
-            text: ``(B, L, D)``.
-            text_mask: ``(B, L)`` bool, true at real tokens. The layer is off for a row without any.
-
-        Returns:
-            ``(B, C, h, w)``; equal to ``image`` in rows without text.
-        """
+        """Guide maps ``(B, C, h, w)`` by texts ``(B, L, D)``; one whose row of the mask is false stays as it is."""
         x = image.flatten(2).transpose(1, 2)  # (B, h*w, C), row by row
         places = raster_sines(x)
         u = self.self_norm(x)
@@ -163,15 +133,10 @@ class GuidedDecoder(nn.Module):
         self.ups = nn.ModuleList(GuidedUpBlock(outputs[s + 1], skips[s], outputs[s]) for s in range(3))
 
     def forward(self, maps: Sequence[Tensor], text: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Decode.
+        """Decode four maps, each half as large as the one before: ``(B, channels, h, w)`` as large as the first.
 
-        Args:
-            maps: Four maps, each half as large as the one before, finest first.
-            text: Features ``(B, L, D)`` and bool mask ``(B, L)``; ``None`` switches the guide layers off, a row of
-                false does so for its image.
-
-        Returns:
-            ``(B, channels, h, w)`` as large as the finest map.
+        Without features ``(B, L, D)`` and mask ``(B, L)`` of a text the guide layers are off; a row of false switches
+        them off for its image.
         """
         decoded = maps[3]
         for level in (2, 1, 0):

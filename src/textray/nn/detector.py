@@ -79,12 +79,7 @@ class LERGConfig:
 
 
 class Aggregator(nn.Module):
-    """Object queries to zone logits.
-
-    Args:
-        width: Width d of a query.
-        mode: See `LERGConfig.aggregate`.
-    """
+    """Object queries to zone logits; of ``mode`` see `LERGConfig.aggregate`."""
 
     def __init__(self, width: int, mode: Literal["one", "six", "mean"]) -> None:
         super().__init__()
@@ -95,14 +90,9 @@ class Aggregator(nn.Module):
         self.classifier = nn.Linear(width, 6)
 
     def forward(self, objects: Tensor) -> tuple[Tensor, Tensor]:
-        """Aggregate.
+        """Zone logits ``(B, 6)`` of objects X ``(B, Q, d)``, and the weight of each object ``(B, Q)``, with sum 1.
 
-        Args:
-            objects: X, ``(B, Q, d)``.
-
-        Returns:
-            Zone logits ``(B, 6)`` and the weight of each object ``(B, Q)``, with sum 1; the mean of the six if each
-            zone has its own.
+        If each zone has its own weights, these are the mean of the six.
         """
         if self.mode == "mean":
             weights = torch.full_like(objects[:, None, :, 0], 1 / objects.shape[1])  # (B, 1, Q)
@@ -168,10 +158,7 @@ class Detector(nn.Module):
             load_detector(self.rt_detr, self.config.detector_weights)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Detect.
-
-        Args:
-            image: ``(B, C, H, W)``, H and W multiples of 32.
+        """Detect in images ``(B, C, H, W)``, H and W multiples of 32.
 
         Returns:
             Object queries X ``(B, Q, d)``; the N places that each samples in the last layer, ``(B, Q, N, 2)`` as x and
@@ -221,9 +208,7 @@ class Detector(nn.Module):
     def choose(self, memory: Tensor, sizes: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         """Choose the places that the best scores come from, all of them where there are no more than queries.
 
-        Args:
-            memory: ``(B, places, d)``, the maps one behind the other.
-            sizes: Height and width of each.
+        The memory ``(B, places, d)`` is the maps one behind the other, ``sizes`` height and width of each.
 
         Returns:
             Queries to start from ``(B, Q, d)`` and logits of their boxes ``(B, Q, 4)``.
@@ -237,11 +222,7 @@ class Detector(nn.Module):
 
 
 def check(config: LERGConfig) -> None:
-    """Refuse sizes that no detector can have.
-
-    Raises:
-        UsageError: If a size is impossible, or weights are named that the trunk cannot take.
-    """
+    """Refuse sizes that no detector can have, and weights that the trunk cannot take."""
     numbers = (config.queries, config.layers, config.heads, config.ffn)
     if min(numbers) < 1 or config.width % 4 or config.width % config.heads or config.width * config.expansion < 1:
         raise UsageError(
@@ -287,15 +268,9 @@ def _start(detector: RTDetrModel) -> None:
 
 
 def splat(places: Tensor, shares: Tensor, size: tuple[int, int]) -> Tensor:
-    """Spread shares over a map, each between the four cells around its place; what is outside counts at the border.
+    """Spread shares ``(B, N)`` over a map ``(B, 1, h, w)``, each between the four cells around its place.
 
-    Args:
-        places: ``(B, N, 2)``, x and y, 0 to 1 inside the image.
-        shares: ``(B, N)``.
-        size: Height h and width w of the map.
-
-    Returns:
-        ``(B, 1, h, w)``, with the sum of the shares.
+    Places ``(B, N, 2)`` are x and y, 0 to 1 inside the image; what is outside counts at the border.
     """
     across, down = (
         F.relu(
@@ -330,10 +305,6 @@ def published_name(name: str) -> str:
 
 def load_detector(detector: nn.Module, source: str) -> None:
     """Copy the tensors of a published detector; its last heads, for boxes and classes, are left out.
-
-    Args:
-        detector: transformers' ``RTDetrModel``, changed in place.
-        source: A ``.safetensors`` file, or a folder with ``model.safetensors``.
 
     Raises:
         BundleError: If there is no such file, a tensor is missing or of another shape, or too few have changed.

@@ -106,12 +106,7 @@ def load_trunk(encoder: ImageEncoder, state: dict[str, Tensor], *, source: str) 
     """Copy pretrained tensors into a trunk: by timm's names where the file has them, else by their order.
 
     The part behind the last stage (classifier, final norm) is left out. The order serves files of other libraries
-    whose tensors come as timm's do; every shape is checked either way.
-
-    Args:
-        encoder: The trunk, changed in place.
-        state: Tensors of the published file, in file order.
-        source: What to call the file in an error.
+    whose tensors come as timm's do; every shape is checked either way. Errors call the file ``source``.
 
     Raises:
         BundleError: If a tensor is missing or its shape differs.

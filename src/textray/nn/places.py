@@ -28,12 +28,8 @@ class AmountTimesPlace(nn.Module):
     that is free to mix the two also finds the *healthy* lung, which says as well as the ill one which side is ill.
 
     Features are first brought to one scale, channel by channel: some channels of a trunk are many times as strong as
-    others. Past the paper of sentence grounding. The last number of each vector is a constant, in which no text points.
-
-    Args:
-        channels: C of the features.
-        width: D of the common space, at least 2; also that of both hidden layers.
-        quiet: The constant.
+    others. Past the paper of sentence grounding. The last number of each vector is the constant ``quiet``, in which no
+    text points. The width D of the common space, at least 2, is also that of both hidden layers.
     """
 
     def __init__(self, channels: int, width: int, *, quiet: float) -> None:
@@ -71,12 +67,7 @@ def position_sines(places: Tensor) -> Tensor:
 
 
 def gather(parts: Tensor, owner: Tensor, *, mean: bool) -> tuple[Tensor, Tensor]:
-    """Sum or average parts by what they belong to.
-
-    Args:
-        parts: ``(B, N, D)``.
-        owner: Number of each part's unit, ``(B, N)`` int64; negative for none.
-        mean: Average, else sum.
+    """Sum or average parts ``(B, N, D)`` by the number of the unit that they belong to, ``(B, N)``; negative for none.
 
     Returns:
         Units ``(B, U, D)``, zeros where there is none, and a bool mask ``(B, U)``; U is the largest number plus one,

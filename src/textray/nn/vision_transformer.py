@@ -44,13 +44,7 @@ class TransformerBlock(nn.Module):
     """Self-attention, then two linear layers; each normalised before and added after.
 
     Differs from the usual block (Dosovitskiy et al., ICLR 2021): a GELU also stands behind the second linear layer, as
-    in LViT.
-
-    Args:
-        width: Width C of the tokens.
-        heads: Number of heads; must divide ``width``.
-        expansion: How many times wider the tokens are between the two linear layers.
-        dropout: Share of hidden and of output units of the linear layers dropped in training.
+    in LViT. Between the two, tokens are ``expansion`` times wider; dropout is of hidden and of output units.
     """
 
     def __init__(self, width: int, heads: int, *, expansion: int = 4, dropout: float = 0.0) -> None:
@@ -73,16 +67,7 @@ class TransformerBlock(nn.Module):
 
 
 def regrid(tokens: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
-    """Bring tokens that lie on a grid of places to another grid, bilinearly; on the same grid, unchanged.
-
-    Args:
-        tokens: ``(B, h * w, C)``, row by row.
-        grid: h and w.
-        wanted: Rows and columns of the other grid.
-
-    Returns:
-        ``(B, rows * columns, C)``.
-    """
+    """Bring tokens ``(B, h * w, C)``, row by row on a grid, to another grid, bilinearly; on the same one, unchanged."""
     if grid == wanted:
         return tokens
     places = tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *grid)  # (B, C, h, w)
@@ -90,14 +75,9 @@ def regrid(tokens: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Te
 
 
 class PatchEmbedding(nn.Module):
-    """Patches of a map as tokens, with learned positions.
+    """Patches of a map as tokens of as many channels, with positions.
 
-    Args:
-        channels: Channels C of the map and width of the tokens.
-        patch: Side of a patch, in pixels of the map.
-        grid: Patches along height and width that the positions are learned for; at another size of the map they are
-            resized with it.
-        dropout: Share dropped in training.
+    These are learned for a grid of patches along height and width, and resized with a map of another size.
     """
 
     def __init__(self, channels: int, patch: int, grid: tuple[int, int], *, dropout: float = 0.0) -> None:

@@ -24,12 +24,7 @@ from textray.nn.blocks import ConvNormAct
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
-    """Sizes of a U-Net.
-
-    Attributes:
-        in_channels: Channels of the image.
-        width: Channels of the first level.
-    """
+    """Sizes of a U-Net: channels of the image, and of the first level."""
 
     in_channels: int = 3
     width: int = 64
@@ -54,11 +49,7 @@ class UpBlock(nn.Module):
 
 
 class UNet(Network):
-    """U-Net that takes an image and ignores a report.
-
-    Args:
-        config: Sizes.
-    """
+    """U-Net that takes an image and ignores a report."""
 
     def __init__(self, config: UNetConfig = UNetConfig()) -> None:
         super().__init__(in_channels=config.in_channels, size_multiple=16, text_width=None)

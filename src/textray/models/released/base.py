@@ -40,12 +40,8 @@ class ReleasedForm(Network):
 
     They take images ``(B, 3, 224, 224)``, with rows and columns swapped as the published weights expect (LViT: in
     [0, 1], blue first where the picture is in colour), and features of all tokens, padding too; a row of the mask only
-    says whether there is a text. They raise `ShapeError` for another size or an image without a text.
-
-    Args:
-        size_multiple: What every side of an image would be a multiple of, were there more sizes than one.
-        text_width: Width D of the text features.
-        tokens: The one number of text tokens L that it takes, ``None`` where any will do.
+    says whether there is a text. They raise `ShapeError` for another size or an image without a text, or where there is
+    one number of ``tokens`` L that they take, for another one.
     """
 
     def __init__(self, *, size_multiple: int, text_width: int, tokens: int | None = None) -> None:
@@ -70,13 +66,7 @@ class ReleasedForm(Network):
     def read_text(self, image: Tensor, features: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Check the text: there must be one for every image, padding included, since padding is attended.
 
-        Args:
-            image: ``(B, C, H, W)``, for the batch size.
-            features: ``(B, L, D)`` of all tokens, padding too.
-            mask: ``(B, L)``, non-zero at real tokens; it only tells text from no text.
-
-        Returns:
-            Features and a bool mask, unchanged.
+        Returns features and mask, now bool, unchanged.
 
         Raises:
             ShapeError: If an image has no text, or a shape does not fit.
@@ -107,12 +97,7 @@ class ReleasedForm(Network):
 
 
 class ReleasedNetwork(ReleasedForm):
-    """Base of the released forms on a ConvNeXt.
-
-    Args:
-        config: Trunk and width of the text.
-        tokens: The one number of text tokens L that it takes, ``None`` where any will do.
-    """
+    """Base of the released forms on a ConvNeXt."""
 
     def __init__(self, config: ReleasedConfig, *, tokens: int | None = None) -> None:
         super().__init__(size_multiple=32, text_width=config.text_width, tokens=tokens)
@@ -133,10 +118,6 @@ class FusionBranch(nn.Module):
     """A(x, y): self-attention of x, attention of x to y, feed-forward; each added and normalised.
 
     Differs from the paper: y is the other modality before its own self-attention.
-
-    Args:
-        width: Width C of the tokens.
-        dropout: Share dropped in attentions and feed-forward layers while training.
     """
 
     def __init__(self, width: int, *, dropout: float) -> None:
@@ -161,11 +142,7 @@ class FusionBranch(nn.Module):
 class FusionBlock(nn.Module):
     """Fuses a stage's map with the text; both keep their size and are added to what they were.
 
-    Args:
-        channels: Channels C of the stage.
-        text_width: Width D of the text.
-        dropout: Of attentions and feed-forward layers.
-        odd: True where the map has odd sides: its last row and column are then neither read nor changed.
+    Of a map with ``odd`` sides the last row and column are neither read nor changed.
     """
 
     def __init__(self, channels: int, text_width: int, *, dropout: float, odd: bool) -> None:
@@ -187,15 +164,9 @@ class FusionBlock(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, image: Tensor, text: Tensor, *, text_out: bool) -> tuple[Tensor, Tensor]:
-        """Fuse.
+        """Fuse F_s ``(B, C, h, w)`` and t ``(B, L, D)`` to F_s + ConvT(v') and t + Linear(u').
 
-        Args:
-            image: F_s, ``(B, C, h, w)``.
-            text: t, ``(B, L, D)``.
-            text_out: False where nothing reads the text's output, which is then not computed.
-
-        Returns:
-            F_s + ConvT(v') ``(B, C, h, w)``, and t + Linear(u') ``(B, L, D)`` or, without ``text_out``, t.
+        Without ``text_out`` nothing reads the latter, and it is not computed but t.
         """
         reduced = self.reduce_image(image)  # (B, C, h//2, w//2)
         v = self.image_norm(reduced.flatten(2).transpose(1, 2))  # (B, h//2*w//2, C)
@@ -212,14 +183,9 @@ TOKENS = 24
 
 
 class GuideLayer(nn.Module):
-    """Lets the tokens of a map attend to each other, then to the text.
+    """Lets the tokens of a map of ``side`` x ``side`` attend to each other, then to the text, mixed to ``slots``.
 
-    Args:
-        channels: Channels C of the map.
-        side: Height and width of the map.
-        slots: Text slots that the tokens are mixed to.
-        text_width: Width D of the text.
-        scale: Initial value of the learnable scale of what the text adds.
+    What the text adds is multiplied by a learned number, at first ``scale``.
     """
 
     image_positions: Tensor
@@ -254,16 +220,7 @@ class GuideLayer(nn.Module):
 
 
 class GuidedLevel(nn.Module):
-    """A guide layer and the up block after it.
-
-    Args:
-        deeper: Channels of the map that comes in.
-        channels: Channels of the skip, and out.
-        side: Height and width of the map that comes in.
-        slots: Text slots.
-        text_width: Width D of the text.
-        scale: Initial value of the text's scale.
-    """
+    """A guide layer and the up block after it."""
 
     def __init__(self, deeper: int, channels: int, *, side: int, slots: int, text_width: int, scale: float) -> None:
         super().__init__()

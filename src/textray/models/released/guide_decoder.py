@@ -39,11 +39,7 @@ class ReleasedGuideDecoderConfig(ReleasedConfig):
 
 
 class ReleasedGuideDecoder(ReleasedNetwork):
-    """GuideDecoder in its released form.
-
-    Args:
-        config: The defaults are the authors': 43,951,393 trainable parameters, 42,176,545 of which do anything.
-    """
+    """GuideDecoder in its released form: 43,951,393 trainable parameters, 42,176,545 of which do anything."""
 
     dead = ("final_norm.", "image_head.", "text_head.")
 

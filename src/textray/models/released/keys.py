@@ -286,10 +286,7 @@ _BARE = ("lvit",)  # names without Lightning's prefix, and no text encoder among
 
 
 def published(name: str) -> dict[str, Shape]:
-    """Tensors of a published checkpoint without its text encoder, in published order.
-
-    Returns:
-        Shape of each tensor by its published name; ``()`` for a number.
+    """Shapes of a published checkpoint's tensors by published name, in that order; without its text encoder.
 
     Raises:
         UsageError: If no published checkpoint of that network is known.
@@ -298,10 +295,7 @@ def published(name: str) -> dict[str, Shape]:
 
 
 def own_name(name: str, published_name: str) -> str | None:
-    """Name of a published tensor in our network's ``state_dict``.
-
-    Returns:
-        Our name; ``None`` for a tensor that is dropped: tables of sines, which our networks compute.
+    """Name of a published tensor in our network's ``state_dict``; ``None`` for the sines, which our networks compute.
 
     Raises:
         UsageError: If the network or the tensor is unknown.

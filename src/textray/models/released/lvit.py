@@ -61,7 +61,6 @@ class UnreadParts(nn.Module):
 
     @staticmethod
     def _transformer(sizes: LViTConfig, s: int, *, up: bool) -> nn.ModuleDict:
-        """Parts of the transformer of level s + 1 that its branch does not use."""
         c, places = sizes.widths[s], sizes.grid[0] * sizes.grid[1]
         parts: dict[str, nn.Module] = {"norm": nn.LayerNorm(c), "head": nn.Linear(c, 1)}
         if up:
@@ -76,11 +75,7 @@ class UnreadParts(nn.Module):
 
 
 class ReleasedLViT(ReleasedForm):
-    """LViT in its released form.
-
-    Args:
-        config: The defaults are the authors': 39,933,345 trainable parameters, 29,908,033 of which do anything.
-    """
+    """LViT in its released form: 39,933,345 trainable parameters, 29,908,033 of which do anything."""
 
     dead = ("unread.",)
 

@@ -54,11 +54,7 @@ class DecoderLevel(nn.Module):
 
 
 class ReleasedMMIUNet(ReleasedNetwork):
-    """MMI-UNet in its released form.
-
-    Args:
-        config: The defaults are the authors': 56,174,682 trainable parameters, 49,472,217 of which do anything.
-    """
+    """MMI-UNet in its released form: 56,174,682 trainable parameters, 49,472,217 of which do anything."""
 
     dead = ("final_norm.", "classifier.", "text_head.", "fusion.3.text.", "fusion.3.restore_text.")
 

@@ -37,8 +37,7 @@ class ReleasedMMIUNetGDConfig(ReleasedConfig):
 class ReleasedMMIUNetGD(ReleasedNetwork):
     """MMI-UNet with GuideDecoder in its released form.
 
-    Args:
-        config: The defaults are the authors': 65,755,649 trainable parameters, 56,214,177 of which do anything.
+    It has 65,755,649 trainable parameters, 56,214,177 of which do anything.
     """
 
     dead = (
