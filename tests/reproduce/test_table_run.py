@@ -14,7 +14,7 @@ import torch
 pytest.importorskip("lightning")
 from textray import registry
 from textray.errors import UsageError
-from textray.metrics.segmentation import case_columns, dice_per_image, dice_pooled, iou_per_image, iou_pooled
+from textray.metrics.segmentation import SCORES, case_columns
 from textray.reproduce import Order, runner
 from textray.reproduce.plan import FAILURE, RESULT, home_of, open_source, plan_job
 from textray.reproduce.runner import make
@@ -40,12 +40,6 @@ PRINTED = tuple(
     for label, text in (("MMI-UNet", "90.88 / 83.28"), ("UNet", "79.02 / 69.46"), ("nnUNet", "80.42 / 70.81"))
 )
 QUESTION = Question(words="Do words help?", first="wordless", second="words")
-STATISTICS = {
-    "dice_pooled": dice_pooled,
-    "iou_pooled": iou_pooled,
-    "dice_per_image": dice_per_image,
-    "iou_per_image": iou_per_image,
-}
 
 
 def table(*rows, data=("phantom",), questions=(), printed=PRINTED):
@@ -67,8 +61,8 @@ def order(tmp_path, lines):
 class Fake:
     """Makes rows as `runner.attempt_job` leaves them, in no time; counts them, and fails those named."""
 
-    def __init__(self, *failing):
-        self.made, self.failing = [], failing
+    def __init__(self):
+        self.made, self.failing = [], ()
 
     def __call__(self, job, order):
         self.made.append(job.row.name)
@@ -82,8 +76,7 @@ class Fake:
             counts = rng.integers(1, 400, (9, 4))
             lines += [f"im{i},p{i // 2},{mode},,{','.join(map(str, c))},0,0,0,0" for i, c in enumerate(counts)]
             sums = case_columns(counts.astype(np.int64)).sum(axis=0)
-            modes[mode] = {n: {"value": float(f(sums)), "low": 0.1, "high": 0.9} for n, f in STATISTICS.items()}
-            modes[mode]["accuracy_pooled"] = {"value": 0.5, "low": 0.4, "high": 0.6}
+            modes[mode] = {n: {"value": float(f(sums)), "low": 0.1, "high": 0.9} for n, f in SCORES.items()}
         (home / "scores").mkdir(exist_ok=True)
         head = "image,patient,mode,zones,tp,fp,fn,tn,dice,iou,truth_empty,prediction_empty"
         (home / "scores/cases.csv").write_text("\n".join([head, *lines]) + "\n")
@@ -98,7 +91,15 @@ class Fake:
             "versions": {"numpy": "1"},
         }  # fmt: skip  # `steps_before` is missing, as in results of earlier versions
         (home / RESULT).write_text(json.dumps(result))
-        return runner.DONE
+        return "done"
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """A `Fake` in place of the trainings."""
+    rows = Fake()
+    monkeypatch.setattr(runner, "attempt_job", rows)
+    return rows
 
 
 def page_of(order):
@@ -107,10 +108,9 @@ def page_of(order):
         return (folder / "table.md").read_text(), list(csv.DictReader(file))
 
 
-def test_rows_are_made_listed_and_not_made_again(order, lines):
-    fake = Fake()
+def test_rows_are_made_listed_and_not_made_again(order, lines, fake):
     whole = table(WORDS, WORDLESS, ABSENT, data=("phantom", "qata_cov19"), questions=(QUESTION,))
-    assert make(whole, BUDGET, order, attempt=fake) == 0
+    assert make(whole, BUDGET, order) == 0
     assert lines[0] == "trial: 2 trainings, 0 of them done"
     assert lines[1:3] == [
         "1 of 2: MMI-UNet, phantom, text oracle, seed 0 ...",
@@ -138,33 +138,33 @@ def test_rows_are_made_listed_and_not_made_again(order, lines):
     assert "accuracy" not in page
     assert str(order.out) not in page
 
-    assert make(whole, BUDGET, order, attempt=fake) == 0  # nothing is left to do
+    assert make(whole, BUDGET, order) == 0  # nothing is left to do
     assert len(fake.made) == 2
     (spoilt,) = (order.out / "rows").glob("*oracle*")
     (spoilt / RESULT).write_text("{")
-    assert make(whole, BUDGET, order, attempt=fake) == 0
+    assert make(whole, BUDGET, order) == 0
     assert fake.made == ["words", "wordless", "words"]
     assert page_of(order) == (page, rows)
 
 
-def test_only_rows_that_are_named_are_made(order):
-    fake = Fake()
-    assert make(table(WORDS, PLAIN), BUDGET, replace(order, rows=("plain",)), attempt=fake) == 0
+def test_only_rows_that_are_named_are_made(order, fake):
+    assert make(table(WORDS, PLAIN), BUDGET, replace(order, rows=("plain",))) == 0
     page, rows = page_of(order)
     assert fake.made == ["plain"]
     assert {r["row"]: r["state"] for r in rows} == {"words": "not run", "plain": "done"}
     assert "--rows plain" in page
 
 
-def test_a_failing_row_is_listed_and_made_again_when_asked_again(order, lines):
-    assert make(table(PLAIN, WORDS), BUDGET, order, attempt=Fake("plain")) == 3
+def test_a_failing_row_is_listed_and_made_again_when_asked_again(order, lines, fake):
+    fake.failing = ("plain",)
+    assert make(table(PLAIN, WORDS), BUDGET, order) == 3
     page, rows = page_of(order)
     assert [(r["state"], r["reason"]) for r in rows] == [("failed", "E_DATA: bro|ken"), ("done", "")]
     assert "| failed: E_DATA: bro\\|ken |" in page
     assert lines[-1].endswith("table.md; 1 trainings failed")
-    fake = Fake()
-    assert make(table(PLAIN, WORDS), BUDGET, order, attempt=fake) == 0
-    assert fake.made == ["plain"]
+    fake.failing = ()
+    assert make(table(PLAIN, WORDS), BUDGET, order) == 0
+    assert fake.made == ["plain", "words", "plain"]
 
 
 def test_an_error_of_a_row_becomes_its_reason(order, monkeypatch):
@@ -173,16 +173,11 @@ def test_an_error_of_a_row_becomes_its_reason(order, monkeypatch):
     assert page_of(order)[1][0]["reason"] == "ZeroDivisionError: division by zero"
 
 
-def test_two_modes_are_one_training_and_their_own_columns(order, lines, monkeypatch):
-    full_text = replace(
-        read_tables()["sgseg-table2"].printed[-1], scores={"phantom": Scores.parse("97.3 / 89.0 / 79.7")}
-    )
-    whole = table(
-        WRITES, CAPTIONED, questions=(Question(words="Do captions help?", first="writes", second="captioned"),)
-    )
-    whole, fake = replace(whole, printed=(full_text,)), Fake()
+def test_two_modes_are_one_training_and_their_own_columns(order, lines, fake, monkeypatch):
+    full_text = replace(PRINTED[0], label="Full Text", scores={"phantom": Scores.parse("97.3 / 89.0 / 79.7")})
+    question = Question(words="Do captions help?", first="writes", second="captioned")
     monkeypatch.setattr(runner, "TextScorer", lambda: None)
-    assert make(whole, BUDGET, order, attempt=fake) == 0
+    assert make(table(WRITES, CAPTIONED, questions=(question,), printed=(full_text,)), BUDGET, order) == 0
     assert "1 trainings, 0 of them done" in lines[0]
     page, (writes, captioned) = page_of(order)
     assert (writes["text_mode"], captioned["text_mode"]) == ("generated", "oracle")
@@ -196,67 +191,59 @@ def test_two_modes_are_one_training_and_their_own_columns(order, lines, monkeypa
     assert "minutes for 1 trainings" in page
 
 
-def test_packages_for_sentences_are_asked_for_before_the_training(order, monkeypatch):
-    def missing():
-        raise UsageError("a package is missing")
-
-    monkeypatch.setattr(runner, "TextScorer", missing)
-    fake = Fake()
-    with pytest.raises(UsageError, match="a package is missing"):
-        make(table(WRITES), BUDGET, order, attempt=fake)
+def test_packages_for_sentences_are_asked_for_before_the_training(order, fake, monkeypatch):
+    monkeypatch.setattr(runner, "TextScorer", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        make(table(WRITES), BUDGET, order)
     assert not fake.made
 
 
-def test_a_page_names_the_seeds_of_rows_that_have_others(order):
-    make(table(TEACHER, PUPIL), BUDGET, replace(order, seeds=2), attempt=Fake("teacher"))
+def test_a_page_names_the_seeds_of_rows_that_have_others(order, fake):
+    fake.failing = ("teacher",)
+    make(table(TEACHER, PUPIL), BUDGET, replace(order, seeds=2))
     page, rows = page_of(order)
     assert [(r["row"], r["seed"]) for r in rows] == [*[("teacher", s) for s in "01"], *[("pupil", s) for s in "012"]]
     assert "Seeds: 0, 1; Pupil: 0, 1, 2." in page
 
 
 @pytest.mark.parametrize("cuts", [("slice", "volume"), ()])
-def test_slices_of_one_volume_on_both_sides_are_named(cuts, order, monkeypatch):
+def test_slices_of_one_volume_on_both_sides_are_named(cuts, order, fake, monkeypatch):
     monkeypatch.setitem(registry.DATASETS, "phantom", replace(registry.DATASETS["phantom"], protocols=cuts))
-    make(table(PLAIN, data=("phantom",)), BUDGET, order, attempt=Fake())
+    make(table(PLAIN), BUDGET, order)
     assert ("Cut by slice, as published" in page_of(order)[0]) == bool(cuts)
 
 
-def test_two_commands_share_the_rows(order, lines):
+def test_two_commands_share_the_rows(order, lines, fake, monkeypatch):
     """Each makes what the other does not; the one that is done first waits and then writes the whole table."""
-    at_work, end = threading.Event(), threading.Event()
-    fake = Fake()
+    at_work, end, makers = threading.Event(), threading.Event(), []
 
-    def slow(job, order):
-        at_work.set()
-        assert end.wait(30)
-        return fake(job, order)
+    def attempt(job, of):
+        if of is not order:
+            at_work.set()
+            assert end.wait(30)
+        makers.append(of is order)
+        return fake(job, of)
 
-    other = threading.Thread(
-        target=make, args=(table(WORDS), BUDGET, replace(order, tell=print)), kwargs={"attempt": slow}
-    )
+    monkeypatch.setattr(runner, "attempt_job", attempt)
+    other = threading.Thread(target=make, args=(table(WORDS), BUDGET, replace(order, tell=print)))
     other.start()
     assert at_work.wait(30)
-    mine = Fake()
     threading.Thread(target=lambda: (time.sleep(0.3), end.set())).start()
-    assert make(table(WORDS, PLAIN), BUDGET, order, attempt=mine) == 0
+    assert make(table(WORDS, PLAIN), BUDGET, order) == 0
     other.join()
-    assert (mine.made, fake.made) == (["plain"], ["words"])
-    assert (
-        "1 of 2: MMI-UNet, phantom, text oracle, seed 0: another command makes it or what it starts from; waiting ..."
-        in lines
-    )
+    assert (fake.made, makers) == (["plain", "words"], [True, False])
+    assert any("seed 0: another command makes it or what it starts from; waiting ..." in line for line in lines)
     assert [row["state"] for row in page_of(order)[1]] == ["done", "done"]
 
 
-def test_a_row_whose_command_was_cut_off_is_made_by_the_one_that_waits(order):
+def test_a_row_whose_command_was_cut_off_is_made_by_the_one_that_waits(order, fake):
     job = plan_job(PLAIN, open_source("phantom", None), 0, BUDGET)
     with (
         runner.locked(home_of(order.out, job), wait=False) as held,
         runner.locked(home_of(order.out, job), wait=False) as again,
     ):
         assert (held, again) == (True, False)
-        fake = Fake()
-        waits = threading.Thread(target=make, args=(table(PLAIN), BUDGET, order), kwargs={"attempt": fake})
+        waits = threading.Thread(target=make, args=(table(PLAIN), BUDGET, order))
         waits.start()
         time.sleep(0.3)
         assert not fake.made
@@ -264,39 +251,38 @@ def test_a_row_whose_command_was_cut_off_is_made_by_the_one_that_waits(order):
     assert fake.made == ["plain"]
 
 
-def test_a_row_waits_for_the_teacher_that_another_command_makes(order):
-    fake, pupil = Fake(), replace(PUPIL, more_seeds=0)
+def test_a_row_waits_for_the_teacher_that_another_command_makes(order, fake):
+    pupil = replace(PUPIL, more_seeds=0)
     teacher = plan_job(pupil, open_source("phantom", None), 0, BUDGET).before
     with runner.locked(home_of(order.out, teacher), wait=True):
-        assert make(table(pupil, PLAIN), BUDGET, order, attempt=fake) == 0
+        assert make(table(pupil, PLAIN), BUDGET, order) == 0
     assert fake.made == ["plain", "pupil"]
 
 
-def test_wrong_names_are_refused_before_anything_is_trained(order, tmp_path):
+def test_wrong_names_are_refused_before_anything_is_trained(order, fake, tmp_path):
     for change, words in (
         ({"rows": ("wrods",)}, r"unknown row 'wrods'.*words"),
         ({"roots": {"qata_cov19": tmp_path}}, "no data set qata_cov19"),
         ({"seeds": 0}, "a table needs seeds"),
     ):
         with pytest.raises(UsageError, match=words):
-            make(table(WORDS), BUDGET, replace(order, **change), attempt=Fake())
+            make(table(WORDS), BUDGET, replace(order, **change))
     with pytest.raises(UsageError, match="no data to train on"):
-        make(table(WORDS, data=("qata_cov19",)), BUDGET, order, attempt=Fake())
+        make(table(WORDS, data=("qata_cov19",)), BUDGET, order)
     with pytest.raises(UsageError, match="unknown budget 'huge'"):
         runner.run(replace(order, name="grounding-qata", budget="huge"))
+    assert not fake.made
 
 
 def test_the_command_lists_what_it_knows(cli, tmp_path):
     wrong = cli("reproduce", "mmi-unet-table4", "--out", tmp_path)
     assert wrong.code == 2
     assert all(name in wrong.err for name in read_tables())
-    assert cli("reproduce", "mmi-unet-table2", "--root", "qata_cov19").code == 2
-    assert cli("reproduce", "mmi-unet-table2", "--root", "qata=x").code == 2
+    for words in (("--root", "qata_cov19"), ("--root", "qata=x"), ("--budget", "large"), ("--jobs", "2")):
+        assert cli("reproduce", "mmi-unet-table2", *words, "--out", tmp_path / "out").code == 2
     missing = cli("reproduce", "mmi-unet-table2", "--root", f"qata_cov19={tmp_path}", "--out", tmp_path / "out")
     assert missing.code == 2
     assert "E_LAYOUT" in missing.err
-    assert cli("reproduce", "mmi-unet-table2", "--budget", "large", "--out", tmp_path / "out").code == 2
-    assert cli("reproduce", "mmi-unet-table2", "--jobs", "2").code == 2, "rows are made by as many commands"
 
 
 def trained(monkeypatch, epochs=3):

@@ -8,8 +8,7 @@ by Jensen's inequality. So a printed pair shows how it was made, and rows made i
 from __future__ import annotations
 
 import csv
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -22,16 +21,13 @@ from textray.errors import DataError
 from textray.evaluate import results
 from textray.metrics.grounding import THRESHOLDS
 from textray.metrics.intervals import Interval, paired_difference
-from textray.metrics.segmentation import Floats, Statistic, case_columns, dice_per_image, dice_pooled
+from textray.metrics.segmentation import SCORES, Statistic, case_columns, ratio_of
 from textray.reproduce.tables import Question, Scores
 
 NEAR = 0.5
 """Points above D / (2 - D) below which a row is neither pooled nor likely a mean over images."""
-MASK_STATISTICS: Mapping[str, Statistic] = {"dice_pooled": dice_pooled, "dice_per_image": dice_per_image}
-PHRASE_STATISTICS: Mapping[str, Statistic] = {
-    "iou": lambda totals: np.asarray(totals[..., 0] / totals[..., -1], np.float64),
-    "dice": lambda totals: np.asarray(totals[..., 1] / totals[..., -1], np.float64),
-}
+MASK_STATISTICS: Mapping[str, Statistic] = {name: SCORES[name] for name in ("dice_pooled", "dice_per_image")}
+PHRASE_STATISTICS: Mapping[str, Statistic] = {"iou": ratio_of(0, 2), "dice": ratio_of(1, 2)}
 
 
 class Protocol(StrEnum):
@@ -67,44 +63,25 @@ def protocol_of(scores: Scores) -> Protocol:
     return Protocol.PER_IMAGE if gap(scores) >= NEAR else Protocol.UNCLEAR
 
 
-class Verdict(StrEnum):
-    """Result of a comparison."""
-
-    BETTER = "better"
-    WORSE = "worse"
-    UNDECIDED = "not told apart"
-    MISSING = "rows are missing"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The difference of two rows on one data set.
+    """The second row minus the first, score by score: all seeds together, interval over patients, and each seed.
 
-    Attributes:
-        differences: Score → the second row minus the first, all seeds together, interval over patients.
-        by_seed: Score → the difference of each seed.
-        seeds: The seeds that both rows have.
+    Both are empty where the rows have no case in common.
     """
 
-    question: Question
     differences: Mapping[str, Interval]
     by_seed: Mapping[str, tuple[float, ...]]
-    seeds: tuple[int, ...]
-
-    def verdict(self, score: str) -> Verdict:
-        """Better or worse only where the interval leaves 0 out and every seed says the same."""
-        if not self.seeds:
-            return Verdict.MISSING
-        difference, each = self.differences[score], self.by_seed[score]
-        if difference.low > 0 and min(each) > 0:
-            return Verdict.BETTER
-        return Verdict.WORSE if difference.high < 0 and max(each) < 0 else Verdict.UNDECIDED
 
     def words(self, score: str) -> str:
-        """The verdict, with "one seed" behind it where it rests on a single one."""
-        verdict = self.verdict(score)
-        alone = len(self.seeds) == 1 and verdict in (Verdict.BETTER, Verdict.WORSE)
-        return f"{verdict}, one seed" if alone else str(verdict)
+        """Better or worse only where the interval leaves 0 out and every seed says the same; a single one is named."""
+        if score not in self.differences:
+            return "rows are missing"
+        difference, each = self.differences[score], self.by_seed[score]
+        better = difference.low > 0 and min(each) > 0
+        if not better and not (difference.high < 0 and max(each) < 0):
+            return "not told apart"
+        return ("better" if better else "worse") + (", one seed" if len(each) == 1 else "")
 
 
 class Case(NamedTuple):
@@ -141,7 +118,7 @@ def compare(
     seeds = tuple(sorted(first.keys() & second.keys()))
     pairs = {seed: sorted(first[seed].keys() & second[seed].keys()) for seed in seeds}  # a control can have fewer
     if not any(pairs.values()):
-        return Answer(question=question, differences={}, by_seed={}, seeds=())
+        return Answer(differences={}, by_seed={})
     columns = [{s: np.array([side[s][k].columns for k in pairs[s]]) for s in seeds} for side in (first, second)]
     each: dict[str, tuple[float, ...]] = {}
     for name, statistic in statistics.items():
@@ -151,7 +128,7 @@ def compare(
     groups = [second[seed][key].group for seed in seeds for key in pairs[seed]]
     stacked = [np.concatenate([side[seed] for seed in seeds]) for side in columns]
     differences = paired_difference(stacked[0], stacked[1], groups, statistics)
-    return Answer(question=question, differences=differences, by_seed=each, seeds=seeds)
+    return Answer(differences=differences, by_seed=each)
 
 
 def read_masks(scores: Path, mode: str) -> Cases:
@@ -186,10 +163,9 @@ def _read_masks(path: Path, written: int, mode: str) -> Cases:
     with path.open(encoding="utf-8", newline="") as file:
         lines = [line for line in csv.DictReader(file) if line["mode"] == mode]
     counts = np.array([[int(line[name]) for name in ("tp", "fp", "fn", "tn")] for line in lines], dtype=np.int64)
-    columns: Floats = case_columns(counts)
     return {
         (line["image"],): Case(line["patient"] or line["image"], tuple(values))
-        for line, values in zip(lines, columns, strict=True)
+        for line, values in zip(lines, case_columns(counts), strict=True)
     }
 
 
@@ -202,10 +178,3 @@ def _read_phrases(path: Path, written: int) -> Mapping[tuple[str, str], Cases]:
             case = Case(line["patient"] or line["image"], (iou, dice, 1.0))
             cases.setdefault((line["row"], line["normalise"]), {})[line["image"], line["phrase"]] = case
     return cases
-
-
-def mean_and_range(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean, smallest and largest; NaN without values."""
-    if not values:
-        return math.nan, math.nan, math.nan
-    return sum(values) / len(values), min(values), max(values)

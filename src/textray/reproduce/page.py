@@ -27,7 +27,6 @@ from textray.reproduce.compare import (
     Protocol,
     compare,
     gap,
-    mean_and_range,
     protocol_of,
     read_masks,
     read_phrases,
@@ -192,8 +191,14 @@ def _interval(texts: PageTexts, score: Mapping[str, float], sign: str = "") -> s
 def _over_seeds(texts: PageTexts, scores: Iterable[Score]) -> str:
     """Mean over seeds, with the lowest and highest; a dash without values."""
     values = [texts.scale * value for score in scores if (value := score["value"]) is not None]
-    mean, low, high = (f"{value:.{texts.digits}f}" for value in mean_and_range(values))
-    return (f"{mean} ({low}–{high})" if len(values) > 1 else mean) if values else "–"
+    if not values:
+        return "–"
+    mean, low, high = (f"{value:.{texts.digits}f}" for value in (_mean(values), min(values), max(values)))
+    return f"{mean} ({low}–{high})" if len(values) > 1 else mean
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 Side = tuple[str, Callable[[Path], Cases]]
@@ -292,7 +297,7 @@ def _mask_cells(table: Table, row: TableRow, data: str, results: Sequence[JobRes
     contents = [result.result or {} for result in done]
     cells += [f"{contents[0]['trainable']:,}", f"{contents[0]['gmacs']:.2f}"] if done else ["–"] * 4
     for key in ("train_seconds", "evaluate_seconds") if done else ():
-        cells.append(f"{mean_and_range([content[key] for content in contents])[0]:.0f} s")
+        cells.append(f"{_mean([content[key] for content in contents]):.0f} s")
     printed = table.printed_row(row)
     scores = printed.scores.get(data) if printed is not None else None
     if scores is None:
@@ -405,8 +410,8 @@ def maps_table(
 
 def _best(best: Sequence[Mapping[str, float | None]]) -> str:
     """IoU and Dice at the best single threshold."""
-    means = [mean_and_range([value for b in best if (value := b[name]) is not None])[0] for name in OVERLAP]
-    pair = " / ".join("–" if mean != mean else f"{mean:.3f}" for mean in means)
+    values = ([value for b in best if (value := b[name]) is not None] for name in OVERLAP)
+    pair = " / ".join(f"{_mean(of_seeds):.3f}" if of_seeds else "–" for of_seeds in values)
     return f"{pair} > " + ", ".join(dict.fromkeys(f"{b['threshold']:g}" for b in best))
 
 

@@ -31,12 +31,9 @@ SPLIT = "test"
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A data set as the jobs of a table use it.
+    """A data set as the jobs of a table use it; ``root`` is ``None`` for one that is drawn.
 
-    Attributes:
-        root: ``None`` for a data set that is drawn.
-        split: The scored one: ``test`` where its files exist, else ``val``.
-        ids: Split → SHA-256 of its image ids.
+    The scored ``split`` is ``test`` where its files exist, else ``val``; ``ids`` is the SHA-256 of each split's ids.
     """
 
     name: str
@@ -72,16 +69,14 @@ def settings_hash(settings: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One training with its scores, or a training that another job starts from.
+    """One training with its scores, or a training that another job starts from and that may not be ``scored``.
 
     Attributes:
         seed: Of the training, and of the choice of patients.
-        recipes: Recipes, the later ones win.
-        arguments: Further arguments of `textray train`, without folders.
+        arguments: Further arguments of `textray train` behind the recipes, without folders.
         settings: Everything that its result depends on, as JSON.
         name: First part of its folder's name, for the eye.
         before: The job that its trunk comes from, or its teacher.
-        scored: False for a training that only provides a trunk.
     """
 
     row: TableRow

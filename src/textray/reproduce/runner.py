@@ -13,7 +13,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,7 +62,6 @@ from textray.training.semi import FOLDER
 logger = logging.getLogger(__name__)
 
 SOME_FAILED = 3
-DONE = "done"
 PHRASE_KINDS = ("caption", "clause")
 """Phrases that a trained row is scored with: the whole caption, and its clause of places."""
 _TRAINED, _LOCK = "trained.json", ".lock"
@@ -71,9 +70,6 @@ _UNHASHED = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summ
              "--trainer.callbacks+=lightning.pytorch.callbacks.Timer", "--trainer.callbacks.interval=step")  # fmt: skip
 _OF_PHRASES = ("data", "protocol", "phrases", "images", "patients", "left_out", "classes", "estimator",
                "normalisations", "meanings", "not_computed", "rows", "seconds", "command")  # fmt: skip
-
-Attempt = Callable[[Job, Order], str]
-"""Makes a row and returns ``done``, or ``failed`` and why. It raises nothing but interruptions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +83,7 @@ class Trained:
 
 
 def run(order: Order) -> int:
-    """Make a table: run what is not done yet, then write its two files.
-
-    Returns:
-        Exit code: 0, or 3 where a row failed.
+    """Make a table: run what is not done yet, then write its two files. The exit code is 0, or 3 where a row failed.
 
     Raises:
         UsageError: If a name is wrong, or a data set cannot be read; nothing was trained then.
@@ -101,8 +94,8 @@ def run(order: Order) -> int:
     return make(table, table.budget(order.budget), order)
 
 
-def make(table: Table, budget: Budget, order: Order, *, attempt: Attempt | None = None) -> int:
-    """Make any table of trained rows with any budget; see `run`. Without ``attempt``, `attempt_job` makes a row."""
+def make(table: Table, budget: Budget, order: Order) -> int:
+    """Make any table of trained rows with any budget; see `run`."""
     check_writable(order.out)
     plan = plan_table(table, budget, order)
     jobs: dict[str, Job] = {}  # two rows can be one job, scored in two modes
@@ -113,7 +106,7 @@ def make(table: Table, budget: Budget, order: Order, *, attempt: Attempt | None 
     if any("generated" in job.row.modes for job in todo):
         TextScorer()  # asks for its packages before hours of training, not after
     order.tell(f"{table.name}: {len(jobs)} trainings, {len(jobs) - len(todo)} of them done")
-    _run_jobs(todo, order, attempt or attempt_job)
+    _run_jobs(todo, order)
     results = [planned if isinstance(planned, JobResult) else job_result(planned, order.out) for planned in plan]
     pages = page.markdown(table, budget, results, order), page.csv_table(table, results)
     return _write(order, f"{table.name}-{budget.name}", *pages, results, "trainings")
@@ -149,13 +142,13 @@ def locked(home: Path, *, wait: bool) -> Iterator[bool]:
         lock.release()
 
 
-def _run_jobs(jobs: Sequence[Job], order: Order, attempt: Attempt) -> None:
+def _run_jobs(jobs: Sequence[Job], order: Order) -> None:
     """Make jobs one after the other; those that another command makes are waited for at the end."""
 
     def run_one(job: Job, place: str) -> None:
         order.tell(f"{place} ...")
         start = time.perf_counter()
-        words = attempt(job, order)
+        words = attempt_job(job, order)
         order.tell(f"{place}: {words} after {(time.perf_counter() - start) / 60:.1f} minutes")
 
     busy: list[tuple[Job, str]] = []
@@ -181,7 +174,7 @@ def _is_busy(home: Path) -> bool:
 
 
 def attempt_job(job: Job, order: Order) -> str:
-    """Make one row; where that fails, write ``failure.json`` and say why."""
+    """Make one row and give ``done``; where that fails, write ``failure.json`` and say why."""
     try:
         run_job(job, order)
     except Exception as error:  # one row must not end the others, whatever its network or its data raise
@@ -189,7 +182,7 @@ def attempt_job(job: Job, order: Order) -> str:
         reason = _reason(error)
         write_json(home_of(order.out, job) / FAILURE, {"reason": reason})
         return f"failed ({reason})"
-    return DONE
+    return "done"
 
 
 def run_job(job: Job, order: Order) -> None:
@@ -291,11 +284,7 @@ def _run_before(job: Job, order: Order) -> Trained:
 
 
 def fit(job: Job, order: Order, before: Trained | None = None) -> Trained:
-    """Train, or go on with a training, unless it is done; it starts from the checkpoint of ``before``.
-
-    Raises:
-        UsageError: If its settings are refused.
-    """
+    """Train, or go on with a training, unless it is done; it starts from the checkpoint of ``before``."""
     home = home_of(order.out, job)
     checkpoints = home / "run" / "checkpoints"
     best = checkpoints / "best.ckpt"
@@ -308,10 +297,9 @@ def fit(job: Job, order: Order, before: Trained | None = None) -> Trained:
         made = {"epochs": state["epoch"] + 1, "steps": state["global_step"], "seconds": seconds}
         write_json(home / _TRAINED, made)
     length = json.loads((home / _TRAINED).read_text(encoding="utf-8"))
-    seconds = length["seconds"]
-    if isinstance(seconds, dict):  # by epoch, as earlier versions wrote
+    if isinstance(seconds := length["seconds"], dict):  # by epoch, as earlier versions wrote
         length |= {"epochs": len(seconds), "seconds": sum(seconds.values())}
-    return Trained(checkpoint=best, epochs=length["epochs"], steps=length["steps"], seconds=length["seconds"])
+    return Trained(checkpoint=best, **length)
 
 
 def _train(words: Sequence[str], threads: int | None) -> None:

@@ -149,15 +149,13 @@ class PrintedRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How long and how large the trainings are.
+    """How long and how large the trainings are, in ``words`` for the page.
 
     Attributes:
-        words: Sentence for the page.
         networks: Registry name, or what a row calls its recipe → recipe of the network.
-        epochs: Epochs on the whole training data.
-        recipes: Recipes that every row shares, by name or file.
-        semi: Recipes that rows share which also learn from images without masks.
-        epochs_before: Epochs of a training before a row's own.
+        epochs: Epochs on the whole training data; ``epochs_before`` of a training before a row's own.
+        recipes: Recipes that every row shares, by name or file; ``semi`` those of rows that also learn from images
+            without masks.
         warmup: Share of the epochs in which the learning rate rises.
         most_repeats: Part of the data is seen more often, so that the number of steps stays, up to so many times.
     """
@@ -188,12 +186,10 @@ class PageTexts:
     Attributes:
         scores: What rows are scored by: masks of lesions, or maps of phrases.
         fields: Columns of ``table.csv``.
-        scale: What scores are multiplied by on the page.
-        digits: Digits behind the point on the page.
-        scored: Sentence about what was scored; it and ``training`` name parts of a result.
-        training: Sentence about the images that rows of one data set are trained with.
+        scale: What scores are multiplied by on the page, with ``digits`` behind the point.
+        scored: Sentence about what was scored; it and ``training``, about the images of one data set that rows are
+            trained with, name parts of a result.
         questions: Paragraph above the questions; ``{spread}`` is how much seeds of one row differ.
-        notes: How to read the page.
         seeds: What else a seed chooses.
         by_slice: Warning above a data set that is cut by slice.
         generated: Note of a table with rows that are scored with reports of their own.
@@ -216,16 +212,7 @@ class PageTexts:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table whose rows are trained.
-
-    Attributes:
-        name: For the command line.
-        texts: What its page shares with others.
-        data: Registry names of its data sets, which need not exist.
-        rows: In the order of the paper.
-        printed: The paper's rows.
-        notes: What a reader must know of its rows.
-    """
+    """A table whose rows are trained; ``data`` are registry names, and their data sets need not exist."""
 
     name: str
     title: str
@@ -271,11 +258,8 @@ class Block:
 class WeightsTable:
     """A table of maps of phrases whose weights are scored as they are; nothing is trained.
 
-    Attributes:
-        name: For the command line.
-        printed: Method → data set → IoU and Dice, or one score for each class and their mean.
-        by_class: The score that is printed class by class; ``None``: IoU and Dice of the whole set.
-        baselines: Why the paper's other methods stand in a block of their own.
+    ``printed`` is method → data set → IoU and Dice of the whole set, or, where ``by_class`` names a score, that of each
+    class and their mean. ``baselines`` says why the paper's other methods stand in a block apart.
     """
 
     name: str

@@ -11,27 +11,11 @@ from typing import Any
 from textray import __version__
 from textray.evaluate.maps import Row as Maps
 from textray.evaluate.page import cell
-from textray.reproduce import FLOORS, Order
-from textray.reproduce.page import (
-    OVERLAP,
-    POINTS,
-    Content,
-    MapsLine,
-    Scored,
-    commit_of,
-    csv_text,
-    document,
-    map_values,
-    maps_lines,
-    maps_table,
-    meanings,
-    state_words,
-    text_table,
-)
+from textray.reproduce import FLOORS, Order, page
 from textray.reproduce.plan import SPLIT, State, WeightsResult
 from textray.reproduce.tables import Block, WeightsTable
 
-_SCORES = (*OVERLAP, *POINTS)
+_SCORES = (*page.OVERLAP, *page.POINTS)
 _FIELDS = (
     "label", "data", "phrases", "maps", "normalise", "class", "state", "reason", "protocol", "cases",
     *(f"{name}{part}" for name in _SCORES for part in ("", "_low", "_high")),
@@ -56,9 +40,9 @@ def markdown(table: WeightsTable, results: Sequence[WeightsResult], order: Order
         weights = "" if model is None else f" ({model['name']} {model['version']}, `{model['sha256'][:12]}`)"
         made.append(
             f"{label}{weights}, {data['name']} `{data['split']}`, {data['kind']}: {summary['phrases']:,} phrases "
-            f"(ids `{data['ids_sha256'][:12]}`), {commit_of(summary)}; [low, high]: {summary['estimator']}."
+            f"(ids `{data['ids_sha256'][:12]}`), {page.commit_of(summary)}; [low, high]: {summary['estimator']}."
         )
-    return document(table.title, blocks, made, table.notes)
+    return page.document(table.title, blocks, made, table.notes)
 
 
 def csv_table(table: WeightsTable, results: Sequence[WeightsResult]) -> str:
@@ -74,8 +58,8 @@ def csv_table(table: WeightsTable, results: Sequence[WeightsResult]) -> str:
         about |= {"protocol": _OUR_PROTOCOL, "weights": weights, "ids": summary["data"]["ids_sha256"],
                   "command": summary["command"]}  # fmt: skip
         for maps, by_range in summary["rows"].items():
-            lines += [about | {"maps": maps} | line for line in map_values(by_range, _SCORES, by_class=True)]
-    return csv_text(_FIELDS, lines)
+            lines += [about | {"maps": maps} | line for line in page.map_values(by_range, _SCORES, by_class=True)]
+    return page.csv_text(_FIELDS, lines)
 
 
 def _printed_values(table: WeightsTable) -> list[dict[str, Any]]:
@@ -86,7 +70,7 @@ def _printed_values(table: WeightsTable) -> list[dict[str, Any]]:
         about["protocol"] = _OUR_PROTOCOL if label == PAPER else theirs
         for data, values in by_data.items():
             if table.by_class is None:
-                lines.append(about | {"data": data} | dict(zip(OVERLAP, values, strict=True)))
+                lines.append(about | {"data": data} | dict(zip(page.OVERLAP, values, strict=True)))
             else:
                 classes = zip((*CLASSES, ""), values, strict=True)
                 lines += [about | {"data": data, "class": name, table.by_class: value} for name, value in classes]
@@ -98,7 +82,7 @@ def _block(table: WeightsTable, block: Block, results: Sequence[WeightsResult]) 
     absent = [result for result in results if result.state in (State.NOT_AVAILABLE, State.NO_ROOT)]
     printed = {label: [f"{v:.3f}" for v in values[block.data]] for label, values in table.printed.items()}
     blocks = [f"## {block.title}"]
-    blocks += [f"Not scored: {state_words([result])}. Printed rows only." for result in absent]
+    blocks += [f"Not scored: {page.state_words([result])}. Printed rows only." for result in absent]
     for place, kind in enumerate(dict.fromkeys(result.kind for result in results)):
         rows = [result for result in results if result.kind == kind and result not in absent]
         summaries = [result.summary for result in rows if result.summary is not None]
@@ -107,7 +91,7 @@ def _block(table: WeightsTable, block: Block, results: Sequence[WeightsResult]) 
         blocks += [_phrases(summaries[0], kind)] if summaries else []
         if table.by_class is None:
             beside = (PAPER, *printed[PAPER])
-            blocks += [f"### Protocol: {_OUR_PROTOCOL}", maps_table(lines, ranges, lambda s: cell(s[0]), beside)]
+            blocks += [f"### Protocol: {_OUR_PROTOCOL}", page.maps_table(lines, ranges, lambda s: cell(s[0]), beside)]
         else:
             for how in ranges or ["minmax"]:
                 of_kind = (f", {kind}" if kind else "") + (f", `{how}`" if rows else "")
@@ -115,31 +99,31 @@ def _block(table: WeightsTable, block: Block, results: Sequence[WeightsResult]) 
                 theirs = [[label, "–", "printed", *values] for label, values in printed.items() if place == 0]
                 names = next((summary["classes"] for summary in summaries), ())
                 cells = [_class_cells(line, how, table.by_class, next(iter(names), "")) for line in lines]
-                blocks.append(text_table(["row", "maps", "state", *CLASSES, "mean"], theirs + cells, "lll"))
+                blocks.append(page.text_table(["row", "maps", "state", *CLASSES, "mean"], theirs + cells, "lll"))
             if rows:
-                blocks += [f"### All measures, {kind}", maps_table(lines, ranges, lambda s: cell(s[0]))]
-        blocks += [*_differences(rows), meanings(summaries)]
+                blocks += [f"### All measures, {kind}", page.maps_table(lines, ranges, lambda s: cell(s[0]))]
+        blocks += [*_differences(rows), page.meanings(summaries)]
     if table.by_class is None:
         others = [[label, *values] for label, values in printed.items() if label != PAPER]
         head = ["method", "printed `iou`", "printed `dice`"]
-        blocks += [f"### Protocol: {_THEIR_PROTOCOL}", table.baselines, text_table(head, others, "l")]
+        blocks += [f"### Protocol: {_THEIR_PROTOCOL}", table.baselines, page.text_table(head, others, "l")]
     return blocks
 
 
-def _phrases(summary: Content, kind: str) -> str:
+def _phrases(summary: page.Content, kind: str) -> str:
     frequent = "; ".join(f"“{phrase}”" for phrase in summary["wordings"]["most_frequent"])
     words = "the data set's own sentences" if kind == "phrase" else frequent
     count = f"{summary['phrases']:,} on {summary['images']:,} images"
     return f"Phrases of kind `{kind}` on `{SPLIT}`: {count}. Asked: {words}."
 
 
-def _maps_lines(results: Sequence[WeightsResult]) -> list[MapsLine]:
+def _maps_lines(results: Sequence[WeightsResult]) -> list[page.MapsLine]:
     """Rows of maps of one kind of phrases; floors of their own scoring come before those of networks."""
-    scored = [Scored(r.label, state_words([r]), [r.summary["rows"]] if r.summary else []) for r in results]
-    return maps_lines(scored, sorted(scored, key=lambda s: s.label != FLOORS))
+    scored = [page.Scored(r.label, page.state_words([r]), [r.summary["rows"]] if r.summary else []) for r in results]
+    return page.maps_lines(scored, sorted(scored, key=lambda s: s.label != FLOORS))
 
 
-def _class_cells(line: MapsLine, how: str, score: str, only: str) -> list[str]:
+def _class_cells(line: page.MapsLine, how: str, score: str, only: str) -> list[str]:
     """A row of maps by class; a set of one class has no scores by class: they are those of the whole."""
     cells = ["–"] * (len(CLASSES) + 1)
     if line.scores:
@@ -159,8 +143,8 @@ def _differences(results: Sequence[WeightsResult]) -> list[str]:
     for label, summary in models:
         paired = summary["paired"]
         for pair, first in paired[ranges[0]].items():
-            cells = [cell(paired[how][pair][name]) for how in ranges for name in OVERLAP]
+            cells = [cell(paired[how][pair][name]) for how in ranges for name in page.OVERLAP]
             rows.append([label, f"`{pair.removeprefix(f'{Maps.MODEL} - ')}`", str(first["cases"]), *cells])
-    head = ["row", "minus", "phrases", *(f"{how}: `{name}`" for how in ranges for name in OVERLAP)]
+    head = ["row", "minus", "phrases", *(f"{how}: `{name}`" for how in ranges for name in page.OVERLAP)]
     last = "On the same phrases, with the same draws of patients for both."
-    return ["### Weights minus floors and controls", text_table(head, rows, "ll"), last]
+    return ["### Weights minus floors and controls", page.text_table(head, rows, "ll"), last]
