@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from textray.inference.own_report import written
 from textray.inference.record import zone_areas
 from textray.inference.segmenter import Inference, Predictor
 from textray.metrics.segmentation import Counts, count
-from textray.records import Report, Zones
+from textray.records import Image, Report, Zones
 from textray.text.cleaning import plain
 
 
@@ -140,20 +141,14 @@ def segment(
     cases: dict[str, dict[int, Case]] = {name: {} for name in texts}
     for start in range(0, len(samples), BATCH):
         batch = samples[start : start + BATCH]
-        images = [naming(sample.image_path, way.read) for sample in batch]
-        truths = [sample.read_mask() for sample in batch]
-        for sample, image, truth in zip(batch, images, truths, strict=True):
-            if truth.shape != image.grid.shape:
-                raise DataError(
-                    f"the mask of {sample.image_id} has another size", came=truth.shape, expected=image.grid.shape
-                )
+        images, truths = zip(*(open_case(sample, way.read) for sample in batch), strict=True)
         pixels = np.stack([way.apply(image) for image in images])
         for name, given in texts.items():
             places = [k for k in range(len(batch)) if start + k in given]
             if not places:
                 continue
             writes = name == TextMode.GENERATED
-            prompts = [Prompt.OWN_REPORT if writes else _prompt(given[start + k], segmenter) for k in places]
+            prompts = [Prompt.OWN_REPORT if writes else prompt_of(given[start + k], segmenter) for k in places]
             inference = segmenter.infer(pixels[places], prompts)
             for position, k in enumerate(places):
                 text, grid = given[start + k], images[k].grid
@@ -172,13 +167,26 @@ def segment(
     return cases
 
 
+def open_case(sample: Sample, read: Callable[[Path], Image]) -> tuple[Image, NDArray[np.bool_]]:
+    """Image and mask of a sample.
+
+    Raises:
+        DataError: If there is no mask, or it has another size.
+        InputError: If a file is refused.
+    """
+    image, mask = naming(sample.image_path, read), sample.read_mask()
+    if mask.shape != image.grid.shape:
+        raise DataError(f"the mask of {sample.image_id} has another size", came=mask.shape, expected=image.grid.shape)
+    return image, mask
+
+
 def counts_of(cases: Sequence[Case]) -> NDArray[np.int64]:
     """Pixels of cases, ``(N, 4)``: true positive, false positive, false negative, true negative."""
     return np.array([case.counts for case in cases], dtype=np.int64)
 
 
-def _prompt(text: Report | None, segmenter: Predictor) -> int | Prompt:
-    """Row of the text bank, or no report."""
+def prompt_of(text: Report | None, segmenter: Predictor) -> int | Prompt:
+    """Row of the text bank, or no report; refuses a free caption that the network does not know."""
     row = None if text is None else segmenter.bank_row(text)
     if row is None and text is not None and text.free:
         raise UsageError("the network does not know a caption", came=repr(text.text), expected="one of its captions")

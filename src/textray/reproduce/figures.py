@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,8 @@ from textray import __version__, registry
 from textray.data.base import Sample, check_split, naming, open_reader
 from textray.data.boxes import truth
 from textray.data.studies import refuse_unless_excluded
-from textray.errors import DataError, UsageError
+from textray.errors import UsageError
+from textray.evaluate.cases import open_case, prompt_of, text_of
 from textray.evaluate.maps import GRID, evaluation_grid
 from textray.explain.run import dice
 from textray.inference.bank import Prompt
@@ -33,7 +34,7 @@ from textray.inference.ground_picture import cross
 from textray.inference.localizer import Localization, Localizer
 from textray.inference.own_report import written
 from textray.inference.results import write_together
-from textray.inference.segmenter import Predictor
+from textray.inference.segmenter import Inference, Predictor
 from textray.io.page import Page, Picture, fit, heat, project, ramp, shrink, thumbnail
 from textray.io.read import read
 from textray.io.write import (
@@ -51,6 +52,7 @@ from textray.metrics.grounding import SIGMA, THRESHOLDS, MapScore, enlarge, norm
 from textray.records import Image, Zones
 from textray.reproduce import Order, read_models, read_pairs
 from textray.reproduce.paint import MARGIN, PANEL, Band, Marked, Sheet, paint
+from textray.reproduce.tables import TextMode
 from textray.text.zones import sentence
 
 SCHEMA = "textray.figure/1"
@@ -67,7 +69,6 @@ CONVENTION = {
 _LEGEND = (("true positive", TRUE_POSITIVE), ("false negative", FALSE_NEGATIVE), ("false positive", FALSE_POSITIVE))
 _OUTLINE = 2  # pixels of the line around a truth
 Mask = NDArray[np.bool_]
-TextMode = Literal["oracle", "none", "generated"]
 _SUFFIXES: dict[str, TextMode] = {"@none": "none", "@generated": "generated"}
 
 
@@ -83,10 +84,7 @@ class Figure:
 
 
 def run(order: Order) -> int:
-    """Draw a figure: ``<name>.png`` and ``<name>.json`` in the folder of the results, and nowhere else.
-
-    Returns:
-        The exit code, 0.
+    """Draw a figure: ``<name>.png`` and ``<name>.json`` in the folder of the results, and nowhere else; exit code 0.
 
     Raises:
         UsageError: If a root, a method or a case does not exist, or weights cannot or must not be shown.
@@ -98,7 +96,7 @@ def run(order: Order) -> int:
     check_writable(order.out)
     bands, records = [], []
     for sample in figure.cases:
-        order.tell(f"{sample.image_id}")
+        order.tell(sample.image_id)
         band, record = figure.draw(sample)
         bands.append(band)
         records.append({"id": sample.image_id, "split": sample.split, **record})
@@ -140,16 +138,14 @@ def choose(samples: Sequence[Sample], ids: Sequence[str], *, count: int) -> list
             )
         return [sample for name in dict.fromkeys(ids) for sample in samples if sample.image_id == name]
     drawn = sorted(samples, key=_number)
-    chosen: list[Sample] = []
-    for fresh in (True, False):  # first those that add variety, then any
-        for sample in drawn:
-            if len(chosen) == count:
-                return chosen
-            varieties, groups = {_variety(s) for s in chosen}, {s.group for s in chosen}
-            adds = _variety(sample) not in varieties and sample.group not in groups
-            if adds or not (fresh or sample in chosen):
-                chosen.append(sample)
-    return chosen
+    chosen: list[Sample] = []  # first those that add variety, then any
+    seen: set[object] = set()
+    for sample in drawn:
+        adds = {sample.group, (sample.phrase or sample.report.zones.index,)}
+        if not adds & seen:
+            chosen.append(sample)
+            seen |= adds
+    return (chosen + [sample for sample in drawn if sample not in chosen])[:count]
 
 
 def _number(sample: Sample) -> str:
@@ -158,23 +154,11 @@ def _number(sample: Sample) -> str:
     return hashlib.sha256(f"{SEED}:{sample.image_id}{words}".encode()).hexdigest()
 
 
-def _variety(sample: Sample) -> object:
-    return sample.phrase or sample.report.zones.index
-
-
 def _choose_images(order: Order, data: str) -> list[Sample]:
     if data not in order.roots:
         raise UsageError(f"{order.name} needs the folder of {data}", do=f"Add --root {data}=DIR")
     samples = open_reader(data, order.roots[data]).samples(check_split(order.split))
     return choose(samples, order.cases, count=order.count)
-
-
-def _open_case(sample: Sample) -> tuple[Image, Mask]:
-    """Film and ground truth of a case; a case without a mask is refused."""
-    image, mask = naming(sample.image_path, read), sample.read_mask()
-    if mask.shape != image.grid.shape:
-        raise DataError(f"the mask of {sample.image_id} has another size", came=mask.shape, expected=image.grid.shape)
-    return image, mask
 
 
 def _sides(data: str) -> str:
@@ -232,14 +216,16 @@ def _mask_figure(order: Order) -> Figure:
     methods = read_methods(order.models)
     if not order.models and order.name.startswith("sgseg") and Bundle.load().writes_report:
         methods = (*methods, _OWN_REPORT)
-    predictors = [Predictor(Bundle.load(method.bundle), threads=order.threads) for method in methods]
-    texts = [_text_of(method, predictor) for method, predictor in zip(methods, predictors, strict=True)]
+    networks = {method.label: _open_network(method, order) for method in methods}
 
     def draw(sample: Sample) -> tuple[Band, dict[str, Any]]:
-        image, mask = _open_case(sample)
-        masks = [_segment(sample, image, p, text) for p, text in zip(predictors, texts, strict=True)]
-        scores = {m.label: dice(drawn, mask) for m, drawn in zip(methods, masks, strict=True)}
-        panels = _overlays(image, *((drawn, mask) for drawn in (mask, *masks)))
+        image, mask = open_case(sample, read)
+        masks = {}
+        for label, (predictor, text) in networks.items():
+            prompt = prompt_of(text_of(sample.report) if text == "oracle" else None, predictor)
+            masks[label] = _segment(image, predictor, Prompt.OWN_REPORT if text == "generated" else prompt)[0]
+        scores = {label: dice(drawn, mask) for label, drawn in masks.items()}
+        panels = _overlays(image, *((drawn, mask) for drawn in (mask, *masks.values())))
         under = [[], [], *([f"Dice {value:.3f}"] for value in scores.values())]
         record = {
             "caption": sample.report.text,
@@ -249,29 +235,27 @@ def _mask_figure(order: Order) -> Figure:
         return Band(panels=panels, under=under, caption=sample.report.text or "(no caption)"), record
 
     described = [
-        {"label": method.label, "text": text, "model": predictor.bundle.describe()}
-        for method, text, predictor in zip(methods, texts, predictors, strict=True)
+        {"label": label, "text": text, "model": predictor.bundle.describe()}
+        for label, (predictor, text) in networks.items()
     ]
-    titles = ["image", "ground truth", *(method.label for method in methods)]
-    sheet = Sheet(titles=titles, foot=[_sides(data)], legend=_LEGEND, foot_gap=24)
+    sheet = Sheet(titles=["image", "ground truth", *networks], foot=[_sides(data)], legend=_LEGEND, foot_gap=24)
     return Figure(data=data, cases=cases, draw=draw, sheet=sheet, facts={"methods": described})
 
 
-def _segment(sample: Sample, image: Image, predictor: Predictor, text: TextMode) -> Mask:
-    """The mask that a method draws."""
-    row = predictor.bank_row(sample.report) if text == "oracle" else None
-    # A caption without a zone is no text, as in an evaluation.
-    prompt = Prompt.OWN_REPORT if text == "generated" else Prompt.NO_REPORT if row is None else row
-    values = predictor.predict_batch(predictor.preprocess.apply(image)[None], [prompt])[0]
-    return np.asarray(predictor.preprocess.restore(values, image.grid) >= predictor.threshold)
+def _segment(image: Image, predictor: Predictor, prompt: int | Prompt) -> tuple[Mask, Inference]:
+    """The mask that a network draws, and what else it gives."""
+    output = predictor.infer(predictor.preprocess.apply(image)[None], [prompt])
+    mask = predictor.preprocess.restore(output.probability[0], image.grid) >= predictor.threshold
+    return np.asarray(mask), output
 
 
-def _text_of(method: Method, predictor: Predictor) -> TextMode:
-    """Text mode of a method; ``none`` for a network that reads no text, whatever the method says.
+def _open_network(method: Method, order: Order) -> tuple[Predictor, TextMode]:
+    """Network of a method and its text mode: ``none`` where it reads no text, whatever the method says.
 
     Raises:
         UsageError: If it is to write its own report and writes none.
     """
+    predictor = Predictor(Bundle.load(method.bundle), threads=order.threads)
     if method.text == "generated" and not predictor.bundle.writes_report:
         raise UsageError(
             f"{predictor.bundle.name} writes no report of its own",
@@ -279,7 +263,7 @@ def _text_of(method: Method, predictor: Predictor) -> TextMode:
             expected="a bundle of a network such as sgseg",
             do="Name one with --model LABEL=BUNDLE",
         )
-    return "none" if predictor.bundle.text_encoder is None else method.text
+    return predictor, "none" if predictor.bundle.text_encoder is None else method.text
 
 
 def _report_figure(order: Order) -> Figure:
@@ -294,12 +278,15 @@ def _report_figure(order: Order) -> Figure:
         )
 
     def draw(sample: Sample) -> tuple[Band, dict[str, Any]]:
-        image, mask = _open_case(sample)
-        drawn, zones, attention = _segment_by_own_report(image, predictor)
-        value = dice(drawn, mask)
+        image, mask = open_case(sample, read)
+        drawn, output = _segment(image, predictor, Prompt.OWN_REPORT)
+        zones, value = _zones(output, predictor.bundle), dice(drawn, mask)
         record: dict[str, Any] = {"dice": round(value, 6)}
         columns: list[Marked] = []
         if attends:
+            attention = np.zeros(mask.shape, np.float32)
+            if output.attention is not None:
+                attention = predictor.preprocess.restore_coarse(output.attention[0, 0], image.grid)
             panels, facts = _attention_panels(image, mask, attention)
             record |= {**facts, "size": list(predictor.preprocess.size)}
         else:
@@ -337,22 +324,14 @@ def _open_writer(order: Order) -> Predictor:
             came=", ".join(order.models),
             expected="one --model LABEL=BUNDLE",
         )
-    predictor = Predictor(Bundle.load(methods[0].bundle), threads=order.threads)
-    _text_of(replace(methods[0], text="generated"), predictor)
-    return predictor
+    return _open_network(replace(methods[0], text="generated"), order)[0]
 
 
-def _segment_by_own_report(image: Image, predictor: Predictor) -> tuple[Mask, Zones, NDArray[np.float32] | None]:
-    """The mask, the zones of the report by image side, and the attention map, if there is one."""
-    output = predictor.infer(predictor.preprocess.apply(image)[None], [Prompt.OWN_REPORT])
-    probability, thresholds = output.zone_probability, predictor.bundle.zone_thresholds
-    if probability is None or thresholds is None:
-        raise UsageError(f"the graph of {predictor.bundle.name} has no zones", do="Export its checkpoint again")
-    attention = None
-    if output.attention is not None:
-        attention = predictor.preprocess.restore_coarse(output.attention[0, 0], image.grid)
-    mask = predictor.preprocess.restore(output.probability[0], image.grid) >= predictor.threshold
-    return np.asarray(mask), written(probability[0], thresholds), attention
+def _zones(output: Inference, bundle: Bundle) -> Zones:
+    """The zones of a network's report, by image side."""
+    if output.zone_probability is None or bundle.zone_thresholds is None:
+        raise UsageError(f"the graph of {bundle.name} has no zones", do="Export its checkpoint again")
+    return written(output.zone_probability[0], bundle.zone_thresholds)
 
 
 def mark(first: str, second: str) -> tuple[Marked, Marked]:
@@ -384,11 +363,8 @@ def _sentences(sample: Sample, zones: Zones) -> tuple[list[Marked], dict[str, An
     return columns, record
 
 
-def _attention_panels(
-    image: Image, mask: Mask, attention: NDArray[np.float32] | None
-) -> tuple[list[Picture], dict[str, Any]]:
+def _attention_panels(image: Image, mask: Mask, attention: NDArray[np.float32]) -> tuple[list[Picture], dict[str, Any]]:
     """Film, ground truth, attention map from its lowest to its highest value, and the map over the film."""
-    attention = np.zeros(mask.shape, np.float32) if attention is None else attention
     total = float(attention.sum())
     record = {
         "attention_in_truth": round(float(attention[mask].sum()) / total, 6) if total > 0 else None,
