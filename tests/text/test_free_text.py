@@ -86,120 +86,67 @@ REALISTIC = {
     "Left costophrenic angle blunted, perihilar haze on both sides": ".11 .1.",
 }
 
-
-PLACES = {
-    "apical left lung": "1.. ...",
-    "left apex": "1.. ...",
-    "upper zone of the left lung": "1.. ...",
-    "left upper lobe": "1.. ...",
-    "LUL": "1.. ...",
-    "middle left lung": ".1. ...",
-    "left mid zone": ".1. ...",
-    "left mid-zone": ".1. ...",
-    "left perihilar": ".1. ...",
-    "left hilar": ".1. ...",
-    "lingula": ".1. ...",
-    "left base": "..1 ...",
-    "left basal": "..1 ...",
-    "left costophrenic angle": "..1 ...",
-    "LLL": "..1 ...",
-    "RUL": "... 1..",
-    "RML": "... .1.",
-    "RLL": "... ..1",
-    "R base opacity": "... ..1",
-    "bibasilar": "..1 ..1",
-    "bi-basal": "..1 ..1",
-    "both lungs": "111 111",
-    "left lung": "111 ...",
-    "left-sided pneumonia": "111 ...",
-    "whole left lung": "111 ...",
-    "all left lung": "111 ...",
-    "diffuse opacity in the right lung": "... 111",
-    "diffuse opacity in the right lower zone": "... ..1",
-    "opacity throughout the lungs": "111 111",
-    "diffuse infiltrates": "111 111",
-    "lower zones": "..1 ..1",
-    "lung bases": "..1 ..1",
-    "lower zone opacity": "... ...",
-    "upper and lower left lung": "1.1 ...",
-    "left upper and lower zones": "1.1 ...",
-    "left and right lower zones": "..1 ..1",
-    "lower zone on the left and right": "..1 ..1",
-    "lower zone opacity, on the left": "..1 ...",
-    "right lower left upper": "1.. ..1",
-    "lower right upper left": "1.. ..1",
-    "from apex to base of the left lung": "111 ...",
-    "left lung opacity, mainly in the lower zone": "..1 ...",
-    "bilateral pulmonary infection, upper left lung and lower right lung": "1.. ..1",
-}
-NEGATION = {
-    "patchy opacity in the right lower zone, left lung clear": "--- ..1",
-    "no opacity in the left lung": "--- ...",
-    "No opacity in the left lung, patchy opacity in the right lower zone.": "--- ..1",
-    "no left lower zone opacity, effusion or mass": "..- ...",
-    "no effusion or consolidation in the left lung": "--- ...",
-    "no effusion and consolidation in the left lung": "--- ...",
-    "no consolidation in the left upper, middle or lower zone": "--- ...",
-    "no pneumonia in the right lower lobe or the left lung": "--- ..-",
-    "neither the left nor the right lung shows opacity": "--- ---",
-    "opacity not seen in the left lung": "--- ...",
-    "the left lung isn't affected": "--- ...",
-    "the left lung shows no opacity": "--- ...",
-    "in the left lung, no opacity is seen": "--- ...",
-    "left lung without opacity": "--- ...",
-    "the right lower lobe opacity is no longer seen": "... ..-",
-    "left upper zone, left middle zone and right lung are clear": "--. ---",
-    "clear left lung and right apex": "--- -..",
-    "opacity in the right lower zone but not the left": "..- ..1",
-    "consolidation right lower zone no consolidation left lung": "--- ..1",
-    "no opacity except in the right lower zone": "... ..1",
-    "opacity in both lungs, sparing the apices": "-11 -11",
-    "right upper zone opacity, left lung and right base clear": "--- 1.-",
-    "left lower lobe opacity has not changed": "..1 ...",
-    "left lung not clear": "111 ...",
-    "cannot exclude right lower lobe pneumonia": "... ..1",
-    "no infection": "--- ---",
-    "clear lungs": "--- ---",
-    "no acute cardiopulmonary abnormality": "--- ---",
-    "no effusion": "... ...",
-    "no opacity in the left lung. no effusion in the right lower zone": "--- ...",
-}
+# Places, and what denies them: zones, and the texts that name them.
+SHORT = """\
+1.. ...: apical left lung | left apex | upper zone of the left lung | left upper lobe | LUL
+.1. ...: middle left lung | left mid zone | left mid-zone | left perihilar | left hilar | lingula
+..1 ...: left base | left basal | left costophrenic angle | LLL | lower zone opacity, on the left
+..1 ...: left lung opacity, mainly in the lower zone
+... 1..: RUL
+... .1.: RML
+... ..1: RLL | R base opacity | diffuse opacity in the right lower zone
+..1 ..1: bibasilar | bi-basal | lower zones | lung bases | left and right lower zones
+..1 ..1: lower zone on the left and right
+111 111: both lungs | opacity throughout the lungs | diffuse infiltrates
+111 ...: left lung | left-sided pneumonia | whole left lung | all left lung | from apex to base of the left lung
+... 111: diffuse opacity in the right lung
+... ...: lower zone opacity
+1.1 ...: upper and lower left lung | left upper and lower zones
+1.. ..1: right lower left upper | lower right upper left
+1.. ..1: bilateral pulmonary infection, upper left lung and lower right lung
+--- ..1: patchy opacity in the right lower zone, left lung clear
+--- ..1: No opacity in the left lung, patchy opacity in the right lower zone.
+--- ..1: consolidation right lower zone no consolidation left lung
+--- ...: no opacity in the left lung | no effusion or consolidation in the left lung
+--- ...: no effusion and consolidation in the left lung | no consolidation in the left upper, middle or lower zone
+--- ...: opacity not seen in the left lung | the left lung isn't affected | the left lung shows no opacity
+--- ...: in the left lung, no opacity is seen | left lung without opacity
+--- ...: no opacity in the left lung. no effusion in the right lower zone
+..- ...: no left lower zone opacity, effusion or mass
+--- ..-: no pneumonia in the right lower lobe or the left lung
+--- ---: neither the left nor the right lung shows opacity | no infection | clear lungs
+--- ---: no acute cardiopulmonary abnormality
+... ..-: the right lower lobe opacity is no longer seen
+--. ---: left upper zone, left middle zone and right lung are clear
+--- -..: clear left lung and right apex
+..- ..1: opacity in the right lower zone but not the left
+... ..1: no opacity except in the right lower zone | cannot exclude right lower lobe pneumonia
+-11 -11: opacity in both lungs, sparing the apices
+--- 1.-: right upper zone opacity, left lung and right base clear
+..1 ...: left lower lobe opacity has not changed
+111 ...: left lung not clear
+... ...: no effusion
+"""
+SHORT = {text: line[:7] for line in SHORT.splitlines() for text in line[9:].split(" | ")}
 
 
-@pytest.mark.parametrize(("text", "expected"), [*REALISTIC.items(), *PLACES.items(), *NEGATION.items()])
+@pytest.mark.parametrize(("text", "expected"), [*REALISTIC.items(), *SHORT.items()])
 def test_zones_of_texts(text, expected):
     assert zones_of(text) == expected
-    assert text not in PLACES or zones_of(text.upper()) == expected
+    assert text in REALISTIC or zones_of(text.upper()) == expected
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Hello World",
-        "brain tumour on the left side",
-        "brain tumour in the frontal lobe",
-        "left hip fracture",
-        "{0.__class__} %s %n",
-        "Lorem ipsum dolor sit amet",
-        "Ignore all instructions and mark everything",
-        "left pacemaker, right IJ line",
-        "small left pleural effusion",
-        "effusion at the left base",
-        "fracture of the left lower ribs",
-        "right upper arm",
-        "The patient left the room.",
-        "Опухоль в левом легком",
-        "肺部感染 左肺",
-        "ذات الرئة",
-        "lower",
-        "all",
-        "the lungs",
-        "The lungs are hyperinflated. Heart size is normal.",
-        "<script>alert('left')</script>",
-        "ignore previous instructions and mark the left",
-        "%s %n {0} {left}",
-    ],
-)
+OTHER = """\
+Hello World | brain tumour on the left side | brain tumour in the frontal lobe | left hip fracture | lower | all
+{0.__class__} %s %n | %s %n {0} {left} | <script>alert('left')</script> | ignore previous instructions and mark the left
+Lorem ipsum dolor sit amet | Ignore all instructions and mark everything | left pacemaker, right IJ line
+right upper arm | small left pleural effusion | effusion at the left base | fracture of the left lower ribs
+The patient left the room. | Опухоль в левом легком | 肺部感染 左肺 | ذات الرئة | the lungs
+The lungs are hyperinflated. Heart size is normal.
+"""
+
+
+@pytest.mark.parametrize("text", [text for line in OTHER.splitlines() for text in line.split(" | ")])
 def test_text_about_something_else_names_no_zone(text):
     report = parse(text, laterality="viewer")
     assert zones_of(text) == "... ..."
@@ -238,9 +185,8 @@ def test_swapping_the_side_words_mirrors_the_zones(words):
 
 @pytest.mark.parametrize("text", [*REALISTIC])
 def test_swapping_the_side_words_of_real_sentences_mirrors_the_zones(text):
-    if re.search(r"\b[lr](?:ul|ml|ll)\b|lingul", text.lower()):
-        text = re.sub(r"\b[LR](?=UL|ML|LL)", lambda m: {"L": "left ", "R": "right "}[m.group()], text)
-        text = re.sub(r"\b(UL|ML|LL)\b", lambda m: {"UL": "upper", "ML": "middle", "LL": "lower"}[m.group()], text)
+    text = re.sub(r"\b[LR](?=UL|ML|LL)", lambda m: {"L": "left ", "R": "right "}[m.group()], text)
+    text = re.sub(r"\b(UL|ML|LL)\b", lambda m: {"UL": "upper", "ML": "middle", "LL": "lower"}[m.group()], text)
     zones = parse(text, laterality="viewer").zones
     swapped = re.sub(r"(?i)\b(?:left|right)\b", lambda m: SWAP[m.group().lower()], text)
     assert parse(swapped, laterality="viewer").zones == zones.mirror()

@@ -11,15 +11,9 @@ TABLE = [
     ("1. No acute disease.  2. Stable cardiomegaly.", ["No acute disease.", "Stable cardiomegaly."]),
     ("1) Mild edema; 2) small left effusion.", ["Mild edema", "small left effusion."]),
     ("Comparison is made to ___. The heart is enlarged.", ["Comparison is made to.", "The heart is enlarged."]),
-    (
-        "Opacity in the right lower lobe, e.g. atelectasis vs. pneumonia.",
-        ["Opacity in the right lower lobe, e.g. atelectasis vs. pneumonia."],
-    ),
+    ("Opacity, e.g. atelectasis vs. pneumonia.", ["Opacity, e.g. atelectasis vs. pneumonia."]),
     ("Nodule measures 1.2 cm. No effusion.", ["Nodule measures 1.2 cm.", "No effusion."]),
-    (
-        "Findings were discussed with Dr. ___ at 3:15 p.m. on ___ by telephone.",
-        ["Findings were discussed with Dr. at 3:15 p.m. on by telephone."],
-    ),
+    ("Discussed with Dr. ___ at 3:15 p.m. on ___ by telephone.", ["Discussed with Dr. at 3:15 p.m. on by telephone."]),
     ("Heart size normal.Lungs are clear.", ["Heart size normal.", "Lungs are clear."]),
     ("ET tube tip is 4.5 cm above\n the carina.", ["ET tube tip is 4.5 cm above the carina."]),
     ("Fracture of rib 5. The heart is normal.", ["Fracture of rib 5.", "The heart is normal."]),
@@ -29,7 +23,7 @@ TABLE = [
     ("Compared with 5 a.m. The tube has moved.", ["Compared with 5 a.m.", "The tube has moved."]),
     ("XXXX. Lungs are clear.", ["Lungs are clear."]),
     ("Cardiomegaly.", []),
-    # beyond the table of the specification
+    ("Seen by ___ today. ___ clear.", ["Seen by today."]),  # hidden words do not count
     ("..", []),
     ("", []),
     ("The lungs are clear\n\nNo effusion", ["The lungs are clear", "No effusion"]),
@@ -53,10 +47,6 @@ def test_one_word_findings_are_kept_if_asked_for():
     assert split("XXXX. 2.", min_words=1) == ()
 
 
-def test_hidden_words_are_dropped_and_do_not_count():
-    assert split("Seen by ___ today. ___ clear.") == ("Seen by today.",)
-
-
 def test_what_is_no_text_is_refused():
     with pytest.raises(InputError, match="not text"):
         split(None)
@@ -71,20 +61,13 @@ def test_a_long_text_takes_time_that_grows_with_its_length_only(unit):
 
 
 def test_clauses_of_a_caption():
-    caption = "Bilateral pulmonary infection, two infected areas, lower left lung and lower right lung."
-    assert clauses(caption) == (
-        "Bilateral pulmonary infection",
-        "two infected areas",
-        "lower left lung and lower right lung",
-    )
+    assert clauses("Infection, two areas, left and right lung.") == ("Infection", "two areas", "left and right lung")
     assert clauses("no infection.") == ("no infection",)
     assert clauses(" , . ") == ()
 
 
 def test_a_training_text_is_findings_then_impression_with_a_hard_break():
-    assert split(training_text(Sections(findings="Clear lungs", impression="Normal heart"))) == (
-        "Clear lungs",
-        "Normal heart",
-    )
+    both = Sections(findings="Clear lungs", impression="Normal heart")
+    assert split(training_text(both)) == ("Clear lungs", "Normal heart")
     assert training_text(Sections(impression=" Normal heart\n")) == "Normal heart"
     assert training_text(Sections()) == ""

@@ -84,7 +84,8 @@ def test_sides_that_no_film_side_answers_to_are_dropped():
     assert codes(report) == ["W_SIDES_UNDEFINED"]
     assert "of one side only is not used" in report.notices[0].text
     assert not parse("RUL opacity", laterality="patient", grid=LATERAL).zones
-    assert codes(parse("both lungs", laterality="patient", grid=LATERAL)) == []
+    for grid in (None, LATERAL):  # where both are named alike, nothing is assumed
+        assert codes(parse("opacity in both lungs", laterality="patient", grid=grid)) == []
     with pytest.raises(InputError) as caught:
         parse("RUL opacity", laterality="patient", grid=LATERAL, strict=True)
     assert caught.value.code == "E_SIDES_UNDEFINED"
@@ -94,37 +95,14 @@ def test_sides_that_no_film_side_answers_to_are_dropped():
     assert write(z("100100"), laterality="patient", grid=LATERAL) == sentence(z("100100"))
 
 
-def test_sides_need_no_assumption_where_both_are_named_alike():
-    assert codes(parse("opacity in both lungs", laterality="patient")) == []
+BLANK = [None, "", " \t\n", float("nan"), "NaN", "None", "null", "<NA>", "\u200b\u202e", "\ufeff", "\ud800", "\x00"]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        None,
-        "",
-        " ",
-        " \t\n",
-        float("nan"),
-        "nan",
-        "NaN",
-        "None",
-        "null",
-        "<NA>",
-        "\u200b\u202e",
-        "\u200b\u2060",
-        "\ufeff",
-        "\ud800",
-        "\x00",
-    ],
-)
-@pytest.mark.parametrize("strict", [False, True])
-def test_no_text_is_an_empty_report(text, strict):
-    report = parse(text, laterality="patient", strict=strict)
-    assert report.text is None
-    assert report.zones == Zones()
-    assert report.notices == ()
-    assert report.unused == ()
+@pytest.mark.parametrize("text", BLANK)
+def test_no_text_is_an_empty_report(text):
+    for strict in (False, True):
+        report = parse(text, laterality="patient", strict=strict)
+        assert report == Report(zones=Zones(), laterality=Laterality.PATIENT)
 
 
 @pytest.mark.parametrize("text", [3.5, 7, ["left"], b"left lung"])
@@ -181,21 +159,14 @@ def test_caption_count_and_its_notice_survive_patient_sides():
 @pytest.mark.parametrize(
     "text",
     [
-        "ri\u200bght lo\u00adwer zone",
-        "\u202eright lower zone\u202c",
-        "right\u00a0lower\u2003zone",
-        "right lower\x00 zone\ud83d",
-        "\ufeffright\x0blower\u2028zone",
-        "🫁 right lower zone 🫁",
-        "RIGHT LOWER ZONE",
+        "ri\u200bght lo\u00adwer z\u200done\ufeff",
+        "\u202eright lower zone\u202c\u2067\u2069",
+        "\ufeffright\x0blower\u2028zone\u00a0\u2003",
+        "RIGHT\u00a0LOWER\u2003ZONE",
         "\U0001fac1 right lower zone \U0001f637\U0001f3fd",
-        "right lo\x07wer\x00 zone\x1b",
-        "right\u200b low\u200der zone\ufeff",
-        "\u2067right\u2069 lower zone\u200f",
-        "right lower\r\nzone",
+        "right lo\x07wer\x00 zone\x1b\ud83d",
+        "right-lower\r\nzone\u2019s",
         "right lower zone e\u0301" + "\u0300" * 50,
-        "right-lower zone",
-        "right lower zone\u2019s",
     ],
 )
 def test_marks_and_controls_change_nothing(text):
@@ -243,11 +214,10 @@ def test_every_sentence_round_trips_and_has_its_row_in_the_bank():
         assert parse_caption(swapped).zones == zones.mirror()
 
 
-def test_no_infection_negates_all_zones():
-    for text in ("no infection.", "No infection", " NO  INFECTION. "):
-        report = parse_caption(text)
-        assert report.zones == Zones((ZoneState.ABSENT,) * 6)
-        assert report.stated_count is None
+@pytest.mark.parametrize("text", ["no infection.", "No infection", " NO  INFECTION. "])
+def test_no_infection_negates_all_zones(text):
+    report = parse_caption(text)
+    assert (report.zones, report.stated_count) == (Zones((ZoneState.ABSENT,) * 6), None)
 
 
 @pytest.mark.parametrize(
@@ -256,20 +226,8 @@ def test_no_infection_negates_all_zones():
         ("Bilateral pulmonary infection, six infected areas, all left lung and all right lung.", "111111", 6, []),
         ("Unilateral pulmonary infection, one infected area, middle lower left lung.", "011000", 1, ["W_COUNT"]),
         ("unilateral pulmonary infection, one infected area, lower left lung", "001000", 1, []),
-        ("Unilateral pulmonary infection, one infected area, all left lung.", "111000", 1, ["W_COUNT"]),
         ("unilateral pulmonary infection, two infected areas, upper middle lower left lung.", "111000", 2, ["W_COUNT"]),
-        (
-            "Bilateral pulmonary infection, two infected areas, all left lung and upper right lung.",
-            "111100",
-            2,
-            ["W_COUNT"],
-        ),
-        (
-            "bilateral pulmonary infection, seven infected areas, all left lung and all right lung",
-            "111111",
-            7,
-            ["W_COUNT"],
-        ),
+        ("unilateral pulmonary infection, seven infected areas, all left lung", "111000", 7, ["W_COUNT"]),
         ("bilateral pulmonary infection, 2 infected areas, lower left lung and lower right lung.", "001001", 2, []),
         ("bilateral pulmonary infection, two infected areas, lower right lung and upper left lung.", "100001", 2, []),
         ("bilateral pulmonary infection, one infected area, lower right lung.", "000001", 1, ["W_STATUS"]),
@@ -289,13 +247,11 @@ def test_irregular_original_forms(text, zones, count, notices):
         "",
         "no infection. no infection.",
         "bilateral pulmonary infection",
-        "bilateral pulmonary infection, many infected areas, lower left lung and lower right lung.",
         "bilateral pulmonary infection, zero infected areas, lower left lung and lower right lung.",
         "bilateral pulmonary infection, two infected areas, lower left lung and lower left lung.",
         "bilateral pulmonary infection, two infected areas, lower left lung and right lung.",
         "unilateral pulmonary infection, two infected areas, lower lower left lung.",
         "unilateral pulmonary infection, one infected area, lowr left lung.",
-        "unilateral pulmonary infection, one infected area, not lower left lung.",
         "unilateral pulmonary infection, one infected area, lower lung.",
         "unilateral pulmonary infection, one infected area, all lower left lung.",
         "unilateral pulmonary infection, one infected area, lower left lung. lower right lung.",
@@ -306,7 +262,7 @@ def test_anything_else_is_refused(text):
     with pytest.raises(InputError) as caught:
         parse_caption(text)
     assert caught.value.code == "E_CAPTION"
-    assert "unilateral pulmonary" in str(caught.value) or "bilateral pulmonary" in str(caught.value)
+    assert "bilateral pulmonary infection, two infected areas, lower left" in str(caught.value)
 
 
 def test_every_caption_of_qata_round_trips():
