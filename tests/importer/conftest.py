@@ -1,9 +1,27 @@
 """A checkpoint in the published layout with random numbers, and the folder of a one-layer text encoder beside it."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+
+class Runs:
+    """A pickle of it calls a function when it is read."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.fixture(scope="session")
+def runs():
+    """Make an object that calls a function when its pickle is read: ``runs(function, *arguments)``."""
+    return Runs
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +36,12 @@ def encoder_folder(tmp_path_factory):
     config |= {"intermediate_size": 64, "max_position_embeddings": 32, "architectures": ["CXRBertModel"]}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+@pytest.fixture
+def bert(tmp_path, encoder_folder):
+    """A copy of this folder to change."""
+    return Path(shutil.copytree(encoder_folder, tmp_path / "bert"))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """`textray import` as a user runs it, on a random checkpoint in the published layout."""
 
+import io
 import json
 import shutil
 
@@ -26,20 +27,12 @@ from textray.text.zones import bank_sentences
 TEXT = "bilateral pulmonary infection, two infected areas, upper left lung and lower right lung."
 
 
-class Attack:
-    def __init__(self, marker):
-        self.marker = marker
-
-    def __reduce__(self):
-        return eval, (f"open({str(self.marker)!r}, 'w').close()",)
-
-
 @pytest.fixture(scope="module")
-def imported(tmp_path_factory, published_state, encoder_folder):
+def imported(tmp_path_factory, published_state, encoder_folder, runs):
     """Folder of a bundle made of a random MMI-UNet, its report, and the checkpoint's tensors."""
     place = tmp_path_factory.mktemp("import")
-    state = published_state("mmi_unet")
-    torch.save({"epoch": 7, "state_dict": state, "hyper_parameters": Attack(place / "marker")}, place / "mmi.ckpt")
+    state, attack = published_state("mmi_unet"), runs(eval, f"open({str(place / 'marker')!r}, 'w').close()")
+    torch.save({"epoch": 7, "state_dict": state, "hyper_parameters": attack}, place / "mmi.ckpt")
     report = published.import_checkpoint(
         "mmi_unet", place / "mmi.ckpt", place / "bundle", text_encoder_folder=encoder_folder
     )
@@ -91,7 +84,7 @@ def test_a_film_goes_in_transposed_and_its_mask_comes_out_upright(imported):
     assert found.mask.shape == (300, 224)
     width_first = F.interpolate(torch.from_numpy(pixels.T.copy())[None, None], size=(224, 224), mode="bicubic")
     image = ((width_first - width_first.mean()) / width_first.std(correction=0)).expand(1, 3, 224, 224)
-    row = next(i for i, sentence in enumerate(bank_sentences()) if sentence == TEXT)
+    row = bank_sentences().index(TEXT)
     bank = load_file(imported[0] / "text_bank.safetensors")
     features = torch.from_numpy(bank["features"][row : row + 1].astype(np.float32))
     with torch.inference_mode():
@@ -109,9 +102,7 @@ def test_it_segments_evaluates_and_tells_like_any_bundle(imported, cli, film, tm
     chest = demo_film() or film(tmp_path / "chest.png")
     done = cli("segment", chest, "--model", folder, "--text", "left base", "--out", "out", "--threads", "2")
     assert done.code == 0, done.err
-    mask = next((tmp_path / "out").rglob("*.mask.png"))
-
-    with PILImage.open(mask) as picture:
+    with PILImage.open(next((tmp_path / "out").rglob("*.mask.png"))) as picture:
         assert picture.size[::-1] == read(chest).grid.shape
     assert cli("segment", chest, "--model", folder, "--out", "out2", "--threads", "2").code == 3
     root = Phantom(n=20, size=(48, 61), seed=3).write(tmp_path / "data")
@@ -124,54 +115,82 @@ def test_it_segments_evaluates_and_tells_like_any_bundle(imported, cli, film, tm
     assert told["preprocess"]["transpose"] is True
 
 
-def left(folder):
-    return sorted(path.name for path in folder.iterdir())
+def as_saved(state):
+    """Bytes of a checkpoint of these tensors."""
+    buffer = io.BytesIO()
+    torch.save({"state_dict": state}, buffer)
+    return buffer.getvalue()
 
 
-def test_without_a_vocabulary_it_is_refused_with_the_reason(cli, tmp_path):
-    (tmp_path / "a.ckpt").write_bytes(b"PK")
-    refused = cli("import", "mmi_unet", tmp_path / "a.ckpt", "--out", tmp_path / "out")
-    assert refused.code == 2
-    assert "error E_USAGE" in refused.err
-    assert "carries no vocabulary" in refused.err
-    assert left(tmp_path) == ["a.ckpt"]
+@pytest.fixture
+def refuse(cli, tmp_path, encoder_folder):
+    """Import a file of this content, which must be refused: ``refuse(content, code, *words) ."""
+
+    def run(content, code, *words, name="mmi_unet", folder=encoder_folder, out="o"):
+        if content is not None:
+            (tmp_path / "a.ckpt").write_bytes(content)
+        option = () if folder is None else ("--text-encoder", folder)
+        refused = cli("import", name, tmp_path / "a.ckpt", "--out", tmp_path / out, *option)
+        assert refused.code == code
+        for word in words:
+            assert word in refused.err
+
+    return run
 
 
 @pytest.mark.parametrize(
-    ("content", "code"), [(b"<html>sign in</html>", "E_FORMAT"), (b"PK\x03\x04" + bytes(60), "E_TRUNCATED")]
+    ("name", "content", "code", "words"),
+    [
+        ("mmi_unet", b"<html>sign in</html>", 3, ["error E_FORMAT: a.ckpt"]),
+        ("mmi_unet", b"PK\x03\x04" + bytes(60), 3, ["error E_TRUNCATED: a.ckpt"]),
+        (
+            "guide_decoder",
+            as_saved({"model.conv.weight": torch.zeros(3, 3)}),
+            3,
+            ["error E_KEYS", "1 unknown: model.conv.weight"],
+        ),
+        ("unet", b"PK", 2, ["error E_USAGE"]),
+    ],
+    ids=["page", "cut off", "another network", "never published"],
 )
-def test_a_bad_file_is_refused_and_leaves_nothing(cli, tmp_path, encoder_folder, content, code):
-    (tmp_path / "a.ckpt").write_bytes(content)
-    words = ("import", "mmi_unet", tmp_path / "a.ckpt", "--out", tmp_path / "out", "--text-encoder", encoder_folder)
-    refused = cli(*words)
-    assert refused.code == 3
-    assert f"error {code}: a.ckpt" in refused.err
-    assert left(tmp_path) == ["a.ckpt"]
+def test_a_bad_file_is_refused_and_leaves_nothing(refuse, tmp_path, name, content, code, words):
+    refuse(content, code, *words, name=name)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]
 
 
-def test_a_checkpoint_of_another_network_is_refused_and_leaves_nothing(cli, tmp_path, encoder_folder):
-    torch.save({"state_dict": {"model.conv.weight": torch.zeros(3, 3)}}, tmp_path / "a.ckpt")
-    refused = cli(
-        "import", "guide_decoder", tmp_path / "a.ckpt", "--out", tmp_path / "out", "--text-encoder", encoder_folder
-    )
-    assert refused.code == 3
-    assert "error E_KEYS" in refused.err
-    assert "1 unknown: model.conv.weight" in refused.err
-    assert left(tmp_path) == ["a.ckpt"]
+def test_what_is_missing_is_named(refuse, tmp_path):
+    refuse(None, 2, "no such checkpoint")
+    refuse(b"PK", 2, "error E_USAGE", "carries no vocabulary", folder=None)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]
 
 
-def test_names_files_and_folders_are_checked_first(cli, tmp_path, encoder_folder):
-    option = ("--text-encoder", encoder_folder)
-    assert cli("import", "unet", tmp_path / "a.ckpt", "--out", tmp_path / "o", *option).code == 2
-    missing = cli("import", "mmi_unet", tmp_path / "a.ckpt", "--out", tmp_path / "o", *option)
-    assert missing.code == 2
-    assert "no such checkpoint" in missing.err
-    (tmp_path / "o").mkdir()
-    (tmp_path / "o/mine.txt").write_text("mine")
-    refused = cli("import", "mmi_unet", tmp_path / "a.ckpt", "--out", tmp_path / "o", *option)
+@pytest.mark.parametrize("name", ["vocab.txt", "config.json"])
+def test_a_folder_that_lacks_a_file_is_refused_before_the_checkpoint_is_read(refuse, bert, name):
+    (bert / name).unlink()
+    refuse(b"no checkpoint at all", 2, "error E_BUNDLE", f"has no {name}", folder=bert)
+
+
+def test_a_folder_that_holds_no_bundle_is_not_replaced(refuse, tmp_path, bert):
+    """Neither anybody's files nor the text encoder's, which has files of a bundle's names."""
+    (tmp_path / "only").mkdir()
+    shutil.copy(bert / "config.json", tmp_path / "only")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    held = {"bert": ["config.json", "vocab.txt"], "only": ["config.json"], "mine": ["notes.txt"]}
+    for out, names in held.items():
+        refuse(b"PK", 2, "error E_OUTPUT", folder=bert, out=out)
+        assert sorted(path.name for path in (tmp_path / out).iterdir()) == names
+
+
+@pytest.mark.parametrize("out", [".", "..", "new/.."])
+def test_a_folder_without_a_name_of_its_own_is_refused(cli, tmp_path, encoder_folder, monkeypatch, out):
+    (tmp_path / "deep/empty").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "deep/empty")
+    refused = cli("import", "mmi_unet", tmp_path / "a.ckpt", "--out", out, "--text-encoder", encoder_folder)
     assert refused.code == 2
     assert "error E_OUTPUT" in refused.err
-    assert (tmp_path / "o/mine.txt").read_text() == "mine"
+    assert "no name" in refused.err
+    assert [path.name for path in tmp_path.iterdir()] == ["deep"]
 
 
 def test_what_was_mapped_dropped_and_skipped_is_said(cli, tmp_path, monkeypatch):
@@ -208,41 +227,3 @@ def test_what_was_mapped_dropped_and_skipped_is_said(cli, tmp_path, monkeypatch)
     as_json = cli(*words, "--json")
     assert json.loads(as_json.out) == report
     assert as_json.err == told.err
-
-
-@pytest.mark.parametrize("name", ["vocab.txt", "config.json"])
-def test_a_folder_that_lacks_a_file_is_refused_before_the_checkpoint_is_read(cli, tmp_path, encoder_folder, name):
-    (tmp_path / "a.ckpt").write_bytes(b"no checkpoint at all")
-    shutil.copytree(encoder_folder, tmp_path / "bert")
-    (tmp_path / "bert" / name).unlink()
-    refused = cli(
-        "import", "mmi_unet", tmp_path / "a.ckpt", "--out", tmp_path / "o", "--text-encoder", tmp_path / "bert"
-    )
-    assert refused.code == 2
-    assert "error E_BUNDLE" in refused.err
-    assert f"has no {name}" in refused.err
-
-
-def test_the_text_encoders_folder_is_not_taken_for_an_old_bundle(cli, tmp_path, encoder_folder):
-    (tmp_path / "a.ckpt").write_bytes(b"PK")
-    shutil.copytree(encoder_folder, tmp_path / "bert")
-    (tmp_path / "only").mkdir()
-    shutil.copy(encoder_folder / "config.json", tmp_path / "only")
-    words = ("import", "mmi_unet", tmp_path / "a.ckpt", "--text-encoder", tmp_path / "bert", "--out")
-    for out in ("bert", "only"):
-        refused = cli(*words, tmp_path / out)
-        assert refused.code == 2
-        assert "error E_OUTPUT" in refused.err
-    assert left(tmp_path / "bert") == ["config.json", "vocab.txt"]
-    assert left(tmp_path / "only") == ["config.json"]
-
-
-@pytest.mark.parametrize("out", [".", "..", "new/.."])
-def test_a_folder_without_a_name_of_its_own_is_refused(cli, tmp_path, encoder_folder, monkeypatch, out):
-    (tmp_path / "deep/empty").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "deep/empty")
-    refused = cli("import", "mmi_unet", tmp_path / "a.ckpt", "--out", out, "--text-encoder", encoder_folder)
-    assert refused.code == 2
-    assert "error E_OUTPUT" in refused.err
-    assert "no name" in refused.err
-    assert left(tmp_path) == ["deep"]

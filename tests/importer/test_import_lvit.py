@@ -99,7 +99,7 @@ def test_lvit_becomes_a_bundle(tmp_path, published_state, uncased_folder):
     pixels = np.random.default_rng(3).random((224, 224), dtype=np.float32)
     predictor = textray.load(tmp_path / "bundle", threads=1)
     found = predictor.segment(from_array(pixels), TEXT, laterality="viewer")
-    row = next(i for i, sentence in enumerate(bank_sentences()) if sentence == TEXT)
+    row = bank_sentences().index(TEXT)
     features = load_file(tmp_path / "bundle" / "text_bank.safetensors")["features"][row : row + 1]
     with torch.inference_mode():
         image = torch.from_numpy(from_array(pixels).pixels.copy()).expand(1, 3, 224, 224)
