@@ -33,17 +33,11 @@ class Prompt(Enum):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TextBank:
-    """Token features of K sentences: captions, or the 64 of zones, row ``i`` being that of ``Zones.from_index(i)``.
+    """Token features of K sentences: captions, or the 64 of zones, row ``i`` being that of ``Zones.from_index(i)``."""
 
-    Attributes:
-        features: ``(K, L, D)`` float32.
-        mask: ``(K, L)`` float32, 1 where a token is.
-        captions: The texts of the rows if they are captions, else none.
-    """
-
-    features: NDArray[np.float32]
-    mask: NDArray[np.float32]
-    captions: tuple[str, ...] = ()
+    features: NDArray[np.float32]  # (K, L, D)
+    mask: NDArray[np.float32]  # (K, L), 1 where a token is
+    captions: tuple[str, ...] = ()  # texts of the rows, none if they are those of zones
 
     def understand(
         self, text: str | None, *, laterality: Laterality | str, grid: Grid | None = None, strict: bool = False
@@ -72,12 +66,8 @@ class TextBank:
                 do="textray info lists those that weights know",
                 code="E_UNKNOWN_CAPTION",
             )
-        notice = Notice(
-            code="W_UNKNOWN_CAPTION",
-            text=f"The network knows {len(self.captions)} captions, and the text is none of them; "
-            "it worked without text.",
-            remedy=f"The nearest is: {nearest}",
-        )
+        what = f"The network knows {len(self.captions)} captions, and the text is none of them; it worked without text."
+        notice = Notice(code="W_UNKNOWN_CAPTION", text=what, remedy=f"The nearest is: {nearest}")
         return Report(zones=Zones(), free=True, notices=(notice,))
 
     def row(self, report: Report) -> int | None:
@@ -90,10 +80,7 @@ class TextBank:
 def parse_bank(raw: bytes, shape: tuple[int, int, int] | None = None, *, captions: Sequence[str] = ()) -> TextBank:
     """Read the bytes of a bank, of the ``shape`` ``(K, L, D)`` that the config states; no code can be in them.
 
-    Without ``captions``, the texts of its K rows, they are the 64 zone sentences.
-
-    Raises:
-        BundleError: If a tensor is missing, unknown, or of another shape, type or range.
+    Without ``captions``, the texts of its K rows, they are the 64 zone sentences. Other tensors are refused.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -107,11 +94,8 @@ def parse_bank(raw: bytes, shape: tuple[int, int, int] | None = None, *, caption
     features, mask, rows = tensors["features"], tensors["mask"], len(captions) or BANK_ROWS
     wanted = shape or features.shape
     if features.ndim != 3 or features.shape[0] != rows or features.shape != wanted or features.dtype.kind != "f":
-        raise BundleError(
-            f"features of {BANK} are wrong",
-            came=f"{features.dtype} {features.shape}",
-            expected=f"{shape or f'({rows}, L, D)'}",
-        )
+        came, expected = f"{features.dtype} {features.shape}", f"{shape or f'({rows}, L, D)'}"
+        raise BundleError(f"features of {BANK} are wrong", came=came, expected=expected)
     if mask.shape != features.shape[:2] or not np.isin(mask, (0, 1)).all() or not np.isfinite(features).all():
         raise BundleError(f"mask of {BANK} is wrong", came=mask.shape, expected=f"{features.shape[:2]} of 0 and 1")
     return TextBank(features=features.astype(np.float32), mask=mask.astype(np.float32), captions=tuple(captions))
@@ -120,8 +104,7 @@ def parse_bank(raw: bytes, shape: tuple[int, int, int] | None = None, *, caption
 def read_captions(text: Mapping[str, Any] | None, *, writes: bool) -> tuple[str, ...]:
     """Read the captions of the bank, one for each row, from ``text`` of a bundle's config; none of zone sentences.
 
-    Raises:
-        BundleError: If they are no list of different texts, or the network writes reports of zones beside them.
+    They are refused unless they are different texts, and beside a network that ``writes`` reports of zones.
     """
     captions = None if text is None else text.get("captions")
     if captions is None:

@@ -9,7 +9,7 @@ from textray.inference.localizer import Localization
 from textray.io.page import INK, LONGEST, PAPER, Page, Picture, fit, heat, line_height, thumbnail, wrap
 from textray.io.write import FOUND, outline
 from textray.metrics.grounding import enlarge
-from textray.records import Grid
+from textray.records import Grid, Laterality
 
 _SHORTEST = 480  # pixels of the film's longer side in the picture, at least
 _PER_LETTER = 40  # letters of the caption that a line of the film's width holds, about
@@ -65,11 +65,10 @@ _SIDES = {
 
 def _caption(localization: Localization, grid: Grid, rule: str) -> list[str]:
     phrase = localization.phrase
-    lines = [f'"{_short(phrase.phrase)}" (left and right: the {_whose(str(phrase.laterality))})']
+    lines = [f'"{_short(phrase.phrase)}" (left and right: the {_whose(phrase.laterality)})']
     if localization.told != phrase.phrase:
-        lines.append(
-            f'Told to the network: "{_short(localization.told)}" (the {_whose(str(phrase.network_laterality))})'
-        )
+        whose = _whose(phrase.network_laterality)
+        lines.append(f'Told to the network: "{_short(localization.told)}" (the {whose})')
     low, high = float(localization.map.min()), float(localization.map.max())
     row, column = localization.peak
     lines.append(f"Colours run over this map's own cosines, {low:.3f} to {high:.3f}.")
@@ -80,8 +79,8 @@ def _caption(localization: Localization, grid: Grid, rule: str) -> list[str]:
     return [*lines, _SIDES[grid.sides_from]]
 
 
-def _whose(laterality: str) -> str:
-    return "viewer's, as far as is known" if laterality == "unknown" else f"{laterality}'s"
+def _whose(laterality: Laterality) -> str:
+    return "viewer's, as far as is known" if laterality is Laterality.UNKNOWN else f"{laterality}'s"
 
 
 def _short(text: str) -> str:

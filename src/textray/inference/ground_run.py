@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,14 +38,8 @@ _SHOWN = ("number", "phrase", "laterality", "told", "unknown_words", "peak", "ma
 _Mask = NDArray[np.bool_]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Phrase:
-    """Words to look for.
-
-    Attributes:
-        text: The words.
-        laterality: Whose left and right they mean, ``None`` for the convention of the run.
-    """
+class Phrase(NamedTuple):
+    """Words to look for, and whose left and right they mean, ``None`` for the convention of the run."""
 
     text: str
     laterality: Laterality | None = None
@@ -53,19 +47,12 @@ class Phrase:
 
 @dataclass(frozen=True, kw_only=True)
 class GroundPlan(RunPlan):
-    """A grounding as planned before the network is loaded.
+    """A grounding as planned before the network is loaded."""
 
-    Attributes:
-        phrases: Phrases of each item.
-        sigma: Width of the smoothing, in cells of the network's map; 0 for none.
-        threshold: Value in [-1, 1] above which a pixel is in the mask, ``None`` for no mask.
-        normalise: How a map is scaled before the threshold.
-    """
-
-    phrases: tuple[tuple[Phrase, ...], ...]
-    sigma: float = SIGMA
-    threshold: float | None = None
-    normalise: Normalise = "minmax"
+    phrases: tuple[tuple[Phrase, ...], ...]  # of each item
+    sigma: float = SIGMA  # width of the smoothing, in cells of the network's map; 0 for none
+    threshold: float | None = None  # value in [-1, 1] above which a pixel is in the mask, none for no mask
+    normalise: Normalise = "minmax"  # how a map is scaled before the threshold
 
     @property
     def sides(self) -> list[Laterality]:
@@ -74,12 +61,7 @@ class GroundPlan(RunPlan):
 
 
 class Grounding(Run):
-    """A grounding over a plan; the details of its results are the ``phrases``, in short.
-
-    Args:
-        localizer: The loaded network.
-        plan: The inputs and settings.
-    """
+    """A grounding over a plan; the details of its results are the ``phrases``, in short."""
 
     SUMMARY, RECORD = "textray.ground-run/1", GROUND_SCHEMA
     plan: GroundPlan
@@ -96,7 +78,7 @@ class Grounding(Run):
             for phrase in range(1, len(self.plan.phrases[number]) + 1)
             for kind, end in kinds.items()
         }
-        return {**files, "record": _record_path(folder, name)}
+        return {**files, "record": folder / f"{name}{results.GROUND_RECORD}"}
 
     def _key(self, number: int, sha256: str) -> str:
         phrases = [[phrase.text, str(self._side(phrase))] for phrase in self.plan.phrases[number]]
@@ -132,11 +114,9 @@ class Grounding(Run):
         return {"phrases": [{key: phrase[key] for key in _SHOWN} for phrase in phrases]}
 
     def _remove(self, number: int, folder: Path, name: str) -> None:
-        place = _record_path(folder, name)
+        place = folder / f"{name}{results.GROUND_RECORD}"
         if self._read(place) is not None:
-            earlier = self._listed(place)
-            place.unlink(missing_ok=True)
-            for path in earlier:
+            for path in (place, *self._listed(place)):
                 path.unlink(missing_ok=True)
 
     def _summary_settings(self) -> dict[str, Any]:
@@ -253,10 +233,6 @@ def _patient_side(viewer: str, grid: Grid) -> str | None:
     return None if left is None else "left" if viewer == left else "right"
 
 
-def _record_path(folder: Path, name: str) -> Path:
-    return folder / f"{name}{results.GROUND_RECORD}"
-
-
 def _write_map(path: Path, *, values: NDArray[np.float32]) -> None:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(values, np.float32), allow_pickle=False)
@@ -265,15 +241,10 @@ def _write_map(path: Path, *, values: NDArray[np.float32]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PhraseTable:
-    """Phrases by image name, as many for one image as there are rows.
+    """Phrases by image name, as many for one image as there are rows."""
 
-    Attributes:
-        names: The image names with the line of each one's first row, as a table that can be matched.
-        phrases: Phrases by that line.
-    """
-
-    names: TextTable
-    phrases: dict[int, tuple[Phrase, ...]]
+    names: TextTable  # with the line of each one's first row, as a table that can be matched
+    phrases: dict[int, tuple[Phrase, ...]]  # by that line
 
     @classmethod
     def read(cls, path: str | Path) -> PhraseTable:
@@ -294,16 +265,11 @@ class PhraseTable:
                     f"{table.path} line {line} has no {'phrase' if name else 'image name'}",
                     expected="an image and a phrase in each row",
                 )
-            phrase = Phrase(
-                text=_checked(text, f"{table.path} line {line}"), laterality=read_side(table.path, line, values)
-            )
+            phrase = Phrase(_checked(text, f"{table.path} line {line}"), read_side(table.path, line, values))
             at = first.setdefault(name, line)
             phrases[at] = (*phrases.get(at, ()), phrase)
-        names = TextTable(
-            path=table.path,
-            rows={name: Words(text=None, line=line) for name, line in first.items()},
-            encoding=table.encoding,
-        )
+        rows = {name: Words(text=None, line=line) for name, line in first.items()}
+        names = TextTable(path=table.path, rows=rows, encoding=table.encoding)
         return cls(names=names, phrases=phrases)
 
     def match(self, paths: Sequence[Path]) -> tuple[list[tuple[Phrase, ...]], list[str]]:
@@ -330,12 +296,7 @@ def plan_grounding(
 ) -> GroundPlan:
     """Plan a grounding; refuses whatever can be refused before the network is loaded.
 
-    Args:
-        inputs: Files, folders or patterns.
-        out: Output folder; made if it is not there.
-        phrases: Phrases for every picture.
-        table: Phrases by picture, instead; pictures that it does not name are left out.
-        laterality, sigma, threshold, normalise, overwrite: As in `GroundPlan`.
+    The phrases are for every picture, or by picture from a table, which leaves out pictures that it does not name.
 
     Raises:
         UsageError: If an input does not exist, there is no phrase or one without words, the table does not fit, or a
@@ -352,7 +313,7 @@ def plan_grounding(
         raise UsageError("width of the smoothing is wrong", came=sigma, expected=f"0 to {_WIDEST:g} cells of the map")
     if threshold is not None and not -1 <= threshold < 1:
         raise UsageError("threshold is wrong", came=threshold, expected="a number from -1 to below 1")
-    for_all = tuple(Phrase(text=_checked(text, "--phrase")) for text in phrases)
+    for_all = tuple(Phrase(_checked(text, "--phrase")) for text in phrases)
     out = Path(out)
     items, left_out = collect(inputs, out)
     of_items = [for_all] * len(items)

@@ -23,19 +23,12 @@ _MAGIC = set("*?[")
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One file to work on.
-
-    Attributes:
-        path: The file, as the user's words lead to it.
-        folder: Folder of its results, relative to the output folder; mirrors the source tree.
-        name: Name of its results.
-        named: True if the user named the very file, false if a folder or a pattern led to it.
-    """
+    """One file to work on, by the path that the user's words lead to, and the ``name`` of its results."""
 
     path: Path
-    folder: Path
+    folder: Path  # of its results, relative to the output folder; mirrors the source tree
     name: str
-    named: bool
+    named: bool  # the user named the very file, no folder or pattern that led to it
 
 
 def collect(inputs: Sequence[str | Path], out: Path) -> tuple[list[Item], list[LeftOut]]:

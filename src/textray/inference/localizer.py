@@ -50,8 +50,8 @@ class Localization:
     phrase: TurnedPhrase
     map: NDArray[np.float32]
     peak: tuple[int, int]
-    unknown: tuple[str, ...] = ()
-    notices: tuple[Notice, ...] = ()
+    unknown: tuple[str, ...]
+    notices: tuple[Notice, ...]
 
     @property
     def told(self) -> str:
@@ -64,8 +64,7 @@ class Localization:
         return float(self.map[self.peak])
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Query:
+class _Query(NamedTuple):
     """A phrase as the network reads it, the same for all films of one orientation."""
 
     phrase: TurnedPhrase
@@ -181,13 +180,10 @@ class Localizer:
         laterality: Laterality | str | Sequence[Laterality] = Laterality.PATIENT,
         sigma: float = SIGMA,
     ) -> tuple[Localization, ...]:
-        """Map phrases on a film.
+        """Map phrases, any words, on a film, grey or in colour as the weights want it.
 
-        Args:
-            image: The film, grey or in colour as the weights want it.
-            phrases: Any words, one or more.
-            laterality: Whose left and right they mean: for all of them, or for each.
-            sigma: Width of the smoothing in cells of the network's map, 0 for none.
+        ``laterality`` says whose left and right they mean, for all of them or for each; ``sigma`` is the width of the
+        smoothing in cells of the network's map, 0 for none.
 
         Raises:
             InputError: If a phrase has no words, or its sides cannot be turned; or the film is of the wrong kind.
@@ -211,7 +207,7 @@ class Localizer:
         not_words = [word for word in pieces.unknown if any(map(str.isalnum, word))]
         unknown = tuple(dict.fromkeys([*not_words, *lone_sides(phrase.network_text)]))
         notices = (*phrase.notices, *_of_words(phrase.network_text, pieces, unknown, self.bundle))
-        return _Query(phrase=phrase, unknown=unknown, notices=notices, sides=named_sides(phrase.viewer))
+        return _Query(phrase, unknown, notices, named_sides(phrase.viewer))
 
     def _localization(self, query: _Query, coarse: NDArray[np.float32], grid: Grid) -> Localization:
         on_grid = self.preprocess.restore_coarse(coarse, grid)

@@ -28,22 +28,14 @@ TextMode = Literal["given", "generated", "edited", "none"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OwnReport:
-    """The report that a network wrote about a film, or would have written.
+    """The report that a network wrote about a film, or would have written, by image side."""
 
-    Attributes:
-        zones: The zones that reach their thresholds, by image side.
-        probability: Of a lesion in each zone, ``(6,)`` float32 in [0, 1], by image side.
-        withheld: The network was run without a report, so it wrote none.
-        denied: It was so because a person's report denies lesions and names no place that has one.
-        attention: Share of the network's attention on each zone of pixels by its name, ``None`` if it has none.
-    """
-
-    zones: Zones
-    probability: NDArray[np.float32]
+    zones: Zones  # those that reach their thresholds
+    probability: NDArray[np.float32]  # (6,), of a lesion in each zone
     thresholds: tuple[float, ...]
-    withheld: bool = False
-    denied: bool = False
-    attention: Mapping[str, float] | None = None
+    withheld: bool = False  # the network was run without a report, so it wrote none
+    denied: bool = False  # it was so because a person's report denies lesions and names no place that has one
+    attention: Mapping[str, float] | None = None  # share of it on each zone of pixels, by name
 
     @property
     def report(self) -> Report | None:
@@ -55,20 +47,13 @@ class OwnReport:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Steering:
-    """The report that steered the network, and where it came from.
+    """The report that steered the network, ``None`` if it went without one, and where it came from."""
 
-    Attributes:
-        text: The words of a person as given, ``None`` without any.
-        words: The zones or the caption in them or, of a corrected report, in the correction.
-        report: The report that steered, ``None`` if the network went without one.
-        generated: The report that the network wrote or would have written, ``None`` for weights that write none.
-    """
-
-    text: str | None
-    words: Report
+    text: str | None  # the words of a person as given
+    words: Report  # the zones or the caption in them or, of a corrected report, in the correction
     mode: TextMode
     report: Report | None
-    generated: OwnReport | None = None
+    generated: OwnReport | None = None  # what the network wrote or would have written
 
 
 def read_thresholds(
@@ -76,8 +61,7 @@ def read_thresholds(
 ) -> tuple[tuple[float, ...] | None, TextFree]:
     """Thresholds by zone, ``None`` if no report is written, and what a run without a text does, from a bundle's config.
 
-    Raises:
-        BundleError: If they are wrong, or contradict each other.
+    Both are refused if they are wrong or contradict each other.
     """
     thresholds = zones.get("thresholds")
     free = None if text is None else text.get("free")
@@ -174,9 +158,7 @@ def caption(record: Mapping[str, Any]) -> list[str]:
         return [] if generated["silent"] else [generated["meaning"]]
     if text["used"] is None:
         return ["A person's correction left no zone in the network's report; the film was read without a report."]
-    author = "Written by the network, not by a person"
-    if text["mode"] == "edited":
-        author = "Written by the network, corrected by a person"
+    author = f"Written by the network, {'corrected' if text['mode'] == 'edited' else 'not'} by a person"
     patient, viewer = text["used"]["patient"], text["used"]["viewer"]
     if patient is None:
         return [f"{author} (left and right are the viewer's, as in this picture):", viewer]
@@ -259,7 +241,7 @@ def check_edit(
 
 
 def apply(edit: str, written: Zones, *, laterality: Laterality, grid: Grid | None = None) -> Report:
-    """Replace a report that a network wrote; the new one may name no zone, and its ``text`` is the edit as given.
+    """Replace a report that a network wrote; the new one may deny all zones, and its ``text`` is the edit as given.
 
     Raises:
         InputError: If it names no zone, or the film's sides do not let the words be placed.

@@ -75,20 +75,13 @@ def file_sha256(path: Path) -> str | None:
 
 
 def zone_areas(mask: NDArray[np.bool_], grid: Grid, rows: tuple[float, float]) -> dict[str, dict[str, Any]]:
-    """Area of a mask in each zone of pixels: image halves by heights.
+    """Area of a mask ``(H, W)`` in each zone by name, as of `area`; shares are of the mask, 0 for an empty one.
 
-    A pixel belongs to the zone that its centre lies in; the middle column of an odd width counts to the right half.
-
-    Args:
-        mask: ``(H, W)`` bool.
-        grid: The mask's grid; another shape is refused.
-        rows: Heights, as shares of the image, that split upper, middle and lower.
-
-    Returns:
-        By zone name: ``pixels``, ``share`` of the mask (0 for an empty one) and ``mm2`` (``None`` if uncalibrated).
+    Zones are image halves, split at the heights ``rows``, shares of the image. A pixel belongs to the zone that its
+    centre lies in; the middle column of an odd width counts to the right half.
     """
     total = int(mask.sum())
-    return {name: _area(int(part.sum()), total, grid) for name, part in zone_parts(mask, grid, rows).items()}
+    return {name: area(part, grid, whole=total) for name, part in zone_parts(mask, grid, rows).items()}
 
 
 def zone_parts(
@@ -107,7 +100,6 @@ def zone_parts(
 
 
 def build(
-    *,
     image: Image,
     bundle: Bundle,
     steering: Steering,
@@ -208,15 +200,12 @@ def _text(steering: Steering, grid: Grid) -> dict[str, Any]:
     }
 
 
-def _area(pixels: int, whole: int, grid: Grid) -> dict[str, Any]:
-    each = grid.pixel_area_mm2
+def area(mask: NDArray[np.bool_], grid: Grid, *, whole: int | None = None) -> dict[str, Any]:
+    """Area of a mask: ``pixels``, ``share`` of ``whole`` or the picture, ``mm2`` (``None`` if uncalibrated)."""
+    pixels, each = int(mask.sum()), grid.pixel_area_mm2
+    whole = grid.height * grid.width if whole is None else whole
     return {
         "pixels": pixels,
         "share": round(pixels / whole, 6) if whole else 0.0,
         "mm2": None if each is None else round(pixels * each, 2),
     }
-
-
-def area(mask: NDArray[np.bool_], grid: Grid) -> dict[str, Any]:
-    """Area of a mask ``(H, W)``: ``pixels``, ``share`` of the picture, ``mm2`` (``None`` if uncalibrated)."""
-    return _area(int(mask.sum()), grid.height * grid.width, grid)

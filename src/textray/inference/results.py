@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from textray.errors import DiskError, OutputError, TextRayError
 from textray.inference.own_report import caption
 from textray.inference.record import SCHEMA
+from textray.io import write as disk
 from textray.io.files import stem
 from textray.io.page import project
-from textray.io.write import check_writable, is_own_picture, node, write_json, write_mask, write_overlay, write_picture
 from textray.records import Prediction
 
 SUFFIXES = {
@@ -35,7 +33,6 @@ GROUND_RECORD = ".ground.json"
 GROUND_FILE = re.compile(r"(?P<name>.+)\.\d{1,3}\.ground\.(?:npy|png|mask\.png)")
 """Names of the maps, pictures and masks that `textray ground` writes, by phrase."""
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 LARGEST_RECORD = 2**22
 
 
@@ -66,14 +63,9 @@ def remove(folder: Path, name: str) -> None:
 
 
 def save(prediction: Prediction, folder: Path) -> dict[str, Path]:
-    """Write a result under the name of the picture's file, or ``array``; behind `Prediction.save`. Gives its files.
-
-    Raises:
-        OutputError: If the folder cannot be written to.
-        DiskError: If the disk is full.
-    """
+    """Write a result under the name of the picture's file, or ``array``; behind `Prediction.save`. Gives its files."""
     source = prediction.image.source
-    check_writable(folder)
+    disk.check_writable(folder)
     name = stem(source.name) if source is not None else "array"
     places = paths(folder, name, attention=prediction.attention is not None)
     write(prediction, places)
@@ -81,7 +73,7 @@ def save(prediction: Prediction, folder: Path) -> dict[str, Path]:
 
 
 def write(prediction: Prediction, places: Mapping[str, Path]) -> None:
-    """Write mask, overlay and record into a folder that is there, all of them or none; raises as `save` does.
+    """Write mask, overlay and record into a folder that is there, all of them or none.
 
     They are written beside their places first and then renamed, so a full disk leaves an earlier result as it was.
     """
@@ -89,51 +81,43 @@ def write(prediction: Prediction, places: Mapping[str, Path]) -> None:
     outputs = {kind: path.name for kind, path in places.items()}
     lines = caption(prediction.record)
     writers: dict[str, Callable[[Path], None]] = {
-        "mask": lambda path: write_mask(path, prediction.mask),
-        "overlay": lambda path: write_overlay(path, pixels, prediction.mask, caption=lines),
-        "record": lambda path: write_json(path, {**prediction.record, "outputs": outputs}),
+        "mask": lambda path: disk.write_mask(path, prediction.mask),
+        "overlay": lambda path: disk.write_overlay(path, pixels, prediction.mask, caption=lines),
+        "record": lambda path: disk.write_json(path, {**prediction.record, "outputs": outputs}),
     }
     if attention is None:  # of an earlier run with other weights
         _remove_attention(places["record"].parent, places["record"].stem)
     else:
-        writers["attention"] = lambda path: write_picture(path, project(pixels, attention))
+        writers["attention"] = lambda path: disk.write_picture(path, project(pixels, attention))
     write_together(places, writers)
 
 
 def _remove_attention(folder: Path, name: str) -> None:
     """Remove an earlier run's picture of the attention, but none that a user gave this name."""
     path = folder / f"{name}{SUFFIXES['attention']}"
-    if is_own_picture(path):
+    if disk.is_own_picture(path):
         path.unlink(missing_ok=True)
 
 
 def write_together(final: Mapping[str, Path], writers: Mapping[str, Callable[[Path], None]]) -> None:
-    """Write files of one folder that is there, all of them or none, in the order of ``final``; raises as `save` does.
+    """Write files of one folder that is there, all of them or none, in the order of ``final``.
 
     The last makes the result complete; an earlier one of its name goes first.
+
+    Raises:
+        OutputError: If the folder cannot be written to.
+        DiskError: If the disk is full.
     """
     places = list(final.values())
-    with _staged(places[0].parent) as stage:
-        for kind, path in final.items():
-            writers[kind](stage / path.name)
-        places[-1].unlink(missing_ok=True)
-        for path in places:
-            (stage / path.name).replace(path)
-
-
-def write_summary(path: Path, values: object) -> None:
-    """Write a JSON file in the same way, so that `clean` finds whatever a killed run leaves."""
-    with _staged(path.parent) as stage:
-        write_json(stage / path.name, values)
-        (stage / path.name).replace(path)
-
-
-@contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
+    folder = places[0].parent
     try:
-        stage = Path(tempfile.mkdtemp(prefix=f".textray-stage-{node()}-{os.getpid()}-", dir=folder))
+        stage = Path(tempfile.mkdtemp(prefix=f".textray-stage-{disk.node()}-{os.getpid()}-", dir=folder))
         try:
-            yield stage
+            for kind, path in final.items():
+                writers[kind](stage / path.name)
+            places[-1].unlink(missing_ok=True)
+            for path in places:
+                (stage / path.name).replace(path)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
     except OSError as error:
@@ -142,7 +126,7 @@ def _staged(folder: Path) -> Iterator[Path]:
 
 def write_failure(folder: Path, error: OSError) -> TextRayError:
     """The error to raise where writing into a folder failed."""
-    if error.errno in _FULL:
+    if error.errno in disk.DISK_ERRORS:
         do = "Free some space and run the same command again"
         return DiskError("the disk is full or failed", came=error.strerror, do=do)
     return OutputError(f"{folder} cannot be written to", came=error.strerror, do="Name another folder with --out")
@@ -150,8 +134,8 @@ def write_failure(folder: Path, error: OSError) -> TextRayError:
 
 def clean(folder: Path) -> None:
     """Remove what killed runs on this machine left half-written in ``folder``."""
-    for left in folder.glob(f".textray-*-{node()}-*"):
-        process = left.name.split(f"-{node()}-", 1)[1].split("-")[0]
+    for left in folder.glob(f".textray-*-{disk.node()}-*"):
+        process = left.name.split(f"-{disk.node()}-", 1)[1].split("-")[0]
         if not process.isdecimal() or _alive(int(process)):
             continue
         if left.is_dir():

@@ -24,7 +24,7 @@ from textray.inference import record, results
 from textray.inference.bundle import BaseBundle
 from textray.inference.inputs import RUN_FILE, Item
 from textray.io.files import IMAGE_SUFFIXES, LeftOut, mark, plain_path, plain_text
-from textray.io.write import check_writable, is_own_picture
+from textray.io.write import check_writable, is_own_picture, write_json
 from textray.records import Laterality, Notice
 
 log = logging.getLogger(__name__)
@@ -38,47 +38,30 @@ _REFRESH_SHARE = 20  # writing the summary takes at most a twentieth of the time
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlan:
-    """A run as planned before the network is loaded.
-
-    Attributes:
-        out: Output folder.
-        items: Files to work on.
-        left_out: Paths that are left out, and why.
-        laterality: Convention of words that bring none of their own.
-        overwrite: Work again on what is finished.
-        notices: Warnings about the run as a whole.
-    """
+    """A run as planned before the network is loaded."""
 
     out: Path
     items: tuple[Item, ...]
     left_out: tuple[LeftOut, ...] = ()
-    laterality: Laterality = Laterality.PATIENT
-    overwrite: bool = False
-    notices: tuple[Notice, ...] = ()
+    laterality: Laterality = Laterality.PATIENT  # convention of words that bring none of their own
+    overwrite: bool = False  # work again on what is finished
+    notices: tuple[Notice, ...] = ()  # warnings about the run as a whole
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileResult:
-    """Result of one input file.
+    """Result of one input file: ``done`` now, ``finished`` by an earlier run, ``skipped`` (no picture), or ``failed``.
 
-    Attributes:
-        path: The input as given.
-        status: ``done`` now, ``finished`` by an earlier run, ``skipped`` (no picture), or ``failed``.
-        code: Message code if skipped or failed.
-        reason: One sentence, if skipped or failed.
-        outputs: Written files by kind.
-        details: Entries of the command, JSON values.
-        warnings: The record's warnings: code, text, remedy.
-        seconds: Wall-clock time.
+    The code and the reason, one sentence, are of files that are skipped or failed.
     """
 
-    path: Path
+    path: Path  # the input as given
     status: Status
     code: str = ""
     reason: str = ""
-    outputs: dict[str, Path] = field(default_factory=dict)
-    details: dict[str, Any]
-    warnings: tuple[Mapping[str, str], ...] = ()
+    outputs: dict[str, Path] = field(default_factory=dict)  # by kind
+    details: dict[str, Any]  # JSON values of the command
+    warnings: tuple[Mapping[str, str], ...] = ()  # of the record: code, text, remedy
     seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,17 +79,7 @@ class FileResult:
 
 
 class Run(ABC):
-    """A run over many inputs.
-
-    Args:
-        bundle: The weights.
-        threads: Threads of the network.
-        plan: The inputs and settings.
-
-    Attributes:
-        plan: As given.
-        results: Results so far.
-    """
+    """A run of a bundle, whose network has ``threads``, over the inputs of a plan; ``results`` are those so far."""
 
     SUMMARY: ClassVar[str]
     """Schema of the summary."""
@@ -155,19 +128,8 @@ class Run(ABC):
         counted = Counter(result.status for result in self.results)
         return {status: counted[status] for status in ("done", "finished", "skipped", "failed")}
 
-    @property
-    def exit_code(self) -> int:
-        """0 if nothing failed, 3 otherwise."""
-        return InputError.exit_code if self.counts["failed"] else 0
-
     def run(self, on_result: Callable[[FileResult], None] | None = None) -> int:
-        """Work through the plan; a refused file is noted and the rest goes on.
-
-        Args:
-            on_result: Called with the result of each input.
-
-        Returns:
-            The exit code.
+        """Work through the plan; a refused file is noted and the rest goes on. The exit code is 3 if any failed.
 
         Raises:
             DiskError: If the disk is full; what is finished stays.
@@ -194,7 +156,7 @@ class Run(ABC):
                 if status == "done":
                     raise
                 log.warning("the summary %s could not be written", self.plan.out / RUN_FILE)
-        return self.exit_code
+        return InputError.exit_code if self.counts["failed"] else 0
 
     def _prepare(self, folder: Path) -> None:
         """See that a folder can be written to, and remove what killed runs left there; once a run."""
@@ -233,7 +195,10 @@ class Run(ABC):
                 raise
             except Exception as error:  # one file must not end the run
                 code, reason = _explain(error)
-                self._remove_earlier(number, folder, name)
+                try:
+                    self._remove(number, folder, name)
+                except OSError as failure:
+                    raise results.write_failure(folder, failure) from failure
                 skipped = isinstance(error, InputError) and not item.named and _is_no_picture(item.path, code)
                 status: Status = "skipped" if skipped else "failed"
                 result = self._without_record(item.path, status, NOT_IMAGE if skipped else code, reason, start)
@@ -268,20 +233,13 @@ class Run(ABC):
             path=path, status=status, code=code, reason=reason, details=self._details(None), seconds=seconds
         )
 
-    def _remove_earlier(self, number: int, folder: Path, name: str) -> None:
-        """Remove an earlier result; the name is none that a user's own files have."""
-        try:
-            self._remove(number, folder, name)
-        except OSError as error:
-            raise results.write_failure(folder, error) from error
-
     def _once(self, warning: Mapping[str, str]) -> Mapping[str, str]:
         """The same warning of many pictures is one object, so that long runs stay small."""
         return self._warnings.setdefault(tuple(warning.values()), warning)
 
     def _write(self, status: str) -> None:
         start = time.perf_counter()
-        results.write_summary(
+        write_json(
             self.plan.out / RUN_FILE,
             {
                 "schema": self.SUMMARY,

@@ -26,11 +26,7 @@ OUTPUTS = ("logits", "zone_logits", "attention")
 
 
 def default_threads(threads: int | None = None) -> int:
-    """A number of threads; by default that of the processors this process may use, at most `MOST_THREADS`.
-
-    Raises:
-        UsageError: If it is not positive.
-    """
+    """A positive number of threads; by default that of the processors this process may use, at most `MOST_THREADS`."""
     if threads is not None and threads < 1:
         raise UsageError("number of threads is wrong", came=threads, expected="1 or more")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -38,17 +34,13 @@ def default_threads(threads: int | None = None) -> int:
 
 
 class Runtime:
-    """A session of a bundle's graph on the CPU.
+    """A session of a bundle's graph on the CPU; ``outputs`` are the names of the graph's outputs, of `OUTPUTS`.
 
     The session is given its `default_threads`, so that environment variables set for other programs change nothing.
 
     Raises:
         BundleError: If the graph cannot be loaded or has another signature.
         UsageError: If ``threads`` is not positive.
-
-    Attributes:
-        bank: The bundle's text bank, ``None`` if the network reads no text.
-        outputs: Names of the outputs of the graph, of `OUTPUTS`.
     """
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
@@ -66,8 +58,8 @@ class Runtime:
                 expected=f"{INPUTS} to logits and, optionally, zone_logits and attention",
             )
         if bundle.writes_report and "zone_logits" not in self.outputs:
-            what, expected = "the bundle has thresholds of zones, but its graph has none", "an output zone_logits"
-            raise BundleError(what, came=self.outputs, expected=expected)
+            what = "the bundle has thresholds of zones, but its graph has none"
+            raise BundleError(what, came=self.outputs, expected="an output zone_logits")
         if bundle.text_encoder is not None and set(self._inputs) != set(INPUTS):
             what = "the bundle has a text bank, but its graph reads no text"
             raise BundleError(what, came=self._inputs, expected=INPUTS)
@@ -90,17 +82,11 @@ class Runtime:
     def run(
         self, image: NDArray[np.float32], text_features: NDArray[np.float32], text_mask: NDArray[np.float32]
     ) -> dict[str, NDArray[np.float32]]:
-        """Run the network.
+        """Run the network on images ``(B, C, h, w)``, texts ``(B, L, D)`` and their masks ``(B, L)``, 1 at tokens.
 
-        Args:
-            image: ``(B, C, h, w)`` float32, preprocessed.
-            text_features: ``(B, L, D)`` float32; ignored by a network that reads no text.
-            text_mask: ``(B, L)`` float32, 1 at tokens. A row of zeros: no text; the network writes its own report
-                where it can. A row of -1: no report, and none is to be written.
-
-        Returns:
-            ``logits`` ``(B, 1, h, w)`` float32 and, where the network has them, ``zone_logits`` ``(B, 6)`` and
-            ``attention`` ``(B, 1, h', w')``, not negative, of its own size.
+        A mask of zeros is no text: the network writes its own report where it can. One of -1 is no report, and none
+        is to be written. The result has ``logits`` ``(B, 1, h, w)`` and, where the network has them, ``zone_logits``
+        ``(B, 6)`` and ``attention`` ``(B, 1, h', w')``, not negative, of its own size.
 
         Raises:
             ShapeError: If an array has another shape than the bundle's config says.

@@ -21,19 +21,12 @@ from textray.text.tables import TextTable, Words, table_notices
 
 @dataclass(frozen=True, kw_only=True)
 class Plan(RunPlan):
-    """A segmentation as planned before the network is loaded.
+    """A segmentation as planned before the network is loaded."""
 
-    Attributes:
-        words: Words by position in ``items``; the others have none.
-        strict_text: Refuse words that name no zone.
-        text_free: The prompt of pictures without words, ``None`` for that of the weights.
-        edit: Correction of the reports that the network writes.
-    """
-
-    words: dict[int, Words] = field(default_factory=dict)
-    strict_text: bool = False
-    text_free: TextFree | None = None
-    edit: str | None = None
+    words: dict[int, Words] = field(default_factory=dict)  # by position in `items`; the others have none
+    strict_text: bool = False  # refuse words that name no zone
+    text_free: TextFree | None = None  # the prompt of pictures without words, none for that of the weights
+    edit: str | None = None  # correction of the reports that the network writes
 
     @property
     def sides(self) -> list[Laterality]:
@@ -43,17 +36,10 @@ class Plan(RunPlan):
 
 
 class Segmenting(Run):
-    """A segmentation over a plan.
+    """A segmentation over a plan; one that needs a report that the network cannot write is refused.
 
     The details of its results are the ``share`` of the picture that is lesion, the ``text_mode`` and, if a network
     wrote it, the sentence that steered, ``written``.
-
-    Args:
-        predictor: The loaded network.
-        plan: The inputs and settings.
-
-    Raises:
-        UsageError: If the plan needs a report that the network cannot write.
     """
 
     SUMMARY, RECORD = "textray.run/1", record.SCHEMA
@@ -135,12 +121,8 @@ def plan(
 ) -> Plan:
     """Plan a segmentation; refuses whatever can be refused before the network is loaded.
 
-    Args:
-        inputs: Files, folders or patterns.
-        out: Output folder; made if it is not there.
-        text: Words for every picture.
-        texts: Words by picture; pictures that it does not name go without.
-        laterality, strict_text, overwrite, text_free, edit: As in `Plan`.
+    The words of ``text`` are for every picture, those of ``texts`` by picture; pictures that it does not name go
+    without.
 
     Raises:
         UsageError: If an input does not exist, the table does not fit, or the correction is not understood.

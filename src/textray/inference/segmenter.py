@@ -27,14 +27,12 @@ from textray.text.zones import parse
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inference:
-    """Output of a network for a batch of preprocessed pictures.
+    """Output of a network for a batch of preprocessed pictures; ``None`` where it has no such output.
 
     Attributes:
-        probability: Of lesion, ``(B, h, w)`` float32 in [0, 1], at the network's size.
-        zone_probability: Of a lesion in each zone by image side, ``(B, 6)`` float32 in [0, 1], whatever the prompt;
-            ``None`` if the network has no such output.
-        attention: Where the network looked to find the zones, ``(B, 1, h', w')`` float32, not negative, of its own
-            size; ``None`` if the network has no such output.
+        probability: Of lesion, ``(B, h, w)`` in [0, 1], at the network's size.
+        zone_probability: Of a lesion in each zone by image side, ``(B, 6)`` in [0, 1], whatever the prompt.
+        attention: Where the network looked to find the zones, ``(B, 1, h', w')``, not negative.
     """
 
     probability: NDArray[np.float32]
@@ -43,12 +41,7 @@ class Inference:
 
 
 class Predictor:
-    """A loaded bundle that segments pictures; `textray.load` returns one.
-
-    Args:
-        bundle: A verified bundle.
-        threads: Threads of the network; ``None`` is the number of processors.
-    """
+    """A loaded bundle that segments pictures; `textray.load` returns one. Threads are those of `default_threads`."""
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         self.bundle = bundle
@@ -83,20 +76,14 @@ class Predictor:
         return None if bank is None else bank.row(report)
 
     def predict_batch(self, pixels: NDArray[np.float32], prompts: Sequence[int | Prompt | None]) -> NDArray[np.float32]:
-        """Probability maps of preprocessed pictures: `Inference.probability` of `infer`.
-
-        Returns:
-            ``(B, h, w)`` float32 in [0, 1], at the network's size; `Preprocess.restore` brings one to its grid.
-        """
+        """`Inference.probability` of `infer`, ``(B, h, w)``; `Preprocess.restore` brings one to its grid."""
         return self.infer(pixels, prompts).probability
 
     def infer(self, pixels: NDArray[np.float32], prompts: Sequence[int | Prompt | None]) -> Inference:
-        """Run the network on preprocessed pictures.
+        """Run the network on pictures ``(B, C, h, w)``, each as `Preprocess.apply` gives it.
 
-        Args:
-            pixels: ``(B, C, h, w)`` float32, each as `Preprocess.apply` gives it.
-            prompts: For each picture a row of the text bank, or a `Prompt`; ``None`` is that of the bundle for runs
-                without a text (`Bundle.text_free`). B of them.
+        Each picture has a prompt: a row of the text bank, or a `Prompt`; ``None`` is that of the bundle for runs
+        without a text (`Bundle.text_free`).
 
         Raises:
             ShapeError: If the numbers of pictures and prompts differ, or a row is outside the bank.
@@ -119,11 +106,7 @@ class Predictor:
         )
 
     def check_free(self, text_free: TextFree | None, edit: str | None = None) -> None:
-        """Refuse a generated report, or a correction of one, if the network writes none.
-
-        Raises:
-            UsageError: If the bundle writes no report.
-        """
+        """Refuse a generated report, or a correction of one, if the network writes none."""
         if (text_free == "generated" or edit is not None) and not self.bundle.writes_report:
             raise UsageError(
                 f"{self.bundle.name} writes no report" + ("" if edit is None else ", so there is none to correct"),
@@ -192,15 +175,7 @@ class Predictor:
             probability=probability,
             report=steering.report,
             image=image,
-            record=record.build(
-                image=image,
-                bundle=self.bundle,
-                steering=steering,
-                used_settings=used,
-                mask=mask,
-                probability=probability,
-                seconds=seconds,
-            ),
+            record=record.build(image, self.bundle, steering, used, mask, probability, seconds),
             attention=attention,
             saver=results.save,
         )
@@ -284,11 +259,7 @@ def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
 
 
 def as_laterality(word: Laterality | str) -> Laterality:
-    """The convention of that name.
-
-    Raises:
-        UsageError: If there is none.
-    """
+    """The convention of that name; an unknown one is refused."""
     try:
         return Laterality(word)
     except ValueError as error:

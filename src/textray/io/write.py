@@ -30,7 +30,7 @@ FALSE_POSITIVE: Colour = (30, 200, 60)
 _TINT = 0.3  # share of the colour inside an outline; the film must stay readable
 _PIXELS_PER_OUTLINE = 500  # one pixel of outline for each so many pixels of the longer side
 _SOFTWARE = ("Software", "TextRay")  # text chunk of every picture; right behind the header
-_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def atomic_write(path: str | Path, data: bytes) -> None:
@@ -192,7 +192,7 @@ def sync_folder(folder: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno in _DISK_ERRORS:  # some network file systems cannot sync a folder, which is no failure
+        if error.errno in DISK_ERRORS:  # some network file systems cannot sync a folder, which is no failure
             raise
     finally:
         os.close(handle)
@@ -200,7 +200,7 @@ def sync_folder(folder: Path) -> None:
 
 def _explain(error: OSError, path: Path) -> TextRayError:
     reason = error.strerror or type(error).__name__
-    if error.errno in _DISK_ERRORS:
+    if error.errno in DISK_ERRORS:
         do = "Free some space or choose another --out, then run again."
         return DiskError(f"could not write {path}", came=reason, do=do)
     return OutputError(f"cannot write to {path}", came=reason, expected="a writable folder", do="Choose another --out.")
