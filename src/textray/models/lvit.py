@@ -47,7 +47,7 @@ from torch.nn import functional as F
 
 from textray.errors import UsageError
 from textray.models.base import Network, Output
-from textray.nn.blocks import ConvNormAct, Gate, PixelLevelAttention
+from textray.nn.blocks import ConvNormAct, DoubleConv, Gate, PixelLevelAttention, UpBlock
 from textray.nn.vision_transformer import PatchEmbedding, TokenConvNormAct, TransformerBlock, regrid
 
 POOLINGS = 16
@@ -157,27 +157,6 @@ class Rebuild(nn.Module):
         return F.relu(self.norm(self.conv(F.interpolate(places, scale_factor=float(self.patch)))))
 
 
-class UpBlock(nn.Module):
-    """Two Conv-BN-ReLU of the skip, weighed by PLAM, and the deeper map at twice its size.
-
-    Args:
-        channels: Channels of the deeper map and of the skip, each.
-        outputs: Channels out.
-        plam: False to take the skip as it is.
-        gate: What PLAM's weight passes.
-    """
-
-    def __init__(self, channels: int, outputs: int, *, plam: bool, gate: Gate) -> None:
-        super().__init__()
-        self.attention = PixelLevelAttention(channels, gate=gate) if plam else nn.Identity()
-        self.upsample = nn.Upsample(scale_factor=2)
-        self.mix = nn.Sequential(ConvNormAct(2 * channels, outputs), ConvNormAct(outputs, outputs))
-
-    def forward(self, deeper: Tensor, skip: Tensor) -> Tensor:
-        """``(B, C, h, w)`` and ``(B, C, 2h, 2w)`` to ``(B, outputs, 2h, 2w)``."""
-        return self.mix(torch.cat([self.attention(skip), self.upsample(deeper)], 1))
-
-
 class DoubleU(nn.Module):
     """The two U's of the paper's form and of the released one."""
 
@@ -186,8 +165,7 @@ class DoubleU(nn.Module):
         self.patch = config.patches[0]
         w, widths = config.channels, config.widths
         self.first = ConvNormAct(config.in_channels, w)
-        steps = pairwise((*widths, widths[3]))
-        self.down = nn.ModuleList(nn.Sequential(ConvNormAct(a, b), ConvNormAct(b, b)) for a, b in steps)
+        self.down = nn.ModuleList(DoubleConv(a, b) for a, b in pairwise((*widths, widths[3])))
         self.text = TextToPlaces(config)
         self.embed = nn.ModuleList(
             PatchEmbedding(c, patch, config.grid, dropout=config.dropout)
@@ -199,7 +177,12 @@ class DoubleU(nn.Module):
         self.halve_up = nn.ModuleList(TokenConvNormAct(c, c // 2) for c in widths[1:])
         self.rebuild = nn.ModuleList(Rebuild(c, patch) for c, patch in zip(widths, config.patches, strict=True))
         self.up = nn.ModuleList(
-            UpBlock(c, out, plam=config.plam, gate=config.gate) for c, out in zip(widths, (w, *widths[:3]), strict=True)
+            UpBlock(
+                nn.Upsample(scale_factor=2),
+                PixelLevelAttention(c, gate=config.gate) if config.plam else nn.Identity(),
+                DoubleConv(2 * c, out),
+            )
+            for out, c in pairwise((w, *widths))
         )
         self.head = nn.Conv2d(w, 1, 1)
 

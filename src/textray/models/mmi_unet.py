@@ -42,7 +42,7 @@ from torch import Tensor, nn
 
 from textray.models.base import Network, Output
 from textray.nn.attention import FeedForward, MultiHeadAttention, heads_for, sine_positions
-from textray.nn.blocks import ConvNormAct, EfficientChannelAttention, SubpixelHead
+from textray.nn.blocks import ConvNormAct, EfficientChannelAttention, SubpixelHead, UpBlock
 from textray.nn.image_encoder import ImageEncoder
 
 
@@ -153,18 +153,12 @@ class ImageTextMatching(nn.Module):
         return image_out, text_out
 
 
-class DecoderLevel(nn.Module):
+class DecoderLevel(UpBlock):
     """A decoder block of Fig. 1 (c): ReLU(BN(Conv3x3([ECA(skip); ConvT(deeper)])))."""
 
     def __init__(self, deeper: int, skip: int, channels: int) -> None:
-        super().__init__()
-        self.upsample = nn.ConvTranspose2d(deeper, channels, 2, stride=2)
-        self.attention = EfficientChannelAttention(skip)
-        self.mix = ConvNormAct(skip + channels, channels)
-
-    def forward(self, deeper: Tensor, skip: Tensor) -> Tensor:
-        """``(B, deeper, h, w)`` and ``(B, skip, 2h, 2w)`` to ``(B, channels, 2h, 2w)``."""
-        return self.mix(torch.cat([self.attention(skip), self.upsample(deeper)], 1))
+        upsample = nn.ConvTranspose2d(deeper, channels, 2, stride=2)
+        super().__init__(upsample, EfficientChannelAttention(skip), ConvNormAct(skip + channels, channels))
 
 
 class MatchingNetwork(Network):

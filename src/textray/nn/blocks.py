@@ -36,6 +36,25 @@ class ConvNormAct(nn.Sequential):
         super().__init__(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
+class DoubleConv(nn.Sequential):
+    """Two Conv-BN-ReLU."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(ConvNormAct(inputs, outputs), ConvNormAct(outputs, outputs))
+
+
+class UpBlock(nn.Module):
+    """``mix([attention(skip); upsample(deeper)])``, a level of a decoder."""
+
+    def __init__(self, upsample: nn.Module, attention: nn.Module, mix: nn.Module) -> None:
+        super().__init__()
+        self.upsample, self.attention, self.mix = upsample, attention, mix
+
+    def forward(self, deeper: Tensor, skip: Tensor) -> Tensor:
+        """``(B, deeper, h, w)`` and ``(B, skip, 2h, 2w)`` to ``(B, channels, 2h, 2w)``."""
+        return self.mix(torch.cat([self.attention(skip), self.upsample(deeper)], 1))
+
+
 class SubpixelHead(nn.Module):
     """Upsamples by pixel shuffle and reads one logit per pixel.
 

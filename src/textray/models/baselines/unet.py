@@ -14,12 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from textray.models.base import Network, Output
-from textray.nn.blocks import ConvNormAct
+from textray.nn.blocks import ConvNormAct, DoubleConv, UpBlock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,24 +29,6 @@ class UNetConfig:
     width: int = 64
 
 
-class UpBlock(nn.Module):
-    """ConvT 2x2 of the deeper map, joined with the skip, two Conv-BN-ReLU.
-
-    Args:
-        channels: Channels of the deeper map and of the skip, each.
-        outputs: Channels out.
-    """
-
-    def __init__(self, channels: int, outputs: int) -> None:
-        super().__init__()
-        self.upsample = nn.ConvTranspose2d(channels, channels, 2, stride=2)
-        self.mix = nn.Sequential(ConvNormAct(2 * channels, outputs), ConvNormAct(outputs, outputs))
-
-    def forward(self, deeper: Tensor, skip: Tensor) -> Tensor:
-        """``(B, C, h, w)`` and ``(B, C, 2h, 2w)`` to ``(B, outputs, 2h, 2w)``."""
-        return self.mix(torch.cat([skip, self.upsample(deeper)], 1))
-
-
 class UNet(Network):
     """U-Net that takes an image and ignores a report."""
 
@@ -56,9 +37,11 @@ class UNet(Network):
         self.config = config
         w = config.width
         self.first = ConvNormAct(config.in_channels, w)
-        widths = (w, 2 * w, 4 * w, 8 * w, 8 * w)
-        self.down = nn.ModuleList(nn.Sequential(ConvNormAct(a, b), ConvNormAct(b, b)) for a, b in pairwise(widths))
-        self.up = nn.ModuleList([UpBlock(8 * w, 4 * w), UpBlock(4 * w, 2 * w), UpBlock(2 * w, w), UpBlock(w, w)])
+        self.down = nn.ModuleList(DoubleConv(a, b) for a, b in pairwise((w, 2 * w, 4 * w, 8 * w, 8 * w)))
+        self.up = nn.ModuleList(
+            UpBlock(nn.ConvTranspose2d(c, c, 2, stride=2), nn.Identity(), DoubleConv(2 * c, out))
+            for c, out in pairwise((8 * w, 4 * w, 2 * w, w, w))
+        )
         self.head = nn.Conv2d(w, 1, 1)
 
     def forward(self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None) -> Output:
