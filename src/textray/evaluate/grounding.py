@@ -36,29 +36,15 @@ from textray.evaluate.order import Evaluation, population
 from textray.inference.bundle import GroundingBundle
 from textray.inference.localizer import Localizer
 from textray.io.write import check_writable
+from textray.metrics import grounding as metrics
 from textray.metrics import intervals
-from textray.metrics.grounding import (
-    EMPTY_PREDICTIONS,
-    NORMALISATIONS,
-    SIGMA,
-    THRESHOLDS,
-    EmptyPrediction,
-    Normalise,
-    best_threshold,
-    case_columns,
-    class_statistics,
-    one_of,
-    skipped,
-    statistics,
-    threshold_table,
-)
 
 _SHOWN_PHRASES = 8
 _OF_TRAIN = ("train", "inner", "fit")
 _PAIRED = ("iou", "dice")
 _FIELDS = (
     "image", "patient", "label", "phrase", "row", "told", "normalise",
-    *(f"iou_{t}" for t in THRESHOLDS), *(f"dice_{t}" for t in THRESHOLDS), "cnr_signed", "pointing", "marks_nothing",
+    *(f"{name}_{t}" for name in ("iou", "dice") for t in metrics.THRESHOLDS), "cnr_signed", "pointing", "marks_nothing",
 )  # fmt: skip
 _NOT_POSSIBLE = {
     Row.MIRRORED: "no phrase says something else when left and right are exchanged",
@@ -91,7 +77,7 @@ class PhraseEvaluation(Evaluation):
     floors_only: bool = False
     phrases: str | None = None
     normalise: tuple[str, ...] = ("minmax", "none")
-    sigma: float = SIGMA
+    sigma: float = metrics.SIGMA
     margin: int = 0
     empty_prediction: str = "zero"
     per_box: bool = False
@@ -105,15 +91,12 @@ class PhraseEvaluation(Evaluation):
         most = min(GRID) // 2 - 1
         if not 0 <= self.margin <= most:
             raise UsageError("margin is wrong", came=self.margin, expected=f"0 to {most} pixels of the grid")
-        ranges = tuple(dict.fromkeys(one_of(NORMALISATIONS, name, "normalisation of maps") for name in self.normalise))
+        known = metrics.NORMALISATIONS
+        ranges = tuple(metrics.one_of(known, name, "normalisation of maps") for name in dict.fromkeys(self.normalise))
         if not ranges:
             raise UsageError("no normalisation of maps is named", expected="one or more")
         return Settings(
-            sigma=self.sigma,
-            margin=self.margin,
-            normalisations=ranges,
-            per_box=self.per_box,
-            seed=intervals.SEED,
+            sigma=self.sigma, margin=self.margin, normalisations=ranges, per_box=self.per_box, seed=intervals.SEED
         )
 
 
@@ -128,7 +111,7 @@ def evaluate(order: PhraseEvaluation, *, progress: Callable[[int, int], None] | 
         OutputError: If the folder cannot be written to.
     """
     settings = order.settings()
-    rule = one_of(EMPTY_PREDICTIONS, order.empty_prediction, "rule for empty predictions")
+    rule = metrics.one_of(metrics.EMPTY_PREDICTIONS, order.empty_prediction, "rule for empty predictions")
     if order.floors_only and order.model is not None:
         raise UsageError(
             "floors are scored without weights", came=f"model {Path(order.model).name}", do="Leave one of them out"
@@ -147,7 +130,7 @@ def evaluate(order: PhraseEvaluation, *, progress: Callable[[int, int], None] | 
             "grid": list(GRID),
             "sigma": order.sigma,
             "margin": order.margin,
-            "thresholds": list(THRESHOLDS),
+            "thresholds": list(metrics.THRESHOLDS),
             "empty_prediction": rule,
             "per_box": order.per_box,
             "training_masks": None if means is None else means.count,
@@ -167,7 +150,7 @@ def score(
     out: Path,
     facts: Mapping[str, Any],
     *,
-    empty_prediction: EmptyPrediction = "zero",
+    empty_prediction: metrics.EmptyPrediction = "zero",
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Score phrases and write the results into a writable folder; ``facts`` open the summary.
@@ -241,48 +224,46 @@ def _case_lines(maps: ScoredMaps) -> Iterator[tuple[object, ...]]:
             sample = case.sample
             about = (sample.image_id, sample.patient_id or "", sample.label, sample.phrase, str(row), case.phrase)
             for how, scores in case.scores.items():
-                overlaps = zip(*(scores.at(t) for t in THRESHOLDS), strict=True)
+                overlaps = zip(*(scores.at(t) for t in metrics.THRESHOLDS), strict=True)
                 overlap = (f"{value:.6f}" for values in overlaps for value in values)
                 cnr = "" if math.isnan(scores.cnr_signed) else f"{scores.cnr_signed:.6f}"
-                yield *about, how, *overlap, cnr, f"{scores.pointing:.6f}", sum(skipped([scores]).values())
+                yield *about, how, *overlap, cnr, f"{scores.pointing:.6f}", sum(metrics.skipped([scores]).values())
 
 
-def row_scores(cases: Sequence[PhraseCase], how: Normalise, rule: EmptyPrediction) -> dict[str, Any]:
+def row_scores(cases: Sequence[PhraseCase], how: metrics.Normalise, rule: metrics.EmptyPrediction) -> dict[str, Any]:
     """Scores of a row under one normalisation: of the whole set, by threshold and by class."""
     maps = [case.scores[how] for case in cases]
-    columns, classes = case_columns(maps, [case.sample.label for case in cases], empty_prediction=rule)
+    columns, classes = metrics.case_columns(maps, [case.sample.label for case in cases], empty_prediction=rule)
     groups = [case.sample.group for case in cases]
-    wanted = {("", name): value for name, value in statistics(len(classes)).items()}
-    if len(classes) > 1:
-        for place, label in enumerate(classes):
-            wanted |= {(label, name): value for name, value in class_statistics(place).items()}
+    by_class = classes if len(classes) > 1 else ()
+    wanted = {("", name): value for name, value in metrics.statistics(len(classes)).items()}
+    for place, label in enumerate(by_class):
+        wanted |= {(label, name): value for name, value in metrics.class_statistics(place).items()}
     scores = intervals.to_dicts(intervals.bootstrap(columns, groups, wanted))
     totals = columns.sum(axis=0)
     return {
         "cases": len(cases),
-        "scores": {name: scores["", name] for name in statistics(1)},
-        "classes": {label: {name: scores[label, name] for name in statistics(1)} for label in classes}
-        if len(classes) > 1
-        else {},
-        "thresholds": threshold_table(totals, len(classes)),
-        "best_threshold": best_threshold(totals, len(classes)),
-        "marks_nothing": skipped(maps),
+        "scores": {name: scores["", name] for name in metrics.SCORES},
+        "classes": {label: {name: scores[label, name] for name in metrics.SCORES} for label in by_class},
+        "thresholds": metrics.threshold_table(totals, len(classes)),
+        "best_threshold": metrics.best_threshold(totals, len(classes)),
+        "marks_nothing": metrics.skipped(maps),
     }
 
 
-def paired(maps: ScoredMaps, how: Normalise, rule: EmptyPrediction) -> dict[str, Any]:
+def paired(maps: ScoredMaps, how: metrics.Normalise, rule: metrics.EmptyPrediction) -> dict[str, Any]:
     """The model minus each control and floor on the phrases of both, on the same draws of patients."""
     model = maps.rows.get(Row.MODEL, {})
     differences: dict[str, Any] = {}
     for row, cases in maps.rows.items():
-        places = sorted(set(model) & set(cases))
         if not model or row in (Row.MODEL, Row.SIDED):
             continue
-        labels = [model[i].sample.label for i in places]
-        first, classes = case_columns([cases[i].scores[how] for i in places], labels, empty_prediction=rule)
-        second, _ = case_columns([model[i].scores[how] for i in places], labels, empty_prediction=rule)
-        chosen = {name: value for name, value in statistics(len(classes)).items() if name in _PAIRED}
-        groups = [model[i].sample.group for i in places]
+        places = sorted(set(model) & set(cases))
+        samples = [model[i].sample for i in places]
+        labels, groups = [sample.label for sample in samples], [sample.group for sample in samples]
+        first, classes = metrics.case_columns([cases[i].scores[how] for i in places], labels, empty_prediction=rule)
+        second, _ = metrics.case_columns([model[i].scores[how] for i in places], labels, empty_prediction=rule)
+        chosen = {name: value for name, value in metrics.statistics(len(classes)).items() if name in _PAIRED}
         values = intervals.to_dicts(intervals.paired_difference(first, second, groups, chosen))
         differences[f"model - {row}"] = {"cases": len(places)} | values
     return differences
