@@ -1,21 +1,18 @@
-"""MosMedData+ in its three layouts: both cuts, what is refused, and that nothing of it is flipped."""
+"""MosMedData+ in its three layouts: both cuts, what is refused, that nothing is flipped, and its `data check`."""
 
+import json
 import shutil
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from textray.augment import Augment, can_flip
-from textray.data.base import open_reader
+from textray.data.base import fingerprint, keep_share, open_reader
 from textray.data.mosmed_plus import MosMedPlus, cut_volumes, volume_of
-from textray.data.zone_dropout import drop_zones
 from textray.errors import DataError, LayoutError, UsageError
 from textray.io.read import read, read_mask
 from textray.records import Laterality
 
-Fake = Callable[[str], Path]
 LAYOUTS = ("kaggle", "lvit", "csv")
 LEFT = "unilateral pulmonary infection, one infected area, upper left lung."
 RIGHT = "unilateral pulmonary infection, one infected area, lower right lung."
@@ -66,12 +63,6 @@ def test_a_sample_tells_files_volume_and_words_as_written(mosmed, layout):
     assert mask.shape == read(sample.image_path).pixels.shape == (40, 36)
     assert mask.sum() == 42  # of one channel of three
     assert mask[20:, 18:].sum() == 42
-
-
-def test_levels_below_one_half_are_background(mosmed):
-    samples = [s for s in MosMedPlus(mosmed("kaggle")).samples("train") if s.image_id.startswith("bjorke")]
-    assert {int(read_mask(s.mask_path).sum()) for s in samples} == {36, 42}
-    assert {s.patient_id for s in samples} == {None}
 
 
 def test_volumes_of_the_published_names():
@@ -191,17 +182,6 @@ def test_a_slice_without_caption_is_kept_without_sides_or_left_out(mosmed):
     assert kept[1].report.zones.present[5], "capitals are an irregular form that is understood"
 
 
-def test_missing_files_and_extra_rows_are_refused(mosmed):
-    root = mosmed("lvit")
-    (root / "Train_Folder/labelcol/bjorke_0.png").unlink()
-    with pytest.raises(DataError, match=r"E_PAIR.*bjorke_0\.png has no mask"):
-        ids(root, "train")
-    (root / "Train_Folder/img/bjorke_0.png").unlink()
-    with pytest.raises(DataError, match=r"E_CAPTION_EXTRA.*bjorke_0"):
-        ids(root, "train")
-    assert len(ids(root, "train", captions="skip")) == 39
-
-
 def test_a_slice_in_two_parts_is_refused(mosmed):
     root = mosmed("csv")
     table = root / "prompt/val.csv"
@@ -213,18 +193,6 @@ def test_a_slice_in_two_parts_is_refused(mosmed):
         )
     with pytest.raises(DataError, match=r"E_DUPLICATE_ID.*row 2 of prompt/train.csv already"):
         ids(root, "train")
-
-
-def test_nothing_is_flipped_or_withheld(mosmed):
-    rng = np.random.default_rng(0)
-    for sample in MosMedPlus(mosmed("kaggle")).samples("train"):
-        assert not can_flip(sample.report)
-        pixels, mask = read(sample.image_path).pixels, read_mask(sample.mask_path)
-        same, still, report = Augment(flip_p=1.0)(pixels, mask, sample.report, rng)
-        np.testing.assert_array_equal(same, pixels)
-        np.testing.assert_array_equal(still, mask)
-        assert report is sample.report
-        assert drop_zones(mask, sample.report, rng) is None
 
 
 def test_the_door_knows_the_cuts(mosmed, tmp_path):
@@ -239,15 +207,101 @@ def test_the_door_knows_the_cuts(mosmed, tmp_path):
         MosMedPlus(root, split_by="patient")
 
 
-def test_training_reads_the_sides_as_written_and_flips_nothing(mosmed, tmp_path):
+def test_a_training_reads_the_sides_as_written_flips_nothing_and_keeps_volumes_whole(mosmed, tmp_path):
     module = pytest.importorskip("textray.data.segmentation")
+    root = mosmed("kaggle")
     data = module.SegmentationData(
-        data="mosmed_plus", root=str(mosmed("kaggle")), size=(32, 32), augment="strong", report_withheld=1.0,
+        data="mosmed_plus", root=str(root), size=(32, 32), augment="strong", report_withheld=1.0, train_fraction=0.25,
         split_by="volume", workers=0, batch_size=4, cache=str(tmp_path / "cache"),
     )  # fmt: skip
     data.setup("fit")
     for epoch in range(3):
         for index, sample in enumerate(data.sets["fit"].samples):
             assert data.sets["fit"][epoch, index]["text"] == sample.report.text
-    facts = data.describe()
-    assert (facts["laterality"], facts["split_by"]) == ("unknown", "volume")
+    facts, reader = data.describe(), MosMedPlus(root, split_by="volume")
+    assert (facts["laterality"], facts["split_by"], facts["train_fraction"]) == ("unknown", "volume", 0.25)
+    kept = keep_share(reader.samples("fit"), 0.25, seed=0)
+    assert facts["images"] == {"fit": len(kept), "inner": len(reader.samples("inner"))}
+    assert facts["groups"] == {"fit": len({sample.group for sample in kept}), "inner": 1}
+    assert len(kept) < len(reader.samples("fit")) / 2
+
+
+@pytest.mark.parametrize("split_by", ["slice", "volume"])
+def test_an_evaluation_says_its_cut(mosmed, cli, tiny_bundle, tmp_path, split_by):
+    root, out = mosmed("kaggle"), tmp_path / "scores"
+    words = ["--data", "mosmed_plus", "--root", root, "--split", "test", "--model", tiny_bundle, "--out", out]
+    wrong = cli("evaluate", *words, "--split-by", "patient")
+    assert wrong.code == 2
+    assert "slice, volume" in wrong.err
+    assert not out.exists()
+    result = cli("evaluate", *words, *([] if split_by == "slice" else ["--split-by", split_by]))
+    assert result.code == 0, result.err
+    summary = json.loads((out / "summary.json").read_text())
+    samples = MosMedPlus(root, split_by=split_by).samples("test")
+    assert (summary["data"]["split_by"], summary["data"]["laterality"]) == (split_by, "unknown")
+    assert summary["data"]["ids_sha256"] == fingerprint(sample.image_id for sample in samples)
+    assert summary["images"] == len(samples)
+    assert ("--split-by volume" in summary["command"]) == (split_by == "volume")
+    page = (out / "summary.md").read_text()
+    assert "W_SIDES_UNKNOWN" in page
+    assert f"mosmed_plus test (cut by {split_by})" in page
+
+
+# ---- data check
+
+
+def codes(result, name):
+    return {p.code for p in result.problems if name in p.path or name in p.message}
+
+
+@pytest.mark.parametrize(("layout", "name"), [("kaggle", "Kaggle"), ("lvit", "LViT"), ("csv", "csv")])
+def test_a_good_copy_is_counted_and_its_leak_told(mosmed, layout, name):
+    result = MosMedPlus(mosmed(layout)).check()
+    assert result.ok
+    assert {p.code for p in result.problems} == {"W_COUNT", "W_VOLUME_LEAK", "W_MASK_MODE", "W_MASK_VALUES"}
+    counts = result.counts
+    assert counts["layout"] == name
+    assert (counts["images"], counts["masks"]) == (50, 50)
+    assert counts["train captions"] == "40 (published: 2183)"
+    assert sum(p.code == "W_COUNT" for p in result.problems) == 3
+    assert str(counts["cut by slice, test"]).startswith("5 slices of 4 volumes, 1 of no known volume, ids ")
+    samples = MosMedPlus(mosmed(layout), split_by="volume").samples("test")
+    assert str(counts["cut by volume, test"]).endswith(fingerprint(sample.image_id for sample in samples)[:12])
+    assert counts["volumes in several parts of the cut by slice"] == "5 of 13"
+    assert counts["val slices whose volume is in train"] == "4 of 5"
+    assert "5 of 13 volumes" in next(p.message for p in result.problems if p.code == "W_VOLUME_LEAK")
+
+
+def test_no_leak_no_warning(mosmed):
+    root = mosmed("csv")
+    for part in ("Val", "Test"):
+        for path in [*(root / part).rglob("*.png"), root / f"prompt/{part.lower()}.csv"]:
+            path.unlink()
+        (root / f"prompt/{part.lower()}.csv").write_text("Image,Description\n")
+    result = MosMedPlus(root).check()
+    assert result.counts["volumes in several parts of the cut by slice"] == "0 of 13"
+    assert "W_VOLUME_LEAK" not in {p.code for p in result.problems}
+
+
+def test_sources_tell_heights_and_sides(mosmed):
+    counts = MosMedPlus(mosmed("kaggle")).check().counts
+    morozov, flipped = str(counts["source morozov"]), str(counts["source jun_radiopaedia"])
+    assert "24 slices" in morozov
+    assert "12 of 12 named left only lie in the image's left half" in morozov
+    assert "0 of 12 named right only lie in the image's left half" in morozov
+    assert "upside down" in flipped
+    assert "upside down" not in morozov
+    assert str(counts["source bjorke"]).startswith("5 slices")
+
+
+def test_coloured_slices_and_those_of_no_part_are_errors(mosmed):
+    root = mosmed("kaggle")
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(root / "frames/bjorke_0.png")
+    for folder in ("frames", "masks"):
+        (root / folder / "Morozov_study_0001_20.png").rename(root / folder / "stray_1.png")
+    result = MosMedPlus(root).check()
+    assert not result.ok
+    assert "E_COLOR" in codes(result, "frames/bjorke_0")
+    assert codes(result, "stray_1") == {"E_CAPTION_MISSING"}
+    assert codes(result, "Morozov_study_0001_20") == {"E_CAPTION_EXTRA"}
