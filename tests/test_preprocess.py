@@ -198,8 +198,13 @@ def test_settings_survive_json_and_are_checked():
     ):
         with pytest.raises(BundleError, match="preprocess"):
             Preprocess.from_dict(bad)
+    film, tissue = Preprocess(size=(24, 20)), Preprocess(size=(24, 20), colour=True)
+    assert "colour" not in film.to_dict()
+    assert tissue.to_dict()["colour"] is True
+    assert [Preprocess.from_dict(way.to_dict()) for way in (film, tissue)] == [film, tissue]
     for wrong in ({"size": (0, 8)}, {"normalise": "minmax"}, {"channels": 2}, {"interpolation": "lanczos"}):
         with pytest.raises(UsageError, match="Expected"):
             Preprocess(**{"size": (8, 8)} | wrong)
-    with pytest.raises(UsageError, match="Expected"):
-        Preprocess(size=(8, 8), normalise="imagenet", channels=1)
+    for needs_three in ({"normalise": "imagenet"}, {"colour": True}):
+        with pytest.raises(UsageError, match="three channels"):
+            Preprocess(size=(8, 8), channels=1, **needs_three)

@@ -13,7 +13,7 @@ from textray.data.segmentation import SegmentationData
 from textray.errors import InputError, UsageError
 from textray.io.read import from_array
 from textray.preprocess import Preprocess
-from textray.records import Grid, Image, Laterality, Report, Zones
+from textray.records import Grid, Image, Report, Zones
 from textray.text.cleaning import swap_sides
 
 COLOUR = Preprocess(size=(24, 20), normalise="unit", colour=True)
@@ -27,16 +27,6 @@ def planes():
     """Three planes that have nothing in common."""
     rows, columns = np.mgrid[:24, :20]
     return np.stack([rows / 23, columns / 19, (rows + columns) % 2 * 0.5], axis=-1).astype(np.float32)
-
-
-def test_the_settings_of_films_stay_what_they_were_and_colour_comes_back():
-    film = Preprocess(size=(24, 20))
-    assert "colour" not in film.to_dict()
-    assert Preprocess.from_dict(film.to_dict()) == film
-    assert Preprocess.from_dict(COLOUR.to_dict()) == COLOUR
-    assert COLOUR.to_dict()["colour"] is True
-    with pytest.raises(UsageError, match="three channels"):
-        Preprocess(size=(24, 20), channels=1, colour=True)
 
 
 def test_each_network_refuses_the_other_kind_of_picture():
@@ -68,8 +58,6 @@ def test_the_cache_holds_colours(monuseg, tmp_path):
         assert cache.image(i).shape == (24, 20, 3)
         np.testing.assert_allclose(cache.image(i), wanted, atol=1 / 65535)
         np.testing.assert_array_equal(cache.image(i), again.image(i))
-    with pytest.raises(InputError, match=samples[0].image_path.name):
-        PixelCache(samples, Preprocess(size=(24, 20)), folder=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -91,17 +79,6 @@ def test_each_channel_changes_as_a_film_of_its_own_would(settings):
         )
         np.testing.assert_array_equal(together[..., c], alone)
         np.testing.assert_array_equal(moved, alone_mask)
-
-
-def test_all_of_the_strong_preset_works_in_colour():
-    everything = Augment.preset("strong")
-    mask = planes()[..., 0] > 0.5
-    for seed in range(30):
-        pixels, moved, _ = everything(planes(), mask, caption(None), np.random.default_rng(seed))
-        assert pixels.shape == (24, 20, 3)
-        assert moved.shape == (24, 20)
-        assert pixels.dtype == np.float32
-        assert 0 <= pixels.min() <= pixels.max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -127,11 +104,6 @@ def test_left_and_right_are_exchanged_where_the_words_allow(text, mirrored):
     assert report.free
     np.testing.assert_array_equal(turned, pixels[:, ::-1])
     np.testing.assert_array_equal(turned_mask, mask[:, ::-1])
-
-
-def test_words_of_unknown_sides_are_never_flipped():
-    report = Report(zones=Zones(), text="dense on the left", laterality=Laterality.UNKNOWN, free=True)
-    assert not can_flip(report)
 
 
 def data(root, cache, **options):

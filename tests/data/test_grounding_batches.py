@@ -10,12 +10,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
 from textray.data.base import Sample  # noqa: E402
-from textray.data.grounding import (  # noqa: E402
-    GroundingData,
-    GroundingSet,
-    RankSampler,
-)
-from textray.data.studies import StudyWords, leave_out, mirror, read_patients  # noqa: E402  # noqa: E402
+from textray.data.grounding import GroundingData, RankSampler  # noqa: E402
+from textray.data.studies import StudyWords, leave_out, mirror, read_patients  # noqa: E402
 from textray.errors import DataError, UsageError  # noqa: E402
 from textray.records import ZONE_NAMES, Laterality, Report, Zones  # noqa: E402
 from textray.text.tokens import WordPiece  # noqa: E402
@@ -23,8 +19,6 @@ from textray.text.zones import sentence  # noqa: E402
 
 LEFT = Zones.from_index(0b000100)
 CLAUSES = tuple(sentence(LEFT).rstrip(".").split(", "))
-
-
 NOTHING = Zones()
 
 
@@ -104,10 +98,7 @@ def test_each_clause_says_its_part():
     assert pairs == list(zip(CLAUSES, ({"unilateral"}, {"one areas"}, {"left lower"}), strict=True))
     assert found.report_facts(0) == {"unilateral", "one areas", "left lower"}
     assert words((sentence(LEFT),), LEFT).draw(0, np.random.default_rng(0))[0].says == found.report_facts(0)
-
-
-def test_sentences_of_a_report_say_themselves():
-    report = ("Lungs are clear.", "No effusion.")
+    report = ("Lungs are clear.", "No effusion.")  # such sentences say themselves
     assert words(report).report_facts(0) == {"lungs are clear", "no effusion"}
 
 
@@ -163,9 +154,6 @@ def test_a_mirrored_film_is_told_with_other_sides():
 def test_sides_that_cannot_be_swapped_forbid_a_flip(text):
     assert mirror(("Left lung clear.", text)) is None
     assert not words((text,)).can_mirror(0)
-
-
-def test_unknown_sides_forbid_a_flip():
     assert not words(CLAUSES, LEFT, laterality=Laterality.UNKNOWN).can_mirror(0)
 
 
@@ -216,4 +204,3 @@ def test_reports_are_read_with_a_vocabulary_only(tmp_path):
     data.setup("fit")
     with pytest.raises(UsageError, match="without a vocabulary"):
         data.sets["fit"][0, 0]
-    assert isinstance(data.sets["fit"], GroundingSet)

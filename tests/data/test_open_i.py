@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
 from textray import registry
 from textray.data.base import open_reader
@@ -235,14 +234,6 @@ def test_the_doors_know_it(copy):
         OpenI(copy).studies("train", cut="clauses")
     with pytest.raises(LayoutError, match=r"no reports of open_i.*ecgen-radiology"):
         OpenI(copy / "NLMCXR_png")
-
-
-def test_data_check_prints_it(copy):
-    from textray.cli import app
-
-    shown = CliRunner().invoke(app, ["data", "check", "open_i", str(copy)])
-    assert shown.exit_code == 0
-    assert "reports: 6 (published: 3955)" in shown.output
 
 
 @pytest.mark.slow

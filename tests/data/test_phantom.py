@@ -4,7 +4,7 @@ import pytest
 from textray.data.phantom import Phantom, draw
 from textray.errors import UsageError
 from textray.io.read import read, read_mask
-from textray.records import ZONE_NAMES, ZONE_ROWS, Zones
+from textray.records import Zones
 from textray.text.zones import sentence
 
 SIZES = [(224, 224), (64, 64), (97, 41), (40, 130), (16, 16)]
@@ -99,8 +99,3 @@ def test_films_are_drawn_once(tmp_path):
     assert [s.image_path.stat().st_mtime_ns for s in again] == times
     assert not list(tmp_path.glob("*.part"))
     assert Phantom(tmp_path, n=10, size=(16, 16), seed=1).samples("train")[0].image_path != first[0].image_path
-
-
-def test_rows_of_zones_and_names_agree():
-    assert ZONE_ROWS == (0.375, 0.55)
-    assert len(ZONE_NAMES) == 6

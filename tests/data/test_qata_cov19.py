@@ -56,10 +56,6 @@ def test_inner_and_fit_part_train_by_patients(qata):
     assert sum(s.patient_id is None for s in fit) == 5
 
 
-def test_root_may_be_the_parent(qata):
-    assert ids(qata.parent, "val") == ids(qata, "val")
-
-
 def test_parts_not_asked_for_may_be_missing(qata):
     shutil.rmtree(qata / "Test Set")
     table(qata, "test").unlink()
@@ -68,18 +64,12 @@ def test_parts_not_asked_for_may_be_missing(qata):
         ids(qata, "test")
 
 
-def test_only_test_part_present(qata):
+def test_the_test_part_does_alone_and_root_may_be_the_parent(qata):
     shutil.rmtree(qata / "Train Set")
     table(qata).unlink()
-    assert len(ids(qata, "test")) == 6
+    assert len(ids(qata.parent, "test")) == len(ids(qata, "test")) == 6
     with pytest.raises(LayoutError, match="no images"):
         ids(qata, "inner")
-
-
-def test_missing_caption_table(qata):
-    table(qata).unlink()
-    with pytest.raises(LayoutError, match=r"train\.csv"):
-        ids(qata, "train")
 
 
 def test_unknown_split_and_policy_list_the_valid_ones(qata):
@@ -110,25 +100,10 @@ def test_keys_match_without_extension_and_whatever_their_case(qata, extension):
     assert ids(qata, "train") == before
 
 
-BROKEN = {
-    "blank": (
-        'mask_covid_2.png,"unilateral pulmonary infection, one infected area, lower right lung."',
-        "mask_covid_2.png,",
-    ),
-    "nan": (
-        'mask_covid_2.png,"unilateral pulmonary infection, one infected area, lower right lung."',
-        "mask_covid_2.png,NaN",
-    ),
-    "words": (
-        'mask_covid_2.png,"unilateral pulmonary infection, one infected area, lower right lung."',
-        "mask_covid_2.png,lung bad",
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", BROKEN)
-def test_caption_policy_for_unusable_captions(qata, kind, caplog):
-    edit(qata, *BROKEN[kind])
+@pytest.mark.parametrize("words", ["", "NaN", "lung bad"])
+def test_caption_policy_for_unusable_captions(qata, words, caplog):
+    whole = "unilateral pulmonary infection, one infected area, lower right lung."
+    edit(qata, f'mask_covid_2.png,"{whole}"', f"mask_covid_2.png,{words}")
     with pytest.raises(DataError, match="covid_2"):
         ids(qata, "train")
     assert "covid_2" not in ids(qata, "train", captions="skip")
@@ -175,6 +150,7 @@ def test_patients_are_drawn_alike_on_every_machine():
     )
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == str(sorted(drawn))
+    assert fingerprint(["a", "b"]) == fingerprint(["b", "a"]) != fingerprint(["ab"])
 
 
 @pytest.mark.parametrize(
@@ -212,7 +188,3 @@ def test_published_table_in_another_order_is_cut_alike(real_qata, tmp_path):
     head, *rows = (real_qata / "prompt/train.csv").read_text().splitlines()
     (copy / "prompt/train.csv").write_text("\n".join([head, *reversed(rows)]))
     assert ids(copy, "val") == ids(real_qata, "val")
-
-
-def test_fingerprint_does_not_depend_on_order():
-    assert fingerprint(["a", "b"]) == fingerprint(["b", "a"]) != fingerprint(["ab"])

@@ -11,6 +11,7 @@ import torch
 from textray.augment import Augment, Geometry
 from textray.data.base import open_reader
 from textray.data.segmentation import EpochSampler, SegmentationData, SegmentationSet, collate, text_of
+from textray.errors import UsageError
 from textray.preprocess import Preprocess
 from textray.records import Report, Zones
 from textray.text.zones import parse_caption
@@ -170,6 +171,15 @@ def test_every_batch_holds_its_share_of_labelled_samples():
     assert [index for _, index in sampler] != order
     plain = EpochSampler(16, seed=1, shuffle=True)
     assert list(EpochSampler(16, seed=1, shuffle=True, labelled=[True] * 16)) == list(plain)
+
+
+@pytest.mark.parametrize("wrong", [{"augment": "strong"}, {"augment": "paper", "report_withheld": 0.1}])
+def test_transposed_films_refuse_what_must_know_left_from_right(wrong):
+    data = SegmentationData(data="phantom", transpose=True, interpolation="bicubic", augment="paper")
+    assert (data.preprocess.transpose, data.preprocess.interpolation) == (True, "bicubic")
+    assert data.describe()["preprocess"] == data.preprocess.to_dict()
+    with pytest.raises(UsageError, match="left and right in their rows"):
+        SegmentationData(data="phantom", transpose=True, **wrong)
 
 
 def test_a_share_of_the_patients_has_masks():
