@@ -92,7 +92,7 @@ def results() -> str:
     papers = [[f"{method}, printed", text, *printed_cells(scores)] for method, text, scores in printed_rows()]
     note = "Printed: as in the papers, in the column whose averaging their IoU fits; unclear: near the first one."
     table = grid(["method", "text", *COLUMNS.values()], [*ours, *papers], "ll")
-    return "\n".join([*table, "", *wrapped(f"{provenance(summaries)} {note}"), ""])
+    return "\n".join([table, "", *wrapped(f"{provenance(summaries)} {note}"), ""])
 
 
 def wrapped(text: str) -> list[str]:

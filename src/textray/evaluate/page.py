@@ -32,7 +32,7 @@ _SIDES = {
 _ESTIMATORS = """\
 `*_pooled` counts every pixel of the set once; `*_per_image` is the mean over images (both masks empty: 1,
 one empty: 0); `*_per_lesion_image` leaves out the images where both are empty."""
-_OVERLAP = ("iou", "dice")
+OVERLAP = ("iou", "dice")
 _POINTS = ("cnr", "cnr_signed", "pointing")
 _RANGES = {
     "minmax": "each map is stretched to [-1, 1] first, so it always marks something and never says that there is none",
@@ -53,10 +53,10 @@ def cell(score: Score) -> str:
     return f"{score['value']:.4f} [{score['low']:.4f}, {score['high']:.4f}]"
 
 
-def grid(head: Sequence[str], rows: Iterable[Sequence[str]], align: str = "l") -> list[str]:
+def grid(head: Sequence[str], rows: Iterable[Sequence[str]], align: str = "l") -> str:
     """A Markdown table; ``align`` has ``l`` or ``r`` for each column, and ``r`` for those that it leaves out."""
     rule = ["---" if side == "l" else "---:" for side in align.ljust(len(head), "r")]
-    return ["| " + " | ".join(cells) + " |" for cells in (head, rule, *rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
 
 
 def summary_page(summary: Summary) -> str:
@@ -127,7 +127,7 @@ def results_table(summaries: Sequence[Summary], scores: Sequence[str] = HEADLINE
                 f"`W_NONE_NOT_LEARNT`: text mode `none` of model {summary['model']['name']}: {NONE_NOT_TRAINED}."
             )
     table = grid(["model", "data", "text mode", "images", *(f"`{name}`" for name in scores)], rows, "lll")
-    return "\n".join([*table, "", *dict.fromkeys(notes), "", _MODE_WARNING, ""])
+    return "\n".join([table, "", *dict.fromkeys(notes), "", _MODE_WARNING, ""])
 
 
 def report_lines(report: Summary) -> list[str]:
@@ -145,7 +145,7 @@ def report_lines(report: Summary) -> list[str]:
         if without is not None:
             columns += [without, paired or {}]
             head = ["score, images with a sentence alone", "generated", "none, the same images", "generated - none"]
-        lines += ["", *grid(head, ([f"`{n}`", *(cell(column.get(n)) for column in columns)] for n in where_used))]
+        lines += ["", grid(head, ([f"`{n}`", *(cell(column.get(n)) for column in columns)] for n in where_used))]
     if zones is None:
         return [*lines, "", "No image has a caption to compare the reports with."]
     rates = ("accuracy", "precision", "recall", "f1")
@@ -154,14 +154,14 @@ def report_lines(report: Summary) -> list[str]:
         f"Zones of the report against those of the caption, {zones['images']} images",
         f"({report['images_without_caption']} without a caption that names or denies a zone are left out):",
         "",
-        *grid(["zone", *rates], ([zone, *(cell(zones[rate][zone]) for rate in rates)] for zone in zones["accuracy"])),
+        grid(["zone", *rates], ([zone, *(cell(zones[rate][zone]) for rate in rates)] for zone in zones["accuracy"])),
         "",
         f"All six zones right: {cell(zones['exact_match'])}.",
     ]
     for kind, words in (("never_named", "named by no caption"), ("never_written", "written into no report")):
         lines += [f"Zones {words}: {', '.join(zones[kind])}."] if zones[kind] else []
     scores = ([f"`{name}`", cell(score)] for name, score in text["scores"].items())
-    lines += ["", *grid(["words of the report against those of the caption", ""], scores)]
+    lines += ["", grid(["words of the report against those of the caption", ""], scores)]
     return [*lines, "", *(f"- `{name}`: {words}" for name, words in text["signatures"].items())]
 
 
@@ -175,7 +175,7 @@ def side_lines(sides: Mapping[str, Summary]) -> list[str]:
     return [
         "## Left-right sensitivity",
         "",
-        *grid(["", *sides], rows),
+        grid(["", *sides], rows),
         "",
         "Each film is segmented with its own zones and with the mirrored ones, its pixels untouched. Unilateral: share",
         "of the predicted area on the half that the given text names. Bilateral: of the predicted area in zones that",
@@ -193,9 +193,9 @@ def _mask_sections(summary: Summary) -> list[list[str]]:
     sections = [
         ["# Evaluation"],
         [results_table([summary]).rstrip("\n")],
-        ["## All scores", "", *grid(["score", *modes], scores)],
+        ["## All scores", "", grid(["score", *modes], scores)],
         [_ESTIMATORS],
-        ["## Empty masks and missing texts", "", *grid(["images with", *modes], counts)],
+        ["## Empty masks and missing texts", "", grid(["images with", *modes], counts)],
     ]
     if summary["data"].get("laterality") == "unknown":
         sections.append([_SIDES_UNKNOWN])
@@ -206,7 +206,7 @@ def _mask_sections(summary: Summary) -> list[list[str]]:
         rows = ([pair, *(cell(scores.get(name)) for name in HEADLINE)] for pair, scores in paired.items())
         table = grid(["", *(f"`{name}`" for name in HEADLINE)], rows)
         note = "First mode minus second on the same images, with the same draws of patients for both."
-        sections.append(["## Differences of text modes", "", *table, "", note])
+        sections.append(["## Differences of text modes", "", table, "", note])
     if summary.get("sides"):
         sections.append(side_lines(summary["sides"]))
     return sections
@@ -231,12 +231,10 @@ def _phrase_lines(summary: Summary) -> list[str]:
     rows = []
     for name, by_range in summary["rows"].items():
         first = by_range[ranges[0]]
-        rows.append([name, str(first["cases"]), *_overlaps({how: by_range[how]["scores"] for how in ranges})])
+        rows.append([name, str(first["cases"]), *overlaps(by_range[how]["scores"] for how in ranges)])
         rows[-1] += [cell(first["scores"][score]) for score in _POINTS]
-    head = [*_overlap_heads(ranges), *(f"`{name}`" for name in _POINTS)]
-    lines = [*grid(["row", "phrases", *head], rows), ""]
-    lines += [f"- `{row}`: {words}." for row, words in summary["meanings"].items()]
-    lines += [f"- `{row}`: not computed: {words}." for row, words in summary["not_computed"].items()]
+    head = [*overlap_heads(ranges), *(f"`{name}`" for name in _POINTS)]
+    lines = [grid(["row", "phrases", *head], rows), "", meanings([summary])]
     thresholds = ", ".join(map(str, summary["protocol"]["thresholds"]))
     lines += ["", f"IoU and Dice are means over classes, then over the thresholds {thresholds} (`map > t`)."]
     lines += [f"`{how}`: {_RANGES[how]}." for how in ranges]
@@ -254,20 +252,31 @@ def _phrase_lines(summary: Summary) -> list[str]:
 def _phrase_pairs(summary: Summary) -> list[str]:
     ranges, paired = summary["normalisations"], summary["paired"]
     rows = (
-        [pair, str(first["cases"]), *_overlaps({how: paired[how][pair] for how in ranges})]
+        [pair, str(first["cases"]), *overlaps(paired[how][pair] for how in ranges)]
         for pair, first in paired[ranges[0]].items()
     )
-    table = grid(["", "phrases", *_overlap_heads(ranges)], rows)
+    table = grid(["", "phrases", *overlap_heads(ranges)], rows)
     title = "## The network minus controls and floors"
-    return [title, "", *table, "", "On the same phrases, with the same draws of patients for both."]
+    return [title, "", table, "", "On the same phrases, with the same draws of patients for both."]
 
 
-def _overlap_heads(ranges: Sequence[str]) -> list[str]:
-    return [f"{how}: `{name}`" for how in ranges for name in _OVERLAP]
+def meanings(summaries: Iterable[Summary]) -> str:
+    """What the rows of maps are, and why some are missing."""
+    words: dict[str, str] = {}
+    for summary in summaries:
+        words |= summary["meanings"]
+        words |= {row: f"not computed: {why}" for row, why in summary["not_computed"].items()}
+    return "\n".join(f"- `{row}`: {meaning}." for row, meaning in words.items())
 
 
-def _overlaps(by_range: Mapping[str, Mapping[str, Score]]) -> list[str]:
-    return [cell(scores[name]) for scores in by_range.values() for name in _OVERLAP]
+def overlap_heads(ranges: Sequence[str]) -> list[str]:
+    """Heads of the columns of `overlaps`."""
+    return [f"{how}: `{name}`" for how in ranges for name in OVERLAP]
+
+
+def overlaps(of_ranges: Iterable[Mapping[str, Score]]) -> list[str]:
+    """IoU and Dice under each range."""
+    return [cell(scores[name]) for scores in of_ranges for name in OVERLAP]
 
 
 def _threshold_lines(summary: Summary) -> list[str]:
@@ -283,7 +292,7 @@ def _threshold_lines(summary: Summary) -> list[str]:
     return [
         "## By threshold",
         "",
-        *grid(head, rows, "ll" + "r" * (len(ticks) + 1) + "l"),
+        grid(head, rows, "ll" + "r" * (len(ticks) + 1) + "l"),
         "",
         "The best single threshold is that of the highest Dice among -0.95, -0.90 … 0.95, chosen on the very phrases",
         "that are scored here: an upper bound, not a result. Marks nothing: phrases whose maps it leaves empty;",
@@ -296,10 +305,10 @@ def _class_lines(summary: Summary) -> list[str]:
     rows = (
         [row, f"`{name}`", *(cell(by_range[how]["classes"].get(label, {}).get(name)) for label in classes)]
         for row, by_range in summary["rows"].items()
-        for name in (*_OVERLAP, "cnr_signed", "pointing")
+        for name in (*OVERLAP, "cnr_signed", "pointing")
     )
     head = ["row", "score", *(f"{label} ({count})" for label, count in classes.items())]
-    return [f"## By class ({how})", "", *grid(head, rows, "ll")]
+    return [f"## By class ({how})", "", grid(head, rows, "ll")]
 
 
 def _protocol_lines(summary: Summary) -> list[str]:

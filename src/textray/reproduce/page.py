@@ -17,7 +17,7 @@ from textray import __version__, registry
 from textray.evaluate.maps import CONTROLS
 from textray.evaluate.maps import FLOORS as FLOOR_MAPS
 from textray.evaluate.maps import Row as Maps
-from textray.evaluate.page import grid
+from textray.evaluate.page import OVERLAP, grid, meanings, overlap_heads
 from textray.metrics.segmentation import check_protocol
 from textray.reproduce import FLOORS, Order
 from textray.reproduce.compare import (
@@ -41,7 +41,7 @@ Content = Mapping[str, Any]
 
 MASK_SCORES = ("dice_pooled", "iou_pooled", "dice_per_image", "iou_per_image")
 ACCURACY = "accuracy_pooled"
-OVERLAP, POINTS = ("iou", "dice"), ("cnr_signed", "pointing")  # by range; the same under each range
+POINTS = ("cnr_signed", "pointing")  # the same under each range
 MAP_SCORES = (*OVERLAP, "cnr", *POINTS)
 _ABOVE = {
     Maps.MEAN_PHRASE: "above the text-only floor (`mean_phrase`)",
@@ -84,11 +84,6 @@ def document(title: str, blocks: Iterable[str], made: Iterable[str], notes: Iter
     ends = [("## How it was made", made), ("## How to read it", notes)]
     tail = [text for head, lines in ends for text in (head, "\n".join(f"- {line}" for line in lines))]
     return "\n\n".join(block for block in (f"# {title}", *blocks, *tail) if block) + "\n"
-
-
-def text_table(head: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> str:
-    """A Markdown table; see `textray.evaluate.page.grid`."""
-    return "\n".join(grid(head, rows, align))
 
 
 def csv_text(fields: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:
@@ -269,19 +264,19 @@ def _mask_section(table: Table, data: str, results: Sequence[JobResult]) -> list
     printed = f"printed {'accuracy / ' * (ACCURACY in _measures(table))}DSC / IoU"
     head = ["row", "text", "state", *measures, "trainable", "GMACs", "training", "scoring", printed]
     rows = [_mask_cells(table, row, data, [r for r in results if r.row == row]) for row in table.rows]
-    blocks.append(text_table([*head, "printed protocol"], rows, "lll".ljust(len(head), "r") + "l"))
+    blocks.append(grid([*head, "printed protocol"], rows, "lll".ljust(len(head), "r") + "l"))
     if not done:
         return blocks
     head = ["row", "text", "seed", "training images", "steps", *measures]
     blocks += [f"### Each seed: {title}", "In percent, with the 95 % interval over patients."]
     shown = ([*(r.scores[n] for n in _measures(table)), *[r.sentences] * _writes(table)] for r in done)
-    blocks.append(text_table(head, map(partial(_seed, table), done, shown), "ll"))
+    blocks.append(grid(head, map(partial(_seed, table), done, shown), "ll"))
     if table.questions:
         sides = {row.name: (row.name, partial(read_masks, mode=row.mode)) for row in table.rows}
         rows = _answers(table, results, ((q, "", sides[q.first], sides[q.second]) for q in table.questions))
         head = ["question", "`dice_pooled`", "answer", "`dice_per_image`", "answer", "each seed (pooled)"]
         paragraph = texts.questions.format(spread=_spread(results))
-        blocks += [f"### Questions: {title}", paragraph, text_table(head, rows, "lrlrlr")]
+        blocks += [f"### Questions: {title}", paragraph, grid(head, rows, "lrlrlr")]
     return blocks
 
 
@@ -393,7 +388,7 @@ def maps_table(
     printed: Sequence[str] = (),
 ) -> str:
     """Scores of rows of maps under each range; a printed row's label, IoU and Dice beside them where given."""
-    head = [f"{how}: `{name}`" for how in ranges for name in OVERLAP] + [f"`{name}`" for name in POINTS if ranges]
+    head = [*overlap_heads(ranges), *(f"`{name}`" for name in POINTS if ranges)]
     head += [f"{how}: best threshold, IoU / Dice" for how in ranges]
     label, *values = printed or ("",)
     rows = [[label, "–", "printed", *values, *["–"] * len(head)]] if printed else []
@@ -405,7 +400,7 @@ def maps_table(
             cells += [_best([s[how]["best_threshold"] for s in line.scores]) for how in ranges]
         rows.append([line.label, f"`{line.maps}`", line.state, *["–"] * len(values), *cells])
     extra = ["printed `iou`", "printed `dice`"] if printed else []
-    return text_table(["row", "maps", "state", *extra, *head], rows, "lll")
+    return grid(["row", "maps", "state", *extra, *head], rows, "lll")
 
 
 def _best(best: Sequence[Mapping[str, float | None]]) -> str:
@@ -413,15 +408,6 @@ def _best(best: Sequence[Mapping[str, float | None]]) -> str:
     values = ([value for b in best if (value := b[name]) is not None] for name in OVERLAP)
     pair = " / ".join(f"{_mean(of_seeds):.3f}" if of_seeds else "–" for of_seeds in values)
     return f"{pair} > " + ", ".join(dict.fromkeys(f"{b['threshold']:g}" for b in best))
-
-
-def meanings(summaries: Iterable[Content]) -> str:
-    """What the rows of maps are, and why some are missing."""
-    words: dict[str, str] = {}
-    for summary in summaries:
-        words |= summary["meanings"]
-        words |= {maps: f"not computed: {why}" for maps, why in summary["not_computed"].items()}
-    return "\n".join(f"- `{maps}`: {meaning}." for maps, meaning in words.items())
 
 
 def _phrase_section(table: Table, data: str, results: Sequence[JobResult]) -> list[str]:
@@ -446,14 +432,14 @@ def _phrase_section(table: Table, data: str, results: Sequence[JobResult]) -> li
             meanings([first]),
             f"### Questions: `{kind}`",
             table.texts.questions,
-            text_table(head, _answers(table, done, _phrase_questions(table, kind, ranges, done)), "llrlrlr"),
+            grid(head, _answers(table, done, _phrase_questions(table, kind, ranges, done)), "llrlrlr"),
             f"### Each seed: `{kind}`",
             "The network's own maps, with the 95 % interval over patients.",
             _phrase_seeds(table, kind, ranges, done),
         ]
     if not blocks:
         rows = [[row.label, state_words([r for r in results if r.row == row])] for row in table.rows]
-        blocks = [f"## {title}", text_table(["row", "state"], rows, "ll")]
+        blocks = [f"## {title}", grid(["row", "state"], rows, "ll")]
     return blocks
 
 
@@ -481,8 +467,8 @@ def _phrase_seeds(table: Table, kind: str, ranges: Sequence[str], done: Sequence
         cells = _seed(table, result, [*shown, network[ranges[0]]["scores"]["pointing"]])
         seconds = (result.result or {})["train_seconds"], result.scores[kind]["seconds"]
         rows.append([*cells, *(f"{value:.0f} s" for value in seconds)])
-    head = [f"{how}: `{name}`" for how in ranges for name in OVERLAP] + ["`pointing`", "training", "scoring"]
-    return text_table(["row", "seed", "training images", "steps", *head], rows, "l")
+    head = ["row", "seed", "training images", "steps", *overlap_heads(ranges), "`pointing`", "training", "scoring"]
+    return grid(head, rows, "l")
 
 
 def _phrase_values(results: Sequence[JobResult]) -> Iterator[dict[str, Any]]:

@@ -10,12 +10,12 @@ from typing import Any
 
 from textray import __version__
 from textray.evaluate.maps import Row as Maps
-from textray.evaluate.page import cell
+from textray.evaluate.page import OVERLAP, cell, grid, meanings, overlap_heads, overlaps
 from textray.reproduce import FLOORS, Order, page
 from textray.reproduce.plan import SPLIT, State, WeightsResult
 from textray.reproduce.tables import Block, WeightsTable
 
-_SCORES = (*page.OVERLAP, *page.POINTS)
+_SCORES = (*OVERLAP, *page.POINTS)
 _FIELDS = (
     "label", "data", "phrases", "maps", "normalise", "class", "state", "reason", "protocol", "cases",
     *(f"{name}{part}" for name in _SCORES for part in ("", "_low", "_high")),
@@ -70,7 +70,7 @@ def _printed_values(table: WeightsTable) -> list[dict[str, Any]]:
         about["protocol"] = _OUR_PROTOCOL if label == PAPER else theirs
         for data, values in by_data.items():
             if table.by_class is None:
-                lines.append(about | {"data": data} | dict(zip(page.OVERLAP, values, strict=True)))
+                lines.append(about | {"data": data} | dict(zip(OVERLAP, values, strict=True)))
             else:
                 classes = zip((*CLASSES, ""), values, strict=True)
                 lines += [about | {"data": data, "class": name, table.by_class: value} for name, value in classes]
@@ -99,14 +99,14 @@ def _block(table: WeightsTable, block: Block, results: Sequence[WeightsResult]) 
                 theirs = [[label, "–", "printed", *values] for label, values in printed.items() if place == 0]
                 names = next((summary["classes"] for summary in summaries), ())
                 cells = [_class_cells(line, how, table.by_class, next(iter(names), "")) for line in lines]
-                blocks.append(page.text_table(["row", "maps", "state", *CLASSES, "mean"], theirs + cells, "lll"))
+                blocks.append(grid(["row", "maps", "state", *CLASSES, "mean"], theirs + cells, "lll"))
             if rows:
                 blocks += [f"### All measures, {kind}", page.maps_table(lines, ranges, lambda s: cell(s[0]))]
-        blocks += [*_differences(rows), page.meanings(summaries)]
+        blocks += [*_differences(rows), meanings(summaries)]
     if table.by_class is None:
         others = [[label, *values] for label, values in printed.items() if label != PAPER]
         head = ["method", "printed `iou`", "printed `dice`"]
-        blocks += [f"### Protocol: {_THEIR_PROTOCOL}", table.baselines, page.text_table(head, others, "l")]
+        blocks += [f"### Protocol: {_THEIR_PROTOCOL}", table.baselines, grid(head, others, "l")]
     return blocks
 
 
@@ -143,8 +143,8 @@ def _differences(results: Sequence[WeightsResult]) -> list[str]:
     for label, summary in models:
         paired = summary["paired"]
         for pair, first in paired[ranges[0]].items():
-            cells = [cell(paired[how][pair][name]) for how in ranges for name in page.OVERLAP]
-            rows.append([label, f"`{pair.removeprefix(f'{Maps.MODEL} - ')}`", str(first["cases"]), *cells])
-    head = ["row", "minus", "phrases", *(f"{how}: `{name}`" for how in ranges for name in page.OVERLAP)]
+            name, cells = pair.removeprefix(f"{Maps.MODEL} - "), overlaps(paired[how][pair] for how in ranges)
+            rows.append([label, f"`{name}`", str(first["cases"]), *cells])
+    head = ["row", "minus", "phrases", *overlap_heads(ranges)]
     last = "On the same phrases, with the same draws of patients for both."
-    return ["### Weights minus floors and controls", page.text_table(head, rows, "ll"), last]
+    return ["### Weights minus floors and controls", grid(head, rows, "ll"), last]
