@@ -156,7 +156,7 @@ def test_best_threshold_is_one_that_was_scanned():
 def test_intervals_draw_over_groups_with_a_class_missing_in_some_draws():
     cases = [score(noise(i), MASK_BIG) for i in range(6)]
     columns, classes = case_columns(cases, ["a", "b", "b", "b", "b", "b"])
-    found = intervals.bootstrap(columns, [str(i) for i in range(6)], statistics(len(classes)), draws=200)
+    found = intervals.bootstrap(columns, [str(i) for i in range(6)], statistics(len(classes)))
     assert set(found) == set(SCORES)
     for interval in found.values():
         assert interval.low <= interval.value <= interval.high

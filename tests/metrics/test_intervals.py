@@ -19,11 +19,17 @@ def make_cases(seed, n=40):
     return counts, groups
 
 
-def slow_draws(counts, groups, name, draws, seed):
+@pytest.fixture
+def few(monkeypatch):
+    """Fewer draws, as many as the slow bootstrap can take."""
+    monkeypatch.setattr(intervals, "DRAWS", 150)
+
+
+def slow_draws(counts, groups, name):
     """Draw by draw and group by group, the cases of drawn groups in one list, the score computed on that list."""
     labels = sorted(set(groups))
-    rng = np.random.default_rng(seed)
-    for _ in range(draws):
+    rng = np.random.default_rng(intervals.SEED)
+    for _ in range(150):
         often = rng.multinomial(len(labels), [1 / len(labels)] * len(labels))
         drawn = []
         for label, times in zip(labels, often, strict=True):
@@ -33,25 +39,16 @@ def slow_draws(counts, groups, name, draws, seed):
 
 
 @pytest.mark.parametrize("name", ["dice_pooled", "iou_per_image", "dice_per_lesion_image", "accuracy_pooled"])
-def test_bootstrap_equals_the_slow_one(name):
-    counts, groups = make_cases(0)
-    fast = bootstrap(case_columns(counts), groups, {name: SCORES[name]}, draws=200, seed=7)[name]
-    slow = list(slow_draws(counts, groups, name, 200, 7))
-    assert fast.value == pytest.approx(float(SCORES[name](case_columns(counts).sum(axis=0))))
-    assert (fast.low, fast.high) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])))
-
-
-def test_paired_difference_equals_the_slow_one():
+def test_bootstrap_and_paired_difference_equal_the_slow_ones(name, few):
     first, groups = make_cases(1)
     second, _ = make_cases(2)
-    fast = paired_difference(case_columns(first), case_columns(second), groups, SCORES, draws=150, seed=3)
-    for name in ("dice_pooled", "iou_per_image"):
-        slow = np.subtract(
-            list(slow_draws(second, groups, name, 150, 3)), list(slow_draws(first, groups, name, 150, 3))
-        )
-        assert (fast[name].low, fast[name].high) == pytest.approx(tuple(np.quantile(slow, [0.025, 0.975])))
-        totals = [float(SCORES[name](case_columns(c).sum(axis=0))) for c in (first, second)]
-        assert fast[name].value == pytest.approx(totals[1] - totals[0])
+    columns, statistic = [case_columns(counts) for counts in (first, second)], {name: SCORES[name]}
+    totals = [float(SCORES[name](of_run.sum(axis=0))) for of_run in columns]
+    slow = [np.array(list(slow_draws(counts, groups, name))) for counts in (first, second)]
+    alone, paired = bootstrap(columns[0], groups, statistic)[name], paired_difference(*columns, groups, statistic)[name]
+    for fast, value, drawn in ((alone, totals[0], slow[0]), (paired, totals[1] - totals[0], slow[1] - slow[0])):
+        assert fast.value == pytest.approx(value)
+        assert (fast.low, fast.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
 
 
 def test_pairing_narrows_the_interval_of_a_small_constant_gain():
@@ -65,24 +62,19 @@ def test_pairing_narrows_the_interval_of_a_small_constant_gain():
     assert paired.high - paired.low < alone[0].high - alone[0].low
 
 
-def test_seed_fixes_the_interval_and_chunks_do_not_change_it(monkeypatch):
+def test_seed_fixes_the_interval_and_neither_chunks_nor_the_order_of_cases_change_it(monkeypatch):
     counts, groups = make_cases(6)
+    order = np.random.default_rng(0).permutation(len(counts))
     first = bootstrap(case_columns(counts), groups, SCORES)
     assert first == bootstrap(case_columns(counts), groups, SCORES)
-    assert first != bootstrap(case_columns(counts), groups, SCORES, seed=1)
+    turned = bootstrap(case_columns(counts[order]), [groups[i] for i in order], SCORES)
     monkeypatch.setattr(intervals, "_WEIGHTS_AT_ONCE", 37)
     chunked = bootstrap(case_columns(counts), groups, SCORES)
     for name, interval in first.items():
         assert vars(chunked[name]) == pytest.approx(vars(interval))
-
-
-def test_order_of_cases_changes_nothing():
-    counts, groups = make_cases(7)
-    order = np.random.default_rng(0).permutation(len(counts))
-    first = bootstrap(case_columns(counts), groups, SCORES)
-    second = bootstrap(case_columns(counts[order]), [groups[i] for i in order], SCORES)
-    for name, interval in first.items():
-        assert vars(second[name]) == pytest.approx(vars(interval))
+        assert vars(turned[name]) == pytest.approx(vars(interval))
+    monkeypatch.setattr(intervals, "SEED", 1)
+    assert first != bootstrap(case_columns(counts), groups, SCORES)
 
 
 def test_patients_are_drawn_not_films():
@@ -107,22 +99,11 @@ def test_undefined_scores_become_null_and_undefined_draws_are_left_out():
     assert (defined.low, defined.high) == pytest.approx((0.75, 0.75))
 
 
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"groups": ["a"]}, ShapeError, "group label"),
-        ({"draws": 0}, UsageError, "draws"),
-        ({"level": 1.0}, UsageError, "level"),
-        ({"columns": np.zeros((0, 8)), "groups": []}, UsageError, "without cases"),
-    ],
-)
-def test_wrong_arguments_are_refused(change, error, message):
-    arguments = {"columns": np.ones((2, 8)), "groups": ["a", "b"], "statistics": SCORES} | change
-    with pytest.raises(error, match=message):
-        bootstrap(**arguments)
-
-
-def test_runs_of_other_cases_are_not_paired():
+def test_wrong_arguments_are_refused():
+    with pytest.raises(ShapeError, match="group label"):
+        bootstrap(np.ones((2, 8)), ["a"], SCORES)
+    with pytest.raises(UsageError, match="without cases"):
+        bootstrap(np.zeros((0, 8)), [], SCORES)
     with pytest.raises(ShapeError, match="same cases"):
         paired_difference(np.ones((2, 8)), np.ones((3, 8)), ["a", "b"], SCORES)
 

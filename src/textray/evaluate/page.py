@@ -94,39 +94,31 @@ def provenance(summary: Summary) -> str:
 # Masks of lesions.
 
 
-def results_table(summaries: Sequence[Summary], scores: Sequence[str] = HEADLINE) -> str:
-    """Table with one line for each model and text mode, and below it where the numbers come from.
+def results_table(summaries: Sequence[Summary]) -> str:
+    """Markdown table with one line for each model and text mode, and below it where the numbers come from.
 
-    Args:
-        summaries: What `textray.evaluate.segmentation.evaluate` returned, or ``summary.json`` read back.
-        scores: Columns, names of `SCORES`.
-
-    Returns:
-        Markdown, ending with a line break.
+    A summary is what `textray.evaluate.segmentation.evaluate` returned, or ``summary.json`` read back.
 
     Raises:
-        UsageError: If there is no summary, or a column is not a score.
+        UsageError: If there is no summary.
         TextRayError: If a Dice and an IoU cannot belong to the same masks.
     """
     if not summaries:
         raise UsageError("no table without summaries", came="none", expected="one or more")
-    wrong = [name for name in scores if name not in SCORES]
-    if wrong:
-        raise UsageError(f"unknown score {wrong[0]!r}", expected="one of " + ", ".join(SCORES))
     rows, notes = [], []
     for summary in summaries:
         cut = summary["data"].get("split_by")
         data = f"{summary['data']['name']} {summary['data']['split']}{f' (cut by {cut})' if cut else ''}"
         for mode, values in summary["modes"].items():
             check_protocol({n: math.nan if v["value"] is None else v["value"] for n, v in values.items()})
-            shown = (cell(values.get(name)) for name in scores)
+            shown = (cell(values.get(name)) for name in HEADLINE)
             rows.append([summary["model"]["name"], data, mode, str(summary["images"]), *shown])
         notes.append(provenance(summary))
         if "none" in summary["modes"] and summary.get("learnt_without_report") is False:
             notes.append(
                 f"`W_NONE_NOT_LEARNT`: text mode `none` of model {summary['model']['name']}: {NONE_NOT_TRAINED}."
             )
-    table = grid(["model", "data", "text mode", "images", *(f"`{name}`" for name in scores)], rows, "lll")
+    table = grid(["model", "data", "text mode", "images", *(f"`{name}`" for name in HEADLINE)], rows, "lll")
     return "\n".join([table, "", *dict.fromkeys(notes), "", _MODE_WARNING, ""])
 
 

@@ -13,7 +13,6 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from textray.errors import ShapeError, UsageError
 from textray.metrics.segmentation import Floats, Statistic
@@ -44,16 +43,8 @@ def to_dicts(scores: Mapping[K, Interval]) -> dict[K, dict[str, float | None]]:
     return {name: interval.to_dict() for name, interval in scores.items()}
 
 
-def bootstrap(
-    columns: Floats,
-    groups: Sequence[str],
-    statistics: Mapping[K, Statistic],
-    *,
-    draws: int = DRAWS,
-    level: float = LEVEL,
-    seed: int = SEED,
-) -> dict[K, Interval]:
-    """Scores of a set with their intervals, which hold ``level`` of the draws. One seed for all sets: a run repeats.
+def bootstrap(columns: Floats, groups: Sequence[str], statistics: Mapping[K, Statistic]) -> dict[K, Interval]:
+    """Scores of a set with their intervals, from `DRAWS` draws; one seed for every set, so a run repeats.
 
     Args:
         columns: ``(N, K)``, one row a case, whose sums the statistics understand.
@@ -61,30 +52,18 @@ def bootstrap(
         statistics: By name, each from totals ``(..., K)`` to ``(...)``.
 
     Raises:
-        UsageError: If there is no case, or ``draws`` or ``level`` is out of range.
+        UsageError: If there is no case.
         ShapeError: If ``groups`` and ``columns`` differ in length.
     """
     sums = _group_sums(columns, groups)
-    if draws < 1:
-        raise UsageError("a bootstrap needs draws", came=draws, expected="1 or more")
-    if not 0 < level < 1:
-        raise UsageError("level of an interval out of range", came=level, expected="between 0 and 1")
-    totals = np.concatenate([weights @ sums for weights in _weights(len(sums), draws, seed)])
+    totals = np.concatenate([weights @ sums for weights in _weights(len(sums))])
     return {
-        name: _interval(float(statistic(sums.sum(axis=0))), statistic(totals), level)
-        for name, statistic in statistics.items()
+        name: _interval(float(statistic(sums.sum(axis=0))), statistic(totals)) for name, statistic in statistics.items()
     }
 
 
 def paired_difference(
-    first: Floats,
-    second: Floats,
-    groups: Sequence[str],
-    statistics: Mapping[K, Statistic],
-    *,
-    draws: int = DRAWS,
-    level: float = LEVEL,
-    seed: int = SEED,
+    first: Floats, second: Floats, groups: Sequence[str], statistics: Mapping[K, Statistic]
 ) -> dict[K, Interval]:
     """Scores of ``second`` minus those of ``first`` on the same cases, with intervals of the difference.
 
@@ -103,8 +82,7 @@ def paired_difference(
         return statistic(totals[..., width:]) - statistic(totals[..., :width])
 
     differences = {name: partial(difference, statistic=statistic) for name, statistic in statistics.items()}
-    both = np.concatenate([first, second], axis=-1)
-    return bootstrap(both, groups, differences, draws=draws, level=level, seed=seed)
+    return bootstrap(np.concatenate([first, second], axis=-1), groups, differences)
 
 
 def _group_sums(columns: Floats, groups: Sequence[str]) -> Floats:
@@ -119,17 +97,17 @@ def _group_sums(columns: Floats, groups: Sequence[str]) -> Floats:
     return sums
 
 
-def _weights(groups: int, draws: int, seed: int) -> Iterator[Floats]:
+def _weights(groups: int) -> Iterator[Floats]:
     """How often each group comes up in each draw, ``(rows, G)`` at a time, so that large sets fit in memory."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     chances = np.full(groups, 1 / groups)
     at_once = max(1, _WEIGHTS_AT_ONCE // groups)
-    for start in range(0, draws, at_once):
-        yield rng.multinomial(groups, chances, size=min(at_once, draws - start)).astype(np.float64)
+    for start in range(0, DRAWS, at_once):
+        yield rng.multinomial(groups, chances, size=min(at_once, DRAWS - start)).astype(np.float64)
 
 
-def _interval(value: float, drawn: NDArray[np.float64], level: float) -> Interval:
+def _interval(value: float, drawn: Floats) -> Interval:
     """Percentile interval of the draws; draws in which the score is not defined are left out."""
     defined = drawn[~np.isnan(drawn)]
-    ends = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2]).tolist() if len(defined) else [math.nan, math.nan]
+    ends = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist() if len(defined) else [math.nan, math.nan]
     return Interval(value=value, low=ends[0], high=ends[1])

@@ -14,7 +14,7 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -131,13 +131,10 @@ def locked(home: Path, *, wait: bool) -> Iterator[bool]:
     """
     home.mkdir(parents=True, exist_ok=True)
     lock = FileLock(home / _LOCK)
-    try:
+    with suppress(Timeout):
         lock.acquire(blocking=wait)
-    except Timeout:
-        yield False
-        return
     try:
-        yield True
+        yield lock.is_locked
     finally:
         lock.release()
 
