@@ -128,21 +128,6 @@ def test_a_known_caption_steers_and_another_text_does_not(tissue_bundle, tissue)
     assert steered.record["settings"]["preprocess"]["colour"] is True
 
 
-def test_colour_weights_refuse_films_and_film_weights_refuse_colour(
-    cli, film, tissue_bundle, tiny_bundle, tissue, tmp_path
-):
-    film(tmp_path / "film.png")
-    for bundle, picture, code in (
-        (tissue_bundle, tmp_path / "film.png", 3),
-        (tiny_bundle, tissue, 3),
-        (tissue_bundle, tissue, 0),
-    ):
-        out = tmp_path / f"{bundle.name}-{picture.stem}"
-        found = cli("segment", picture, "--model", bundle, "--out", out)
-        assert found.code == code, found.err
-        assert ("E_COLOR" in found.err) is (code == 3)
-
-
 def test_a_picture_is_segmented_and_drawn_in_colour(cli, tissue_bundle, tissue, tmp_path):
     found = cli("segment", tissue, "--model", tissue_bundle, "--text", LOWER_RIGHT, "--out", tmp_path / "out")
     assert found.code == 0, found.err
@@ -155,13 +140,12 @@ def test_a_picture_is_segmented_and_drawn_in_colour(cli, tissue_bundle, tissue, 
     assert cli("segment", tissue, "--model", tissue_bundle, "--text", "dense", "--strict-text").code == 3
 
 
-def test_info_lists_what_may_be_said(cli, tissue_bundle, tiny_bundle):
+def test_info_lists_what_may_be_said_and_explanations_of_zones_are_refused(
+    cli, tissue_bundle, tiny_bundle, tissue, tmp_path
+):
     shown = cli("info", tissue_bundle).out
     assert all(caption in shown for caption in KNOWN)
     assert "captions" not in cli("info", tiny_bundle).out
-
-
-def test_explanations_of_zones_are_refused(cli, tissue_bundle, tissue, tmp_path):
     found = cli("explain", "zones", tissue, "--model", tissue_bundle, "--out", tmp_path / "out")
     assert found.code == 2
     assert "name no zones" in found.err

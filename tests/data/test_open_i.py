@@ -1,6 +1,7 @@
 """Open-i: a copy in the published layout, written here by hand, with the pitfalls of the real one."""
 
 import io
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -10,51 +11,32 @@ from PIL import Image
 
 from textray import registry
 from textray.data.base import open_reader
-from textray.data.open_i import OpenI
+from textray.data.open_i import PUBLISHED, OpenI
 from textray.errors import DataError, LayoutError, UsageError
 from textray.records import Laterality
-from textray.text.sentences import split
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "open-i"
 
 REPORT = """<?xml version="1.0" encoding="utf-8"?>
 <eCitation>
-   <meta type="rr"/>
    <uId id="{uid}"/>
-   <pmcId id="{number}"/>
-   <IUXRId id="{number}"/>
-   <licenseURL>http://creativecommons.org/licenses/by-nc-nd/4.0/</licenseURL>
    <MedlineCitation Owner="Indiana University" Status="supplied by publisher">
       <Article PubModel="Electronic">
-         <ArticleTitle>Indiana University Chest X-ray Collection</ArticleTitle>
          <Abstract>
-
             <AbstractText Label="COMPARISON">Large left effusion in XXXX.</AbstractText>
-
             <AbstractText Label="INDICATION">XXXX year old with cough</AbstractText>
-
             <AbstractText Label="FINDINGS">{findings}</AbstractText>
-
             <AbstractText Label="IMPRESSION">{impression}</AbstractText>
-
          </Abstract>
       </Article>
    </MedlineCitation>
-   <MeSH><major>normal</major></MeSH>
 {images}
 </eCitation>"""
-IMAGE = """   <parentImage id="{0}">
-      <figureId>F1</figureId>
-      <caption>PA and lateral. </caption>
-      <panel type="single"><url>/hadoop/storage/radiology/extract/{0}.jpg</url></panel>
-   </parentImage>"""
 
 
 def report(number, findings="", impression="", images=(), uid=None):
-    drawn = "\n".join(IMAGE.format(image) for image in images)
-    return REPORT.format(
-        uid=uid or f"CXR{number}", number=number, findings=findings, impression=impression, images=drawn
-    ).encode()
+    named = "".join(f'<parentImage id="{image}"><caption>PA and lateral.</caption></parentImage>' for image in images)
+    return REPORT.format(uid=uid or f"CXR{number}", findings=findings, impression=impression, images=named).encode()
 
 
 REPORTS = {
@@ -144,9 +126,7 @@ def test_the_archive_is_read_as_it_was_downloaded(copy, around):
             member = tarfile.TarInfo(f"ecgen-radiology/{number}.xml")
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
-    for path in (copy / "ecgen-radiology").iterdir():
-        path.unlink()
-    (copy / "ecgen-radiology").rmdir()
+    shutil.rmtree(copy / "ecgen-radiology")
     reader = OpenI(copy.parent if around else copy)
     assert {r.number: (r.sections, r.image_ids) for r in reader.reports()} == unpacked
     assert len(everything(reader)) == 3
@@ -243,18 +223,8 @@ def test_the_published_reports_have_the_published_counts():
     reader = OpenI(REAL)
     found = reader.check()
     assert found.ok
-    assert [found.counts[name] for name in ("reports", "with findings", "with impression", "images named")] == [
-        "3955 (published: 3955)",
-        "3425 (published: 3425)",
-        "3921 (published: 3921)",
-        "7470 (published: 7470)",
-    ]
+    for name, count in PUBLISHED.items():
+        assert found.counts[name] == f"{count} (published: {count})"
     assert (found.counts["with words"], found.counts["sentences"]) == (3927, 22_570)
     assert [len(reader.reports(part)) for part in ("train", "val", "test")] == [3158, 400, 397]
     assert {problem.code for problem in found.problems} == {"W_NO_TEXT"}
-    reports = [report for report in reader.reports() if report.text]
-    lengths = [len(report.sentences) for report in reports]
-    assert (min(lengths), int(np.median(lengths)), max(lengths)) == (1, 5, 25)
-    words = [len(sentence.split()) for report in reports for sentence in report.sentences]
-    assert (int(np.median(words)), max(words)) == (5, 44)
-    assert sum(len(split(report.text, min_words=1)) for report in reports) == 22_854

@@ -84,14 +84,6 @@ def test_ways_of_resizing_do_not_share_a_cache_but_those_of_normalising_do(sampl
     assert PixelCache(samples, other, tmp_path / "c").path == paths[0]
 
 
-def test_an_interrupted_build_leaves_nothing_and_is_not_used(samples, tmp_path, monkeypatch):
-    samples[5].image_path.write_bytes(samples[5].image_path.read_bytes()[:60])
-    with pytest.raises(InputError) as caught:
-        PixelCache(samples, SIZE, tmp_path / "c")
-    assert caught.value.code in {"E_TRUNCATED", "E_FORMAT"}
-    assert list((tmp_path / "c" / "pixels").iterdir()) == []
-
-
 def test_kill_in_the_middle_of_a_build(samples, tmp_path):
     code = """
 import os, signal, sys
@@ -133,28 +125,6 @@ def test_a_damaged_cache_is_built_again(samples, tmp_path, damage):
     np.testing.assert_array_equal(again.mask(2), SIZE.resize_mask(read_mask(samples[2].mask_path)))
 
 
-def test_two_processes_build_at_once(samples, tmp_path):
-    code = """
-import sys
-from textray.data.cache import PixelCache
-from textray.data.qata_cov19 import QaTaCOV19
-from textray.preprocess import Preprocess
-sys.stdin.readline()
-cache = PixelCache(QaTaCOV19(sys.argv[1]).samples("val"), Preprocess(size=(16, 13)), sys.argv[2])
-print(float(cache.image(4).sum()), int(cache.mask(4).sum()))
-"""
-    command = [sys.executable, "-c", code, str(samples[0].image_path.parents[2]), str(tmp_path / "c")]
-    pair = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    for process in pair:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    printed = [process.communicate(timeout=120)[0] for process in pair]
-    assert [process.returncode for process in pair] == [0, 0]
-    assert printed[0] == printed[1] != ""
-    assert not list((tmp_path / "c" / "pixels").glob("*.part"))
-
-
 def test_losing_the_race_takes_the_winners(samples, tmp_path, monkeypatch):
     inside = []
 
@@ -193,10 +163,6 @@ def test_pickles_small_and_works_in_a_worker(samples, tmp_path):
     np.testing.assert_array_equal(pickle.loads(packed).image(1), cache.image(1))
 
 
-def test_no_samples(tmp_path):
-    assert len(PixelCache([], SIZE, tmp_path / "c")) == 0
-
-
 def test_environment_names_the_folder(samples, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path / "elsewhere"))
@@ -205,7 +171,8 @@ def test_environment_names_the_folder(samples, tmp_path, monkeypatch, caplog):
     assert "decoded 10 samples" in caplog.text
 
 
-def test_images_without_masks(samples, tmp_path):
+def test_images_without_masks_and_no_images(samples, tmp_path):
+    assert len(PixelCache([], SIZE, tmp_path / "c")) == 0
     bare = [replace(sample, mask_path=None) for sample in samples]
     for sample in samples[1:]:
         sample.mask_path.write_bytes(b"")  # what is not to be read may be anything
@@ -234,9 +201,13 @@ def test_two_lists_have_a_cache_each(samples, tmp_path, monkeypatch):
         PixelCache([samples[0], bare[0]], SIZE, tmp_path / "c")
 
 
-def test_every_file_that_is_refused_is_named(samples, tmp_path):
-    for index in (3, 5):
-        samples[index].image_path.write_bytes(b"nothing")
+def test_every_file_that_is_refused_is_named_and_nothing_is_left(samples, tmp_path):
+    samples[5].image_path.write_bytes(samples[5].image_path.read_bytes()[:60])
+    with pytest.raises(InputError, match=samples[5].image_path.name) as caught:
+        PixelCache(samples, SIZE, tmp_path / "c")
+    assert caught.value.code in {"E_TRUNCATED", "E_FORMAT"}
+    assert list((tmp_path / "c" / "pixels").iterdir()) == []
+    samples[3].image_path.write_bytes(b"nothing")
     with pytest.raises(DataError, match="2 files cannot be used") as caught:
         PixelCache(samples, SIZE, tmp_path / "c")
     for index in (3, 5):

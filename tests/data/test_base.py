@@ -1,22 +1,18 @@
-"""Shares of the training data: nested, by patient, measured in images."""
+"""The door to every data set, and shares of the training data: nested, by patient, measured in images."""
 
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from textray.data.base import Sample, keep_share
-from textray.errors import UsageError
-from textray.records import Report, Zones
+from textray.data.base import Sample, keep_share, open_reader, trained_without_report
+from textray.errors import LayoutError, UsageError
 
 SHARES = (0.15, 0.25, 0.5, 1.0)
 
 
 def sample(name, patient=None):
-    path = Path(f"{name}.png")
-    return Sample(
-        image_id=name, image_path=path, mask_path=path, report=Report(zones=Zones()), patient_id=patient, split="fit"
-    )
+    return Sample(image_id=name, image_path=Path(f"{name}.png"), patient_id=patient, split="fit")
 
 
 @pytest.fixture(scope="module")
@@ -79,20 +75,29 @@ def test_a_share_out_of_range_is_refused(samples, share):
         keep_share(samples, share)
 
 
-def test_training_keeps_a_share_of_fit_and_all_of_inner():
-    module = pytest.importorskip("textray.data.segmentation")
+def test_wrong_names_and_folders_are_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"qata_cov19 is read from a folder.*--data\.root.*docs/datasets"):
+        open_reader("qata_cov19", None)
+    with pytest.raises(UsageError, match=r"unknown data set 'qata'.*qata_cov19"):
+        open_reader("qata", tmp_path)
+    with pytest.raises(LayoutError, match="Train Set"):
+        open_reader("qata_cov19", tmp_path)
+    with pytest.raises(UsageError, match="one cut only"):
+        open_reader("qata_cov19", tmp_path, split_by="slice")
 
-    def facts(**options):
-        data = module.SegmentationData(data="phantom", size=(32, 32), workers=0, batch_size=4, **options)
-        data.setup("fit")
-        return data.describe(), {split: set(names(held.samples)) for split, held in data.sets.items()}
 
-    (whole, all_ids), (half, half_ids) = facts(), facts(train_fraction=0.5, fraction_seed=1)
-    assert half_ids["inner"] == all_ids["inner"]
-    assert half_ids["fit"] < all_ids["fit"]
-    assert (half["train_fraction"], half["fraction_seed"]) == (0.5, 1)
-    assert half["images"]["fit"] == len(half_ids["fit"])
-    assert half["groups"]["fit"] < whole["groups"]["fit"]
-    assert half["ids_sha256"]["inner"] == whole["ids_sha256"]["inner"]
-    assert half["ids_sha256"]["fit"] != whole["ids_sha256"]["fit"]
-    assert facts(train_fraction=0.5, fraction_seed=2)[1]["fit"] != half_ids["fit"]
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"data": {"report_dropout": 0.4}}, True),
+        ({"data": {"report_dropout": 0.0}}, False),
+        ({"data": {"report_dropout": 0.0, "without_text": {"fit": 0, "inner": 3}}}, False),
+        ({"data": {"report_dropout": 0.0, "without_text": {"fit": 1, "inner": 0}}}, True),  # films without a caption
+        ({"data": {"report_dropout": 0.6}, "self_guided": 0.5}, True),
+        ({"data": {"report_dropout": 0.6}, "self_guided": 1.0}, False),  # each of them had a report of its own
+        ({"data": {"name": "published"}}, None),
+        ({}, None),
+    ],
+)
+def test_a_network_can_do_without_reports_where_samples_went_without(facts, expected):
+    assert trained_without_report(facts) is expected
