@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "QaTa-COV19-v2"
 LEFT = "unilateral pulmonary infection, one infected area, upper left lung."
 RIGHT = "unilateral pulmonary infection, one infected area, lower right lung."
 
@@ -21,19 +20,20 @@ def names_of(train, test):
     return first, [f"sub-S3{i // 2:04d}_ses-E{i}_run-1_bp-chest_cr" for i in range(test)]
 
 
+def save(path, levels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.ascontiguousarray(levels)).save(path)
+
+
 def write_part(root, part, names, size=(24, 20)):
     folder = root / f"{part.capitalize()} Set"
-    (folder / "Images").mkdir(parents=True)
-    (folder / "Ground-truths").mkdir()
-    (root / "prompt").mkdir(exist_ok=True)
-    rng = np.random.default_rng(len(names))
+    (root / "prompt").mkdir(parents=True, exist_ok=True)
+    rng, mask = np.random.default_rng(len(names)), np.zeros(size, np.uint8)
+    mask[3:8, 2:7] = 255
     lines = ["Image,Description"]
     for i, name in enumerate(names):
-        pixels = rng.integers(0, 256, size, dtype=np.uint8)
-        mask = np.zeros(size, np.uint8)
-        mask[3:8, 2:7] = 255
-        Image.fromarray(pixels).save(folder / "Images" / f"{name}.png")
-        Image.fromarray(mask).save(folder / "Ground-truths" / f"mask_{name}.png")
+        save(folder / "Images" / f"{name}.png", rng.integers(0, 256, size, dtype=np.uint8))
+        save(folder / "Ground-truths" / f"mask_{name}.png", mask)
         lines.append(f'mask_{name}.png,"{(LEFT, RIGHT)[i % 2]}"')
     (root / "prompt" / f"{part}.csv").write_bytes(("\r\n".join(lines) + "\r\n").encode())
 
@@ -48,13 +48,20 @@ def qata(tmp_path):
     return root
 
 
-@pytest.fixture
-def real_qata():
-    if not REAL.is_dir():
-        pytest.skip("no ../shared/data/QaTa-COV19-v2 beside the repository")
-    return REAL
+def real(name):
+    """Make a fixture: the folder of the real data set beside the repository."""
+
+    @pytest.fixture
+    def folder():
+        found = Path(__file__).resolve().parents[3] / "shared" / "data" / name
+        if not found.is_dir():
+            pytest.skip(f"no ../shared/data/{name} beside the repository")
+        return found
+
+    return folder
 
 
+real_qata, real_monuseg, real_open_i = real("QaTa-COV19-v2"), real("MoNuSeg"), real("open-i")
 PARTS = ("Train", "Val", "Test")
 KAGGLE_TABLES = ("Train_text_MosMedData+ 1.xlsx", "Val_text_MosMedData+ 1.xlsx", "Test_text_MosMedData+.xlsx")
 
@@ -84,10 +91,8 @@ def write_slice(image, mask, name, caption):
         levels = np.stack([levels * 0, levels, levels * 0], axis=-1)
     if name.startswith("bjorke"):
         levels = np.where(levels == 255, np.uint8(255), np.uint8(100))  # a rim below one half
-    image.parent.mkdir(parents=True, exist_ok=True)
-    mask.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.ascontiguousarray(pixels)).save(image)
-    Image.fromarray(np.ascontiguousarray(levels)).save(mask)
+    save(image, pixels)
+    save(mask, levels)
 
 
 def write_sheet(path, rows, header=("Image", "Description")):
@@ -127,7 +132,6 @@ def mosmed(tmp_path):
     return write
 
 
-REAL_MONUSEG = REAL.parent / "MoNuSeg"
 NUCLEI = (
     "The nuclei density in the upper left is high.",
     "The nuclei density in the lower right is high.",
@@ -137,10 +141,7 @@ NUCLEI = (
 
 def write_tissue(root, part, names, image_suffix=".png"):
     """Pink pictures with purple nuclei, more of them where the caption says; the tables name the masks."""
-    folder = root / f"{part}_Folder"
-    (folder / "img").mkdir(parents=True)
-    (folder / "labelcol").mkdir()
-    rows = []
+    folder, rows = root / f"{part}_Folder", []
     for i, name in enumerate(names):
         rng = np.random.default_rng((len(part), i))
         caption = NUCLEI[i % len(NUCLEI)]
@@ -149,8 +150,8 @@ def write_tissue(root, part, names, image_suffix=".png"):
         for row, column in zip(rng.integers(0, 38, 12), rng.integers(*dense, 12), strict=True):
             mask[row : row + 3, column : column + 3] = 255
         pixels = np.where(mask[..., None] > 0, (90, 40, 120), (230, 150, 190)) + rng.integers(-20, 20, (40, 36, 3))
-        Image.fromarray(pixels.astype(np.uint8)).save(folder / "img" / f"{name}{image_suffix}")
-        Image.fromarray(mask).save(folder / "labelcol" / f"{name}.png")
+        save(folder / "img" / f"{name}{image_suffix}", pixels.astype(np.uint8))
+        save(folder / "labelcol" / f"{name}.png", mask)
         rows.append((f"{name}.png", caption))
     write_sheet(folder / f"{part}_text.xlsx", rows)
 
@@ -167,10 +168,3 @@ def monuseg(tmp_path):
     write_tissue(root, "Val", tissue_names(3, "BB"))
     write_tissue(root, "Test", tissue_names(3, "CC"), ".tif")
     return root
-
-
-@pytest.fixture
-def real_monuseg():
-    if not REAL_MONUSEG.is_dir():
-        pytest.skip("no ../shared/data/MoNuSeg beside the repository")
-    return REAL_MONUSEG

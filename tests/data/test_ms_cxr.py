@@ -4,11 +4,10 @@ import csv
 import json
 import shutil
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from textray.data.base import fingerprint, open_reader
+from textray.data.base import open_reader
 from textray.data.boxes import truth
 from textray.data.ms_cxr import MSCXR
 from textray.data.studies import refuse_unless_excluded
@@ -65,8 +64,6 @@ def write_json(path, rows):
             "category_id": names.index(category),
             "bbox": list(box),
             "label_text": text,
-            "width": FILMS[film][2][0],
-            "height": FILMS[film][2][1],
         }
         for i, (film, category, text, box, _) in enumerate(rows)
     ]
@@ -78,8 +75,7 @@ def write_films(folder, scale=1):
     for film, (_, _, (width, height)) in FILMS.items():
         path = folder / path_of(film)
         path.parent.mkdir(parents=True, exist_ok=True)
-        levels = np.random.default_rng(len(film)).integers(0, 256, (height // scale, width // scale), dtype=np.uint8)
-        Image.fromarray(levels).save(path)
+        Image.new("L", (width // scale, height // scale), 90).save(path)
 
 
 @pytest.fixture
@@ -131,17 +127,15 @@ def test_json_alone_says_the_same_as_csv(ms_cxr):
 
 def test_the_first_release_is_named_like_the_second_and_has_no_split(ms_cxr):
     newest = open_reader("ms_cxr", ms_cxr).phrases("test")
+    old = ms_cxr / "ms-cxr/0.1/MS_CXR_Local_Alignment_v1.0.0.csv"
+    write_csv(old, ROWS[:1], split=False)
+    assert open_reader("ms_cxr", ms_cxr).phrases("test") == newest, "the newest of several releases is read"
+    assert codes(ms_cxr) == []
     shutil.rmtree(ms_cxr / "ms-cxr/1.1.0")
-    write_csv(ms_cxr / "ms-cxr/0.1/MS_CXR_Local_Alignment_v1.0.0.csv", ROWS, split=False, start="\ufeff")
+    write_csv(old, ROWS, split=False, start="\ufeff")
     assert open_reader("ms_cxr", ms_cxr).phrases("test") == newest
     with pytest.raises(UsageError, match="no split column"):
         open_reader("ms_cxr", ms_cxr, split_by="published").phrases("test")
-
-
-def test_the_newest_of_several_releases_is_read(ms_cxr):
-    write_csv(ms_cxr / "ms-cxr/0.1/MS_CXR_Local_Alignment_v1.0.0.csv", ROWS[:1], split=False)
-    assert len(open_reader("ms_cxr", ms_cxr).phrases("test")) == 6
-    assert codes(ms_cxr) == []
 
 
 def test_the_two_cuts(ms_cxr):
@@ -161,8 +155,6 @@ def test_patients_that_must_not_have_been_seen(ms_cxr):
     assert reader.held_out_patients() == ("10000032", "10000764", "11000011")
     with pytest.raises(UsageError, match="3 patients of ms_cxr"):
         refuse_unless_excluded(reader, {"data": "mimic_cxr"}, "ms_cxr")
-    ids = fingerprint(["10000032", "10000764", "11000011"])
-    refuse_unless_excluded(reader, {"excluded_patients": {"sha256": ids, "count": 3}}, "ms_cxr")
 
 
 def test_smaller_copies_scale_their_boxes_and_cropped_ones_are_told(ms_cxr):

@@ -3,7 +3,6 @@
 import io
 import shutil
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,6 @@ from textray.data.base import open_reader
 from textray.data.open_i import PUBLISHED, OpenI
 from textray.errors import DataError, LayoutError, UsageError
 from textray.records import Laterality
-
-REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "open-i"
 
 REPORT = """<?xml version="1.0" encoding="utf-8"?>
 <eCitation>
@@ -217,10 +214,8 @@ def test_the_doors_know_it(copy):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL.is_dir(), reason="the reports of Open-i are not beside the repository")
-def test_the_published_reports_have_the_published_counts():
-    """3,955 reports; the sentences are those that the card tells."""
-    reader = OpenI(REAL)
+def test_the_published_reports_have_the_published_counts(real_open_i):
+    reader = OpenI(real_open_i)
     found = reader.check()
     assert found.ok
     for name, count in PUBLISHED.items():

@@ -40,10 +40,7 @@ def test_same_seed_same_film_another_seed_another():
     np.testing.assert_array_equal(first[1], again[1])
     assert first[2] == again[2]
     assert np.abs(first[0] - other[0]).max() > 0.05
-
-
-def test_zones_are_drawn_where_not_given():
-    drawn = {draw(seed, (24, 24))[2].index for seed in range(40)}
+    drawn = {draw(seed, (24, 24))[2].index for seed in range(40)}  # zones, where none are given
     assert len(drawn) > 20
     assert 0 not in drawn
 

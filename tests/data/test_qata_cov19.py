@@ -1,7 +1,5 @@
 import json
 import shutil
-import subprocess
-import sys
 from importlib.resources import files
 
 import pytest
@@ -143,13 +141,8 @@ def test_patients_are_drawn_alike_on_every_machine():
     patients = [f"sub-S{i}" for i in range(100)]
     drawn = draw_patients(reversed(patients), 0.1, 0)
     assert drawn == draw_patients(patients * 2, 0.1, 0)
-    assert len(drawn) == 10
+    assert drawn == {f"sub-S{number}" for number in (7, 28, 31, 55, 66, 68, 69, 74, 82, 99)}
     assert drawn != draw_patients(patients, 0.1, 1)
-    code = (
-        "from textray.data.base import draw_patients as d; print(sorted(d([f'sub-S{i}' for i in range(100)], 0.1, 0)))"
-    )
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert printed.strip() == str(sorted(drawn))
     assert fingerprint(["a", "b"]) == fingerprint(["b", "a"]) != fingerprint(["ab"])
 
 

@@ -49,8 +49,7 @@ def test_a_batch_has_the_documented_shapes(make):
 
 
 def test_the_same_key_gives_the_same_sample_and_another_epoch_another(make):
-    data = make(augment="strong")
-    again = make(augment="strong")
+    data, again = make(augment="strong"), make(augment="strong")
     assert torch.equal(data[2, 1]["image"], again[2, 1]["image"])
     assert not torch.equal(data[2, 1]["image"], data[3, 1]["image"])
 
@@ -89,16 +88,11 @@ def test_zones_are_withheld_from_words_and_mask_together(make, samples):
     assert cut > 3
 
 
-def test_no_infection_is_no_report():
-    for words in ("no infection.", "No infection"):
-        assert text_of(parse_caption(words)) is None
-
-
 def test_irregular_captions_become_the_sentences_of_the_bank():
     """A bundle knows one sentence for each set of zones, so a training must not learn from others."""
-    irregular = parse_caption("Unilateral pulmonary infection, one infected area, all left lung")
-    words = text_of(irregular)
+    words = text_of(parse_caption("Unilateral pulmonary infection, one infected area, all left lung"))
     assert words == "unilateral pulmonary infection, three infected areas, upper middle lower left lung."
+    assert text_of(parse_caption("No infection")) is None
 
 
 def test_the_order_of_an_epoch_depends_on_seed_and_epoch_only():
