@@ -9,7 +9,7 @@ import pytest
 
 from textray.errors import DataError
 from textray.reproduce import page
-from textray.reproduce.compare import Protocol, compare, gap, protocol_of, read_masks, read_phrases
+from textray.reproduce.compare import Protocol, answer, gap, protocol_of, read_masks, read_phrases
 from textray.reproduce.plan import JobResult, State
 from textray.reproduce.tables import Question, Scores, read_tables
 
@@ -28,10 +28,10 @@ def masks(folder, hits, *, images="ab", mode="none"):
 
 def test_the_difference_is_the_second_rows_minus_the_firsts(tmp_path):
     one, two = masks(tmp_path / "one", 1), masks(tmp_path / "two", 3)
-    answer = compare(QUESTION, {0: one}, {0: two})
-    assert answer.differences["dice_pooled"].value == pytest.approx(6 / 8 - 2 / 4)
-    assert answer.by_seed["dice_per_image"] == (pytest.approx(6 / 8 - 2 / 4),)
-    assert compare(QUESTION, {0: one}, {0: one}).by_seed["dice_pooled"] == (0.0,)
+    found = answer(QUESTION, {0: one}, {0: two})
+    assert found.differences["dice_pooled"].value == pytest.approx(6 / 8 - 2 / 4)
+    assert found.by_seed["dice_per_image"] == (pytest.approx(6 / 8 - 2 / 4),)
+    assert answer(QUESTION, {0: one}, {0: one}).by_seed["dice_pooled"] == (0.0,)
 
 
 def test_cases_of_another_run_are_not_read(tmp_path):
@@ -51,19 +51,19 @@ def test_cases_that_were_written_again_are_read_again(tmp_path):
 def test_rows_of_other_images_are_not_compared(tmp_path):
     one, two = masks(tmp_path / "one", 1), masks(tmp_path / "two", 3, images="ac")
     with pytest.raises(DataError, match="one and two were scored on other images"):
-        compare(QUESTION, {0: one}, {0: two})
+        answer(QUESTION, {0: one}, {0: two})
 
 
 def test_better_needs_every_seed_and_one_seed_says_so(tmp_path):
     one, two = masks(tmp_path / "one", 1), masks(tmp_path / "two", 3)
-    alone = compare(QUESTION, {0: one}, {0: two})
+    alone = answer(QUESTION, {0: one}, {0: two})
     assert alone.words("dice_pooled") == "better, one seed"
-    assert compare(QUESTION, {0: two}, {0: one, 7: two}).words("dice_pooled") == "worse, one seed"
+    assert answer(QUESTION, {0: two}, {0: one, 7: two}).words("dice_pooled") == "worse, one seed"
     both = {0: one, 1: one}, {0: two, 1: two}
-    assert compare(QUESTION, *both).words("dice_pooled") == "better"
+    assert answer(QUESTION, *both).words("dice_pooled") == "better"
     odd = both[0] | {2: two}, both[1] | {2: one}
-    assert compare(QUESTION, *odd).words("dice_pooled") == "not told apart"  # a seed says otherwise
-    assert compare(QUESTION, {0: one}, {}).words("dice_pooled") == "rows are missing"
+    assert answer(QUESTION, *odd).words("dice_pooled") == "not told apart"  # a seed says otherwise
+    assert answer(QUESTION, {0: one}, {}).words("dice_pooled") == "rows are missing"
 
 
 def test_phrases_are_compared_where_both_have_them(tmp_path):
@@ -84,10 +84,10 @@ def test_phrases_are_compared_where_both_have_them(tmp_path):
     ((*start, shown, _, each),) = page._answers(table, [result], [(QUESTION, "minmax", *pair)])
     assert start[:2] == [QUESTION.words, "minmax"]
     assert re.fullmatch(rf"{re.escape(each)} \[[+-]0\.\d{{3}}, [+-]0\.\d{{3}}\]", shown)
-    answer = compare(QUESTION, *sides, {"dice": lambda totals: totals[..., 1] / totals[..., -1]})
+    found = answer(QUESTION, *sides, {"dice": lambda totals: totals[..., 1] / totals[..., -1]})
     by_hand = np.mean([values["model", i][5:].mean() - values["mirrored", i][5:].mean() for i in "abc"])
-    assert answer.by_seed["dice"][0] == pytest.approx(by_hand)
-    assert answer.differences["dice"].value == pytest.approx(by_hand)
+    assert found.by_seed["dice"][0] == pytest.approx(by_hand)
+    assert found.differences["dice"].value == pytest.approx(by_hand)
     assert read_phrases(tmp_path, maps="model", how="none") == {}
 
 

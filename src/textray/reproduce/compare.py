@@ -95,7 +95,7 @@ Cases = Mapping[tuple[str, ...], Case]
 """Image, or image and phrase, → its case."""
 
 
-def compare(
+def answer(
     question: Question,
     first: Mapping[int, Cases],
     second: Mapping[int, Cases],

@@ -19,18 +19,7 @@ from textray.evaluate.maps import FLOORS as FLOOR_MAPS
 from textray.evaluate.maps import Row as Maps
 from textray.evaluate.page import OVERLAP, grid, meanings, overlap_heads
 from textray.metrics.segmentation import check_protocol
-from textray.reproduce import FLOORS, Order
-from textray.reproduce.compare import (
-    MASK_STATISTICS,
-    PHRASE_STATISTICS,
-    Cases,
-    Protocol,
-    compare,
-    gap,
-    protocol_of,
-    read_masks,
-    read_phrases,
-)
+from textray.reproduce import FLOORS, Order, compare
 from textray.reproduce.plan import JobResult, Result, State
 from textray.reproduce.tables import Budget, PageTexts, Question, Table, TableRow
 
@@ -60,10 +49,10 @@ def markdown(table: Table, budget: Budget, results: Sequence[JobResult], order: 
     section = _mask_section if table.masks else _phrase_section
     blocks = [block for data in table.data for block in section(table, data, [r for r in results if r.data == data])]
     impossible = "; ".join(
-        f"{row.label}: {scores}, J {-gap(scores):.2f} points below"
+        f"{row.label}: {scores}, J {-compare.gap(scores):.2f} points below"
         for row in table.printed
         for scores in row.scores.values()
-        if protocol_of(scores) is Protocol.IMPOSSIBLE
+        if compare.protocol_of(scores) is compare.Protocol.IMPOSSIBLE
     )
     notes = [*table.texts.notes, *[table.texts.generated] * _writes(table)]
     notes += [table.texts.impossible.format(rows=impossible)] if impossible else []
@@ -196,7 +185,7 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-Side = tuple[str, Callable[[Path], Cases]]
+Side = tuple[str, Callable[[Path], compare.Cases]]
 """Name of a row, and how its cases are read."""
 
 
@@ -205,11 +194,11 @@ def _answers(
 ) -> list[list[str]]:
     """Cells of questions and their answers; of phrases with the range behind the question."""
     done = [(r.row.name, int(r.seed or 0), r.folder) for r in results if r.state is State.DONE and r.folder is not None]
-    statistics, rows = MASK_STATISTICS if table.masks else PHRASE_STATISTICS, []
+    statistics, rows = compare.MASK_STATISTICS if table.masks else compare.PHRASE_STATISTICS, []
     for question, how, *sides in questions:
         cases = [{seed: read(home / "scores") for name, seed, home in done if name == row} for row, read in sides]
         first, second = ({seed: of_seed for seed, of_seed in side.items() if of_seed} for side in cases)
-        answer = compare(question, first, second, statistics)
+        answer = compare.answer(question, first, second, statistics)
         cells = [question.words, *([how] if how else [])]
         for name in statistics:
             difference = answer.differences.get(name)
@@ -272,7 +261,7 @@ def _mask_section(table: Table, data: str, results: Sequence[JobResult]) -> list
     shown = ([*(r.scores[n] for n in _measures(table)), *[r.sentences] * _writes(table)] for r in done)
     blocks.append(grid(head, map(partial(_seed, table), done, shown), "ll"))
     if table.questions:
-        sides = {row.name: (row.name, partial(read_masks, mode=row.mode)) for row in table.rows}
+        sides = {row.name: (row.name, partial(compare.read_masks, mode=row.mode)) for row in table.rows}
         rows = _answers(table, results, ((q, "", sides[q.first], sides[q.second]) for q in table.questions))
         head = ["question", "`dice_pooled`", "answer", "`dice_per_image`", "answer", "each seed (pooled)"]
         paragraph = texts.questions.format(spread=_spread(results))
@@ -297,8 +286,8 @@ def _mask_cells(table: Table, row: TableRow, data: str, results: Sequence[JobRes
     scores = printed.scores.get(data) if printed is not None else None
     if scores is None:
         return [*cells, "–", "–"]
-    protocol = protocol_of(scores)
-    off = "" if protocol is Protocol.POOLED else f" (J is {gap(scores):+.2f} from D/(2−D))"
+    protocol = compare.protocol_of(scores)
+    off = "" if protocol is compare.Protocol.POOLED else f" (J is {compare.gap(scores):+.2f} from D/(2−D))"
     return [*cells, str(scores), f"{protocol}{off}"]
 
 
@@ -328,7 +317,10 @@ def _mask_values(table: Table, result: JobResult) -> dict[str, Any]:
             for name in ("dice", "iou", "accuracy"):
                 if (share := getattr(scores, name)) is not None:
                     values[f"printed_{name}_percent"] = f"{share:.{scores.decimals}f}"
-            values |= {"printed_gap_points": f"{gap(scores):.2f}", "printed_protocol": str(protocol_of(scores))}
+            values |= {
+                "printed_gap_points": f"{compare.gap(scores):.2f}",
+                "printed_protocol": str(compare.protocol_of(scores)),
+            }
     if (content := result.result) is None:
         return values
     values |= {"images_scored": content["images"][content["split"]]} | columns(result.scores, (*MASK_SCORES, ACCURACY))
@@ -454,7 +446,7 @@ def _phrase_questions(
             questions.append((question, row.name, maps))
     for question, first, maps in questions:
         for how in ranges:
-            read = partial(read_phrases, kind=kind, how=how)
+            read = partial(compare.read_phrases, kind=kind, how=how)
             yield question, how, (first, partial(read, maps=maps)), (question.second, partial(read, maps=Maps.MODEL))
 
 
