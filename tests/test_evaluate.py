@@ -116,7 +116,7 @@ def test_cases_equal_segmenting_each_film_by_itself(bundle, root, done):
             assert row["zones"] == (bits if mode == "oracle" else "")
 
 
-def test_summary_follows_from_the_cases(done):
+def test_summary_follows_from_the_cases_and_says_where_the_numbers_come_from(bundle, done):
     out, returned = done
     summary = json.loads((out / "summary.json").read_text())
     assert summary == json.loads(json.dumps(returned))
@@ -133,16 +133,10 @@ def test_summary_follows_from_the_cases(done):
     assert summary["modes"]["none"]["dice_pooled"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert summary["empty"]["none"] == {"truth": 0, "prediction": 32, "both": 0}
     assert summary["images_without_text"] == {"oracle": 0, "none": 32, "shuffled": 0}
-
-
-def test_summary_says_where_the_numbers_come_from(bundle, done):
-    out, summary = done
     assert (summary["images"], summary["patients"], summary["images_without_patient"]) == (32, 6, 16)
-    assert summary["data"]["name"] == "qata_cov19"
-    assert summary["data"]["split"] == "train"
+    assert (summary["data"]["name"], summary["data"]["split"]) == ("qata_cov19", "train")
     assert len(summary["data"]["ids_sha256"]) == 64
-    assert summary["model"]["name"] == "painter"
-    assert summary["model"]["sha256"] == Bundle.load(bundle).sha256
+    assert (summary["model"]["name"], summary["model"]["sha256"]) == ("painter", Bundle.load(bundle).sha256)
     assert (summary["size"], summary["threshold"], summary["draws"]) == ([SIDE, SIDE], 0.5, 1000)
     assert "caption" in summary["text_modes"]["oracle"]
     assert summary["command"] == (
@@ -171,22 +165,18 @@ def test_a_network_that_obeys_moves_every_film(root, done):
     assert "Left-right sensitivity" in (out / "summary.md").read_text()
 
 
-def test_sides_without_oracle_give_the_same_sides(bundle, root, done, tmp_path):
+def test_sides_without_oracle_give_the_same_sides_and_files_of_a_run_belong_together(bundle, root, done, tmp_path):
     summary = run(bundle, root, tmp_path, modes=("none",), sides=True)
     assert summary["sides"] == done[1]["sides"]
     assert list(summary["modes"]) == ["none"]
     assert {row["mode"] for row in read_csv(tmp_path / "cases.csv")} == {"none"}
-
-
-def test_the_files_of_a_run_belong_together(bundle, root, done, tmp_path):
-    shutil.copytree(done[0], tmp_path / "out")
-    check(tmp_path / "out")
-    run(bundle, root, tmp_path / "out", modes=("none",))
-    check(tmp_path / "out")
-    assert not (tmp_path / "out" / "sides.csv").exists()  # it was the earlier run's
-    shutil.copy(done[0] / "cases.csv", tmp_path / "out")
+    check(tmp_path)
+    run(bundle, root, tmp_path, modes=("none",))
+    check(tmp_path)
+    assert not (tmp_path / "sides.csv").exists()  # it was the earlier run's
+    shutil.copy(done[0] / "cases.csv", tmp_path)
     with pytest.raises(DataError, match="different evaluations"):
-        check(tmp_path / "out")
+        check(tmp_path)
 
 
 def test_the_same_run_gives_the_same_numbers(bundle, root, done, tmp_path):
@@ -203,22 +193,11 @@ def test_the_phantom_needs_no_folder(bundle, tmp_path):
 
 def test_limit_spreads_over_the_split(bundle, root, tmp_path):
     calls = []
-    summary = run(
-        bundle, root, tmp_path, modes=("oracle",), limit=10, progress=lambda done, of: calls.append((done, of))
-    )
+    summary = run(bundle, root, tmp_path, ("oracle",), limit=10, progress=lambda *step: calls.append(step))
     assert summary["images"] == 10
     assert summary["images_without_patient"] == 5  # the first half of the split has no patient
     assert "--limit 10" in summary["command"]
     assert calls == [(8, 10), (10, 10)]
-    with pytest.raises(UsageError, match="limit"):
-        run(bundle, root, tmp_path, limit=0)
-
-
-def test_generated_is_refused_before_anything_is_done(bundle, tmp_path):
-    with pytest.raises(UsageError, match="this model has no report generator") as caught:
-        run(bundle, tmp_path / "no data", tmp_path / "out", modes=("oracle", "generated"))
-    assert caught.value.exit_code == 2
-    assert not (tmp_path / "out").exists()
 
 
 def test_unknown_text_modes_list_the_valid_ones():
@@ -236,11 +215,14 @@ def test_unknown_text_modes_list_the_valid_ones():
         ({"root": None}, "qata_cov19 is read from a folder.*docs/datasets"),
         ({"split": "valid"}, "split 'valid'"),
         ({"captions": "maybe"}, "caption policy"),
+        ({"limit": 0}, "limit"),
+        ({"modes": ("oracle", "generated")}, "this model has no report generator"),
     ],
 )
-def test_wrong_names_are_refused(options, message, bundle, root, tmp_path):
-    with pytest.raises(UsageError, match=message):
+def test_wrong_options_are_refused_before_anything_is_done(options, message, bundle, root, tmp_path):
+    with pytest.raises(UsageError, match=message) as caught:
         run(bundle, **({"root": root} | options), out=tmp_path / "out")
+    assert caught.value.exit_code == 2
     assert not (tmp_path / "out").exists()
 
 
@@ -253,34 +235,21 @@ def test_an_output_that_cannot_be_written_stops_the_run_at_once(bundle, root, tm
     assert (tmp_path / "out").read_text() == "a file"
 
 
-def test_a_model_that_reads_no_text_is_scored_without_text_only(blind, root, tmp_path):
+def test_a_model_that_reads_no_text_is_scored_without_text_only(bundle, blind, root, tmp_path):
     for options in ({"modes": ("oracle", "none")}, {"modes": ("none",), "sides": True}):
         with pytest.raises(UsageError, match="bright reads no text"):
             run(blind, root, tmp_path / "out", **options)
-    summary = run(blind, root, tmp_path / "out", modes=("none",), split="val")
-    assert 0 < summary["modes"]["none"]["dice_pooled"]["value"] < 1
-
-
-def test_modes_that_nobody_names_are_those_that_the_model_can_work_in(bundle, blind, root, tmp_path):
-    for model, modes in ((blind, ["none"]), (bundle, ["oracle", "none"])):
+    for model, modes in ((blind, ["none"]), (bundle, ["oracle", "none"])):  # where nobody names the modes
         summary = run(model, root, tmp_path / "out", modes=(), split="val")
         assert list(summary["modes"]) == modes
         assert all(f"--text-mode {mode}" in summary["command"] for mode in modes)
+        assert 0 < summary["modes"][modes[0]]["dice_pooled"]["value"] < 1
 
 
 def samples_of(indices):
     """Samples that name the zones of these bank rows; nothing on disk."""
-    return [
-        Sample(
-            image_id=f"film{k}",
-            image_path=None,
-            mask_path=None,
-            report=Report(zones=Zones.from_index(index)),
-            patient_id=None,
-            split="val",
-        )
-        for k, index in enumerate(indices)
-    ]
+    reports = [Report(zones=Zones.from_index(index)) for index in indices]
+    return [Sample(image_id=f"film{k}", image_path=None, report=r, split="val") for k, r in enumerate(reports)]
 
 
 def test_shuffled_never_gives_a_film_its_own_zones():
@@ -300,13 +269,10 @@ def test_shuffled_depends_on_seed_and_ids_and_not_on_order():
     assert mode_texts(samples, TextMode.SHUFFLED, seed=1) != first
 
 
-@pytest.mark.parametrize("indices", [[7, 7, 7], [0, 0]])
-def test_captions_that_are_all_alike_cannot_be_shuffled(indices):
-    with pytest.raises(UsageError, match="cannot be shuffled"):
-        mode_texts(samples_of(indices), TextMode.SHUFFLED, seed=0)
-
-
-def test_a_caption_without_a_zone_is_no_text():
+def test_captions_that_are_all_alike_cannot_be_shuffled_and_one_without_a_zone_is_no_text():
+    for indices in ([7, 7, 7], [0, 0]):
+        with pytest.raises(UsageError, match="cannot be shuffled"):
+            mode_texts(samples_of(indices), TextMode.SHUFFLED, seed=0)
     samples = samples_of([0, 5])
     assert mode_texts(samples, TextMode.ORACLE, seed=0) == {0: None, 1: samples[1].report}
     assert mode_texts(samples, TextMode.NONE, seed=0) == {0: None, 1: None}
