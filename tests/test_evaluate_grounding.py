@@ -17,7 +17,7 @@ from textray.evaluate.grounding import PhraseEvaluation, evaluate, score
 from textray.evaluate.maps import GRID, Row, Settings, evaluation_grid, mean_masks, score_phrases
 from textray.evaluate.results import check
 from textray.io.read import read
-from textray.metrics.grounding import enlarge, normalise, smooth
+from textray.metrics.grounding import THRESHOLDS, enlarge, normalise, smooth
 from textray.metrics.grounding import score as score_map
 from textray.preprocess import Preprocess
 from textray.records import Laterality
@@ -83,16 +83,11 @@ def done(samples, means, tmp_path_factory):
 
 def facts():
     """What `evaluate` says of the run."""
-    protocol = {
-        "grid": list(GRID), "sigma": 1.0, "margin": 0, "thresholds": [0.1, 0.2, 0.3, 0.4, 0.5],
-        "empty_prediction": "zero", "per_box": False, "training_masks": 24,
-        "training_masks_scored": True,
-    }  # fmt: skip
+    protocol = {"grid": list(GRID), "sigma": 1.0, "margin": 0, "thresholds": list(THRESHOLDS), "per_box": False}
+    protocol |= {"empty_prediction": "zero", "training_masks": 24, "training_masks_scored": True}
     data = {"name": "qata_cov19", "split": "train", "split_by": None, "kind": "caption", "ids_sha256": "ab" * 32}
     model = {"name": "pointer", "version": "1", "sha256": "cd" * 32}
-    return {
-        "textray": "0", "model": model, "data": data, "protocol": protocol, "command": "textray evaluate", "git": None,
-    }  # fmt: skip
+    return {"textray": "0", "model": model, "data": data, "protocol": protocol, "command": "textray", "git": None}
 
 
 def headline(summary, row, how="minmax"):
@@ -110,17 +105,13 @@ def test_cases_equal_scoring_each_map_by_itself(samples, done):
         for how in ("minmax", "none"):
             expected = score_map(normalise(enlarge(smooth(raw, 1.0), GRID), how), mask)
             row = rows[sample.image_id, "model", how]
-            assert [float(row[f"iou_{t}"]) for t in (0.1, 0.5)] == pytest.approx(
-                [expected.at(0.1)[0], expected.at(0.5)[0]], abs=1e-6
-            )
+            for t in (0.1, 0.5):
+                assert float(row[f"iou_{t}"]) == pytest.approx(expected.at(t)[0], abs=1e-6)
             assert float(row["cnr_signed"]) == pytest.approx(expected.cnr_signed, abs=1e-5)
             assert row["told"] == row["phrase"] == sample.phrase
-    assert headline(summary, "model")["iou"] == pytest.approx(
-        np.mean(
-            [float(rows[s.image_id, "model", "minmax"][f"iou_{t}"]) for s in samples for t in (0.1, 0.2, 0.3, 0.4, 0.5)]
-        ),
-        abs=1e-5,
-    )
+    of_model = [rows[sample.image_id, "model", "minmax"] for sample in samples]
+    mean = np.mean([float(row[f"iou_{t}"]) for row in of_model for t in THRESHOLDS])
+    assert headline(summary, "model")["iou"] == pytest.approx(mean, abs=1e-5)
 
 
 def test_every_table_holds_the_floors_and_the_controls(done):
@@ -161,20 +152,15 @@ def test_page_and_files_belong_together_and_say_what_each_row_is(done):
     assert json.loads((out / "summary.json").read_text()) == summary
 
 
-def test_a_film_with_several_phrases_is_read_once(samples):
+def test_a_film_with_several_phrases_is_read_once_and_sides_are_turned_for_networks_trained_otherwise(samples):
     network = Pointer()
-    others = [replace(s, phrase=samples[0].phrase) for s in samples[1:4]]
+    others = [replace(s, phrase=samples[0].phrase, laterality=Laterality.PATIENT) for s in samples[1:4]]
     found = score_phrases(network, [*samples[1:4], *others], None, SETTINGS)
     assert network.read == 3
     assert len(found.rows[Row.MODEL]) == 6
+    assert found.rows[Row.MODEL][0].phrase == samples[1].phrase
+    assert found.rows[Row.MODEL][3].phrase == swap_sides(samples[0].phrase) != samples[0].phrase
     assert Row.MEAN_MASK not in found.rows
-
-
-def test_sides_are_turned_for_networks_taught_otherwise(samples):
-    network = Pointer()
-    patient = replace(samples[0], laterality=Laterality.PATIENT)
-    found = score_phrases(network, [patient], None, SETTINGS)
-    assert found.rows[Row.MODEL][0].phrase == swap_sides(patient.phrase)
 
 
 def test_what_cannot_be_scored_is_left_out_of_every_row_and_counted(samples):
@@ -242,36 +228,17 @@ def test_a_data_set_without_places_is_refused(tmp_path):
         evaluate(PhraseEvaluation(data="monuseg", root=tmp_path, split="val", out=tmp_path / "out", floors_only=True))
 
 
-def test_a_set_of_one_phrase_cannot_be_shuffled_and_says_so(samples, tmp_path):
-    one = [replace(s, phrase=samples[0].phrase) for s in samples[:3]]
-    summary = score(Pointer(), one, None, SETTINGS, tmp_path, facts())
-    assert summary["not_computed"]["shuffled"] == "every phrase is the same"
-    assert "`shuffled`: not computed: every phrase is the same." in (tmp_path / "summary.md").read_text()
-
-
-def test_classes_are_told_one_by_one(samples, tmp_path):
-    two = [replace(s, label="AB"[i % 2]) for i, s in enumerate(samples[:6])]
-    summary = score(Pointer(), two, None, SETTINGS, tmp_path, facts())
-    by_class = summary["rows"]["model"]["none"]["classes"]
-    assert np.mean([by_class[label]["dice"]["value"] for label in "AB"]) == pytest.approx(
-        headline(summary, "model", "none")["dice"]
-    )
-    assert "## By class (minmax)" in (tmp_path / "summary.md").read_text()
-
-
-def test_the_command_scores_a_bundle(root, grounding_bundle, tmp_path, cli):
-    ran = cli(
-        "evaluate", "--task", "grounding", "--data", "qata_cov19", "--root", root, "--split", "val",
-        "--model", grounding_bundle, "--phrases", "clause", "--limit", "3", "--threads", "1", "--out", tmp_path,
-    )  # fmt: skip
-    assert ran.code == 0, ran.err
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    assert summary["model"]["name"] == "finder"
-    assert summary["phrases"] == 3
-    assert {"model", "shuffled", "random_heads", "mean_phrase", "mean_mask"} <= set(summary["rows"])
-    with (tmp_path / "cases.csv").open(newline="") as file:
-        asked = [row for row in csv.DictReader(file) if row["row"] == "model"]
-    assert all(row["told"] == row["phrase"] and row["told"].endswith("lung") for row in asked)
+@pytest.mark.parametrize("labels", ["A", "AB"])
+def test_classes_stand_one_by_one_and_one_phrase_alone_cannot_be_shuffled(labels, samples, tmp_path):
+    some = [replace(s, phrase=samples[0].phrase, label=labels[i % len(labels)]) for i, s in enumerate(samples[:6])]
+    summary = score(Pointer(), some, None, SETTINGS, tmp_path, facts())
+    by_class, page = summary["rows"]["model"]["none"]["classes"], (tmp_path / "summary.md").read_text()
+    assert list(by_class) == ([] if labels == "A" else ["A", "B"])
+    assert ("## By class (minmax)" in page) == (labels == "AB")
+    assert ("`shuffled`: not computed: every phrase is the same." in page) == (labels == "A")
+    if labels == "AB":
+        mean = np.mean([by_class[label]["dice"]["value"] for label in labels])
+        assert mean == pytest.approx(headline(summary, "model", "none")["dice"])
 
 
 def ms_cxr(root):
