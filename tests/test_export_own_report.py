@@ -13,7 +13,6 @@ from textray.errors import BundleError, UsageError
 from textray.export import frame
 from textray.export import segmenter as module
 from textray.inference.bank import Prompt
-from textray.inference.bundle import Bundle
 from textray.inference.runtime import Runtime
 from textray.inference.segmenter import Predictor
 from textray.io.read import from_array
@@ -77,24 +76,21 @@ def encoder(*_, **__):
     return lambda sentences, attend_padding: bank()
 
 
-@pytest.fixture(scope="module")
-def graphs():
-    """Graphs that were written before, by the network's tensors; writing them is most of these tests."""
-    return {}
+GRAPHS = {}
 
 
 @pytest.fixture(autouse=True)
-def write_once(graphs, monkeypatch):
-    """Write the graph of equal networks once."""
+def write_once(monkeypatch):
+    """Write the graph of equal networks once, which is most of these tests."""
     write = module.write_graph
 
     def kept(network, path, *rest):
         state = b"".join(value.numpy().tobytes() for value in network.state_dict().values())
         key = (type(network), network.training, state, repr(rest))
-        if key not in graphs:
+        if key not in GRAPHS:
             write(network, path, *rest)
-            graphs[key] = path.read_bytes()
-        path.write_bytes(graphs[key])
+            GRAPHS[key] = path.read_bytes()
+        path.write_bytes(GRAPHS[key])
 
     monkeypatch.setattr(module, "write_graph", kept)
 
@@ -104,13 +100,12 @@ def checkpoint(tmp_path, monkeypatch):
     """Write a checkpoint of a network; the registry and the encoder are told of it."""
     monkeypatch.setattr(module, "load_text_encoder", encoder)
 
-    def write(network, change=None):
+    def write(network):
+        config = {"zone_tokens": network.zone_tokens} if isinstance(network, SelfGuided) else {}
         monkeypatch.setattr(checkpoints, "build", lambda row, config: type(network)(**config))
         state = {f"network.{name}": value.clone() for name, value in network.state_dict().items()}
-        if change is not None:
-            change(state)
         facts = {
-            "version": "0", "network": "mmi_unet", "form": "paper", "config": {"zone_tokens": network.zone_tokens},
+            "version": "0", "network": "mmi_unet", "form": "paper", "config": config,
             "text_encoder": "minilm", "max_tokens": TOKENS,
             "data": {
                 "name": "phantom", "preprocess": Preprocess(size=(SIZE, SIZE)).to_dict(), "images": {},
@@ -123,6 +118,18 @@ def checkpoint(tmp_path, monkeypatch):
         return path
 
     return write
+
+
+@pytest.fixture
+def refuse(checkpoint, tmp_path):
+    """Export a network, which must be refused and leave nothing: ``refuse(network, match)``."""
+
+    def run(network, match):
+        with pytest.raises(BundleError, match=match):
+            module.export(checkpoint(network), tmp_path / "bad")
+        assert not (tmp_path / "bad").exists()
+
+    return run
 
 
 def guided(**options):
@@ -167,97 +174,76 @@ def test_a_network_that_writes_is_carried_whole(checkpoint, tmp_path, zone_token
     assert str(Path(module.__file__).parent).encode() not in bundle.read("model.onnx"), "no folder of this machine"
 
 
-def test_the_threshold_of_masks_can_be_chosen(checkpoint, tmp_path):
+def test_threshold_and_runs_without_a_text_can_be_chosen(checkpoint, tmp_path):
     path = checkpoint(guided())
-    bundle = module.export(path, tmp_path / "strict", threshold=0.6)
-    assert bundle.threshold == 0.6
-    assert "from a probability of 0.6 on" in (tmp_path / "strict" / "README.md").read_text()
-    assert module.export(path, tmp_path / "plain").threshold == 0.5
+    bundle = module.export(path, tmp_path / "chosen", threshold=0.6, text_free="none")
+    assert (bundle.threshold, bundle.text_free, bundle.writes_report) == (0.6, "none", True)
+    assert "from a probability of 0.6 on" in (tmp_path / "chosen" / "README.md").read_text()
+    config = json.loads((tmp_path / "chosen" / "config.json").read_text())
+    assert (config["format"], config["text"]["free"]) == (1, "none")
+    plain = module.export(path, tmp_path / "plain")
+    assert (plain.threshold, plain.sha256 != bundle.sha256) == (0.5, True)
     assert "from a probability" not in (tmp_path / "plain" / "README.md").read_text()
-    assert Bundle.load(tmp_path / "plain").sha256 != bundle.sha256
     with pytest.raises(UsageError, match="threshold is wrong"):
         module.export(path, tmp_path / "none", threshold=1.0)
     assert not (tmp_path / "none").exists()
 
 
-def test_the_default_of_runs_without_a_text_can_be_chosen(checkpoint, tmp_path):
-    path = checkpoint(guided())
-    assert module.export(path, tmp_path / "quiet", text_free="none").text_free == "none"
-    config = json.loads((tmp_path / "quiet" / "config.json").read_text())
-    assert config["format"] == 1
-    assert config["text"]["free"] == "none"
-    assert Bundle.load(tmp_path / "quiet").writes_report
-
-
-def test_a_network_that_writes_none_cannot_be_asked_to(checkpoint, tmp_path, monkeypatch):
-    path = checkpoint(guided())
-    monkeypatch.setattr(checkpoints, "build", lambda row, config: TinySegmenter())
-    state = torch.load(path, weights_only=True)
-    state["state_dict"] = {f"network.{name}": value for name, value in TinySegmenter().state_dict().items()}
-    torch.save(state, path)
+def test_a_network_that_writes_none_cannot_be_asked_to(checkpoint, tmp_path):
+    path = checkpoint(TinySegmenter())
     with pytest.raises(UsageError, match="writes no report"):
         module.export(path, tmp_path / "plain", text_free="generated")
-    plain = module.export(path, tmp_path / "plain")
-    assert not plain.writes_report
+    assert not module.export(path, tmp_path / "plain").writes_report
     config = json.loads((tmp_path / "plain" / "config.json").read_text())
     assert "thresholds" not in config["zones"]
     assert "free" not in config["text"]
 
 
-@pytest.mark.parametrize("what", ["features", "mask", "empty"])
-def test_sentences_of_another_encoder_are_refused(checkpoint, tmp_path, what):
-    def change(state):
-        if what == "features":
-            state["network.bank_features"][5, 1] += 0.05
-        elif what == "mask":
-            state["network.bank_mask"][5, 1] = False
-        else:
-            state["network.bank_mask"][:] = False
-
-    with pytest.raises(BundleError, match="not those of its text encoder"):
-        module.export(checkpoint(guided(), change), tmp_path / "bad")
-    assert not (tmp_path / "bad").exists()
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("bank_features", lambda values: values[5, 1].add_(0.05)),
+        ("bank_mask", lambda values: values[5, 1].zero_()),
+        ("bank_mask", lambda values: values.zero_()),
+    ],
+)
+def test_sentences_of_another_encoder_are_refused(refuse, name, change):
+    network = guided()
+    change(getattr(network, name))
+    refuse(network, "not those of its text encoder")
 
 
 def test_sentences_in_half_precision_are_the_same(checkpoint, tmp_path):
-    def change(state):
-        state["network.bank_features"] = state["network.bank_features"].half().float()
-
-    assert module.export(checkpoint(guided(), change), tmp_path / "good").writes_report
+    network = guided()
+    network.bank_features.copy_(network.bank_features.half())
+    assert module.export(checkpoint(network), tmp_path / "good").writes_report
 
 
 @pytest.mark.slow
-def test_pictures_that_cannot_tell_the_written_zones_prove_nothing(checkpoint, tmp_path):
+def test_pictures_that_cannot_tell_the_written_zones_prove_nothing(refuse):
     network = guided()
     with torch.no_grad():
         network.locator.scale.zero_()  # every zone has probability 0.5, the threshold of two of them
-    with pytest.raises(BundleError, match="could not be checked"):
-        module.export(checkpoint(network), tmp_path / "torn")
-    assert not (tmp_path / "torn").exists()
+    refuse(network, "could not be checked")
 
 
-def _zone_scores(network):
-    network.locator.scale.mul_(1.2)
-
-
-def _thresholds(network):
-    network.thresholds.fill_(1.0)
-
-
-def _sentences(network):
-    network.bank_features.add_(network.bank_mask[..., None] * 0.3)
+OTHERS = {
+    "zone scores": lambda network: network.locator.scale.mul_(1.2),
+    "thresholds": lambda network: network.thresholds.fill_(1.0),
+    "sentences": lambda network: network.bank_features.add_(network.bank_mask[..., None] * 0.3),
+}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("other", [_zone_scores, _thresholds, _sentences])
-def test_a_graph_that_writes_something_else_does_not_pass(checkpoint, tmp_path, monkeypatch, other):
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_graph_that_writes_something_else_does_not_pass(refuse, monkeypatch, other):
     """Each change is seen by a run without a text, or by the zones, only; the masks of given texts stay the same."""
     write, store, kept = module.write_graph, frame.store_weights, {}
 
     def changed(network, *rest):
         kept.update({name: value.clone() for name, value in network.state_dict().items()})
         with torch.no_grad():
-            other(network)
+            OTHERS[other](network)
         write(network, *rest)
 
     def stored(network, folder):
@@ -266,13 +252,11 @@ def test_a_graph_that_writes_something_else_does_not_pass(checkpoint, tmp_path, 
 
     monkeypatch.setattr(module, "write_graph", changed)
     monkeypatch.setattr(frame, "store_weights", stored)
-    with pytest.raises(BundleError, match=r"disagree|other zones"):
-        module.export(checkpoint(guided()), tmp_path / "bad")
-    assert not (tmp_path / "bad").exists()
+    refuse(guided(), r"disagree|other zones")
 
 
 @pytest.mark.parametrize("output", ["logits", "zone_logits", "attention"])
-def test_a_graph_that_gives_nan_does_not_pass(checkpoint, tmp_path, monkeypatch, output):
+def test_a_graph_that_gives_nan_does_not_pass(refuse, monkeypatch, output):
     run, pictures = Runtime.run, []
 
     def broken(runtime, *given):
@@ -283,6 +267,4 @@ def test_a_graph_that_gives_nan_does_not_pass(checkpoint, tmp_path, monkeypatch,
         return outputs
 
     monkeypatch.setattr(Runtime, "run", broken)
-    with pytest.raises(BundleError, match="disagree"):
-        module.export(checkpoint(guided()), tmp_path / "bad")
-    assert not (tmp_path / "bad").exists()
+    refuse(guided(), "disagree")
