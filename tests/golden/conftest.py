@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -132,41 +133,36 @@ def _short(value):
     return text if len(text) <= 400 else text[:400] + "..."
 
 
-class Golden:
-    """The recorded values, ``golden(name, found, outputs)``: compares them, or records where that is asked for."""
+@pytest.fixture
+def golden(tmp_path):
+    """Compare values with the recorded ones, or record them if that is asked for: ``golden(name, found, outputs)``."""
 
-    def __init__(self, tmp_path):
-        self.tmp_path = tmp_path
-
-    def __call__(self, name, found, outputs=None, *, file="golden.json"):
+    def compare(name, found, outputs=None, *, file="golden.json"):
         found = json.loads(json.dumps(found))
         if os.environ.get(RECORD) == "1":
-            self._record(name, found, HERE / file)
+            record(name, found, HERE / file)
             return
         recorded = json.loads((HERE / file).read_text(encoding="utf-8")).get(name, {})
         changed = list(differences(recorded, found))
         if changed:
-            (self.tmp_path / "found.json").write_text(json.dumps({name: found}, indent=1, sort_keys=True))
+            (tmp_path / "found.json").write_text(json.dumps({name: found}, indent=1, sort_keys=True))
             shown = "\n  ".join(changed[:40]) + (f"\n  and {len(changed) - 40} more" if len(changed) > 40 else "")
             pytest.fail(
                 f"{len(changed)} values of '{name}' in tests/golden/{file} are not what was recorded:\n  {shown}\n"
-                f"New values: {self.tmp_path / 'found.json'}\nNew outputs: {outputs or 'none on disk'}\n"
+                f"New values: {tmp_path / 'found.json'}\nNew outputs: {outputs or 'none on disk'}\n"
                 f"If the change is meant, record it and review the diff; see tests/golden/test_outputs.py.",
                 pytrace=False,
             )
 
-    def _record(self, name, found, file):
-        if os.environ.get("PYTEST_XDIST_WORKER"):
-            pytest.fail("record with -n 0: several processes would write over each other's values", pytrace=False)
-        values = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        values[name] = found
-        file.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
+    return compare
 
 
-@pytest.fixture
-def golden(tmp_path):
-    """Compare values with the recorded ones: ``golden(name, found, outputs=None, file="golden.json")``."""
-    return Golden(tmp_path)
+def record(name, found, file):
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        pytest.fail("record with -n 0: several processes would write over each other's values", pytrace=False)
+    values = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    values[name] = found
+    file.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8", newline="\n")
 
 
 @pytest.fixture(scope="session")
@@ -177,22 +173,12 @@ def inside():
 
 @pytest.fixture(scope="session")
 def read():
-    """Make outputs into values: ``read.picture(path)``, and so on for each function that is named below."""
-
-    class Read:
-        pass
-
-    for function in (picture, digest, sections, lines, rounded):
-        setattr(Read, function.__name__, staticmethod(function))
-    return Read
+    """Make outputs into values: ``read.picture(path)``, and so on for these functions."""
+    return SimpleNamespace(picture=picture, digest=digest, sections=sections, lines=lines, rounded=rounded)
 
 
-def write_png(path, levels, **options):
-    PILImage.fromarray(levels).save(path, format="PNG", **options)
-
-
-def write_dicom(path, levels, **tags):
-    """Write a 12-bit CR film without anything in it that depends on the machine or on pydicom's version."""
+def dicom_bytes(levels, **tags):
+    """A 12-bit CR film, without anything in it that depends on the machine or on pydicom's version."""
     from pydicom.dataset import Dataset, FileMetaDataset
     from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
@@ -211,11 +197,11 @@ def write_dicom(path, levels, **tags):
         setattr(ds, keyword, value)
     buffer = io.BytesIO()
     ds.save_as(buffer, enforce_file_format=True)
-    path.write_bytes(buffer.getvalue())
+    return buffer.getvalue()
 
 
 @pytest.fixture(scope="session")
-def bench(tmp_path_factory, inside):
+def bench(tmp_path_factory, inside, raster):
     """Folder with ``films``: six phantoms and the demo film; runs write beside it, each into a folder of its own."""
     pydicom_data = pytest.importorskip("data_store", reason="pydicom-data is not installed")
     folder = tmp_path_factory.mktemp("golden")
@@ -225,21 +211,20 @@ def bench(tmp_path_factory, inside):
     def levels(seed, size, top, zones=None):
         return np.rint(inside.draw(seed, size, zones) * top).astype(np.uint8 if top == 255 else np.uint16)
 
-    write_png(films / "tall.png", levels(1, (301, 257), 255))
-    write_png(films / "wide.png", levels(2, (211, 333), 65535))
-    write_png(films / "small.png", levels(3, (97, 83), 255, textray.Zones.from_index(0)))  # no lesion
-    exif = PILImage.Exif()
-    exif[0x0112] = 6  # stored lying down
-    write_png(films / "turned.png", levels(4, (203, 271), 255), exif=exif)
-    write_dicom(
-        films / "usual.dcm", levels(5, (305, 251), 4095), PatientOrientation=["L", "F"], PixelSpacing=[0.2, 0.3]
-    )
-    write_dicom(
-        films / "mirrored.dcm",
-        4095 - levels(6, (239, 227), 4095),
-        PatientOrientation=["R", "F"],
-        PhotometricInterpretation="MONOCHROME1",
-    )
+    pictures = {
+        "tall.png": raster(levels(1, (301, 257), 255)),
+        "wide.png": raster(levels(2, (211, 333), 65535)),
+        "small.png": raster(levels(3, (97, 83), 255, textray.Zones.from_index(0))),  # no lesion
+        "turned.png": raster(levels(4, (203, 271), 255), orientation=6),  # stored lying down
+        "usual.dcm": dicom_bytes(levels(5, (305, 251), 4095), PatientOrientation=["L", "F"], PixelSpacing=[0.2, 0.3]),
+        "mirrored.dcm": dicom_bytes(
+            4095 - levels(6, (239, 227), 4095),
+            PatientOrientation=["R", "F"],
+            PhotometricInterpretation="MONOCHROME1",
+        ),
+    }
+    for name, content in pictures.items():
+        (films / name).write_bytes(content)
     shutil.copyfile(Path(pydicom_data.__file__).parent / "data" / "RG1_UNCR.dcm", films / "RG1_UNCR.dcm")
     return folder
 

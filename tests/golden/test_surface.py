@@ -6,6 +6,7 @@ See `test_outputs.py` for what golden tests are and how to record them.
 import io
 import json
 import re
+import shutil
 from importlib.resources import files
 from pathlib import Path
 
@@ -157,8 +158,7 @@ def test_refused_files(refuse, bad_files, tmp_path, golden):
             row["input"]: row["code"] for row in json.loads((tmp_path / "out/run.json").read_text())["items"]
         }
         golden(f"refused: files of {command.split()[0]}", {**found, "written": done}, tmp_path / "out")
-        for path in (tmp_path / "out").iterdir():
-            path.unlink()
+        shutil.rmtree(tmp_path / "out")
 
 
 def test_refused_text(refuse, tmp_path, film, golden):

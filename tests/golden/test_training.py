@@ -25,15 +25,13 @@ TASKS = ("segmentation", "semi_supervised", "contrastive", "grounding")
 
 
 @pytest.fixture
-def train(cli, tmp_path, monkeypatch):
+def train(train, tmp_path, monkeypatch):
     """Run ``textray train`` in a folder of its own, on one thread: more would add in another order."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["textray"])
-    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path / "cache"))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield lambda *words: cli("train", *words)
+    yield train
     torch.set_num_threads(threads)
 
 
@@ -188,15 +186,8 @@ def test_trainings_of_the_committed_tables(inside, golden):
         for line in csv.DictReader(path.read_text(encoding="utf-8").splitlines()):
             key = f"{line['row']}, {line['data']}, seed {line['seed']}"
             if line.get("settings") and key not in found:
-                made = inside.job_hash(
-                    name,
-                    budget,
-                    line["row"],
-                    data=line["data"],
-                    split=line["split"],
-                    seed=int(line["seed"]),
-                    ids=ids[line["data"]],
-                )
+                data = {"data": line["data"], "split": line["split"], "ids": ids[line["data"]]}
+                made = inside.job_hash(name, budget, line["row"], seed=int(line["seed"]), **data)
                 found[key] = {"hash": made, "table": made == line["settings"]}
         assert found
         golden(f"trainings: {path.parent.name}", found)
