@@ -3,17 +3,8 @@
 - No test reaches the network: connections to other machines fail (`offline`, always on).
 - Drawn films are kept in a cache folder that the tests of a worker share (`own_cache`, always on).
 - `os.fsync` does nothing in this process, unless a test asks for ``real_fsync``.
-- ``tiny_bundle``: folder of a real bundle with a small ONNX graph, 64 x 64, whose answer depends on the picture and, by
-  zone, on the text; shared by the session, so do not change it. ``make_bundle(folder, ...)`` builds one of your own.
-- ``writing_bundle``: the same for a bundle that writes its own report of the zones that are bright.
-- ``grounding_bundle``: folder of weights that find the words left, right and bright, by the viewer's sides; shared.
-  ``make_grounding_bundle(folder, *, name, laterality, sentences, size, letterbox)`` builds one of your own.
-- ``film(path, ...)``: writes a grey picture, by default 100 x 80 with one bright spot in its upper left.
-- ``levels``: 12-bit levels that differ in each part of the picture; ``dicom(levels, ...)`` and ``raster(levels, kind)``
-  give the bytes of a file of them.
-- ``cli(*args)``: runs the command line in this process; gives ``.code``, ``.out``, ``.err`` and ``.rows`` (JSON lines).
-- ``train(*args)``: the same for `textray train`.
-- ``run(*args)``: the same for ``textray segment`` with the tiny bundle, in ``tmp_path``.
+- ``tiny_bundle``, ``writing_bundle`` and ``grounding_bundle`` are shared by the session, so do not change them;
+  ``make_bundle`` and ``make_grounding_bundle`` build one of your own.
 """
 
 import io
@@ -23,7 +14,6 @@ import re
 import socket
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,21 +89,11 @@ def tiny_graph(size=TINY_SIZE, reads_text=True, thresholds=None):
     """
     flat = zone_maps(size).reshape(6, size * size)
     inside = (flat > 0).astype(np.float32)
-    constants = {
-        "channel_axis": np.array([1]),
-        "token_axis": np.array([1]),
-        "last_axis": np.array([2]),
-        "map_shape": np.array([-1, 1, size, size]),
-        "maps": flat,
-        "tokens": np.float32(TINY_TOKENS),
-        "flat_shape": np.array([-1, size * size]),
-        "mean_inside": (inside / inside.sum(1, keepdims=True)).T.copy(),
-        "two": np.float32(2),
-        "zero": np.float32(0),
-        "thresholds": np.array(thresholds or (0,), np.float32),
-        "patch_shape": np.array([-1, (size // 8) ** 2]),
-        "attention_shape": np.array([-1, 1, size // 8, size // 8]),
-    }
+    constants = {"channel_axis": [1], "token_axis": [1], "last_axis": [2], "tokens": np.float32(TINY_TOKENS)}
+    constants |= {"two": np.float32(2), "zero": np.float32(0), "thresholds": np.array(thresholds or (0,), np.float32)}
+    constants |= {"maps": flat, "mean_inside": (inside / inside.sum(1, keepdims=True)).T.copy()}
+    constants |= {"flat_shape": [-1, size * size], "map_shape": [-1, 1, size, size]}
+    constants |= {"patch_shape": [-1, (size // 8) ** 2], "attention_shape": [-1, 1, size // 8, size // 8]}
     inputs, outputs = f"float[B,3,{size},{size}] image", f"float[B,1,{size},{size}] logits"
     nodes = "grey = ReduceMean <keepdims=1> (image, channel_axis)"
     blur = "AveragePool <kernel_shape=[5,5], pads=[2,2,2,2]> (grey)"
@@ -214,7 +194,7 @@ def grounding_graphs(size=TINY_SIZE, pieces=None):
             summed = ReduceSum <keepdims=0> (kept, middle)
             phrases = LpNormalization <axis=1> (summed)
         }""",
-        {"table": table, "last": np.array([2]), "middle": np.array([1])},
+        {"table": table, "last": [2], "middle": [1]},
     )
     image = onnx_model(
         f"""(float[B,3,{size},{size}] image) => (float[B,4,{cells},{cells}] local, float[B,4] pooled) {{
@@ -226,13 +206,7 @@ def grounding_graphs(size=TINY_SIZE, pieces=None):
             local = Concat <axis=1> (placed, patches, ones)
             pooled = ReduceMean <keepdims=0> (local, places)
         }}""",
-        {
-            "channels": np.array([1]),
-            "places": np.array([2, 3]),
-            "none": np.float32(0),
-            "one": np.float32(1),
-            "sides": side,
-        },
+        {"channels": [1], "places": [2, 3], "none": np.float32(0), "one": np.float32(1), "sides": side},
     )
     return text, image
 
@@ -252,25 +226,13 @@ def build_grounding_bundle(
     (folder / "text.onnx").write_bytes(text)
     (folder / "image.onnx").write_bytes(image)
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8", newline="\n")
-    return seal_grounding(
-        folder,
-        name=name,
-        version="0",
-        model="sentence_grounding",
-        form="paper",
-        model_config={},
-        text=GroundingText(
-            encoder="own",
-            laterality=Laterality(laterality),
-            lower=True,
-            most_pieces=24,
-            aggregation=Aggregation(),
-            sentences=sentences,
-        ),
-        map_size=(GROUNDING_CELLS, GROUNDING_CELLS),
-        width=4,
-        provenance=provenance or {"data": "none"},
-    )
+    text = GroundingText(
+        encoder="own", laterality=Laterality(laterality), lower=True, most_pieces=24, aggregation=Aggregation(),
+        sentences=sentences,
+    )  # fmt: skip
+    about = {"name": name, "version": "0", "model": "sentence_grounding", "form": "paper", "model_config": {}}
+    about |= {"provenance": provenance or {"data": "none"}}
+    return seal_grounding(folder, **about, text=text, map_size=(GROUNDING_CELLS, GROUNDING_CELLS), width=4)
 
 
 @pytest.fixture(scope="session")
@@ -281,10 +243,8 @@ def make_grounding_bundle():
 
 @pytest.fixture(scope="session")
 def grounding_bundle(tmp_path_factory):
-    """Folder of weights that find left, right and bright by the viewer's sides; shared, so do not change it."""
-    folder = tmp_path_factory.mktemp("bundles") / "finder"
-    build_grounding_bundle(folder)
-    return folder
+    """Folder of weights that find the words left, right and bright, by the viewer's sides."""
+    return build_grounding_bundle(tmp_path_factory.mktemp("bundles") / "finder").folder
 
 
 @pytest.fixture(scope="session")
@@ -301,34 +261,30 @@ def make_graph():
 
 @pytest.fixture(scope="session")
 def writing_bundle(tmp_path_factory):
-    """Folder of a bundle that writes its own report, of the zones that are bright; shared, so do not change it."""
+    """Folder of a bundle that writes its own report, of the zones that are bright."""
     folder = tmp_path_factory.mktemp("bundles") / "writing"
-    build_bundle(folder, name="writing", zone_thresholds=(0.5,) * 6)
-    return folder
+    return build_bundle(folder, name="writing", zone_thresholds=(0.5,) * 6).folder
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory):
-    """Folder of a bundle that reads text; shared, so do not change it."""
-    folder = tmp_path_factory.mktemp("bundles") / "tiny"
-    build_bundle(folder)
-    return folder
-
-
-def draw_film(path, *, shape=(100, 80), spot=(0.25, 0.25), seed=0):
-    """Write a grey 8-bit picture with a bright spot centred at ``spot`` (shares of height and width)."""
-    rows, columns = np.mgrid[: shape[0], : shape[1]]
-    distance = ((rows / shape[0] - spot[0]) ** 2 + (columns / shape[1] - spot[1]) ** 2) / 0.02
-    noise = np.random.default_rng(seed).integers(0, 20, shape)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    PILImage.fromarray((200 * np.exp(-distance) + noise).astype(np.uint8)).save(path, format="PNG")
-    return path
+    """Folder of a bundle, 64 x 64, whose answer depends on the picture and, by zone, on the text."""
+    return build_bundle(tmp_path_factory.mktemp("bundles") / "tiny").folder
 
 
 @pytest.fixture(scope="session")
 def film():
-    """Write a picture: ``film(path, *, shape, spot, seed) -> path``."""
-    return draw_film
+    """Write a grey 8-bit picture: ``film(path, *, shape, spot, seed) -> path``; ``spot`` in shares of the size."""
+
+    def draw(path, *, shape=(100, 80), spot=(0.25, 0.25), seed=0):
+        rows, columns = np.mgrid[: shape[0], : shape[1]]
+        distance = ((rows / shape[0] - spot[0]) ** 2 + (columns / shape[1] - spot[1]) ** 2) / 0.02
+        noise = np.random.default_rng(seed).integers(0, 20, shape)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        PILImage.fromarray((200 * np.exp(-distance) + noise).astype(np.uint8)).save(path, format="PNG")
+        return path
+
+    return draw
 
 
 PATIENT = ("DOE^JANE", "PID-4711", "19331224")
@@ -357,9 +313,7 @@ def build_dicom(levels, *, syntax="explicit", preamble=True, drop=(), **tags):
     ds.Rows, ds.Columns = levels.shape[:2]
     ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
-    ds.PixelData = levels.astype(
-        f"{'<' if little else '>'}{'i' if levels.dtype.kind == 'i' else 'u'}{levels.itemsize}"
-    ).tobytes()
+    ds.PixelData = levels.astype(levels.dtype.newbyteorder("<" if little else ">")).tobytes()
     ds["PixelData"].VR = "OW"
     buffer = io.BytesIO()
     with warnings.catch_warnings():
@@ -434,7 +388,7 @@ def cli(capsys, monkeypatch):
 
         capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
-            main([str(arg) if not isinstance(arg, Path) else os.fspath(arg) for arg in args])
+            main([str(arg) for arg in args])
         captured = capsys.readouterr()
         return CliResult(code=int(stop.value.code or 0), out=captured.out, err=captured.err)
 
