@@ -13,6 +13,8 @@ from textray.training.grounding_losses import (
     Temperatures,
     keys_of,
     local_scores,
+    retrieval,
+    right_texts,
     targeted_pair,
 )
 
@@ -68,6 +70,8 @@ def numbers(pair):
 def test_global_loss_has_the_values_of_the_specification():
     assert numbers(film_pair()) == near([3.810291, 3.733715])
     assert criterion()(compared()).whole.item() == near(3.810291 + 3.733715)
+    lengths = torch.tensor([0.5, 7.0, 3.0], dtype=torch.float64)[:, None]
+    assert numbers(film_pair(films=POOLED * lengths)) == near([3.810291, 3.733715])
 
 
 @pytest.mark.parametrize(
@@ -98,67 +102,6 @@ def test_local_loss_has_the_values_of_the_specification(mode, pair, total, score
         assert (losses.local.item(), losses.total.item()) == near((sum(pair), total))
 
 
-def test_eq_1_as_printed_tells_nothing_apart_and_ours_does():
-    """As printed, its sum runs over matched pairs: constant where they are equally alike, whatever the others are."""
-
-    def printed(image, text):
-        alike = (image * text).sum(1)
-        return (alike.logsumexp(0) - alike.mean()).item()
-
-    eye = torch.eye(3)
-    assert printed(eye, eye) == pytest.approx(math.log(3))
-    assert printed(10 * eye, eye) == pytest.approx(math.log(3))
-    same = torch.ones(3, 3)  # every report fits every film equally well
-    assert printed(same, same) == pytest.approx(math.log(3))
-    assert film_pair(films=same, reports=same)[0].item() == pytest.approx(math.log(3))
-    assert film_pair(films=eye, reports=eye)[0].item() < 1e-3
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_order_of_places_and_padding_change_nothing(mode):
-    wanted = local_scores(LOCAL, UNITS, MASK, mode=mode)
-    torch.testing.assert_close(local_scores(LOCAL[..., [3, 0, 5, 1, 4, 2]], UNITS, MASK, mode=mode), wanted)
-    torch.testing.assert_close(local_scores(LOCAL.unflatten(2, (2, 3)), UNITS, MASK, mode=mode), wanted)
-    longer = torch.cat([UNITS, torch.full((3, 2, 4), 50.0)], 1)
-    padded = torch.nn.functional.pad(MASK, (0, 2))
-    torch.testing.assert_close(local_scores(LOCAL, longer, padded, mode=mode), wanted)
-
-
-def test_swapped_sides_transpose_the_global_loss():
-    forth, back = film_pair(), film_pair(films=REPORT, reports=POOLED)
-    assert numbers(forth) == pytest.approx(numbers(back)[::-1])
-
-
-def test_length_of_image_features_matters_in_the_released_mode_only():
-    lengths = torch.tensor([0.5, 7.0, 3.0], dtype=torch.float64)[:, None]
-    assert numbers(film_pair(films=POOLED * lengths)) == pytest.approx(numbers(film_pair()))
-    scaled, wanted = (local_scores(3 * LOCAL, UNITS, MASK), local_scores(LOCAL, UNITS, MASK))
-    torch.testing.assert_close(scaled, wanted)
-    released = [local_scores(k * LOCAL, UNITS, MASK, mode="released") for k in (1, 3)]
-    assert (released[0] - released[1]).abs().max() > 1e-3
-
-
-def test_one_sentence_without_cls_attends_evenly_in_the_released_mode():
-    one, mask = UNITS[:, :1], MASK[:, :1]
-    r = torch.nn.functional.cosine_similarity(LOCAL.mean(2)[:, None], one[:, 0][None], dim=2)
-    torch.testing.assert_close(local_scores(LOCAL, one, mask, mode="released"), 5 * r)
-    with_cls = local_scores(LOCAL, one, mask, mode="released", cls=REPORT)
-    both = torch.stack([one[:, 0], REPORT], 1)
-    torch.testing.assert_close(with_cls, local_scores(LOCAL, both, torch.ones(3, 2, dtype=torch.bool), mode="released"))
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_a_mean_over_units_favours_no_long_text(mode):
-    """A text that says its one sentence three times scores as the one that says it once."""
-    thrice = UNITS[:1, :1].expand(3, 3, 4)
-    several = torch.tensor([[True, False, False], [True, True, False], [True, True, True]])
-    mean = local_scores(LOCAL, thrice, several, mode=mode, aggregate="lme")
-    torch.testing.assert_close(mean, mean[:, :1].expand(3, 3))
-    summed = local_scores(LOCAL, thrice, several, mode=mode)
-    gained = torch.full((3,), math.log(3) / (5 if mode == "paper" else 1), dtype=torch.float64)
-    torch.testing.assert_close(summed[:, 2] - summed[:, 0], gained)
-
-
 @pytest.mark.parametrize("mode", MODES)
 def test_padding_learns_nothing(mode):
     given = [LOCAL.clone().requires_grad_(), UNITS.clone().requires_grad_()]
@@ -181,28 +124,39 @@ def test_one_pair_has_no_loss():
     assert [x.item() for x in found] == [0, 0, 0]
 
 
-def test_equal_texts_are_not_negatives_of_each_other():
-    keys = keys_of(
-        [StudyText((), frozenset({text}), frozenset()) for text in ("Left lung.", " left  LUNG.", "Right lung.")]
-    )
+def test_keys_are_those_of_the_facts_on_every_machine():
+    facts = [{"left lung."}, {" left  LUNG."}, {"right lung."}, {"x", "y"}, {"y", "x"}, {"left lung"}]
+    keys = keys_of([StudyText((str(n),), frozenset(one), frozenset()) for n, one in enumerate(facts)])
     assert keys[0] == keys[1] != keys[2]
-    scores = torch.tensor([[9.0, 9, 0], [9, 9, 0], [0, 0, 9]])
-    assert targeted_pair(scores, SAID, "diagonal")[0] > 0.4
-    pair = targeted_pair(scores, [SAID[0], SAID[0], SAID[2]], "identical_text")
-    floor = 2 / 3 * math.log(2)  # two right answers share what is right
-    assert numbers(pair) == pytest.approx([floor, floor], abs=1e-3)
-    assert targeted_pair(scores, SAID, "identical_text") == targeted_pair(scores, SAID, "diagonal")
+    assert keys[3] == keys[4]
+    assert keys[5] == 6129734923812329648
 
 
-def test_keys_are_the_same_on_every_machine():
-    assert keys_of([StudyText((), frozenset({"left lung"}), frozenset())]).tolist() == [6129734923812329648]
+def test_a_text_is_right_for_every_film_that_it_is_true_of():
+    said = [
+        StudyText((), frozenset({"left lower"}), frozenset({"left lower", "unilateral"})),
+        StudyText((), frozenset({"bilateral", "left lower"}), frozenset({"left lower", "right lower", "bilateral"})),
+    ]
+    assert right_texts(said, "entailed").tolist() == [[True, False], [True, True]]
+    scores = torch.tensor([[2.0, 1.0], [0.5, 3.0]])
+    rows, columns = scores.log_softmax(1), scores.log_softmax(0)
+    found = targeted_pair(scores, said, "entailed")
+    torch.testing.assert_close(found[0], -(rows[0, 0] + (rows[1, 0] + rows[1, 1]) / 2) / 2)
+    torch.testing.assert_close(found[1], -((columns[0, 0] + columns[1, 0]) / 2 + columns[1, 1]) / 2)
+
+
+def test_retrieval_counts_films_whose_own_report_is_nearest():
+    films = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.1, 1.0], [1.0, 0.1]])
+    reports = torch.tensor([[3.0, 0.0], [0.0, 1.0], [0.0, 1.0], [-1.0, 0.0]])
+    assert retrieval(films, reports, torch.tensor([7, -5, -5, 3])) == 0.75
 
 
 def test_temperatures_multiply():
     """Ten times the temperature, a tenth of the multiplier: the scores of a fitted batch fall."""
-    fitted = compared(films=torch.eye(3), reports=torch.eye(3))
+    fitted, same = (compared(films=films, reports=films) for films in (torch.eye(3), torch.ones(3, 3)))
     assert criterion(contrastive=0.1)(fitted).whole > 2
     assert criterion(contrastive=100)(fitted).whole < 1e-6
+    assert criterion()(same).whole == pytest.approx(2 * math.log(3))  # every report fits every film equally well
 
 
 def test_what_does_not_fit_is_refused():

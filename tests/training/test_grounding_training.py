@@ -24,31 +24,29 @@ from textray.nn.places import AmountTimesPlace  # noqa: E402
 from textray.records import Zones  # noqa: E402
 from textray.text.tokens import WordPiece, build_vocabulary, pad  # noqa: E402
 from textray.text.zones import sentence  # noqa: E402
-from textray.training.grounding import GroundingTask  # noqa: E402
-from textray.training.grounding_losses import (  # noqa: E402  # noqa: E402
+from textray.training.grounding import GroundingTask, shares, warm_up_text  # noqa: E402
+from textray.training.grounding_losses import (  # noqa: E402
     Compared,
     GroundingCriterion,
     Temperatures,
     keys_of,
     retrieval,
-    right_texts,
-    targeted_pair,
 )
 
 ZONES = [Zones.from_index(index) for index in (1, 2, 4, 8, 16, 32, 9, 18)]
 CAPTIONS = [tuple(sentence(zones).rstrip(".").split(", ")) for zones in ZONES]
 
 
-def network(seed=0, dropout=0.0):
-    torch.manual_seed(seed)
+def network(dropout=0.0, width=32):
+    torch.manual_seed(0)
     own = BertSizes(pieces=512, width=32, layers=1, heads=2, feed_forward=64, positions=97)
-    config = SentenceGroundingConfig(
-        trunk="convnext_atto",
-        enlarge=None,
-        width=32,
-        text=TextTrunkConfig(encoder="own", last_layers=1, dropout=dropout, own=own),
-    )
-    return SentenceGrounding(config)
+    text = TextTrunkConfig(encoder="own", last_layers=1, dropout=dropout, own=own)
+    return SentenceGrounding(SentenceGroundingConfig(trunk="convnext_atto", enlarge=None, width=width, text=text))
+
+
+def phantom(folder, **settings):
+    settings = {"size": (32, 32), "workers": 0, "paraphrase": 0.5, "cache": str(folder / "cache")} | settings
+    return GroundingData("phantom", **settings)
 
 
 def pairs(count=8):
@@ -70,37 +68,6 @@ def pairs(count=8):
         "image_id": [str(i) for i in range(count)],
         "index": torch.arange(count),
     }
-
-
-def test_a_text_is_right_for_every_film_that_it_is_true_of():
-    said = [
-        StudyText((), frozenset({"left lower"}), frozenset({"left lower", "unilateral"})),
-        StudyText((), frozenset({"bilateral", "left lower"}), frozenset({"left lower", "right lower", "bilateral"})),
-    ]
-    assert right_texts(said, "entailed").tolist() == [[True, False], [True, True]]
-    scores = torch.tensor([[2.0, 1.0], [0.5, 3.0]])
-    rows, columns = scores.log_softmax(1), scores.log_softmax(0)
-    found = targeted_pair(scores, said, "entailed")
-    torch.testing.assert_close(found[0], -(rows[0, 0] + (rows[1, 0] + rows[1, 1]) / 2) / 2)
-    torch.testing.assert_close(found[1], -((columns[0, 0] + columns[1, 0]) / 2 + columns[1, 1]) / 2)
-
-
-def test_texts_that_say_the_same_have_one_key_whatever_their_words():
-    facts = frozenset({"left lower", "unilateral"})
-    keys = keys_of(
-        [
-            StudyText(("a",), facts, facts),
-            StudyText(("b", "c"), facts, facts),
-            StudyText(("a",), frozenset({"x"}), facts),
-        ]
-    )
-    assert keys[0] == keys[1] != keys[2]
-
-
-def test_retrieval_counts_films_whose_own_report_is_nearest():
-    films = torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.1, 1.0], [1.0, 0.1]])
-    reports = torch.tensor([[3.0, 0.0], [0.0, 1.0], [0.0, 1.0], [-1.0, 0.0]])
-    assert retrieval(films, reports, torch.tensor([7, -5, -5, 3])) == 0.75
 
 
 def test_what_lies_where_is_learnt_from_texts_of_one_place():
@@ -237,18 +204,8 @@ def test_two_processes_give_the_loss_and_the_gradient_of_one(monkeypatch):
         torch.testing.assert_close(torch.from_numpy(found[name]), value, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def fit(folder, epochs, *, checkpoint=None, seed=0, **settings):
-    data = GroundingData(
-        "phantom",
-        size=(32, 32),
-        batch_size=4,
-        workers=0,
-        limit=8,
-        paraphrase=0.5,
-        cache=str(folder / "cache"),
-        seed=seed,
-    )
-    task = GroundingTask(network(dropout=0.1), lr=1e-3, targets="entailed", **settings)
+def fit(folder, epochs, *, checkpoint=None):
+    task = GroundingTask(network(dropout=0.1), lr=1e-3, targets="entailed", words_first=2)
     name = f"last-{epochs}-{checkpoint is not None}"
     saved = ModelCheckpoint(dirpath=folder, filename=name, save_on_train_epoch_end=True)
     with warnings.catch_warnings():
@@ -258,35 +215,33 @@ def fit(folder, epochs, *, checkpoint=None, seed=0, **settings):
             accelerator="cpu", gradient_clip_val=0.25, limit_train_batches=2,
         )  # fmt: skip
         trainer.fit_loop.max_epochs = epochs
-        trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
+        trainer.fit(task, datamodule=phantom(folder, batch_size=4, limit=8), ckpt_path=checkpoint)
     return task, trainer, folder / f"{name}.ckpt"
 
 
 def test_a_resumed_training_is_the_same_to_the_bit(tmp_path):
-    whole, trainer, path = fit(tmp_path, 2, words_first=2)
+    whole, trainer, path = fit(tmp_path, 2)
     assert {"inner/loss", "inner/global", "inner/local", "inner/retrieval"} <= trainer.callback_metrics.keys()
-    _, _, half = fit(tmp_path, 1, words_first=2)
-    resumed, _, _ = fit(tmp_path, 2, checkpoint=half, words_first=2)
+    _, _, half = fit(tmp_path, 1)
+    resumed, _, _ = fit(tmp_path, 2, checkpoint=half)
     for name, value in whole.network.state_dict().items():
         assert torch.equal(resumed.network.state_dict()[name], value), name
     facts = torch.load(path, weights_only=True)["textray"]
-    assert facts["task"] == "grounding"
-    assert facts["network"] == "sentence_grounding"
+    wanted = {"task": "grounding", "network": "sentence_grounding", "most_pieces": 97}
+    wanted["aggregation"] = {"piece": "sum", "word": "mean", "sentence": "mean"}
+    assert {name: facts[name] for name in wanted} == wanted
     assert facts["vocabulary"][:2] == ["[PAD]", "[UNK]"]
-    assert facts["aggregation"] == {"piece": "sum", "word": "mean", "sentence": "mean"}
-    assert facts["most_pieces"] == 97
-    assert facts["data"]["laterality"] == "viewer"
-    assert facts["data"]["sentences"] == "clauses"
+    assert (facts["data"]["laterality"], facts["data"]["sentences"]) == ("viewer", "clauses")
     assert "excluded_patients" not in facts["data"]
     assert SentenceGroundingConfig(**facts["config"] | {"text": whole.network.config.text}) == whole.network.config
 
 
-def test_a_text_encoder_that_is_too_small_is_refused(tmp_path):
-    data = GroundingData("phantom", size=(32, 32), most_pieces=128, limit=2, workers=0, cache=str(tmp_path))
-    task = GroundingTask(network())
+def test_what_cannot_be_trained_is_refused(tmp_path):
     trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", max_epochs=1)
     with pytest.raises(UsageError, match="longer than the text encoder"):
-        trainer.fit(task, datamodule=data)
+        trainer.fit(GroundingTask(network()), datamodule=phantom(tmp_path, most_pieces=128, limit=2))
+    with pytest.raises(UsageError, match="weights of the losses"):
+        GroundingTask(network(), global_weight=0.0, local_weight=0.0)
 
 
 def test_a_bundle_to_start_from_brings_its_vocabulary(tmp_path):
@@ -308,21 +263,10 @@ def test_weights_that_may_have_seen_patients_left_out_are_no_start(tmp_path):
             GroundingTask(network(), initial=initial)._refuse_seen(record)
 
 
-def test_a_loss_without_weight_is_refused():
-    with pytest.raises(UsageError, match="weights of the losses"):
-        GroundingTask(network(), global_weight=0.0, local_weight=0.0)
-
-
 RECIPE = """\
 task: grounding
-trainer:
-  enable_progress_bar: false
-data:
-  data: phantom
-  size: [32, 32]
-  batch_size: 4
-  limit: 8
-  workers: 0
+trainer: {enable_progress_bar: false}
+data: {data: phantom, size: [32, 32], batch_size: 4, limit: 8, workers: 0}
 model:
   network:
     class_path: textray.models.sentence_grounding.SentenceGrounding
@@ -348,3 +292,57 @@ def test_the_command_trains_and_goes_on(train, tmp_path):
             facts = torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=True)["textray"]
             assert facts["task"] == "grounding"
             assert facts["epoch"] <= epochs
+
+
+# Words before films: texts that say the same come together, those of other sides apart, and nothing else changes.
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    module = phantom(tmp_path_factory.mktemp("cache"))
+    module.setup("fit")
+    module.set_vocabulary(WordPiece(module.own_vocabulary(512)))
+    return module.sets["fit"]
+
+
+def alike(net, texts, one, other):
+    batch = pad([texts.word_pieces.encode((text,)) for text in (one, other)])
+    tensors = map(torch.from_numpy, (batch.ids, batch.attention, batch.word, batch.sentence))
+    with torch.no_grad():
+        a, b = net.eval().encode_text(*tensors).report
+    return float(torch.cosine_similarity(a, b, dim=0))
+
+
+def test_shares_count_facts():
+    said = [StudyText((), frozenset(facts), frozenset()) for facts in ({"a"}, {"a", "b"}, {"b", "c", "d"})]
+    expected = np.array([[1, 2**-0.5, 0], [2**-0.5, 1, 6**-0.5], [0, 6**-0.5, 1]])
+    np.testing.assert_allclose(shares(said, said).numpy(), expected, rtol=1e-6)
+
+
+def test_words_are_learnt_without_films_and_nothing_else_changes(texts):
+    net, again = network(0.1, width=24).eval(), network(0.1, width=24)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    state = torch.random.get_rng_state()
+    assert warm_up_text(net, texts, steps=2) > 0
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not net.text.training
+    assert all(parameter.grad is None for parameter in net.parameters())
+    changed = {name for name, value in before.items() if not torch.equal(net.state_dict()[name], value)}
+    assert {name.partition(".")[0] for name in changed} == {"text", "projection"}
+    torch.rand(3)  # the seed of the data decides
+    warm_up_text(again, texts, steps=2)
+    for name, value in net.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+    again.text.requires_grad_(False)
+    again.projection.requires_grad_(False)
+    with pytest.raises(UsageError, match="frozen"):
+        warm_up_text(again, texts, steps=1)
+
+
+@pytest.mark.slow
+def test_sides_come_apart(texts):
+    net = network(0.1, width=24).eval()
+    sides, words = ("left upper zone", "right upper zone"), ("left upper zone", "upper left lung")
+    before = alike(net, texts, *sides)
+    assert 0 < warm_up_text(net, texts, steps=250) < 0.3
+    assert alike(net, texts, *sides) < min(before, alike(net, texts, *words)) - 0.15

@@ -129,17 +129,12 @@ def rows(module, share, seed=0):
 def test_samples_without_a_report_are_given_their_own_or_none():
     module = task()
     assert (rows(module, 0.0) == -1).all()
+    assert module.network.locator.images == 40  # one pass for each image
     assert (rows(module, 1.0) == 0).all()
     some = rows(module, 0.5)
     assert 3 < (some == 0).sum() < 17
     assert torch.equal(rows(module, 0.5), some)  # the seed of the batch decides, and nothing before it
     assert not torch.equal(rows(module, 0.5, seed=1), some)
-
-
-def test_one_pass_of_the_locator_for_each_image_in_training():
-    module = task(self_guided=0.5)
-    rows(module, 0.5)
-    assert module.network.locator.images == 40
 
 
 def test_the_score_that_selects_is_of_validation_with_generated_reports(tmp_path):
@@ -187,38 +182,26 @@ def test_the_bank_is_the_encoders_and_thresholds_are_chosen_before_they_are_used
     monkeypatch.setattr(self_guided, "choose_thresholds", lambda *a: (order.append(a[0].shape), choose(*a))[1])
     module.validation_step = lambda batch, batch_idx: (order.append("step"), step(batch, batch_idx))[1]
     fit(module, tmp_path, batch_size=1)
-    assert order == [
-        "step",
-        "step",
-        (3, 6),
-        "step",
-        "step",
-        "step",
-    ]  # not by the trial at the start
+    assert order == ["step"] * 2 + [(3, 6)] + ["step"] * 3  # not by the trial at the start
     features, mask = module.encoder(bank_sentences())
     assert torch.equal(module.network.bank_features, features)
     assert torch.equal(module.network.bank_mask, mask)
 
 
-class LocatedImages(Callback):
-    """Counts the images that the locator sees in each validation."""
-
-    def __init__(self):
-        self.starts, self.counts = [], []
-
-    def on_validation_epoch_start(self, trainer, module):
-        self.starts.append(module.network.locator.images)
-
-    def on_validation_epoch_end(self, trainer, module):
-        self.counts.append(module.network.locator.images - self.starts[-1])
-
-
 @pytest.mark.parametrize("segment", [True, False])
 def test_a_validation_shows_each_image_to_the_locator_once(tmp_path, segment):
-    seen = LocatedImages()
-    trainer, _ = fit(task(segment=segment), tmp_path, 2, more=[seen], batch_size=2)
-    assert seen.counts == [3, 3, 3]  # of the trial at the start, too
-    assert len(trainer.datamodule.sets["inner"]) == 3
+    starts, ends = [], []
+
+    class LocatedImages(Callback):
+        def on_validation_epoch_start(self, trainer, module):
+            starts.append(module.network.locator.images)
+
+        def on_validation_epoch_end(self, trainer, module):
+            ends.append(module.network.locator.images)
+
+    trainer, _ = fit(task(segment=segment), tmp_path, 2, more=[LocatedImages()], batch_size=2)
+    seen = [end - start for start, end in zip(starts, ends, strict=True)]
+    assert seen == [len(trainer.datamodule.sets["inner"])] * 3 == [3] * 3  # of the trial at the start, too
 
 
 def test_zones_told_before_change_nothing():
@@ -233,18 +216,13 @@ def test_zones_told_before_change_nothing():
     assert torch.equal(whole.zone_logits, again.zone_logits)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5])
-def test_a_checkpoint_keeps_which_share_was_given_the_networks_own_report(tmp_path, share):
-    _, out = fit(task(self_guided=share), tmp_path)
-    assert torch.load(out / "last.ckpt", weights_only=True)["textray"]["self_guided"] == share
-
-
 def test_a_resumed_training_is_the_uninterrupted_one(tmp_path):
     settings = {"report_dropout": 0.6}
     whole, _ = fit(task(self_guided=0.5), tmp_path, 2, "whole", **settings)
     # Stopped after the first of two epochs, whose schedule it must keep.
     stop = type("Stop", (Callback,), {"on_train_epoch_end": lambda self, t, m: setattr(t, "should_stop", True)})()
     _, out = fit(task(self_guided=0.5), tmp_path, 2, "cut", more=[stop], **settings)
+    assert torch.load(out / "last.ckpt", weights_only=True)["textray"]["self_guided"] == 0.5
     torch.manual_seed(99)
     rest, _ = fit(task(self_guided=0.5), tmp_path, 2, "rest", out / "last.ckpt", **settings)
     one, other = whole.lightning_module.state_dict(), rest.lightning_module.state_dict()
@@ -264,7 +242,8 @@ def test_another_encoders_sentences_are_refused(tmp_path):
         fit(task(initial=str(out / "other.ckpt")), tmp_path, 1, "third")
 
 
-def test_the_locator_alone_learns_zones_without_a_segmenter_pass(tmp_path):
+def test_the_locator_alone_learns_zones_without_a_segmenter_pass(tmp_path, stages):
+    """No bundle is exported from such a network, unless the segmenter comes from an earlier training."""
     module = task(segment=False)
     before = {name: value.clone() for name, value in module.network.state_dict().items()}
     trainer, out = fit(module, tmp_path)
@@ -273,6 +252,11 @@ def test_the_locator_alone_learns_zones_without_a_segmenter_pass(tmp_path):
     changed = {name for name, value in saved(out / "last.ckpt").items() if not torch.equal(value, before[name])}
     assert {"locator.head.weight", "thresholds", "bank_features"} <= changed
     assert not {name for name in changed if name.startswith("segmenter.") and name != "segmenter.trunk.bias"}
+    with pytest.raises(UsageError, match="was not trained to segment"):
+        read_checkpoint(out / "last.ckpt")
+    segmenter = f"segmenter={stages[0] / 'segmenter.ckpt'}"
+    for exports, initial in ((True, [segmenter]), (True, "whole.ckpt"), (False, ["locator=a.ckpt"])):
+        assert task(segment=False, initial=initial).exports is exports
 
 
 def test_the_loss_of_the_locator_alone_is_over_the_zones_that_are_known():
@@ -287,16 +271,6 @@ def test_the_loss_of_the_locator_alone_is_over_the_zones_that_are_known():
             module.validation_step({"image": image[rows], "zones": zones[rows], "image_id": ids}, 0)
         only = nn.functional.binary_cross_entropy_with_logits(module.network.locator(image[:1])[0][0], zones[0])
     assert logged == [("inner/loss", pytest.approx(float(only)), 1), ("inner/loss", 0.0, 0)]
-
-
-def test_a_network_without_a_trained_segmenter_is_not_exported(tmp_path, stages):
-    folder, _, _ = stages
-    _, out = fit(task(segment=False), tmp_path)
-    with pytest.raises(UsageError, match="was not trained to segment"):
-        read_checkpoint(out / "last.ckpt")
-    segmenter = f"segmenter={folder / 'segmenter.ckpt'}"
-    for exports, initial in ((True, [segmenter]), (True, "whole.ckpt"), (False, ["locator=a.ckpt"])):
-        assert task(segment=False, initial=initial).exports is exports
 
 
 def test_the_locator_learns_of_withheld_zones_too_since_it_sees_them(tmp_path):
@@ -386,16 +360,15 @@ def test_a_segmenter_leaves_the_zone_head_of_its_own_training_behind(stages):
 def test_what_parts_cannot_start_from_is_said(stages):
     folder, *_ = stages
     locator, segmenter = folder / "locator.ckpt", folder / "segmenter.ckpt"
-    with pytest.raises(UsageError, match="one whole checkpoint or from parts"):
-        begin(Guided(), [str(locator), f"segmenter={segmenter}"])
-    with pytest.raises(UsageError, match="one checkpoint only"):
-        begin(Guided(), [f"segmenter={locator}", f"segmenter={segmenter}"])
-    with pytest.raises(UsageError, match="another network"):
-        begin(Guided(), [f"locator={segmenter}"])
-    with pytest.raises(UsageError, match=r"no part 'head'.*locator, segmenter"):
-        begin(Guided(), [f"head={segmenter}"])
-    with pytest.raises(UsageError, match="no checkpoint to start from"):
-        begin(Guided(), [f"locator={folder / 'none.ckpt'}"])
+    for initial, message in (
+        ([str(locator), f"segmenter={segmenter}"], "one whole checkpoint or from parts"),
+        ([f"segmenter={locator}", f"segmenter={segmenter}"], "one checkpoint only"),
+        ([f"locator={segmenter}"], "another network"),
+        ([f"head={segmenter}"], r"no part 'head'.*locator, segmenter"),
+        ([f"locator={folder / 'none.ckpt'}"], "no checkpoint to start from"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            begin(Guided(), initial)
     (folder / "a=b").mkdir()
     odd = folder / "a=b" / "whole.ckpt"
     odd.write_bytes(locator.read_bytes())

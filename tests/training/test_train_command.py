@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -20,10 +21,9 @@ from lightning.pytorch.callbacks import Timer  # noqa: E402
 from textray.training.checkpoints import AtomicCheckpointIO, last_checkpoint  # noqa: E402
 from textray.training.cli import read_order  # noqa: E402
 
-RECIPE = """\
+DATA = """\
 seed_everything: 3
-trainer:
-  enable_progress_bar: false
+trainer: {enable_progress_bar: false}
 data:
   data: phantom
   size: [32, 64]
@@ -33,17 +33,46 @@ data:
   limit: 8
   workers: 0
   report_dropout: 0.5
+"""
+MMI_UNET = "{trunk: efficientnet_lite0, text_width: 32, decoder_channels: [8, 8, 8]}"
+RECIPE = f"""\
+{DATA}
 model:
-  network:
-    class_path: textray.models.mmi_unet.MMIUNet
-    init_args:
-      config:
-        trunk: efficientnet_lite0
-        text_width: 32
-        decoder_channels: [8, 8, 8]
+  network: {{class_path: textray.models.mmi_unet.MMIUNet, init_args: {{config: {MMI_UNET}}}}}
   text_encoder: tiny
   lr: 1.0e-3
 """
+UNET = f"""\
+{DATA}
+model:
+  network: {{class_path: textray.models.baselines.unet.UNet, init_args: {{config: {{width: 4}}}}}}
+  text_encoder: null
+  lr: 1.0e-3
+"""
+GUIDED = f"""\
+{DATA.replace("light", "sgseg")}
+model:
+  network:
+    class_path: textray.models.sgseg.SGSegSimple
+    init_args:
+      config:
+        locator: {{trunk: efficientnet_lite0}}
+        guide_decoder: null
+        mmi_unet: {MMI_UNET}
+        zone_tokens: true
+  text_encoder: tiny
+  lr: 1.0e-3
+  zone_weight: 1.0
+  self_guided: 0.5
+"""
+"""A network that writes its own reports, which it sees in training too."""
+SEMI = RECIPE.replace("light", "strong\n  labelled_fraction: 0.5")
+SEMI += """\
+  teacher: teacher/checkpoints/last.ckpt
+  beta: 0.5
+task: semi_supervised
+"""
+"""A network that learns from images without masks too."""
 
 
 @pytest.fixture
@@ -58,14 +87,8 @@ def start(recipe, out, epochs, *more):
     words = ["train", "--config", str(recipe), "--out", str(out), f"--trainer.max_epochs={epochs}", *more]
     code = f"import sys; from textray.cli import main; sys.argv = ['textray', *{words!r}]; main()"
     env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=recipe.parent,
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen([sys.executable, "-c", code], cwd=recipe.parent, env=env, **pipes)
 
 
 def train_apart(recipe, out, epochs, *more):
@@ -138,15 +161,11 @@ def train_here(train, recipe, tmp_path, monkeypatch):
             if trainer.current_epoch == 1:
                 raise Killed
 
+        timer = "--trainer.callbacks+=lightning.pytorch.callbacks.Timer", "--trainer.callbacks.interval=step"
         with monkeypatch.context() as patch:
             patch.setattr(Timer, "on_train_epoch_end", die)
             with pytest.raises(Killed):
-                run(
-                    out,
-                    3,
-                    "--trainer.callbacks+=lightning.pytorch.callbacks.Timer",
-                    "--trainer.callbacks.interval=step",
-                )
+                run(out, 3, *timer)
 
     run.killed = killed
     return run
@@ -161,20 +180,6 @@ def kill_and_go_on(train_here, tmp_path):
     assert train_here(killed, 3).code == 0
     compare(whole, killed, 1)
     return killed
-
-
-UNET = (
-    RECIPE[: RECIPE.index("model:")]
-    + """\
-model:
-  network:
-    class_path: textray.models.baselines.unet.UNet
-    init_args:
-      config: {width: 4}
-  text_encoder: null
-  lr: 1.0e-3
-"""
-)
 
 
 @pytest.mark.filterwarnings("ignore")  # a training in this process says what a user sees on the standard error
@@ -206,7 +211,7 @@ def test_what_a_training_can_start_from(train_here, recipe, tmp_path):
     """A second stage starts from the first one's weights, with a part that it lacks; other networks are refused."""
     first, second = tmp_path / "first", tmp_path / "second"
     assert train_here(first, 1).code == 0
-    recipe.write_text(RECIPE.replace("[8, 8, 8]", "[8, 8, 8]\n        zone_head: true"))
+    recipe.write_text(RECIPE.replace("[8, 8, 8]", "[8, 8, 8], zone_head: true"))
     start_at = f"--model.initial={first / 'checkpoints' / 'best.ckpt'}"
     assert train_here(second, 1, start_at, "--model.zone_weight=0.2", "--model.lr=1.0e-9").code == 0
     before, after = weights(first, "best"), weights(second)
@@ -224,47 +229,11 @@ def test_what_a_training_can_start_from(train_here, recipe, tmp_path):
     assert "--fresh" in refused.err
 
 
-GUIDED = (
-    RECIPE[: RECIPE.index("model:")].replace("light", "sgseg")
-    + """\
-model:
-  network:
-    class_path: textray.models.sgseg.SGSegSimple
-    init_args:
-      config:
-        locator:
-          trunk: efficientnet_lite0
-        guide_decoder: null
-        mmi_unet:
-          trunk: efficientnet_lite0
-          text_width: 32
-          decoder_channels: [8, 8, 8]
-        zone_tokens: true
-  text_encoder: tiny
-  lr: 1.0e-3
-  zone_weight: 1.0
-  self_guided: 0.5
-"""
-)
-"""A network that writes its own reports, which it sees in training too."""
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_so_does_one_of_a_network_that_writes_its_own_reports(train_here, recipe, tmp_path):
     recipe.write_text(GUIDED)
     kill_and_go_on(train_here, tmp_path)
-
-
-SEMI = (
-    RECIPE.replace("report_dropout", "labelled_fraction: 0.5\n  report_dropout").replace("light", "strong")
-    + """\
-  teacher: teacher/checkpoints/last.ckpt
-  beta: 0.5
-task: semi_supervised
-"""
-)
-"""A network that learns from images without masks too."""
 
 
 @pytest.mark.slow
@@ -282,23 +251,24 @@ def test_so_does_one_with_pseudo_labels(train_here, recipe, tmp_path):
     assert facts[0]["labelled"]["ids_sha256"] == facts[1]["labelled"]["ids_sha256"], "both saw the same masks"
 
 
-def test_unknown_recipe_names_the_nearest(cli):
-    result = cli("train", "--config", "mmi_unet_qatta")
-    assert result.code == 2
-    assert "mmi_unet_qata" in result.err
-
-
-def test_training_needs_a_configuration(cli):
-    result = cli("train")
-    assert result.code == 2
-    assert "--config" in result.err
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--config mmi_unet_qatta", ["mmi_unet_qata"]),
+        ("", ["--config"]),
+        (
+            "--config mmi_unet_lite_224 --data.root . --model.initial=x.ckpt",
+            ["names no network", "comes after the one that it is for"],
+        ),
+    ],
+)
+def test_words_that_make_no_training_are_refused(cli, words, says):
+    found = cli("train", *words.split())
+    assert found.code == 2
+    assert all(part in found.err for part in says)
 
 
 def test_a_recipe_that_holds_only_what_differs_needs_the_one_before_it(cli, tmp_path):
-    found = cli("train", "--config", "mmi_unet_lite_224", "--data.root", tmp_path, "--model.initial=x.ckpt")
-    assert found.code == 2
-    assert "names no network" in found.err
-    assert "comes after the one that it is for" in found.err
     more = tmp_path / "more.yaml"
     more.write_text("trainer: {max_epochs: 1}")
     assert "names no network" in cli("train", "--config", more).err
@@ -340,8 +310,6 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkey
 
 
 def test_export_refuses_a_pickle_with_code(tmp_path, cli):
-    import pickle
-
     class Loud:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "ran"),)
@@ -361,7 +329,7 @@ def test_export_fails_where_the_graph_disagrees(tmp_path, monkeypatch, make_bund
     from textray.preprocess import Preprocess
 
     facts = {
-        "version": "0", "network": "unet", "form": "paper", "config": {"in_channels": 3, "width": 4},
+        "version": "0", "network": "unet", "config": {"in_channels": 3, "width": 4},
         "text_encoder": None, "max_tokens": 24,
         "data": {
             "name": "phantom", "preprocess": Preprocess(size=(32, 32)).to_dict(), "images": {}, "augment": "none",
@@ -369,12 +337,10 @@ def test_export_fails_where_the_graph_disagrees(tmp_path, monkeypatch, make_bund
         },
         "epoch": 1, "max_epochs": 1,
     }  # fmt: skip
-    network = UNet(UNetConfig(width=4))
-    state = {f"network.{k}": v for k, v in network.state_dict().items()}
-    path = tmp_path / "unet.ckpt"
-    torch.save({"textray": facts, "state_dict": state}, path)
-    without = tmp_path / "old.ckpt"  # of a version that did not know forms
-    torch.save({"textray": {k: v for k, v in facts.items() if k != "form"}, "state_dict": state}, without)
+    state = {f"network.{k}": v for k, v in UNet(UNetConfig(width=4)).state_dict().items()}
+    path, without = tmp_path / "unet.ckpt", tmp_path / "old.ckpt"
+    torch.save({"textray": facts | {"form": "paper"}, "state_dict": state}, path)
+    torch.save({"textray": facts, "state_dict": state}, without)  # of a version that did not know forms
     with pytest.raises(UsageError, match=r"old\.ckpt is not a readable checkpoint of textray train"):
         module.export(without, tmp_path / "good")
 
