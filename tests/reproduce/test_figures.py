@@ -41,12 +41,9 @@ def test_methods_are_named():
     assert (without.label, without.bundle, without.text) == ("B", "c=some/folder", "none")
     (writes,) = read_methods(("C=some/folder@generated",))
     assert (writes.bundle, writes.text) == ("some/folder", "generated")
-
-
-@pytest.mark.parametrize("words", [("folder",), ("=folder",), ("A=",), ("A=@none",), ("A=x", "A=y")])
-def test_bad_methods_are_refused(words):
-    with pytest.raises(UsageError):
-        read_methods(words)
+    for words in (("folder",), ("=folder",), ("A=",), ("A=@none",), ("A=x", "A=y")):
+        with pytest.raises(UsageError):
+            read_methods(words)
 
 
 @pytest.mark.parametrize("kind", [None, "caption"])
@@ -82,12 +79,6 @@ def test_the_command_draws_what_the_words_do(cli, qata, tiny_bundle, tmp_path, v
     assert truth.max() < 110
 
 
-def test_a_network_without_text_reads_none(qata, make_bundle, tmp_path):
-    make_bundle(tmp_path / "mute", reads_text=False)
-    assert run(order(qata, tmp_path / "out", f"U={tmp_path / 'mute'}", count=1)) == 0
-    assert json.loads((tmp_path / "out/mmi-unet-fig2.json").read_text())["methods"][0]["text"] == "none"
-
-
 @pytest.mark.parametrize(("name", "data"), [("mmi-unet-fig3", "mosmed_plus"), ("sgseg-fig5", "qata_cov19")])
 def test_a_missing_root_is_asked_for(name, data, cli, tmp_path):
     result = cli("reproduce", name, "--out", tmp_path)
@@ -95,14 +86,18 @@ def test_a_missing_root_is_asked_for(name, data, cli, tmp_path):
     assert f"--root {data}=DIR" in result.err
 
 
-def test_methods_that_write_their_own_report_stand_beside_those_that_do_not(qata, writing_bundle, tmp_path, val):
-    methods = tuple(f"{end or 'words'}={writing_bundle}{end}" for end in ("", "@none", "@generated"))
+def test_methods_that_write_their_own_report_stand_beside_those_that_do_not(
+    qata, writing_bundle, make_bundle, tmp_path, val
+):
+    make_bundle(tmp_path / "wordless", reads_text=False)
+    methods = [f"{end or 'words'}={writing_bundle}{end}" for end in ("", "@none", "@generated")]
+    methods.append(f"U={tmp_path / 'wordless'}")
     assert run(order(qata, tmp_path / "out", *methods, name="sgseg-fig3", cases=(val[0].image_id,))) == 0
     record = json.loads((tmp_path / "out/sgseg-fig3.json").read_text())
-    assert [method["text"] for method in record["methods"]] == ["oracle", "none", "generated"]
+    assert [method["text"] for method in record["methods"]] == ["oracle", "none", "generated", "none"]
     dice = record["cases"][0]["dice"]
     assert dice["words"] > dice["@none"] + 0.2, "without a text, it must not write a report either"
-    assert len(set(dice.values())) == 3
+    assert dice["@generated"] not in (dice["words"], dice["@none"])
 
 
 def test_words_that_differ_are_marked():
@@ -110,16 +105,8 @@ def test_words_that_differ_are_marked():
         "Bilateral infection, two infected areas, lower left lung and upper right lung.",
         "unilateral infection, one infected area, lower left lung",
     )
-    assert [word for word, marked in first if marked] == [
-        "Bilateral",
-        "two",
-        "areas,",
-        "and",
-        "upper",
-        "right",
-        "lung.",
-    ]
-    assert [word for word, marked in second if marked] == ["unilateral", "one", "area,"]
+    assert " ".join(word for word, marked in first if marked) == "Bilateral two areas, and upper right lung."
+    assert " ".join(word for word, marked in second if marked) == "unilateral one area,"
     assert not any(marked for side in mark("Lower left lung.", "lower left lung") for _, marked in side)
 
 

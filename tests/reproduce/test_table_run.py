@@ -147,15 +147,13 @@ def test_rows_are_made_listed_and_not_made_again(order, lines, fake):
     assert page_of(order) == (page, rows)
 
 
-def test_only_rows_that_are_named_are_made(order, fake):
-    assert make(table(WORDS, PLAIN), BUDGET, replace(order, rows=("plain",))) == 0
-    page, rows = page_of(order)
+def test_only_rows_that_are_named_are_made_and_a_failing_one_again_when_asked_again(order, lines, fake):
+    assert make(table(WORDS, PLAIN), BUDGET, replace(order, out=order.out / "some", rows=("plain",))) == 0
+    page, rows = page_of(replace(order, out=order.out / "some"))
     assert fake.made == ["plain"]
     assert {r["row"]: r["state"] for r in rows} == {"words": "not run", "plain": "done"}
     assert "--rows plain" in page
 
-
-def test_a_failing_row_is_listed_and_made_again_when_asked_again(order, lines, fake):
     fake.failing = ("plain",)
     assert make(table(PLAIN, WORDS), BUDGET, order) == 3
     page, rows = page_of(order)
@@ -164,7 +162,7 @@ def test_a_failing_row_is_listed_and_made_again_when_asked_again(order, lines, f
     assert lines[-1].endswith("table.md; 1 trainings failed")
     fake.failing = ()
     assert make(table(PLAIN, WORDS), BUDGET, order) == 0
-    assert fake.made == ["plain", "words", "plain"]
+    assert fake.made == ["plain", "plain", "words", "plain"]
 
 
 def test_an_error_of_a_row_becomes_its_reason(order, monkeypatch):
