@@ -41,16 +41,15 @@ class Level:
     """Attention of one level.
 
     Attributes:
-        name: Name of the module, such as ``matching.0``; the finest level of a part comes first.
-        weights: ``(L', h, w)`` float32, mean over heads: what share of its attention each image token gives to each
-            token of the sentence. Sums to one over L'.
+        weights: ``(L', h, w)``, mean over heads: what share of its attention each image token gives to each token of
+            the sentence. Sums to one over L'.
         covers: Share of the map's height and width that lies on the picture: a map with an odd side is padded by one
             row or column before it is halved.
-        slots: ``(S, h, w)`` where the network attends to mixtures of tokens instead of tokens, else ``None``.
-            ``weights`` are then shared out from them by the size of the mixing weights, which is an approximation.
+        slots: ``(S, h, w)`` where the network attends to mixtures of tokens instead of tokens. ``weights`` are then
+            shared out from them by the size of the mixing weights, which is an approximation.
     """
 
-    name: str
+    name: str  # of the module, such as "matching.0"; the finest level of a part comes first
     weights: NDArray[np.float32]
     covers: tuple[float, float] = (1.0, 1.0)
     slots: NDArray[np.float32] | None = None
@@ -104,19 +103,12 @@ _SAME = 0.99  # cosine from which a token feature of the encoder is that of the 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tokens:
-    """The sentence that a network is given, token by token.
+    """The sentence that a network is given, token by token."""
 
-    Attributes:
-        zones: Zones by image side.
-        names: The tokens in order, [CLS] and [SEP] included; L' of them.
-        features: ``(L, D)`` float32, the bank's row; zero behind the last token.
-        mask: ``(L,)`` float32, 1 at the L' tokens.
-    """
-
-    zones: Zones
-    names: tuple[str, ...]
-    features: NDArray[np.float32]
-    mask: NDArray[np.float32]
+    zones: Zones  # by image side
+    names: tuple[str, ...]  # the L' tokens in order, [CLS] and [SEP] included
+    features: NDArray[np.float32]  # (L, D), the bank's row; zero behind the last token
+    mask: NDArray[np.float32]  # (L,), 1 at the L' tokens
 
     @property
     def places(self) -> tuple[int, ...]:
@@ -136,9 +128,7 @@ class Tokens:
 class AttentionReader:
     """A bundle's network in torch, whose attention over words can be read, and the text encoder that names the words.
 
-    Args:
-        bundle: A bundle whose network matches image and text, or is guided by a text.
-        text_encoder: Folder of the files of the bank's text encoder, ``None`` if it is installed as a package.
+    ``text_encoder`` is the folder of the bank's text encoder, where it is not installed as a package.
 
     Raises:
         UsageError: If the network has no attention from image tokens to words, or the encoder, or a package that it
@@ -182,15 +172,7 @@ class AttentionReader:
         return Tokens(zones=zones, names=names, features=features, mask=mask)
 
     def read(self, pixels: NDArray[np.float32], tokens: Tokens) -> tuple[list[Level], NDArray[np.float32]]:
-        """Run the network and read its attention.
-
-        Args:
-            pixels: ``(C, h, w)`` float32, as `Preprocess.apply` gives it.
-            tokens: The sentence.
-
-        Returns:
-            The levels from fine to coarse, and the probabilities ``(h, w)`` that the network gave.
-        """
+        """Levels of a film ``(C, h, w)``, as `Preprocess.apply` gives it, and the network's probability ``(h, w)``."""
         levels, logits = read_levels(
             self.network,
             torch.from_numpy(pixels)[None],
@@ -204,16 +186,9 @@ class AttentionReader:
 def read_levels(
     network: nn.Module, image: Tensor, text_features: Tensor, text_mask: Tensor
 ) -> tuple[list[Level], Tensor]:
-    """Run a network on one film and give the attention of each level.
+    """Run a network in evaluation mode on one film, and give the attention of each level and the logits.
 
-    Args:
-        network: A network with image-text matching, in evaluation mode.
-        image: ``(1, C, H, W)``.
-        text_features: ``(1, L, D)``.
-        text_mask: ``(1, L)``, non-zero at L' real tokens, at least one.
-
-    Returns:
-        The levels, and the logits ``(1, 1, H, W)``.
+    The film is ``(1, C, H, W)``, the text ``(1, L, D)`` with a mask that is not zero at one or more real tokens.
     """
     with _watched(network) as seen:
         logits = network(image, text_features, text_mask).logits
@@ -288,16 +263,10 @@ _SCALES = (
 
 
 class AttentionExplainer:
-    """Explains how a film attends to its words.
+    """Explains how a film attends to its words; refused as by `AttentionReader`.
 
-    Args:
-        bundle: The network's bundle.
-        columns: ``places`` draws the words that tell where, the two other tokens that are looked at most, and one
-            column for the rest; ``all`` draws each token.
-        text_encoder: Folder of the text encoder, ``None`` where it is installed as a package.
-
-    Raises:
-        UsageError: If the network's attention cannot be read, or the text encoder is not installed.
+    The columns ``places`` are the words that tell where, the two other tokens that are looked at most, and one for the
+    rest; ``all`` are one for each token.
     """
 
     kind = "attention"
@@ -329,15 +298,12 @@ class AttentionExplainer:
         columns = _columns(tokens, self._columns, received)
         height, width = fit(prediction.grid.shape, _PANEL)
         film = thumbnail(prediction.image.pixels, (height, width))
-        overlay = render_overlay(prediction.image.pixels, prediction.mask)
-        masked = shrink(overlay, (height, width))
+        masked = shrink(render_overlay(prediction.image.pixels, prediction.mask), (height, width))
         left = MARGIN + width + _GAP
         page_width = max(left + len(columns) * (width + _GAP) + _SCALE, _LEAST_WIDTH)
-        notes = [
-            convention(prediction)["text"],
-            _SCALES,
-            *([SLOTS] if any(x.slots is not None for x in levels) else []),
-        ]
+        notes = [convention(prediction)["text"], _SCALES]
+        if any(level.slots is not None for level in levels):
+            notes.append(SLOTS)
         header = [
             ("How much each place of the film attends to each word", 18),
             *sentence_lines(describe_zones(tokens.zones, prediction.grid)),
@@ -360,12 +326,12 @@ class AttentionExplainer:
             for c, share in enumerate(shares):
                 x = left + c * (width + _GAP)
                 small = predictor.preprocess.restore(share, Grid(height=height, width=width))
-                if len(columns[c][1]) == 1:
-                    page.paste(x, y, heat(film, (small - low) / max(high - low, 1e-9)))
-                    page.text(x, y + height + 1, f"mean {share.mean():.3f}", 12, colour=FAINT)
-                else:  # a sum of many tokens has a scale of its own, which the numbers below it tell
-                    page.paste(x, y, heat(film, _stretch(small)))
-                    page.text(x, y + height + 1, f"{share.min():.2f} to {share.max():.2f}", 12, colour=FAINT)
+                first, last, below = low, high, f"mean {share.mean():.3f}"
+                if len(columns[c][1]) > 1:  # a sum of many tokens has a scale of its own, which the numbers tell
+                    first, last = float(small.min()), float(small.max())
+                    below = f"{share.min():.2f} to {share.max():.2f}"
+                page.paste(x, y, heat(film, (small - first) / max(last - first, 1e-9)))
+                page.text(x, y + height + 1, below, 12, colour=FAINT)
             even = 1 / len(tokens.names)
             page.scale(left + len(columns) * (width + _GAP) + 6, y, height, low, high, (even, f"{even:.3f} even"))
             y += height + _GAP + 18
@@ -381,11 +347,6 @@ def _columns(tokens: Tokens, which: Columns, received: NDArray[np.float32]) -> l
     columns: list[tuple[str, tuple[int, ...]]] = [(tokens.labels[i], (i,)) for i in places]
     rest = tuple(i for i in range(len(tokens.names)) if i not in places)
     return [*columns, (f"{len(rest)} other", rest)] if rest else columns
-
-
-def _stretch(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    low, high = float(values.min()), float(values.max())
-    return np.asarray((values - low) / max(high - low, 1e-9), np.float32)
 
 
 def _level_values(level: Level) -> dict[str, Any]:

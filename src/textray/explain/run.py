@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,22 +17,13 @@ from textray.inference.bundle import Bundle
 from textray.inference.inputs import Item
 from textray.inference.segment_run import Plan, Segmenting
 from textray.inference.segmenter import Predictor
-from textray.io.page import Page, line_height, wrap
+from textray.io.page import Page, Picture, line_height, wrap
 from textray.io.write import write_json, write_picture
 from textray.records import ZONE_NAMES, Grid, Laterality, Prediction, Zones
 
 
 class Explaining(Segmenting):
-    """An explanation of each film of a plan.
-
-    Args:
-        predictor: The loaded network.
-        plan: The inputs and settings.
-        explainer: The kind of explanation.
-
-    Raises:
-        UsageError: If the network reads no text.
-    """
+    """An explanation of each film of a plan, of the kind of an explainer; a network that reads no text is refused."""
 
     SUMMARY, RECORD = "textray.explain-run/1", "textray.explain/1"
     LARGEST_RECORD = 2**27  # it holds the maps of every token
@@ -84,38 +75,22 @@ class Explaining(Segmenting):
         return {**super()._settings(side), "explain": explain}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Explanation:
-    """An explanation of one film.
-
-    Attributes:
-        values: Numbers and words for the record, JSON values.
-        picture: The page, ``(H, W, 3)`` uint8.
-    """
+class Explanation(NamedTuple):
+    """An explanation of one film: JSON values for the record, and the page."""
 
     values: dict[str, Any]
-    picture: NDArray[np.uint8]
+    picture: Picture
 
 
 class Explainer(Protocol):
-    """One kind of explanation.
+    """One kind of explanation."""
 
-    Attributes:
-        kind: Its name; part of the names of the files.
-        needs_words: True if a film without words cannot be explained.
-        settings: Settings that decide the result, JSON values.
-    """
-
-    kind: str
-    needs_words: bool
-    settings: dict[str, Any]
+    kind: str  # its name; part of the names of the files
+    needs_words: bool  # a film without words cannot be explained
+    settings: dict[str, Any]  # that decide the result, JSON values
 
     def explain(self, predictor: Predictor, prediction: Prediction) -> Explanation:
-        """Explain the prediction for a film.
-
-        Raises:
-            InputError: If the film's words cannot be explained.
-        """
+        """Explain the prediction for a film; an `InputError` if its words cannot be explained."""
         ...
 
 
@@ -123,11 +98,7 @@ SIDES = "Zones are named by the viewer's left and right, the sides of the pictur
 
 
 def needs_words(bundle: Bundle) -> None:
-    """Refuse a network that reads no text, or captions without zones.
-
-    Raises:
-        UsageError: If the bundle has no text bank, or one of captions.
-    """
+    """Refuse a network that reads no text, or captions without zones."""
     if bundle.captions:
         raise UsageError(
             f"model {bundle.name} reads captions that name no zones, and only zones are explained",
@@ -144,11 +115,7 @@ def needs_words(bundle: Bundle) -> None:
 
 
 def zones_of(prediction: Prediction) -> Zones:
-    """The zones whose sentence steered the network, by image side.
-
-    Raises:
-        InputError: If there was none.
-    """
+    """The zones whose sentence steered the network, by image side; none is refused."""
     if prediction.report is None:
         raise InputError(
             "there are no words to explain: the network worked from the picture alone",
@@ -200,11 +167,7 @@ MARGIN = 16
 
 
 def open_page(width: int, header: Sequence[tuple[str, int]], *, gap: int, below: int) -> tuple[Page, int]:
-    """Make a page with texts on top, each with its size, and ``below`` pixels of space beneath.
-
-    Returns:
-        The page, and the row at which the space begins.
-    """
+    """Make a page with texts on top, each with its size; returns it and where ``below`` pixels of space begin."""
     lines = [(line, size) for text, size in header for line in wrap(text, size, width - 2 * MARGIN)]
     top = MARGIN + sum(line_height(size) for _, size in lines) + gap
     page, y = Page(width, top + below), MARGIN

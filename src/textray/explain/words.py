@@ -46,16 +46,7 @@ _ROW, _BAR, _LABEL, _NUMBER, _FILM = 24, 240, 130, 60, 320
 
 
 class WordsExplainer:
-    """Explains the weight of each token of the sentence.
-
-    Args:
-        bundle: The network's bundle.
-        text_encoder: Folder of the text encoder, ``None`` where it is installed as a package.
-        threads: Threads of the network.
-
-    Raises:
-        UsageError: If the network's attention cannot be read, or the text encoder is not installed.
-    """
+    """Explains the weight of each token of the sentence; refused as by `AttentionReader`."""
 
     kind = "words"
     needs_words = True

@@ -34,21 +34,13 @@ _LINE: tuple[int, int, int] = (235, 235, 235)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ZoneRun:
-    """One run of the network.
+    """One run of the network."""
 
-    Attributes:
-        name: ``given``, ``none``, ``mirrored``, ``with left upper``, ``without left upper``, ...
-        zones: Zones of its prompt; none is no report.
-        probability: ``(h, w)`` float32 at the network's size.
-        mask: ``(H, W)`` bool on the film's grid.
-        mean: Mean probability in each of the six zones of the picture, by name.
-    """
-
-    name: str
-    zones: Zones
-    probability: NDArray[np.float32]
-    mask: NDArray[np.bool_]
-    mean: dict[str, float]
+    name: str  # "given", "none", "mirrored", "with left upper", "without left upper", ...
+    zones: Zones  # of its prompt; none is no report
+    probability: NDArray[np.float32]  # (h, w), at the network's size
+    mask: NDArray[np.bool_]  # (H, W), on the film's grid
+    mean: dict[str, float]  # of the probability in each zone of the picture
 
 
 class ZonesExplainer:
@@ -108,29 +100,21 @@ class ZonesExplainer:
 
 
 def counterfactuals(given: Zones) -> Iterator[tuple[str, Zones]]:
-    """Zones of the prompts: the given ones first, then none, the mirrored ones, each zone more or less.
+    """Names and zones of the prompts, by image side: the given ones, none, the mirrored ones, each zone more or less.
 
-    Args:
-        given: Zones by image side; none for a film without words, to which each single zone is added.
-
-    Yields:
-        Name and zones; what would repeat an earlier run is left out.
+    What would repeat an earlier run is left out: a film without words has none first, and each single zone.
     """
     present = given.present
-    used = {given.index}
-    if given:
-        yield "given", Zones.from_present(present)
-    yield "none", Zones()
-    used.add(0)
-    mirrored = given.mirror()
-    if mirrored.index not in used:
-        used.add(mirrored.index)
-        yield "mirrored", Zones.from_present(mirrored.present)
+    cases = [("given", present)] if given else []
+    cases += [("none", (False,) * len(present)), ("mirrored", given.mirror().present)]
     for i, name in enumerate(ZONE_NAMES):
-        other = Zones.from_present([p != (i == k) for k, p in enumerate(present)])
-        if other.index not in used:
-            used.add(other.index)
-            yield f"{'without' if present[i] else 'with'} {name}", other
+        other = tuple(p != (i == k) for k, p in enumerate(present))
+        cases.append((f"{'without' if present[i] else 'with'} {name}", other))
+    used = set()
+    for name, zones in cases:
+        if zones not in used:
+            used.add(zones)
+            yield name, Zones.from_present(zones)
 
 
 def zone_means(values: NDArray[np.float32], grid: Grid, rows: tuple[float, float]) -> dict[str, float]:

@@ -48,7 +48,6 @@ from textray.inference.bundle_files import (
     read_file,
     read_preprocess,
     segmenter_files,
-    task_of,
 )
 from textray.inference.own_report import TextFree
 from textray.preprocess import Preprocess
@@ -82,13 +81,8 @@ class About(TypedDict):
 class BaseBundle(ABC):
     """Base class of all bundles: a folder whose files match the hashes in its ``config.json``.
 
-    Attributes:
-        model: Registry name of the network.
-        form: Form of it, such as ``paper``.
-        model_config: Fields of the network's config dataclass.
-        provenance: Data, epoch, terms and whatever else the exporter noted.
-        files: Size and SHA-256 of each file except the config.
-        sha256: Hash of what decides a result. Card and licence are not in it, so that scores can be added to the card.
+    ``sha256`` is a hash of what decides a result. Card and licence are not in it, so that scores can be added to the
+    card.
     """
 
     TASK: ClassVar[Task]
@@ -98,12 +92,12 @@ class BaseBundle(ABC):
     folder: Path
     name: str
     version: str
-    model: str
-    form: str
-    model_config: dict[str, Any]
+    model: str  # registry name of the network
+    form: str  # such as "paper"
+    model_config: dict[str, Any]  # fields of the network's config dataclass
     preprocess: Preprocess
-    provenance: dict[str, Any]
-    files: dict[str, dict[str, Any]]
+    provenance: dict[str, Any]  # data, epoch, terms and whatever else the exporter noted
+    files: dict[str, dict[str, Any]]  # size and SHA-256 of each file except the config
     sha256: str
 
     @classmethod
@@ -154,18 +148,14 @@ class BaseBundle(ABC):
         keys = _KEYS | cls.KEYS | ({"task"} if cls.TASK == "grounding" else set())
         if set(config) != keys:
             missing, more = sorted(keys - set(config)), sorted(set(config) - keys)
-            raise BundleError(
-                f"{CONFIG} of bundle {folder.name} has other keys", came=f"missing {missing}, unknown {more}"
-            )
+            what = f"{CONFIG} of bundle {folder.name} has other keys"
+            raise BundleError(what, came=f"missing {missing}, unknown {more}")
         check_files(folder, config["files"], files)
         preprocess = read_preprocess(folder)
         stated = tuple(config["input"][key] for key in ("height", "width", "channels"))
-        if stated != (*preprocess.size, preprocess.channels):
-            raise BundleError(
-                f"bundle {folder.name} contradicts itself",
-                came=f"input {stated} in {CONFIG}",
-                expected=f"{(*preprocess.size, preprocess.channels)} as in preprocess.json",
-            )
+        if stated != (shape := (*preprocess.size, preprocess.channels)):
+            what = f"bundle {folder.name} contradicts itself"
+            raise BundleError(what, came=f"input {stated} in {CONFIG}", expected=f"{shape} as in preprocess.json")
         return {
             "folder": folder,
             "name": str(config["name"]),
@@ -211,8 +201,8 @@ class Bundle(BaseBundle):
         tokens, width: Tokens L of a row of the bank and width D of a token feature, 0 without one.
         captions: The texts of the bank's rows if its data have free captions; none if they are zone sentences.
         zone_rows: Heights, as shares of the image, that split upper, middle and lower zones of pixels.
-        zone_thresholds: Probability from which the network writes a zone into its own report, six of them in the order
-            of `textray.records.ZONE_NAMES`; ``None`` if it writes none.
+        zone_thresholds: Probability from which the network writes each zone of `ZONE_NAMES` into its own report;
+            ``None`` if it writes none.
         text_free: What a run without a text does; always ``none`` if the network writes no report.
     """
 
@@ -271,9 +261,8 @@ class Bundle(BaseBundle):
         fields = cls._verify(folder, config, segmenter_files(encoder))
         rows = tuple(float(row) for row in config["zones"]["rows"])
         if len(rows) != 2 or not 0 < rows[0] < rows[1] < 1 or tuple(config["zones"]["columns"]) != ZONE_COLUMNS:
-            raise BundleError(
-                "zone split of the bundle is wrong", came=config["zones"], expected="two rows rising in (0, 1)"
-            )
+            what = "zone split of the bundle is wrong"
+            raise BundleError(what, came=config["zones"], expected="two rows rising in (0, 1)")
         threshold = float(config["threshold"])
         if not (math.isfinite(threshold) and 0 < threshold < 1):
             raise BundleError("threshold of the bundle is wrong", came=threshold, expected="a number in (0, 1)")
@@ -309,21 +298,19 @@ def seal(
     captions: Sequence[str] = (),
     **about: Unpack[About],
 ) -> Bundle:
-    """Write the config of a segmenter whose other files are in place, and load it as a user would.
+    """Write the config of a segmenter whose other files are in place, and load it as a user would, with all refusals.
 
     The arguments are attributes of `Bundle`; without ``text_free`` a network that writes a report does.
-
-    Raises:
-        BundleError: If a file is missing or does not fit the others.
-        OutputError: If the config cannot be written.
     """
     folder = Path(folder)
     text: dict[str, Any] | None = None
     if text_encoder is not None:
         bank = parse_bank(read_file(folder, BANK), captions=captions)
         text = {"encoder": text_encoder, "tokens": bank.features.shape[1], "width": bank.features.shape[2]}
-        text |= {"free": text_free} if text_free is not None else {}
-        text |= {"captions": list(captions)} if captions else {}
+        if text_free is not None:
+            text["free"] = text_free
+        if captions:
+            text["captions"] = list(captions)
     zones: dict[str, Any] = {"rows": list(zone_rows), "columns": list(ZONE_COLUMNS)}
     if zone_thresholds is not None:  # the key would change the hash of bundles that write no report
         zones["thresholds"] = list(zone_thresholds)
@@ -333,19 +320,12 @@ def seal(
 
 @dataclass(frozen=True, kw_only=True)
 class GroundingText:
-    """How a phrase becomes what the text graph reads.
+    """How a phrase becomes what the text graph reads."""
 
-    Attributes:
-        encoder: Registry name of the text encoder, or ``own``.
-        laterality: Whose left and right the training texts meant.
-        lower: Words are lower-cased.
-        most_pieces: Longest text in pieces, the two marks included.
-    """
-
-    encoder: str
-    laterality: Laterality
-    lower: bool
-    most_pieces: int
+    encoder: str  # registry name of the text encoder, or "own"
+    laterality: Laterality  # whose left and right the training texts meant
+    lower: bool  # words are lower-cased
+    most_pieces: int  # longest text in pieces, the two marks included
     aggregation: Aggregation
     sentences: Cut
 
@@ -373,19 +353,14 @@ class GroundingText:
 
 @dataclass(frozen=True, kw_only=True)
 class GroundingBundle(BaseBundle):
-    """A verified bundle of a grounding network.
-
-    Attributes:
-        map_size: Height and width of the map of one phrase, in cells.
-        width: Width D of the space that film and phrase share.
-    """
+    """A verified bundle of a grounding network."""
 
     TASK: ClassVar[Task] = "grounding"
     KEYS: ClassVar[frozenset[str]] = frozenset({"input", "text", "map", "width"})
 
     text: GroundingText
-    map_size: tuple[int, int]
-    width: int
+    map_size: tuple[int, int]  # height and width of the map of one phrase, in cells
+    width: int  # D, of the space that film and phrase share
 
     def vocabulary(self) -> WordPiece:
         """The word pieces; a file that is no vocabulary is refused."""
@@ -425,7 +400,7 @@ class GroundingBundle(BaseBundle):
 def seal_grounding(
     folder: str | Path, *, text: GroundingText, map_size: tuple[int, int], width: int, **about: Unpack[About]
 ) -> GroundingBundle:
-    """Write the config of a grounding network whose other files are in place; raises as `seal` does."""
+    """Write the config of a grounding network whose other files are in place, as `seal` does."""
     size = {"height": map_size[0], "width": map_size[1]}
     decides = {"text": text.to_dict(), "map": size, "width": width}
     return GroundingBundle._seal(Path(folder), GROUNDING_FILES, decides, about)
@@ -452,14 +427,13 @@ def find(name_or_folder: str | Path | None, default: str) -> Path:
         error = unknown_name("bundle", str(name_or_folder), names or [default])
         raise type(error)(error.what, expected=f"{error.expected}, or a bundle folder", do=error.do)
     if not (folder / CONFIG).is_file():
-        raise BundleError(
-            f"{folder} holds no bundle", came=f"no {CONFIG}", expected="a folder that textray export wrote"
-        )
+        what, expected = f"{folder} holds no bundle", "a folder that textray export wrote"
+        raise BundleError(what, came=f"no {CONFIG}", expected=expected)
     return folder
 
 
 def load_any(name_or_folder: str | Path | None = None) -> Bundle | GroundingBundle:
     """A bundle of whichever task; raises as the two classes do."""
     folder = find(name_or_folder, DEFAULT_WEIGHTS)
-    config = parse_json(read_file(folder, CONFIG), CONFIG)
-    return GroundingBundle.load(folder) if task_of(config) == "grounding" else Bundle.load(folder)
+    task = parse_json(read_file(folder, CONFIG), CONFIG).get("task")
+    return GroundingBundle.load(folder) if task == "grounding" else Bundle.load(folder)

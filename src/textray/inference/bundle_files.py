@@ -59,9 +59,8 @@ def _opened(folder: Path, name: str) -> Iterator[tuple[BufferedReader, int]]:
     except OSError as error:
         raise BundleError(f"bundle {folder.name} lacks {name}", came=error.strerror, do=_AGAIN) from error
     if size > LARGEST[name]:
-        raise BundleError(
-            f"{name} of bundle {folder.name} is too large", came=size, expected=f"<= {LARGEST[name]} bytes"
-        )
+        what = f"{name} of bundle {folder.name} is too large"
+        raise BundleError(what, came=size, expected=f"<= {LARGEST[name]} bytes")
     try:
         with (folder / name).open("rb") as file:
             yield file, size
@@ -70,17 +69,13 @@ def _opened(folder: Path, name: str) -> Iterator[tuple[BufferedReader, int]]:
 
 
 def read_file(folder: Path, name: str) -> bytes:
-    """Bytes of one file.
-
-    Raises:
-        BundleError: If it is missing, too large or unreadable.
-    """
+    """Bytes of one file; refused if it is missing, too large or unreadable."""
     with _opened(folder, name) as (file, _):
         return file.read()
 
 
 def digest(folder: Path, name: str) -> tuple[int, str]:
-    """Size in bytes and SHA-256 of one file, which need not fit into memory; raises as `read_file` does."""
+    """Size in bytes and SHA-256 of one file, which need not fit into memory; refused as by `read_file`."""
     with _opened(folder, name) as (file, size):
         return size, hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -100,9 +95,8 @@ def compare(folder: Path, name: str, listed: Mapping[str, Any], size: int, diges
 def check_files(folder: Path, listed: Mapping[str, Any], expected: Sequence[str]) -> None:
     """Refuse a folder whose config lists other files than expected, or one that differs."""
     if set(listed) != set(expected):
-        raise BundleError(
-            f"bundle {folder.name} lists other files", came=sorted(listed), expected=", ".join(sorted(expected))
-        )
+        what = f"bundle {folder.name} lists other files"
+        raise BundleError(what, came=sorted(listed), expected=", ".join(sorted(expected)))
     for name in expected:
         compare(folder, name, listed[name], *digest(folder, name))
 
@@ -121,7 +115,7 @@ def parse_json(raw: bytes, name: str) -> dict[str, Any]:
 def read_config(folder: Path, task: Task) -> dict[str, Any]:
     """Read the config of a bundle; refuse one of another task or format."""
     config = parse_json(read_file(folder, CONFIG), CONFIG)
-    other_task = task_of(config)
+    other_task = config.get("task", "segmentation")  # configs of segmentation leave it out
     if other_task != task:
         command = next((command for name, command in COMMANDS.items() if name == other_task), None)
         raise BundleError(
@@ -140,11 +134,6 @@ def read_config(folder: Path, task: Task) -> dict[str, Any]:
             do="Use the TextRay version that wrote it, or export the checkpoint again with: textray export",
         )
     return config
-
-
-def task_of(config: Mapping[str, Any]) -> object:
-    """Task of the weights of a config; configs of segmentation leave it out."""
-    return config.get("task", "segmentation")
 
 
 def read_preprocess(folder: Path) -> Preprocess:
