@@ -82,7 +82,7 @@ def parse(
         UsageError: If the laterality is none of viewer, patient, unknown.
         InputError: With code ``E_NO_ZONE`` or ``E_SIDES_UNDEFINED``, if strict.
     """
-    whose = _laterality(laterality)
+    whose = as_laterality(laterality)
     if is_blank(text):
         return Report(zones=Zones(), laterality=whose)
     words = clean(text)  # type: ignore[arg-type]  # refuses any other type
@@ -111,7 +111,7 @@ def write(zones: Zones, *, laterality: Laterality | str, grid: Grid | None = Non
         InputError: With code ``E_SIDES_UNDEFINED``, if the film's rows run to neither side of the patient and the zones
             differ between the sides.
     """
-    if _laterality(laterality) is not Laterality.PATIENT:
+    if as_laterality(laterality) is not Laterality.PATIENT:
         return sentence(zones)
     film = grid or _USUAL
     if film.sides_from == "undefined" and zones.present != zones.mirror().present:
@@ -124,7 +124,8 @@ def refusal(notice: Notice, *, came: str | None = None) -> InputError:
     return InputError(notice.text.rstrip("."), came=came, do=notice.remedy, code=f"E_{notice.code.removeprefix('W_')}")
 
 
-def _laterality(value: Laterality | str) -> Laterality:
+def as_laterality(value: Laterality | str) -> Laterality:
+    """The convention of that name; an unknown one is refused."""
     try:
         return Laterality(value)
     except ValueError:
