@@ -60,11 +60,7 @@ def _options(
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its code.
-
-    Args:
-        args: Arguments without the program's name; ``None`` takes those of the process.
-    """
+    """Run the command line, by default with the arguments of the process, and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode must not stop a run

@@ -73,21 +73,16 @@ def export(
                 "--text-encoder, --text-free and --threshold are of networks that segment",
                 came="a checkpoint of a grounding network",
             )
-        ground = registry.load("textray.export.grounder:export_grounding")
-        ground(checkpoint, out, samples=samples, scores=scores or (), average=average or ())
-        note(f"Bundle: {shown(out)}")
-        return
-    run = registry.load("textray.export.segmenter:export")
-    run(
-        checkpoint,
-        out,
-        samples=samples,
-        scores=scores or (),
-        text_encoder_folder=text_encoder,
-        text_free=None if text_free is None else text_free.value,
-        average=average or (),
-        threshold=0.5 if threshold is None else threshold,
-    )
+        run = registry.load("textray.export.grounder:export_grounding")
+        options: dict[str, Any] = {}
+    else:
+        run = registry.load("textray.export.segmenter:export")
+        options = {
+            "text_encoder_folder": text_encoder,
+            "text_free": None if text_free is None else text_free.value,
+            "threshold": 0.5 if threshold is None else threshold,
+        }
+    run(checkpoint, out, samples=samples, scores=scores or (), average=average or (), **options)
     note(f"Bundle: {shown(out)}")
 
 

@@ -8,7 +8,7 @@ write its own report that is the attention of its segmenter to the sentence of t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from textray import registry
 from textray.errors import BundleError, UsageError
-from textray.explain.run import MARGIN, Explanation, convention, describe_zones, open_page, sentence_lines, zones_of
+from textray.explain.run import MARGIN, Explanation, convention, describe_zones, open_page, zones_of
 from textray.inference.bundle import Bundle
 from textray.inference.runtime import sigmoid
 from textray.inference.segmenter import Predictor
@@ -190,9 +190,13 @@ def read_levels(
 
     The film is ``(1, C, H, W)``, the text ``(1, L, D)`` with a mask that is not zero at one or more real tokens.
     """
-    with _watched(network) as seen:
+    attentions = list(_attentions(network))
+    with ExitStack() as hooks:  # none stays behind, whatever happens
+        for module, one in attentions:
+            hooks.enter_context(module.register_forward_pre_hook(one.keep_size))
+            hooks.enter_context(one.attention.register_forward_pre_hook(one.keep_inputs))
         logits = network(image, text_features, text_mask).logits
-    return [one.level(text_mask[0] > 0) for one in seen], logits
+    return [one.level(text_mask[0] > 0) for _, one in attentions], logits
 
 
 def _attentions(network: nn.Module) -> Iterator[tuple[nn.Module, _Seen]]:
@@ -202,21 +206,6 @@ def _attentions(network: nn.Module) -> Iterator[tuple[nn.Module, _Seen]]:
             yield module, _Seen(name=name, attention=module.image.cross_attention, halved=True)
         elif isinstance(module, GuideLayer):
             yield module, _Seen(name=name, attention=module.cross_attention, halved=False, mixer=module.text)
-
-
-@contextmanager
-def _watched(network: nn.Module) -> Iterator[list[_Seen]]:
-    """Keep the inputs of the attention of each level while the network runs; no hook stays behind."""
-    seen, handles = [], []
-    for module, one in _attentions(network):
-        seen.append(one)
-        handles.append(module.register_forward_pre_hook(one.keep_size))
-        handles.append(one.attention.register_forward_pre_hook(one.keep_inputs))
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def load_network(bundle: Bundle) -> Network:
@@ -229,7 +218,7 @@ def load_network(bundle: Bundle) -> Network:
     network = build(registry.model(bundle.model).form(bundle.form), bundle.model_config)
     wanted = network.state_dict()
     given = load_tensors(bundle.read("model.safetensors"))
-    wrong = sorted(k for k in wanted.keys() | given.keys() if k not in given or k not in wanted)
+    wrong = sorted(wanted.keys() ^ given.keys())
     wrong += [k for k in wanted.keys() & given.keys() if wanted[k].shape != given[k].shape]
     if wrong:
         raise BundleError(
@@ -304,12 +293,10 @@ class AttentionExplainer:
         notes = [convention(prediction)["text"], _SCALES]
         if any(level.slots is not None for level in levels):
             notes.append(SLOTS)
-        header = [
-            ("How much each place of the film attends to each word", 18),
-            *sentence_lines(describe_zones(tokens.zones, prediction.grid)),
-            *((note, 12) for note in notes),
-        ]
-        page, top = open_page(page_width, header, gap=8, below=22 + len(levels) * (height + _GAP + 18) + MARGIN)
+        title = "How much each place of the film attends to each word"
+        sentence = describe_zones(tokens.zones, prediction.grid)
+        space = 22 + len(levels) * (height + _GAP + 18) + MARGIN
+        page, top = open_page(page_width, title, notes, sentence=sentence, gap=8, below=space)
         for c, (label, _) in enumerate(columns):
             page.text(left + c * (width + _GAP) + width // 2, top, label, 14, anchor="m")
         page.text(MARGIN + width // 2, top, "mask", 14, anchor="m")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -166,8 +166,18 @@ MARGIN = 16
 """Pixels around the content of a page."""
 
 
-def open_page(width: int, header: Sequence[tuple[str, int]], *, gap: int, below: int) -> tuple[Page, int]:
-    """Make a page with texts on top, each with its size; returns it and where ``below`` pixels of space begin."""
+def open_page(
+    width: int, title: str, notes: Iterable[str], *, sentence: Mapping[str, Any] | None = None, gap: int, below: int
+) -> tuple[Page, int]:
+    """Make a page with a title, the sentence of `describe_zones` and notes on top, and ``below`` pixels of space.
+
+    It comes with the row at which the space begins.
+    """
+    by_side = {"viewer's sides (what the network was given)": "viewer", "patient's sides": "patient"}
+    header = [(title, 18)]
+    if sentence is not None:
+        header += [(f"{name}: {sentence[side]}", 14) for name, side in by_side.items() if sentence[side]]
+    header += [(note, 12) for note in notes]
     lines = [(line, size) for text, size in header for line in wrap(text, size, width - 2 * MARGIN)]
     top = MARGIN + sum(line_height(size) for _, size in lines) + gap
     page, y = Page(width, top + below), MARGIN
@@ -175,9 +185,3 @@ def open_page(width: int, header: Sequence[tuple[str, int]], *, gap: int, below:
         page.text(MARGIN, y, line, size)
         y += line_height(size)
     return page, top
-
-
-def sentence_lines(sentence: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """The sentence of `describe_zones` for the header of a page."""
-    by_side = {"viewer's sides (what the network was given)": "viewer", "patient's sides": "patient"}
-    return [(f"{name}: {sentence[side]}", 14) for name, side in by_side.items() if sentence[side]]

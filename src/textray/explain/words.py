@@ -14,16 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textray.explain.attention import PLACES, AttentionReader, Tokens
-from textray.explain.run import (
-    MARGIN,
-    Explanation,
-    convention,
-    describe_zones,
-    dice,
-    open_page,
-    sentence_lines,
-    zones_of,
-)
+from textray.explain.run import MARGIN, Explanation, convention, describe_zones, dice, open_page, zones_of
 from textray.inference.bank import Prompt
 from textray.inference.bundle import Bundle
 from textray.inference.runtime import Runtime, sigmoid
@@ -127,10 +118,9 @@ def _draw(values: dict[str, Any], tokens: Tokens, prediction: Prediction) -> Pic
     size = fit(prediction.grid.shape, _FILM)
     chart = MARGIN + _LABEL + 2 * (_BAR + _NUMBER)
     width = chart + size[1] + 2 * MARGIN
-    header = [("What each token of the sentence weighs", 18), *sentence_lines(values["sentence"])]
-    header.append((f"{convention(prediction)['text']} {MEANING}", 12))
+    title, notes = "What each token of the sentence weighs", [f"{convention(prediction)['text']} {MEANING}"]
     below = 44 + max((len(bars) + len(groups)) * _ROW + 12, size[0] + 44) + MARGIN
-    page, top = open_page(width, header, gap=10, below=below)
+    page, top = open_page(width, title, notes, sentence=values["sentence"], gap=10, below=below)
     first, second = MARGIN + _LABEL, MARGIN + _LABEL + _BAR + _NUMBER
     page.text(first, top, ATTENTION, 14)
     page.text(first, top + 18, "share, mean of heads, places and levels", 11, colour=FAINT)

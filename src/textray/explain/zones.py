@@ -127,13 +127,12 @@ def _draw(runs: list[ZoneRun], cases: list[dict[str, Any]], predictor: Predictor
     height, width = fit(prediction.grid.shape, _PANEL)
     cell = max(width, _PANEL)
     page_width = 2 * MARGIN + _COLUMNS * cell + (_COLUMNS - 1) * _GAP
-    notes = (convention(prediction)["text"], MEANING, _LEGEND)
-    header = [("The same film, told of other zones", 18), *((note, 12) for note in notes)]
+    title, notes = "The same film, told of other zones", (convention(prediction)["text"], MEANING, _LEGEND)
     titles = [_title(run, prediction, cell) for run in runs]
     above = max(len(title) for title in titles) * line_height(13) + 22
     below = 5 * line_height(12) + 8
     rows = -(-len(runs) // _COLUMNS)
-    page, top = open_page(page_width, header, gap=10, below=rows * (above + height + below + _GAP))
+    page, top = open_page(page_width, title, notes, gap=10, below=rows * (above + height + below + _GAP))
     for i, (run, case) in enumerate(zip(runs, cases, strict=True)):
         x, y = MARGIN + i % _COLUMNS * (cell + _GAP), top + i // _COLUMNS * (above + height + below + _GAP)
         page.text(x, y, _NAMES.get(run.name, run.name + " (viewer's)"), 15)

@@ -32,23 +32,9 @@ from typing import Any, ClassVar, Self, TypedDict, Unpack
 
 from textray import registry
 from textray.errors import BundleError, OutputError, unknown_name
-from textray.inference import own_report
+from textray.inference import bundle_files, own_report
 from textray.inference.bank import BANK, BANK_ROWS, MOST_TOKENS, MOST_WIDTH, TextBank, parse_bank, read_captions
-from textray.inference.bundle_files import (
-    CONFIG,
-    FORMAT,
-    GROUNDING_FILES,
-    Task,
-    check_files,
-    compare,
-    identity,
-    list_files,
-    parse_json,
-    read_config,
-    read_file,
-    read_preprocess,
-    segmenter_files,
-)
+from textray.inference.bundle_files import CONFIG, FORMAT, GROUNDING_FILES, Task, read_file, segmenter_files
 from textray.inference.own_report import TextFree
 from textray.preprocess import Preprocess
 from textray.records import ZONE_ROWS, Laterality
@@ -110,7 +96,7 @@ class BaseBundle(ABC):
             UsageError: If there is no bundle of that name.
         """
         folder = find(name_or_folder, DEFAULT_GROUNDING_WEIGHTS if cls.TASK == "grounding" else DEFAULT_WEIGHTS)
-        config = read_config(folder, cls.TASK)
+        config = bundle_files.read_config(folder, cls.TASK)
         try:
             bundle = cls._read(folder, config)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -130,7 +116,7 @@ class BaseBundle(ABC):
     def read(self, name: str) -> bytes:
         """Bytes of one of the files, verified again."""
         data = read_file(self.folder, name)
-        compare(self.folder, name, self.files[name], len(data), hashlib.sha256(data).hexdigest())
+        bundle_files.compare(self.folder, name, self.files[name], len(data), hashlib.sha256(data).hexdigest())
         return data
 
     @abstractmethod
@@ -150,8 +136,8 @@ class BaseBundle(ABC):
             missing, more = sorted(keys - set(config)), sorted(set(config) - keys)
             what = f"{CONFIG} of bundle {folder.name} has other keys"
             raise BundleError(what, came=f"missing {missing}, unknown {more}")
-        check_files(folder, config["files"], files)
-        preprocess = read_preprocess(folder)
+        bundle_files.check_files(folder, config["files"], files)
+        preprocess = bundle_files.read_preprocess(folder)
         stated = tuple(config["input"][key] for key in ("height", "width", "channels"))
         if stated != (shape := (*preprocess.size, preprocess.channels)):
             what = f"bundle {folder.name} contradicts itself"
@@ -166,13 +152,13 @@ class BaseBundle(ABC):
             "preprocess": preprocess,
             "provenance": dict(config["provenance"]),
             "files": {name: dict(listed) for name, listed in config["files"].items()},
-            "sha256": identity(config, cls.KEYS),
+            "sha256": bundle_files.identity(config, cls.KEYS),
         }
 
     @classmethod
     def _seal(cls, folder: Path, files: Sequence[str], decides: Mapping[str, Any], about: About) -> Self:
         """Write the config of a folder whose other files are in place, and load it as a user would."""
-        preprocess = read_preprocess(folder)
+        preprocess = bundle_files.read_preprocess(folder)
         config = {
             "format": FORMAT,
             "name": about["name"],
@@ -180,7 +166,7 @@ class BaseBundle(ABC):
             "model": {"name": about["model"], "form": about["form"], "config": dict(about["model_config"])},
             "input": {"height": preprocess.size[0], "width": preprocess.size[1], "channels": preprocess.channels},
             "provenance": dict(about["provenance"]),
-            "files": list_files(folder, files),
+            "files": bundle_files.list_files(folder, files),
             **({"task": cls.TASK} if cls.TASK == "grounding" else {}),
             **decides,
         }
@@ -193,30 +179,19 @@ class BaseBundle(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle(BaseBundle):
-    """A verified bundle of a segmenter.
-
-    Attributes:
-        threshold: Probability from which a pixel is lesion.
-        text_encoder: Registry name of the text encoder of the bank, ``None`` if the network reads no text.
-        tokens, width: Tokens L of a row of the bank and width D of a token feature, 0 without one.
-        captions: The texts of the bank's rows if its data have free captions; none if they are zone sentences.
-        zone_rows: Heights, as shares of the image, that split upper, middle and lower zones of pixels.
-        zone_thresholds: Probability from which the network writes each zone of `ZONE_NAMES` into its own report;
-            ``None`` if it writes none.
-        text_free: What a run without a text does; always ``none`` if the network writes no report.
-    """
+    """A verified bundle of a segmenter."""
 
     TASK: ClassVar[Task] = "segmentation"
     KEYS: ClassVar[frozenset[str]] = frozenset({"input", "text", "threshold", "zones"})
 
-    threshold: float
-    text_encoder: str | None
-    tokens: int
-    width: int
-    captions: tuple[str, ...]
-    zone_rows: tuple[float, float]
-    zone_thresholds: tuple[float, ...] | None
-    text_free: TextFree
+    threshold: float  # probability from which a pixel is lesion
+    text_encoder: str | None  # registry name of the encoder of the bank, none if the network reads no text
+    tokens: int  # L of a row of the bank, 0 without one
+    width: int  # D of a token feature, 0 without a bank
+    captions: tuple[str, ...]  # texts of the bank's rows, none if they are zone sentences
+    zone_rows: tuple[float, float]  # heights, as shares of the image, that split upper, middle and lower zones
+    zone_thresholds: tuple[float, ...] | None  # probabilities from which the network writes each of `ZONE_NAMES`
+    text_free: TextFree  # what a run without a text does; always "none" if the network writes no report
 
     @property
     def needs_text(self) -> bool:
@@ -435,5 +410,5 @@ def find(name_or_folder: str | Path | None, default: str) -> Path:
 def load_any(name_or_folder: str | Path | None = None) -> Bundle | GroundingBundle:
     """A bundle of whichever task; raises as the two classes do."""
     folder = find(name_or_folder, DEFAULT_WEIGHTS)
-    task = parse_json(read_file(folder, CONFIG), CONFIG).get("task")
+    task = bundle_files.parse_json(read_file(folder, CONFIG), CONFIG).get("task")
     return GroundingBundle.load(folder) if task == "grounding" else Bundle.load(folder)

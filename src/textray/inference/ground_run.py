@@ -200,7 +200,8 @@ class Grounding(Run):
 def _describe(number: int, one: Localization, mask: _Mask | None, grid: Grid) -> dict[str, Any]:
     """A phrase and its map for the record."""
     row, column = one.peak
-    side = side_of(one.peak, grid)
+    side, left = side_of(one.peak, grid), _patients_left(grid)
+    patient = None if left is None else "left" if side == left else "right"
     return {
         "number": number,
         "phrase": plain_text(one.phrase.phrase),
@@ -217,7 +218,7 @@ def _describe(number: int, one: Localization, mask: _Mask | None, grid: Grid) ->
             "row": row,
             "column": column,
             "value": round(one.score, 6),
-            "side": {"viewer": side, "patient": _patient_side(side, grid)},
+            "side": {"viewer": side, "patient": patient},
         },
         "mask": None if mask is None else record.area(mask, grid),
     }
@@ -226,11 +227,6 @@ def _describe(number: int, one: Localization, mask: _Mask | None, grid: Grid) ->
 def _patients_left(grid: Grid) -> str | None:
     """The viewer's side on which the patient's left lies, ``None`` if it lies on neither."""
     return None if grid.sides_from == "undefined" else "right" if grid.mirrored else "left"
-
-
-def _patient_side(viewer: str, grid: Grid) -> str | None:
-    left = _patients_left(grid)
-    return None if left is None else "left" if viewer == left else "right"
 
 
 def _write_map(path: Path, *, values: NDArray[np.float32]) -> None:

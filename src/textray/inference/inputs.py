@@ -68,17 +68,12 @@ def collect(inputs: Sequence[str | Path], out: Path) -> tuple[list[Item], list[L
             items.append(Item(path=path, folder=folder, name=name, named=named))
         if count == len(items) + len(left_out):
             raise UsageError(f"no files in {given}", expected="a folder or a pattern that holds images")
-    _refuse_overwriting(items, seen, out_place)
-    return items, left_out
-
-
-def _refuse_overwriting(items: list[Item], sources: set[str], out: Path) -> None:
-    written = {str(out / RUN_FILE)}
+    written = {str(out_place / RUN_FILE)}
     for item in items:
-        written.update(str(path) for path in results.paths(out / item.folder, item.name, attention=True).values())
-    hit = sorted(sources & written)
-    if hit:
+        written.update(map(str, results.paths(out_place / item.folder, item.name, attention=True).values()))
+    if hit := sorted(seen & written):
         raise OutputError("the results would overwrite an input", came=hit[0], do="Name another folder with --out")
+    return items, left_out
 
 
 def _expand(given: Path, out: Path, left_out: list[LeftOut]) -> Iterator[tuple[Path, Path, bool]]:

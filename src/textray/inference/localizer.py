@@ -38,19 +38,12 @@ class ImageFeatures(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Localization:
-    """Map of one phrase on one film.
+    """Map of one phrase on one film: the cosine of the phrase with each pixel's place, on the film's own grid."""
 
-    Attributes:
-        phrase: As given, and in the viewer's and in the network's convention.
-        map: Cosine of the phrase with each pixel's place, ``(H, W)`` float32 in [-1, 1] on the film's own grid.
-        peak: Row and column of the highest value, the middle of it if several pixels share it.
-        unknown: Words of the phrase that the vocabulary does not have as a whole.
-    """
-
-    phrase: TurnedPhrase
-    map: NDArray[np.float32]
-    peak: tuple[int, int]
-    unknown: tuple[str, ...]
+    phrase: TurnedPhrase  # as given, and in the viewer's and in the network's convention
+    map: NDArray[np.float32]  # (H, W), in [-1, 1]
+    peak: tuple[int, int]  # row and column of the highest value, the middle of it if several pixels share it
+    unknown: tuple[str, ...]  # words of the phrase that the vocabulary does not have as a whole
     notices: tuple[Notice, ...]
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,15 +62,6 @@ def key(input_sha256: str, bundle: Bundle, text: str | None, settings: Mapping[s
     """Hash of input, model, text and settings: results with the same key are the same."""
     text = None if text is None or is_blank(text) else clean(text)
     return digest({"input": input_sha256, "bundle": bundle.sha256, "text": text, "settings": dict(settings)})
-
-
-def file_sha256(path: Path) -> str | None:
-    """SHA-256 of a file's bytes, ``None`` if it cannot be read, which its reader then reports."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
 
 
 def zone_areas(mask: NDArray[np.bool_], grid: Grid, rows: tuple[float, float]) -> dict[str, dict[str, Any]]:

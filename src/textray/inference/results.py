@@ -55,9 +55,7 @@ def read_record(path: Path, schema: str = SCHEMA, *, largest: int = LARGEST_RECO
 
 def remove(folder: Path, name: str) -> None:
     """Remove the files of a result, the record first, so that no rest can pose as a result."""
-    places = paths(folder, name, attention=False)
-    places["record"].unlink(missing_ok=True)
-    for path in places.values():
+    for path in reversed(paths(folder, name, attention=False).values()):
         path.unlink(missing_ok=True)
     _remove_attention(folder, name)
 

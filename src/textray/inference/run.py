@@ -7,6 +7,7 @@ the work: `textray.inference.segment_run`, `textray.inference.ground_run` and `t
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import time
@@ -224,8 +225,12 @@ class Run(ABC):
         earlier = self._read(places["record"])
         if earlier is None or not all(path.is_file() for path in (*places.values(), item.path)):
             return None
-        sha256 = record.file_sha256(item.path)
-        return earlier if sha256 is not None and earlier.get("key") == self._key(number, sha256) else None
+        try:
+            with item.path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:  # which its reader reports
+            return None
+        return earlier if earlier.get("key") == self._key(number, sha256) else None
 
     def _without_record(self, path: Path, status: Status, code: str, reason: str, start: float = 0) -> FileResult:
         seconds = time.perf_counter() - start if start else 0.0

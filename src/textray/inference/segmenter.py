@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from textray.errors import InputError, ShapeError, UsageError, unknown_name
+from textray.errors import InputError, ShapeError, UsageError
 from textray.inference import own_report, record, results
 from textray.inference.bank import Prompt
 from textray.inference.bundle import Bundle
@@ -22,22 +22,16 @@ from textray.inference.runtime import Runtime, sigmoid
 from textray.preprocess import Preprocess
 from textray.records import Grid, Image, Laterality, Prediction, Report, ZoneState
 from textray.text.cleaning import is_blank
-from textray.text.zones import parse
+from textray.text.zones import as_laterality, parse
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inference:
-    """Output of a network for a batch of preprocessed pictures; ``None`` where it has no such output.
+    """Output of a network for a batch of preprocessed pictures; ``None`` where it has no such output."""
 
-    Attributes:
-        probability: Of lesion, ``(B, h, w)`` in [0, 1], at the network's size.
-        zone_probability: Of a lesion in each zone by image side, ``(B, 6)`` in [0, 1], whatever the prompt.
-        attention: Where the network looked to find the zones, ``(B, 1, h', w')``, not negative.
-    """
-
-    probability: NDArray[np.float32]
-    zone_probability: NDArray[np.float32] | None = None
-    attention: NDArray[np.float32] | None = None
+    probability: NDArray[np.float32]  # of lesion, (B, h, w) in [0, 1], at the network's size
+    zone_probability: NDArray[np.float32] | None = None  # of a lesion, (B, 6) in [0, 1], by image side, for any prompt
+    attention: NDArray[np.float32] | None = None  # that found the zones, (B, 1, h', w'), not negative
 
 
 class Predictor:
@@ -124,7 +118,7 @@ class Predictor:
         text_free: TextFree | None = None,
         edit: str | None = None,
     ) -> Prediction:
-        """Find the lesions in a picture.
+        """Find the lesions in a picture: mask and probability on its own grid, and the record of how they came about.
 
         Args:
             picture: A file (PNG, JPEG or DICOM, by content), an array ``(H, W)`` bright where dense, or an `Image`;
@@ -137,15 +131,12 @@ class Predictor:
             text_free: The prompt of a picture without a text; ``None`` is that of the bundle.
             edit: Correction of the report that the network writes, instead of a text: a sentence that replaces it.
 
-        Returns:
-            Mask and probability on the picture's own grid, and the record of how they came about.
-
         Raises:
             InputError: If the picture or, with ``strict_text``, the text is refused; or if the network needs a text
                 and this one names no zone.
             UsageError: If ``edit`` is not understood or comes beside a text, or the network writes no report.
         """
-        side = as_laterality(laterality)
+        side = as_laterality(laterality)  # an unknown one is refused before anything is read
         self.check_free(text_free, edit)
         if edit is not None:
             check_edit(edit, side, text=text, text_free=text_free)
@@ -256,11 +247,3 @@ def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[phase] = time.perf_counter() - start
-
-
-def as_laterality(word: Laterality | str) -> Laterality:
-    """The convention of that name; an unknown one is refused."""
-    try:
-        return Laterality(word)
-    except ValueError as error:
-        raise unknown_name("laterality", str(word), [side.value for side in Laterality]) from error

@@ -9,8 +9,9 @@ import hashlib
 import io
 import re
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, ParamSpec, TypeVar
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -44,6 +45,7 @@ _NO_PICTURES = frozenset(("SEG", "SR", "KO", "PR", "RTSTRUCT", "RTPLAN", "RTDOSE
 _DEFLATED = re.compile(rb"\x02\x00\x10\x00UI..1\.2\.840\.10008\.1\.2\.1\.99", re.DOTALL)
 _DIRECTIONS = re.compile(r"[LRAPHF]{1,3}")
 _HEAD = 1 << 16  # bytes that hold the transfer syntax
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _SIDES_ASSUMED = Notice(
@@ -75,6 +77,26 @@ def looks_like_dicom(data: bytes) -> bool:
     return data[:2] == b"\x08\x00" and data[3] <= 0x30 and int.from_bytes(data[4:8], "little") <= len(data) - 8
 
 
+def _guarded(read: Callable[P, T]) -> Callable[P, T]:
+    """Turn the errors of pydicom in a reader into one that quotes nothing of the file."""
+
+    @wraps(read)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        with quiet():
+            try:
+                return read(*args, **kwargs)
+            except TextRayError:
+                raise
+            except Exception:  # of any kind, for any bytes
+                pass
+        # Outside the handler, so that no traceback contains pydicom's words, which may quote the file.
+        what, do = "the DICOM file is damaged", "Fetch it again."
+        raise InputError(what, expected="a readable file", do=do, code="E_DICOM_TAG")
+
+    return guarded
+
+
+@_guarded
 def read_dicom(data: bytes, *, source: Path | None = None) -> Image:
     """Read one single-frame film from the bytes of a file, whose path is kept as ``source``.
 
@@ -86,53 +108,9 @@ def read_dicom(data: bytes, *, source: Path | None = None) -> Image:
         InputError: ``W_NOT_IMAGE`` for an object that is not a picture; ``E_DICOM_TAG``, ``E_TRUNCATED``,
             ``E_DECODER``, ``E_MULTIFRAME``, ``E_COLOR``, ``E_SIZE``, ``E_CONSTANT``, ``E_FORMAT``.
     """
-    return _guarded(lambda: _read(data, source))
-
-
-def read_dicom_grid(stream: BinaryIO) -> Grid:
-    """Read size and orientation of a film without its pixels; raises as `read_dicom` for the elements before them."""
-    return _guarded(lambda: _grid(stream))
-
-
-def _guarded(read: Callable[[], T]) -> T:
-    """Result of ``read``; an error of pydicom becomes one that quotes nothing of the file."""
-    with quiet():
-        try:
-            return read()
-        except TextRayError:
-            raise
-        except Exception:  # of any kind, for any bytes
-            pass
-    # Outside the handler, so that no traceback contains pydicom's words, which may quote the file.
-    raise InputError("the DICOM file is damaged", expected="a readable file", do="Fetch it again.", code="E_DICOM_TAG")
-
-
-def _dataset(stream: BinaryIO, *, pixels: bool) -> tuple[Dataset, str]:
-    """Elements of a file and name of its class; an object that is not a film is refused."""
-    head = stream.read(_HEAD)
-    if _DEFLATED.search(head):  # pydicom would inflate it without a limit
-        raise InputError(
-            "the DICOM file is deflated as a whole",
-            expected="another transfer syntax",
-            do="Convert it to Explicit VR Little Endian.",
-            code="E_DECODER",
-        )
-    stream.seek(0)
-    ds = dcmread(stream, force=True, stop_before_pixels=not pixels)
-    return ds, _require_film(ds, preamble=head[128:132] == b"DICM")
-
-
-def _grid(stream: BinaryIO) -> Grid:
-    ds, name = _dataset(stream, pixels=False)
-    rows, columns = (integer(ds, keyword) for keyword in ("Rows", "Columns"))
-    if not rows or not columns:
-        raise _ends_early(name) if name else _no_picture("an object without rows and columns")
-    return Grid(height=rows, width=columns, orientation=_orientation(ds)[0])
-
-
-def _read(data: bytes, source: Path | None) -> Image:
     ds, name = _dataset(io.BytesIO(data), pixels=True)
-    _require_pixels(ds, name)
+    if "PixelData" not in ds or not value(ds, "PixelData"):
+        raise _ends_early(name or None) if name or "Rows" in ds else _no_picture("an object without pixel data")
     tags = PixelTags.of(ds)
     syntax = _transfer_syntax(ds)
     pixels, window, notices = shown(ds, tags, syntax)
@@ -162,6 +140,27 @@ def _read(data: bytes, source: Path | None) -> Image:
     )
 
 
+@_guarded
+def read_dicom_grid(stream: BinaryIO) -> Grid:
+    """Read size and orientation of a film without its pixels; raises as `read_dicom` for the elements before them."""
+    ds, name = _dataset(stream, pixels=False)
+    rows, columns = (integer(ds, keyword) for keyword in ("Rows", "Columns"))
+    if not rows or not columns:
+        raise _ends_early(name) if name else _no_picture("an object without rows and columns")
+    return Grid(height=rows, width=columns, orientation=_orientation(ds)[0])
+
+
+def _dataset(stream: BinaryIO, *, pixels: bool) -> tuple[Dataset, str]:
+    """Elements of a file and name of its class; an object that is not a film is refused."""
+    head = stream.read(_HEAD)
+    if _DEFLATED.search(head):  # pydicom would inflate it without a limit
+        what, do = "the DICOM file is deflated as a whole", "Convert it to Explicit VR Little Endian."
+        raise InputError(what, expected="another transfer syntax", do=do, code="E_DECODER")
+    stream.seek(0)
+    ds = dcmread(stream, force=True, stop_before_pixels=not pixels)
+    return ds, _require_film(ds, preamble=head[128:132] == b"DICM")
+
+
 def _require_film(ds: Dataset, *, preamble: bool) -> str:
     """Refuse an object that is not a film by the elements before its pixels; return the name of its class, if any."""
     name = ""
@@ -178,13 +177,6 @@ def _require_film(ds: Dataset, *, preamble: bool) -> str:
     if (name and "Image Storage" not in name) or modality:
         raise _no_picture(name or f"an object of modality {modality}")
     return name
-
-
-def _require_pixels(ds: Dataset, name: str) -> None:
-    if "PixelData" not in ds or not value(ds, "PixelData"):
-        if name or "Rows" in ds:
-            raise _ends_early(name or None)
-        raise _no_picture("an object without pixel data")
 
 
 def _ends_early(came: str | None) -> InputError:

@@ -86,7 +86,10 @@ def decode(data: bytes, *, whole_film: bool = True) -> Raster:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of sizes that are refused below, and of odd EXIF data
         try:
-            picture = _open(data, kind)
+            if kind == "PNG":
+                with PILImage.open(io.BytesIO(data), formats=(kind,)) as probe:
+                    probe.verify()  # checks each chunk's sum and that the end is there
+            picture = PILImage.open(io.BytesIO(data), formats=(kind,))
             check_size(picture.height, picture.width, whole_film=whole_film)
             if kind != "JPEG" and getattr(picture, "n_frames", 1) > 1:
                 words = "is an animation" if kind == "PNG" else "has several pages"
@@ -100,18 +103,24 @@ def decode(data: bytes, *, whole_film: bool = True) -> Raster:
             raise _damaged(kind) from error
 
 
-def to_grey(raster: Raster) -> NDArray[np.float32]:
-    """Levels as ``(H, W)`` float32 in [0, 1]; ``E_COLOR`` where channels differ or pixels are transparent."""
-    _refuse_transparency(raster)
-    if raster.levels.ndim == 2:
-        return raster.levels.astype(np.float32) / np.float32(raster.top)
-    return grey_from_equal_channels(raster.levels, raster.top)
+def to_pixels(raster: Raster, *, color: bool) -> NDArray[np.float32]:
+    """Levels as float32 in [0, 1]: grey ``(H, W)`` or, if asked for, colour ``(H, W, 3)``, in which grey is repeated.
 
-
-def to_colour(raster: Raster) -> NDArray[np.float32]:
-    """Levels as ``(H, W, 3)`` float32 in [0, 1], grey repeated; ``E_COLOR`` where pixels are transparent."""
-    _refuse_transparency(raster)
-    levels = raster.levels if raster.levels.ndim == 3 else np.repeat(raster.levels[..., None], 3, axis=2)
+    Transparent pixels are refused (``E_COLOR``) and, where grey is asked for, channels that differ.
+    """
+    levels = raster.levels
+    if raster.opacity is not None:
+        raise InputError(
+            "the picture has transparent pixels",
+            came=f"{float((raster.opacity < 255).mean()):.1%} of them",
+            expected="an opaque picture",
+            do="Flatten it first.",
+            code="E_COLOR",
+        )
+    if levels.ndim == 3 and not color:
+        return grey_from_equal_channels(levels, raster.top)
+    if levels.ndim == 2 and color:
+        levels = np.repeat(levels[..., None], 3, axis=2)
     return levels.astype(np.float32) / np.float32(raster.top)
 
 
@@ -147,13 +156,6 @@ def upright(levels: NDArray[Any], orientation: int) -> NDArray[Any]:
     if orientation in (2, 3, 6, 7):
         levels = levels[:, ::-1]
     return np.ascontiguousarray(levels)
-
-
-def _open(data: bytes, kind: str) -> PILImage.Image:
-    if kind == "PNG":
-        with PILImage.open(io.BytesIO(data), formats=(kind,)) as probe:
-            probe.verify()  # checks each chunk's sum and that the end is there
-    return PILImage.open(io.BytesIO(data), formats=(kind,))
 
 
 def _convert(picture: PILImage.Image, kind: str) -> Raster:
@@ -202,17 +204,6 @@ def _orientation(picture: PILImage.Image) -> tuple[int, tuple[Notice, ...]]:
         return value, ()
     text = "The EXIF orientation cannot be read, so the stored pixels are taken as upright."
     return 1, (Notice(code="W_EXIF", text=text, remedy="Look at the overlay: the film should stand upright."),)
-
-
-def _refuse_transparency(raster: Raster) -> None:
-    if raster.opacity is not None:
-        raise InputError(
-            "the picture has transparent pixels",
-            came=f"{float((raster.opacity < 255).mean()):.1%} of them",
-            expected="an opaque picture",
-            do="Flatten it first.",
-            code="E_COLOR",
-        )
 
 
 def _damaged(kind: str) -> InputError:

@@ -89,7 +89,7 @@ def read(path: str | Path, *, color: bool = False) -> Image:
     if kind not in ("png", "jpeg") and not (color and data.startswith(raster.TIFF_SIGNATURES)):
         raise _refused(kind)
     picture = raster.decode(data)
-    pixels = raster.to_colour(picture) if color else raster.to_grey(picture)
+    pixels = raster.to_pixels(picture, color=color)
     check_content(pixels)
     return Image(
         pixels=pixels,
@@ -102,12 +102,9 @@ def read(path: str | Path, *, color: bool = False) -> Image:
 
 
 def read_grid(path: str | Path) -> Grid | None:
-    """Read size and orientation of a DICOM file without decoding it.
+    """Read size and orientation of a DICOM file without decoding it; what is damaged or no picture is refused.
 
     ``None`` for any other file, which has no information about sides, so the usual film is assumed.
-
-    Raises:
-        InputError: If the file cannot be read, or is DICOM and damaged or no picture (``W_NOT_IMAGE``).
     """
     try:
         with Path(path).open("rb") as stream:
