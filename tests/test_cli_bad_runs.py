@@ -11,11 +11,9 @@ import time
 import unicodedata
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from textray.inference import results
 from textray.inference.segmenter import Predictor
 
 RESULT = ["a.json", "a.mask.png", "a.overlay.png"]
@@ -159,63 +157,26 @@ def test_e04_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_
 
 # ---- E10: damaged weights
 
-DAMAGES = {
-    "cut": lambda raw: raw[: len(raw) // 2],
-    "flipped": lambda raw: raw[: len(raw) // 2] + bytes([raw[len(raw) // 2] ^ 1]) + raw[len(raw) // 2 + 1 :],
-    "longer": lambda raw: raw + b"\0",
-    "empty": lambda raw: b"",
-    "missing": None,
-}
-FILES = ("model.onnx", "model.safetensors", "text_bank.safetensors", "preprocess.json", "README.md", "config.json")
 
-
-def damage(path, kind):
-    change = DAMAGES[kind]
-    if change is None:
-        path.unlink()
-    else:
-        path.write_bytes(change(path.read_bytes()))
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    # The config holds the hashes of the others, and none holds its own: a changed word of it is another bundle.
-    [(name, kind) for name in FILES for kind in DAMAGES if (name, kind) != ("config.json", "flipped")],
-)
-def test_e10_damaged_weights_are_refused_before_anything_is_written(
-    cli, film, tiny_bundle, tmp_path, monkeypatch, name, kind
+@pytest.mark.parametrize("name", ["model.onnx", "config.json"])
+@pytest.mark.parametrize("damage", [lambda raw: raw[:-9], lambda raw: raw + b"x", None], ids=["cut", "longer", "gone"])
+def test_e10_damaged_weights_are_refused_and_an_earlier_result_stays(
+    cli, film, tiny_bundle, tmp_path, monkeypatch, name, damage
 ):
     monkeypatch.chdir(tmp_path)
     film(tmp_path / "a.png")
     shutil.copytree(tiny_bundle, tmp_path / "bundle")
-    if kind == "cut":  # beside an earlier result
-        assert cli("segment", "a.png", "--model", "bundle", "--threads", "1").code == 0
+    assert cli("segment", "a.png", "--model", "bundle", "--threads", "1").code == 0
     results = {path: path.read_bytes() for path in tmp_path.glob("textray-out/*")}
-    damage(tmp_path / "bundle" / name, kind)
-    before = names(tmp_path / "bundle")
+    raw = (tmp_path / "bundle" / name).read_bytes()
+    (tmp_path / "bundle" / name).unlink()
+    if damage is not None:
+        (tmp_path / "bundle" / name).write_bytes(damage(raw))
     result = cli("segment", "a.png", "--model", "bundle", "--json", "--overwrite")
-    assert result.code == 2
+    assert (result.code, result.out) == (2, "")
     assert "error E_BUNDLE: " in result.err
-    assert "Traceback" not in result.err
-    assert result.out == ""
     assert name in result.err
-    assert names(tmp_path / "bundle") == before
     assert {path: path.read_bytes() for path in tmp_path.glob("textray-out/*")} == results
-
-
-def test_e10_a_half_copied_bundle_names_what_it_lacks(cli, film, tiny_bundle, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    film(tmp_path / "a.png")
-    for folder, copied, words in (
-        ("half", ("config.json", "README.md"), "bundle half lacks "),
-        ("empty", (), "empty holds no bundle"),
-    ):
-        (tmp_path / folder).mkdir()
-        for name in copied:
-            shutil.copy(tiny_bundle / name, tmp_path / folder)
-        result = cli("segment", "a.png", "--model", folder)
-        assert result.code == 2
-        assert f"error E_BUNDLE: {words}" in result.err
 
 
 # ---- E17: an earlier result, and a run that fails
@@ -290,41 +251,6 @@ def test_what_names_no_file_is_a_usage_error(run, film, tmp_path, given):
     assert names(tmp_path) == ["a.png"]
 
 
-def test_one_stem_with_three_endings_gives_three_results(run, film, tmp_path):
-    for i, name in enumerate(["a.png", "a.PNG", "a", "a.b.png"]):
-        film(tmp_path / "in" / name, seed=i)
-    assert run("in").code == 0
-    assert record("textray-out/run.json")["counts"]["done"] == 4
-    rows = record("textray-out/run.json")["items"]
-    assert len({row["outputs"]["mask"].casefold() for row in rows}) == 4
-    for row in rows:
-        assert record(row["outputs"]["record"])["input"]["path"] == row["input"]
-    assert "4 finished" in run("in").err
-
-
-def test_a_name_with_a_leading_dash_works_behind_two_dashes_and_in_a_path(
-    cli, film, tiny_bundle, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    film(tmp_path / "-rf.png")
-    assert cli("segment", "--model", tiny_bundle, "--", "-rf.png").code == 0
-    assert cli("segment", "--model", tiny_bundle, "./-rf.png").code == 0
-    assert [name for name in names(tmp_path / "textray-out") if name.startswith("-")] == []
-    assert record("textray-out/run.json")["counts"]["finished"] == 1
-
-
-def test_results_inside_the_input_folder_are_not_read_again(run, film, tmp_path):
-    film(tmp_path / "in/a.png")
-    for _ in range(2):
-        assert run("in", "--out", "in/results").code == 0
-        assert record("in/results/run.json")["inputs"] == 1
-    assert run("in", "--out", "in/other").code == 0
-    assert record("in/other/run.json")["counts"]["done"] == 1
-    refused = run("in", "--out", "in")
-    assert refused.code == 2
-    assert "error E_OUTPUT: " in refused.err
-
-
 def test_relative_and_absolute_paths_are_one_file(run, film, tmp_path):
     film(tmp_path / "in/a.png")
     assert run("in/a.png").code == 0
@@ -345,27 +271,18 @@ def test_names_in_other_letters_work_and_match_their_row(run, film, tmp_path, fo
     assert result.rows[0]["text_mode"] == "given"
 
 
-@pytest.mark.parametrize("row", ["a.png", "a", "./in/a.png", "{}/in/a.png"])
-def test_a_row_finds_its_film_by_path_or_name(run, film, tmp_path, row):
+@pytest.mark.parametrize("row", ["a", "./in/a.png", "{}/in/a.png"])
+def test_a_row_finds_its_film_by_any_path_and_first_by_that_given(run, film, tmp_path, row):
     film(tmp_path / "in/a.png")
-    film(tmp_path / "in/b.png")
     (tmp_path / "texts.csv").write_text(f"image,text\n{row.format(tmp_path)},left base\n")
     for folder in (tmp_path / "in", "in"):
-        result = run(folder, "--texts", "texts.csv", "--json", "--overwrite")
-        assert result.code == 0
-        assert "W_UNKNOWN_IMAGE" not in result.err
-        modes = {Path(r["input"]).name: r["text_mode"] for r in result.rows[:2]}
-        assert modes == {"a.png": "given", "b.png": "none"}
-
-
-def test_a_row_means_the_path_as_given_before_any_file_of_that_name(run, film, tmp_path):
+        assert run(folder, "--texts", "texts.csv", "--json", "--overwrite").rows[0]["text_mode"] == "given"
     film(tmp_path / "a.png")
-    film(tmp_path / "sub/a.png")
-    (tmp_path / "texts.csv").write_text("image,text\na.png,left base\nsub/a.png,right apex\n")
-    assert run("a.png", "sub", "--texts", "texts.csv", "--json").code == 0
-    rows = {row["input"]: record(row["outputs"]["record"])["text"] for row in record("textray-out/run.json")["items"]}
-    assert rows["a.png"]["given"] == "left base"
-    assert rows["sub/a.png"]["given"] == "right apex"
+    (tmp_path / "texts.csv").write_text("image,text\na.png,left base\nin/a.png,right apex\n")
+    assert run("a.png", "in", "--texts", "texts.csv").code == 0
+    items = record("textray-out/run.json")["items"]
+    given = {item["input"]: record(item["outputs"]["record"])["text"]["given"] for item in items}
+    assert given == {"a.png": "left base", "in/a.png": "right apex"}
 
 
 def test_the_summary_describes_the_run_and_no_person(run, film, tmp_path):
@@ -385,14 +302,3 @@ def test_the_summary_describes_the_run_and_no_person(run, film, tmp_path):
         "in/a.png": "", "in/b.png": "E_FORMAT", "in/notes.txt": "W_NOT_IMAGE",
     }  # fmt: skip
     assert "Planted" not in Path("textray-out/run.json").read_text()
-
-
-def test_a_mask_is_the_same_whatever_the_batch(run, film, tmp_path):
-    for i in range(3):
-        film(tmp_path / f"in/{i}.png", seed=i, spot=(0.2 + 0.2 * i, 0.3))
-    assert run("in").code == 0
-    for i in range(3):
-        assert run(f"in/{i}.png", "--out", f"alone{i}").code == 0
-        with PILImage.open(f"textray-out/{i}.mask.png") as one, PILImage.open(f"alone{i}/{i}.mask.png") as two:
-            np.testing.assert_array_equal(np.asarray(one), np.asarray(two))
-    assert results.SUFFIXES["mask"] == ".mask.png"

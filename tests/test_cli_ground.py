@@ -1,8 +1,10 @@
 """`textray ground` as a user runs it: files of a result, sides, tables, resuming, refusals."""
 
 import json
+import os
 import re
-import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from textray.records import Grid, Laterality
 from textray.text.phrases import turn
 
 PHRASE = ("--phrase", "opacity, left lung")
+needs_weights = pytest.mark.skipif(DEFAULT_GROUNDING_WEIGHTS not in inside(), reason="no grounding weights inside")
 
 
 @pytest.fixture
@@ -37,18 +40,10 @@ def side_of(values):
 
 def test_map_picture_and_record_of_each_phrase(run, film, tmp_path):
     film(tmp_path / "chest.png")
-    before = (tmp_path / "chest.png").read_bytes()
     result = run("chest.png", *PHRASE, "--phrase", "bright lung")
     assert result.code == 0
-    assert files(tmp_path / "textray-out") == [
-        "chest.1.ground.npy",
-        "chest.1.ground.png",
-        "chest.2.ground.npy",
-        "chest.2.ground.png",
-        "chest.ground.json",
-        "run.json",
-    ]
-    assert (tmp_path / "chest.png").read_bytes() == before
+    maps = [f"chest.{number}.ground.{end}" for number in (1, 2) for end in ("npy", "png")]
+    assert files(tmp_path / "textray-out") == [*maps, "chest.ground.json", "run.json"]
     values = np.load(tmp_path / "textray-out/chest.1.ground.npy", allow_pickle=False)
     assert (values.shape, values.dtype) == ((100, 80), np.float32)
     found = record(tmp_path / "textray-out/chest.ground.json")
@@ -90,11 +85,10 @@ def test_left_at_the_commands_door_by_the_films_own_tag(run, tmp_path, dicom, le
     assert found["phrases"][0]["peak"]["side"]["viewer"] == side
 
 
+@needs_weights
 @pytest.mark.parametrize("words", ["{side} lung", "lower {side} lung", "opacity in the {side} lower lobe"])
 @pytest.mark.parametrize("orientation", ["L", "R"])
 def test_the_weights_inside_look_where_the_patients_side_is(cli, tmp_path, monkeypatch, dicom, words, orientation):
-    if DEFAULT_GROUNDING_WEIGHTS not in inside():
-        pytest.skip("no grounding weights inside this checkout")
     monkeypatch.chdir(tmp_path)
     noise = np.random.default_rng(0).integers(0, 4000, (90, 70)).astype(np.uint16)  # nothing brighter on one side
     (tmp_path / "film.dcm").write_bytes(dicom(noise, PatientOrientation=[orientation, "F"]))
@@ -108,9 +102,8 @@ def test_the_weights_inside_look_where_the_patients_side_is(cli, tmp_path, monke
         assert side_of(np.load(tmp_path / f"textray-out/film.{number}.ground.npy")) == seen
 
 
+@needs_weights
 def test_the_weights_inside_are_small_scored_and_without_torch_or_folders():
-    if DEFAULT_GROUNDING_WEIGHTS not in inside():
-        pytest.skip("no grounding weights inside this checkout")
     bundle = GroundingBundle.load()
     assert bundle.name == DEFAULT_GROUNDING_WEIGHTS
     assert bundle.size_bytes <= 30e6
@@ -187,15 +180,12 @@ def test_phrases_of_a_table(run, film, tmp_path):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        ((), "no phrase"),
-        (("--phrase", " "), "no words"),
         (("--phrase", "a b", "--table", "empty.csv"), "both phrases and a table"),
         (("--table", "none.csv"), "cannot be read"),
         (("--table", "t.csv"), "lacks the column phrase"),
         (("--table", "empty.csv"), "names none of the inputs"),
         (("--table", "blank.csv"), "has no phrase"),
         (("--table", "side.csv"), "unknown laterality"),
-        (("--phrase", "a b", "--threshold", "1"), "threshold is wrong"),
         (("--phrase", "a b", "--threshold", "nan"), "threshold is wrong"),
         (("--phrase", "a b", "--sigma", "-1"), "smoothing is wrong"),
         (("--phrase", "a b") * 21, "too many phrases"),
@@ -270,9 +260,8 @@ def test_what_a_phrase_cannot_ask_is_told_in_record_and_picture(run, film, tmp_p
     assert "W_NO_PLACE" not in codes(tmp_path / "placeless"), "these weights do not say that they know places only"
 
 
+@needs_weights
 def test_weights_that_know_places_only_say_so(film, tmp_path):
-    if DEFAULT_GROUNDING_WEIGHTS not in inside():
-        pytest.skip("no grounding weights inside this checkout")
     localizer = Localizer(GroundingBundle.load(), 1)
     film(tmp_path / "chest.png")
     image = localizer.preprocess.read(tmp_path / "chest.png")
@@ -328,39 +317,7 @@ def test_results_are_no_inputs_and_inputs_are_not_overwritten(run, film, tmp_pat
     assert len([name for name in files(tmp_path / "own") if name.endswith(".ground.json")]) == 1
 
 
-def test_two_films_of_one_name_keep_apart(run, film, tmp_path):
-    film(tmp_path / "a/x.png")
-    film(tmp_path / "b/x.png", seed=1)
-    run("a/x.png", *PHRASE)
-    assert run("b/x.png", *PHRASE).code == 0
-    sources = {record(path)["input"]["path"] for path in (tmp_path / "textray-out").glob("*.ground.json")}
-    assert sources == {"a/x.png", "b/x.png"}
-
-
-def test_the_wrong_command_for_weights_names_the_right_one(cli, film, tmp_path, grounding_bundle, tiny_bundle):
-    film(tmp_path / "chest.png")
-    result = cli("segment", tmp_path / "chest.png", "--model", grounding_bundle, "--out", tmp_path / "o")
-    assert (result.code, "textray ground" in result.err) == (2, True)
-    result = cli("ground", tmp_path / "chest.png", *PHRASE, "--model", tiny_bundle, "--out", tmp_path / "o")
-    assert (result.code, "textray segment" in result.err) == (2, True)
-
-
-def test_info_tells_of_grounding_weights(cli, grounding_bundle, tmp_path, monkeypatch):
-    from textray.inference import bundle
-
-    result = cli("info", grounding_bundle, "--json")
-    assert (result.rows[0]["task"], result.rows[0]["sides"], result.rows[0]["map"]) == ("grounding", "viewer", [8, 8])
-    shutil.copytree(grounding_bundle, tmp_path / "weights/finder")
-    monkeypatch.setattr(bundle, "WEIGHTS_FOLDER", tmp_path / "weights")
-    assert "finder" in cli("info").out
-    assert cli("info", "--json").rows[0]["weights"]["finder"]["task"] == "grounding"
-
-
 def test_the_command_needs_the_base_installation_only(grounding_bundle, film, tmp_path):
-    import os
-    import subprocess
-    import sys
-
     film(tmp_path / "chest.png")
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['torch', 'scipy', 'pandas', 'timm', 'onnx'])); "

@@ -5,7 +5,6 @@ import json
 import os
 
 import numpy as np
-import pytest
 from PIL import Image as PILImage
 
 
@@ -43,27 +42,6 @@ def test_one_film_gives_mask_overlay_record_and_summary(run, film, tmp_path):
     assert "patient's" not in result.err  # no words, so no convention of words
 
 
-def test_the_convention_of_the_words_is_printed(run, film, tmp_path):
-    film(tmp_path / "chest.png")
-    patient = run("chest.png", "--text", "left base")
-    viewer = run("chest.png", "--text", "left base", "--laterality", "viewer")
-    assert "the patient's" in patient.err
-    assert "W_SIDES_ASSUMED" in patient.err
-    assert "the viewer's, as in the picture" in viewer.err
-
-
-def test_swapping_the_side_moves_the_mask(run, film, tmp_path):
-    film(tmp_path / "chest.png", spot=(0.2, 0.5))
-    shares = {}
-    for words in ("left base", "right base"):
-        assert run("chest.png", "--text", words, "--out", words).code == 0
-        zones = record(tmp_path / words / "chest.json")["lesion"]["zones"]
-        shares[words] = (zones["left lower"]["share"], zones["right lower"]["share"])
-    assert shares["left base"][0] == 0
-    assert shares["left base"][1] > 0.5
-    assert shares["right base"] == pytest.approx(shares["left base"][::-1], abs=0.02)
-
-
 def test_a_folder_mirrors_its_tree_and_goes_on_past_bad_files(run, film, tmp_path):
     film(tmp_path / "in/a.png")
     film(tmp_path / "in/deep/b.png", seed=1)
@@ -78,13 +56,6 @@ def test_a_folder_mirrors_its_tree_and_goes_on_past_bad_files(run, film, tmp_pat
     assert rows["in/bad.png"]["code"] == "E_FORMAT"
     assert rows["in/bad.png"]["outputs"] == {}
     assert rows["in/deep/b.png"]["outputs"]["mask"] == "out/deep/b.mask.png"
-
-
-def test_only_skips_below_a_folder_are_no_failure(run, film, tmp_path):
-    film(tmp_path / "in/a.png")
-    (tmp_path / "in/notes.txt").write_text("a note")
-    assert run("in").code == 0
-    assert run("in/notes.txt").code == 3
 
 
 def test_a_second_run_skips_exactly_what_is_the_same(run, film, tmp_path):
@@ -151,7 +122,8 @@ def test_json_lines_are_all_there_is_on_the_standard_output(run, film, tmp_path)
 def test_a_table_gives_each_picture_its_words(run, film, tmp_path):
     for name in ("a", "b", "c"):
         film(tmp_path / f"in/{name}.png")
-    (tmp_path / "texts.csv").write_text("image;text;laterality\na.png;left base;\nb.png;left base;viewer\nz.png;x;\n")
+    rows = "a.png;left base;;;\nb.png;left base;viewer\nz.png;x;\n"  # spreadsheets pad rows
+    (tmp_path / "texts.csv").write_text("image;text;laterality\n" + rows)
     result = run("in", "--texts", "texts.csv")
     assert result.code == 0
     assert "W_UNKNOWN_IMAGE" in result.err
@@ -178,18 +150,3 @@ def test_odd_names_work_and_stay_in_the_record(run, film, tmp_path):
         assert record(tmp_path / row["outputs"]["record"])["input"]["path"] == row["input"]
         assert row["outputs"]["mask"].isprintable()
     assert "in/new\\nline.png" in run("in").out
-
-
-@pytest.mark.parametrize("orientation", [3, 6, 8])
-def test_a_turned_photo_gets_its_mask_as_displayed(run, film, tmp_path, orientation):
-    film(tmp_path / "flat.png")
-    with PILImage.open(tmp_path / "flat.png") as picture:
-        exif = picture.getexif()
-        exif[0x0112] = orientation
-        picture.save(tmp_path / "turned.png", exif=exif)
-    assert run("turned.png").code == 0
-    shape = read(tmp_path / "textray-out/turned.mask.png").shape
-    assert shape == ((100, 80) if orientation == 3 else (80, 100))
-    grid = record(tmp_path / "textray-out/turned.json")["grid"]
-    assert grid["transform"] == f"exif-{orientation}"
-    assert (grid["height"], grid["width"]) == shape
