@@ -21,30 +21,22 @@ from textray.registry import dataset
 LEFT, RIGHT = "left lower", "right lower"
 
 
-def levels():
-    """A film without anything bright in its lower zones."""
+@pytest.fixture
+def write(dicom):
+    """Write one of `FILMS` without anything bright in its lower zones: ``write(path, film) -> path``."""
     rows, columns = np.mgrid[:120, :90]
-    return (200 * np.exp(-((rows - 20) ** 2 + (columns - 45) ** 2) / 300)).astype(np.uint8)
+    levels = (200 * np.exp(-((rows - 20) ** 2 + (columns - 45) ** 2) / 300)).astype(np.uint8)
 
+    def build(path, film):
+        if film == "png":
+            PILImage.fromarray(levels).save(path)
+        elif (orientation := FILMS[film][1]) is None:
+            path.write_bytes(dicom(levels.astype(np.uint16), drop=("PatientOrientation",)))
+        else:
+            path.write_bytes(dicom(levels.astype(np.uint16), PatientOrientation=orientation))
+        return path
 
-def write_dicom(path, orientation):
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian, generate_uid
-
-    ds = Dataset()
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.SOPClassUID = DigitalXRayImageStorageForPresentation
-    ds.SOPInstanceUID = generate_uid(entropy_srcs=["textray"])
-    ds.Modality, ds.PhotometricInterpretation, ds.SamplesPerPixel = "DX", "MONOCHROME2", 1
-    if orientation is not None:
-        ds.PatientOrientation = orientation
-    ds.Rows, ds.Columns = levels().shape
-    ds.BitsAllocated = ds.BitsStored = 8
-    ds.HighBit, ds.PixelRepresentation = 7, 0
-    ds.PixelSpacing = [0.2, 0.2]
-    ds.PixelData = levels().tobytes()
-    ds.save_as(path, enforce_file_format=True)
+    return build
 
 
 FILMS = {
@@ -71,16 +63,12 @@ FILMS = {
     ],
 )
 def test_words_reach_the_half_that_they_mean(
-    cli, tiny_bundle, tmp_path, film, words, laterality, half, sides_from, warned
+    cli, tiny_bundle, write, tmp_path, film, words, laterality, half, sides_from, warned
 ):
-    name, orientation = FILMS[film]
-    if name.endswith("png"):
-        PILImage.fromarray(levels()).save(tmp_path / name)
-    else:
-        write_dicom(tmp_path / name, orientation)
+    path = write(tmp_path / FILMS[film][0], film)
     out = tmp_path / "out"
     args = ("--text", words, "--laterality", laterality, "--model", tiny_bundle, "--out", out, "--threads", "1")
-    result = cli("segment", tmp_path / name, *args)
+    result = cli("segment", path, *args)
     assert result.code == 0
     assert f"are the {laterality}'s" in result.err
 
@@ -106,8 +94,8 @@ def test_words_reach_the_half_that_they_mean(
     assert codes.count("W_SIDES_ASSUMED") == warned
 
 
-def test_a_film_that_has_no_sides_is_not_steered_to_one(cli, tiny_bundle, tmp_path):
-    write_dicom(tmp_path / "side.dcm", ["A", "F"])
+def test_a_film_that_has_no_sides_is_not_steered_to_one(cli, tiny_bundle, write, tmp_path):
+    write(tmp_path / "side.dcm", "dicom A/F")
     out = tmp_path / "out"
     result = cli("segment", tmp_path / "side.dcm", "--text", "left base", "--model", tiny_bundle, "--out", out)
     assert result.code == 0
@@ -117,9 +105,9 @@ def test_a_film_that_has_no_sides_is_not_steered_to_one(cli, tiny_bundle, tmp_pa
     assert record["text"]["sides_from"] == "undefined"
 
 
-def test_a_table_brings_its_own_convention_to_a_mirrored_film(cli, tiny_bundle, tmp_path):
+def test_a_table_brings_its_own_convention_to_a_mirrored_film(cli, tiny_bundle, write, tmp_path):
     for name in ("a", "b", "c"):
-        write_dicom(tmp_path / f"{name}.dcm", ["R", "F"])
+        write(tmp_path / f"{name}.dcm", "dicom R/F")
     (tmp_path / "t.csv").write_text("image,text,laterality\na,right base,patient\nb,left base,viewer\nc,left base,\n")
     films = [tmp_path / f"{name}.dcm" for name in ("a", "b", "c")]
     args = ("--texts", tmp_path / "t.csv", "--laterality", "patient", "--model", tiny_bundle, "--out", tmp_path / "out")
@@ -141,14 +129,12 @@ def test_a_table_brings_its_own_convention_to_a_mirrored_film(cli, tiny_bundle, 
         ("dicom A/F", "viewer", LEFT),
     ],
 )
-def test_words_about_pictures_without_masks_are_learnt_for_the_half_that_they_mean(tmp_path, film, laterality, half):
-    name, orientation = FILMS[film]
+def test_words_about_pictures_without_masks_are_learnt_for_the_half_that_they_mean(
+    write, tmp_path, film, laterality, half
+):
     folder = tmp_path / "films"
     folder.mkdir()
-    if name.endswith("png"):
-        PILImage.fromarray(levels()).save(folder / name)
-    else:
-        write_dicom(folder / name, orientation)
+    write(folder / FILMS[film][0], film)
     (tmp_path / "t.csv").write_text("image,text\nfilm,left base\n")
     (sample,) = unlabelled_samples(
         folder, dataset("phantom"), texts=tmp_path / "t.csv", laterality=Laterality(laterality)

@@ -41,17 +41,14 @@ def rows(table):
     return [[c.strip() for c in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")]
 
 
-def test_each_mode_is_a_row_with_value_and_bounds():
-    header, _, oracle, none = rows(results_table([SUMMARY]))
-    assert header == [
-        "model", "data", "text mode", "images", "`dice_pooled`", "`iou_pooled`", "`dice_per_image`", "`iou_per_image`",
-    ]  # fmt: skip
+def test_each_mode_of_each_summary_is_a_row_and_provenance_stands_below():
+    text = results_table([SUMMARY, SUMMARY | {"model": SUMMARY["model"] | {"name": "other"}}])
+    header, _, oracle, none, *others = rows(text)
+    assert header[:4] == ["model", "data", "text mode", "images"]
+    assert header[4:] == ["`dice_pooled`", "`iou_pooled`", "`dice_per_image`", "`iou_per_image`"]
     assert oracle[:5] == ["tiny", "qata_cov19 val", "oracle", "1429", "0.5000 [0.4000, 0.6000]"]
     assert none[2] == "none"
-
-
-def test_provenance_stands_below_the_table():
-    text = results_table([SUMMARY])
+    assert [row[0] for row in others] == ["other", "other"]
     for fact in (
         "textray evaluate --data qata_cov19", "0123456789ab", "with local changes", "abababababab", "cdcdcdcdcdcd",
         "224×192", "1429 images of 600 patients", "3 images without a patient", "percentile bootstrap", "20240",
@@ -60,37 +57,31 @@ def test_provenance_stands_below_the_table():
         assert fact in text
 
 
-def test_two_summaries_make_one_table():
-    other = copy.deepcopy(SUMMARY)
-    other["model"]["name"] = "other"
-    assert [row[0] for row in rows(results_table([SUMMARY, other]))[2:]] == ["tiny", "tiny", "other", "other"]
-
-
-def test_a_table_that_mixes_estimators_is_refused():
+def test_a_table_of_nothing_or_that_mixes_estimators_is_refused():
+    with pytest.raises(UsageError, match="without summaries"):
+        results_table([])
     mixed = copy.deepcopy(SUMMARY)
     mixed["modes"]["none"]["iou_pooled"]["value"] = 0.30
     with pytest.raises(TextRayError, match="cannot belong to the same masks"):
         results_table([mixed])
 
 
-def test_undefined_scores_are_dashes():
-    assert cell({"value": None, "low": None, "high": None}) == "–"
-    assert cell(None) == "–"
-    assert cell({"value": 0.5, "low": None, "high": None}) == "0.5000"
-
-
-def test_a_table_of_nothing_is_refused():
-    with pytest.raises(UsageError, match="without summaries"):
-        results_table([])
-
-
-def test_the_page_holds_every_score_and_the_empty_masks():
+def test_the_page_holds_every_score_the_empty_masks_and_left_right_sensitivity_where_measured():
     page = summary_page(SUMMARY)
     for name in SCORES:
         assert f"| `{name}` |" in page
     assert "| empty prediction | 2 | 77 |" in page
     assert "| no text given | 2 | 1429 |" in page
     assert "Left-right" not in page
+    sides = {
+        "unilateral": {"films": 9, "films_without_area": 1, "moved_films": INTERVAL},
+        "bilateral": {"films": 0, "films_without_area": 0},
+    }
+    page = summary_page(SUMMARY | {"sides": sides})
+    assert "| films | 9 | 0 |" in page
+    assert "| films that moved (`moved_films`) | 0.5000 [0.4000, 0.6000] | – |" in page
+    for value, shown in ((None, "–"), (0.5, "0.5000")):
+        assert cell({"value": value, "low": None, "high": None}) == shown
 
 
 def test_a_score_without_text_of_a_network_that_never_went_without_says_so():
@@ -100,16 +91,6 @@ def test_a_score_without_text_of_a_network_that_never_went_without_says_so():
         assert "W_NONE_NOT_LEARNT" not in results_table([SUMMARY | {"learnt_without_report": learnt}])
     only = {"learnt_without_report": False, "modes": {"oracle": SCORE}}
     assert "W_NONE_NOT_LEARNT" not in results_table([SUMMARY | only])
-
-
-def test_the_page_tells_left_right_sensitivity_where_measured():
-    sides = {
-        "unilateral": {"films": 9, "films_without_area": 1, "moved_films": INTERVAL},
-        "bilateral": {"films": 0, "films_without_area": 0},
-    }
-    page = summary_page(SUMMARY | {"sides": sides})
-    assert "| films | 9 | 0 |" in page
-    assert "| films that moved (`moved_films`) | 0.5000 [0.4000, 0.6000] | – |" in page
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, precision_score, recall_score
 
 from textray.errors import ShapeError, UsageError
-from textray.metrics.zones import zone_columns, zone_summary
+from textray.metrics.zones import zone_summary
 from textray.records import ZONE_NAMES, Zones
 
 
@@ -50,22 +50,11 @@ def test_zones_that_nobody_names_are_left_out_and_zones_that_one_names_count_not
     assert found["exact_match"]["value"] == 0.5
 
 
-def test_films_without_any_zone_have_no_f1():
+def test_films_without_any_zone_have_no_f1_and_reports_and_captions_must_be_pairs():
     found = zone_summary([Zones()] * 3, [Zones()] * 3, list("abc"))
     assert found["f1"]["macro"] == {"value": None, "low": None, "high": None}
     assert found["f1"]["micro"]["value"] is None
     assert found["exact_match"]["value"] == 1.0
-
-
-def test_columns_are_counts_of_each_zone():
-    columns = zone_columns([Zones.from_present([1, 1, 0, 0, 0, 0])], [Zones.from_present([1, 0, 1, 0, 0, 0])])
-    tp, fp, fn, tn = columns[0, :24].reshape(4, 6)
-    assert (tp.tolist(), fp.tolist()) == ([1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0])
-    assert (fn.tolist(), tn.tolist()) == ([0, 0, 1, 0, 0, 0], [0, 0, 0, 1, 1, 1])
-    assert columns[0, 24:].tolist() == [0, 1]
-
-
-def test_reports_and_captions_must_be_pairs():
     with pytest.raises(ShapeError, match="one caption for each report"):
         zone_summary([Zones()], [], ["a"])
     with pytest.raises(UsageError, match="no interval without cases"):
