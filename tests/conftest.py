@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import shutil
 import socket
 import warnings
 from dataclasses import dataclass
@@ -251,6 +252,23 @@ def grounding_bundle(tmp_path_factory):
 def make_bundle():
     """Build a bundle: ``make_bundle(folder, *, reads_text, size, zone_thresholds, graph, bank, **facts)``."""
     return build_bundle
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """Copy a bundle and change its config: ``changed(folder, **values)``; those of a table are changed one by one."""
+
+    def change(folder, **values):
+        copy = tmp_path / "copy"
+        shutil.copytree(folder, copy)
+        config = json.loads((copy / "config.json").read_text())
+        for key, value in values.items():
+            both = isinstance(value, dict) and isinstance(config.get(key), dict)
+            config[key] = config[key] | value if both else value
+        (copy / "config.json").write_text(json.dumps(config))
+        return copy
+
+    return change
 
 
 @pytest.fixture(scope="session")

@@ -134,3 +134,7 @@ def test_a_crash_is_one_line_unless_asked(cli, monkeypatch):
     monkeypatch.setenv("TEXTRAY_TRACEBACK", "1")
     with pytest.raises(RuntimeError):
         main(["data", "check", "x", "y"])
+
+
+def test_version(cli):
+    assert cli("--version").out.startswith("textray 0.")

@@ -18,46 +18,28 @@ def names(items):
     return [(item.folder / item.name).as_posix() for item in items]
 
 
-def test_folders_are_searched_in_sorted_order_and_mirrored(tmp_path):
-    touch(tmp_path, "in/b.png", "in/a/2.dcm", "in/a/1", "in/.hidden.png", "in/.git/x.png")
-    items, left_out = collect([tmp_path / "in"], tmp_path / "out")
-    assert names(items) == ["a/1", "a/2", "b"]
-    assert not any(item.named for item in items)
-    assert left_out == []
-
-
-def test_a_named_file_goes_to_the_top_of_the_output(tmp_path):
-    touch(tmp_path, "in/a/2.dcm")
-    items, _ = collect([tmp_path / "in/a/2.dcm", tmp_path / "in"], tmp_path / "out")
-    assert names(items) == ["2"]
-    assert items[0].named
-
-
-def test_patterns_mirror_from_their_fixed_part(tmp_path):
-    touch(tmp_path, "in/a/2.png", "in/b/3.png", "in/b/notes.txt", "in/c/d/4.png")
-    items, _ = collect([str(tmp_path / "in/**/*.png")], tmp_path / "out")
-    assert names(items) == ["a/2", "b/3", "c/d/4"]
-    items, _ = collect([str(tmp_path / "in/[ab]")], tmp_path / "out")
-    assert names(items) == ["a/2", "b/3", "b/notes.txt"]
-
-
-def test_a_name_that_looks_like_a_pattern_is_a_name(tmp_path):
-    touch(tmp_path, "in[1].png")
-    assert names(collect([tmp_path / "in[1].png"], tmp_path / "out")[0]) == ["in[1]"]
+@pytest.mark.parametrize(
+    ("files", "given", "found"),
+    [
+        ("in/b.png in/a/2.dcm in/a/1 in/.hidden.png in/.git/x.png", ["in"], ["a/1", "a/2", "b"]),  # sorted, mirrored
+        ("in/a/2.dcm", ["in/a/2.dcm", "in"], ["2"]),  # a named file goes to the top
+        ("in/a/2.png in/b/3.png in/b/notes.txt in/c/d/4.png", ["in/**/*.png"], ["a/2", "b/3", "c/d/4"]),
+        ("in/a/2.png in/b/3.png in/b/notes.txt in/c/d/4.png", ["in/[ab]"], ["a/2", "b/3", "b/notes.txt"]),
+        ("in[1].png", ["in[1].png"], ["in[1]"]),  # a name that looks like a pattern
+    ],
+)
+def test_files_folders_and_patterns(tmp_path, files, given, found):
+    touch(tmp_path, *files.split())
+    items, left_out = collect([tmp_path / one for one in given], tmp_path / "out")
+    assert (names(items), left_out) == (found, [])
+    assert [item.named for item in items] == [(tmp_path / given[0]).is_file()] * len(items)
 
 
 def test_clashing_names_part_by_a_mark(tmp_path):
-    touch(tmp_path, "in/a.dcm", "in/a.png", "other/A.PNG")
+    touch(tmp_path, "in/a.dcm", "in/a.png", "in/run.png", "other/A.PNG")
     items, _ = collect([tmp_path / "in", tmp_path / "other"], tmp_path / "out")
-    found = names(items)
-    assert found[0] == "a"
-    assert found[1] == f"a-{mark(tmp_path / 'in/a.png')}"
-    assert found[2] == f"A-{mark(tmp_path / 'other/A.PNG')}"
-
-
-def test_a_picture_called_run_leaves_the_summary_its_name(tmp_path):
-    touch(tmp_path, "in/run.png")
-    assert names(collect([tmp_path / "in"], tmp_path / "out")[0])[0].startswith("run-")
+    marks = [mark(tmp_path / name) for name in ("in/a.png", "in/run.png", "other/A.PNG")]
+    assert names(items) == ["a", f"a-{marks[0]}", f"run-{marks[1]}", f"A-{marks[2]}"]  # run.json is the summary
 
 
 def test_loops_pipes_and_broken_links_are_left_out_without_a_hang(tmp_path):
@@ -101,23 +83,14 @@ def test_inputs_that_hold_nothing_are_usage_errors(tmp_path, given):
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("chest.dcm", "chest"),
-        ("CHEST.DCM", "CHEST"),
-        ("1.2.840.1", "1.2.840.1"),
-        ("two words.png", "two words"),
-        ("Ünïcode 🫁.jpeg", "Ünïcode 🫁"),
-    ],
-)
-def test_names_of_results_follow_the_file(name, expected):
-    assert stem(name) == expected
-
-
-@pytest.mark.parametrize(
     "name", ["a\nb.png", "-rf.png", "é" * 126 + ".png", "a\x1b[31m.png", ".png", "a\udcff.png", "a?.png"]
 )
-def test_odd_names_become_safe_ones_that_differ(name):
+def test_odd_names_become_safe_ones_that_differ_and_others_stay(name):
+    assert [stem(other) for other in ("CHEST.DCM", "1.2.840.1", "Ünïcode 🫁.jpeg")] == [
+        "CHEST",
+        "1.2.840.1",
+        "Ünïcode 🫁",
+    ]
     safe = stem(name)
     assert safe.isprintable()
     assert not safe.startswith("-")

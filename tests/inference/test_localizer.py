@@ -1,14 +1,13 @@
 """A localizer on a bundle whose places know their side and brightness: maps on the film's own grid, sides, refusals."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
 
 from textray.errors import BundleError, InputError, ShapeError, UsageError
 from textray.inference.bundle import Bundle, GroundingBundle, load_any
-from textray.inference.bundle_files import GROUNDING_FILES
+from textray.inference.bundle_files import GROUNDING_FILES, list_files
 from textray.inference.localizer import Localizer, find_peak, similarity
 from textray.records import Grid, Image, Laterality
 
@@ -49,12 +48,6 @@ def test_a_map_is_the_cosine_on_the_films_own_grid(finder):
     expected = finder.preprocess.restore_coarse(cosine, image().grid)
     np.testing.assert_allclose(found.map, expected, atol=1e-6)
     assert found.score == found.map.max() == found.map[found.peak]
-
-
-def test_smoothing_is_in_cells_and_keeps_the_range(finder):
-    sharp, smooth = (finder.locate(image(), ["bright"], sigma=sigma)[0].map for sigma in (0.0, 1.5))
-    assert smooth.std() < sharp.std()
-    assert sharp.min() - 1e-6 <= smooth.min() < smooth.max() <= sharp.max() + 1e-6
 
 
 @pytest.mark.parametrize("letterbox", [False, True])
@@ -192,24 +185,11 @@ def test_a_segmenters_command_says_which_one_takes_grounding_weights(grounding_b
     assert load_any(tiny_bundle).describe()["model"] == "mmi_unet"
 
 
-def changed(folder, tmp_path, **changes):
-    copy = tmp_path / "changed"
-    shutil.copytree(folder, copy)
-    config = json.loads((copy / "config.json").read_text())
-    for key, value in changes.items():
-        config[key] = {**config[key], **value} if isinstance(value, dict) else value
-    (copy / "config.json").write_text(json.dumps(config))
-    return copy
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"format": 2}, "another format version"),
         ({"task": "guessing"}, "for another task"),
         ({"task": ["grounding"]}, "for another task"),
-        ({"more": 1}, "other keys"),
-        ({"input": {"height": 32}}, "contradicts itself"),
         ({"map": {"height": 0}}, "impossible size"),
         ({"width": 10**6}, "impossible size"),
         ({"text": {"laterality": "mine"}}, "not laid out as expected"),
@@ -219,18 +199,9 @@ def changed(folder, tmp_path, **changes):
         ({"text": None}, "not laid out as expected"),
     ],
 )
-def test_a_config_that_is_wrong_is_refused(grounding_bundle, tmp_path, changes, words):
+def test_a_config_that_is_wrong_is_refused(grounding_bundle, changed, changes, words):
     with pytest.raises((BundleError, UsageError), match=words):
-        GroundingBundle.load(changed(grounding_bundle, tmp_path, **changes))
-
-
-@pytest.mark.parametrize("name", GROUNDING_FILES)
-def test_an_altered_file_is_refused(grounding_bundle, tmp_path, name):
-    copy = changed(grounding_bundle, tmp_path)
-    raw = (copy / name).read_bytes()
-    (copy / name).write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
-    with pytest.raises(BundleError, match="is altered"):
-        GroundingBundle.load(copy)
+        GroundingBundle.load(changed(grounding_bundle, **changes))
 
 
 @pytest.mark.parametrize(
@@ -241,14 +212,11 @@ def test_an_altered_file_is_refused(grounding_bundle, tmp_path, name):
         ("vocab.txt", "README.md", "no vocabulary"),
     ],
 )
-def test_files_that_are_not_what_their_names_say_are_refused(grounding_bundle, tmp_path, file, data, words):
-    from textray.inference.bundle_files import list_files
-
-    copy = changed(grounding_bundle, tmp_path)
+def test_files_that_are_not_what_their_names_say_are_refused(grounding_bundle, changed, file, data, words):
+    copy = changed(grounding_bundle)
     (copy / file).write_bytes((copy / data).read_bytes())
     config = json.loads((copy / "config.json").read_text())
-    config["files"] = list_files(copy, GROUNDING_FILES)
-    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "config.json").write_text(json.dumps(config | {"files": list_files(copy, GROUNDING_FILES)}))
     with pytest.raises(BundleError, match=words):
         Localizer(GroundingBundle.load(copy), threads=1)
 

@@ -1,5 +1,4 @@
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -259,23 +258,13 @@ def test_an_earlier_attention_goes_with_weights_that_have_none(predictor, tiny_b
         ({"thresholds": None}, {"free": "generated"}, "writes no report"),
     ],
 )
-def test_a_config_that_says_something_else_of_reports_is_refused(writing_bundle, tmp_path, zones, text, match):
-    folder = tmp_path / "copy"
-    shutil.copytree(writing_bundle, folder)
-    config = json.loads((folder / "config.json").read_text())
-    config["zones"] |= zones
-    config["text"] |= text
-    (folder / "config.json").write_text(json.dumps(config))
+def test_a_config_that_says_something_else_of_reports_is_refused(writing_bundle, changed, zones, text, match):
     with pytest.raises(BundleError, match=match):
-        Bundle.load(folder)
+        Bundle.load(changed(writing_bundle, zones=zones, text=text))
 
 
-def test_thresholds_without_zones_in_the_graph_are_refused(tiny_bundle, tmp_path):
-    folder = tmp_path / "copy"
-    shutil.copytree(tiny_bundle, folder)
-    config = json.loads((folder / "config.json").read_text())
-    config["zones"]["thresholds"] = [0.5] * 6
-    (folder / "config.json").write_text(json.dumps(config))
+def test_thresholds_without_zones_in_the_graph_are_refused(tiny_bundle, changed):
+    folder = changed(tiny_bundle, zones={"thresholds": [0.5] * 6})
     assert Bundle.load(folder).sha256 != Bundle.load(tiny_bundle).sha256
     with pytest.raises(BundleError, match="graph has none"):
         Predictor(Bundle.load(folder), threads=1)
