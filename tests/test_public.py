@@ -27,25 +27,11 @@ def run(code):
 HEAVY = "torch", "lightning", "timm", "transformers", "monai", "onnxruntime", "pandas", "sklearn"
 
 
-@pytest.mark.parametrize(
-    ("module", "allowed"),
-    [
-        ("textray", ()),
-        ("textray.errors", ()),
-        ("textray.cli", ()),
-        ("textray.registry", ()),
-        ("textray.records", ()),
-        ("textray.io.read", ()),
-        ("textray.io.write", ()),
-        ("textray.text.zones", ()),
-        ("textray.preprocess", ()),
-        ("textray.inference.bundle", ()),
-        ("textray.inference.segment_run", ("onnxruntime",)),
-    ],
-)
-def test_importing_loads_nothing_heavy(module, allowed):
-    loaded = run(f"import sys, {module}; print(*sorted(set({HEAVY!r}) & set(sys.modules)))")
-    assert set(loaded) <= set(allowed)
+@pytest.mark.parametrize("module", ["cli", "io.write", "text.zones", "inference.bundle", "inference.segment_run"])
+def test_importing_loads_nothing_heavy(module):
+    """And so do the modules that these import: errors, records, the registry, the reader, the preprocessing."""
+    loaded = run(f"import sys, textray.{module}; print(*sorted(set({HEAVY!r}) & set(sys.modules)))")
+    assert set(loaded) <= ({"onnxruntime"} if module == "inference.segment_run" else set())
 
 
 def test_the_command_line_needs_no_numpy_to_start():

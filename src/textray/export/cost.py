@@ -23,14 +23,9 @@ from textray.models.released.base import FusionBlock
 from textray.nn.bert import SIZES, load_text_encoder
 from textray.registry import FormRow
 
-SIZE = (224, 224)
-"""Height and width of the image where a network takes any."""
-TOKENS = 24
-"""Tokens of the report where a network takes any number."""
-ENCODER = "cxr_bert"
-"""Text encoder of a network by name: that of the papers. A bundle names its own."""
-_OWN_ENCODERS = {"lvit": "bert_uncased"}  # whose papers have another
-
+SIZE, TOKENS = (224, 224), 24
+"""Of the image and of the report where a network takes any; a bundle has its own."""
+_ENCODERS = {"lvit": "bert_uncased"}  # the other papers have CXR-BERT; a bundle names its own
 _PROJECTION = 128  # width of CXR-BERT's projection head
 
 
@@ -39,15 +34,10 @@ class Cost:
     """Size of a network and cost of one image.
 
     Attributes:
-        form: Form of the network.
-        trainable: Parameters, like ``live`` and ``total``.
+        trainable: Parameters, like ``live``, ``total``, ``text_encoder_parameters`` and ``no_report_token``.
         gmacs: 10^9 multiply-accumulates, like the other ``gmacs_*``; ``None`` if the figure does not exist.
-        text_encoder: Registry name of the text encoder, ``None`` for a network that reads no text.
-        text_encoder_parameters: Parameters of the text encoder within ``total``.
-        no_report_token: Parameters of the no-report token.
+        text_encoder: ``None`` for a network that reads no text; ``tokens`` of the report are 0 then.
         size: Height and width of the image, in pixels.
-        channels: Channels of the image.
-        tokens: Tokens of the report, 0 for a network that reads no text.
         convention: For each figure, what it is and how it was counted (`_conventions`).
     """
 
@@ -75,8 +65,7 @@ def cost_of_model(name: str, form: str = "paper") -> Cost:
         UsageError: If there is no such network or form.
     """
     row = registry.model(name).form(form)
-    encoder = _OWN_ENCODERS.get(name, ENCODER)
-    return _measure(row, {}, row.size or SIZE, row.tokens or TOKENS, encoder)
+    return _measure(row, {}, row.size or SIZE, row.tokens or TOKENS, _ENCODERS.get(name, "cxr_bert"))
 
 
 def cost_of_bundle(bundle: Bundle) -> Cost:
@@ -101,8 +90,8 @@ def _measure(
             inputs.append(torch.empty(1, tokens, network.text_width))
         encoder = None if encoder_name is None else encoder_skeleton(encoder_name)
         ids = torch.empty(1, tokens, dtype=torch.long)
-    trunk = None if encoder is None else encoder["trunk"]
-    masked = encoder["masked_lm"] if encoder is not None and "masked_lm" in encoder else None
+    parts = {} if encoder is None else dict(encoder.items())
+    trunk, masked = parts.get("trunk"), parts.get("masked_lm")
     sizes = {name: p.numel() for name, p in network.named_parameters()}
     trainable = {name for name, p in network.named_parameters() if p.requires_grad and name != "no_report"}
     live = live_names(network, inputs) & trainable
@@ -155,9 +144,8 @@ def _compute_unread(network: Network) -> bool:
 def encoder_skeleton(name: str) -> nn.ModuleDict:
     """Build a text encoder of its published size, for counting only; nothing is read from disk or network.
 
-    Returns:
-        ``trunk``, which the networks read; for CXR-BERT also ``masked_lm``, the trunk with its language-model head,
-        and ``projection``, the other published head.
+    It has a ``trunk``, which the networks read; for CXR-BERT also ``masked_lm``, the trunk with its language-model
+    head, and ``projection``, the other published head.
     """
     if registry.text_encoder(name).hub is None:  # made by a seed, which a device of shapes has not
         with torch.device("cpu"):

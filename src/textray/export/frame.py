@@ -43,12 +43,8 @@ def write_common(folder: Path, network: Network, preprocess: Preprocess, *, card
     licence = (
         f"The weights in this folder ({folder.name}) have their own terms; TextRay's code is Apache-2.0.\n\n{terms}\n"
     )
-    texts = {
-        "preprocess.json": json.dumps(preprocess.to_dict(), indent=2) + "\n",
-        "README.md": card,
-        "LICENSE": licence,
-    }
-    for name, text in texts.items():
+    settings = json.dumps(preprocess.to_dict(), indent=2) + "\n"
+    for name, text in {"preprocess.json": settings, "README.md": card, "LICENSE": licence}.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
 

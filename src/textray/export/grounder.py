@@ -52,12 +52,8 @@ def export_grounding(
 ) -> GroundingBundle:
     """Write a grounding bundle from a checkpoint.
 
-    Args:
-        checkpoint: A ``.ckpt`` file that `textray train` wrote of a grounding network.
-        out: Folder of the bundle; its name is the bundle's. An older bundle there is replaced at the end.
-        samples: Folder of pictures for the parity check, see `textray.export.parity.parity_pictures`.
-        scores: ``summary.md`` files of `textray evaluate --task grounding`, for the model card.
-        average: Further checkpoints of the same network; the bundle holds the mean of all weights.
+    The arguments are those of `textray.export.segmenter.export`, except that ``scores`` are ``summary.md`` files of
+    `textray evaluate --task grounding`.
 
     Raises:
         UsageError: If a checkpoint is not of a grounding network, or a file is missing.

@@ -250,13 +250,7 @@ def _write(
     parameters = sum(p.numel() for p in network.parameters())
     card = imported_card(folder.name, report, parameters=parameters, convention=convention)
     write_common(folder, network, preprocess, card=card, terms=terms)
-    facts = {
-        "network": report["model"],
-        "form": FORM,
-        "config": {},
-        "version": version("textray"),
-        "imported": dict(report),
-    }
+    facts = {"network": report["model"], "form": FORM, "config": {}, "version": version("textray"), "imported": report}
     bundle = seal(
         folder,
         **about(folder, facts, "imported", terms=terms),

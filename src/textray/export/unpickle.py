@@ -59,8 +59,6 @@ class Published:
         skipped: Names of classes and functions in it that were neither imported nor run.
         other: Entries of its ``state_dict`` that are no tensors.
         facts: Epoch, step and Lightning's version, where it says them.
-        sha256: Of the file.
-        nbytes: Of the file.
     """
 
     name: str
@@ -73,12 +71,7 @@ class Published:
 
 
 def read_published(path: str | Path, folder: Path, *, seconds: float = MOST_SECONDS) -> Published:
-    """Read a checkpoint in a process of its own, without running anything in it.
-
-    Args:
-        path: A file that torch.save wrote.
-        folder: An empty folder for what the process writes.
-        seconds: Time after which the process is ended.
+    """Read a checkpoint in a process of its own, which writes to an empty folder, without running anything in it.
 
     Raises:
         UsageError: If there is no such file, or it cannot be read.
@@ -164,10 +157,7 @@ class Placeholder(metaclass=_Container):
 
 
 def read(path: Path, folder: Path) -> dict[str, Any]:
-    """Read a checkpoint and write its tensors: the work of the process.
-
-    Returns:
-        ``skipped``, ``other`` and ``facts`` as in `Published`.
+    """Read a checkpoint and write its tensors, the work of the process; the other values are as in `Published`.
 
     Raises:
         InputError: If it is no checkpoint, cut off, damaged, names a function of the system, or lies about sizes.
@@ -204,11 +194,7 @@ def _refuse(what: str, came: object = None, *, do: str = _AGAIN, code: str = "E_
 
 
 def _check_archive(path: Path) -> set[int]:
-    """Refuse what is no whole checkpoint by its content.
-
-    Returns:
-        Sizes of its entries.
-    """
+    """Refuse what is no whole checkpoint by its content; returns the sizes of its entries."""
     with path.open("rb") as file:
         head = file.read(512)
     if head.startswith(b"\x80\x02\x8a\x0a") or head[257:262] == b"ustar":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -67,7 +68,7 @@ _NOUNS = ("zones", "fields", "lung zones")
 
 def facts(zones: Zones) -> frozenset[str]:
     """All facts that a sentence of `paraphrase` may state about a film with these zones."""
-    named = {name for name, present in zip(ZONE_NAMES, zones.present, strict=True) if present}
+    named = set(compress(ZONE_NAMES, zones.present))
     return frozenset(named | {status(zones), _count(zones)} if named else ())
 
 

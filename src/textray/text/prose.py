@@ -249,17 +249,13 @@ class Reading:
     contradictory: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """Zones that one clause affirms or denies; the fewer they are, the more it weighs."""
-
-    zones: frozenset[tuple[str, str]]
-    present: bool
+ZoneSet = frozenset[tuple[str, str]]
+"""Zones, each by its side and level."""
 
 
 def read(text: str) -> Reading:
     """Read a cleaned text of any length; never raises."""
-    claims: list[_Claim] = []
+    claims: list[tuple[ZoneSet, bool]] = []
     words: list[Token] = []
     used: set[int] = set()
     clear = False
@@ -267,10 +263,10 @@ def read(text: str) -> Reading:
         words += (token for clause in clauses for token in clause.tokens)
         present = _polarities(clauses)
         claimed = _claims(clauses, present)
-        placed = any(claim is not None for claim in claimed)
-        for clause, affirmed, claim in zip(clauses, present, claimed, strict=True):
-            if claim is not None:
-                claims.append(claim)
+        placed = any(zones is not None for zones in claimed)
+        for clause, affirmed, zones in zip(clauses, present, claimed, strict=True):
+            if zones is not None:
+                claims.append((zones, affirmed))
                 telling = terms.NOUNS | terms.DIFFUSE
                 used.update(t.number for t in clause.tokens if t.place or t.text in telling or (t.cue and not affirmed))
             elif not placed and not affirmed and clause.says_clear:
@@ -278,13 +274,13 @@ def read(text: str) -> Reading:
                 used.update(
                     t.number for t in clause.tokens if t.text in terms.BROAD | terms.NOUNS | terms.STUDY or t.cue
                 )
-        if any(claim is not None and not claim.present for claim in claimed):
+        if any(zones is not None and not affirmed for zones, affirmed in zip(claimed, present, strict=True)):
             used.update(t.number for clause in clauses for t in clause.tokens if t.cue)
-    zones, contradictory = _weigh(claims, clear=clear)
+    states, contradictory = _weigh(claims, clear=clear)
     unused = dict.fromkeys(
         t.text for t in words if t.number not in used and t.text not in terms.FUNCTION and not t.text[0].isdigit()
     )
-    return Reading(zones=zones, unused=tuple(unused), contradictory=contradictory)
+    return Reading(zones=states, unused=tuple(unused), contradictory=contradictory)
 
 
 def _polarities(clauses: list[Clause]) -> list[bool]:
@@ -345,8 +341,8 @@ def _denied_by(after: Clause, *, first: bool) -> bool:
     return after.joiner != "except" and (after.normal or (after.negated and after.finding))
 
 
-def _claims(clauses: list[Clause], present: list[bool]) -> list[_Claim | None]:
-    """The zones of each clause, ``None`` where it names none."""
+def _claims(clauses: list[Clause], present: list[bool]) -> list[ZoneSet | None]:
+    """The zones that each clause affirms or denies, ``None`` where it names none."""
     if not any(clause.anchored for clause in clauses) and not all(clause.placing for clause in clauses):
         return [None] * len(clauses)
     sides, levels = _resolve(clauses, present)
@@ -356,14 +352,14 @@ def _claims(clauses: list[Clause], present: list[bool]) -> list[_Claim | None]:
         if present[index] and clause.of_lung and levels[index]
         for side in sides[index]
     }
-    claims: list[_Claim | None] = []
+    claims: list[ZoneSet | None] = []
     for index, clause in enumerate(clauses):
         named = sides[index]
         placed = bool(named) and clause.of_lung and not clause.unseen
         if not levels[index] and present[index] and not clause.has(terms.DIFFUSE):
             named = {side for side in named if side not in refined}  # "left lung opacity, mainly in the lower zone"
         zones = frozenset((side, level) for side in named for level in levels[index] or LEVELS)
-        claims.append(_Claim(zones, present[index]) if placed else None)
+        claims.append(zones if placed else None)
     return claims
 
 
@@ -416,16 +412,16 @@ def _both_lungs(clause: Clause, *, any_side: bool) -> bool:
     )
 
 
-def _weigh(claims: list[_Claim], *, clear: bool) -> tuple[Zones, bool]:
+def _weigh(claims: list[tuple[ZoneSet, bool]], *, clear: bool) -> tuple[Zones, bool]:
     """One state for each zone: the claim about the fewest zones wins, an affirmation wins a tie."""
     weight: dict[tuple[str, str], tuple[int, bool]] = {}
     denied: dict[tuple[str, str], int] = {}
-    for claim in claims:
-        size = len(claim.zones)
-        for zone in claim.zones:
-            rank = (-size, claim.present)
+    for named, affirmed in claims:
+        size = len(named)
+        for zone in named:
+            rank = (-size, affirmed)
             weight[zone] = max(weight.get(zone, rank), rank)
-            if not claim.present:
+            if not affirmed:
                 denied[zone] = min(denied.get(zone, size), size)
     contradictory = any(present and denied.get(zone) == -size for zone, (size, present) in weight.items())
     none = clear and not any(present for _, present in weight.values())

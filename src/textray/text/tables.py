@@ -37,11 +37,11 @@ def read_columns(
 ) -> Columns:
     """Read a table by the column names in its first line, which come in any order and case, among others.
 
-    A CSV has commas, semicolons or tabs between columns, is UTF-8 or UTF-16 with a byte-order mark, or else Latin-1.
-    Values stay text ("007").
+    A CSV has commas, semicolons or tabs between columns, is UTF-8 or UTF-16 with a byte-order mark, or else Latin-1; an
+    XLSX is known by its suffix. Values stay text ("007").
 
     Args:
-        path: CSV, or XLSX by its suffix.
+        path: The file.
         columns: Names of columns; ``"image|filename"`` is one with two names, kept under the first.
         needed: How many of them, from the first, the table must have; ``None`` for all.
         of_data: True for a table of a data set, whose faults are not those of an argument; cells beyond the named
@@ -189,21 +189,12 @@ def table_notices(table: TextTable, unknown: Sequence[str]) -> list[Notice]:
     notices = []
     if unknown:
         shown = ", ".join(unknown[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
-        notices.append(
-            Notice(
-                code="W_UNKNOWN_IMAGE",
-                text=f"{len(unknown)} rows of {table.path} name no input: {shown}",
-                remedy="Write image names as they are given on the command line.",
-            )
-        )
+        text = f"{len(unknown)} rows of {table.path} name no input: {shown}"
+        remedy = "Write image names as they are given on the command line."
+        notices.append(Notice(code="W_UNKNOWN_IMAGE", text=text, remedy=remedy))
     if table.encoding == "latin-1":
-        notices.append(
-            Notice(
-                code="W_ENCODING",
-                text=f"{table.path} is not UTF-8 and was read as Latin-1.",
-                remedy="Save the table as UTF-8.",
-            )
-        )
+        text = f"{table.path} is not UTF-8 and was read as Latin-1."
+        notices.append(Notice(code="W_ENCODING", text=text, remedy="Save the table as UTF-8."))
     return notices
 
 

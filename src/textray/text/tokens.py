@@ -155,12 +155,10 @@ class WordPiece:
         """
         if isinstance(sentences, str):
             raise UsageError("sentences came as one string", expected="a sequence of sentences", do="Give [text]")
-        if most_pieces < len((FIRST, LAST)) + 1:
-            raise UsageError("no room for a word", came=most_pieces, expected="3 pieces or more")
         room = most_pieces - len((FIRST, LAST))
-        ids: list[int] = []
-        word: list[int] = []
-        sentence: list[int] = []
+        if room < 1:
+            raise UsageError("no room for a word", came=most_pieces, expected="3 pieces or more")
+        rows: list[tuple[int, int, int]] = []  # piece, word, sentence
         unknown: dict[str, None] = {}
         kept: list[int] = []
         dropped, cut, count = 0, False, 0
@@ -168,20 +166,18 @@ class WordPiece:
             texts = list(words(text, lower=self.lower))
             if not texts:
                 continue
-            if cut or len(ids) == room:
+            if cut or len(rows) == room:
                 dropped += 1
                 continue
             pieces = [(index, place) for place, one in enumerate(texts) for index in self.cut(one)]
-            if len(ids) + len(pieces) > room:
+            if len(rows) + len(pieces) > room:
                 cut = True
-                pieces = pieces[: room - len(ids)]
+                pieces = pieces[: room - len(rows)]
                 texts = texts[: pieces[-1][1] + 1]
                 if kept and sum(any(map(str.isalnum, one)) for one in texts) < _FEWEST_WORDS:
                     dropped += 1
                     continue
-            ids += [index for index, _ in pieces]
-            word += [count + place for _, place in pieces]
-            sentence += [len(kept)] * len(pieces)
+            rows += [(index, count + place, len(kept)) for index, place in pieces]
             unknown |= dict.fromkeys(one for one in texts if one not in self._index)
             count += len(texts)
             kept.append(position)
@@ -192,14 +188,10 @@ class WordPiece:
                 expected="a sentence",
                 do="Describe in words what to look for",
             )
+        whole = [(self._index[FIRST], -1, -1), *rows, (self._index[LAST], -1, -1)]
+        ids, word, sentence = np.ascontiguousarray(np.array(whole, dtype=np.int64).T)
         return Pieces(
-            ids=np.array([self._index[FIRST], *ids, self._index[LAST]], dtype=np.int64),
-            word=np.array([-1, *word, -1], dtype=np.int64),
-            sentence=np.array([-1, *sentence, -1], dtype=np.int64),
-            dropped=dropped,
-            unknown=tuple(unknown),
-            kept=tuple(kept),
-            cut=cut,
+            ids=ids, word=word, sentence=sentence, dropped=dropped, unknown=tuple(unknown), kept=tuple(kept), cut=cut
         )
 
 

@@ -24,6 +24,7 @@ import difflib
 import re
 from dataclasses import replace
 from functools import lru_cache
+from itertools import compress
 
 from textray.errors import InputError, unknown_name
 from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Laterality, Notice, Report, Zones, ZoneState
@@ -181,11 +182,8 @@ _PART = re.compile(r"(?P<levels>all|(?:upper|middle|lower)(?: (?:upper|middle|lo
 
 def levels_by_side(zones: Zones) -> dict[str, list[str]]:
     """Levels of the zones that are present, from top to bottom, of the left and of the right side."""
-    half = len(LEVELS)
-    return {
-        side: [level for level, present in zip(LEVELS, zones.present[at * half :][:half], strict=True) if present]
-        for at, side in enumerate(SIDES)
-    }
+    named = set(compress(ZONE_NAMES, zones.present))
+    return {side: [level for level in LEVELS if f"{side} {level}" in named] for side in SIDES}
 
 
 def status(zones: Zones) -> str:
