@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -323,9 +323,9 @@ def name_some(ids: Sequence[str]) -> str:
 
 def leaks(parts_of: Iterable[tuple[str, str]]) -> list[Problem]:
     """Problems of patients that are in several parts, from patient and part of each image."""
-    parts: dict[str, set[str]] = {}
+    parts: defaultdict[str, set[str]] = defaultdict(set)
     for patient, part in parts_of:
-        parts.setdefault(patient, set()).add(part)
+        parts[patient].add(part)
     return [
         Problem("E_PATIENT_LEAK", patient, f"is in {' and '.join(sorted(names))}")
         for patient, names in sorted(parts.items())

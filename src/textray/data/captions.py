@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,7 +20,7 @@ from textray.data.folders import (
     bare_name,
     check_pixels,
     colour_problems,
-    size_problem,
+    size_problems,
 )
 from textray.errors import DataError, InputError
 from textray.records import Notice, Report, Zones
@@ -36,6 +37,10 @@ class CaptionRow:
     key: str  # name as it stands in the table (the mask's file name in QaTa-COV19), never turned into a number
     text: str | None
     line: int
+
+    def problem(self, code: str, where: str, message: str) -> Problem:
+        """A problem of this row of the table ``where``."""
+        return Problem(code, where, f"row {self.line}, {self.key}: {message}")
 
 
 def read_captions(path: Path) -> list[CaptionRow]:
@@ -60,11 +65,6 @@ def _parsed(text: str) -> Report | None:
         return parse_caption(text)
     except InputError:
         return None
-
-
-def row_problem(code: str, where: str, row: CaptionRow, message: str) -> Problem:
-    """A problem of a row of the table ``where``."""
-    return Problem(code, where, f"row {row.line}, {row.key}: {message}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,11 +95,9 @@ class CaptionedFolders(Reader):
     """Base of readers of pictures and masks in folders, with a caption table for each part.
 
     Args:
-        layout: Where things lie.
         captions: What to do about an image whose caption is missing, blank or not understood, and about rows without
             an image: refuse (``"error"``), leave it out (``"skip"``), or keep the image without a report
             (``"text-free"``). Each is named.
-        seed: Chooses the patients of `inner`.
     """
 
     published: ClassVar[Mapping[PartName, int]]
@@ -228,8 +226,8 @@ class CaptionedFolders(Reader):
         """What a part is cut from, once nothing is wrong with it that the caption policy does not let pass."""
         found, key = self._surveyed(part), tuple(source.name for source in self._sources(part))
         if key not in self._trusted:
-            sizes = (size_problem(entry.image, entry.mask, self.root) for entry in found.entries)
-            self._refuse([*found.problems, *(problem for problem in sizes if problem is not None)])
+            sizes = (size_problems(entry.image, entry.mask, self.root) for entry in found.entries)
+            self._refuse(chain(found.problems, *sizes))
             for problem in found.problems:
                 if problem.code in self._tolerated:
                     log.warning("%s: %s (captions=%s)", problem.path, problem.message, self.policy)
@@ -267,19 +265,19 @@ class CaptionedFolders(Reader):
                 name = pictures.find(key)
                 if name is None:
                     if labels.find(key) is None:
-                        problems.append(row_problem("E_CAPTION_EXTRA", where, row, "has neither image nor mask"))
+                        problems.append(row.problem("E_CAPTION_EXTRA", where, "has neither image nor mask"))
                 elif name.casefold() in seen:
                     message = f"stands in {seen[name.casefold()]} already"
-                    problems.append(row_problem("E_DUPLICATE_ID", where, row, message))
+                    problems.append(row.problem("E_DUPLICATE_ID", where, message))
                 else:
                     seen[name.casefold()] = f"row {row.line} of {where}"
                     report = None if row.text is None else self._read_caption(row.text)
                     reports[name] = report, place
                     if row.text is None:
-                        problems.append(row_problem("E_CAPTION_BLANK", where, row, "has a blank caption"))
+                        problems.append(row.problem("E_CAPTION_BLANK", where, "has a blank caption"))
                     elif report is None:
                         message = "has a caption that the grammar does not know"
-                        problems.append(row_problem("E_CAPTION_WORDS", where, row, message))
+                        problems.append(row.problem("E_CAPTION_WORDS", where, message))
             if not shared:
                 for name in (n for n in pictures.ids if n not in reports and n.casefold() not in seen):
                     problems.append(_missing(pictures, name, root, f"has no row in {where}"))

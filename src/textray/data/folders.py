@@ -162,17 +162,16 @@ def inspect_mask(path: Path) -> MaskFacts:
     )
 
 
-def size_problem(image: Path, mask: Path, root: Path) -> Problem | None:
+def size_problems(image: Path, mask: Path, root: Path) -> list[Problem]:
     """The problem of an image and a mask of different sizes, from the headers alone."""
     of_image, of_mask = header_size(image), header_size(mask)
     if of_image == of_mask:
-        return None
-    return Problem(
-        "E_MASK_SIZE",
-        str(mask.relative_to(root)),
+        return []
+    message = (
         f"is {of_mask[0]} x {of_mask[1]} pixels, its image {of_image[0]} x {of_image[1]} (height x width); "
-        "nothing is resized silently",
+        "nothing is resized silently"
     )
+    return [Problem("E_MASK_SIZE", str(mask.relative_to(root)), message)]
 
 
 def check_pixels(
@@ -186,23 +185,18 @@ def check_pixels(
     sizes: Counter[str] = Counter()
     found: dict[Path, MaskFacts] = {}
     for image, mask in pairs:
-        for path in (image, mask):
-            relative = str(path.relative_to(root))
-            try:
-                if path == image:
-                    height, width = header_size(path)
-                    sizes[f"{height} x {width}"] += 1
-                    if not is_whole(path):
-                        problems.append(Problem("E_TRUNCATED", relative, "ends too early"))
-                    continue
-                facts = inspect_mask(path)
-                problem = size_problem(image, path, root)
-            except InputError as error:
-                problems.append(Problem(error.code, relative, error.what))
-                break
-            problems += [problem] if problem else []
-            problems += mask_problems(facts, relative)
-            found[mask] = facts
+        path = image
+        try:
+            height, width = header_size(image)
+            sizes[f"{height} x {width}"] += 1
+            if not is_whole(image):
+                problems.append(Problem("E_TRUNCATED", str(image.relative_to(root)), "ends too early"))
+            path = mask
+            found[mask] = inspect_mask(mask)
+            problems += size_problems(image, mask, root)
+            problems += mask_problems(found[mask], str(mask.relative_to(root)))
+        except InputError as error:
+            problems.append(Problem(error.code, str(path.relative_to(root)), error.what))
     shares = [facts.foreground for facts in found.values()]
     counts[f"{part} sizes"] = ", ".join(f"{size}: {n}" for size, n in sizes.most_common(5)) or "none"
     counts[f"{part} empty masks"] = sum(share == 0 for share in shares)

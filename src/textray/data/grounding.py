@@ -23,7 +23,7 @@ from textray import registry
 from textray.augment import Augment, Preset
 from textray.data.base import Sample, fingerprint, open_reader
 from textray.data.cache import PixelCache
-from textray.data.segmentation import EpochSampler, Key
+from textray.data.segmentation import EpochSampler, Item, Key
 from textray.data.studies import (
     RECORDED_AS,
     SentenceSampling,
@@ -40,15 +40,9 @@ from textray.text.paraphrase import corpus
 from textray.text.sentences import Cut
 from textray.text.tokens import MOST_PIECES, Pieces, WordPiece, build_vocabulary, pad
 
+log = logging.getLogger(__name__)
 
-class GroundingItem(TypedDict):
-    """One film of a `GroundingBatch`."""
-
-    image: Tensor
-    pieces: Pieces
-    text: StudyText
-    image_id: str
-    index: int
+_NO_REPORT = Report(zones=Zones(), laterality=Laterality.UNKNOWN)
 
 
 class GroundingBatch(TypedDict):
@@ -68,7 +62,7 @@ class GroundingBatch(TypedDict):
     index: Tensor  # (B,) int64, place of each study in its split
 
 
-def collate(items: list[GroundingItem]) -> GroundingBatch:
+def collate(items: list[Item]) -> GroundingBatch:
     """Stack the items of a batch; images channels last, which convolutions on CPUs like."""
     batch = pad([item["pieces"] for item in items])
     return GroundingBatch(
@@ -101,10 +95,7 @@ class RankSampler(DistributedSampler[Key]):
         return itertools.islice(self.keys, self.rank, self.num_samples * self.num_replicas, self.num_replicas)
 
 
-log = logging.getLogger(__name__)
-
-
-class GroundingSet(Dataset[GroundingItem]):
+class GroundingSet(Dataset[Item]):
     """Studies with their pixels and words, the latter drawn by `StudyWords`.
 
     A flip of ``augment`` swaps the words' sides with the image, and is left out where that cannot be done.
@@ -147,12 +138,7 @@ class GroundingSet(Dataset[GroundingItem]):
             log.warning("%d of %d reports are longer than %d word pieces", cut, len(self.studies), most_pieces)
 
     def draw_text(
-        self,
-        index: int,
-        rng: np.random.Generator,
-        *,
-        mirrored: bool = False,
-        sampling: SentenceSampling | None = None,
+        self, index: int, rng: np.random.Generator, *, mirrored: bool = False, sampling: SentenceSampling | None = None
     ) -> tuple[Pieces, StudyText]:
         """Draw the text of a study, as `StudyWords.draw` does: its word pieces, and what it states."""
         if self.word_pieces is None:
@@ -168,7 +154,7 @@ class GroundingSet(Dataset[GroundingItem]):
             report_facts=self.words.report_facts(index, mirrored=mirrored),
         )
 
-    def __getitem__(self, key: Key) -> GroundingItem:
+    def __getitem__(self, key: Key) -> Item:
         epoch, index = key
         rng = np.random.default_rng((self.seed, epoch, index))
         pixels = self.pixels.image(index)
@@ -178,16 +164,13 @@ class GroundingSet(Dataset[GroundingItem]):
         apart = np.random.default_rng((self.seed, epoch, index, 1))  # words change no draw of the pixels
         pieces, text = self.draw_text(index, apart, mirrored=flipped)
         pixels = self.augment(pixels, self._nothing, _NO_REPORT, rng)[0]
-        return GroundingItem(
+        return Item(
             image=torch.from_numpy(self.preprocess.normalise_pixels(pixels)),
             pieces=pieces,
             text=text,
             image_id=self.studies[index].image_id,
             index=index,
         )
-
-
-_NO_REPORT = Report(zones=Zones(), laterality=Laterality.UNKNOWN)
 
 
 class GroundingData(LightningDataModule):
@@ -298,18 +281,18 @@ class GroundingData(LightningDataModule):
         for data in self.sets.values():
             data.read_with(word_pieces, self.most_pieces)
 
-    def train_dataloader(self) -> DataLoader[GroundingItem]:
+    def train_dataloader(self) -> DataLoader[Item]:
         """Batches of ``fit``."""
         rank, ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
         sampler = RankSampler(len(self.sets["fit"]), seed=self.seed, shuffle=True, rank=rank, ranks=ranks)
         return self._loader("fit", sampler, drop_last=len(sampler) >= self.batch_size)
 
-    def val_dataloader(self) -> DataLoader[GroundingItem]:
+    def val_dataloader(self) -> DataLoader[Item]:
         """Batches of ``inner``, all of them in every process."""
         sampler = RankSampler(len(self.sets["inner"]), seed=self.seed, shuffle=False)
         return self._loader("inner", sampler, drop_last=False)
 
-    def _loader(self, name: str, sampler: RankSampler, *, drop_last: bool) -> DataLoader[GroundingItem]:
+    def _loader(self, name: str, sampler: RankSampler, *, drop_last: bool) -> DataLoader[Item]:
         return DataLoader(
             self.sets[name],
             batch_size=self.batch_size,

@@ -49,7 +49,7 @@ class MoNuSeg(CaptionedFolders):
         super().__init__(layout, captions=captions, seed=seed)
 
     def known_captions(self) -> tuple[str, ...]:
-        """Every caption of the parts that are present, once, sorted: all texts that a network can read in use."""
+        """Every caption of the parts that are present."""
         entries = self._trust("train").entries
         return tuple(sorted({entry.report.text for entry in entries if entry.report and entry.report.text}))
 

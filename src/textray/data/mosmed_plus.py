@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -104,10 +104,7 @@ class MosMedPlus(CaptionedFolders):
         return found
 
     def _check_parts(self, found: Survey, counts: Counts) -> list[Problem]:
-        """Tell both cuts with the hash of their ids, and volumes with slices in several published parts.
-
-        These are known of the data, so a warning, but never to be overlooked.
-        """
+        """Tell both cuts with the hash of their ids, and volumes with slices in several published parts."""
         for protocol in get_args(Protocol):
             if protocol == "volume" and len(found.rows) < len(PARTS):
                 counts["cut by volume"] = "needs all three parts"
@@ -115,10 +112,10 @@ class MosMedPlus(CaptionedFolders):
             parted = self._cut(found.entries, protocol)
             for name in PARTS:
                 counts[f"cut by {protocol}, {name}"] = _describe([e for e, to in parted if to == name])
-        parts: dict[str, set[PartName]] = {}
+        parts: defaultdict[str, set[PartName]] = defaultdict(set)
         for entry in found.entries:
             if entry.group:
-                parts.setdefault(entry.group, set()).add(entry.part)
+                parts[entry.group].add(entry.part)
         leaking = {volume for volume, names in parts.items() if len(names) > 1}
         counts["volumes in several parts of the cut by slice"] = f"{len(leaking)} of {len(parts)}"
         for name in ("val", "test"):
@@ -135,10 +132,8 @@ class MosMedPlus(CaptionedFolders):
 
     def _check_captions(self, entries: Sequence[Entry], facts: Mapping[Path, MaskFacts], counts: Counts) -> None:
         """Count each source: slices, heights of lesions, and whether words and image agree on the side."""
-        by_source: dict[str, list[Entry]] = {}
-        for entry in entries:
-            by_source.setdefault(source_of(entry.image_id), []).append(entry)
-        for source, found in sorted(by_source.items()):
+        for source in sorted({source_of(entry.image_id) for entry in entries}):
+            found = [entry for entry in entries if source_of(entry.image_id) == source]
             centres = {e.image_id: f.centre for e in found if (f := facts.get(e.mask)) and f.centre}
             heights = [centre[0] for centre in centres.values()]
             agreeing: Counter[str] = Counter()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from textray.data.base import Box, CheckResult, Counts, Problem, Reader, Sample, Split, fingerprint, leaks, part_of
 from textray.data.boxes import box_problem, is_scaled_copy, read_box, read_table
-from textray.data.folders import sizes_of
+from textray.data.folders import folders, sizes_of
 from textray.errors import DataError, UsageError, unknown_name
 from textray.records import Laterality
 from textray.text.cleaning import clean
@@ -214,7 +214,8 @@ def folders_below(root: Path) -> Iterator[Path]:
     level = [root] if root.is_dir() else []
     for _ in range(3):
         yield from level
-        level = [path for folder in level for path in sorted(folder.iterdir()) if path.is_dir() and _enter(path.name)]
+        below = (path for folder in level for path in folders(folder))
+        level = [path for path in below if path.name != "files" and not re.fullmatch(r"[ps]\d+", path.name)]
 
 
 def find_tables(root: Path) -> list[Path]:
@@ -241,7 +242,10 @@ def read_annotations(path: Path, root: Path) -> tuple[list[Annotation], list[Pro
     rows: list[Annotation] = []
     problems: list[Problem] = []
     spaces: dict[str, tuple[tuple[int, int], str]] = {}
-    for place, cells in _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path):
+    table: Iterable[tuple[str, Mapping[str, Any]]] = _json_rows(path)
+    if path.suffix.lower() == ".csv":
+        table = ((f"row {row.line}", row.cells) for row in read_table(path, _COLUMNS))
+    for place, cells in table:
         name = _PATH.fullmatch(str(cells["path"] or ""))
         box, size = read_box([cells[edge] for edge in "xywh"]), _size(cells["image_width"], cells["image_height"])
         text, category = " ".join(clean(str(cells["label_text"] or "")).split()), str(cells["category_name"] or "")
@@ -277,16 +281,7 @@ def read_annotations(path: Path, root: Path) -> tuple[list[Annotation], list[Pro
     return rows, problems
 
 
-def _enter(name: str) -> bool:
-    return name != "files" and not name.startswith(".") and re.fullmatch(r"[ps]\d+", name) is None
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for row in read_table(path, _COLUMNS):
-        yield f"row {row.line}", dict(row.cells)
-
-
-def _json_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _json_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Rows with the names of the CSV's columns; an annotation that lacks a part has ``None`` for it."""
     try:
         book = json.loads(path.read_bytes())

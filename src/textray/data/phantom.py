@@ -195,11 +195,8 @@ def _film(chest: _Chest, rng: np.random.Generator) -> Field:
     film = film + (0.74 - film) * shade * 0.82 * body
     film = film + 0.11 * _clavicles(chest, rng) * body
     belly = edge(down - 0.80, 0.015) * (1 - lung) * body
-    film = (
-        film
-        + 0.05 * belly
-        - 0.22 * belly * edge(1 - ((across - 0.66) / 0.07) ** 2 - ((down - 0.855) / 0.035) ** 2, 0.2)
-    )
+    bubble = edge(1 - ((across - 0.66) / 0.07) ** 2 - ((down - 0.855) / 0.035) ** 2, 0.2)
+    film = film + 0.05 * belly - 0.22 * belly * bubble
     return np.asarray(0.025 + film, np.float32)
 
 
@@ -250,8 +247,9 @@ def _lesions(chest: _Chest, zones: Zones, rng: np.random.Generator) -> tuple[Fie
         if not present:
             continue
         side, level = divmod(zone, 3)
+        low, high = LEVELS[level], LEVELS[level + 1]
         half = chest.across < 0.5 if side == 0 else chest.across >= 0.5
-        rows = (chest.down >= LEVELS[level]) & (chest.down < LEVELS[level + 1])
+        rows = (chest.down >= low) & (chest.down < high)
         place = half & rows & (chest.lungs[side] > 0.5)
         x = 0.5 + (1 if side else -1) * rng.uniform(0.15, 0.25)
         y = rng.uniform(*_EXTENT[level])
@@ -260,7 +258,6 @@ def _lesions(chest: _Chest, zones: Zones, rng: np.random.Generator) -> tuple[Fie
             at_x, at_y = x + rng.normal(0, 0.035), y + rng.normal(0, 0.022)
             blob += _spot(chest, at_x, at_y, rng.uniform(0.035, 0.07), rng.uniform(0.03, 0.055))
         blob *= chest.lungs[side]
-        low, high = LEVELS[level], LEVELS[level + 1]
         blob *= edge(chest.down - low - 0.012, 0.005) * edge(high - 0.012 - chest.down, 0.005)
         dense = (blob > 0.42) & place
         if not dense.any():  # few pixels, or a blob at the very edge: its densest place in the zone is the lesion
@@ -277,7 +274,6 @@ def _lesions(chest: _Chest, zones: Zones, rng: np.random.Generator) -> tuple[Fie
 Field = NDArray[np.float32]
 Floats = NDArray[np.floating[Any]]
 
-
 SMALLEST = 16
 """Shortest side that a phantom can have, in pixels."""
 LEVELS = (0.0, *ZONE_ROWS, 1.0)
@@ -286,11 +282,10 @@ LEVELS = (0.0, *ZONE_ROWS, 1.0)
 
 def places(size: tuple[int, int]) -> tuple[Field, Field]:
     """Where each pixel lies: across and down, each ``(H, W)`` in (0, 1)."""
-    height, width = size
     if min(size) < SMALLEST:
-        raise UsageError("the phantom is too small", came=f"{height} x {width}", expected=f"at least {SMALLEST} pixels")
-    down = np.repeat(((np.arange(height) + 0.5) / height).astype(np.float32)[:, None], width, axis=1)
-    across = np.repeat(((np.arange(width) + 0.5) / width).astype(np.float32)[None], height, axis=0)
+        came = f"{size[0]} x {size[1]}"
+        raise UsageError("the phantom is too small", came=came, expected=f"at least {SMALLEST} pixels")
+    down, across = np.meshgrid(*(((np.arange(n) + 0.5) / n).astype(np.float32) for n in size), indexing="ij")
     return across, down
 
 

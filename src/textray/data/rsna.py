@@ -93,8 +93,8 @@ class RSNA(Reader):
         """Look at every row of the tables, at the names of all films, and at the size of those that are no DICOM."""
         survey = self._surveyed
         problems = [*survey.problems, *(_no_image(name) for name in survey.boxes if name not in survey.images)]
-        films = (survey.images[name] for name in survey.images.ids)
-        for _, where, (height, width) in sizes_of(films, self.root, problems):
+        paths = (survey.images[name] for name in survey.images.ids)
+        for _, where, (height, width) in sizes_of(paths, self.root, problems):
             if not is_scaled_copy((height, width), SPACE):
                 message = f"is {width} x {height} pixels, no scaled copy of a film of {SPACE[0]} x {SPACE[1]}"
                 problems.append(Problem("E_SIZE", where, message))
@@ -115,7 +115,10 @@ class RSNA(Reader):
             )
             counts["test"] = f"{len(positive)} films with boxes (MedKLIP's: 1218)"
             counts["train"] = f"{len(survey.positives) - len(positive)} films with boxes"
-        counts |= {f"class {name}": count for name, count in _classes(self.root / _CLASSES)}
+        if (self.root / _CLASSES).is_file():
+            rows = read_table(self.root / _CLASSES, ("patientId", "class"))
+            films = {row.cells["patientid"]: row.cells["class"] or "" for row in rows}  # a row for each box of a film
+            counts |= {f"class {name}": count for name, count in sorted(Counter(films.values()).items())}
         return CheckResult(name=self.name, root=self.root, counts=counts, problems=tuple(problems))
 
     @cached_property
@@ -190,11 +193,3 @@ def _read_list(path: Path, boxes: dict[str, list[Box]]) -> tuple[tuple[str, ...]
 
 def _no_image(name: str) -> Problem:
     return Problem("E_PAIR", f"{_IMAGES}/{name}.dcm", "is labelled and not there")
-
-
-def _classes(path: Path) -> list[tuple[str, int]]:
-    """Films of each class; the table repeats a film as often as it has boxes."""
-    if not path.is_file():
-        return []
-    films = {row.cells["patientid"]: row.cells["class"] or "" for row in read_table(path, ("patientId", "class"))}
-    return sorted(Counter(films.values()).items())

@@ -34,17 +34,8 @@ Key = tuple[int, int]
 """Epoch and index of a sample: together with the seed they fix everything random about it."""
 
 
-class Item(TypedDict):
-    """One sample of a `Batch`."""
-
-    image: Tensor
-    mask: Tensor
-    zones: Tensor
-    text: str | None
-    image_id: str
-    index: int
-    labelled: bool
-    geometry: Geometry
+Item = dict[str, Any]
+"""One sample of a `Batch`, under the same names."""
 
 
 class Batch(TypedDict):

@@ -131,12 +131,7 @@ class StudyWords:
         return facts(zones) if zones else frozenset().union(*(s.says for s in _statements(sentences, zones)))
 
     def draw(
-        self,
-        index: int,
-        rng: np.random.Generator,
-        *,
-        mirrored: bool = False,
-        sampling: SentenceSampling | None = None,
+        self, index: int, rng: np.random.Generator, *, mirrored: bool = False, sampling: SentenceSampling | None = None
     ) -> tuple[Statement, ...]:
         """Sentences for a study, one or more, with what each states; all chance comes from ``rng``.
 

@@ -7,8 +7,7 @@ right they mean, the table or the caller says.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from textray.data.base import PARTS, Reader, Sample, name_some
@@ -28,12 +27,6 @@ _HEAD = 1024  # bytes that show the kind of a file
 _MEANT = {Laterality.PATIENT: "the patient's", Laterality.VIEWER: "the viewer's", Laterality.UNKNOWN: "unknown"}
 _GREY = frozenset({"png", "jpeg", "dicom"})
 _COLOUR = frozenset({"png", "jpeg", "a TIFF picture"})
-
-
-@dataclass(frozen=True)
-class _Picture:
-    path: Path
-    grid: Grid | None  # of a DICOM file
 
 
 def unlabelled_samples(
@@ -75,9 +68,9 @@ def unlabelled_samples(
     """
     folder = Path(folder)
     pictures = _pictures(folder, _COLOUR if colour else _GREY, limit)
-    ids = [plain_path(picture.path.relative_to(folder).as_posix()) for picture in pictures]
+    ids = [plain_path(path.relative_to(folder).as_posix()) for path in pictures]
     names = set() if known is None else _names_of(known)
-    shared = [name for name, picture in zip(ids, pictures, strict=True) if stem(picture.path.name).casefold() in names]
+    shared = [name for name, path in zip(ids, pictures, strict=True) if stem(path.name).casefold() in names]
     if shared:
         raise DataError(
             f"{len(shared)} pictures of {folder} have the names of pictures of {row.name}",
@@ -87,13 +80,8 @@ def unlabelled_samples(
         )
     reports = {} if texts is None else _reports(folder, pictures, row, TextTable.read(texts), laterality, captions)
     return [
-        Sample(
-            image_id=name,
-            image_path=picture.path,
-            report=reports.get(i, Report(zones=Zones())),
-            split="fit",
-        )
-        for i, (name, picture) in enumerate(zip(ids, pictures, strict=True))
+        Sample(image_id=name, image_path=path, report=reports.get(i, Report(zones=Zones())), split="fit")
+        for i, (name, path) in enumerate(zip(ids, pictures, strict=True))
     ]
 
 
@@ -110,17 +98,18 @@ def _names_of(reader: Reader) -> set[str]:
     return names
 
 
-def _pictures(folder: Path, kinds: Collection[str], limit: int | None) -> list[_Picture]:
+def _pictures(folder: Path, kinds: Collection[str], limit: int | None) -> dict[Path, Grid | None]:
+    """Pictures below a folder, and the grids of those that are DICOM files."""
     if not folder.is_dir():
         raise LayoutError(f"there is no folder {folder}", expected="a folder of pictures (data.unlabelled)")
-    found: list[_Picture] = []
+    found: dict[Path, Grid | None] = {}
     left_out: list[LeftOut] = []
     refused: dict[Path, InputError] = {}
     for path in walk(folder, left_out):
         if limit is not None and len(found) == limit:
             break
         try:
-            found += _look(path, kinds, left_out)
+            found |= _look(path, kinds, left_out)
         except InputError as error:
             refused[path] = error
     refuse_files(refused)
@@ -135,38 +124,39 @@ def _pictures(folder: Path, kinds: Collection[str], limit: int | None) -> list[_
     return found
 
 
-def _look(path: Path, kinds: Collection[str], left_out: list[LeftOut]) -> list[_Picture]:
+def _look(path: Path, kinds: Collection[str], left_out: list[LeftOut]) -> dict[Path, Grid | None]:
     """The picture that a file is, or none and why."""
     try:
         with path.open("rb") as stream:
             kind = detect(stream.read(_HEAD))
         if kind in kinds:
-            return [_Picture(path, read_grid(path) if kind == "dicom" else None)]
+            return {path: read_grid(path) if kind == "dicom" else None}
     except OSError as error:
         left_out.append(LeftOut(path=path, code="W_UNREADABLE", reason=error.strerror or type(error).__name__))
-        return []
+        return {}
     except InputError as error:
         if error.code != "W_NOT_IMAGE":
             raise type(error)(f"{path}: {error.what}", came=error.came, do=error.do, code=error.code) from error
         kind = error.what
     left_out.append(LeftOut(path=path, code="W_NOT_IMAGE", reason=kind))
-    return []
+    return {}
 
 
 def _reports(
     folder: Path,
-    pictures: Sequence[_Picture],
+    pictures: Mapping[Path, Grid | None],
     row: DatasetRow,
     table: TextTable,
     laterality: Laterality,
     captions: Collection[str],
 ) -> dict[int, Report]:
     """Report of each picture that the table names, by position; without words and zones where sides are unknown."""
-    words, unknown = table.match([picture.path for picture in pictures], below=folder)
+    paths = list(pictures)
+    words, unknown = table.match(paths, below=folder)
     for notice in table_notices(table, unknown):
         log.warning("%s: %s", notice.code, notice.text)
     given = {i: found for i, found in words.items() if found.text is not None}
-    log.warning("%d of %d pictures without masks have a report in %s", len(given), len(pictures), table.path)
+    log.warning("%d of %d pictures without masks have a report in %s", len(given), len(paths), table.path)
     if row.captions == "free":
         return _free({i: str(found.text) for i, found in given.items()}, captions)
     log.warning("left and right in %s are %s, where a line does not say", table.path, _MEANT[laterality])
@@ -174,7 +164,7 @@ def _reports(
     warned: dict[str, tuple[Notice, list[str]]] = {}
     for i, found in given.items():
         side = found.laterality or laterality
-        report = parse(found.text, laterality=side, grid=pictures[i].grid)
+        report = parse(found.text, laterality=side, grid=pictures[paths[i]])
         notices = report.notices
         if "unknown" in (side, row.laterality) and report.zones != report.zones.mirror():
             notices += (_UNKNOWN,)
@@ -182,7 +172,7 @@ def _reports(
             report = Report(zones=Zones())
         reports[i] = report
         for notice in notices:
-            warned.setdefault(notice.code, (notice, []))[1].append(plain_path(pictures[i].path.name))
+            warned.setdefault(notice.code, (notice, []))[1].append(plain_path(paths[i].name))
     for code, (notice, names) in sorted(warned.items()):
         log.warning("%s: %d reports, of %s: %s", code, len(names), name_some(names), notice.text)
     return reports
