@@ -64,10 +64,8 @@ def box_problem(box: Box, space: tuple[int, int]) -> tuple[str, str] | None:
     if x >= space[0] or y >= space[1] or x + w <= 0 or y + h <= 0:
         return "E_BOX", f"has a box outside of its picture of {space[0]} x {space[1]} pixels"
     if min(x, y) < -1 or x + w > space[0] + 1 or y + h > space[1] + 1:
-        return (
-            "W_BOX_CUT",
-            f"has a box that reaches out of its picture of {space[0]} x {space[1]} pixels; cut off there",
-        )
+        message = f"has a box that reaches out of its picture of {space[0]} x {space[1]} pixels; cut off there"
+        return "W_BOX_CUT", message
     return None
 
 

@@ -60,16 +60,12 @@ class Folder:
             if folded not in self._by_folded:
                 self._by_id[name], self._by_folded[folded] = file, name
                 continue
-            other = self._by_id[self._by_folded[folded]]
-            same = self._by_folded[folded] == name
-            self.problems.append(
-                Problem(
-                    "E_SAME_STEM" if same else "E_CASE",
-                    str(file.relative_to(root)),
-                    f"{'has the name' if same else 'differs only in case from that'} of "
-                    f"{other.relative_to(root)}{' with another extension' if same else ''}; keep one of them",
-                )
-            )
+            other = self._by_id[self._by_folded[folded]].relative_to(root)
+            if self._by_folded[folded] == name:
+                code, message = "E_SAME_STEM", f"has the name of {other} with another extension; keep one of them"
+            else:
+                code, message = "E_CASE", f"differs only in case from that of {other}; keep one of them"
+            self.problems.append(Problem(code, str(file.relative_to(root)), message))
 
     def __len__(self) -> int:
         return len(self._by_id)

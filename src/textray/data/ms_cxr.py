@@ -299,19 +299,16 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         edges: Any = one.get("bbox")
         whole = isinstance(edges, list) and len(edges) == 4
         box = dict(zip("xywh", edges if whole else [None] * 4, strict=True))
-        yield (
-            f"annotation {number}",
-            {
-                "dicom_id": str(image.get("file_name", "")).rsplit(".", 1)[0],
-                "category_name": categories.get(one.get("category_id")),
-                "label_text": one.get("label_text"),
-                "path": image.get("path"),
-                "image_width": image.get("width"),
-                "image_height": image.get("height"),
-                "split": one.get("split", image.get("split")),
-                **box,
-            },
-        )
+        cells = {
+            "dicom_id": str(image.get("file_name", "")).rsplit(".", 1)[0],
+            "category_name": categories.get(one.get("category_id")),
+            "label_text": one.get("label_text"),
+            "path": image.get("path"),
+            "image_width": image.get("width"),
+            "image_height": image.get("height"),
+            "split": one.get("split", image.get("split")),
+        }
+        yield f"annotation {number}", cells | box
 
 
 def _size(width: object, height: object) -> tuple[int, int] | None:

@@ -58,10 +58,7 @@ class QaTaCOV19(CaptionedFolders):
         ]
 
     def check(self) -> CheckResult:
-        """Look at every file of every part that is present.
-
-        Headers of images, all pixels of masks, all rows of the caption tables; training data is not needed for it.
-        """
+        """Look at headers of images, all pixels of masks and all rows of the tables, of every part that is present."""
         counts: Counts = {"root": str(self.root)}
         problems: list[Problem] = []
         parted: list[tuple[Entry, PartName]] = []

@@ -105,7 +105,6 @@ class SegmentationSet(Dataset[Item]):
 
     Args:
         samples: The samples, with masks.
-        report_dropout: Share of samples that lose their report.
         report_withheld: Share of samples that lose some zones from report and mask, see `textray.data.zone_dropout`,
             in the first and in the last of ``epochs``, linear between.
         labelled: Samples whose masks may be seen, by their names; ``None``: all. The masks of the others are not read.

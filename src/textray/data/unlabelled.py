@@ -51,14 +51,11 @@ def unlabelled_samples(
 
     Args:
         folder: Where the pictures are, at any depth; their paths below it are the samples' names, and their order.
-        row: The data set that they go with.
         texts: Table ``image,text[,laterality]``; pictures that it does not name have no report.
         laterality: Whose left and right the words mean, where the table does not say.
         captions: Of a data set with free captions, all of them: a network knows no others.
-        colour: True where pictures are read in colour.
         known: The data set's reader; a picture with the name of one of its is refused, since it would be in the
             training twice, or select or be scored as well.
-        limit: Take only so many pictures.
 
     Raises:
         LayoutError: If there is no such folder, or no picture in it.
