@@ -63,11 +63,7 @@ class Geometry(NamedTuple):
         return (self.angle, self.zoom, self.down, self.across) != (0.0, 1.0, 0.0, 0.0)
 
     def affine(self, shape: tuple[int, ...]) -> Affine:
-        """The place that each point of the warped picture comes from.
-
-        Args:
-            shape: Height and width in pixels; turn and zoom are about the centre.
-        """
+        """The place that each point of the warped picture comes from; turn and zoom are about the centre."""
         centre_x, centre_y = shape[1] / 2, shape[0] / 2
         cos, sin = math.cos(self.angle) / self.zoom, math.sin(self.angle) / self.zoom
         from_x, from_y = centre_x + self.across, centre_y + self.down  # a point of the result, relative to this, ...
@@ -76,13 +72,9 @@ class Geometry(NamedTuple):
         return cos, sin, offset_x, -sin, cos, offset_y
 
     def forward(self, plane: Plane) -> Plane:
-        """Move a map as the picture was moved.
+        """Move a map ``(h, w)`` float32 as the picture was moved.
 
-        Args:
-            plane: ``(h, w)`` float32; not written to.
-
-        Returns:
-            The same shape, interpolated linearly; 0 where it comes from outside, and outside ``inside``.
+        It is interpolated linearly, and 0 where it comes from outside, and outside ``inside``.
         """
         if self.flipped:
             plane = plane[:, ::-1]
@@ -93,14 +85,10 @@ class Geometry(NamedTuple):
         return np.ascontiguousarray(plane)
 
     def back(self, plane: Plane) -> tuple[Plane, NDArray[np.bool_]]:
-        """Move a map of the changed picture back onto the original picture.
+        """Move a map ``(h, w)`` float32 of the changed picture back onto the original picture.
 
-        Args:
-            plane: ``(h, w)`` float32; not written to.
-
-        Returns:
-            The map, and ``(h, w)`` bool: the pixels that are visible in the changed picture, neither pushed out of it
-            nor covered. Elsewhere the map has no meaning.
+        Returned with it are the pixels, ``(h, w)`` bool, that are visible in the changed picture, neither pushed out of
+        it nor covered. Elsewhere the map has no meaning.
         """
         seen = np.ones(plane.shape, np.bool_)
         if self.inside is not None:
@@ -223,16 +211,9 @@ class Augment:
     def __call__(
         self, pixels: Pixels, mask: Mask, report: Report, rng: np.random.Generator
     ) -> tuple[Pixels, Mask, Report]:
-        """Change a sample at random.
+        """Change pixels, ``(h, w)`` float32 in [0, 1] or ``(h, w, 3)``, mask ``(h, w)`` bool, and report at random.
 
-        Args:
-            pixels: ``(h, w)`` float32 in [0, 1], or ``(h, w, 3)``; not written to.
-            mask: ``(h, w)`` bool; not written to.
-            report: By image side.
-            rng: The only source of chance: the same state gives the same change.
-
-        Returns:
-            Pixels in [0, 1], mask and report, of the same shapes.
+        Nothing is written to. ``rng`` is the only source of chance: the same state gives the same change.
 
         Raises:
             ShapeError: If pixels and mask differ in shape.
@@ -357,14 +338,9 @@ def flip(pixels: Pixels, mask: Mask, report: Report) -> tuple[Pixels, Mask, Repo
 def warp(
     pixels: Pixels, mask: Mask, way: Geometry, *, bicubic: bool = False, fill: Literal["black", "edge"] = "black"
 ) -> tuple[Pixels, Mask]:
-    """Turn, zoom and shift image and mask about their centre in one go; both keep their shapes.
+    """Turn, zoom and shift image, ``(h, w)`` or ``(h, w, 3)``, and mask about their centre in one go.
 
-    Args:
-        pixels: ``(h, w)`` float32, or ``(h, w, 3)``.
-        mask: ``(h, w)`` bool.
-        way: Turn, zoom and shift; its flip and covers are not applied.
-        bicubic: Cubic instead of linear interpolation of the image.
-        fill: What comes in from outside the image.
+    Flip and covers of ``way`` are not applied; ``fill`` is what comes in from outside the image.
     """
     height, width = mask.shape
     matrix = way.affine(mask.shape)

@@ -114,13 +114,7 @@ class DiskError(TextRayError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """Build the error for a name that is not in a list, with the nearest known one.
-
-    Args:
-        kind: Kind of the name, such as "model".
-        name: The wrong name.
-        known: The valid names.
-    """
+    """Build the error for a name that is not in a list of that kind, such as "model", with the nearest known one."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     return UsageError(

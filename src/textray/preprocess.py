@@ -128,13 +128,9 @@ class Preprocess:
         return (self.size[0] - height) // 2, (self.size[1] - width) // 2, height, width
 
     def resize(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bring pixels to ``size``, rows and columns swapped with ``transpose``.
+        """Bring pixels, ``(H, W)`` or ``(H, W, 3)`` in [0, 1], to ``size``, swapped with ``transpose``.
 
-        Args:
-            pixels: ``(H, W)`` float32 in [0, 1], or ``(H, W, 3)``.
-
-        Returns:
-            ``(h, w)`` float32, or ``(h, w, 3)``: in [0, 1] if bilinear, in [-0.45, 1.45] if bicubic.
+        The result is in [0, 1] if bilinear, in [-0.45, 1.45] if bicubic.
         """
         if pixels.ndim == 3:
             return np.stack([self.resize(pixels[..., c]) for c in range(pixels.shape[2])], axis=-1)
@@ -162,13 +158,9 @@ class Preprocess:
         return frame
 
     def normalise_pixels(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Turn resized pixels into the network's input.
+        """Turn resized pixels, ``(h, w)`` or ``(h, w, 3)`` in [0, 1], into the network's input, ``(C, h, w)`` float32.
 
-        Args:
-            pixels: ``(h, w)`` float32 in [0, 1], or ``(h, w, 3)``.
-
-        Returns:
-            ``(C, h, w)`` float32; a picture without contrast gives zeros under ``percentile`` and ``zscore``.
+        A picture without contrast gives zeros under ``percentile`` and ``zscore``.
         """
         if pixels.ndim == 3 and pixels.shape[2] != self.channels:
             raise ShapeError(
@@ -198,14 +190,9 @@ class Preprocess:
         return self.normalise_pixels(self.resize(image.pixels))
 
     def restore(self, values: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
-        """Bring a map of the network back to the grid of its file.
+        """Bring a map ``(h, w)`` of the network, swapped like its input, back to the grid of its file.
 
-        Args:
-            values: ``(h, w)`` float32, such as probabilities; any range; swapped like the network's input.
-            grid: Of the file.
-
-        Returns:
-            ``(H, W)`` float32, bilinear, never outside the range of ``values``.
+        The result is ``(H, W)`` float32, bilinear, never outside the range of ``values``.
         """
         if values.shape != self.size:
             raise ShapeError("map does not have the network's size", came=values.shape, expected=self.size)

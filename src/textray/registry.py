@@ -61,11 +61,7 @@ class ModelRow:
     forms: tuple[FormRow, ...]
 
     def form(self, name: str = "paper") -> FormRow:
-        """Find a form by name.
-
-        Raises:
-            UsageError: If the network has no such form.
-        """
+        """Find a form by name; raises as `model` does."""
         return _find(f"form of {self.name}", {str(form.name): form for form in self.forms}, name)
 
 
@@ -199,11 +195,7 @@ TEXT_ENCODERS = {
     row.name: row
     for row in (
         TextEncoderRow(
-            name="cxr_bert",
-            hub="microsoft/BiomedVLP-CXR-BERT-specialized",
-            width=768,
-            keys="bert.",
-            licence="MIT",
+            name="cxr_bert", hub="microsoft/BiomedVLP-CXR-BERT-specialized", width=768, keys="bert.", licence="MIT"
         ),
         TextEncoderRow(
             name="bio_clinical_bert", hub="emilyalsentzer/Bio_ClinicalBERT", width=768, keys="bert.", licence="MIT"
@@ -288,7 +280,6 @@ DATASETS = {
             laterality="patient",
             masks=False,
             card="docs/datasets/ms_cxr.md",
-            splits=("train", "val", "test"),
             protocols=("all", "published"),
             terms="PhysioNet Credentialed Health Data License: nothing of it may be passed on. Not for training.",
             limits=("Boxes of eight findings on films of one hospital; made to score, not to learn from.",),
