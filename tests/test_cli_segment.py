@@ -42,22 +42,6 @@ def test_one_film_gives_mask_overlay_record_and_summary(run, film, tmp_path):
     assert "patient's" not in result.err  # no words, so no convention of words
 
 
-def test_a_folder_mirrors_its_tree_and_goes_on_past_bad_files(run, film, tmp_path):
-    film(tmp_path / "in/a.png")
-    film(tmp_path / "in/deep/b.png", seed=1)
-    (tmp_path / "in/bad.png").write_text("<html>not found</html>")
-    (tmp_path / "in/notes.txt").write_text("a note")
-    result = run("in", "--out", "out")
-    assert result.code == 3
-    assert "error E_FORMAT: in/bad.png" in result.err
-    assert "skipped W_NOT_IMAGE: in/notes.txt" in result.err
-    assert [name for name in files(tmp_path / "out") if name.endswith(".json")] == ["a.json", "deep/b.json", "run.json"]
-    rows = {row["input"]: row for row in record(tmp_path / "out/run.json")["items"]}
-    assert rows["in/bad.png"]["code"] == "E_FORMAT"
-    assert rows["in/bad.png"]["outputs"] == {}
-    assert rows["in/deep/b.png"]["outputs"]["mask"] == "out/deep/b.mask.png"
-
-
 def test_a_second_run_skips_exactly_what_is_the_same(run, film, tmp_path):
     for i in range(3):
         film(tmp_path / f"in/{i}.png", seed=i)
@@ -105,12 +89,12 @@ def test_another_file_of_the_same_name_does_not_replace_a_result(run, film, tmp_
 
 
 def test_json_lines_are_all_there_is_on_the_standard_output(run, film, tmp_path):
-    film(tmp_path / "in/a.png")
-    (tmp_path / "in/b.png").write_bytes(b"")
+    film(tmp_path / "in/deep/a.png")
+    (tmp_path / "in/notes.png").write_bytes(b"")
     result = run("in", "--json", "--text", "left base")
     assert len(result.out.splitlines()) == len(result.rows) == 3
     done, failed, summary = result.rows
-    assert done["status"] == "done"
+    assert (done["status"], done["outputs"]["mask"]) == ("done", "textray-out/deep/a.mask.png")  # mirrors the tree
     assert done["text_mode"] == "given"
     assert done["warnings"][0]["code"] == "W_SIDES_ASSUMED"
     assert done["warnings"][0]["remedy"]

@@ -40,11 +40,6 @@ def test_groups_are_left_out_as_one(explained):
     assert groups == {"all words of place": 1, "the whole sentence": 0}
 
 
-def test_the_page_is_a_colour_picture(explained):
-    assert explained.picture.dtype == np.uint8
-    assert explained.picture.ndim == 3
-
-
 def test_no_words_nothing_to_weigh(deciding):
     predictor = Predictor(deciding, threads=1)
     prediction = predictor.segment(np.random.default_rng(0).random((70, 90), dtype=np.float32))

@@ -24,9 +24,9 @@ def predictor(writing_bundle):
     return textray.load(writing_bundle, threads=1)
 
 
-def bright(*zones, shape=(96, 72)):
+def bright(*zones):
     """A dark picture with whole zones bright, by image side."""
-    pixels = np.zeros(shape, np.float32)
+    pixels = np.zeros((96, 72), np.float32)
     rows = {"upper": slice(0, 36), "middle": slice(36, 53), "lower": slice(53, 96)}
     for zone in zones:
         side, level = zone.split()
@@ -84,25 +84,58 @@ def test_the_written_sentence_names_the_patients_sides_of_this_film(predictor, o
     assert prediction.record["text"]["used"] == {"viewer": LEFT_UPPER, "patient": patient}
     assert set(codes(prediction)) == notices
     assert steered(prediction, "left upper") > steered(prediction, "right upper")
-
-
-def test_a_sentence_of_both_sides_needs_no_side(predictor):
-    both = predictor.segment(from_array(bright("left lower", "right lower"), orientation=("F", "L")))
+    both = predictor.segment(from_array(bright("left lower", "right lower"), orientation=orientation))
     assert both.record["text"]["used"]["patient"] == both.record["text"]["used"]["viewer"] is not None
-    assert codes(both) == ["W_GENERATED"]
+    assert codes(both) == ["W_GENERATED"]  # a sentence of both sides needs none
 
 
-def test_nothing_to_write_is_no_report_and_no_claim(predictor):
-    prediction = predictor.segment(dark())
-    own = prediction.record["own_report"]
-    assert prediction.report is None
-    assert prediction.record["text"]["mode"] == "none"
-    assert prediction.record["text"]["used"] is None
-    assert own["sentence"] is None
-    assert "nothing to write" in own["meaning"]
-    assert "no infection" not in json.dumps(prediction.record)
-    assert codes(prediction) == ["W_NOTHING_WRITTEN"]
-    np.testing.assert_array_equal(prediction.probability, predictor.segment(dark(), text_free="none").probability)
+@pytest.mark.parametrize(
+    ("picture", "options", "code", "meaning", "lines"),
+    [
+        ("dark", {}, ["W_NOTHING_WRITTEN"], "found nothing to write about this film", ["The network found nothing"]),
+        ("bright", {"text_free": "none"}, [], "was not asked for a report", []),
+        (
+            "bright",
+            {"text": "no infection."},
+            ["W_NEGATIVE"],
+            "A person's report names no zone with a lesion, so the network went without",
+            ["The report that a person gave names no zone with a lesion; the film was read without a report."],
+        ),
+        (
+            "bright",
+            {"edit": "no infection."},
+            ["W_EDITED_TO_NOTHING"],
+            "left no zone, so it went without a report",
+            ["A person's correction left no zone in the network's report; the film was read without a report."],
+        ),
+    ],
+)
+def test_a_film_that_is_read_without_a_report_says_why(predictor, picture, options, code, meaning, lines):
+    film = from_array(dark() if picture == "dark" else bright("left upper"), orientation=("L", "F"))
+    prediction, plain = predictor.segment(film, **options), predictor.segment(film, text_free="none")
+    text, own = prediction.record["text"], prediction.record["own_report"]
+    assert (prediction.report, text["used"]) == (None, None)
+    assert text["mode"] == ("edited" if "edit" in options else "none")
+    assert codes(prediction) == code
+    assert meaning in own["meaning"]
+    shown = caption(prediction.record)
+    assert len(shown) == len(lines)
+    assert all(found.startswith(line) for found, line in zip(shown, lines, strict=True))
+    assert own["denied"] == ("text" in options)
+    assert own["silent"] == ("text" in options or "text_free" in options)
+    assert own["sentence"] == (None if picture == "dark" else {"viewer": LEFT_UPPER, "patient": RIGHT_UPPER})
+    np.testing.assert_array_equal(prediction.probability, plain.probability)
+    assert picture != "dark" or "no infection" not in json.dumps(prediction.record)
+
+
+def test_words_about_something_else_leave_the_network_to_write(predictor):
+    written = predictor.segment(bright("left upper"))
+    off_topic = predictor.segment(bright("left upper"), "Hello World")
+    assert off_topic.record["text"]["mode"] == "generated"
+    assert off_topic.record["text"]["unused_words"] == ["hello", "world"]
+    silent = predictor.segment(bright("left upper"), text_free="none")
+    assert steered(written, "left upper") > steered(silent, "left upper")
+    assert silent.record["key"] != written.record["key"]
 
 
 def test_a_given_report_rules_and_the_networks_own_stands_beside(predictor):
@@ -115,35 +148,6 @@ def test_a_given_report_rules_and_the_networks_own_stands_beside(predictor):
     assert codes(prediction) == []
     plain = predictor.segment(from_array(bright("left upper"), orientation=("L", "F")), text_free="none")
     assert steered(prediction, "right lower") > steered(plain, "right lower")
-
-
-def test_silence_is_no_report(predictor):
-    picture = bright("left upper")
-    silent, written = predictor.segment(picture, text_free="none"), predictor.segment(picture)
-    assert silent.record["text"]["mode"] == "none"
-    assert silent.report is None
-    assert silent.record["own_report"]["sentence"]["viewer"] == LEFT_UPPER
-    assert "not asked for a report" in silent.record["own_report"]["meaning"]
-    assert not silent.record["own_report"]["denied"]
-    assert caption(silent.record) == []
-    assert codes(silent) == []
-    assert steered(written, "left upper") > steered(silent, "left upper")
-    assert silent.record["key"] != written.record["key"]
-
-
-def test_nothing_is_written_over_what_a_person_denies(predictor):
-    prediction = predictor.segment(bright("left upper"), "no infection.")
-    assert prediction.record["text"]["mode"] == "none"
-    assert codes(prediction) == ["W_NEGATIVE"]
-    own = prediction.record["own_report"]
-    assert (own["silent"], own["denied"]) == (True, True)
-    assert own["meaning"].startswith("A person's report names no zone with a lesion, so the network went without")
-    assert caption(prediction.record) == [
-        "The report that a person gave names no zone with a lesion; the film was read without a report."
-    ]
-    off_topic = predictor.segment(bright("left upper"), "Hello World")
-    assert off_topic.record["text"]["mode"] == "generated"
-    assert off_topic.record["text"]["unused_words"] == ["hello", "world"]
 
 
 def test_a_bundle_says_what_a_run_without_a_text_does(make_bundle, tmp_path):
@@ -206,7 +210,7 @@ def test_attention_lies_where_the_network_looked(predictor, tmp_path):
 
 
 def test_the_overlay_carries_the_sentence_beneath_and_the_mask_does_not(predictor, tmp_path):
-    picture = from_array(bright("left upper", shape=(96, 72)), orientation=("L", "F"))
+    picture = from_array(bright("left upper"), orientation=("L", "F"))
     for name, prediction, lines in (
         ("generated", predictor.segment(picture), True),
         ("given", predictor.segment(picture, "right upper zone"), False),
@@ -319,21 +323,6 @@ def test_a_correction_that_makes_a_sentence_one_sided_tells_that_the_film_does_n
         prediction = predictor.segment(film, edit="right lower", laterality=laterality)
         assert prediction.record["text"]["used"]["patient"]
         assert codes(prediction) == ["W_SIDES_ASSUMED"]  # once, whether for the person's words or the network's
-
-
-def test_a_correction_may_take_everything_away(predictor):
-    film = from_array(bright("left upper"), orientation=("L", "F"))
-    silent = predictor.segment(film, text_free="none")
-    prediction = predictor.segment(film, edit="no infection.")
-    assert prediction.record["text"]["mode"] == "edited"
-    assert prediction.record["text"]["used"] is None
-    assert prediction.report is None
-    assert codes(prediction) == ["W_EDITED_TO_NOTHING"]
-    assert "left no zone, so it went without a report" in prediction.record["own_report"]["meaning"]
-    assert caption(prediction.record) == [
-        "A person's correction left no zone in the network's report; the film was read without a report."
-    ]
-    np.testing.assert_array_equal(prediction.probability, silent.probability)
 
 
 def test_a_correction_without_effect_is_told(predictor):

@@ -115,13 +115,6 @@ def test_short_forms_are_spelled_out(short, long):
     assert spell(long) == long
 
 
-def test_a_short_form_is_turned_as_its_words_are():
-    assert (
-        turn("RLL opacity", laterality=PATIENT, network_laterality=VIEWER, grid=USUAL).network_text
-        == "left lower lobe opacity"
-    )
-
-
 @pytest.mark.parametrize("words", ["upright film", "a bright spot", "cleft"])
 def test_words_that_hold_a_side_are_none(words):
     assert swap_sides(words) == words
