@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from PIL import Image as PILImage
 
+from textray.inference.segmenter import Predictor
+
 RESULT = ["a.json", "a.mask.png", "a.overlay.png"]
 
 
@@ -81,7 +83,35 @@ def test_e01_a_first_run_on_a_full_disk_leaves_nothing_half_written(film, tmp_pa
         assert record(tmp_path / "out/run.json")["status"] != "done"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX")
+@pytest.mark.parametrize("room", [0, 300, 8000])
+def test_e01_a_full_disk_leaves_the_old_result_whole(run, film, tmp_path, tiny_bundle, room):
+    film(tmp_path / "a.png", shape=(200, 160))
+    assert run("a.png").code == 0
+    out = tmp_path / "textray-out"
+    before = {name: (out / name).read_bytes() for name in RESULT}
+    assert len(before["a.overlay.png"]) > 8000
+    process = start(tmp_path, tiny_bundle, "a.png", "--text", "left base", before=LIMIT.format(room=room))
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "error E_DISK" in err
+    assert "Traceback" not in err
+    assert {name: (out / name).read_bytes() for name in RESULT} == before
+    assert not list(out.rglob(".textray-*"))
+
+
 # ---- E02: an output folder that cannot be written to
+
+
+@pytest.mark.parametrize("out", ["file", "file/below"])
+def test_e02_an_output_that_is_a_file_fails_before_inference(run, film, tmp_path, monkeypatch, out):
+    film(tmp_path / "a.png")
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr(Predictor, "segment", lambda *_, **__: pytest.fail("inference was started"))
+    result = run("a.png", "--out", out)
+    assert result.code == 2
+    assert "error E_OUTPUT" in result.err
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 # ---- E04: kill -9
@@ -140,6 +170,21 @@ def test_e04_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_
     assert run("a.png", "--out", "out").code == 0
     assert names(out) == sorted([alive.name, *RESULT, "run.json"])
     assert not (out / left[1]).exists()
+
+
+# ---- E08: two runs
+
+
+def test_e08_two_runs_in_one_folder_both_end_well(film, tmp_path, tiny_bundle):
+    for i in range(8):
+        film(tmp_path / f"in/{i}.png", seed=i)
+    out = tmp_path / "out"
+    for process in [start(tmp_path, tiny_bundle, "in", "--out", "out") for _ in range(2)]:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    assert record(out / "run.json")["status"] == "done"
+    assert len(list(out.glob("[0-9].json"))) == len(list(out.glob("*.mask.png"))) == 8
+    assert not list(out.rglob(".textray-*"))
 
 
 # ---- E10: damaged weights
@@ -201,6 +246,50 @@ def test_e17_another_files_result_stays(run, film, tmp_path):
     (tmp_path / "two/a.png").write_bytes(b"")
     assert run("two/a.png").code == 3
     assert (tmp_path / "textray-out/a.mask.png").read_bytes() == before
+
+
+def test_e17_strict_text_that_fails_takes_the_old_result_away(run, film, tmp_path):
+    film(tmp_path / "a.png")
+    assert run("a.png").code == 0
+    assert run("a.png", "--text", "Hello World", "--strict-text").code == 3
+    assert [path.name for path in (tmp_path / "textray-out").iterdir()] == ["run.json"]
+
+
+def test_an_unexpected_failure_of_one_file_does_not_end_the_run(run, film, tmp_path, monkeypatch):
+    for name in "abc":
+        film(tmp_path / f"{name}.png")
+    real = Predictor.segment
+
+    def broken(self, picture, *args, **options):
+        if picture.name == "b.png":
+            raise ZeroDivisionError("Jane Planted")
+        return real(self, picture, *args, **options)
+
+    monkeypatch.setattr(Predictor, "segment", broken)
+    result = run("a.png", "b.png", "c.png")
+    assert result.code == 3
+    assert "error E_INTERNAL: b.png: unexpected ZeroDivisionError" in result.err
+    assert "Planted" not in result.err + (tmp_path / "textray-out/run.json").read_text()
+    assert record(tmp_path / "textray-out/run.json")["counts"]["done"] == 2
+
+
+@pytest.mark.parametrize("command", [("segment",), ("explain", "zones")])
+def test_an_interrupt_leaves_a_summary_and_130(cli, tiny_bundle, film, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    inputs = [film(tmp_path / f"{name}.png") for name in "abc"]
+    real = Predictor.segment
+
+    def interrupted(self, picture, *args, **options):
+        if picture.name == "b.png":
+            raise KeyboardInterrupt
+        return real(self, picture, *args, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Predictor, "segment", interrupted)
+        assert cli(*command, *inputs, "--model", tiny_bundle).code == 130
+    summary = record(tmp_path / "textray-out/run.json")
+    assert (summary["status"], summary["counts"]["done"]) == ("interrupted", 1)
+    assert "2 done, 1 finished" in cli(*command, *inputs, "--model", tiny_bundle).err
 
 
 @pytest.mark.parametrize("content", ["good", "bad"])
