@@ -10,13 +10,6 @@ def test_parameters():
         assert sum(p.numel() for p in UNet().parameters()) == 14_751_873
 
 
-def test_first_level_is_single():
-    network = UNet(UNetConfig(width=4))
-    convolutions = [m for m in network.first.modules() if isinstance(m, torch.nn.Conv2d)]
-    assert len(convolutions) == 1
-    assert all(len([m for m in d.modules() if isinstance(m, torch.nn.Conv2d)]) == 2 for d in network.down)
-
-
 def test_levels():
     network = UNet(UNetConfig(width=4)).eval()
     shapes = []

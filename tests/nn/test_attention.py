@@ -6,26 +6,26 @@ import warnings
 import pytest
 import torch
 
-from textray.errors import ShapeError
+from textray.errors import ShapeError, UsageError
 from textray.nn.attention import FeedForward, MultiHeadAttention, heads_for, sine_positions
-from textray.nn.blocks import ConvNormAct, EfficientChannelAttention, SubpixelHead
+from textray.nn.blocks import SubpixelHead
 
 
 @pytest.mark.parametrize(
-    ("width", "heads"),
-    [(96, 8), (768, 8), (24, 8), (40, 8), (12, 6), (20, 5), (10, 5), (9, 3), (7, 7), (11, 1), (1, 1)],
+    ("width", "most", "heads"),
+    [(96, 8, 8), (768, 8, 8), (12, 8, 6), (20, 8, 5), (9, 8, 3), (7, 8, 7), (11, 8, 1), (96, 4, 4), (320, 6, 5)],
 )
-def test_heads_are_the_largest_divisor_up_to_eight(width, heads):
-    assert heads_for(width) == heads
+def test_heads_are_the_largest_divisor_up_to_a_limit(width, most, heads):
+    assert heads_for(width, most) == heads
 
 
-def test_heads_up_to_another_limit():
-    assert heads_for(96, 4) == 4
-    assert heads_for(320, 6) == 5
+MASKS = pytest.mark.parametrize(
+    "mask", [None, torch.tensor([[1, 1, 1, 1, 1], [1, 0, 1, 0, 0]]) > 0], ids=["all tokens", "padding"]
+)
 
 
-@pytest.mark.parametrize("masked", [False, True], ids=["all tokens", "padding"])
-def test_attention_is_torchs(masked):
+@MASKS
+def test_attention_is_torchs(mask):
     torch.manual_seed(0)
     ours, theirs = MultiHeadAttention(12, 3), torch.nn.MultiheadAttention(12, 3, batch_first=True)
     parts = (ours.query, ours.key, ours.value)
@@ -35,48 +35,30 @@ def test_attention_is_torchs(masked):
         theirs.in_proj_weight.copy_(torch.cat([p.weight for p in parts]))
         theirs.in_proj_bias.copy_(torch.cat([p.bias for p in parts]))
         theirs.out_proj.load_state_dict(ours.output.state_dict())
-    query, memory = torch.randn(2, 4, 12), torch.randn(2, 5, 12)
-    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 1, 0, 0]]).bool() if masked else None
-    wanted = theirs(query, memory, memory, key_padding_mask=None if mask is None else ~mask, need_weights=False)[0]
+    query, memory, values = torch.randn(2, 4, 12), torch.randn(2, 5, 12), torch.randn(2, 5, 12)
+    padding = None if mask is None else ~mask
+    wanted = theirs(query, memory, memory, key_padding_mask=padding, need_weights=False)[0]
     torch.testing.assert_close(ours(query, memory, mask), wanted)
+    other = theirs(query, memory, values, key_padding_mask=padding, need_weights=False)[0]
+    torch.testing.assert_close(ours(query, memory, mask, value=values), other)
+    assert not torch.allclose(wanted, other)
 
 
-def test_values_may_differ_from_keys():
-    torch.manual_seed(0)
-    ours, theirs = MultiHeadAttention(12, 3), torch.nn.MultiheadAttention(12, 3, batch_first=True)
-    with torch.no_grad():
-        theirs.in_proj_weight.copy_(torch.cat([p.weight for p in (ours.query, ours.key, ours.value)]))
-        theirs.out_proj.load_state_dict(ours.output.state_dict())
-    query, keys, values = torch.randn(2, 4, 12), torch.randn(2, 5, 12), torch.randn(2, 5, 12)
-    found = ours(query, keys, value=values)
-    torch.testing.assert_close(found, theirs(query, keys, values, need_weights=False)[0])
-    assert not torch.allclose(found, ours(query, keys))
-
-
-@pytest.mark.parametrize("masked", [False, True], ids=["all tokens", "padding"])
-def test_weights_are_those_of_forward(masked):
+@MASKS
+def test_weights_are_those_of_forward(mask):
     torch.manual_seed(0)
     attention = MultiHeadAttention(12, 3, dropout=0.5).eval()
     query, memory = torch.randn(2, 4, 12), torch.randn(2, 5, 12)
-    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 1, 0, 0]]).bool() if masked else None
     weights = attention.weights(query, memory, mask)
     assert weights.shape == (2, 3, 4, 5)
     torch.testing.assert_close(weights.sum(3), torch.ones(2, 3, 4))
-    if masked:
+    if mask is not None:
         assert not weights[1, :, :, [1, 3, 4]].any()
     values = attention.value(memory).reshape(2, 5, 3, 4)  # heads of width 4
     mixed = torch.einsum("bhnm,bmhd->bnhd", weights, values).flatten(2)
     torch.testing.assert_close(attention.output(mixed), attention(query, memory, mask))
     attention.train()
     assert torch.equal(attention.weights(query, memory, mask), weights)  # whatever dropout would do
-
-
-def test_attention_drops_in_training_only():
-    torch.manual_seed(0)
-    attention, tokens = MultiHeadAttention(8, 2, dropout=0.5), torch.randn(1, 6, 8)
-    assert not torch.equal(attention(tokens, tokens), attention(tokens, tokens))
-    attention.eval()
-    assert torch.equal(attention(tokens, tokens), attention(tokens, tokens))
 
 
 def test_linear_layers_start_as_the_specification_says():
@@ -92,20 +74,6 @@ def test_linear_layers_start_as_the_specification_says():
     assert not any(b.any() for b in biases)
 
 
-def test_channel_attention_of_zero_weights_halves():
-    module, features = EfficientChannelAttention(8), torch.randn(2, 8, 3, 4)
-    torch.nn.init.zeros_(module.mix.weight)
-    torch.testing.assert_close(module(features), features / 2)
-
-
-def test_conv_block_keeps_the_size_and_has_a_bias():
-    block = ConvNormAct(3, 5)
-    assert block[0].bias is not None
-    found = block(torch.randn(2, 3, 6, 7))
-    assert found.shape == (2, 5, 6, 7)
-    assert found.min() == 0
-
-
 @pytest.mark.parametrize("factor", [2, 4])
 def test_head_is_monais_subpixel_upsampling(factor):
     with warnings.catch_warnings():
@@ -119,6 +87,8 @@ def test_head_is_monais_subpixel_upsampling(factor):
     found = head(features)
     assert found.shape == (2, 1, 3 * factor, 5 * factor)
     torch.testing.assert_close(found, head.read(theirs(features)))
+    with pytest.raises(UsageError, match=r"multiple of 4 channels.*Got 6.*decoder_channels"):
+        SubpixelHead(6, factor=factor)
 
 
 def test_codes_are_those_of_the_formula():
@@ -131,13 +101,11 @@ def test_codes_are_those_of_the_formula():
                 wanted += [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
             assert codes[row, column].tolist() == pytest.approx(wanted, abs=1e-4)
 
+    with pytest.raises(ShapeError, match="multiple of 4"):
+        sine_positions(torch.zeros(1, 6, 2, 2))
+
 
 def test_every_place_has_its_own_code_and_left_is_not_right():
     codes = sine_positions(torch.zeros(1, 24, 10, 10))[0]
     distance = torch.cdist(codes, codes) + 10 * torch.eye(100)
     assert distance.min() > 0.05
-
-
-def test_channels_must_divide():
-    with pytest.raises(ShapeError, match="multiple of 4"):
-        sine_positions(torch.zeros(1, 6, 2, 2))
