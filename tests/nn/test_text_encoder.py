@@ -1,4 +1,4 @@
-"""Frozen text encoders: published files, evaluation mode, cache, cut, and the row of no text."""
+"""Text encoders, frozen and such as learn: published files, evaluation mode, cache, cut, the row of no text, sizes."""
 
 import json
 import subprocess
@@ -12,8 +12,17 @@ from tokenizers import BertWordPieceTokenizer
 from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
 
 from textray import registry
-from textray.errors import BundleError, UsageError
-from textray.nn.bert import TextEncoder, load_text_encoder
+from textray.errors import BundleError, ShapeError, UsageError
+from textray.nn import bert
+from textray.nn.bert import (
+    SIZES,
+    BertSizes,
+    TextEncoder,
+    TextTrunk,
+    TextTrunkConfig,
+    load_text_encoder,
+    published_vocabulary,
+)
 from textray.text.zones import bank_sentences
 
 MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -251,3 +260,116 @@ def test_encoder_of_ones_own():
     encoder = TextEncoder(trunk.train(), words, name="own", max_tokens=5)
     assert not trunk.training
     assert encoder(["left lung", None])[0].shape == (2, 5, 16)
+
+
+# A trunk that learns.
+
+SMALL = BertSizes(pieces=len(PIECES), width=16, layers=2, heads=2, feed_forward=24, positions=40)
+IDS = torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0]])
+ATTENTION = (IDS > 0).long()
+
+
+def small(**fields):
+    torch.manual_seed(0)
+    return TextTrunk(TextTrunkConfig(**{"encoder": "own", "own": SMALL, "last_layers": 2, **fields}))
+
+
+@pytest.fixture
+def shrunk(monkeypatch, tmp_path):
+    """Folder of Bio_ClinicalBERT in small."""
+    monkeypatch.setattr(bert, "SIZES", {**SIZES, "bio_clinical_bert": SMALL})
+    return write(tmp_path, as_old_bert(trunk_tensors()))
+
+
+def test_sizes_are_those_of_the_registry():
+    assert {name: sizes.width for name, sizes in SIZES.items()} == {
+        name: row.width for name, row in registry.TEXT_ENCODERS.items()
+    }
+
+
+class TestTrunk:
+    def test_bio_clinical_bert_is_read_from_its_published_layout(self, shrunk):
+        plain = BertModel(BertConfig(**FIELDS), add_pooling_layer=False).eval()
+        plain.load_state_dict(trunk_tensors(), strict=False)
+        trunk = TextTrunk(TextTrunkConfig(weights=str(shrunk), last_layers=2)).eval()
+        with torch.no_grad():
+            before = trunk(IDS, ATTENTION)
+            trunk.load_pretrained()
+            found = trunk(IDS, ATTENTION)
+            states = plain(input_ids=IDS, attention_mask=ATTENTION, output_hidden_states=True).hidden_states
+        assert not torch.allclose(before, found)
+        torch.testing.assert_close(found, states[1] + states[2])
+
+    def test_other_sizes_and_broken_or_missing_files_are_refused(self, shrunk, monkeypatch):
+        config = TextTrunkConfig(weights=str(shrunk), last_layers=2)
+        trunk = TextTrunk(config)
+        monkeypatch.setattr(bert, "SIZES", {"bio_clinical_bert": BertSizes(pieces=12, width=8, layers=3, heads=2)})
+        with pytest.raises(BundleError, match="not this trunk's"):
+            TextTrunk(config).load_pretrained()
+        (shrunk / "model.safetensors").write_bytes(b"no tensors")
+        with pytest.raises(BundleError, match="cannot be read"):
+            trunk.load_pretrained()
+        (shrunk / "model.safetensors").unlink()
+        with pytest.raises(BundleError, match=r"no model\.safetensors"):
+            trunk.load_pretrained()
+
+    def test_the_vocabulary_is_in_the_order_of_the_rows(self, shrunk):
+        rare = [*PIECES[:-1], "\u2028"]  # a piece that is a line break to some
+        for pieces in (PIECES, rare):
+            (shrunk / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+            assert published_vocabulary("bio_clinical_bert", folder=shrunk) == tuple(pieces)
+        (shrunk / "vocab.txt").write_text("\n".join(["x"] * (len(PIECES) + 1)))
+        with pytest.raises(BundleError, match="not that of bio_clinical_bert"):
+            published_vocabulary("bio_clinical_bert", folder=shrunk)
+
+    def test_tiny_is_the_frozen_one_with_gradients(self, tiny):
+        trunk = TextTrunk(TextTrunkConfig(encoder="tiny", weights="published", last_layers=1)).eval()
+        trunk.load_pretrained()
+        ids = torch.tensor([tiny.tokens("left lung")])
+        found = trunk(ids, torch.ones_like(ids))
+        torch.testing.assert_close(found[0].detach(), tiny.encode("left lung"))
+        assert found.requires_grad
+        pieces = published_vocabulary("tiny")
+        assert len(pieces) == SIZES["tiny"].pieces
+        assert [pieces[i] for i in ids[0]] == ["[CLS]", "left", "lung", "[SEP]"]
+
+    def test_padding_changes_no_piece(self):
+        trunk, other = small().eval(), IDS.clone()
+        other[1, 3] = 9
+        with torch.no_grad():
+            alone = trunk(IDS[1:, :3], ATTENTION[1:, :3])
+            for ids in (IDS, other):
+                torch.testing.assert_close(trunk(ids, ATTENTION)[1:, :3], alone)
+
+    def test_without_names_nothing_is_read(self):
+        trunk = small()
+        before = {name: tensor.clone() for name, tensor in trunk.state_dict().items()}
+        trunk.load_pretrained()
+        assert all(torch.equal(before[name], tensor) for name, tensor in trunk.state_dict().items())
+
+    def test_dropout_acts_in_training_only(self):
+        trunk = small(dropout=0.5)
+        assert not torch.equal(trunk(IDS, ATTENTION), trunk(IDS, ATTENTION))
+        trunk.eval()
+        assert torch.equal(trunk(IDS, ATTENTION), trunk(IDS, ATTENTION))
+
+    @pytest.mark.parametrize(
+        ("fields", "says"),
+        [
+            ({"last_layers": 3}, "text.last_layers of 1 to 2"),
+            ({"last_layers": 0}, "text.last_layers of 1 to 2"),
+            ({"own": BertSizes(width=10, heads=4, layers=3)}, "do not divide"),
+            ({"weights": "published"}, "no published weights"),
+            ({"encoder": "tiny_bert"}, "unknown text encoder"),
+        ],
+        ids=str,
+    )
+    def test_impossible_configurations_are_refused(self, fields, says):
+        with pytest.raises(UsageError, match=says):
+            small(**fields)
+
+    def test_pieces_that_do_not_fit_are_refused(self):
+        with pytest.raises(ShapeError, match="do not fit the text encoder"):
+            small()(IDS, ATTENTION[:, :2])
+        with pytest.raises(ShapeError, match="at most 40"):
+            small()(torch.zeros(1, 41, dtype=torch.long), torch.ones(1, 41))
