@@ -27,6 +27,24 @@ def randomised(module, seed=3):
     return module
 
 
+def agree(module, reference, *given, atol=1e-9):
+    """Assert that a module makes of each row of its inputs what a reference does; gives what the module made."""
+    with torch.no_grad():
+        found = module(*(torch.from_numpy(x) for x in given)).numpy()
+    for row, one in enumerate(found):
+        np.testing.assert_allclose(one, reference(*(x[row] for x in given)), atol=atol)
+    return found
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def softmax(x):
+    powers = np.exp(x - np.max(x))
+    return powers / powers.sum()
+
+
 def linear(x, p, name):
     return x @ p[f"{name}.weight"].T + p[f"{name}.bias"]
 
@@ -58,8 +76,7 @@ def attention(query, key, value, heads, p, name, allowed=None):
         part = slice(head * width, (head + 1) * width)
         for i in range(len(q)):
             scores = np.array([q[i, part] @ k[j, part] / math.sqrt(width) for j in range(len(k))])
-            weights = np.exp(scores - scores.max()) * (1 if allowed is None else allowed)
-            out[i, part] = (weights / weights.sum()) @ v[:, part]
+            out[i, part] = softmax(scores if allowed is None else np.where(allowed, scores, -np.inf)) @ v[:, part]
     return linear(out, p, f"{name}.output")
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from numpy_layers import softmax
 
 from textray.data.studies import StudyText
 from textray.nn.places import gather, owners
@@ -13,11 +14,6 @@ TEMPERATURES = Temperatures(attention=3.0, pooling=6.0, contrastive=8.0)  # all 
 
 def unit(x):
     return x / max(np.sqrt((x**2).sum()), 1e-8)
-
-
-def softmax(x):
-    e = np.exp(x - x.max())
-    return e / e.sum()
 
 
 def score(places, units, *, released, mean):

@@ -5,7 +5,18 @@ import math
 import numpy as np
 import pytest
 import torch
-from numpy_layers import attention, batch_norm, conv_3x3, gelu, layer_norm, linear, numbers, randomised, transposed_2x2
+from numpy_layers import (
+    agree,
+    attention,
+    batch_norm,
+    conv_3x3,
+    gelu,
+    layer_norm,
+    linear,
+    numbers,
+    randomised,
+    transposed_2x2,
+)
 
 from textray.nn.attention import raster_sines
 from textray.nn.decoder import GuidedDecoder, GuidedUpBlock, GuideLayer, TokenMixer
@@ -86,11 +97,7 @@ def test_sines_in_half_precision_are_rounded_last():
 
 def test_token_mixer(texts):
     module = randomised(TokenMixer(TOKENS, MIXED, text_width=WIDTH, width=8))
-    text, real = texts
-    with torch.no_grad():
-        found = module(torch.from_numpy(text), torch.from_numpy(real)).numpy()
-    for row in range(3):
-        np.testing.assert_allclose(found[row], mixed(text[row], real[row], numbers(module)), atol=1e-9)
+    agree(module, lambda text, real: mixed(text, real, numbers(module)), *texts)
 
 
 @pytest.mark.parametrize(("channels", "heads"), [(12, 4), (9, 3)], ids=["4 heads", "3 heads"])
@@ -99,24 +106,16 @@ def test_guide_layer(channels, heads, size, texts):
     module = randomised(GuideLayer(channels, tokens=TOKENS, mixed=MIXED, text_width=WIDTH, scale=0.5))
     assert module.cross_attention.heads == heads
     assert module.self_attention.heads == 1
-    image, (text, real) = np.random.default_rng(0).normal(size=(3, channels, *size)), texts
-    with torch.no_grad():
-        found = module(torch.from_numpy(image), torch.from_numpy(text), torch.from_numpy(real)).numpy()
-    for row in range(3):
-        np.testing.assert_allclose(
-            found[row], guide(image[row], text[row], real[row], numbers(module), heads), atol=1e-9
-        )
+    image = np.random.default_rng(0).normal(size=(3, channels, *size))
+    found = agree(module, lambda *row: guide(*row, numbers(module), heads), image, *texts)
     assert np.abs(found[0] - image[0]).max() > 0.1
 
 
 def test_up_block():
     module = randomised(GuidedUpBlock(6, 8, 4))
     rng = np.random.default_rng(2)
-    deeper, skip = rng.normal(size=(2, 6, 2, 3)), rng.normal(size=(2, 8, 4, 6))
-    with torch.no_grad():
-        found = module(torch.from_numpy(deeper), torch.from_numpy(skip)).numpy()
-    for row in range(2):
-        np.testing.assert_allclose(found[row], up(deeper[row], skip[row], numbers(module)), atol=1e-9)
+    given = rng.normal(size=(2, 6, 2, 3)), rng.normal(size=(2, 8, 4, 6))
+    found = agree(module, lambda deeper, skip: up(deeper, skip, numbers(module)), *given)
     assert found.min() < 0 < found.max()  # both sides of the leaky ReLU
 
 

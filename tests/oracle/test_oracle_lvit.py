@@ -4,8 +4,18 @@ import math
 
 import numpy as np
 import pytest
-import torch
-from numpy_layers import batch_norm, conv_3x3, gelu, layer_norm, linear, numbers, randomised
+from numpy_layers import (
+    agree,
+    batch_norm,
+    conv_3x3,
+    gelu,
+    layer_norm,
+    linear,
+    numbers,
+    randomised,
+    sigmoid,
+    softmax,
+)
 
 from textray.models.lvit import LViT, LViTConfig
 from textray.nn.blocks import PixelLevelAttention
@@ -18,7 +28,7 @@ GRID = (2, 4)
 
 
 def drawn(*shape, seed=1):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return np.random.default_rng(seed).normal(size=shape)
 
 
 # --- one image's arithmetic; maps are (C, h, w), tokens are rows -----------------------------------------------------
@@ -52,7 +62,7 @@ def plam(x, p, name="", gate="none"):
             m = relu(p[f"{name}largest.weight"][:, :, 0, 0] @ x[:, i, j]).max()
             hidden = relu(linear(np.array([a, m, a + m]), p, f"{name}mix.0"))
             weight = linear(hidden, p, f"{name}mix.2")
-            out[:, i, j] = x[:, i, j] * (1 / (1 + np.exp(-weight)) if gate == "sigmoid" else weight)
+            out[:, i, j] = x[:, i, j] * (sigmoid(weight) if gate == "sigmoid" else weight)
     return out
 
 
@@ -63,8 +73,7 @@ def block(x, heads, p, name=""):
     for head in range(heads):
         own = slice(head * d, (head + 1) * d)
         for i in range(len(x)):
-            weights = np.exp([q[i, own] @ k[j, own] / math.sqrt(d) for j in range(len(x))])
-            mixed[i, own] = (weights / weights.sum()) @ v[:, own]
+            mixed[i, own] = softmax([q[i, own] @ k[j, own] / math.sqrt(d) for j in range(len(x))]) @ v[:, own]
     u = x + linear(mixed, p, f"{name}attention.project_out")
     hidden = gelu(linear(layer_norm(u, p, f"{name}feed_norm"), p, f"{name}expand"))
     return u + gelu(linear(hidden, p, f"{name}reduce"))
@@ -124,19 +133,13 @@ def lvit(image, text, real, p):
 
 @pytest.mark.parametrize("gate", ["none", "sigmoid"])
 def test_pixel_level_attention(gate):
-    module, x = randomised(PixelLevelAttention(6, gate=gate)), drawn(2, 6, 3, 5)
-    with torch.no_grad():
-        found = module(x).numpy()
-    for row in range(2):
-        np.testing.assert_allclose(found[row], plam(x[row].numpy(), numbers(module), gate=gate), atol=1e-9)
+    module = randomised(PixelLevelAttention(6, gate=gate))
+    agree(module, lambda x: plam(x, numbers(module), gate=gate), drawn(2, 6, 3, 5))
 
 
 def test_a_transformer_block():
-    module, x = randomised(TransformerBlock(12, 3, expansion=2, dropout=0.5)), drawn(2, 7, 12)
-    with torch.no_grad():
-        found = module(x).numpy()
-    for row in range(2):
-        np.testing.assert_allclose(found[row], block(x[row].numpy(), 3, numbers(module)), atol=1e-9)
+    module = randomised(TransformerBlock(12, 3, expansion=2, dropout=0.5))
+    agree(module, lambda x: block(x, 3, numbers(module)), drawn(2, 7, 12))
 
 
 @pytest.fixture(scope="module")
@@ -145,29 +148,18 @@ def network():
 
 
 def test_the_way_of_the_text(network):
-    text, real = drawn(2, 5, 10), torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]) > 0
-    with torch.no_grad():
-        found = network.body.text(text, real, GRID).numpy()
-    for row in range(2):
-        np.testing.assert_allclose(
-            found[row], spread(text[row].numpy(), real[row].numpy(), numbers(network)), atol=1e-9
-        )
+    text, real = drawn(2, 5, 10), np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]]) > 0
+    agree(lambda *given: network.body.text(*given, GRID), lambda *row: spread(*row, numbers(network)), text, real)
 
 
 def test_the_network(network):
-    image, text = drawn(2, 3, 16, 32), drawn(2, 4, 10, seed=2)
-    mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1]])
-    with torch.no_grad():
-        found = network(image, text, mask).logits.numpy()
-    p = numbers(network)
-    for row in range(2):
-        wanted = lvit(image[row].numpy(), text[row].numpy(), mask[row].numpy(), p)
-        np.testing.assert_allclose(found[row], wanted, atol=1e-9 * np.abs(wanted).max())
+    p, mask = numbers(network), np.array([[1, 1, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]])
 
+    def reference(image, text, real):
+        if not real.any():  # without a report
+            text, real = p["no_report"][None], np.ones(1)
+        return lvit(image, text, real, p)
 
-def test_the_network_without_a_report(network):
-    image, p = drawn(1, 3, 16, 32), numbers(network)
-    with torch.no_grad():
-        found = network(image).logits.numpy()
-    wanted = lvit(image[0].numpy(), p["no_report"][None], np.ones(1), p)
-    np.testing.assert_allclose(found[0], wanted, atol=1e-9 * np.abs(wanted).max())
+    given = drawn(3, 3, 16, 32), drawn(3, 4, 10, seed=2), mask
+    wanted = np.abs(reference(*(x[0] for x in given))).max()
+    agree(lambda *given: network(*given).logits, reference, *given, atol=1e-9 * wanted)

@@ -3,12 +3,21 @@
 Written from section 2 of Bui, Le, Choo (MICCAI 2024) and from the ECA-Net paper.
 """
 
-import math
-
 import numpy as np
 import pytest
 import torch
-from numpy_layers import attention, batch_norm, conv_3x3, layer_norm, linear, numbers, randomised, transposed_2x2
+from numpy_layers import (
+    agree,
+    attention,
+    batch_norm,
+    conv_3x3,
+    layer_norm,
+    linear,
+    numbers,
+    randomised,
+    sigmoid,
+    transposed_2x2,
+)
 
 from textray.models.mmi_unet import DecoderLevel, ImageTextMatching, MMIUNetConfig
 from textray.nn.blocks import EfficientChannelAttention
@@ -38,7 +47,7 @@ def channel_attention(x, kernel):
     out = np.empty_like(x)
     for c in range(len(x)):
         near = [means[c + o] if 0 <= c + o < len(x) else 0.0 for o in range(-reach, reach + 1)]
-        out[c] = x[c] / (1 + math.exp(-float(np.dot(kernel, near))))
+        out[c] = x[c] * sigmoid(np.dot(kernel, near))
     return out
 
 
@@ -89,11 +98,9 @@ def test_matching(channels, size, last):
 @pytest.mark.parametrize("channels", [16, 128])
 def test_channel_attention(channels):
     module = randomised(EfficientChannelAttention(channels))
-    features = np.random.default_rng(1).normal(size=(2, channels, 3, 5))
-    with torch.no_grad():
-        found = module(torch.from_numpy(features)).numpy()
     weights = numbers(module)["mix.weight"][0, 0]
-    np.testing.assert_allclose(found, [channel_attention(x, weights) for x in features], atol=1e-12)
+    features = np.random.default_rng(1).normal(size=(2, channels, 3, 5))
+    agree(module, lambda x: channel_attention(x, weights), features, atol=1e-12)
 
 
 def test_channel_attention_kernel_rule():
@@ -104,15 +111,13 @@ def test_channel_attention_kernel_rule():
 
 def test_decoder_level():
     module = randomised(DecoderLevel(6, 8, 4))
-    rng = np.random.default_rng(2)
-    deeper, skip = rng.normal(size=(2, 6, 2, 3)), rng.normal(size=(2, 8, 4, 6))
-    with torch.no_grad():
-        found = module(torch.from_numpy(deeper), torch.from_numpy(skip)).numpy()
-    p = numbers(module)
-    for row in range(2):
-        gated = channel_attention(skip[row], p["attention.mix.weight"][0, 0])
-        raised = transposed_2x2(deeper[row], p["upsample.weight"], p["upsample.bias"])
+    rng, p = np.random.default_rng(2), numbers(module)
+
+    def level(deeper, skip):
+        gated = channel_attention(skip, p["attention.mix.weight"][0, 0])
+        raised = transposed_2x2(deeper, p["upsample.weight"], p["upsample.bias"])
         mixed = conv_3x3(np.concatenate([gated, raised]), p["mix.0.weight"], p["mix.0.bias"])
-        wanted = np.maximum(batch_norm(mixed, p, "mix.1"), 0)
-        np.testing.assert_allclose(found[row], wanted, atol=1e-9)
-        assert wanted.max() > 0
+        return np.maximum(batch_norm(mixed, p, "mix.1"), 0)
+
+    found = agree(module, level, rng.normal(size=(2, 6, 2, 3)), rng.normal(size=(2, 8, 4, 6)))
+    assert found.max() > 0

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from numpy_layers import sigmoid, softmax
 from torch import nn
 
 from textray.models.base import Network, Output
@@ -17,15 +18,6 @@ QUERIES, WIDTH, TOKENS, TEXT = 11, 6, 5, 4
 
 def random(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def softmax(x):
-    powers = [math.exp(v - max(x)) for v in x]
-    return np.array(powers) / sum(powers)
-
-
-def sigmoid(x):
-    return 1 / (1 + math.exp(-x))
 
 
 @pytest.mark.parametrize("mode", ["one", "six", "mean"])

@@ -1,21 +1,32 @@
-"""LViT's losses again, in NumPy: its supervised one, and the LV loss from a text to a number."""
+"""Losses of segmentation again, in NumPy: the supervised ones, and LViT's LV loss from a text to a number."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
+from numpy_layers import sigmoid
 
 from textray.errors import UsageError
 from textray.nn.bert import load_text_encoder
 from textray.training.losses import CaptionBank, DiceCELoss, lv_loss, schematic_bank
 
 
-def sigmoid(value):
-    return 1 / (1 + np.exp(-value))
+def dice_only(logits, target):
+    """Mean over images of 1 - (2 sum p y + e) / (sum p + sum y + e)."""
+    dice = []
+    for z, y in zip(logits, target, strict=True):
+        p = sigmoid(z)
+        dice.append(1 - (2 * (p * y).sum() + 1e-5) / (p.sum() + y.sum() + 1e-5))
+    return np.mean(dice)
 
 
-def wdbce(logits, target):
+def dice_ce(logits, target):
+    """That, plus the mean over pixels of -log p(y)."""
+    return dice_only(logits, target) + np.mean(-np.log(np.where(target == 1, sigmoid(logits), sigmoid(-logits))))
+
+
+def lvit_wdbce(logits, target):
     dice = []
     for z, t in zip(logits, target, strict=True):
         p, t = 0.5 * sigmoid(z), 0.5 * t
@@ -29,11 +40,12 @@ def wdbce(logits, target):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.6, 1.0], ids=["no lesion", "small", "large", "all lesion"])
-def test_supervised(share):
+@pytest.mark.parametrize("slow", [dice_only, dice_ce, lvit_wdbce], ids=lambda slow: slow.__name__)
+def test_supervised(slow, share):
     rng = np.random.default_rng(4)
     logits, target = 3 * rng.normal(size=(3, 1, 5, 4)), (rng.random((3, 1, 5, 4)) < share).astype(float)
-    found = DiceCELoss("lvit_wdbce")(torch.from_numpy(logits), torch.from_numpy(target)).item()
-    assert found == pytest.approx(wdbce(logits, target), abs=1e-9)
+    found = DiceCELoss(slow.__name__)(torch.from_numpy(logits), torch.from_numpy(target)).item()
+    assert found == pytest.approx(slow(logits, target), abs=1e-9)
 
 
 @pytest.fixture(scope="module")
