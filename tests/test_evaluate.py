@@ -301,7 +301,7 @@ def test_the_threshold_itself_is_lesion(root):
     texts = {"none": dict.fromkeys(range(len(samples)))}
     for value, empty in ((0.5, False), (0.49, True)):
         cases = segment(Constant(value), samples, texts)["none"]
-        assert all(case.counts.prediction_empty is empty for case in cases.values())
+        assert all((case.counts.tp + case.counts.fp == 0) is empty for case in cases.values())
 
 
 def test_a_run_that_fails_leaves_the_old_results_whole(root, tmp_path):

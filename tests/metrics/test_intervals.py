@@ -7,7 +7,7 @@ import pytest
 
 from textray.errors import ShapeError, UsageError
 from textray.metrics import intervals
-from textray.metrics.intervals import bootstrap, paired_difference
+from textray.metrics.intervals import bootstrap, paired_difference, to_dicts
 from textray.metrics.segmentation import SCORES, case_columns
 
 
@@ -91,9 +91,9 @@ def test_patients_are_drawn_not_films():
 
 def test_undefined_scores_become_null_and_undefined_draws_are_left_out():
     empty = np.tile([0, 0, 0, 9], (3, 1))
-    found = bootstrap(case_columns(empty), list("abc"), SCORES)
-    assert found["dice_per_image"].to_dict() == {"value": 1.0, "low": 1.0, "high": 1.0}
-    assert found["dice_per_lesion_image"].to_dict() == {"value": None, "low": None, "high": None}
+    found = to_dicts(bootstrap(case_columns(empty), list("abc"), SCORES))
+    assert found["dice_per_image"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert found["dice_per_lesion_image"] == {"value": None, "low": None, "high": None}
     some = np.vstack([empty, [[3, 1, 1, 4]]])  # many draws hold no lesion at all
     defined = bootstrap(case_columns(some), list("abcd"), SCORES)["dice_per_lesion_image"]
     assert (defined.low, defined.high) == pytest.approx((0.75, 0.75))

@@ -158,7 +158,7 @@ def test_every_row_is_planned_as_textray_trains_it(table, parse):
     for budget in table.budgets:
         for row in table.rows:
             for job in plan_row(row, table.data[0], replace(QATA, name=table.data[0]), [1], budget):
-                if isinstance(job, runner.JobResult) or job.hash in seen:
+                if isinstance(job, plan.JobResult) or job.hash in seen:
                     continue
                 seen.add(job.hash)
                 config = parse(job.words)

@@ -263,9 +263,9 @@ def report_summary(cases: Sequence[Case], without: Sequence[Case] | None, scorer
     """
     used = [i for i, case in enumerate(cases) if case.zones]
     hits = np.array([[bool(case.zones), 1] for case in cases], dtype=np.float64)
-    share = intervals.bootstrap(hits, [case.sample.group for case in cases], {"share": ratio_of(0, 1)})["share"]
+    share = intervals.bootstrap(hits, [case.sample.group for case in cases], {"share": ratio_of(0, 1)})
     summary: dict[str, Any] = {
-        "used": {"images": len(used), "share": share.to_dict()},
+        "used": {"images": len(used), **intervals.to_dicts(share)},
         "scores_where_used": None,
         "none_where_used": None,
         "paired_where_used": None,
@@ -300,10 +300,10 @@ def _bits(zones: Zones | None) -> str:
 def _case_lines(mode: str, cases: Sequence[Case]) -> Iterable[tuple[object, ...]]:
     columns = case_columns(counts_of(cases))
     for case, (dice, iou) in zip(cases, columns[:, 4:6].tolist(), strict=True):
-        sample, counts = case.sample, case.counts
+        sample, (tp, fp, fn, tn) = case.sample, case.counts
         yield (
-            sample.image_id, sample.patient_id or "", str(mode), _bits(case.zones), *counts, dice, iou,
-            int(counts.truth_empty), int(counts.prediction_empty), case.caption or "",
+            sample.image_id, sample.patient_id or "", str(mode), _bits(case.zones), tp, fp, fn, tn, dice, iou,
+            int(tp + fn == 0), int(tp + fp == 0), case.caption or "",
         )  # fmt: skip
 
 

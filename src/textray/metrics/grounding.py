@@ -44,11 +44,7 @@ _IN_SCAN = [SCAN.index(t) for t in THRESHOLDS]
 
 
 def one_of(known: tuple[Name, ...], name: str, what: str) -> Name:
-    """The one of that name.
-
-    Raises:
-        UsageError: If there is none.
-    """
+    """The one of that name; without it a `UsageError`."""
     for one in known:
         if name == one:
             return one
@@ -84,17 +80,9 @@ def overlap(values: NDArray[np.floating[Any]], truth: NDArray[np.bool_]) -> tupl
     """
     _check(values, truth)
     # The thresholds in the map's own precision, or 0.1 of a float32 map would be above 0.1.
-    above = np.searchsorted(np.asarray(SCAN, values.dtype), values.ravel(), side="left")  # thresholds below the pixel
-    inside = truth.ravel()
-    marked, hit = (_at_least(above[chosen]) for chosen in (slice(None), inside))
-    whole = int(np.count_nonzero(inside))
+    above = values.ravel() > np.asarray(SCAN, values.dtype)[:, None]
+    marked, hit, whole = above.sum(axis=1), (above & truth.ravel()).sum(axis=1), truth.sum()
     return hit / (marked + whole - hit), 2 * hit / (marked + whole), marked > 0
-
-
-def _at_least(counts: NDArray[np.int64]) -> Floats:
-    """How many pixels are above each threshold, from the number of thresholds below each pixel."""
-    pixels = np.bincount(counts, minlength=len(SCAN) + 1)
-    return pixels[::-1].cumsum()[::-1][1:].astype(np.float64)
 
 
 def contrast(

@@ -33,14 +33,13 @@ class Interval:
     low: float
     high: float
 
-    def to_dict(self) -> dict[str, float | None]:
-        """For JSON, which has no NaN: ``None`` stands for it."""
-        return {k: None if math.isnan(v) else v for k, v in vars(self).items()}
-
 
 def to_dicts(scores: Mapping[K, Interval]) -> dict[K, dict[str, float | None]]:
-    """Intervals by name for JSON."""
-    return {name: interval.to_dict() for name, interval in scores.items()}
+    """Intervals by name for JSON, which has no NaN: ``None`` stands for it."""
+    return {
+        name: {end: None if math.isnan(value) else value for end, value in vars(interval).items()}
+        for name, interval in scores.items()
+    }
 
 
 def bootstrap(columns: Floats, groups: Sequence[str], statistics: Mapping[K, Statistic]) -> dict[K, Interval]:

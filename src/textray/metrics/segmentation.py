@@ -36,16 +36,6 @@ class Counts(NamedTuple):
     fn: int
     tn: int
 
-    @property
-    def truth_empty(self) -> bool:
-        """No pixel of the truth is lesion."""
-        return self.tp + self.fn == 0
-
-    @property
-    def prediction_empty(self) -> bool:
-        """No pixel of the prediction is lesion."""
-        return self.tp + self.fp == 0
-
 
 def count(prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Counts:
     """Count the pixels of one case, both ``(H, W)`` bool.

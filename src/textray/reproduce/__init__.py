@@ -71,11 +71,7 @@ class Order:
 
 
 def reproduction(name: str) -> Callable[[Order], int]:
-    """Return the function behind a name.
-
-    Raises:
-        UsageError: If the name is unknown; the message lists the valid ones and the nearest.
-    """
+    """The function behind a name; an unknown one is a `UsageError` that lists the valid ones and the nearest."""
     if name not in REPRODUCTIONS:
         raise unknown_name("reproduction", name, REPRODUCTIONS)
     run: Callable[[Order], int] = registry.load(REPRODUCTIONS[name])

@@ -250,11 +250,7 @@ def _segment(image: Image, predictor: Predictor, prompt: int | Prompt) -> tuple[
 
 
 def _open_network(method: Method, order: Order) -> tuple[Predictor, TextMode]:
-    """Network of a method and its text mode: ``none`` where it reads no text, whatever the method says.
-
-    Raises:
-        UsageError: If it is to write its own report and writes none.
-    """
+    """Network of a method and its text mode: ``none`` where it reads no text, whatever the method says."""
     predictor = Predictor(Bundle.load(method.bundle), threads=order.threads)
     if method.text == "generated" and not predictor.bundle.writes_report:
         raise UsageError(
@@ -312,11 +308,7 @@ def _report_figure(order: Order) -> Figure:
 
 
 def _open_writer(order: Order) -> Predictor:
-    """The one network of a figure, ready to write its own reports.
-
-    Raises:
-        UsageError: If more than one is named, a text mode is given, or it writes no report.
-    """
+    """The one network of a figure, ready to write its own reports."""
     methods = read_methods(order.models)[: 1 if not order.models else None]
     if len(methods) > 1 or (order.models and methods[0].text == "none"):
         raise UsageError(

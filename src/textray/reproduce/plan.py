@@ -120,11 +120,7 @@ class Job:
 
 
 def plan_job(row: TableRow, source: Source, seed: int, budget: Budget) -> Job:
-    """Plan the job of a row on a data set.
-
-    Raises:
-        UsageError: If a recipe is unknown.
-    """
+    """Plan the job of a row on a data set; an unknown recipe is a `UsageError`."""
     recipes = budget.recipes_of(row)
     tree, job = merged(recipes), partial(Job, row=row, source=source, seed=seed, recipes=recipes)
     words = _arguments(row, source, seed, budget.epochs_of(row.fraction, row.length), budget)
@@ -165,11 +161,7 @@ def _arguments(row: TableRow, source: Source, seed: int, epochs: int, budget: Bu
 
 
 def merged(recipes: tuple[str, ...]) -> dict[str, Any]:
-    """Merge recipes, later ones win; without the defaults of the code.
-
-    Raises:
-        UsageError: If one is unknown.
-    """
+    """Merge recipes, later ones win; without the defaults of the code. An unknown one is a `UsageError`."""
     tree: dict[str, Any] = {}
     for name in recipes:
         _merge(tree, yaml.safe_load(Path(find_recipe(name)).read_text(encoding="utf-8")) or {})
@@ -235,11 +227,7 @@ class WeightsResult(Result):
 
 
 def check_names(table: str, order: Order, rows: Iterable[str], data: Sequence[str]) -> None:
-    """Refuse names of rows and data sets that a table does not have.
-
-    Raises:
-        UsageError: If there is one.
-    """
+    """Refuse, as a `UsageError`, names of rows and data sets that a table does not have."""
     known = list(rows)
     for name in order.rows:
         if name not in known:

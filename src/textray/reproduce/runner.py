@@ -36,24 +36,7 @@ from textray.inference.bundle import GroundingBundle
 from textray.io.write import atomic_write, check_writable, write_json
 from textray.metrics.text import TextScorer
 from textray.provenance import git_state, versions
-from textray.reproduce import FLOORS, Order, page, read_models, weights_page
-from textray.reproduce.plan import (
-    FAILURE,
-    RESULT,
-    SPLIT,
-    Job,
-    JobResult,
-    Result,
-    State,
-    WeightsResult,
-    check_names,
-    home_of,
-    job_result,
-    merged,
-    plan_table,
-    read_result,
-    settings_hash,
-)
+from textray.reproduce import FLOORS, Order, page, plan, read_models, weights_page
 from textray.reproduce.tables import Block, Budget, Table, WeightsTable, read_tables
 from textray.training import cli as training
 from textray.training.checkpoints import read_checkpoint
@@ -97,28 +80,28 @@ def run(order: Order) -> int:
 def make(table: Table, budget: Budget, order: Order) -> int:
     """Make any table of trained rows with any budget; see `run`."""
     check_writable(order.out)
-    plan = plan_table(table, budget, order)
-    jobs: dict[str, Job] = {}  # two rows can be one job, scored in two modes
-    for job in plan:
-        if isinstance(job, Job) and (not order.rows or job.row.name in order.rows):
+    planned = plan.plan_table(table, budget, order)
+    jobs: dict[str, plan.Job] = {}  # two rows can be one job, scored in two modes
+    for job in planned:
+        if isinstance(job, plan.Job) and (not order.rows or job.row.name in order.rows):
             jobs.setdefault(job.folder, job)
-    todo = [job for job in jobs.values() if read_result(order.out, job) is None]
+    todo = [job for job in jobs.values() if plan.read_result(order.out, job) is None]
     if any("generated" in job.row.modes for job in todo):
         TextScorer()  # asks for its packages before hours of training, not after
     order.tell(f"{table.name}: {len(jobs)} trainings, {len(jobs) - len(todo)} of them done")
     _run_jobs(todo, order)
-    results = [planned if isinstance(planned, JobResult) else job_result(planned, order.out) for planned in plan]
+    results = [job if isinstance(job, plan.JobResult) else plan.job_result(job, order.out) for job in planned]
     pages = page.markdown(table, budget, results, order), page.csv_table(table, results)
     return _write(order, f"{table.name}-{budget.name}", *pages, results, "trainings")
 
 
-def _write(order: Order, name: str, text: str, lines: str, results: Sequence[Result], what: str) -> int:
+def _write(order: Order, name: str, text: str, lines: str, results: Sequence[plan.Result], what: str) -> int:
     """Write a table's two files; give the exit code."""
     folder = order.out / name
     folder.mkdir(exist_ok=True)
     atomic_write(folder / "table.csv", lines.encode())
     atomic_write(folder / "table.md", text.encode())
-    failed = sum(result.state is State.FAILED for result in results)
+    failed = sum(result.state is plan.State.FAILED for result in results)
     order.tell(f"Table: {folder / 'table.md'}" + (f"; {failed} {what} failed" if failed else ""))
     return SOME_FAILED if failed else 0
 
@@ -139,28 +122,28 @@ def locked(home: Path, *, wait: bool) -> Iterator[bool]:
         lock.release()
 
 
-def _run_jobs(jobs: Sequence[Job], order: Order) -> None:
+def _run_jobs(jobs: Sequence[plan.Job], order: Order) -> None:
     """Make jobs one after the other; those that another command makes are waited for at the end."""
 
-    def run_one(job: Job, place: str) -> None:
+    def run_one(job: plan.Job, place: str) -> None:
         order.tell(f"{place} ...")
         start = time.perf_counter()
         words = attempt_job(job, order)
         order.tell(f"{place}: {words} after {(time.perf_counter() - start) / 60:.1f} minutes")
 
-    busy: list[tuple[Job, str]] = []
+    busy: list[tuple[plan.Job, str]] = []
     for number, job in enumerate(jobs, start=1):
         place = f"{number} of {len(jobs)}: {job.row.label}, {job.source.name}, text {job.row.training_mode}"
         place += f", seed {job.seed}"
-        with locked(home_of(order.out, job), wait=False) as held:
-            if not held or (job.before is not None and _is_busy(home_of(order.out, job.before))):
+        with locked(plan.home_of(order.out, job), wait=False) as held:
+            if not held or (job.before is not None and _is_busy(plan.home_of(order.out, job.before))):
                 busy.append((job, place))
-            elif read_result(order.out, job) is None:  # another command may have made it since
+            elif plan.read_result(order.out, job) is None:  # another command may have made it since
                 run_one(job, place)
     for job, place in busy:
         order.tell(f"{place}: another command makes it or what it starts from; waiting ...")
-        with locked(home_of(order.out, job), wait=True):
-            if job_result(job, order.out).state is State.NOT_RUN:  # that command was cut off
+        with locked(plan.home_of(order.out, job), wait=True):
+            if plan.job_result(job, order.out).state is plan.State.NOT_RUN:  # that command was cut off
                 run_one(job, place)
 
 
@@ -170,26 +153,22 @@ def _is_busy(home: Path) -> bool:
         return not held
 
 
-def attempt_job(job: Job, order: Order) -> str:
+def attempt_job(job: plan.Job, order: Order) -> str:
     """Make one row and give ``done``; where that fails, write ``failure.json`` and say why."""
     try:
         run_job(job, order)
     except Exception as error:  # one row must not end the others, whatever its network or its data raise
         logger.debug("row %s failed", job.folder, exc_info=True)
         reason = _reason(error)
-        write_json(home_of(order.out, job) / FAILURE, {"reason": reason})
+        write_json(plan.home_of(order.out, job) / plan.FAILURE, {"reason": reason})
         return f"failed ({reason})"
     return "done"
 
 
-def run_job(job: Job, order: Order) -> None:
-    """Train, export and score one row; write ``result.json``.
-
-    Raises:
-        TextRayError: If any of the three refuses.
-    """
-    home = home_of(order.out, job)
-    (home / FAILURE).unlink(missing_ok=True)
+def run_job(job: plan.Job, order: Order) -> None:
+    """Train, export and score one row; write ``result.json``."""
+    home = plan.home_of(order.out, job)
+    (home / plan.FAILURE).unlink(missing_ok=True)
     for half in home.glob(".bundle-*"):  # what a kill left of an export
         shutil.rmtree(half)
     before = None if job.before is None else _run_before(job.before, order)
@@ -211,21 +190,23 @@ def run_job(job: Job, order: Order) -> None:
         "versions": versions(),
         **(_score_phrases(job, trained, order) if job.grounds else _score_masks(job, trained, before, order)),
     }
-    write_json(home / RESULT, result)
+    write_json(home / plan.RESULT, result)
     _tidy(trained, order, keep_best=job.row.teaches)
 
 
-def _scoring(job: Job, order: Order, bundle: Path) -> dict[str, Any]:
+def _scoring(job: plan.Job, order: Order, bundle: Path) -> dict[str, Any]:
     """What an evaluation of either task has of a job."""
     source = job.source
     return {"data": source.name, "root": source.root, "split": source.split, "model": bundle, "threads": order.threads}
 
 
-def _score_masks(job: Job, trained: Trained, before: Trained | None, order: Order) -> dict[str, Any]:
+def _score_masks(job: plan.Job, trained: Trained, before: Trained | None, order: Order) -> dict[str, Any]:
     """Part of a result that is about masks."""
-    home, split, mode = home_of(order.out, job), job.source.split, job.row.training_mode
+    home, split, mode = plan.home_of(order.out, job), job.source.split, job.row.training_mode
     bundle = export(trained.checkpoint, home / "bundle", text_encoder_folder=order.text_encoder)
-    options = {key: value for key, value in merged(job.recipes).get("data", {}).items() if key in ("captions", "limit")}
+    options = {
+        key: value for key, value in plan.merged(job.recipes).get("data", {}).items() if key in ("captions", "limit")
+    }
     scoring = _scoring(job, order, bundle.folder) | {"text_mode": job.row.modes, "out": home / "scores"}
     summary = evaluate(MaskEvaluation(**scoring, **options))
     cost = cost_of_bundle(bundle)
@@ -249,9 +230,9 @@ def _score_masks(job: Job, trained: Trained, before: Trained | None, order: Orde
     }
 
 
-def _score_phrases(job: Job, trained: Trained, order: Order) -> dict[str, Any]:
+def _score_phrases(job: plan.Job, trained: Trained, order: Order) -> dict[str, Any]:
     """Part of a result that is about maps of phrases."""
-    home = home_of(order.out, job)
+    home = plan.home_of(order.out, job)
     bundle = export_grounding(trained.checkpoint, home / "bundle")
     scores: dict[str, Any] = {}
     for kind in PHRASE_KINDS:
@@ -272,17 +253,17 @@ def _score_phrases(job: Job, trained: Trained, order: Order) -> dict[str, Any]:
     }
 
 
-def _run_before(job: Job, order: Order) -> Trained:
+def _run_before(job: plan.Job, order: Order) -> Trained:
     """Make the training that a row starts from, if it is not made yet; of its checkpoints only the best one stays."""
-    with locked(home_of(order.out, job), wait=True):
+    with locked(plan.home_of(order.out, job), wait=True):
         trained = fit(job, order)
         _tidy(trained, order, keep_best=True)
     return trained
 
 
-def fit(job: Job, order: Order, before: Trained | None = None) -> Trained:
+def fit(job: plan.Job, order: Order, before: Trained | None = None) -> Trained:
     """Train, or go on with a training, unless it is done; it starts from the checkpoint of ``before``."""
-    home = home_of(order.out, job)
+    home = plan.home_of(order.out, job)
     checkpoints = home / "run" / "checkpoints"
     best = checkpoints / "best.ckpt"
     write_json(home / "settings.json", dict(job.settings))
@@ -315,7 +296,7 @@ def _train(words: Sequence[str], threads: int | None) -> None:
         raise
 
 
-def _folders(job: Job, order: Order, before: Trained | None = None) -> list[str]:
+def _folders(job: plan.Job, order: Order, before: Trained | None = None) -> list[str]:
     """Arguments that name folders of this machine."""
     words = [] if job.source.root is None else [f"--data.root={job.source.root}"]
     if order.text_encoder is not None and (not job.scored or job.row.reads_text):
@@ -353,34 +334,36 @@ def make_weights(table: WeightsTable, order: Order) -> int:
     if not order.roots:
         raise UsageError(f"{table.name} has no data to score on", do=f"Add --root {readable[0]}=DIR.")
     bundles: dict[str, GroundingBundle | None] = {FLOORS: None, **read_models(order.models)}
-    check_names(table.name, order, bundles, readable)
+    plan.check_names(table.name, order, bundles, readable)
     check_writable(order.out)
     results = [result for block in table.blocks for result in _score_block(block, bundles, order)]
     pages = weights_page.markdown(table, results, order), weights_page.csv_table(table, results)
     return _write(order, table.name, *pages, results, "rows")
 
 
-def _score_block(block: Block, bundles: Mapping[str, GroundingBundle | None], order: Order) -> list[WeightsResult]:
+def _score_block(block: Block, bundles: Mapping[str, GroundingBundle | None], order: Order) -> list[plan.WeightsResult]:
     data, root = block.data, order.roots.get(block.data)
     if data not in registry.DATASETS:
         reason = f"no reader of {block.title}"
-        return [WeightsResult(label="", data=data, kind="", state=State.NOT_AVAILABLE, reason=reason)]
+        return [plan.WeightsResult(label="", data=data, kind="", state=plan.State.NOT_AVAILABLE, reason=reason)]
     if root is None:
-        return [WeightsResult(label="", data=data, kind="", state=State.NO_ROOT)]
+        return [plan.WeightsResult(label="", data=data, kind="", state=plan.State.NO_ROOT)]
     results = []
     for kind in block.kinds:
-        ids = fingerprint(f"{s.image_id}\t{s.phrase}" for s in open_reader(data, root).phrases(SPLIT, kind=kind))
-        about = {"textray": __version__, "data": data, "kind": kind, "split": SPLIT, "ids": ids}
+        ids = fingerprint(f"{s.image_id}\t{s.phrase}" for s in open_reader(data, root).phrases(plan.SPLIT, kind=kind))
+        about = {"textray": __version__, "data": data, "kind": kind, "split": plan.SPLIT, "ids": ids}
         for label, bundle in bundles.items():
             settings = about | {"weights": "" if bundle is None else bundle.sha256}
             name = FLOORS if bundle is None else bundle.name
-            home = order.out / "rows" / f"grounding-{name}-{data}-{kind}-{settings_hash(settings)[:12]}"
-            row = WeightsResult(label=label, data=data, kind=kind, state=State.NOT_RUN)
+            home = order.out / "rows" / f"grounding-{name}-{data}-{kind}-{plan.settings_hash(settings)[:12]}"
+            row = plan.WeightsResult(label=label, data=data, kind=kind, state=plan.State.NOT_RUN)
             results.append(_score_weights(row, bundle, home, order))
     return results
 
 
-def _score_weights(row: WeightsResult, bundle: GroundingBundle | None, home: Path, order: Order) -> WeightsResult:
+def _score_weights(
+    row: plan.WeightsResult, bundle: GroundingBundle | None, home: Path, order: Order
+) -> plan.WeightsResult:
     """Read a row again where it is finished, else make it, else give the reason why not."""
     place = f"{row.label}, {row.data}, {row.kind}"
     if order.rows and row.label not in order.rows and _finished(home) is None:
@@ -388,17 +371,23 @@ def _score_weights(row: WeightsResult, bundle: GroundingBundle | None, home: Pat
     with locked(home, wait=True):
         summary = _finished(home)
         if summary is not None:
-            return replace(row, state=State.DONE, summary=summary)
+            return replace(row, state=plan.State.DONE, summary=summary)
         order.tell(f"{place} ...")
-        shared = {"data": row.data, "root": order.roots[row.data], "split": SPLIT, "out": home, "phrases": row.kind}
+        shared = {
+            "data": row.data,
+            "root": order.roots[row.data],
+            "split": plan.SPLIT,
+            "out": home,
+            "phrases": row.kind,
+        }
         scoring: dict[str, Any] = shared | ({"floors_only": True} if bundle is None else {"model": bundle.folder})
         try:
             summary = evaluate_phrases(PhraseEvaluation(**scoring, threads=order.threads))
         except Exception as error:  # one row must not end the others, whatever its network or a film raises
             logger.debug("row %s failed", home.name, exc_info=True)
             order.tell(f"{place}: failed ({_reason(error)})")
-            return replace(row, state=State.FAILED, reason=_reason(error))
-    return replace(row, state=State.DONE, summary=summary)
+            return replace(row, state=plan.State.FAILED, reason=_reason(error))
+    return replace(row, state=plan.State.DONE, summary=summary)
 
 
 def _finished(folder: Path) -> dict[str, Any] | None:

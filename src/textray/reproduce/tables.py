@@ -234,11 +234,7 @@ class Table:
         return next((p for p in self.printed if row.printed and p.label == row.printed), None)
 
     def budget(self, name: str) -> Budget:
-        """The budget of that name.
-
-        Raises:
-            UsageError: If there is none.
-        """
+        """The budget of that name; without it a `UsageError`."""
         budgets = {budget.name: budget for budget in self.budgets}
         if name not in budgets:
             raise unknown_name("budget", name, budgets)
