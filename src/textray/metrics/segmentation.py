@@ -115,12 +115,6 @@ def precision_pooled(totals: Floats) -> Floats:
     return ratio(tp, tp + fp, empty=(fn == 0).astype(np.float64))
 
 
-dice_per_image: Statistic = ratio_of(4, 6)
-"""Mean Dice of the images; both empty is 1, one empty is 0. NaN for a set without images."""
-iou_per_image: Statistic = ratio_of(5, 6)
-"""Mean IoU of the images, by the same rules."""
-
-
 def _per_lesion_image(totals: Floats, *, score: int) -> Floats:
     """Mean of the images where truth or prediction has a lesion; NaN if there is none."""
     both_empty = totals[..., 7]  # a case with both empty scores 1
@@ -133,8 +127,8 @@ SCORES: dict[str, Statistic] = {
     "accuracy_pooled": accuracy_pooled,
     "sensitivity_pooled": sensitivity_pooled,
     "precision_pooled": precision_pooled,
-    "dice_per_image": dice_per_image,
-    "iou_per_image": iou_per_image,
+    "dice_per_image": ratio_of(4, 6),  # both empty is 1, one empty is 0; NaN for a set without images
+    "iou_per_image": ratio_of(5, 6),
     "dice_per_lesion_image": partial(_per_lesion_image, score=4),
     "iou_per_lesion_image": partial(_per_lesion_image, score=5),
 }

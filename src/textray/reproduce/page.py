@@ -6,14 +6,13 @@ columns of ``table.csv`` are in ``tables.yaml``. `textray.reproduce.weights_page
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from textray import __version__, registry
+from textray.evaluate import results as files
 from textray.evaluate.maps import CONTROLS
 from textray.evaluate.maps import FLOORS as FLOOR_MAPS
 from textray.evaluate.maps import Row as Maps
@@ -77,11 +76,7 @@ def document(title: str, blocks: Iterable[str], made: Iterable[str], notes: Iter
 
 def csv_text(fields: Sequence[str], lines: Iterable[Mapping[str, Any]]) -> str:
     """A CSV file; what a line does not hold is left empty, what is no field is left out."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fields, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+    return files.csv_table(fields, ([line.get(name, "") for name in fields] for line in lines)).decode()
 
 
 def columns(scores: Mapping[str, Score], names: Iterable[str]) -> dict[str, Any]:
@@ -131,7 +126,7 @@ def _made(table: Table, budget: Budget, results: Sequence[JobResult], order: Ord
     named = "".join(f"; {label}: {numbers}" for label, numbers in others.items())
     lines.append(f"Seeds: {', '.join(map(str, seeds))}{named}. {table.texts.seeds}".rstrip())
     # Rows that are one training in two modes have one result.
-    done = list({str(r.folder): r.result for r in results if r.result is not None}.values())
+    done = list({str(r.folder): r.result for r in results if r.result}.values())
     if not done:
         return [*lines, f"TextRay {__version__}; no row is measured yet."]
     network = ""
@@ -211,7 +206,7 @@ def _answers(
 
 def _seed(table: Table, result: JobResult, scores: Iterable[Mapping[str, float] | None]) -> list[str]:
     """Cells of one training."""
-    content, mode = result.result or {}, [result.row.mode] * table.masks
+    content, mode = result.result, [result.row.mode] * table.masks
     cells = [result.row.label, *mode, str(result.seed), f"{content['images']['fit']:,}", f"{content['steps']:,}"]
     return [*cells, *(_interval(table.texts, score) if score else "–" for score in scores)]
 
@@ -220,7 +215,7 @@ def _values(result: JobResult) -> dict[str, Any]:
     """CSV values of a training that do not depend on the columns of its table."""
     values = {"row": result.row.name, "label": result.row.label, "data": result.data, "state": str(result.state),
               "reason": result.reason, "seed": "" if result.seed is None else result.seed}  # fmt: skip
-    if (content := result.result) is None:
+    if not (content := result.result):
         return values
     values |= {"images_fit": content["images"]["fit"], "commit": commit_of(content)}
     values |= {key: _times(content[key]) for key in ("size", "map") if key in content}
@@ -244,11 +239,11 @@ def _measures(table: Table) -> tuple[str, ...]:
 def _mask_section(table: Table, data: str, results: Sequence[JobResult]) -> list[str]:
     """Rows, seeds and questions of one data set."""
     texts, title = table.texts, registry.dataset(data).title if data in registry.DATASETS else data
-    done = [result for result in results if result.result is not None]
+    done = [result for result in results if result.result]
     measures = [*(f"`{name}`" for name in _measures(table)), *["with a sentence"] * _writes(table)]
     blocks = [f"## {title}"]
     if done:
-        blocks.append(texts.scored.format(**_view(done[0].result or {}, "")))
+        blocks.append(texts.scored.format(**_view(done[0].result, "")))
         blocks += [texts.by_slice] if registry.dataset(data).protocols[:1] == ("slice",) else []
     printed = f"printed {'accuracy / ' * (ACCURACY in _measures(table))}DSC / IoU"
     head = ["row", "text", "state", *measures, "trainable", "GMACs", "training", "scoring", printed]
@@ -271,14 +266,14 @@ def _mask_section(table: Table, data: str, results: Sequence[JobResult]) -> list
 
 def _mask_cells(table: Table, row: TableRow, data: str, results: Sequence[JobResult]) -> list[str]:
     """Cells of a row, over its seeds."""
-    done = [result for result in results if result.result is not None]
+    done = [result for result in results if result.result]
     for result in done:
         check_protocol({name: result.scores[name]["value"] for name in MASK_SCORES})
     cells = [row.label, row.mode if row.exists else "–", state_words(results)]
     cells += [_over_seeds(table.texts, [result.scores[name] for result in done]) for name in _measures(table)]
     if _writes(table):
         cells.append(_over_seeds(table.texts, [r.sentences for r in done if r.sentences is not None]))
-    contents = [result.result or {} for result in done]
+    contents = [result.result for result in done]
     cells += [f"{contents[0]['trainable']:,}", f"{contents[0]['gmacs']:.2f}"] if done else ["–"] * 4
     for key in ("train_seconds", "evaluate_seconds") if done else ():
         cells.append(f"{_mean([content[key] for content in contents]):.0f} s")
@@ -295,7 +290,7 @@ def _spread(results: Sequence[JobResult]) -> str:
     """How much the seeds of one row differ, in words."""
     scores: dict[str, list[float]] = {}
     for result in results:
-        if result.result is not None:
+        if result.result:
             scores.setdefault(result.row.name, []).append(100 * result.scores["dice_pooled"]["value"])
     apart = sorted(max(values) - min(values) for values in scores.values() if len(values) > 1)
     if not apart:
@@ -321,7 +316,7 @@ def _mask_values(table: Table, result: JobResult) -> dict[str, Any]:
                 "printed_gap_points": f"{compare.gap(scores):.2f}",
                 "printed_protocol": str(compare.protocol_of(scores)),
             }
-    if (content := result.result) is None:
+    if not (content := result.result):
         return values
     values |= {"images_scored": content["images"][content["split"]]} | columns(result.scores, (*MASK_SCORES, ACCURACY))
     return values | (columns({"sentence_share": result.sentences}, ["sentence_share"]) if result.sentences else {})
@@ -419,7 +414,7 @@ def _phrase_section(table: Table, data: str, results: Sequence[JobResult]) -> li
         head = ["question", "range", "`iou`", "answer", "`dice`", "answer", "each seed (`dice`)"]
         blocks += [
             f"## {title}: phrases of kind `{kind}`",
-            table.texts.scored.format(**_view(done[0].result or {}, kind)),
+            table.texts.scored.format(**_view(done[0].result, kind)),
             maps_table(lines, ranges, partial(_over_seeds, table.texts)),
             meanings([first]),
             f"### Questions: `{kind}`",
@@ -457,7 +452,7 @@ def _phrase_seeds(table: Table, kind: str, ranges: Sequence[str], done: Sequence
         network = result.scores[kind]["rows"][Maps.MODEL]
         shown = [network[how]["scores"][name] for how in ranges for name in OVERLAP]
         cells = _seed(table, result, [*shown, network[ranges[0]]["scores"]["pointing"]])
-        seconds = (result.result or {})["train_seconds"], result.scores[kind]["seconds"]
+        seconds = result.result["train_seconds"], result.scores[kind]["seconds"]
         rows.append([*cells, *(f"{value:.0f} s" for value in seconds)])
     head = ["row", "seed", "training images", "steps", *overlap_heads(ranges), "`pointing`", "training", "scoring"]
     return grid(head, rows, "l")
@@ -468,7 +463,7 @@ def _phrase_values(results: Sequence[JobResult]) -> Iterator[dict[str, Any]]:
     with_floors: set[tuple[str, str]] = set()
     for result in results:
         values, content = _values(result), result.result
-        if content is None:
+        if not content:
             yield values
             continue
         floor = {"label": "floor", "data": result.data, "split": content["split"], "state": str(result.state)}

@@ -198,23 +198,23 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class JobResult(Result):
-    """A row on a data set for one seed, with the content of ``result.json`` where it is done."""
+    """A row on a data set for one seed, with the content of ``result.json``, which is empty where it is not done."""
 
     row: TableRow
-    result: Mapping[str, Any] | None = None
+    result: Mapping[str, Any] = field(default_factory=dict)
     folder: Path | None = None
 
     @property
     def scores(self) -> Mapping[str, Any]:
         """Scores of masks in the row's text mode, of phrases by kind; empty where the row is not done."""
-        result = self.result or {}
-        scores: Mapping[str, Any] = result.get("scores", {})
-        return scores if result.get("text_mode") in (None, self.row.mode) else result["other_scores"][self.row.mode]
+        scores: Mapping[str, Any] = self.result.get("scores", {})
+        trained = self.result.get("text_mode") in (None, self.row.mode)
+        return scores if trained else self.result["other_scores"][self.row.mode]
 
     @property
     def sentences(self) -> Mapping[str, float] | None:
         """Share of the images that a sentence was written for, where the row is scored with those."""
-        return (self.result or {}).get("sentences") if self.row.mode == "generated" else None
+        return self.result.get("sentences") if self.row.mode == "generated" else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,10 +281,10 @@ def home_of(out: Path, job: Job) -> Path:
     return out / "rows" / job.folder
 
 
-def read_result(out: Path, job: Job) -> Mapping[str, Any] | None:
-    """Result of a finished job, ``None`` where it is not finished."""
+def read_result(out: Path, job: Job) -> Mapping[str, Any]:
+    """Result of a finished job, empty where it is not finished."""
     result = _read(home_of(out, job) / RESULT)
-    return result if result and result.get("settings") == job.hash else None
+    return result if result.get("settings") == job.hash else {}
 
 
 def job_result(job: Job, out: Path) -> JobResult:
@@ -292,15 +292,16 @@ def job_result(job: Job, out: Path) -> JobResult:
     home = home_of(out, job)
     result, failure = read_result(out, job), _read(home / FAILURE)
     state = State.DONE if result else State.FAILED if failure else State.NOT_RUN
-    reason = "" if result or not failure else str(failure.get("reason", ""))
+    reason = "" if result else str(failure.get("reason", ""))
     return JobResult(
         row=job.row, data=job.source.name, seed=job.seed, state=state, reason=reason, result=result, folder=home
     )
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(path: Path) -> dict[str, Any]:
+    """Content of a JSON file, empty without a readable one."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+        return {}
+    return content if isinstance(content, dict) else {}

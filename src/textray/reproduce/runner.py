@@ -85,7 +85,7 @@ def make(table: Table, budget: Budget, order: Order) -> int:
     for job in planned:
         if isinstance(job, plan.Job) and (not order.rows or job.row.name in order.rows):
             jobs.setdefault(job.folder, job)
-    todo = [job for job in jobs.values() if plan.read_result(order.out, job) is None]
+    todo = [job for job in jobs.values() if not plan.read_result(order.out, job)]
     if any("generated" in job.row.modes for job in todo):
         TextScorer()  # asks for its packages before hours of training, not after
     order.tell(f"{table.name}: {len(jobs)} trainings, {len(jobs) - len(todo)} of them done")
@@ -138,7 +138,7 @@ def _run_jobs(jobs: Sequence[plan.Job], order: Order) -> None:
         with locked(plan.home_of(order.out, job), wait=False) as held:
             if not held or (job.before is not None and _is_busy(plan.home_of(order.out, job.before))):
                 busy.append((job, place))
-            elif plan.read_result(order.out, job) is None:  # another command may have made it since
+            elif not plan.read_result(order.out, job):  # another command may have made it since
                 run_one(job, place)
     for job, place in busy:
         order.tell(f"{place}: another command makes it or what it starts from; waiting ...")

@@ -87,7 +87,8 @@ def _block(table: WeightsTable, block: Block, results: Sequence[WeightsResult]) 
         rows = [result for result in results if result.kind == kind and result not in absent]
         summaries = [result.summary for result in rows if result.summary is not None]
         ranges = list(summaries[0]["normalisations"]) if summaries else []
-        lines = _maps_lines(rows)
+        scored = [page.Scored(r.label, page.state_words([r]), [r.summary["rows"]] if r.summary else []) for r in rows]
+        lines = page.maps_lines(scored, sorted(scored, key=lambda s: s.label != FLOORS))  # the floors' scores first
         blocks += [_phrases(summaries[0], kind)] if summaries else []
         if table.by_class is None:
             beside = (PAPER, *printed[PAPER])
@@ -115,12 +116,6 @@ def _phrases(summary: page.Content, kind: str) -> str:
     words = "the data set's own sentences" if kind == "phrase" else frequent
     count = f"{summary['phrases']:,} on {summary['images']:,} images"
     return f"Phrases of kind `{kind}` on `{SPLIT}`: {count}. Asked: {words}."
-
-
-def _maps_lines(results: Sequence[WeightsResult]) -> list[page.MapsLine]:
-    """Rows of maps of one kind of phrases; floors of their own scoring come before those of networks."""
-    scored = [page.Scored(r.label, page.state_words([r]), [r.summary["rows"]] if r.summary else []) for r in results]
-    return page.maps_lines(scored, sorted(scored, key=lambda s: s.label != FLOORS))
 
 
 def _class_cells(line: page.MapsLine, how: str, score: str, only: str) -> list[str]:
