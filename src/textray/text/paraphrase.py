@@ -102,16 +102,16 @@ def paraphrase(zones: Zones, rng: np.random.Generator, *, form: Form | None = No
     return tuple(_sentence(some, [level], rng) for level, some in by_level if some)
 
 
-def corpus(draws: int = 64, *, seed: int = 0) -> tuple[str, ...]:
+def corpus() -> tuple[str, ...]:
     """Draw texts to build a vocabulary from: the words of `paraphrase` in about their shares.
 
-    The 63 captions, and the sentences of ``draws`` reports for each of the 63 sets of zones, equal ones repeated.
+    The 63 captions, and the sentences of 64 reports for each of the 63 sets of zones, equal ones repeated.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn = [
         statement.text
         for index in range(1, 2 ** len(ZONE_NAMES))
-        for _ in range(draws)
+        for _ in range(64)
         for statement in paraphrase(Zones.from_index(index), rng)
     ]
     return (*bank_sentences()[1:], *drawn)

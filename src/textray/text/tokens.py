@@ -195,17 +195,15 @@ class WordPiece:
         )
 
 
-def pad(pieces: Sequence[Pieces], *, length: int | None = None) -> PieceBatch:
-    """Bring ``B`` reports to one length, by default that of the longest.
+def pad(pieces: Sequence[Pieces]) -> PieceBatch:
+    """Bring ``B`` reports to the length of the longest.
 
     Raises:
-        ShapeError: If there is none, or one is longer than ``length``.
+        ShapeError: If there is none.
     """
-    longest = max((len(one.ids) for one in pieces), default=0)
-    wide = longest if length is None else length
-    if not pieces or longest > wide:
-        raise ShapeError("pieces do not fit", came=f"{len(pieces)} reports of up to {longest}", expected=f"1..{wide}")
-    ids = np.zeros((len(pieces), wide), dtype=np.int64)
+    if not pieces:
+        raise ShapeError("pieces cannot be padded", came="no report", expected="one or more")
+    ids = np.zeros((len(pieces), max(len(one.ids) for one in pieces)), dtype=np.int64)
     attention = np.zeros_like(ids)
     word, sentence = np.full_like(ids, -1), np.full_like(ids, -1)
     for report, one in enumerate(pieces):
@@ -214,13 +212,12 @@ def pad(pieces: Sequence[Pieces], *, length: int | None = None) -> PieceBatch:
     return PieceBatch(ids=ids, attention=attention, word=word, sentence=sentence)
 
 
-def report_weights(batch: PieceBatch, aggregation: Aggregation | None = None) -> NDArray[np.float32]:
+def report_weights(batch: PieceBatch, how: Aggregation) -> NDArray[np.float32]:
     """Weights of the pieces in a report's embedding.
 
     With H the encoder's output, ``(weights[..., None] * H).sum(axis=1)`` sums pieces to words, words to sentences and
-    sentences to the report; by default as the authors' code does. ``(B, L)`` float32, 0 at marks and padding.
+    sentences to the report. ``(B, L)`` float32, 0 at marks and padding.
     """
-    how = aggregation or Aggregation()
     weights = np.zeros(batch.ids.shape, dtype=np.float32)
     for report, (word, sentence) in enumerate(zip(batch.word, batch.sentence, strict=True)):
         real = sentence >= 0
