@@ -70,7 +70,7 @@ class Published:
     nbytes: int
 
 
-def read_published(path: str | Path, folder: Path, *, seconds: float = MOST_SECONDS) -> Published:
+def read_published(path: str | Path, folder: Path) -> Published:
     """Read a checkpoint in a process of its own, which writes to an empty folder, without running anything in it.
 
     Raises:
@@ -98,13 +98,13 @@ def read_published(path: str | Path, folder: Path, *, seconds: float = MOST_SECO
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            timeout=seconds,
+            timeout=MOST_SECONDS,
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
             check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise InputError(
-            f"{path.name} could not be read in time", came=f"{seconds:.0f} s", expected="seconds", code="E_SIZE"
+            f"{path.name} could not be read in time", came=f"{MOST_SECONDS} s", expected="seconds", code="E_SIZE"
         ) from error
     try:
         told: dict[str, Any] = json.loads((folder / TOLD).read_text(encoding="utf-8"))

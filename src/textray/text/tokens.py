@@ -114,8 +114,8 @@ class WordPiece:
             )
 
     @classmethod
-    def read(cls, path: str | Path, *, lower: bool = True) -> WordPiece:
-        """Read a `vocab.txt`.
+    def read(cls, path: str | Path) -> WordPiece:
+        """Read a `vocab.txt` of lower-case pieces.
 
         Raises:
             BundleError: If it cannot be read, or is not a vocabulary.
@@ -124,7 +124,7 @@ class WordPiece:
             raw = Path(path).read_bytes()
         except OSError as error:
             raise BundleError("the vocabulary cannot be read", came=type(error).__name__) from error
-        return cls(read_pieces(raw), lower=lower)
+        return cls(read_pieces(raw))
 
     def cut(self, word: str) -> list[int]:
         """Indices of the pieces of one word; `[UNK]` alone if any part of it is not in the vocabulary."""
