@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 import typer
+from PIL import Image
 
+import textray
 from textray import registry
 from textray.cli import app
+from textray.inference import bundle
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "src" / "textray" / "weights").rglob("*.md")]
-)
+PAGES = sorted(page for folder in ("*", "docs/**/*", "src/textray/weights/**/*") for page in ROOT.glob(f"{folder}.md"))
 NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
 DEMO = "python3 -m venv .venv && .venv/bin/pip install '.[demo]' && .venv/bin/textray demo"
 TESTS = "python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/pytest"
@@ -38,14 +39,11 @@ def lines(code):
 def commands(page):
     """Arguments of every `textray` command in blocks, and of those named in the text."""
     shown = [line.removeprefix("$ ") for code in blocks(page, "bash", "console") for line in lines(code)]
+    parts = [part.strip() for line in shown for part in line.split(" && ")]
+    run = [part for part in parts if re.match(r"(\S*/)?textray( |$)", part)]
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
     named = [code.replace("\n", " ") for code in re.findall(r"`(textray [^`]+)`", text)]
-    parts = [part.strip() for line in shown for part in line.split(" && ")]
-    split = [
-        [shlex.split(part, comments=True)[1:] for part in found if re.match(r"(\S*/)?textray( |$)", part)]
-        for found in (parts, named)
-    ]
-    return split[0], split[1]
+    return [[shlex.split(words, comments=True)[1:] for words in found] for found in (run, named)]
 
 
 def headings(page):
@@ -183,8 +181,6 @@ def parse_training(words, monkeypatch):
 
 @pytest.mark.parametrize("name", ["README.md", "docs/how-to/python.md"])
 def test_python_runs(name, tiny_bundle, film, tmp_path, monkeypatch):
-    from textray.inference import bundle
-
     monkeypatch.setattr(bundle, "WEIGHTS_FOLDER", tiny_bundle.parent)
     monkeypatch.setattr(bundle, "DEFAULT_WEIGHTS", tiny_bundle.name)
     monkeypatch.chdir(tmp_path)
@@ -199,8 +195,6 @@ def test_python_runs(name, tiny_bundle, film, tmp_path, monkeypatch):
 
 
 def test_the_picture_is_drawn_by_its_script(tiny_bundle, tmp_path):
-    from PIL import Image
-
     out = tmp_path / "picture.png"
     words = [sys.executable, str(ROOT / "docs" / "make_picture.py"), "--model", str(tiny_bundle), "--out", str(out)]
     subprocess.run(words, check=True, timeout=120)
@@ -208,20 +202,18 @@ def test_the_picture_is_drawn_by_its_script(tiny_bundle, tmp_path):
         assert picture.size == (4 * 320 + 3 * 8, 350)
 
 
-MACHINES = (r"/work/", r"/home/", r"/root/", r"/tmp/", r"\.library", r"site-packages")
-UNFINISHED = (r"\bTODO\b", r"\bFIXME\b", r"\bTBD\b")
-BOASTS = (r"world-class", r"state-of-the-art", r"\bsimply\b", r"\beasily\b", r"seamless")
+MACHINES = r"/work/|/home/|/root/|/tmp/|\.library|site-packages"
+UNFINISHED = r"\b(TODO|FIXME|TBD)\b"
+BOASTS = r"world-class|state-of-the-art|\b(simply|easily)\b|seamless"
 
 
 @pytest.mark.parametrize("name", [*NAMES, ".ci/run", "CITATION.cff", "pyproject.toml"])
 def test_no_page_names_a_machine_or_boasts(name):
     text = (ROOT / name).read_text(encoding="utf-8")
-    assert [word for word in (*MACHINES, *UNFINISHED, *BOASTS) if re.search(word, text, re.IGNORECASE)] == []
+    assert re.search(f"{MACHINES}|{UNFINISHED}|{BOASTS}", text, re.IGNORECASE) is None
 
 
 def test_one_version_everywhere():
-    import textray
-
     version = PROJECT["project"]["version"]
     assert version == textray.__version__
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()

@@ -44,34 +44,32 @@ def test_a_batch_goes_on_past_films_without_a_text(cli, film, tiny_bundle, tmp_p
     assert sorted(path.name for path in (tmp_path / "textray-out").glob("*.mask.png")) == ["a.mask.png"]
 
 
-@pytest.fixture
-def evaluate(cli, tiny_bundle, tmp_path):
-    """Evaluate the tiny bundle on a phantom: ``evaluate(out, *options)``; ``.root`` is its folder."""
-
-    def run(out, *options):
-        words = ("evaluate", "--data", "qata_cov19", "--root", run.root, "--model", tiny_bundle, "--threads", "1")
-        return cli(*words, *options, "--out", tmp_path / out)
-
-    run.root = Phantom(n=20, size=(48, 61), seed=3).write(tmp_path / "data")
-    return run
-
-
-def test_an_evaluation_without_text_is_refused_before_it_starts(evaluate, tmp_path):
-    refused = evaluate("o1", "--text-mode", "none")
+def test_an_evaluation_refuses_to_go_without_text_and_images_whose_caption_names_nothing(cli, tiny_bundle, tmp_path):
+    root = Phantom(n=20, size=(48, 61), seed=3).write(tmp_path / "data")
+    words = (
+        "evaluate",
+        "--data",
+        "qata_cov19",
+        "--root",
+        root,
+        "--model",
+        tiny_bundle,
+        "--threads",
+        "1",
+        "--text-mode",
+    )
+    refused = cli(*words, "none", "--out", tmp_path / "o1")
     assert refused.code == 2
     assert "needs a text" in refused.err
     assert not (tmp_path / "o1").exists()
-    done = evaluate("o2", "--text-mode", "oracle", "--text-mode", "shuffled", "--limit", "4")
+    done = cli(*words, "oracle", "--text-mode", "shuffled", "--limit", "4", "--out", tmp_path / "o2")
     assert done.code == 0, done.err
     assert json.loads((tmp_path / "o2/summary.json").read_text())["images"] == 4
-
-
-def test_an_evaluation_refuses_images_whose_caption_names_nothing(evaluate):
-    table = next(evaluate.root.rglob("test.csv"))
+    table = next(root.rglob("test.csv"))
     lines = table.read_text().splitlines()
     lines[1] = f"{lines[1].partition(',')[0]},no infection."
     table.write_text("\n".join(lines) + "\n")
-    refused = evaluate("o", "--split", "test", "--text-mode", "oracle")
+    refused = cli(*words, "oracle", "--split", "test", "--out", tmp_path / "o3")
     assert refused.code == 3
     assert "E_NO_TEXT" in refused.err
 

@@ -79,30 +79,27 @@ def test_lvit_needs_the_whole_text_encoder(cli, tmp_path, encoder_folder):
 
 @pytest.mark.slow
 def test_lvit_becomes_a_bundle(tmp_path, published_state, uncased_folder):
-    state = published_state("lvit")
-    torch.save({"epoch": 3, "state_dict": state, "best_model": True, "model": "LViT"}, tmp_path / "lvit.pth")
-    report = published.import_checkpoint(
-        "lvit", tmp_path / "lvit.pth", tmp_path / "bundle", text_encoder_folder=uncased_folder
-    )
+    state, path, out = published_state("lvit"), tmp_path / "lvit.pth", tmp_path / "bundle"
+    torch.save({"epoch": 3, "state_dict": state, "best_model": True, "model": "LViT"}, path)
+    report = published.import_checkpoint("lvit", path, out, text_encoder_folder=uncased_folder)
     assert set(report["mapped"]) == set(state)
     assert (report["text_encoder"], report["dropped"], report["facts"]) == ("folder", [], {"epoch": 3})
-    bundle = Bundle.load(tmp_path / "bundle")
+    bundle = Bundle.load(out)
     assert (bundle.model, bundle.form, bundle.text_encoder, bundle.tokens) == ("lvit", "released", "bert_uncased", 10)
     settings = bundle.preprocess
     assert (settings.size, settings.normalise, settings.transpose) == ((224, 224), "unit", False)
     own = load_network(bundle).state_dict()
     for theirs, ours in report["mapped"].items():
         torch.testing.assert_close(own[ours], state[theirs], atol=2e-3, rtol=1e-3, msg=theirs)
-    card = (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8")
+    card = (out / "README.md").read_text(encoding="utf-8")
     assert "first 10 words" in card
     assert "swapped" not in card
-    pixels = np.random.default_rng(3).random((224, 224), dtype=np.float32)
-    predictor = textray.load(tmp_path / "bundle", threads=1)
-    found = predictor.segment(from_array(pixels), TEXT, laterality="viewer")
+    pixels = from_array(np.random.default_rng(3).random((224, 224), dtype=np.float32))
+    found = textray.load(out, threads=1).segment(pixels, TEXT, laterality="viewer")
     row = bank_sentences().index(TEXT)
-    features = load_file(tmp_path / "bundle" / "text_bank.safetensors")["features"][row : row + 1]
+    features = load_file(out / "text_bank.safetensors")["features"][row : row + 1]
     with torch.inference_mode():
-        image = torch.from_numpy(from_array(pixels).pixels.copy()).expand(1, 3, 224, 224)
+        image = torch.from_numpy(pixels.pixels.copy()).expand(1, 3, 224, 224)
         logits = load_network(bundle)(image, torch.from_numpy(features.astype(np.float32)), torch.ones(1, 10)).logits
     np.testing.assert_allclose(found.probability, torch.sigmoid(logits)[0, 0].numpy(), atol=5e-3)
 
