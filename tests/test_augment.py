@@ -110,21 +110,6 @@ def test_flip_moves_the_lesion_and_its_words_to_the_other_half():
     assert after.zones == parse_caption(after.text).zones == words.zones.mirror()
 
 
-def test_flips_take_the_words_along():
-    pixels, mask, words = film()
-    only = Augment.preset("flips")
-    rng = np.random.default_rng(0)
-    flipped = 0
-    for _ in range(60):
-        _, lesion, after = only(pixels, mask, words, rng)
-        right = bool(lesion[:, 28:].any())
-        assert right == after.zones.present[3] == ("right" in str(after.text))
-        assert right != bool(lesion[:, :28].any())
-        flipped += right
-    assert 15 < flipped < 45
-    assert Augment.preset("strong").flip_p > 0
-
-
 @pytest.mark.parametrize("name", ["none", "paper", "light", "sgseg", "strong"])
 def test_nothing_but_a_flip_swaps_sides_or_turns_over(name):
     pixels, mask = blob()

@@ -1,20 +1,26 @@
-"""MoNuSeg in LViT's folders: what is read, what is refused, and that colours and captions stay as they are."""
+"""MoNuSeg in LViT's folders, and the way of its colours and free captions from the files to a batch."""
 
+import math
 import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
+import torch
+from PIL import Image as PILImage
 
+from textray.augment import Augment, can_flip, flip
 from textray.data.base import open_reader
+from textray.data.cache import PixelCache
 from textray.data.folders import header_size
 from textray.data.monuseg import MoNuSeg, patient_of
-from textray.errors import DataError, LayoutError
-from textray.io.read import read_mask
+from textray.data.segmentation import SegmentationData
+from textray.errors import DataError, InputError, LayoutError, UsageError
+from textray.io.read import from_array, read_mask
 from textray.preprocess import Preprocess
-from textray.records import Laterality
+from textray.records import Grid, Image, Laterality, Report, Zones
+from textray.text.cleaning import swap_sides
 
-COLOUR = Preprocess(size=(32, 32), colour=True)
+COLOUR = Preprocess(size=(24, 20), normalise="unit", colour=True)
 
 
 def table(root, part="Train"):
@@ -68,8 +74,8 @@ def test_a_sample_carries_its_words_as_they_stand_and_the_pictures_sides(monuseg
 @pytest.mark.parametrize("suffix", [".tif", ".jpg"])
 def test_a_header_tells_the_size_as_displayed(tmp_path, suffix):
     path = tmp_path / f"turned{suffix}"
-    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8))
-    exif = Image.Exif()
+    picture = PILImage.fromarray(np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8))
+    exif = PILImage.Exif()
     exif[0x0112] = 6
     picture.save(path, exif=exif)
     assert header_size(path) == COLOUR.read(path).grid.shape == (40, 30)
@@ -108,10 +114,10 @@ def test_check_finds_grey_pictures_other_sizes_and_lone_files(monuseg):
     assert codes(monuseg) == set()
     folder = monuseg / "Train_Folder"
     names = sorted(path.name for path in (folder / "img").iterdir())
-    with Image.open(folder / "img" / names[0]) as picture:
+    with PILImage.open(folder / "img" / names[0]) as picture:
         picture.convert("L").convert("RGB").save(folder / "img" / names[0])
-    with Image.open(folder / "labelcol" / names[1]) as mask:
-        mask.resize((18, 20), Image.Resampling.NEAREST).save(folder / "labelcol" / names[1])
+    with PILImage.open(folder / "labelcol" / names[1]) as mask:
+        mask.resize((18, 20), PILImage.Resampling.NEAREST).save(folder / "labelcol" / names[1])
     (folder / "labelcol" / names[2]).unlink()
     assert codes(monuseg) == {"E_COLOR", "E_MASK_SIZE", "E_PAIR"}
     assert not MoNuSeg(monuseg).check().ok
@@ -147,5 +153,128 @@ def test_the_real_copy_is_read_whole(real_monuseg):
     assert result.counts["captions that name the left"] == "4 of 4 have their nuclei further left"
     assert result.counts["captions that name the right"] == "6 of 7 have their nuclei further right"
     pixels = COLOUR.apply(COLOUR.read(reader.samples("fit")[0].image_path))
-    assert pixels.shape == (3, 32, 32)
+    assert pixels.shape == (3, 24, 20)
     assert np.ptp(pixels.mean(axis=(1, 2))) > 0.1, "its channels differ"
+
+
+def caption(text):
+    return Report(zones=Zones(), text=text, free=True)
+
+
+def planes():
+    """Three planes that have nothing in common."""
+    rows, columns = np.mgrid[:24, :20]
+    return np.stack([rows / 23, columns / 19, (rows + columns) % 2 * 0.5], axis=-1).astype(np.float32)
+
+
+def test_each_network_refuses_the_other_kind_of_picture():
+    grid = Grid(height=24, width=20)
+    coloured, film = Image(pixels=planes(), grid=grid), Image(pixels=planes()[..., 0], grid=grid)
+    stored = Image(pixels=np.repeat(planes()[..., :1], 3, axis=-1), grid=grid)
+    COLOUR.check_colour(coloured)
+    Preprocess(size=(24, 20)).check_colour(film)
+    for way, image in ((COLOUR, film), (COLOUR, stored), (Preprocess(size=(24, 20)), coloured)):
+        with pytest.raises(InputError) as caught:
+            way.check_colour(image)
+        assert caught.value.code == "E_COLOR"
+
+
+def test_an_array_in_colour_keeps_its_colours():
+    levels = (planes() * 255).astype(np.uint8)
+    levels = np.kron(levels, np.ones((2, 2, 1), np.uint8))  # large enough to be a picture
+    np.testing.assert_allclose(COLOUR.from_array(levels).pixels, levels / 255, atol=1e-6)
+    with pytest.raises(InputError):
+        from_array(levels)
+
+
+def test_the_cache_holds_colours(monuseg, tmp_path):
+    samples = MoNuSeg(monuseg).samples("test")
+    cache = PixelCache(samples, COLOUR, folder=tmp_path)
+    again = PixelCache(samples, COLOUR, folder=tmp_path)  # from the finished files
+    for i, sample in enumerate(samples):
+        wanted = COLOUR.resize(COLOUR.read(sample.image_path).pixels)
+        assert cache.image(i).shape == (24, 20, 3)
+        np.testing.assert_allclose(cache.image(i), wanted, atol=1 / 65535)
+        np.testing.assert_array_equal(cache.image(i), again.image(i))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"geometry_p": 1.0, "rotate_degrees": 20.0, "scale": (0.8, 1.3), "shift": 0.1, "fill": "edge"},
+        {"geometry_p": 1.0, "scale": (1.1, 1.2), "bicubic": True},
+        {"blur_p": 1.0, "blur_pixels": 2.0},
+        {"border_p": 1.0, "border": 0.3},
+    ],
+)
+def test_each_channel_changes_as_a_film_of_its_own_would(settings):
+    augment = Augment(**settings)
+    mask = planes()[..., 2] > 0.2
+    together, moved, _ = augment(planes(), mask, caption(None), np.random.default_rng(3))
+    for c in range(3):
+        alone, alone_mask, _ = augment(planes()[..., c], mask, caption(None), np.random.default_rng(3))
+        np.testing.assert_array_equal(together[..., c], alone)
+        np.testing.assert_array_equal(moved, alone_mask)
+
+
+@pytest.mark.parametrize(
+    ("text", "mirrored"),
+    [
+        ("The nuclei density in the upper left is high.", "The nuclei density in the upper right is high."),
+        ("Right and LEFT.", "Left and RIGHT."),
+        ("The nuclei are evenly distributed.", "The nuclei are evenly distributed."),
+        ("The leftmost nuclei are dense.", None),
+        ("Copyright of the nuclei", None),
+    ],
+)
+def test_left_and_right_are_exchanged_where_the_words_allow(text, mirrored):
+    assert swap_sides(text) == mirrored
+    assert can_flip(caption(text)) is (mirrored is not None)
+    if mirrored is not None:
+        turned, _, report = flip(planes(), planes()[..., 0] > 0.5, caption(text))
+        assert report == caption(mirrored)
+        np.testing.assert_array_equal(turned, planes()[:, ::-1])
+
+
+def data(root, cache, **options):
+    module = SegmentationData(
+        data="monuseg", root=str(root), size=(32, 32), normalise="unit", augment="none", batch_size=4, workers=0,
+        cache=str(cache), **options,
+    )  # fmt: skip
+    module.setup("fit")
+    return module
+
+
+def test_a_batch_is_in_colour_and_brings_the_captions_themselves(monuseg, tmp_path):
+    module = data(monuseg, tmp_path)
+    samples = {s.image_id: s for s in MoNuSeg(monuseg).samples("fit")}
+    batch = next(iter(module.train_dataloader()))
+    assert batch["image"].shape == (4, 3, 32, 32)
+    spread = (batch["image"].amax(1) - batch["image"].amin(1)).mean()
+    assert spread > 0.2, "pink and purple, not grey"
+    assert batch["text"] == [samples[name].report.text for name in batch["image_id"]]
+    assert not batch["zones"].any()
+    known = module.describe()
+    assert known["captions"] == sorted({s.report.text for s in MoNuSeg(monuseg).samples("train")})
+    assert known["preprocess"]["colour"] is True
+
+
+def test_reports_drop_out_and_flips_take_the_words_along(monuseg, tmp_path):
+    module = data(monuseg, tmp_path, report_dropout=0.5)
+    module.sets["fit"].augment = Augment(flip_p=1.0)
+    texts, plain = [], data(monuseg, tmp_path)
+    for epoch in range(6):
+        for index in range(len(module.sets["fit"])):
+            flipped, before = module.sets["fit"][(epoch, index)], plain.sets["fit"][(epoch, index)]
+            torch.testing.assert_close(flipped["image"], before["image"].flip(-1))
+            torch.testing.assert_close(flipped["mask"], before["mask"].flip(-1))
+            assert flipped["text"] in (None, swap_sides(before["text"] or ""))
+            texts.append(flipped["text"])
+    share = texts.count(None) / len(texts)
+    assert math.isclose(share, 0.5, abs_tol=0.2)
+
+
+@pytest.mark.parametrize("option", [{"report_withheld": 0.1}, {"labels": "clusters"}])
+def test_what_needs_zones_is_refused(monuseg, tmp_path, option):
+    with pytest.raises(UsageError, match="name no zones"):
+        data(monuseg, tmp_path, **option)
