@@ -1,6 +1,7 @@
 """Small copies of QaTa-COV19 v2, MosMedData+ and MoNuSeg as they are published, made without code of the readers."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,26 @@ def write_part(root, part, names, size=(24, 20)):
         save(folder / "Ground-truths" / f"mask_{name}.png", mask)
         lines.append(f'mask_{name}.png,"{(LEFT, RIGHT)[i % 2]}"')
     (root / "prompt" / f"{part}.csv").write_bytes(("\r\n".join(lines) + "\r\n").encode())
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """``recipe(name, root, **data) -> path`` of the smallest training of a data set."""
+
+    def write(name, root, **data):
+        path = tmp_path / f"{name}.yaml"
+        sizes = {"trunk": "efficientnet_lite0", "text_width": 32, "decoder_channels": [8, 8, 8]}
+        network = {"class_path": "textray.models.mmi_unet.MMIUNet", "init_args": {"config": sizes}}
+        values = {
+            "seed_everything": 3,
+            "trainer": {"max_epochs": 1, "enable_progress_bar": False},
+            "data": {"data": name, "root": str(root), "size": [32, 32], "batch_size": 4, "workers": 0} | data,
+            "model": {"network": network, "text_encoder": "tiny"},
+        }
+        path.write_text(json.dumps(values))  # JSON is YAML
+        return path
+
+    return write
 
 
 @pytest.fixture

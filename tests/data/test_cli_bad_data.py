@@ -103,17 +103,6 @@ def test_a_fault_is_listed_and_refused_by_name_and_nothing_is_written(cli, qata,
     assert not list(Path("scores").glob("*"))
 
 
-TRAIN = """
-trainer: {{max_epochs: 1, enable_progress_bar: false}}
-data: {{data: qata_cov19, root: '{root}', size: [32, 32], batch_size: 4, workers: 0, normalise: percentile}}
-model:
-  network:
-    class_path: textray.models.mmi_unet.MMIUNet
-    init_args: {{config: {{trunk: efficientnet_lite0, text_width: 32, decoder_channels: [8, 8, 8]}}}}
-  text_encoder: tiny
-"""
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("spoil", "code", "name"),
@@ -124,13 +113,12 @@ model:
     ids=["size", "cut image"],
 )
 def test_training_refuses_too_and_leaves_neither_cache_nor_checkpoint(
-    train, qata, tmp_path, monkeypatch, spoil, code, name
+    train, qata, recipe, tmp_path, monkeypatch, spoil, code, name
 ):
     pytest.importorskip("lightning", reason="textray[train] is not installed")
     monkeypatch.setenv("TEXTRAY_CACHE", str(tmp_path / "cache"))
     spoil(qata)
-    (tmp_path / "recipe.yaml").write_text(TRAIN.format(root=qata))
-    result = train("--config", tmp_path / "recipe.yaml", "--out", tmp_path / "trained")
+    result = train("--config", recipe("qata_cov19", qata), "--out", tmp_path / "trained")
     assert result.code == 3
     assert f"error {code}: " in result.err
     assert name in result.err

@@ -57,19 +57,6 @@ def understand(text, *, strict=False):
     )
 
 
-def change_text(folder, **values):
-    config = json.loads((folder / "config.json").read_text())
-    config["text"] |= values
-    (folder / "config.json").write_text(json.dumps(config))
-
-
-def test_captions_that_differ_in_case_and_blanks_only_are_one():
-    captions = distinct([EVEN, EVEN.upper(), LOWER_RIGHT, EVEN.replace(" ", "  ")])
-    assert captions == (EVEN, LOWER_RIGHT)
-    assert read_captions({"captions": list(captions)}, writes=False) == captions
-    assert find(EVEN.upper(), captions) == 0
-
-
 def test_a_bundle_lists_its_captions_and_its_bank_has_a_row_for_each(tissue_bundle, tiny_bundle):
     bundle, films = Bundle.load(tissue_bundle), Bundle.load(tiny_bundle)
     assert bundle.captions == KNOWN
@@ -77,9 +64,12 @@ def test_a_bundle_lists_its_captions_and_its_bank_has_a_row_for_each(tissue_bund
     assert bundle.text_bank().features.shape == (3, 2, 6)
     assert films.captions == ()
     assert "captions" not in films.describe(), "what records and keys of chest bundles hold stays as it was"
-    change_text(tissue_bundle, captions=[EVEN, LOWER_RIGHT, "The nuclei are few."])
+    config = tissue_bundle / "config.json"
+    config.write_text(config.read_text().replace(UPPER_LEFT, "The nuclei are few."))
     assert Bundle.load(tissue_bundle).sha256 != bundle.sha256, "what a row says decides a result"
-    change_text(tissue_bundle, captions=[EVEN, LOWER_RIGHT])
+    values = json.loads(config.read_text())
+    values["text"]["captions"] = [EVEN, LOWER_RIGHT]
+    config.write_text(json.dumps(values))
     with pytest.raises(BundleError, match="text_bank"):
         Bundle.load(tissue_bundle).text_bank()
 
@@ -95,6 +85,8 @@ def test_captions_that_are_none_and_reports_of_zones_beside_them_are_refused(cap
 
 @pytest.mark.parametrize("text", [UPPER_LEFT, UPPER_LEFT.upper(), f"  {UPPER_LEFT.replace(' ', '  ')}\n"])
 def test_case_and_blanks_of_a_caption_do_not_matter(text):
+    assert distinct([UPPER_LEFT, text, EVEN]) == (UPPER_LEFT, EVEN)
+    assert read_captions({"captions": list(KNOWN)}, writes=False) == KNOWN
     assert find(text, KNOWN) == 2
     report = understand(text, strict=True)
     assert report.text == UPPER_LEFT
@@ -115,9 +107,8 @@ def test_other_words_are_no_text_and_the_nearest_caption_is_named():
 
 def test_a_known_caption_steers_and_another_text_does_not(tissue_bundle, tissue):
     predictor = textray.load(tissue_bundle, threads=1)
-    plain = predictor.segment(tissue)
-    steered = predictor.segment(tissue, LOWER_RIGHT.lower())
-    unknown = predictor.segment(tissue, "opacity in the right lower zone")
+    words = (None, LOWER_RIGHT.lower(), "opacity in the right lower zone")
+    plain, steered, unknown = (predictor.segment(tissue, text) for text in words)
     assert steered.probability[70, 60] > 0.7 > plain.probability[70, 60]
     assert steered.probability[5, 5] < plain.probability[5, 5]
     np.testing.assert_array_equal(unknown.probability, plain.probability)
@@ -212,38 +203,13 @@ def test_what_a_network_does_not_understand_is_refused_before_anything_is_writte
     assert not (tmp_path / "a").exists()
 
 
-RECIPE = """\
-seed_everything: 3
-trainer:
-  enable_progress_bar: false
-  max_epochs: 1
-data:
-  data: monuseg
-  size: [32, 32]
-  augment: strong
-  batch_size: 4
-  workers: 0
-model:
-  network:
-    class_path: textray.models.mmi_unet.MMIUNet
-    init_args:
-      config:
-        trunk: efficientnet_lite0
-        text_width: 32
-        decoder_channels: [8, 8, 8]
-  text_encoder: tiny
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_a_training_leads_to_weights_that_know_its_captions(monuseg, train, cli, tmp_path):
+def test_a_training_leads_to_weights_that_know_its_captions(monuseg, recipe, train, cli, tmp_path):
     pytest.importorskip("torch")
     from textray.export.segmenter import export
 
-    recipe = tmp_path / "tissue.yaml"
-    recipe.write_text(RECIPE)
-    assert train("--config", recipe, "--data.root", monuseg, "--out", tmp_path / "run").code == 0
+    assert train("--config", recipe("monuseg", monuseg, augment="strong"), "--out", tmp_path / "run").code == 0
     bundle = export(tmp_path / "run/checkpoints/last.ckpt", tmp_path / "weights")
     assert bundle.captions == KNOWN
     assert bundle.preprocess.colour

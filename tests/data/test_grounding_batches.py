@@ -1,5 +1,6 @@
 """Films and sentences to learn grounding from: what is drawn, what it says, who is left out; no mask is read."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,15 +24,8 @@ NOTHING = Zones()
 
 
 def words(sentences, zones=NOTHING, laterality=Laterality.VIEWER, **settings):
-    study = Sample(
-        image_id="a",
-        image_path=Path("a.png"),
-        split="fit",
-        report=Report(zones=zones),
-        sentences=sentences,
-        laterality=laterality,
-    )
-    return StudyWords([study], **settings)
+    study = Sample(image_id="a", image_path=Path("a.png"), split="fit", report=Report(zones=zones))
+    return StudyWords([replace(study, sentences=sentences, laterality=laterality)], **settings)
 
 
 def stated(statements):
@@ -111,11 +105,8 @@ def test_a_random_subset_keeps_at_least_one_in_any_order():
 
 def test_some_zones_are_told_as_places_that_are_true():
     zones = Zones.from_present([1, 0, 1, 0, 0, 1])
-    found, rng = (
-        words(tuple(sentence(zones).split(", ")), zones, paraphrase=0.5, sampling="some_zones"),
-        np.random.default_rng(0),
-    )
-    drawn, whole = set(), 0
+    found = words(tuple(sentence(zones).split(", ")), zones, paraphrase=0.5, sampling="some_zones")
+    rng, drawn, whole = np.random.default_rng(0), set(), 0
     for _ in range(200):
         says = stated(found.draw(0, rng))
         assert says <= found.report_facts(0)
@@ -144,10 +135,8 @@ def test_a_mirrored_film_is_told_with_other_sides():
         for statement in found.draw(0, rng, mirrored=True):
             assert "left" not in statement.text
             assert "left lower" not in statement.says
-    assert mirror(("Opacity in the left base.", "Right lung clear.")) == (
-        "Opacity in the right base.",
-        "Left lung clear.",
-    )
+    swapped = mirror(("Opacity in the left base.", "Right lung clear."))
+    assert swapped == ("Opacity in the right base.", "Left lung clear.")
 
 
 @pytest.mark.parametrize("text", ["RLL opacity", "lingular opacity", "L lung clear", "leftmost rib", "lt base"])
@@ -192,14 +181,11 @@ def test_the_list_of_patients_goes_into_the_checkpoint(phantom, tmp_path):
         phantom(exclude=str(listed))
 
 
-def test_wishes_that_cannot_be_met_are_refused():
+def test_wishes_that_cannot_be_met_are_refused(tmp_path):
     with pytest.raises(UsageError, match="is a share"):
         GroundingData("phantom", paraphrase=1.5)
     with pytest.raises(UsageError, match="can be paraphrased"):
         GroundingData("monuseg", paraphrase=0.5)
-
-
-def test_reports_are_read_with_a_vocabulary_only(tmp_path):
     data = GroundingData("phantom", size=(32, 32), workers=0, limit=2, cache=str(tmp_path / "cache"))
     data.setup("fit")
     with pytest.raises(UsageError, match="without a vocabulary"):
