@@ -5,6 +5,7 @@ import json
 import os
 
 import numpy as np
+import pytest
 from PIL import Image as PILImage
 
 
@@ -134,3 +135,51 @@ def test_odd_names_work_and_stay_in_the_record(run, film, tmp_path):
         assert record(tmp_path / row["outputs"]["record"])["input"]["path"] == row["input"]
         assert row["outputs"]["mask"].isprintable()
     assert "in/new\\nline.png" in run("in").out
+
+
+# Weights that write their own report
+
+
+@pytest.fixture
+def write(cli, film, writing_bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    film(tmp_path / "chest.png")
+    return lambda *args: cli("segment", "chest.png", "--model", writing_bundle, "--out", "out", "--threads", "1", *args)
+
+
+def test_results_of_another_correction_are_not_taken_for_finished(write, tmp_path):
+    def statuses(*args):
+        return [row["status"] for row in write("--json", *args).rows if row["type"] == "result"]
+
+    assert statuses() == ["done"]
+    assert statuses() == ["finished"]
+    assert statuses("--edit", "left lower") == ["done"]
+    assert statuses("--edit", "left lower") == ["finished"]
+    assert statuses("--edit", "left middle") == ["done"]
+    assert statuses("--edit", "left middle", "--laterality", "viewer") == ["done"]
+    assert statuses("--text-free", "none") == ["done"]
+    assert statuses("--text-free", "none") == ["finished"]
+    (tmp_path / "out/chest.report-attention.png").unlink()
+    assert statuses("--text-free", "none") == ["done"]
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("--edit", "left upper -right lower"), "a plus or a dash"),
+        (("--edit", "left lower", "--texts", "texts.csv"), "both reports and a correction"),
+    ],
+)
+def test_a_correction_that_cannot_be_made_is_refused_at_once(write, tmp_path, args, told):
+    (tmp_path / "texts.csv").write_text("image,text\nchest.png,left base\n")
+    result = write(*args)
+    assert result.code == 2
+    assert told in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_picture_of_a_users_own_is_not_overwritten_by_the_attention(write, film, tmp_path):
+    own = film(tmp_path / "out/chest.report-attention.png", seed=1).read_bytes()
+    assert write().code == 0
+    assert (tmp_path / "out/chest.report-attention.png").read_bytes() == own
+    assert len(list((tmp_path / "out").glob("chest-*.json"))) == 1

@@ -146,16 +146,6 @@ def test_a_phrase_is_cut_into_sentences_as_the_training_did(make_grounding_bundl
     np.testing.assert_allclose(mean / mean[2], [0.5, 0, 1, 0.5], atol=1e-6)
 
 
-def test_any_vectors_can_be_asked_for(finder):
-    pixels = finder.preprocess.apply(image())[None]
-    vectors = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
-    maps = finder.maps(np.repeat(pixels, 2, axis=0), vectors)
-    assert maps.shape == (2, 3, 8, 8)
-    np.testing.assert_allclose(maps, finder.maps(np.repeat(pixels, 2, axis=0), vectors * 7), atol=1e-6)
-    with pytest.raises(ShapeError, match="do not fit"):
-        similarity(np.zeros((1, 5, 2, 2), np.float32), vectors)
-
-
 def test_similarity_is_the_cosine():
     rng = np.random.default_rng(0)
     local, phrases = rng.normal(size=(2, 3, 4, 5)), rng.normal(size=(6, 3))
@@ -166,6 +156,8 @@ def test_similarity_is_the_cosine():
         expected = place @ phrase / np.linalg.norm(place) / np.linalg.norm(phrase)
         assert found[b, k, r, c] == pytest.approx(expected, abs=1e-6)
     assert (found[0, :, 1, 1] == 0).all()
+    with pytest.raises(ShapeError, match="do not fit"):
+        similarity(np.zeros((1, 5, 2, 2), np.float32), phrases)
 
 
 def test_the_peak_of_a_plateau_is_its_middle():

@@ -139,22 +139,14 @@ def test_colour_is_refused_where_a_film_is_expected(predictor):
     assert caught.value.code == "E_COLOR"
 
 
-def test_the_record_holds_what_the_contract_names(predictor, grey, film, tmp_path):
+def test_the_record_holds_words_times_and_areas(predictor, grey, film, tmp_path):
     record = predictor.segment(film(tmp_path / "a b.png"), "left base, Mr Smith").record
-    assert record["schema"] == "textray.record/1"
-    assert "viewer's left" in record["zones_mean"]
-    assert record["input"]["path"] == str(tmp_path / "a b.png")
-    assert len(record["input"]["sha256"]) == 64
-    assert (record["grid"]["height"], record["grid"]["width"]) == (100, 80)
-    assert record["model"]["name"] == "tiny"
+    assert (record["schema"], record["input"]["path"]) == ("textray.record/1", str(tmp_path / "a b.png"))
     assert record["model"]["sha256"] == predictor.bundle.sha256
     assert record["text"]["given"] == "left base, Mr Smith"
     assert "smith" in record["text"]["unused_words"]
-    assert record["text"]["laterality"] == "patient"
-    assert record["text"]["sides_from"] == "assumed"
-    assert record["probability"]["threshold"] == 0.5
+    assert (record["text"]["laterality"], record["text"]["sides_from"]) == ("patient", "assumed")
     assert set(record["seconds"]) == {"read", "preprocess", "network", "restore"}
-    assert {"code", "text", "remedy"} == set(record["warnings"][0])
     calibrated = predictor.segment(from_array(grey, spacing_mm=(0.5, 0.25))).record["lesion"]
     assert calibrated["mm2"] == pytest.approx(calibrated["pixels"] * 0.125, abs=0.0051)
     assert sum(zone["pixels"] for zone in calibrated["zones"].values()) == calibrated["pixels"]

@@ -95,15 +95,11 @@ def test_a_header_without_a_picture_is_refused(dicom, levels):
     assert caught.value.code == "E_DECODER"
 
 
+EIGHT = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7}
+
+
 def colour_tags(photometric="RGB"):
-    return {
-        "SamplesPerPixel": 3,
-        "PhotometricInterpretation": photometric,
-        "PlanarConfiguration": 0,
-        "BitsAllocated": 8,
-        "BitsStored": 8,
-        "HighBit": 7,
-    }
+    return {"SamplesPerPixel": 3, "PhotometricInterpretation": photometric, "PlanarConfiguration": 0, **EIGHT}
 
 
 def test_rgb_with_equal_channels_is_a_grey_film(levels, dicom, refused):
@@ -192,10 +188,9 @@ def test_monochrome1_is_inverted_after_the_modality_lut(levels, dicom):
 
 def test_eight_bits_and_thirty_two(levels, dicom):
     eight = np.rint(levels / 4095 * 255).astype(np.uint8)
-    tags = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "WindowCenter": 128, "WindowWidth": 256}
     swapped = eight.reshape(-1, 2)[:, ::-1].reshape(eight.shape)  # OW words
     for syntax, data in (("explicit", eight), ("big endian", swapped)):
-        image = read_dicom(dicom(data, syntax=syntax, **tags))
+        image = read_dicom(dicom(data, syntax=syntax, WindowCenter=128, WindowWidth=256, **EIGHT))
         np.testing.assert_allclose(image.pixels, eight / 255, atol=2e-3)
     wide = levels.astype(np.uint32) << 10
     image = read_dicom(dicom(wide, BitsAllocated=32, BitsStored=22, HighBit=21))

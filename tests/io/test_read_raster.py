@@ -14,8 +14,7 @@ from PIL import Image as PILImage
 from PIL import ImageFile, ImageOps
 
 from textray.errors import InputError, TextRayError
-from textray.io.raster import upright
-from textray.io.read import detect, from_array, read
+from textray.io.read import from_array, read
 
 
 def eight(levels):
@@ -85,12 +84,6 @@ def test_an_unreadable_orientation_gives_a_notice(levels, raster, put):
     image = read(put(raster(eight(levels), orientation=17)))
     assert [notice.code for notice in image.notices] == ["W_EXIF"]
     assert image.grid.transform == ""
-
-
-def test_upright_keeps_colour_planes():
-    pixels = np.arange(24).reshape(2, 4, 3)
-    assert upright(pixels, 6).shape == (4, 2, 3)
-    np.testing.assert_array_equal(upright(pixels, 6), np.rot90(pixels, -1))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
@@ -250,11 +243,6 @@ def test_a_damaged_picture_is_read_or_refused(kind, at, new, levels, raster, put
     assert np.isfinite(image.pixels).all()
     assert image.pixels.min() >= 0
     assert image.pixels.max() <= 1
-
-
-def test_detect_does_not_read_the_name():
-    assert detect(b"\xff\xd8\xff\xe0") == "jpeg"
-    assert detect(b"II*\x00" + bytes(124) + b"DICM") == "dicom"  # a preamble may hold anything
 
 
 def coloured():
