@@ -68,23 +68,23 @@ def test_train_hands_every_argument_on(cli, monkeypatch):
     assert [list(args) for args in seen] == [["--config", "a.yaml", "--trainer.max_epochs=1", "--help"]]
 
 
-def test_export_hands_paths_on(cli, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("words", "more"),
+    [
+        ("", {}),
+        ("--samples films --scores s.json", {"samples": Path("films"), "scores": [Path("s.json")]}),
+        ("--average c.ckpt --average d.ckpt", {"average": [Path("c.ckpt"), Path("d.ckpt")]}),
+        ("--threshold 0.6", {"threshold": 0.6}),
+    ],
+)
+def test_export_hands_paths_on(cli, monkeypatch, words, more):
     seen = []
     stand_in = types.ModuleType("textray.export.segmenter")
     stand_in.export = lambda *args, **options: seen.append((args, options))
     monkeypatch.setitem(sys.modules, "textray.export.segmenter", stand_in)
-    checkpoint, out, folder = (tmp_path / name for name in ("a.ckpt", "b", "films"))
-    assert cli("export", checkpoint, "--out", out).code == 0
-    assert cli("export", checkpoint, "--out", out, "--samples", folder, "--scores", "s.json").code == 0
-    assert cli("export", checkpoint, "--out", out, "--average", "c.ckpt", "--average", "d.ckpt").code == 0
-    assert cli("export", checkpoint, "--out", out, "--threshold", "0.6").code == 0
-    nothing = {
-        "samples": None, "scores": (), "text_encoder_folder": None, "text_free": None, "average": (), "threshold": 0.5,
-    }  # fmt: skip
-    assert seen[0] == ((checkpoint, out), nothing)
-    assert seen[2] == ((checkpoint, out), {**nothing, "average": [Path("c.ckpt"), Path("d.ckpt")]})
-    assert seen[1] == ((checkpoint, out), {**nothing, "samples": folder, "scores": [Path("s.json")]})
-    assert seen[3] == ((checkpoint, out), {**nothing, "threshold": 0.6})
+    assert cli("export", "a.ckpt", "--out", "b", *words.split()).code == 0
+    options = {"samples": None, "scores": (), "text_encoder_folder": None, "text_free": None, "average": ()}
+    assert seen == [((Path("a.ckpt"), Path("b")), {**options, "threshold": 0.5, **more})]
 
 
 def test_evaluate_prints_the_summary(cli, monkeypatch, tmp_path):

@@ -97,9 +97,6 @@ def test_what_is_finished_is_not_done_again(run, tiny_bundle, film, tmp_path):
 
     assert statuses("--text", "left base") == ["done"]
     assert statuses("--text", "left base") == ["finished"]
-    assert statuses("--text", "left base", "--overwrite") == ["done"]
-    assert statuses("--text", "left base", "--laterality", "viewer") == ["done"]
-    film(tmp_path / "chest.png", seed=1)
     assert statuses("--text", "left base", "--laterality", "viewer") == ["done"]
     (tmp_path / "textray-out/chest.zones.png").unlink()
     assert statuses("--text", "left base", "--laterality", "viewer") == ["done"]
@@ -144,11 +141,10 @@ def test_bad_words_and_arguments(args, code, word, run, deciding, film, tmp_path
     assert [path.name for path in tmp_path.glob("textray-out/*")] == ["run.json"] * (code == 3)
 
 
-@pytest.mark.parametrize("kind", ["attention", "words", "zones"])
-def test_a_network_that_reads_no_text_is_refused(kind, run, make_bundle, film, tmp_path):
+def test_a_network_that_reads_no_text_is_refused(run, make_bundle, film, tmp_path):
     film(tmp_path / "chest.png")
     make_bundle(tmp_path / "mute", reads_text=False)
-    result = run(kind, "chest.png", "--text", "left base", "--model", "mute")
+    result = run("words", "chest.png", "--text", "left base", "--model", "mute")
     assert result.code == 2
     assert "reads no text" in result.err
 

@@ -31,22 +31,3 @@ def refused(put):
         return str(caught.value)
 
     return ask
-
-
-@pytest.fixture(scope="session")
-def real_film():
-    """The film that the package pydicom-data ships; never over a network."""
-    store = pytest.importorskip("data_store", reason="pydicom-data is not installed")
-    return Path(store.__file__).parent / "data" / "RG1_UNCR.dcm"
-
-
-@pytest.fixture(scope="session")
-def raw_text():
-    """Put a text into DICOM bytes that no correct writer would write, in place of as many nines."""
-
-    def put_in(data, text):
-        nines = b"9" * len(text)
-        assert data.count(nines) == 1
-        return data.replace(nines, text)
-
-    return put_in
