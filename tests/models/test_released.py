@@ -69,24 +69,13 @@ def fill(published_name, shape, k):
     return torch.from_numpy(u.astype(np.float32))
 
 
-def on_meta(name):
+def test_every_published_tensor_is_ours_or_a_table_of_sines(name):
     with torch.device("meta"):  # sizes without memory
-        return build(registry.model(name).form("released"), {})
-
-
-def test_the_formula_draws_what_it_should():
-    np.testing.assert_allclose(draw(5, 0), [0.24008482, 0.06439513, -0.04525074, -0.22759926, 0.32344871], atol=1e-8)
-
-
-def test_parameters(name):
-    network = on_meta(name)
+        network = build(registry.model(name).form("released"), {})
     counts = {n: p.numel() for n, p in network.named_parameters() if p.requires_grad}
     live = sum(count for n, count in counts.items() if not n.startswith(network.dead))
     assert (sum(counts.values()), live) == COUNTS[name]
-
-
-def test_every_published_tensor_is_ours_or_a_table_of_sines(name):
-    own = {n: tuple(t.shape) for n, t in on_meta(name).state_dict().items()}
+    own = {n: tuple(t.shape) for n, t in network.state_dict().items()}
     mapped, dropped = {}, []
     for published_name, shape in keys.published(name).items():
         ours = keys.own_name(name, published_name)
@@ -98,9 +87,13 @@ def test_every_published_tensor_is_ours_or_a_table_of_sines(name):
     assert mapped == own
     assert all(n.endswith(("vis_pos.pe", "txt_pos.pe")) for n in dropped)
     assert len(dropped) == (0 if name in ("mmi_unet", "lvit") else 6)
+    prefix = keys.text_encoder_prefix(name)
+    assert prefix == (None if name == "lvit" else f"{keys.LIGHTNING_PREFIX}text_encoder.model.")
+    assert prefix is None or not any(n.startswith(prefix) for n in keys.published(name))
 
 
 def test_golden_logits(name):
+    np.testing.assert_allclose(draw(5, 0), [0.24008482, 0.06439513, -0.04525074, -0.22759926, 0.32344871], atol=1e-8)
     network = build(registry.model(name).form("released"), {}).eval()
     own, state = network.state_dict(), {}
     for k, (published_name, shape) in enumerate(keys.published(name).items()):
@@ -131,15 +124,6 @@ def test_lists_are_the_published_ones(name):
     lists = json.loads(LISTS.read_text(encoding="utf-8"))
     wanted = [(n, tuple(shape)) for n, shape in lists[TITLES[name]]["tensors"].items()]
     assert list(keys.published(name).items()) == wanted
-
-
-def test_the_text_encoder_stands_behind_its_prefix(name):
-    prefix = keys.text_encoder_prefix(name)
-    if name == "lvit":
-        assert prefix is None
-        return
-    assert prefix.startswith(keys.LIGHTNING_PREFIX)
-    assert not any(n.startswith(prefix) for n in keys.published(name))
 
 
 def test_unknown_names_are_refused():

@@ -64,24 +64,18 @@ class Blank(torch.nn.Module):
     """A trunk that sees the same everywhere."""
 
     def forward(self, image):
-        sides = [
-            (channels, image.shape[2] // s, image.shape[3] // s)
-            for channels, s in zip((64, 128, 256, 512), (4, 8, 16, 32), strict=True)
-        ]
-        return [torch.ones(len(image), *side) for side in sides]
+        sizes = zip((64, 128, 256, 512), (4, 8, 16, 32), strict=True)
+        return [torch.ones(len(image), c, image.shape[2] // s, image.shape[3] // s) for c, s in sizes]
 
 
-def test_a_place_knows_where_it_is_only_if_it_is_told():
-    blind, told = build(width=12), build(width=12, positions=True)
-    maps = {}
-    for name, network in (("blind", blind), ("told", told)):
-        network.trunk = Blank()
-        with torch.no_grad():
-            maps[name] = network.eval().encode_image(torch.zeros(2, 3, 64, 96)).local
-    assert torch.equal(maps["blind"], maps["blind"][:, :, :1, :1].expand_as(maps["blind"]))
-    places = maps["told"].flatten(2)[0].T  # (h*w, D)
-    assert torch.pdist(places).min() > 1e-3, "no two places are alike"
-    assert torch.equal(maps["told"][0], maps["told"][1])
+def test_a_place_knows_where_it_is_only_with_positions():
+    blind, placed = build(width=12).eval(), build(width=12, positions=True).eval()
+    blind.trunk = placed.trunk = Blank()
+    with torch.no_grad():
+        same, apart = (network.encode_image(torch.zeros(2, 3, 64, 96)).local for network in (blind, placed))
+    assert torch.equal(same, same[:, :, :1, :1].expand_as(same))
+    assert torch.pdist(apart.flatten(2)[0].T).min() > 1e-3, "no two places are alike"
+    assert torch.equal(apart[0], apart[1])
 
 
 def test_a_film_may_be_the_mean_of_its_places():
@@ -178,6 +172,8 @@ def test_a_phrase_is_the_weighted_sum_of_its_pieces(width):
     with torch.no_grad():
         found = network.encode_text(ids, torch.ones_like(ids), word, sentence)
         pieces = network.encode_pieces(ids, torch.ones_like(ids))
+    with pytest.raises(ShapeError, match="words and sentences do not fit"):
+        network.encode_text(ids, torch.ones_like(ids), word[:, :3], sentence)
     weights = torch.tensor([[0, 1, 1, 1, 1, 0]]) / 3  # pieces are summed, three words averaged
     torch.testing.assert_close(found.report, (weights[..., None] * pieces).sum(1))
     torch.testing.assert_close(found.report, found.sentences[:, 0])
@@ -193,7 +189,7 @@ def test_mean_and_sum_of_words_give_a_sentence_one_direction():
     assert (reports < 1 - 1e-4).all()  # long sentences outweigh short ones in a report of sums
 
 
-def test_padding_leaves_a_report_as_it_is():
+def test_padding_leaves_a_report_as_it_is_and_one_without_words_is_zero():
     network = build().eval()
     given = texts()
     longer = [torch.nn.functional.pad(x, (0, 4), value=v) for x, v in zip(given, (0, 0, -1, -1), strict=True)]
@@ -202,15 +198,10 @@ def test_padding_leaves_a_report_as_it_is():
     for one, other in zip(short, padded, strict=True):
         torch.testing.assert_close(one, other)
     assert short.sentence_mask.tolist() == [[True, k % 2 == 1] for k in range(8)]
-
-
-def test_a_report_without_words_is_zero_and_finite():
     ids = torch.tensor([[2, 3]])
     none = torch.full_like(ids, -1)
-    found = build().eval().encode_text(ids, torch.ones_like(ids), none, none)
-    assert not found.report.any()
-    assert not found.sentence_mask.any()
-    assert not found.word_mask.any()
+    found = network.encode_text(ids, torch.ones_like(ids), none, none)
+    assert not any(part.any() for part in (found.report, found.sentence_mask, found.word_mask))
 
 
 def test_similarity_is_the_cosine_of_each_phrase_with_each_place():
@@ -242,9 +233,3 @@ def test_similarity_is_the_cosine_of_each_phrase_with_each_place():
 def test_impossible_sizes_are_refused(fields, says):
     with pytest.raises(UsageError, match=says):
         build(**fields)
-
-
-def test_words_that_do_not_fit_the_pieces_are_refused():
-    ids, attention, word, sentence = texts()
-    with pytest.raises(ShapeError, match="words and sentences do not fit"):
-        build().encode_text(ids, attention, word[:, :3], sentence)

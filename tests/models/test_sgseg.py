@@ -1,5 +1,6 @@
 """SGSeg: counts, published detector weights, numbers of queries, banks and thresholds, configurations, its graph."""
 
+import json
 from dataclasses import asdict
 
 import numpy as np
@@ -44,11 +45,8 @@ class TestSizes:
         assert count(network.locator) == 41_787_174
         assert count(network) == 83_963_719
         dead = [name for name, p in network.named_parameters() if not p.requires_grad]
-        assert {name.removeprefix("locator.detector.rt_detr.").partition(".")[0] for name in dead} == {
-            "enc_output",
-            "enc_score_head",
-            "enc_bbox_head",
-        }
+        parts = {name.removeprefix("locator.detector.rt_detr.").partition(".")[0] for name in dead}
+        assert parts == {"enc_output", "enc_score_head", "enc_bbox_head"}
 
     def test_light(self):
         light = LERGConfig(trunk="efficientnet_lite0", width=128, layers=3, ffn=512, expansion=0.5)
@@ -155,27 +153,21 @@ class TestDetectorWeights:
         wanted = tensors["model.decoder.layers.1.fc2.weight"]
         assert torch.equal(locator.detector.rt_detr.decoder.layers[1].mlp.fc2.weight, wanted)
         locator.eval()(torch.zeros(1, 3, 64, 64))
-
-    def test_a_file_without_a_tensor_is_refused(self, config, published, tmp_path):
-        tensors = dict(published[1])
-        del tensors["model.enc_output.0.weight"]
-        save_file(tensors, str(tmp_path / "cut.safetensors"))
-        with pytest.raises(BundleError, match=r"missing in .*enc_output"):
-            LERG(LERGConfig(**config, detector_weights=str(tmp_path / "cut.safetensors"))).load_pretrained()
-
-    def test_a_file_of_other_sizes_is_refused(self, config, published):
-        with pytest.raises(BundleError, match="does not fit the detector"):
-            LERG(LERGConfig(**{**config, "ffn": 8}, detector_weights=str(published[0]))).load_pretrained()
-
-    def test_a_file_that_changes_nothing_is_refused(self, config, published):
-        locator = LERG(LERGConfig(**config, detector_weights=str(published[0])))
-        locator.load_pretrained()
         with pytest.raises(BundleError, match=r"changes too little.*Got 0 of"):
             locator.load_pretrained()
 
-    def test_no_file_is_refused(self, config, tmp_path):
-        with pytest.raises(BundleError, match="no detector weights to read"):
-            LERG(LERGConfig(**config, detector_weights=str(tmp_path / "none"))).load_pretrained()
+    def test_other_files_are_refused(self, config, published, tmp_path):
+        tensors = dict(published[1])
+        del tensors["model.enc_output.0.weight"]
+        save_file(tensors, str(tmp_path / "cut.safetensors"))
+        for file, changes, message in (
+            ("cut.safetensors", {}, r"missing in .*enc_output"),
+            ("model.safetensors", {"ffn": 8}, "does not fit the detector"),
+            ("none", {}, "no detector weights to read"),
+        ):
+            locator = LERG(LERGConfig(**{**config, **changes}, detector_weights=str(tmp_path / file)))
+            with pytest.raises(BundleError, match=message):
+                locator.load_pretrained()
 
 
 def test_both_trunks_are_read_and_learn_at_the_trunks_rate(tmp_path):
@@ -235,15 +227,11 @@ class TestBank:
 
 
 class TestBuilding:
-    def test_a_configuration_comes_back_from_json(self):
-        import json
-
+    def test_a_configuration_comes_back_from_json_and_parts_left_out_are_the_defaults(self):
         network = tiny(zone_tokens=True)
         given = json.loads(json.dumps(asdict(network.config)))
         assert given["guide_decoder"] is None
         assert build(registry.model("sgseg").form("paper"), given).config == network.config
-
-    def test_parts_left_out_are_the_defaults(self):
         simple = registry.model("sgseg_simple").form("paper")
         given = {"locator": {"trunk": "efficientnet_lite0"}, "guide_decoder": {"trunk": "resnet18", "tokens": 30}}
         config = build(simple, given).config
