@@ -4,18 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from numpy_layers import (
-    agree,
-    batch_norm,
-    conv_3x3,
-    gelu,
-    layer_norm,
-    linear,
-    numbers,
-    randomised,
-    sigmoid,
-    softmax,
-)
+from numpy_layers import agree, batch_norm, conv_3x3, gelu, layer_norm, linear, numbers, randomised, sigmoid, softmax
 
 from textray.models.lvit import LViT, LViTConfig
 from textray.nn.blocks import PixelLevelAttention

@@ -56,10 +56,7 @@ model:
     class_path: textray.models.sgseg.SGSegSimple
     init_args:
       config:
-        locator: {{trunk: efficientnet_lite0}}
-        guide_decoder: null
-        mmi_unet: {MMI_UNET}
-        zone_tokens: true
+        {{locator: {{trunk: efficientnet_lite0}}, guide_decoder: null, mmi_unet: {MMI_UNET}, zone_tokens: true}}
   text_encoder: tiny
   lr: 1.0e-3
   zone_weight: 1.0

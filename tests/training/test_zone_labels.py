@@ -111,27 +111,23 @@ def test_a_mixed_cluster_goes_by_its_majority_and_is_listed(tiny, rules):
     assert refused.value.code == "E_MIXED_CLUSTER"
 
 
-def test_without_a_majority_each_caption_is_read_by_the_rules(tiny, rules):
-    rules[3] = LOWER_RIGHT
+@pytest.mark.parametrize(
+    ("read", "codes"),
+    [
+        ([ALL, ALL, LOWER_RIGHT, LOWER_RIGHT], ["W_NO_MAJORITY"]),
+        ([ALL, ALL, Zones(), ALL], []),  # which the parser cannot read takes the label of the others
+        ([Zones()] * 4, ["W_NO_MAJORITY", "W_NO_ZONE"]),
+    ],
+    ids=["two halves", "one unread", "all unread"],
+)
+def test_without_a_majority_each_caption_is_read_by_the_rules(tiny, rules, read, codes):
+    rules[:4] = read
     found = fit_zone_labels(PURE, tiny, rules=rules, strict=True)
-    assert [z.present for z in found.labels[:4]] == [z.present for z in rules[:4]]
-    assert found.noise == 4
+    assert [z.present for z in found.labels[:4]] == [z.present for z in (read if codes else [ALL] * 4)]
+    assert found.noise == (4 if codes else 0)
     assert found.hdbscan == (4, 0)
-    assert [n.code for n in found.notices] == ["W_NO_MAJORITY"]
-
-
-def test_members_that_the_parser_cannot_read_take_the_label_of_the_others(tiny, rules):
-    rules[2] = Zones()
-    found = fit_zone_labels(PURE, tiny, rules=rules, strict=True)
-    assert found.labels[2].present == ALL.present
-    assert found.notices == ()
-
-
-def test_captions_that_nobody_reads_are_counted(tiny, rules):
-    rules[:4] = [Zones()] * 4
-    found = fit_zone_labels(PURE, tiny, rules=rules)
-    assert [n.code for n in found.notices] == ["W_NO_MAJORITY", "W_NO_ZONE"]
-    assert found.notices[1].text.startswith("4 captions")
+    assert [n.code for n in found.notices] == codes
+    assert all(n.text.startswith("4 captions") for n in found.notices if n.code == "W_NO_ZONE")
 
 
 @pytest.mark.parametrize(
