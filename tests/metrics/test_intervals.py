@@ -51,17 +51,6 @@ def test_bootstrap_and_paired_difference_equal_the_slow_ones(name, few):
         assert (fast.low, fast.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
 
 
-def test_pairing_narrows_the_interval_of_a_small_constant_gain():
-    first, groups = make_cases(4)
-    second = first + np.array([3, 0, -3, 0]) * (first[:, 2:3] >= 3)  # a few missed pixels are found in each case
-    both = case_columns(first), case_columns(second)
-    paired = paired_difference(*both, groups, SCORES)["dice_pooled"]
-    alone = [bootstrap(columns, groups, SCORES)["dice_pooled"] for columns in both]
-    assert 0 < paired.low <= paired.value <= paired.high
-    assert alone[0].high > alone[1].low  # unpaired, the two cannot be told apart
-    assert paired.high - paired.low < alone[0].high - alone[0].low
-
-
 def test_seed_fixes_the_interval_and_neither_chunks_nor_the_order_of_cases_change_it(monkeypatch):
     counts, groups = make_cases(6)
     order = np.random.default_rng(0).permutation(len(counts))
@@ -75,18 +64,6 @@ def test_seed_fixes_the_interval_and_neither_chunks_nor_the_order_of_cases_chang
         assert vars(turned[name]) == pytest.approx(vars(interval))
     monkeypatch.setattr(intervals, "SEED", 1)
     assert first != bootstrap(case_columns(counts), groups, SCORES)
-
-
-def test_patients_are_drawn_not_films():
-    """Ten equal films of each patient widen the interval: they are no new evidence."""
-    rng = np.random.default_rng(0)
-    patients = np.column_stack([rng.integers(1, 60, (20, 3)), np.full(20, 100)])
-    films, names = np.repeat(patients, 10, axis=0), [f"p{k}" for k in np.repeat(np.arange(20), 10)]
-    columns = case_columns(films)
-    by_patient = bootstrap(columns, names, SCORES)["dice_pooled"]
-    by_film = bootstrap(columns, [str(i) for i in range(200)], SCORES)["dice_pooled"]
-    assert by_patient.value == by_film.value
-    assert by_patient.high - by_patient.low > 2 * (by_film.high - by_film.low)
 
 
 def test_undefined_scores_become_null_and_undefined_draws_are_left_out():

@@ -83,11 +83,8 @@ def test_a_wrong_file_is_refused(old, new, words, tmp_path):
         read_tables(path)
 
 
-def test_every_table_has_a_name_for_the_command_line():
+def test_every_table_has_a_name_for_the_command_line_and_every_printed_row_one_of_ours():
     assert {name for name, path in REPRODUCTIONS.items() if path.endswith("runner:run")} == set(TABLES)
-
-
-def test_every_printed_row_has_one_of_ours():
     for table in TRAINED:
         beside = [row.printed for row in table.rows if row.printed]
         missing = {row.label for row in table.printed} - set(beside)
@@ -171,9 +168,8 @@ def test_every_row_is_planned_as_textray_trains_it(table, parse):
                     assert network["init_args"]["config"]["size"] == config["data"]["size"]
                     assert network["init_args"]["config"]["tokens"] >= config["model"]["max_tokens"]
                 assert config["data"].get("labelled_fraction", 1) == row.labelled
-                assert config["data"].get("fraction_seed", 0) == (
-                    job.seed if min(row.fraction, row.labelled) < 1 else 0
-                )
+                drawn = min(row.fraction, row.labelled) < 1
+                assert config["data"].get("fraction_seed", 0) == (job.seed if drawn else 0)
                 assert all((key in config["model"]) == semi for key in ("beta", "epi", "lv_weight"))
     assert seen
 
@@ -207,9 +203,8 @@ def steps(job):
 def test_sizes_keep_their_ratio_and_rows_their_steps():
     table = TABLES["lvit-ablation"]
     for budget in table.budgets:
-        networks = [
-            merged((budget.networks[f"lvit_{size}"],))["model"]["network"] for size in ("tiny", "small", "base")
-        ]
+        recipes = (merged((budget.networks[f"lvit_{size}"],)) for size in ("tiny", "small", "base"))
+        networks = (recipe["model"]["network"] for recipe in recipes)
         tiny, small, base = (n.get("init_args", {}).get("config", {}).get("channels", 64) for n in networks)
         assert (small, base) == (2 * tiny, 4 * tiny)
     jobs = {row.name: plan_job(row, QATA, 2, table.budget("small")) for row in table.rows}
@@ -225,20 +220,13 @@ def test_sizes_keep_their_ratio_and_rows_their_steps():
     assert {full.epochs_of(f) for f in (1.0, 0.15)} == {100}
 
 
-def test_rows_without_text_learn_and_select_without():
-    words = [word for word in job_of("lvit-qata", "without_text").words if "monitor" in word or "dropout" in word]
-    assert words == [
-        "--data.report_dropout=1.0",
-        "--checkpoint.monitor=inner/dice_none",
-        "--stopping.monitor=inner/dice_none",
-    ]
-
-
-def test_rows_may_have_more_seeds_than_the_others_or_less():
+def test_rows_without_text_learn_and_select_without_and_rows_may_have_other_seeds():
+    words = job_of("lvit-qata", "without_text").words
+    assert {"--data.report_dropout=1.0", "--checkpoint.monitor=inner/dice_none"} <= set(words)
+    assert "--stopping.monitor=inner/dice_none" in words
     row = row_of("lvit-ablation", "epi_25")
-    seeds = {more: list(replace(row, more_seeds=more).seeds_of(range(2))) for more in (1, 0, -1)}
-    assert seeds == {1: [0, 1, 2], 0: [0, 1], -1: [0]}
-    assert list(replace(row, more_seeds=-1).seeds_of(range(1))) == [0]
+    for more, of, seeds in ((1, 2, [0, 1, 2]), (0, 2, [0, 1]), (-1, 2, [0]), (-1, 1, [0])):
+        assert list(replace(row, more_seeds=more).seeds_of(range(of))) == seeds
 
 
 def test_the_segmenter_of_every_row_of_sgseg_is_the_same():
