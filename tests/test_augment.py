@@ -160,10 +160,9 @@ def test_warp_moves_image_and_mask_alike(fill, bicubic):
     pixels, mask = blob()
     rng = np.random.default_rng(3)
     for _ in range(40):
-        angle, zoom, shift = rng.uniform(-0.2, 0.2), rng.uniform(0.9, 1.2), tuple(rng.uniform(-6, 6, 2))
-        moved, lesion = warp(
-            pixels, mask, Geometry(angle=angle, zoom=zoom, down=shift[0], across=shift[1]), bicubic=bicubic, fill=fill
-        )
+        zoom, (down, across) = rng.uniform(0.9, 1.2), rng.uniform(-6, 6, 2)
+        way = Geometry(angle=rng.uniform(-0.2, 0.2), zoom=zoom, down=down, across=across)
+        moved, lesion = warp(pixels, mask, way, bicubic=bicubic, fill=fill)
         assert dice(moved > 0.5, lesion) > 0.95
         assert lesion.sum() == pytest.approx(mask.sum() * zoom**2, rel=0.05)
 

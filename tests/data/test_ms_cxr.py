@@ -51,23 +51,16 @@ def write_csv(path, rows, split, start=""):
 
 def write_json(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
-    names = sorted({row[1] for row in rows})
+    names, films = sorted({row[1] for row in rows}), list(FILMS)
     images = [
         {"id": 7 + i, "file_name": f"{film}.jpg", "path": path_of(film), "width": size[0], "height": size[1]}
         for i, (film, (_, _, size)) in enumerate(FILMS.items())
     ]
-    numbers = {image["file_name"][:-4]: image["id"] for image in images}
     annotations = [
-        {
-            "id": i,
-            "image_id": numbers[film],
-            "category_id": names.index(category),
-            "bbox": list(box),
-            "label_text": text,
-        }
-        for i, (film, category, text, box, _) in enumerate(rows)
+        {"image_id": 7 + films.index(film), "category_id": names.index(category), "bbox": box, "label_text": text}
+        for film, category, text, box, _ in rows
     ]
-    categories = [{"id": i, "name": name, "supercategory": "disease"} for i, name in enumerate(names)]
+    categories = [{"id": i, "name": name} for i, name in enumerate(names)]
     path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
 
 
@@ -181,8 +174,7 @@ def test_smaller_copies_scale_their_boxes_and_cropped_ones_are_told(ms_cxr):
     ],
 )
 def test_broken_rows_are_found_and_named(ms_cxr, column, value, code):
-    with table(ms_cxr).open(newline="") as stream:
-        rows = list(csv.reader(stream))
+    rows = list(csv.reader(table(ms_cxr).read_text().splitlines()))
     rows[3][rows[0].index(column)] = value
     with table(ms_cxr).open("w", newline="") as stream:
         csv.writer(stream).writerows(rows)

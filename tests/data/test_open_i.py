@@ -3,8 +3,8 @@
 import io
 import shutil
 import tarfile
+from collections import Counter
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -59,8 +59,7 @@ def copy(tmp_path):
     (root / "ecgen-radiology" / "._1.xml").write_bytes(b"\x00\x05")  # what some unpackers leave
     (root / "NLMCXR_png").mkdir()
     for number, name in enumerate(THERE):
-        pixels = np.full((24 + number, 32), 90, dtype=np.uint8)
-        Image.fromarray(pixels).save(root / "NLMCXR_png" / f"{name}.png")
+        Image.new("L", (32, 24 + number), 90).save(root / "NLMCXR_png" / f"{name}.png")
     return root
 
 
@@ -86,10 +85,11 @@ def test_what_is_left_out_is_counted(copy, caplog):
 
 
 def test_no_comparison_and_no_indication_is_learnt_from(copy):
-    words = " ".join(sentence for r in OpenI(copy).reports() for sentence in r.sentences)
+    sentences = {report.number: report.sentences for report in OpenI(copy).reports()}
+    assert sentences[12] == ("The lungs are clear", "No effusion")
+    words = str(sentences)
     assert "effusion in" not in words
     assert "year old" not in words
-    assert {r.number: r.sentences for r in OpenI(copy).reports()}[12] == ("The lungs are clear", "No effusion")
 
 
 def test_splits_are_the_same_in_every_copy(copy):
@@ -168,8 +168,7 @@ def test_a_bad_report_is_refused_and_named(copy, name, content, code, message):
 
 
 def test_an_image_that_lies_in_two_folders_is_refused(copy):
-    (copy / "more").mkdir()
-    (copy / "more" / f"{THERE[0]}.png").write_bytes((copy / "NLMCXR_png" / f"{THERE[0]}.png").read_bytes())
+    shutil.copytree(copy / "NLMCXR_png", copy / "more")
     with pytest.raises(DataError, match="E_DUPLICATE_ID"):
         OpenI(copy).studies("train")
 
@@ -177,16 +176,10 @@ def test_an_image_that_lies_in_two_folders_is_refused(copy):
 def test_check_counts_and_warns(copy):
     found = OpenI(copy).check()
     assert found.ok
-    assert found.counts["reports"] == "6 (published: 3955)"
-    assert found.counts["with findings"] == "4 (published: 3425)"
-    assert found.counts["images named"] == "6 (published: 7470)"
-    assert found.counts["with words"] == 5
-    assert found.counts["sentences"] == 8
-    assert found.counts["images on disk"] == 5
-    codes = [problem.code for problem in found.problems]
-    assert codes.count("W_NO_TEXT") == 1
-    assert codes.count("W_NO_IMAGE") == 1
-    assert "W_NO_REPORT" not in codes
+    published = {"reports": "6 (published: 3955)", "with findings": "4 (published: 3425)"}
+    assert published.items() <= found.counts.items()
+    assert {"with words": 5, "sentences": 8, "images on disk": 5}.items() <= found.counts.items()
+    assert Counter(p.code for p in found.problems) == {"W_NO_TEXT": 1, "W_NO_IMAGE": 1, "W_COUNT": 4}
 
 
 def test_check_looks_at_every_image(copy):

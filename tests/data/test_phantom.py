@@ -12,14 +12,9 @@ SIZES = [(224, 224), (64, 64), (97, 41), (40, 130), (16, 16)]
 
 def zones_of(mask):
     """Zones that hold mask pixels, written again from the rule: halves, and heights split at 0.375 and 0.55."""
-    height, width = mask.shape
-    rows = (np.arange(height) + 0.5) / height
-    columns = (np.arange(width) + 0.5) / width
-    found = []
-    for side in (columns < 0.5, columns >= 0.5):
-        for low, high in ((0, 0.375), (0.375, 0.55), (0.55, 1)):
-            found.append(bool(mask[np.ix_((rows >= low) & (rows < high), side)].any()))
-    return tuple(found)
+    rows, columns = ((np.arange(length) + 0.5) / length for length in mask.shape)
+    levels = [(rows >= low) & (rows < high) for low, high in ((0, 0.375), (0.375, 0.55), (0.55, 1))]
+    return tuple(bool(mask[np.ix_(level, side)].any()) for side in (columns < 0.5, columns >= 0.5) for level in levels)
 
 
 @pytest.mark.parametrize("size", SIZES)

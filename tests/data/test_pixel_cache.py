@@ -25,9 +25,7 @@ pytestmark = pytest.mark.usefixtures("real_fsync")  # what survives a crash is a
 SIZE = Preprocess(size=(16, 13))
 WAYS = [
     SIZE,
-    Preprocess(size=(16, 13), letterbox=True),
-    Preprocess(size=(16, 13), transpose=True),
-    Preprocess(size=(16, 13), interpolation="bicubic"),
+    *(replace(SIZE, **way) for way in ({"letterbox": True}, {"transpose": True}, {"interpolation": "bicubic"})),
 ]
 
 
@@ -37,10 +35,7 @@ def samples(qata):
 
 
 def no_decoding(monkeypatch):
-    def fail(path):
-        raise AssertionError(f"{path} was decoded again")
-
-    monkeypatch.setattr(base_module, "read_mask", fail)
+    monkeypatch.setattr(base_module, "read_mask", lambda path: pytest.fail(f"{path} was decoded again"))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -139,21 +134,18 @@ def test_losing_the_race_takes_the_winners(samples, tmp_path, monkeypatch):
     assert not list((tmp_path / "c" / "pixels").glob("*.part"))
 
 
-def test_full_disk_is_said_and_leaves_nothing(samples, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_or_is_full_is_said_and_nothing_left(samples, tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="TEXTRAY_CACHE"):
+        PixelCache(samples, SIZE, tmp_path / "file")
     monkeypatch.setattr(cache_module.os, "fsync", full)
     with pytest.raises(DiskError, match="TEXTRAY_CACHE") as caught:
         PixelCache(samples, SIZE, tmp_path / "c")
     assert caught.value.exit_code == 1
     assert list((tmp_path / "c" / "pixels").iterdir()) == []
-
-
-def test_a_folder_that_cannot_be(samples, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="TEXTRAY_CACHE"):
-        PixelCache(samples, SIZE, tmp_path / "file")
 
 
 def test_pickles_small_and_works_in_a_worker(samples, tmp_path):

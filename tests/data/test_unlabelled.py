@@ -58,9 +58,8 @@ def test_pictures_are_known_by_their_content(films, caplog):
 
 
 def test_words_are_placed_by_whose_sides_they_mean(films, tmp_path):
-    texts = table(
-        tmp_path, "image,text,laterality\na,Opacity in the left upper lobe.,\nward/c.jpg,left upper opacity,viewer\n"
-    )
+    rows = "a,Opacity in the left upper lobe.,\nward/c.jpg,left upper opacity,viewer\n"
+    texts = table(tmp_path, f"image,text,laterality\n{rows}")
     for given, a in ((Laterality.PATIENT, RIGHT), (Laterality.VIEWER, LEFT)):
         found = unlabelled_samples(films, QATA, texts=texts, laterality=given)
         reports = {sample.image_id: sample.report for sample in found}
@@ -112,10 +111,8 @@ def test_rows_name_pictures_by_their_path_below_the_folder(tmp_path):
 def test_free_captions_are_those_of_the_data_set(films, tmp_path, caplog):
     texts = table(tmp_path, "image,text\na,nuclei  are DENSE.\nb,Nuclei sleep.\n")
     found = unlabelled_samples(films, MONUSEG, texts=texts, captions=("Nuclei are dense.",))
-    assert [(sample.report.text, sample.report.free) for sample in found[:2]] == [
-        ("Nuclei are dense.", True),
-        (None, False),
-    ]
+    assert [sample.report.text for sample in found[:2]] == ["Nuclei are dense.", None]
+    assert found[0].report.free
     assert "W_UNKNOWN_CAPTION: 1 reports" in caplog.text
 
 
@@ -139,13 +136,10 @@ def test_a_folder_must_hold_pictures(tmp_path):
     (tmp_path / "films" / "a.png").write_text("not a picture")
     with pytest.raises(LayoutError, match="1 other files"):
         unlabelled_samples(tmp_path / "films", QATA)
-
-
-def test_colour_takes_tiff(tmp_path):
-    write(tmp_path / "films" / "a.tif", "TIFF")
-    assert len(unlabelled_samples(tmp_path / "films", MONUSEG, colour=True)) == 1
-    with pytest.raises(LayoutError):
+    write(tmp_path / "films" / "b.tif", "TIFF")
+    with pytest.raises(LayoutError, match="2 other files"):
         unlabelled_samples(tmp_path / "films", QATA)
+    assert len(unlabelled_samples(tmp_path / "films", MONUSEG, colour=True)) == 1
 
 
 def write_object(path, storage):
