@@ -23,10 +23,8 @@ from textray.preprocess import Preprocess
 pytestmark = pytest.mark.usefixtures("real_fsync")  # what survives a crash is asked
 
 SIZE = Preprocess(size=(16, 13))
-WAYS = [
-    SIZE,
-    *(replace(SIZE, **way) for way in ({"letterbox": True}, {"transpose": True}, {"interpolation": "bicubic"})),
-]
+OTHERS = ({"letterbox": True}, {"transpose": True}, {"interpolation": "bicubic"})
+WAYS = [SIZE, *(replace(SIZE, **way) for way in OTHERS)]
 
 
 @pytest.fixture

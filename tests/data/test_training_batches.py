@@ -24,11 +24,9 @@ def samples():
 
 @pytest.fixture
 def make(samples, tmp_path):
-    def build(**shares):
-        preset = shares.pop("augment", "none")
-        return SegmentationSet(
-            samples, Preprocess(size=(64, 64)), augment=Augment.preset(preset), seed=5, cache=tmp_path, **shares
-        )
+    def build(preset="none", **shares):
+        augment = Augment.preset(preset)
+        return SegmentationSet(samples, Preprocess(size=(64, 64)), augment=augment, seed=5, cache=tmp_path, **shares)
 
     return build
 
@@ -37,26 +35,24 @@ def texts(data):
     return [data[0, index]["text"] for index in range(len(data))]
 
 
-def test_a_batch_has_the_documented_shapes(make):
-    data = make(augment="strong")
+def test_a_batch_has_the_documented_shapes_and_its_key_decides_it(make):
+    data, again = make("strong"), make("strong")
     batch = collate([data[0, index] for index in range(3)])
-    assert batch["image"].shape == (3, 3, 64, 64)
+    shapes = [tuple(batch[name].shape) for name in ("image", "mask", "zones")]
+    assert shapes == [(3, 3, 64, 64), (3, 1, 64, 64), (3, 6)]
     assert batch["image"].dtype == torch.float32
-    assert batch["mask"].shape == (3, 1, 64, 64)
     assert set(batch["mask"].unique().tolist()) <= {0.0, 1.0}
-    assert batch["zones"].shape == (3, 6)
     assert len(batch["text"]) == len(batch["image_id"]) == 3
-
-
-def test_the_same_key_gives_the_same_sample_and_another_epoch_another(make):
-    data, again = make(augment="strong"), make(augment="strong")
     assert torch.equal(data[2, 1]["image"], again[2, 1]["image"])
     assert not torch.equal(data[2, 1]["image"], data[3, 1]["image"])
 
 
-def test_reports_are_withheld_or_whole(make, samples):
+def test_reports_are_withheld_or_whole_and_those_without_words_counted(make, samples):
     whole = [sample.report.text for sample in samples]
     assert texts(make()) == texts(make(labelled=[])) == whole
+    wordless = make()
+    wordless.samples = [replace(sample, report=Report(zones=Zones())) for sample in samples[:2]] + samples[2:]
+    assert (wordless.without_text, make().without_text) == (2, 0)
     assert texts(make(report_dropout=1.0)) == texts(make(report_dropout=1.0, labelled=[])) == [None] * len(samples)
 
 
@@ -118,26 +114,20 @@ def test_learning_and_selecting_share_no_image():
     assert data.describe()["without_text"] == {"fit": 0, "inner": 0}  # as they come; dropout is recorded beside
 
 
-def test_samples_that_come_without_a_text_are_counted(make):
-    data = make()
-    data.samples = [replace(sample, report=Report(zones=Zones())) for sample in data.samples[:2]] + data.samples[2:]
-    assert data.without_text == 2
-
-
 def test_zones_are_withheld_less_and_less_where_so_configured(make, samples):
     data = make(report_withheld=(1.0, 0.0), epochs=3)
     words = [[data[epoch, index]["text"] for index in range(len(samples))] for epoch in range(3)]
     assert words[2] == [sample.report.text for sample in samples]
     changed = [sum(a != b for a, b in zip(texts, words[2], strict=True)) for texts in words]
     assert changed[0] > changed[1] > 0
-    assert [data._withheld(epoch) for epoch in (0, 1, 2, 9)] == [1.0, 0.5, 0.0, 0.0]
 
 
 def test_masks_that_may_not_be_seen_reach_no_batch(make, samples):
     seen = {sample.image_id for sample in samples[::3]}
-    whole, data = make(augment="strong"), make(augment="strong", labelled=seen, report_withheld=(1.0, 1.0))
+    whole, cut = make("strong"), make("strong", report_withheld=(1.0, 1.0))
+    data = make("strong", labelled=seen, report_withheld=(1.0, 1.0))
     for index in range(8):
-        item, straight = data[0, index], make(augment="strong", report_withheld=(1.0, 1.0))[0, index]
+        item, straight = data[0, index], cut[0, index]
         assert item["labelled"] == (index % 3 == 0)
         assert item["index"] == index
         if item["labelled"]:
@@ -181,9 +171,8 @@ def test_a_share_of_the_patients_has_masks():
 
     def ids(learns_unlabelled=False, **shares):
         data = SegmentationData(data="phantom", size=(32, 32), workers=0, **shares)
-        data.trainer = SimpleNamespace(
-            max_epochs=1, lightning_module=SimpleNamespace(learns_unlabelled=learns_unlabelled)
-        )
+        task = SimpleNamespace(learns_unlabelled=learns_unlabelled)
+        data.trainer = SimpleNamespace(max_epochs=1, lightning_module=task)
         data.setup("fit")
         fit = data.sets["fit"]
         labelled = {s.image_id for s, seen in zip(fit.samples, fit.labelled, strict=True) if seen}
