@@ -279,11 +279,7 @@ def check_split(split: str) -> Split:
 
 
 def check_kind(name: str, kind: str | None) -> str:
-    """The kind of phrases of that name, ``None`` being a data set's first.
-
-    Raises:
-        UsageError: If there is none, or nothing in the data set says where a phrase is true.
-    """
+    """The kind of phrases of that name, ``None`` being a data set's first; that there is none is a `UsageError`."""
     kinds = registry.dataset(name).phrase_kinds
     if not kinds:
         able = ", ".join(sorted(row.name for row in registry.DATASETS.values() if row.phrase_kinds))
@@ -364,10 +360,7 @@ def keep_share(samples: Sequence[Sample], share: float, *, seed: int = 0) -> lis
 
     Groups (patients; an image without a patient id is a group of its own) are taken in the order of `draw_order` until
     the share of the images is reached, so a smaller share of the same seed is always contained in a larger one, and
-    what is kept exceeds the share by less than one group.
-
-    Raises:
-        UsageError: If the share is out of range.
+    what is kept exceeds the share by less than one group. A share out of range is a `UsageError`.
     """
     if not 0 < share <= 1:
         raise UsageError("the share of the training data is out of range", came=share, expected="above 0, at most 1")

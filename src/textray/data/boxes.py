@@ -26,10 +26,8 @@ def truth(sample: Sample, shape: tuple[int, int]) -> NDArray[np.bool_]:
 
     Boxes are joined by "or", so that overlapping ones count once. A box covers the pixels whose centres lie in it, at
     least one pixel; what lies outside of the picture is cut off. Where the picture is a smaller copy of the one that
-    the boxes were drawn on, they are scaled with it. ``shape`` is height and width of the picture as read.
-
-    Raises:
-        DataError: If the mask has another size, or the picture is no scaled copy of the one the boxes belong to.
+    the boxes were drawn on, they are scaled with it. ``shape`` is height and width of the picture as read; where it is
+    neither the mask's nor that of a scaled copy, that is a `DataError`.
     """
     if sample.mask_path is not None:
         return sample.read_mask(shape)

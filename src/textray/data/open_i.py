@@ -58,12 +58,7 @@ class OpenI(Reader):
         self._problems: list[Problem] = []
 
     def reports(self, split: str | None = None) -> list[OpenIReport]:
-        """Reports of a split, or all of them, by number, with or without words and images.
-
-        Raises:
-            UsageError: If there is no such split.
-            DataError: If a report cannot be read, or a name stands twice.
-        """
+        """Reports of a split, or all of them, by number, with or without words and images; raises as `studies`."""
         found = self._surveyed
         self._refuse(self._problems)
         if split is None:
@@ -97,18 +92,11 @@ class OpenI(Reader):
         absent = sum(name not in images for report in reports for name in report.image_ids)
         if without or absent:
             log.warning("%d reports without sentences and %d images that are not there are left out", without, absent)
+        there = ((name, report.sentences) for report in reports for name in report.image_ids if name in images)
         return [
-            Sample(
-                image_id=name,
-                image_path=images[name],
-                sentences=report.sentences,
-                laterality=Laterality.PATIENT,
-                split=wanted,
-            )
-            for report in reports
-            if report.sentences
-            for name in report.image_ids
-            if name in images
+            Sample(image_id=name, image_path=images[name], sentences=words, laterality=Laterality.PATIENT, split=wanted)
+            for name, words in there
+            if words
         ]
 
     def check(self) -> CheckResult:

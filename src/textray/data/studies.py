@@ -35,10 +35,8 @@ def exclusion_record(patients: Iterable[str]) -> dict[str, str | int]:
 def refuse_unless_excluded(reader: Reader, provenance: Mapping[str, Any], name: str) -> None:
     """Refuse to score weights on patients that they may have been learnt from.
 
-    ``provenance`` is that of the weights, ``name`` the data set's. Any weights do where no patient need be left out.
-
-    Raises:
-        UsageError: If the reader has patients to be left out, and the record is missing or of other patients.
+    It is a `UsageError` if the reader has patients to be left out, and the provenance of the weights has no record of
+    it, or one of other patients.
     """
     patients = reader.held_out_patients()
     if not patients:
