@@ -52,9 +52,8 @@ def tissue(tmp_path):
 
 def understand(text, *, strict=False):
     none = np.zeros((len(KNOWN), 2, 6), np.float32)
-    return TextBank(features=none, mask=none[..., 0], captions=KNOWN).understand(
-        text, laterality="patient", strict=strict
-    )
+    bank = TextBank(features=none, mask=none[..., 0], captions=KNOWN)
+    return bank.understand(text, laterality="patient", strict=strict)
 
 
 def test_a_bundle_lists_its_captions_and_its_bank_has_a_row_for_each(tissue_bundle, tiny_bundle):

@@ -1,7 +1,7 @@
 """MoNuSeg in LViT's folders, and the way of its colours and free captions from the files to a batch."""
 
-import math
 import shutil
+from itertools import product
 
 import numpy as np
 import pytest
@@ -256,15 +256,13 @@ def test_reports_drop_out_and_flips_take_the_words_along(monuseg, tmp_path):
     module = data(monuseg, tmp_path, report_dropout=0.5)
     module.sets["fit"].augment = Augment(flip_p=1.0)
     texts, plain = [], data(monuseg, tmp_path)
-    for epoch in range(6):
-        for index in range(len(module.sets["fit"])):
-            flipped, before = module.sets["fit"][(epoch, index)], plain.sets["fit"][(epoch, index)]
-            torch.testing.assert_close(flipped["image"], before["image"].flip(-1))
-            torch.testing.assert_close(flipped["mask"], before["mask"].flip(-1))
-            assert flipped["text"] in (None, swap_sides(before["text"] or ""))
-            texts.append(flipped["text"])
-    share = texts.count(None) / len(texts)
-    assert math.isclose(share, 0.5, abs_tol=0.2)
+    for key in product(range(6), range(len(module.sets["fit"]))):
+        flipped, before = module.sets["fit"][key], plain.sets["fit"][key]
+        torch.testing.assert_close(flipped["image"], before["image"].flip(-1))
+        torch.testing.assert_close(flipped["mask"], before["mask"].flip(-1))
+        assert flipped["text"] in (None, swap_sides(before["text"]))
+        texts.append(flipped["text"])
+    assert 0.3 < texts.count(None) / len(texts) < 0.7
 
 
 @pytest.mark.parametrize("option", [{"report_withheld": 0.1}, {"labels": "clusters"}])
