@@ -31,16 +31,6 @@ def test_objects_without_pixels_are_skipped_in_a_folder_and_refused_by_name(run,
     assert [path.name for path in (tmp_path / "named").iterdir()] == ["run.json"]
 
 
-def test_films_without_an_extension_are_found_in_a_folder(run, tmp_path, dicom, levels):
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in/IM0001").write_bytes(dicom(levels))
-    (tmp_path / "in/IM0002.DCM").write_bytes(dicom(levels, preamble=False))
-    assert run("in").code == 0
-    assert record("textray-out/run.json")["counts"]["done"] == 2
-    masks = [(tmp_path / f"textray-out/IM000{i}.mask.png").read_bytes() for i in (1, 2)]
-    assert masks[0] == masks[1]
-
-
 @pytest.mark.parametrize(("kind", "orientation"), [("JPEG", 6), ("PNG", 4), ("PNG", 7)])
 def test_the_mask_lies_on_the_displayed_picture(run, tmp_path, raster, levels, kind, orientation):
     data = raster((levels >> 4).astype(np.uint8), kind, orientation=orientation)

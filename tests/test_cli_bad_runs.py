@@ -44,7 +44,6 @@ def start(cwd, bundle, *args, before=""):
 
 FULL_DISK = """
 import errno, os
-from pathlib import Path
 import textray.io.write
 real, room = os.fsync, [{room}]
 def fsync(handle):

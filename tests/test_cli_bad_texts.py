@@ -12,11 +12,6 @@ def record(path):
     return json.loads(Path(path).read_bytes())
 
 
-def mask(path):
-    with PILImage.open(path) as picture:
-        return np.asarray(picture) > 0
-
-
 def by_table(path, rows, header=("image", "text")):
     """Write a table of reports whose cells are quoted; bytes are taken as they are."""
     lines = [b",".join(word.encode() for word in header)]
@@ -143,7 +138,8 @@ def test_c13_the_mask_changes_sides_with_the_words(run, film_of, kind, lateralit
         assert result.code == 0
         assumed = kind == "no tag" or (kind == "png" and laterality == "patient")
         assert ("W_SIDES_ASSUMED" in result.err) == assumed
-        base = mask(f"{side}/film.mask.png")[60:]
+        with PILImage.open(f"{side}/film.mask.png") as picture:
+            base = np.asarray(picture)[60:] > 0
         lower[side] = base[:, :40].mean(), base[:, 40:].mean()
         found = record(f"{side}/film.json")["text"]
         assert found["laterality"] == laterality

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from textray.errors import InputError
 from textray.explain.words import WordsExplainer
 from textray.inference.segmenter import Predictor
 from textray.io.read import from_array
@@ -38,14 +37,6 @@ def test_leaving_out_finds_the_token_that_decides(explained):
 def test_groups_are_left_out_as_one(explained):
     groups = {row["left_out"]: row["dice_with_whole"] for row in explained.values["groups"]}
     assert groups == {"all words of place": 1, "the whole sentence": 0}
-
-
-def test_no_words_nothing_to_weigh(deciding):
-    predictor = Predictor(deciding, threads=1)
-    prediction = predictor.segment(np.random.default_rng(0).random((70, 90), dtype=np.float32))
-    with pytest.raises(InputError, match="no words to explain") as refused:
-        WordsExplainer(deciding, threads=1).explain(predictor, prediction)
-    assert refused.value.code == "E_NO_ZONE"
 
 
 def test_without_a_word_a_network_that_could_write_its_own_report_is_told_not_to(deciding, monkeypatch):

@@ -29,12 +29,6 @@ def test_a_bundle_says_what_it_is(tiny_bundle):
     assert bank.features[0b100001, 0].tolist() == [1, 0, 0, 0, 0, 1]  # the row of zones is their index
 
 
-def test_a_network_without_text_needs_no_bank(make_bundle, tmp_path):
-    bundle = make_bundle(tmp_path / "plain", reads_text=False)
-    assert bundle.text_bank() is None
-    assert "text_bank.safetensors" not in bundle.files
-
-
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_is_altered_cut_off_or_missing_is_refused_by_name(copy, name):
     raw = bytearray((copy / name).read_bytes())

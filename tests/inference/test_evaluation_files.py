@@ -64,7 +64,7 @@ def test_a_disk_that_fills_up_leaves_every_earlier_file(earlier, monkeypatch, fu
     check(earlier)
 
 
-@pytest.mark.parametrize("cut_at", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("cut_at", [0, 1, 2, 3])
 def test_an_interruption_between_two_renames_is_found_out(earlier, monkeypatch, cut_at):
     before, rename, renamed = contents(earlier), Path.replace, []
 
@@ -78,14 +78,10 @@ def test_an_interruption_between_two_renames_is_found_out(earlier, monkeypatch, 
 
     monkeypatch.setattr(Path, "replace", replace)
     new = {"cases.csv": b"2", "sides.csv": b"2"}
-    if cut_at == 4:
-        write(earlier, new, summary(0.5))
-        check(earlier)
-        assert renamed == ["cases.csv", "sides.csv", "summary.md", "summary.json"]
-        return
     with pytest.raises(KeyboardInterrupt):
         write(earlier, new, summary(0.5))
     assert "summary.json" in before
+    assert renamed == ["cases.csv", "sides.csv", "summary.md", "summary.json"][:cut_at]
     with pytest.raises(DataError, match="no finished evaluation"):
         check(earlier)
 

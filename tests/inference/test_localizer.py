@@ -169,10 +169,9 @@ def test_the_peak_of_a_plateau_is_its_middle():
 
 
 def test_a_segmenters_command_says_which_one_takes_grounding_weights(grounding_bundle, tiny_bundle):
-    with pytest.raises(BundleError, match="textray ground"):
-        Bundle.load(grounding_bundle)
-    with pytest.raises(BundleError, match="textray segment"):
-        GroundingBundle.load(tiny_bundle)
+    for kind, folder, command in ((Bundle, grounding_bundle, "ground"), (GroundingBundle, tiny_bundle, "segment")):
+        with pytest.raises(BundleError, match=f"textray {command}"):
+            kind.load(folder)
     assert load_any(grounding_bundle).describe()["task"] == "grounding"
     assert load_any(tiny_bundle).describe()["model"] == "mmi_unet"
 

@@ -16,10 +16,15 @@ LATERAL = Grid(height=4, width=4, orientation=("A", "F"))
 PATIENT, VIEWER, UNKNOWN = Laterality.PATIENT, Laterality.VIEWER, Laterality.UNKNOWN
 
 
+def turned(phrase, given=PATIENT, taught=VIEWER, grid=USUAL):
+    """What the network reads, by default of the patient's sides where it was taught the viewer's."""
+    return turn(phrase, laterality=given, network_laterality=taught, grid=grid).network_text
+
+
 # What lies on the viewer's left is what a viewer's-side network calls left, and a patient's-side one, which knows the
 # usual film only, right.
 @pytest.mark.parametrize(
-    ("given", "grid", "taught", "viewer", "told"),
+    ("given", "grid", "taught", "viewer", "read"),
     [
         (PATIENT, USUAL, VIEWER, "right", "right"),
         (PATIENT, FLIPPED, VIEWER, "left", "left"),
@@ -38,9 +43,9 @@ PATIENT, VIEWER, UNKNOWN = Laterality.PATIENT, Laterality.VIEWER, Laterality.UNK
         (VIEWER, FLIPPED, UNKNOWN, "left", "left"),
     ],
 )
-def test_every_way_of_the_sides(given, grid, taught, viewer, told):
+def test_every_way_of_the_sides(given, grid, taught, viewer, read):
     found = turn("Opacity, left base", laterality=given, network_laterality=taught, grid=grid)
-    assert (found.viewer, found.network_text) == (f"Opacity, {viewer} base", f"Opacity, {told} base")
+    assert (found.viewer, found.network_text) == (f"Opacity, {viewer} base", f"Opacity, {read} base")
     assert found.phrase == "Opacity, left base"
     codes = [notice.code for notice in found.notices]
     assert ("W_SIDES_ASSUMED" in codes) == (given is PATIENT and grid is UNTOLD)
@@ -50,12 +55,9 @@ def test_every_way_of_the_sides(given, grid, taught, viewer, told):
 @pytest.mark.parametrize("taught", [VIEWER, PATIENT])
 def test_the_patients_sides_of_a_film_that_has_none_are_refused(taught):
     with pytest.raises(InputError, match="run to neither side") as error:
-        turn("left base", laterality=PATIENT, network_laterality=taught, grid=LATERAL)
+        turned("left base", taught=taught, grid=LATERAL)
     assert error.value.code == "E_SIDES_UNDEFINED"
-    assert (
-        turn("bilateral haze", laterality=PATIENT, network_laterality=taught, grid=LATERAL).network_text
-        == "bilateral haze"
-    )
+    assert turned("bilateral haze", taught=taught, grid=LATERAL) == "bilateral haze"
 
 
 CANNOT = [
@@ -67,18 +69,17 @@ CANNOT = [
 @pytest.mark.parametrize("phrase", CANNOT)
 def test_sides_that_cannot_be_turned_are_refused_where_they_must_be(phrase):
     with pytest.raises(InputError, match="cannot be turned") as error:
-        turn(phrase, laterality=PATIENT, network_laterality=VIEWER, grid=USUAL)
+        turned(phrase)
     assert error.value.code == "E_SIDES"
-    assert turn(phrase, laterality=PATIENT, network_laterality=PATIENT, grid=USUAL).network_text == phrase
-    assert turn(phrase, laterality=VIEWER, network_laterality=VIEWER, grid=USUAL).network_text == phrase
+    assert turned(phrase, PATIENT, PATIENT) == turned(phrase, VIEWER, VIEWER) == phrase
 
 
 def test_the_lingula_is_the_patients_left_whoever_looks():
     words = "lingular opacity"
-    assert turn(words, laterality=PATIENT, network_laterality=PATIENT, grid=USUAL).network_text == words
+    assert turned(words, PATIENT, PATIENT) == words
     for laterality, taught in ((PATIENT, VIEWER), (VIEWER, VIEWER), (VIEWER, PATIENT), (UNKNOWN, VIEWER)):
         with pytest.raises(InputError) as error:
-            turn(words, laterality=laterality, network_laterality=taught, grid=USUAL)
+            turned(words, laterality, taught)
         assert error.value.code == "E_SIDES"
         assert "left middle zone" in error.value.do or "side in the picture" in error.value.do
 
@@ -87,9 +88,8 @@ def test_the_lingula_is_the_patients_left_whoever_looks():
     "phrase", ["R+L bases", "R&L", "L=R", "R-base opacity", "l hemithorax", "L-sided haze", "LLZ haze"]
 )
 def test_no_side_is_left_behind_when_others_are_turned(phrase):
-    told = turn(phrase, laterality=PATIENT, network_laterality=VIEWER, grid=USUAL).network_text
-    assert lone_sides(told) == ()
-    sides = re.findall("left|right", told)
+    assert lone_sides(turned(phrase)) == ()
+    sides = re.findall("left|right", turned(phrase))
     assert sides == [{"left": "right", "right": "left"}[side] for side in re.findall("left|right", spell(phrase))]
     assert sides
 
@@ -118,13 +118,12 @@ def test_short_forms_are_spelled_out(short, long):
 @pytest.mark.parametrize("words", ["upright film", "a bright spot", "cleft"])
 def test_words_that_hold_a_side_are_none(words):
     assert swap_sides(words) == words
-    found = turn(words, laterality=PATIENT, network_laterality=VIEWER, grid=LATERAL)
-    assert found.network_text == words
+    assert turned(words, grid=LATERAL) == words
 
 
 @pytest.mark.parametrize("words", ["", " \n", "nan", "...", "x" * 4001])
 def test_no_words_and_too_many_are_refused(words):
     with pytest.raises(InputError) as error:
-        turn(words, laterality=PATIENT, network_laterality=VIEWER, grid=USUAL)
+        turned(words)
     assert error.value.code == "E_NO_PHRASE"
     assert len(str(error.value)) < 400

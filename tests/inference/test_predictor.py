@@ -117,7 +117,9 @@ def test_rows_outside_the_bank_and_other_shapes_are_refused(predictor):
 
 
 def test_a_network_that_reads_no_text_says_so(make_bundle, tmp_path, grey):
-    predictor = Predictor(make_bundle(tmp_path / "plain", reads_text=False), threads=1)
+    bundle = make_bundle(tmp_path / "plain", reads_text=False)
+    assert (bundle.text_bank(), "text_bank.safetensors" in bundle.files) == (None, False)
+    predictor = Predictor(bundle, threads=1)
     prediction = predictor.segment(grey, "right lower zone")
     assert predictor.bank_row(parse("right lower zone", laterality="viewer")) is None
     assert prediction.report is None
