@@ -293,15 +293,6 @@ def test_masks_of_this_tool_are_not_taken_for_films(run, film, tmp_path):
 # ---- names and places
 
 
-@pytest.mark.parametrize("given", [("a.png", ""), ("https://example.org/a.png",)])
-def test_what_names_no_file_is_a_usage_error(run, film, tmp_path, given):
-    film(tmp_path / "a.png")
-    result = run(*given)
-    assert result.code == 2
-    assert "error E_USAGE: " in result.err
-    assert names(tmp_path) == ["a.png"]
-
-
 def test_relative_and_absolute_paths_are_one_file(run, film, tmp_path):
     film(tmp_path / "in/a.png")
     assert run("in/a.png").code == 0

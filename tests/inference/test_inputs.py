@@ -80,6 +80,8 @@ def test_inputs_that_hold_nothing_are_usage_errors(tmp_path, given):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError):
         collect([tmp_path / given], tmp_path / "out")
+    with pytest.raises(UsageError, match="no input was given"):
+        collect([tmp_path, ""], tmp_path / "out")  # "" would be the folder one stands in
 
 
 @pytest.mark.parametrize(
