@@ -40,7 +40,7 @@ class ZoneRun:
     zones: Zones  # of its prompt; none is no report
     probability: NDArray[np.float32]  # (h, w), at the network's size
     mask: NDArray[np.bool_]  # (H, W), on the film's grid
-    mean: dict[str, float]  # of the probability in each zone of the picture
+    mean: dict[str, float]  # of the probability in each zone of the picture, 0 for an empty zone
 
 
 class ZonesExplainer:
@@ -75,7 +75,8 @@ class ZonesExplainer:
     ) -> ZoneRun:
         small = predictor.predict_batch(pixels, [zones.index if zones else Prompt.NO_REPORT])[0]
         restored = predictor.preprocess.restore(small, prediction.grid)
-        mean = zone_means(restored, prediction.grid, predictor.bundle.zone_rows)
+        parts = zone_parts(restored, prediction.grid, predictor.bundle.zone_rows)
+        mean = {name: float(part.mean()) if part.size else 0.0 for name, part in parts.items()}
         return ZoneRun(name=name, zones=zones, probability=small, mask=restored >= predictor.threshold, mean=mean)
 
     @staticmethod
@@ -115,12 +116,6 @@ def counterfactuals(given: Zones) -> Iterator[tuple[str, Zones]]:
         if zones not in used:
             used.add(zones)
             yield name, Zones.from_present(zones)
-
-
-def zone_means(values: NDArray[np.float32], grid: Grid, rows: tuple[float, float]) -> dict[str, float]:
-    """Mean of a map ``(H, W)`` in each of the six zones of the picture; an empty zone counts as 0."""
-    parts = zone_parts(values, grid, rows)
-    return {name: float(part.mean()) if part.size else 0.0 for name, part in parts.items()}
 
 
 def _draw(runs: list[ZoneRun], cases: list[dict[str, Any]], predictor: Predictor, prediction: Prediction) -> Picture:

@@ -216,7 +216,8 @@ class Run(ABC):
             status=status,
             outputs=places,
             details=self._details(values),
-            warnings=tuple(self._once(warning) for warning in values["warnings"]),
+            # The same warning of many pictures is one object, so that long runs stay small.
+            warnings=tuple(self._warnings.setdefault(tuple(one.values()), one) for one in values["warnings"]),
             seconds=time.perf_counter() - start,
         )
 
@@ -237,10 +238,6 @@ class Run(ABC):
         return FileResult(
             path=path, status=status, code=code, reason=reason, details=self._details(None), seconds=seconds
         )
-
-    def _once(self, warning: Mapping[str, str]) -> Mapping[str, str]:
-        """The same warning of many pictures is one object, so that long runs stay small."""
-        return self._warnings.setdefault(tuple(warning.values()), warning)
 
     def _write(self, status: str) -> None:
         start = time.perf_counter()
