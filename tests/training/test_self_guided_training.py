@@ -204,18 +204,6 @@ def test_a_validation_shows_each_image_to_the_locator_once(tmp_path, segment):
     assert seen == [len(trainer.datamodule.sets["inner"])] * 3 == [3] * 3  # of the trial at the start, too
 
 
-def test_zones_told_before_change_nothing():
-    network = Guided().eval()
-    network.set_bank(torch.randn(64, TOKENS, 32), torch.ones(64, TOKENS))
-    image = torch.randn(5, 3, 8, 8)
-    features, mask = torch.randn(5, TOKENS, 32), torch.tensor([1.0, 0, -1, 0, 1])[:, None].expand(-1, TOKENS)
-    with torch.no_grad():
-        whole = network(image, features, mask)
-        again = network(image, features, mask, network.locator(image))
-    assert torch.equal(whole.logits, again.logits)
-    assert torch.equal(whole.zone_logits, again.zone_logits)
-
-
 def test_a_resumed_training_is_the_uninterrupted_one(tmp_path):
     settings = {"report_dropout": 0.6}
     whole, _ = fit(task(self_guided=0.5), tmp_path, 2, "whole", **settings)

@@ -11,19 +11,12 @@ from textray.errors import ShapeError
 
 
 class Output(NamedTuple):
-    """Raw scores of a network; ``None`` where it does not compute them.
+    """Raw scores of a network; ``None`` where it does not compute them."""
 
-    Attributes:
-        logits: ``(B, 1, H, W)``, any range; a sigmoid makes them lesion probabilities.
-        zone_logits: ``(B, 6)``, one per zone by image side.
-        similarity: ``(B, K, h, w)``, phrase against patch.
-        attention: One map per level, ``(B, L, h, w)``; of a self-guided network one, ``(B, 1, h, w)``, of its locator.
-    """
-
-    logits: Tensor
-    zone_logits: Tensor | None = None
-    similarity: Tensor | None = None
-    attention: tuple[Tensor, ...] | None = None
+    logits: Tensor  # (B, 1, H, W), any range; a sigmoid makes them lesion probabilities
+    zone_logits: Tensor | None = None  # (B, 6), one per zone by image side
+    similarity: Tensor | None = None  # (B, K, h, w), phrase against patch
+    attention: tuple[Tensor, ...] | None = None  # one map (B, 1, h, w), of the locator of a self-guided network
 
 
 class Network(nn.Module):

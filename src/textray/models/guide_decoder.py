@@ -44,8 +44,7 @@ class GuideDecoderConfig:
 
     Attributes:
         trunk: timm's name of the image trunk, with its tag. The authors use ``convnext_tiny.fb_in1k``.
-        trunk_weights: Where the trunk's pretrained tensors come from (see `textray.nn.image_encoder.read_trunk`), or
-            ``None`` for random ones. Read once, when a training starts; a checkpoint or bundle holds its own.
+        trunk_weights: Its pretrained tensors, see `textray.nn.image_encoder.read_trunk`; ``None`` for random ones.
         in_channels: Channels of the image.
         text_width: Width D of the text features.
         tokens: Most tokens of a text, padding included; shorter ones are filled up with zeros.

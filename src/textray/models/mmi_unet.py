@@ -52,8 +52,7 @@ class MatchingConfig:
 
     Attributes:
         trunk: timm's name of the image trunk, with its tag.
-        trunk_weights: Where the trunk's pretrained tensors come from (see `textray.nn.image_encoder.read_trunk`), or
-            ``None`` for random ones. Read once, when a training starts; a checkpoint or bundle holds its own.
+        trunk_weights: Its pretrained tensors, see `textray.nn.image_encoder.read_trunk`; ``None`` for random ones.
         in_channels: Channels of the image.
         text_width: Width D of the text features.
         most_heads: Heads of an attention are the largest divisor of its width up to this.

@@ -226,8 +226,7 @@ class PooledConfig:
 
     Attributes:
         trunk: timm's name of the image trunk, with its tag.
-        trunk_weights: Where the trunk's pretrained tensors come from (see `textray.nn.image_encoder.read_trunk`), or
-            ``None`` for random ones.
+        trunk_weights: Its pretrained tensors, see `textray.nn.image_encoder.read_trunk`; ``None`` for random ones.
         width: Channels that the last map is brought to before it is pooled; ``None`` pools it as it is.
     """
 

@@ -54,8 +54,7 @@ class SentenceGroundingConfig:
 
     Attributes:
         trunk: timm's name of the image trunk, with its tag.
-        trunk_weights: Where the trunk's pretrained tensors come from (see `textray.nn.image_encoder.read_trunk`), or
-            ``None`` for random ones. Read once, when a training starts; a checkpoint or bundle holds its own.
+        trunk_weights: Its pretrained tensors, see `textray.nn.image_encoder.read_trunk`; ``None`` for random ones.
         in_channels: Channels of the image.
         enlarge: Longer side in pixels that the image is brought to before the trunk; ``None`` takes it as it is.
         local_stage: Stage of the trunk whose places are compared with phrases: 1 to 4 at strides 4, 8, 16, 32.

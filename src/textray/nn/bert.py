@@ -170,11 +170,7 @@ def _vocabulary(path: Path, rows: int) -> BertWordPieceTokenizer:
 
 
 def require_files(place: Path, *names: str) -> None:
-    """Refuse a text encoder's folder that lacks a file.
-
-    Raises:
-        BundleError: If it does.
-    """
+    """Refuse a text encoder's folder that lacks a file."""
     for file in names:
         if not (place / file).is_file():
             raise BundleError(

@@ -49,8 +49,7 @@ class LERGConfig:
 
     Attributes:
         trunk: ``resnet50_vd`` or ``resnet18_vd`` as published detectors have them, or timm's name of a trunk.
-        trunk_weights: Where the pretrained tensors of a trunk of timm's come from (see
-            `textray.nn.image_encoder.read_trunk`), or ``None`` for random ones.
+        trunk_weights: Tensors of a timm trunk, see `textray.nn.image_encoder.read_trunk`; ``None`` for random ones.
         detector_weights: A published RT-DETR, trunk included: a ``.safetensors`` file or a folder with a
             ``model.safetensors``; ``None`` for a random start. Read once, when a training starts.
         size: Height and width, multiples of 32, that an image is brought to before the trunk; ``None`` takes it as it

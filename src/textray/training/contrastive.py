@@ -89,7 +89,7 @@ class ContrastiveTask(Task):
         """Loss of a batch."""
         loss = self._loss(batch)
         self.check_loss(loss, batch, index)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch["image_id"]))
+        self.log_train("loss", loss, len(batch["image_id"]))
         return loss
 
     def validation_step(self, batch: Batch, index: int) -> None:

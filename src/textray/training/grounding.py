@@ -89,6 +89,7 @@ class GroundingTask(Task):
     """
 
     selects = ("inner/loss", "min")
+    network: SentenceGrounding
 
     def __init__(
         self,
@@ -138,10 +139,6 @@ class GroundingTask(Task):
         # Convolutions on CPUs like it, and images come so.
         network.trunk.to(memory_format=torch.channels_last)
 
-    @property
-    def _net(self) -> SentenceGrounding:
-        return cast(SentenceGrounding, self.network)
-
     def setup(self, stage: str) -> None:
         """Read the tensors to start from, and give the data the vocabulary of the network.
 
@@ -155,7 +152,7 @@ class GroundingTask(Task):
             return
         if data.excluded is not None and self.trainer.ckpt_path is None:
             self._refuse_seen(data.excluded)
-        sizes = self._net.config.text.sizes
+        sizes = self.network.config.text.sizes
         if data.most_pieces > sizes.positions:
             raise UsageError(
                 "reports may be longer than the text encoder can read",
@@ -175,7 +172,7 @@ class GroundingTask(Task):
     def on_fit_start(self) -> None:
         """Warm up the text encoder, if the recipe asks for it and the training is no resumed one."""
         if self.words_first > 0 and self.trainer.ckpt_path is None and isinstance(self.data, GroundingData):
-            warm_up_text(self._net, self.data.sets["fit"], steps=self.words_first)
+            warm_up_text(self.network, self.data.sets["fit"], steps=self.words_first)
 
     def _refuse_seen(self, excluded: dict[str, str | int]) -> None:
         """Refuse to start from weights that do not record the same excluded patients."""
@@ -190,7 +187,7 @@ class GroundingTask(Task):
 
     def _vocabulary(self, data: GroundingData) -> tuple[str, ...]:
         """Pieces of the initial checkpoint or bundle, of a published encoder, or of the data's captions."""
-        text = self._net.config.text
+        text = self.network.config.text
         if isinstance(self.initial, str) and self.trainer.ckpt_path is None:
             whole = Path(self.initial)
             if (whole / "vocab.txt").is_file():  # a bundle
@@ -217,8 +214,8 @@ class GroundingTask(Task):
 
     def forward(self, batch: GroundingBatch) -> Compared:
         """Films and reports of a batch in the common space."""
-        image = self._net.encode_image(batch["image"])
-        text = self._net.encode_text(batch["ids"], batch["attention"], batch["word"], batch["sentence"])
+        image = self.network.encode_image(batch["image"])
+        text = self.network.encode_text(batch["ids"], batch["attention"], batch["word"], batch["sentence"])
         units, mask = {
             "word": (text.words, text.word_mask),
             "sentence": (text.sentences, text.sentence_mask),
@@ -275,7 +272,7 @@ class GroundingTask(Task):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write beside the tensors what an export needs: vocabulary, aggregation to phrases, options of the loss."""
         super().on_save_checkpoint(checkpoint)
-        config = self._net.config
+        config = self.network.config
         checkpoint["textray"] |= {
             "task": "grounding",
             "text_encoder": config.text.encoder,

@@ -238,13 +238,8 @@ class GroundingLosses(NamedTuple):
 class GroundingCriterion(nn.Module):
     """The weighted sum of both losses; arguments as of `textray.training.grounding.GroundingTask`.
 
-    Raises:
-        UsageError: If a weight is negative, or both are zero.
-
-    Attributes:
-        bias: Added to the scores of films and of places before a sigmoid, ``(2,)``; ``None`` for the softmax. The first
-            training batch sets it, so that the mean score is 0: else all scores sink to nothing before the first
-            difference is learned.
+    For a sigmoid a bias ``(2,)`` is added to the scores of films and of places. The first training batch sets it, so
+    that the mean score is 0: else all scores sink to nothing before the first difference is learned.
     """
 
     begun: Tensor

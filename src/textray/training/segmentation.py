@@ -112,11 +112,7 @@ class SegmentationTask(Task):
             self.own_reports.fill_bank(cast(Any, self.encoder))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with sentences of another text encoder.
-
-        Raises:
-            UsageError: If the checkpoint's bank of sentences is not the one of this training.
-        """
+        """Refuse to go on with sentences of another text encoder."""
         given = checkpoint["state_dict"].get("network.bank_features")
         if self.own_reports is not None and given is not None:
             self.own_reports.compare_bank(given, cast(Any, self.encoder))
@@ -150,12 +146,12 @@ class SegmentationTask(Task):
             loss = self.mask_loss(output.logits, batch)
             if self.zone_weight:
                 zones = zone_loss(cast(Tensor, output.zone_logits), batch["zones"])
-                self.log("train/zones", zones, on_step=False, on_epoch=True, batch_size=count)
+                self.log_train("zones", zones, count)
                 loss = loss + self.zone_weight * zones
         else:
             loss = zone_loss(cast(Any, self.network).locator(batch["image"])[0], batch["zones"])
         self.check_loss(loss, batch, index)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=count)
+        self.log_train("loss", loss, count)
         return loss
 
     def mask_loss(self, logits: Tensor, batch: Batch) -> Tensor:

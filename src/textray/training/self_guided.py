@@ -52,11 +52,7 @@ class OwnReports:
             self.compare_bank(given, encoder)
 
     def compare_bank(self, given: Tensor, encoder: TextEncoder) -> None:
-        """Refuse a bank that another text encoder encoded.
-
-        Raises:
-            UsageError: If it is not the one of this training.
-        """
+        """Refuse a bank that another text encoder encoded."""
         ours = self.network.bank_features
         if given.shape != ours.shape or (given.to(ours) - ours).abs().max() > _SAME_BANK:
             raise UsageError(

@@ -77,6 +77,7 @@ class SemiSupervisedTask(SegmentationTask):
     """
 
     learns_unlabelled: ClassVar[bool] = True
+    labels: PseudoLabels  # of the images without masks; from `setup` on
 
     def __init__(
         self,
@@ -114,7 +115,6 @@ class SemiSupervisedTask(SegmentationTask):
         self.lv_weight, self.lv_bank = lv_weight, lv_bank
         self.pseudo_loss = DiceCELoss("dice_ce")
         self._bank: CaptionBank | None = None
-        self._labels: PseudoLabels | None = None
         self._rows: dict[int, int] = {}  # of the images without masks: number of the label by index of the sample
         self._saved: int | None = None  # epoch of the labels that the last checkpoint names
         self._teacher_sha256: str | None = None
@@ -123,11 +123,6 @@ class SemiSupervisedTask(SegmentationTask):
     def fit_set(self) -> SegmentationSet:
         """Samples of the training."""
         return cast(SegmentationData, self.data).sets["fit"]
-
-    @property
-    def labels(self) -> PseudoLabels:
-        """Pseudo-labels of the images without masks; there from the start of a training on."""
-        return cast(PseudoLabels, self._labels)
 
     def setup(self, stage: str) -> None:
         """Find the images without masks, and make the bank that the LV loss compares with.
@@ -149,7 +144,7 @@ class SemiSupervisedTask(SegmentationTask):
             )
         super().setup(stage)
         self._rows = {index: number for number, index in enumerate(unlabelled.tolist())}
-        self._labels = PseudoLabels(
+        self.labels = PseudoLabels(
             Path(self.trainer.default_root_dir) / FOLDER, count=len(unlabelled), size=self.fit_set.pixels.size
         )
         if self.lv_weight:
@@ -243,7 +238,7 @@ class SemiSupervisedTask(SegmentationTask):
         total = logits.new_zeros(())
         if seen.any():
             total = self.loss(logits[seen], batch["mask"][seen])
-            self._log_part("labelled", total, int(seen.sum()))
+            self.log_train("labelled", total, int(seen.sum()))
         if not seen.all():
             hidden = torch.nonzero(~seen).flatten().tolist()
             total = total + self.weight * self._unlabelled(logits[hidden], batch, hidden)
@@ -261,7 +256,7 @@ class SemiSupervisedTask(SegmentationTask):
         if self.target == "hard":
             target = (target >= 0.5).to(logits)
         loss = self.pseudo_loss(logits, target)
-        self._log_part("unlabelled", loss, len(hidden))
+        self.log_train("unlabelled", loss, len(hidden))
         texts = {number: text for number, place in enumerate(hidden) if (text := batch["text"][place]) is not None}
         if self._bank is not None and texts:
             # The sentence was flipped with the picture, so its mask is on the right side already.
@@ -269,7 +264,7 @@ class SemiSupervisedTask(SegmentationTask):
                 ways[number]._replace(flipped=False).forward(self._bank.mask(text)) for number, text in texts.items()
             ]
             similar = lv_loss(logits[list(texts)], torch.from_numpy(np.stack(masks))[:, None].to(logits))
-            self._log_part("lv", similar, len(texts))
+            self.log_train("lv", similar, len(texts))
             loss = loss + self.lv_weight * len(texts) / len(hidden) * similar
         return loss
 
@@ -280,9 +275,6 @@ class SemiSupervisedTask(SegmentationTask):
             label = moved(label, predicted, way, self.beta)
             self.labels.write(number, label)
         return label
-
-    def _log_part(self, name: str, value: Tensor, count: int) -> None:
-        self.log(f"train/{name}", value, on_step=False, on_epoch=True, batch_size=count)
 
     def _write_first_labels(self) -> None:
         """Write the teacher's predictions of the pictures as they are, with their reports."""

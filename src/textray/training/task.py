@@ -122,12 +122,12 @@ class Task(LightningModule):
         seeds = (getattr(self.data, "seed", 0), self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
 
-    def check_loss(self, loss: Tensor, batch: Batch, index: int) -> None:
-        """Refuse a loss that is no finite number.
+    def log_train(self, name: str, value: Tensor, count: int) -> None:
+        """Log the mean of an epoch over the images of its training batches, ``count`` in this one."""
+        self.log(f"train/{name}", value, on_step=False, on_epoch=True, prog_bar=name == "loss", batch_size=count)
 
-        Raises:
-            UsageError: Names epoch, batch and images.
-        """
+    def check_loss(self, loss: Tensor, batch: Batch, index: int) -> None:
+        """Refuse a loss that is no finite number, naming epoch, batch and images."""
         if not torch.isfinite(loss):
             raise UsageError(
                 f"the loss is {loss.item()} in epoch {self.current_epoch}, batch {index}",

@@ -25,8 +25,7 @@ class ReleasedConfig:
 
     Attributes:
         trunk: timm's name of a ConvNeXt; the tag says which pretrained weights are meant.
-        trunk_weights: Where its pretrained tensors come from when training starts: a ``.safetensors`` file,
-            ``package:NAME``, or ``hub``. ``None`` starts at random; published checkpoints hold their own.
+        trunk_weights: Its pretrained tensors, see `textray.nn.image_encoder.read_trunk`; ``None`` for random ones.
         text_width: Width D of the text features.
     """
 
@@ -49,11 +48,7 @@ class ReleasedForm(Network):
         self.tokens = tokens
 
     def check_image(self, image: Tensor) -> None:
-        """Refuse any image but ``(B, 3, 224, 224)``.
-
-        Raises:
-            ShapeError: If it has another shape.
-        """
+        """Refuse any image but ``(B, 3, 224, 224)``."""
         super().check_image(image)
         if tuple(image.shape[2:]) != SIZE:
             raise ShapeError(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from itertools import chain
 
 from textray.errors import unknown_name
 
@@ -185,19 +186,6 @@ def _encoders_of_guide_decoder() -> Iterator[Row]:
     yield from _text_head()
 
 
-def _mmi_unet_gd() -> Iterator[Row]:
-    yield from _encoders_of_guide_decoder()
-    yield from _fusion()
-    yield from _guided_levels()
-    yield from _head()
-
-
-def _guide_decoder() -> Iterator[Row]:
-    yield from _encoders_of_guide_decoder()
-    yield from _guided_levels()
-    yield from _head()
-
-
 # LViT.
 
 _LVIT_CHANNELS = (64, 128, 256, 512)
@@ -281,7 +269,12 @@ def _pixel_attention(ours: str, sigmoid: str, c: int) -> Iterator[Row]:
 
 # The tables by name.
 
-_NETWORKS = {"mmi_unet": _mmi_unet, "mmi_unet_gd": _mmi_unet_gd, "guide_decoder": _guide_decoder, "lvit": _lvit}
+_NETWORKS = {
+    "mmi_unet": (_mmi_unet,),
+    "mmi_unet_gd": (_encoders_of_guide_decoder, _fusion, _guided_levels, _head),
+    "guide_decoder": (_encoders_of_guide_decoder, _guided_levels, _head),
+    "lvit": (_lvit,),
+}
 _BARE = ("lvit",)  # names without Lightning's prefix, and no text encoder among them
 
 
@@ -321,5 +314,6 @@ def _table(name: str) -> dict[str, tuple[str | None, Shape]]:
     """Our name and the shape of each published tensor of a network."""
     if name not in _NETWORKS:
         raise unknown_name("published network", name, _NETWORKS)
-    rows = under("" if name in _BARE else LIGHTNING_PREFIX, "", _NETWORKS[name]())
+    parts = chain.from_iterable(part() for part in _NETWORKS[name])
+    rows = under("" if name in _BARE else LIGHTNING_PREFIX, "", parts)
     return {theirs: (ours, shape) for theirs, ours, shape in rows}

@@ -27,13 +27,7 @@ TOKENS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedLViTConfig:
-    """Options of the released LViT; the defaults are the authors'.
-
-    Attributes:
-        channels: Channels of the first level.
-        text_width: Width D of the text features.
-        dropout: Of embedded patches and of the blocks' linear layers.
-    """
+    """Options of the released LViT, see `LViTConfig`; the defaults are the authors'."""
 
     channels: int = 64
     text_width: int = 768

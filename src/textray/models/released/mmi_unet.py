@@ -31,11 +31,7 @@ from textray.nn.blocks import ConvNormAct, SubpixelHead
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedMMIUNetConfig(ReleasedConfig):
-    """Options of the released MMI-UNet; the defaults are the authors'.
-
-    Attributes:
-        dropout: Dropout of the fusion blocks' attentions and feed-forward layers.
-    """
+    """Options of the released MMI-UNet, with the dropout of its fusion blocks; the defaults are the authors'."""
 
     dropout: float = 0.1
 

@@ -24,9 +24,7 @@ from textray.nn.blocks import SubpixelHead
 class ReleasedMMIUNetGDConfig(ReleasedConfig):
     """Options of the released MMI-UNet with GuideDecoder; the defaults are the authors'.
 
-    Attributes:
-        dropout: Dropout of the fusion blocks' attentions and feed-forward layers.
-        scale: Initial value of what the text is scaled by at each decoder level.
+    Dropout is of the fusion blocks; ``scale`` is what the text is first multiplied by at each decoder level.
     """
 
     trunk: str = "convnext_tiny.fb_in1k"
