@@ -103,7 +103,7 @@ class TestPaperConfiguration:
         assert GuideDecoderConfig().trunk == MMIUNetGDConfig().trunk == MMIUNetConfig().trunk
 
 
-class TestMatchedEncoder:
+class TestWayOfImageAndText:
     @MATCHED
     def test_each_residual_counts_once(self, name):
         network, (features, mask) = small(name), text()
@@ -120,16 +120,20 @@ class TestMatchedEncoder:
                 assert torch.equal(matched[s][0][0][1], features + text_delta)  # T + T^ITM, not a growing sum
         assert matched[3][0][1][1] is None  # no text tail that nothing reads
 
-    @pytest.mark.parametrize("skip", ["itm", "sum"])
-    @MATCHED
+    @pytest.mark.parametrize(
+        ("name", "skip"),
+        [(name, skip) for name in ("mmi_unet", "mmi_unet_gd") for skip in ("itm", "sum")] + [("guide_decoder", None)],
+    )
     def test_decoder_reads_the_configured_skip(self, name, skip):
-        network, (features, mask) = small(name, skip=skip), text()
-        matched, staged = watch(network.matching), watch(network.trunk.stages)
+        network, (features, mask) = small(name, **({"skip": skip} if skip else {})), text()
+        matched, staged = watch(network.matching if skip else ()), watch(network.trunk.stages)
         levels = watch(network.decoder if name == "mmi_unet" else network.decoder.ups)
         before = watch([level.attention for level in network.decoder] if name == "mmi_unet" else network.decoder.guides)
         with torch.no_grad():
             network(image(), features, mask)
-        maps = [m[0][1][0] + (s[0][1] if skip == "sum" else 0) for m, s in zip(matched, staged, strict=True)]
+        maps = [stage[0][1] for stage in staged]
+        if skip:
+            maps = [m[0][1][0] + (found if skip == "sum" else 0) for m, found in zip(matched, maps, strict=True)]
         for s in range(3):
             deeper, given = levels[s][0][0]
             below = maps[3] if s == 2 else levels[s + 1][0][1]
@@ -164,19 +168,6 @@ class TestMatchedEncoder:
 
 
 class TestGuidedDecoder:
-    def test_guide_decoder_reads_trunk_and_text(self):
-        network, (features, mask) = small("guide_decoder"), text()
-        guides, ups = watch(network.decoder.guides), watch(network.decoder.ups)
-        with torch.no_grad():
-            network(image(), features, mask)
-            maps = network.trunk(image())
-        for s in range(3):
-            given, guided = guides[s][0]
-            assert torch.equal(given[0], maps[3] if s == 2 else ups[s + 1][0][1])
-            assert torch.equal(given[1], features)
-            assert torch.equal(ups[s][0][0][0], guided)
-            assert torch.equal(ups[s][0][0][1], maps[s])
-
     @GUIDED
     def test_without_text_the_guide_layers_are_off(self, name):
         network, (features, mask) = small(name), text()

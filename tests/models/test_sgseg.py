@@ -3,7 +3,6 @@
 import json
 from dataclasses import asdict
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -245,34 +244,3 @@ class TestBuilding:
         assert "zone_tokens" in str(refused.value)
         with pytest.raises(UsageError, match=r"the field locator has fields of its own"):
             build(row, {"locator": "resnet50_vd"})
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["lerg", "pooled"])
-def test_graph_agrees_whatever_the_report(kind, tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    from textray.export.segmenter import write_graph
-    from textray.preprocess import Preprocess
-
-    network = tiny(zone_tokens=True)
-    if kind == "pooled":
-        pooled = PooledConfig(trunk="efficientnet_lite0")
-        network = SGSegSimple(
-            SGSegSimpleConfig(locator=pooled, guide_decoder=None, mmi_unet=MATCHED, tokens=6, zone_tokens=True)
-        ).eval()
-    network.set_bank(torch.randn(64, 6, TEXT), torch.ones(64, 6))
-    network.set_thresholds(torch.zeros(6))
-    write_graph(network, tmp_path / "model.onnx", Preprocess(size=(64, 96)), (6, TEXT))
-    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
-    names = ["logits", "zone_logits", "attention"]
-    for rows, marks in ((1, [1.0]), (1, [0.0]), (1, [-1.0]), (3, [0.0, -1.0, 1.0])):
-        image, features = torch.randn(rows, 3, 64, 96), torch.randn(rows, 6, TEXT)
-        mask = torch.tensor(marks)[:, None].repeat(1, 6)
-        with torch.no_grad():
-            wanted = network(image, features, mask)
-        found = session.run(
-            names, {"image": image.numpy(), "text_features": features.numpy(), "text_mask": mask.numpy()}
-        )
-        for one, other in zip(found, (wanted.logits, wanted.zone_logits, wanted.attention[0]), strict=True):
-            np.testing.assert_allclose(one, other.numpy(), atol=1e-4, rtol=1e-4)

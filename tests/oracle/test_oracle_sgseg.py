@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from numpy_layers import sigmoid, softmax
-from torch import nn
 
 from textray.models.base import Network, Output
 from textray.models.self_guided import Locator, SelfGuided
@@ -66,7 +65,6 @@ class Told(Locator):
 
     def __init__(self, logits):
         super().__init__(size_multiple=1)
-        self.trunk = nn.Identity()
         self.logits, self.calls = logits, 0
 
     def forward(self, image):
@@ -79,7 +77,6 @@ class Reader(Network):
 
     def __init__(self):
         super().__init__(in_channels=3, size_multiple=1, text_width=TEXT, no_report=False)
-        self.trunk = nn.Identity()
         self.read = None
 
     def forward(self, image, text_features=None, text_mask=None):
@@ -139,6 +136,9 @@ def test_each_image_gets_its_report(zone_tokens):
         wanted = p * network.zone_present[zone].detach().numpy() + (1 - p) * network.zone_absent[zone].detach().numpy()
         np.testing.assert_allclose(features[2, TOKENS + zone].detach().numpy(), wanted, atol=1e-9)
     assert network.locator.calls == 1
+    network(torch.zeros(5, 3, 4, 4).double(), given, mask, located=(logits, None))
+    assert network.locator.calls == 1
+    assert all(torch.equal(one, other) for one, other in zip(network.segmenter.read, (features, read), strict=True))
 
 
 def test_without_texts_every_report_is_its_own():

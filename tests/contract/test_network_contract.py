@@ -1,4 +1,4 @@
-"""What every segmentation row of the registry promises, tried on a small build of each of its forms.
+"""What every row of the registry promises, tried on a small build of each of its forms.
 
 A form that is added without a small build here fails `test_every_form_is_tried`. Released forms know one size, need a
 text for every image, attend padding, and carry weights that nothing reads.
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import binary_cross_entropy_with_logits, pad
 
 from textray import registry
-from textray.errors import ShapeError
+from textray.errors import ShapeError, UsageError
 from textray.models.base import Output
 from textray.models.build import build as read_network
 from textray.models.self_guided import SelfGuided
@@ -91,6 +91,20 @@ BUILDS = {
     "guide_decoder-released": Build(row="guide_decoder", form="released", config=RELEASED),
     "lvit-released": Build(row="lvit", form="released", config={**LVIT, "dropout": 0.0}),
 }  # fmt: skip
+# Text encoders and builds of grounding networks.
+OWN = {"pieces": 30, "width": 8, "layers": 2, "heads": 2, "feed_forward": 12, "positions": 16}
+TEXT = {"encoder": "own", "last_layers": 1, "own": OWN}
+TINY = {"encoder": "tiny", "last_layers": 2}
+PLACES = {"trunk": "efficientnet_lite0", "enlarge": None, "local_stage": 2, "width": 6, "text": TEXT}
+GROUNDING = {
+    name: Build(row="sentence_grounding", config=config)
+    for name, config in {
+        "grounding-resnet": {"trunk": "resnet10t", "enlarge": 80, "text": TEXT},
+        "grounding-efficientnet": PLACES,
+        "grounding-convnext": {"trunk": "convnext_atto", "enlarge": None, "positions": True, "text": TINY},
+        "grounding-factored": {**PLACES, "local": "factored", "pooled": "places", "finer": True, "merge": 2},
+    }.items()
+}
 EXPORTED = "mmi_unet-resnet", "unet"  # by every run of the tests; the others by those of what is slow
 PAPER = [name for name, build in BUILDS.items() if not build.released]
 
@@ -113,13 +127,15 @@ def make(build, seed=0):
 
 @pytest.fixture(scope="module", params=BUILDS, ids=str)
 def build(request):
-    return BUILDS[request.param]
+    return (BUILDS | GROUNDING)[request.param]
 
 
 @pytest.fixture(scope="module")
 def shared(build):
-    """A network in evaluation mode whose norms have seen images; not to be changed."""
+    """A network in evaluation mode whose norms, if it segments, have seen images; not to be changed."""
     network = make(build)
+    if registry.model(build.row).task == "grounding":
+        return network.eval()
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None  # take the statistics of what it sees
@@ -149,8 +165,19 @@ def run(network, *given):
 
 
 def test_every_form_is_tried():
-    rows = [row for row in registry.MODELS.values() if row.task == "segmentation"]
-    assert {(b.row, b.form) for b in BUILDS.values()} == {(row.name, form.name) for row in rows for form in row.forms}
+    for task, builds in (("segmentation", BUILDS), ("grounding", GROUNDING)):
+        rows = [row for row in registry.MODELS.values() if row.task == task]
+        wanted = {(row.name, form.name) for row in rows for form in row.forms}
+        assert {(b.row, b.form) for b in builds.values()} == wanted
+
+
+@of([*BUILDS, *GROUNDING])
+def test_config_is_one_frozen_dataclass_with_defaults(build, shared):
+    config = registry.load(build.facts.config)
+    assert is_dataclass(config)
+    assert isinstance(shared.config, config)
+    with pytest.raises(FrozenInstanceError):
+        setattr(shared.config, fields(config)[0].name, None)
 
 
 class TestSegmentationContract:
@@ -166,13 +193,6 @@ class TestSegmentationContract:
             assert build.facts.size == (224, 224)
             assert shared.tokens == build.facts.tokens
             assert "## Released form" in card
-
-    def test_config_is_one_frozen_dataclass_with_defaults(self, build, shared):
-        config = registry.load(build.facts.config)
-        assert is_dataclass(config)
-        assert isinstance(shared.config, config)
-        with pytest.raises(FrozenInstanceError):
-            setattr(shared.config, fields(config)[0].name, None)
 
     def test_forward_gives_a_logit_per_pixel(self, build, shared):
         side = build.facts.size_multiple
@@ -284,10 +304,16 @@ def test_onnx_graph_agrees(build, shared, tmp_path):
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     names = [i.name for i in session.get_inputs()]
     assert names == (["image", "text_features", "text_mask"] if text else ["image"])
-    for rows in (1, 2, 3):  # the batch is free; row 3 has no text where it may
+    for rows, written in ((1, True), (2, True), (3, True), (3, False)):  # the batch is free
         given = inputs(build, seed=rows, rows=rows)
-        found = session.run(["logits"], dict(zip(names, (g.numpy() for g in given), strict=True)))[0]
-        np.testing.assert_allclose(found, run(shared, *given).numpy(), atol=1e-4, rtol=1e-4)
+        if not written and text and not build.facts.needs_text:
+            given[2][2] = -1  # nor is a report written for the third, which has none
+        found = session.run(list(shared.outputs), dict(zip(names, (g.numpy() for g in given), strict=True)))
+        with torch.no_grad():
+            output = shared(*given)
+        for name, value in zip(shared.outputs, found, strict=True):
+            wanted = output.attention[0] if name == "attention" else getattr(output, name)
+            np.testing.assert_allclose(value, wanted.numpy(), atol=1e-4, rtol=1e-4)
 
 
 @of(name for name, found in BUILDS.items() if found.reads_text)
@@ -381,3 +407,78 @@ class TestReleasedForms:
                 if name.startswith(other.dead):
                     parameter.fill_(torch.nan)
         assert torch.equal(run(other, *inputs(build)), run(shared, *inputs(build)))
+
+
+IDS = torch.tensor([[2, 5, 6, 7, 3], [2, 8, 9, 3, 0]])
+WORD = torch.tensor([[-1, 0, 0, 1, -1], [-1, 0, 1, -1, -1]])
+TEXTS = (IDS, (IDS > 0).long(), WORD, torch.where(WORD >= 0, 0, -1))
+
+
+def images(rows=2):
+    return torch.randn(rows, 3, 64, 96, generator=torch.Generator().manual_seed(rows))
+
+
+@of(GROUNDING)
+class TestGroundingContract:
+    def test_row_states_facts(self, build, shared):
+        row = registry.model(build.row)
+        assert shared.size_multiple == build.facts.size_multiple
+        assert build.facts.needs_text
+        assert row.reads == ("image", "text")
+        assert (ROOT / row.card).is_file()
+
+    def test_unknown_fields_are_refused(self, build):
+        with pytest.raises(UsageError, match=r"text\.depth"):
+            read_network(build.facts, {**build.config, "text": {"depth": 3}})
+
+    def test_both_sides_come_to_one_space(self, shared):
+        with torch.no_grad():
+            seen, told = shared.encode_image(images()), shared.encode_text(*TEXTS)
+        assert seen.pooled.shape == told.report.shape == (2, shared.width)
+        assert seen.local.shape[:2] == (2, shared.width)
+        assert told.words.shape == (2, 2, shared.width)
+        assert told.sentences.shape == (2, 1, shared.width)
+        assert told.word_mask.all()
+        assert told.sentence_mask.all()
+        assert all(torch.isfinite(x).all() for x in (*seen, *told))
+        with torch.no_grad():  # and are compared there: a cosine for each phrase and place
+            found, own = shared(images(), told.report), shared(images(), told.report.expand(2, -1, -1))
+        assert found.shape == (2, 2, *seen.local.shape[2:])
+        assert found.abs().max() <= 1 + 1e-5
+        torch.testing.assert_close(found, own)
+
+    def test_rows_of_a_batch_do_not_see_each_other(self, shared):
+        with torch.no_grad():
+            together, alone = shared.encode_image(images()), shared.encode_image(images()[1:])
+            told, one = shared.encode_text(*TEXTS), shared.encode_text(*(x[1:, :4] for x in TEXTS))
+        torch.testing.assert_close(together.local[1:], alone.local, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(together.pooled[1:], alone.pooled, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(told.report[1:], one.report, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("shape", [(1, 3, 64, 65), (1, 3, 60, 64), (1, 1, 64, 64)], ids=str)
+    def test_another_image_is_refused(self, shared, shape):
+        with pytest.raises(ShapeError, match=rf"Expected \(B, 3, H, W\).*multiples of {shared.size_multiple}"):
+            shared.encode_image(torch.zeros(shape))
+
+    def test_saved_state_gives_the_same_output(self, build, shared, tmp_path):
+        file = tmp_path / "model.safetensors"
+        save_file(shared.state_dict(), str(file))
+        again = make(build, seed=99).eval()
+        with torch.no_grad():
+            phrases = shared.encode_text(*TEXTS).report
+            wanted = shared(images(), phrases)
+            assert not torch.equal(again(images(), phrases), wanted)
+            again.load_state_dict(load_file(file), strict=True)
+            assert torch.equal(again(images(), again.encode_text(*TEXTS).report), wanted)
+
+    def test_every_trainable_parameter_learns(self, build):
+        network = make(build).train()
+        optimizer = torch.optim.SGD(network.parameters(), lr=1e-2)
+        for _ in range(2):  # ResNet's residual branches start at zero
+            optimizer.zero_grad()
+            seen, told = network.encode_image(images(3)), network.encode_text(*TEXTS)
+            sum(x.square().mean() for x in (*seen, told.report)).backward()
+            named = dict(network.named_parameters())
+            assert [n for n, p in named.items() if p.grad is None or not torch.isfinite(p.grad).all()] == []
+            optimizer.step()
+        assert [n for n, p in named.items() if p.ndim > 1 and not p.grad.any()] == []
