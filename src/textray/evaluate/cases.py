@@ -47,11 +47,7 @@ Texts = Mapping[int, Report | None]
 
 
 def parse_modes(names: Iterable[str]) -> tuple[TextMode, ...]:
-    """Text modes by name, each once, in the order given.
-
-    Raises:
-        UsageError: If a name is unknown or none is given.
-    """
+    """Text modes by name, each once, in the order given; an unknown one, or none at all, is a `UsageError`."""
     modes = list(dict.fromkeys(names))
     for name in modes:
         if name not in list(TextMode):

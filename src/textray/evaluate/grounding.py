@@ -83,11 +83,7 @@ class PhraseEvaluation(Evaluation):
     per_box: bool = False
 
     def settings(self) -> Settings:
-        """How maps are made and scored.
-
-        Raises:
-            UsageError: If a name or number is wrong.
-        """
+        """How maps are made and scored; a wrong name or number is a `UsageError`."""
         most = min(GRID) // 2 - 1
         if not 0 <= self.margin <= most:
             raise UsageError("margin is wrong", came=self.margin, expected=f"0 to {most} pixels of the grid")
@@ -155,10 +151,8 @@ def score(
 ) -> dict[str, Any]:
     """Score phrases and write the results into a writable folder; ``facts`` open the summary.
 
-    Without a network only floors are scored, and without mean training masks those that need none.
-
-    Raises:
-        UsageError: If no phrase is left to be scored.
+    Without a network only floors are scored, and without mean training masks those that need none. It is a
+    `UsageError` if no phrase is left to be scored.
     """
     started = time.perf_counter()
     maps = score_phrases(localizer, samples, means, settings, progress=progress)

@@ -63,11 +63,7 @@ class Evaluation:
         return shlex.join(words)
 
     def choose(self, samples: list[Sample]) -> list[Sample]:
-        """Choose the samples to score: all, or `limit` of them at even distances.
-
-        Raises:
-            UsageError: If there is no sample, or the limit is below 1.
-        """
+        """All samples, or `limit` of them at even distances; none, or a limit below 1, is a `UsageError`."""
         if not samples:
             raise UsageError(
                 f"split {self.split} of {self.data} holds no {self.SAMPLE}",

@@ -36,8 +36,6 @@ EmptyPrediction = Literal["zero", "skip"]
 EMPTY_PREDICTIONS: tuple[EmptyPrediction, ...] = get_args(EmptyPrediction)
 """What a threshold that marks nothing of a map scores: 0, or nothing at all (what released codes do, which flatters a
 model that marks rarely)."""
-SCORES = ("iou", "dice", "cnr", "cnr_signed", "pointing")
-"""Names of the scores of a set, in the order of tables."""
 
 Name = TypeVar("Name", bound=str)
 _IN_SCAN = [SCAN.index(t) for t in THRESHOLDS]
@@ -146,6 +144,15 @@ _STEPS = len(SCAN)
 _IOU, _DICE, _COUNTED = (slice(k * _STEPS, (k + 1) * _STEPS) for k in range(3))
 _CNR_SIGNED, _CNR, _HAS_CNR, _POINTING, _ONE = range(3 * _STEPS, 3 * _STEPS + 5)
 _WIDTH = _ONE + 1
+_PARTS: dict[str, tuple[int | slice, int | slice]] = {
+    "iou": (_IOU, _COUNTED),
+    "dice": (_DICE, _COUNTED),
+    "cnr": (_CNR, _HAS_CNR),
+    "cnr_signed": (_CNR_SIGNED, _HAS_CNR),
+    "pointing": (_POINTING, _ONE),
+}
+SCORES = tuple(_PARTS)
+"""Names of the scores of a set, in the order of tables: each a sum of columns over a count of cases."""
 
 
 def case_columns(
@@ -174,13 +181,7 @@ def case_columns(
 
 def statistics(classes: int) -> dict[str, Statistic]:
     """The scores of `SCORES` as functions of totals ``(..., classes x columns)``."""
-    return {
-        "iou": partial(_over_thresholds, part=_IOU, classes=classes),
-        "dice": partial(_over_thresholds, part=_DICE, classes=classes),
-        "cnr": partial(_over_classes, part=_CNR, of=_HAS_CNR, classes=classes),
-        "cnr_signed": partial(_over_classes, part=_CNR_SIGNED, of=_HAS_CNR, classes=classes),
-        "pointing": partial(_over_classes, part=_POINTING, of=_ONE, classes=classes),
-    }
+    return {name: partial(_score, name=name, classes=classes) for name in SCORES}
 
 
 def class_statistics(place: int) -> dict[str, Statistic]:
@@ -192,14 +193,16 @@ def class_statistics(place: int) -> dict[str, Statistic]:
     return {name: partial(only, statistic=statistic) for name, statistic in statistics(1).items()}
 
 
-def _over_classes(totals: Floats, *, part: int | slice, of: int | slice, classes: int) -> Floats:
-    """Mean over classes of one column over another, or of the columns of a slice one by one."""
+def _score(totals: Floats, *, name: str, classes: int) -> Floats:
+    values = _over_classes(totals, name, classes)
+    return nanmean(values[..., _IN_SCAN]) if name in ("iou", "dice") else values
+
+
+def _over_classes(totals: Floats, name: str, classes: int) -> Floats:
+    """Mean of a score over classes; of IoU and Dice at each of `SCAN`."""
+    part, of = _PARTS[name]
     columns = np.swapaxes(totals.reshape(*totals.shape[:-1], classes, _WIDTH), -2, -1)
     return nanmean(ratio(columns[..., part, :], columns[..., of, :]))
-
-
-def _over_thresholds(totals: Floats, *, part: slice, classes: int) -> Floats:
-    return nanmean(_over_classes(totals, part=part, of=_COUNTED, classes=classes)[..., _IN_SCAN])
 
 
 def threshold_table(totals: Floats, classes: int) -> dict[str, dict[str, float | None]]:
@@ -217,7 +220,7 @@ def best_threshold(totals: Floats, classes: int) -> dict[str, float | None]:
 
 def _overlaps(totals: Floats, classes: int) -> list[dict[str, float | None]]:
     """IoU and Dice at each of `SCAN`; ``None`` stands for NaN, which JSON has not."""
-    means = [_over_classes(totals, part=part, of=_COUNTED, classes=classes).tolist() for part in (_IOU, _DICE)]
+    means = [_over_classes(totals, name, classes).tolist() for name in ("iou", "dice")]
     pairs = ((None if math.isnan(x) else x for x in pair) for pair in zip(*means, strict=True))
     return [{"iou": iou, "dice": dice} for iou, dice in pairs]
 

@@ -104,11 +104,7 @@ def read_models(words: Sequence[str]) -> dict[str, GroundingBundle]:
 
 
 def read_pairs(words: Sequence[str], expected: str) -> dict[str, str]:
-    """Read name → value from words such as ``sentence=FOLDER``.
-
-    Raises:
-        UsageError: If a word is no such pair, or two have one name.
-    """
+    """Read name → value from words such as ``sentence=FOLDER``; no such pair, or a name twice, is a `UsageError`."""
     pairs: dict[str, str] = {}
     for word in words:
         name, _, value = (part.strip() for part in word.partition("="))

@@ -103,8 +103,7 @@ def answer(
 ) -> Answer:
     """Answer a question from the cases that two rows have in common, seed → cases each.
 
-    Raises:
-        DataError: If masks were not scored on the same images.
+    Masks that were not scored on the same images are a `DataError`.
     """
     if statistics is MASK_STATISTICS:
         for seed in first.keys() & second.keys():
@@ -132,21 +131,14 @@ def answer(
 
 
 def read_masks(scores: Path, mode: str) -> Cases:
-    """Cases of one text mode of an evaluation of masks.
-
-    Raises:
-        DataError: If its files are not of one run.
-    """
+    """Cases of one text mode of an evaluation of masks; files of different runs are a `DataError`."""
     return _read_masks(*_cases_file(scores), mode)
 
 
 def read_phrases(scores: Path, *, maps: str, how: str, kind: str = "") -> Cases:
-    """Cases of an evaluation of phrases: a row of maps under one range; mean IoU and Dice over the thresholds.
+    """The same of phrases: a row of maps under one range; mean IoU and Dice over the thresholds.
 
     Each kind of phrases has a folder in that of the scores.
-
-    Raises:
-        DataError: If its files are not of one run.
     """
     return _read_phrases(*_cases_file(scores / kind)).get((maps, how), {})
 

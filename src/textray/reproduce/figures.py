@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,8 +124,7 @@ def run(order: Order) -> int:
 def choose(samples: Sequence[Sample], ids: Sequence[str], *, count: int) -> list[Sample]:
     """Cases of the images named, in that order, or drawn by the seed: other zones or words and another patient each.
 
-    Raises:
-        UsageError: If an image is not in the split.
+    An image that is not in the split is a `UsageError`.
     """
     if ids:
         missing = [name for name in ids if name not in {sample.image_id for sample in samples}]
@@ -172,12 +171,8 @@ def _overlays(image: Image, *masks: tuple[Mask, Mask | None]) -> list[Picture]:
     return [shrink(render_overlay(image.pixels, *pair), size) for pair in ((nothing, None), *masks)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """One column of masks: weights by name or folder (``None``: the default ones), and their text mode.
-
-    ``oracle`` is the data set's own caption, ``generated`` a report that the network writes itself.
-    """
+class Method(NamedTuple):
+    """One column of masks: its label, weights by name or folder (``None``: the default ones), and their text mode."""
 
     label: str
     bundle: str | None
@@ -185,10 +180,10 @@ class Method:
 
 
 DEFAULT_METHODS = (
-    Method(label="weights inside, told the caption", bundle=None),
-    Method(label="weights inside, told nothing", bundle=None, text="none"),
+    Method("weights inside, told the caption", None),
+    Method("weights inside, told nothing", None, "none"),
 )
-_OWN_REPORT = Method(label="weights inside, told their own report", bundle=None, text="generated")
+_OWN_REPORT = Method("weights inside, told their own report", None, "generated")
 
 
 def read_methods(words: Sequence[str]) -> tuple[Method, ...]:
@@ -205,7 +200,7 @@ def read_methods(words: Sequence[str]) -> tuple[Method, ...]:
         suffix = next((end for end in _SUFFIXES if bundle.endswith(end)), "")
         if bundle == suffix:
             raise UsageError("a method has no weights", came=f"{label}={bundle}", expected=expected)
-        methods.append(Method(label=label, bundle=bundle.removesuffix(suffix), text=_SUFFIXES.get(suffix, "oracle")))
+        methods.append(Method(label, bundle.removesuffix(suffix), _SUFFIXES.get(suffix, "oracle")))
     return tuple(methods) or DEFAULT_METHODS
 
 
@@ -316,7 +311,7 @@ def _open_writer(order: Order) -> Predictor:
             came=", ".join(order.models),
             expected="one --model LABEL=BUNDLE",
         )
-    return _open_network(replace(methods[0], text="generated"), order)[0]
+    return _open_network(methods[0]._replace(text="generated"), order)[0]
 
 
 def _zones(output: Inference, bundle: Bundle) -> Zones:

@@ -40,11 +40,7 @@ _ABOVE = {
 
 
 def markdown(table: Table, budget: Budget, results: Sequence[JobResult], order: Order) -> str:
-    """The whole ``table.md``; folders of the command are placeholders.
-
-    Raises:
-        TextRayError: If a Dice and an IoU of ours cannot belong to the same masks.
-    """
+    """The whole ``table.md``; a Dice and an IoU of ours that no masks can have are a `TextRayError`."""
     section = _mask_section if table.masks else _phrase_section
     blocks = [block for data in table.data for block in section(table, data, [r for r in results if r.data == data])]
     impossible = "; ".join(
