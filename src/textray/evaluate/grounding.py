@@ -19,19 +19,8 @@ from textray import registry
 from textray.data.base import Reader, Sample, check_kind, open_reader
 from textray.data.studies import refuse_unless_excluded
 from textray.errors import LayoutError, UsageError
-from textray.evaluate import results
-from textray.evaluate.maps import (
-    GRID,
-    MEANINGS,
-    MeanMasks,
-    PhraseCase,
-    Row,
-    ScoredMaps,
-    Settings,
-    evaluation_grid,
-    mean_masks,
-    score_phrases,
-)
+from textray.evaluate import maps, results
+from textray.evaluate.maps import Row
 from textray.evaluate.order import Evaluation, population
 from textray.inference.bundle import GroundingBundle
 from textray.inference.localizer import Localizer
@@ -82,16 +71,16 @@ class PhraseEvaluation(Evaluation):
     empty_prediction: str = "zero"
     per_box: bool = False
 
-    def settings(self) -> Settings:
+    def settings(self) -> maps.Settings:
         """How maps are made and scored; a wrong name or number is a `UsageError`."""
-        most = min(GRID) // 2 - 1
+        most = min(maps.GRID) // 2 - 1
         if not 0 <= self.margin <= most:
             raise UsageError("margin is wrong", came=self.margin, expected=f"0 to {most} pixels of the grid")
         known = metrics.NORMALISATIONS
         ranges = tuple(metrics.one_of(known, name, "normalisation of maps") for name in dict.fromkeys(self.normalise))
         if not ranges:
             raise UsageError("no normalisation of maps is named", expected="one or more")
-        return Settings(
+        return maps.Settings(
             sigma=self.sigma, margin=self.margin, normalisations=ranges, per_box=self.per_box, seed=intervals.SEED
         )
 
@@ -123,7 +112,7 @@ def evaluate(order: PhraseEvaluation, *, progress: Callable[[int, int], None] | 
     facts = order.facts((f"{sample.image_id}\t{sample.phrase}" for sample in samples), kind=kind) | {
         "model": None if bundle is None else bundle.describe(),
         "protocol": {
-            "grid": list(GRID),
+            "grid": list(maps.GRID),
             "sigma": order.sigma,
             "margin": order.margin,
             "thresholds": list(metrics.THRESHOLDS),
@@ -141,8 +130,8 @@ def evaluate(order: PhraseEvaluation, *, progress: Callable[[int, int], None] | 
 def score(
     localizer: Localizer | None,
     samples: Sequence[Sample],
-    means: MeanMasks | None,
-    settings: Settings,
+    means: maps.MeanMasks | None,
+    settings: maps.Settings,
     out: Path,
     facts: Mapping[str, Any],
     *,
@@ -155,22 +144,22 @@ def score(
     `UsageError` if no phrase is left to be scored.
     """
     started = time.perf_counter()
-    maps = score_phrases(localizer, samples, means, settings, progress=progress)
-    if not maps.rows:
+    scored = maps.score_phrases(localizer, samples, means, settings, progress=progress)
+    if not scored.rows:
         raise UsageError(
             "no phrase is left to be scored",
-            came=f"{len(maps.without_truth)} without truth on the grid, {len(maps.without_sides)} whose sides cannot "
-            "be turned",
+            came=f"{len(scored.without_truth)} without truth on the grid, "
+            f"{len(scored.without_sides)} whose sides cannot be turned",
             expected="one or more",
         )
-    kept = [case.sample for case in maps.rows[Row.FULL].values()]
+    kept = [case.sample for case in scored.rows[Row.FULL].values()]
     wordings = Counter(sample.phrase for sample in kept)
     missing = dict(facts.get("not_computed", {}))
     if localizer is not None:
-        missing |= {str(row): words for row, words in _NOT_POSSIBLE.items() if row not in maps.rows}
+        missing |= {str(row): words for row, words in _NOT_POSSIBLE.items() if row not in scored.rows}
     ranges = settings.normalisations
     summary = {**facts, "task": "grounding", "phrases": len(kept), **population(kept)} | {
-        "left_out": {"empty_truth": len(maps.without_truth), "sides_not_turned": len(maps.without_sides)},
+        "left_out": {"empty_truth": len(scored.without_truth), "sides_not_turned": len(scored.without_sides)},
         "classes": dict(sorted(Counter(sample.label for sample in kept).items())),
         "wordings": {
             "different": len(wordings),
@@ -178,21 +167,21 @@ def score(
             "most_frequent": {} if facts["data"]["kind"] == "phrase" else dict(wordings.most_common(_SHOWN_PHRASES)),
         },
         "normalisations": list(ranges),
-        "meanings": {str(row): MEANINGS[row] for row in maps.rows},
+        "meanings": {str(row): maps.MEANINGS[row] for row in scored.rows},
         "not_computed": missing,
         "rows": {
             str(row): {how: row_scores(list(cases.values()), how, empty_prediction) for how in ranges}
-            for row, cases in maps.rows.items()
+            for row, cases in scored.rows.items()
         },
-        "paired": {how: paired(maps, how, empty_prediction) for how in ranges},
+        "paired": {how: paired(scored, how, empty_prediction) for how in ranges},
     }
     summary["seconds"] = round(time.perf_counter() - started, 1)
-    return results.write(out, {results.CASES: results.csv_table(_FIELDS, _case_lines(maps))}, summary)
+    return results.write(out, {results.CASES: results.csv_table(_FIELDS, _case_lines(scored))}, summary)
 
 
 def _means(
     reader: Reader, data: str, kind: str, samples: Sequence[Sample], bundle: GroundingBundle | None
-) -> tuple[MeanMasks | None, str | None]:
+) -> tuple[maps.MeanMasks | None, str | None]:
     """Mean training masks, or why there are none."""
     if "train" not in registry.dataset(data).splits:
         return None, f"{data} has no training part"
@@ -204,16 +193,16 @@ def _means(
         return None, error.what
     if not training:
         return None, f"the training part of {data} holds no phrase"
-    grid = evaluation_grid(None if bundle is None else bundle.preprocess)
-    return mean_masks(training, grid, (sample.phrase for sample in samples)), None
+    grid = maps.evaluation_grid(None if bundle is None else bundle.preprocess)
+    return maps.mean_masks(training, grid, (sample.phrase for sample in samples)), None
 
 
-def _case_lines(maps: ScoredMaps) -> Iterator[tuple[object, ...]]:
+def _case_lines(scored: maps.ScoredMaps) -> Iterator[tuple[object, ...]]:
     """Lines of the cases; ``marks_nothing`` counts the thresholds that leave nothing of the map.
 
     The row `Row.SIDED` is left out, since its cases stand under `Row.MODEL`.
     """
-    for row, cases in maps.rows.items():
+    for row, cases in scored.rows.items():
         for case in cases.values() if row is not Row.SIDED else ():
             sample = case.sample
             about = (sample.image_id, sample.patient_id or "", sample.label, sample.phrase, str(row), case.phrase)
@@ -224,10 +213,12 @@ def _case_lines(maps: ScoredMaps) -> Iterator[tuple[object, ...]]:
                 yield *about, how, *overlap, cnr, f"{scores.pointing:.6f}", sum(metrics.skipped([scores]).values())
 
 
-def row_scores(cases: Sequence[PhraseCase], how: metrics.Normalise, rule: metrics.EmptyPrediction) -> dict[str, Any]:
+def row_scores(
+    cases: Sequence[maps.PhraseCase], how: metrics.Normalise, rule: metrics.EmptyPrediction
+) -> dict[str, Any]:
     """Scores of a row under one normalisation: of the whole set, by threshold and by class."""
-    maps = [case.scores[how] for case in cases]
-    columns, classes = metrics.case_columns(maps, [case.sample.label for case in cases], empty_prediction=rule)
+    scores_of = [case.scores[how] for case in cases]
+    columns, classes = metrics.case_columns(scores_of, [case.sample.label for case in cases], empty_prediction=rule)
     groups = [case.sample.group for case in cases]
     by_class = classes if len(classes) > 1 else ()
     wanted = {("", name): value for name, value in metrics.statistics(len(classes)).items()}
@@ -241,15 +232,15 @@ def row_scores(cases: Sequence[PhraseCase], how: metrics.Normalise, rule: metric
         "classes": {label: {name: scores[label, name] for name in metrics.SCORES} for label in by_class},
         "thresholds": metrics.threshold_table(totals, len(classes)),
         "best_threshold": metrics.best_threshold(totals, len(classes)),
-        "marks_nothing": metrics.skipped(maps),
+        "marks_nothing": metrics.skipped(scores_of),
     }
 
 
-def paired(maps: ScoredMaps, how: metrics.Normalise, rule: metrics.EmptyPrediction) -> dict[str, Any]:
+def paired(scored: maps.ScoredMaps, how: metrics.Normalise, rule: metrics.EmptyPrediction) -> dict[str, Any]:
     """The model minus each control and floor on the phrases of both, on the same draws of patients."""
-    model = maps.rows.get(Row.MODEL, {})
+    model = scored.rows.get(Row.MODEL, {})
     differences: dict[str, Any] = {}
-    for row, cases in maps.rows.items():
+    for row, cases in scored.rows.items():
         if not model or row in (Row.MODEL, Row.SIDED):
             continue
         places = sorted(set(model) & set(cases))

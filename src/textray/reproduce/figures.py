@@ -35,19 +35,9 @@ from textray.inference.localizer import Localization, Localizer
 from textray.inference.own_report import written
 from textray.inference.results import write_together
 from textray.inference.segmenter import Inference, Predictor
+from textray.io import write
 from textray.io.page import Page, Picture, fit, heat, project, ramp, shrink, thumbnail
 from textray.io.read import read
-from textray.io.write import (
-    FALSE_NEGATIVE,
-    FALSE_POSITIVE,
-    FOUND,
-    TRUE_POSITIVE,
-    check_writable,
-    outline,
-    render_overlay,
-    write_json,
-    write_picture,
-)
 from textray.metrics.grounding import SIGMA, THRESHOLDS, MapScore, enlarge, normalise, score, smooth
 from textray.records import Image, Zones
 from textray.reproduce import Order, read_models, read_pairs
@@ -66,7 +56,11 @@ CONVENTION = {
     "patient": "Left and right in the captions are the patient's.",
     "unknown": "Whose left and right the captions mean is not known.",
 }
-_LEGEND = (("true positive", TRUE_POSITIVE), ("false negative", FALSE_NEGATIVE), ("false positive", FALSE_POSITIVE))
+_LEGEND = (
+    ("true positive", write.TRUE_POSITIVE),
+    ("false negative", write.FALSE_NEGATIVE),
+    ("false positive", write.FALSE_POSITIVE),
+)
 _OUTLINE = 2  # pixels of the line around a truth
 Mask = NDArray[np.bool_]
 _SUFFIXES: dict[str, TextMode] = {"@none": "none", "@generated": "generated"}
@@ -93,7 +87,7 @@ def run(order: Order) -> int:
     """
     figures = dict.fromkeys(MASK_FIGURES, _mask_figure) | {"grounding-fig3": _phrase_figure}
     figure = figures.get(order.name, _report_figure)(order)
-    check_writable(order.out)
+    write.check_writable(order.out)
     bands, records = [], []
     for sample in figure.cases:
         order.tell(sample.image_id)
@@ -115,7 +109,8 @@ def run(order: Order) -> int:
     }
     places = {end: order.out / f"{order.name}.{end}" for end in ("png", "json")}
     write_together(
-        places, {"png": lambda path: write_picture(path, picture), "json": lambda path: write_json(path, values)}
+        places,
+        {"png": lambda path: write.write_picture(path, picture), "json": lambda path: write.write_json(path, values)},
     )
     order.tell(f"{order.name}: {places['png']}, {places['json']}")
     return 0
@@ -168,7 +163,7 @@ def _overlays(image: Image, *masks: tuple[Mask, Mask | None]) -> list[Picture]:
     """The film, then the film under each mask, coloured by its truth where that is given."""
     size = fit(image.grid.shape, PANEL)
     nothing = np.zeros(image.grid.shape, np.bool_)
-    return [shrink(render_overlay(image.pixels, *pair), size) for pair in ((nothing, None), *masks)]
+    return [shrink(write.render_overlay(image.pixels, *pair), size) for pair in ((nothing, None), *masks)]
 
 
 class Method(NamedTuple):
@@ -427,14 +422,14 @@ def _locate(sample: Sample, image: Image, localizer: Localizer) -> tuple[Localiz
 def _map_panels(image: Image, mask: Mask, maps: Sequence[Localization]) -> list[Picture]:
     size = fit(image.grid.shape, PANEL)
     film = thumbnail(image.pixels, size)
-    line = outline(enlarge(mask.astype(np.float32), size) >= 0.5, _OUTLINE)
+    line = write.outline(enlarge(mask.astype(np.float32), size) >= 0.5, _OUTLINE)
     plain = np.asarray(np.rint(film), np.uint8)
     outlined = plain.copy()
-    outlined[line] = FOUND
+    outlined[line] = write.FOUND
     panels = [plain, outlined]
     for place in maps:
         picture = heat(film, _level(enlarge(place.map, size), place.map))
-        picture[line] = FOUND
+        picture[line] = write.FOUND
         panel = Page(size[1], size[0])
         panel.paste(0, 0, picture)
         cross(panel, place.peak, image.grid, size)

@@ -43,13 +43,7 @@ class Source:
 
 
 def open_source(name: str, root: Path | None) -> Source:
-    """Read a data set's lists of images.
-
-    Raises:
-        UsageError: If the name is unknown.
-        LayoutError: If neither the training part nor a part to score exists.
-        DataError: If a file is refused.
-    """
+    """Read a data set's lists of images; a missing training part, or part to score, is a `LayoutError`."""
     reader = open_reader(name, root)
     split: Split = "test"
     try:
