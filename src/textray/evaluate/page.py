@@ -32,6 +32,7 @@ _SIDES = {
 _ESTIMATORS = """\
 `*_pooled` counts every pixel of the set once; `*_per_image` is the mean over images (both masks empty: 1,
 one empty: 0); `*_per_lesion_image` leaves out the images where both are empty."""
+SAME_DRAWS = "On the same phrases, with the same draws of patients for both."
 OVERLAP = ("iou", "dice")
 _POINTS = ("cnr", "cnr_signed", "pointing")
 _RANGES = {
@@ -211,7 +212,8 @@ def phrase_sections(summary: Summary) -> list[list[str]]:
     """Sections of the page of a grounding evaluation."""
     sections = [[f"# Grounding: phrases of kind {summary['data']['kind']}"], _phrase_lines(summary)]
     if any(summary["paired"].values()):
-        sections.append(_phrase_pairs(summary))
+        table = grid(["", "phrases", *overlap_heads(summary["normalisations"])], pair_rows(summary))
+        sections.append(["## The network minus controls and floors", "", table, "", SAME_DRAWS])
     sections.append(_threshold_lines(summary))
     if len(summary["classes"]) > 1:
         sections.append(_class_lines(summary))
@@ -241,15 +243,13 @@ def _phrase_lines(summary: Summary) -> list[str]:
     ]
 
 
-def _phrase_pairs(summary: Summary) -> list[str]:
+def pair_rows(summary: Summary) -> list[list[str]]:
+    """Name, phrases and `overlaps` of each difference of two rows of maps."""
     ranges, paired = summary["normalisations"], summary["paired"]
-    rows = (
+    return [
         [pair, str(first["cases"]), *overlaps(paired[how][pair] for how in ranges)]
         for pair, first in paired[ranges[0]].items()
-    )
-    table = grid(["", "phrases", *overlap_heads(ranges)], rows)
-    title = "## The network minus controls and floors"
-    return [title, "", table, "", "On the same phrases, with the same draws of patients for both."]
+    ]
 
 
 def meanings(summaries: Iterable[Summary]) -> str:

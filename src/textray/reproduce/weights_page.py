@@ -10,7 +10,7 @@ from typing import Any
 
 from textray import __version__
 from textray.evaluate.maps import Row as Maps
-from textray.evaluate.page import OVERLAP, cell, grid, meanings, overlap_heads, overlaps
+from textray.evaluate.page import OVERLAP, SAME_DRAWS, cell, grid, meanings, overlap_heads, pair_rows
 from textray.reproduce import FLOORS, Order, page
 from textray.reproduce.plan import SPLIT, State, WeightsResult
 from textray.reproduce.tables import Block, WeightsTable
@@ -133,13 +133,10 @@ def _differences(results: Sequence[WeightsResult]) -> list[str]:
     models = [(r.label, r.summary) for r in results if r.summary is not None and r.label != FLOORS]
     if not models:
         return []
-    ranges = list(models[0][1]["normalisations"])
-    rows = []
-    for label, summary in models:
-        paired = summary["paired"]
-        for pair, first in paired[ranges[0]].items():
-            name, cells = pair.removeprefix(f"{Maps.MODEL} - "), overlaps(paired[how][pair] for how in ranges)
-            rows.append([label, f"`{name}`", str(first["cases"]), *cells])
-    head = ["row", "minus", "phrases", *overlap_heads(ranges)]
-    last = "On the same phrases, with the same draws of patients for both."
-    return ["### Weights minus floors and controls", grid(head, rows, "ll"), last]
+    rows = [
+        [label, f"`{pair.removeprefix(f'{Maps.MODEL} - ')}`", *cells]
+        for label, summary in models
+        for pair, *cells in pair_rows(summary)
+    ]
+    head = ["row", "minus", "phrases", *overlap_heads(models[0][1]["normalisations"])]
+    return ["### Weights minus floors and controls", grid(head, rows, "ll"), SAME_DRAWS]
