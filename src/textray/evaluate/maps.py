@@ -26,7 +26,7 @@ from textray.inference.localizer import Localizer
 from textray.io.read import read_mask
 from textray.metrics.grounding import MapScore, Normalise, enlarge, normalise, score, smooth
 from textray.preprocess import Preprocess
-from textray.records import Image, Zones
+from textray.records import Image
 from textray.text.phrases import exchange
 from textray.text.zones import parse_caption, sentence
 
@@ -260,27 +260,16 @@ def mirrored(phrase: str) -> str | None:
     Captions and place clauses of QaTa-COV19 keep their usual order of places, so that the network gets other sides, not
     another wording.
     """
-    parsed = _zones(phrase)
-    if parsed is not None:
-        zones, whole = parsed
-        if zones.mirror() == zones:
-            return None
-        caption = sentence(zones.mirror())
-        return caption if whole else caption.removesuffix(".").rsplit(", ", 1)[-1]
-    swapped = exchange(phrase)
-    return None if swapped is None or _parts(swapped) == _parts(phrase) else swapped
-
-
-def _zones(phrase: str) -> tuple[Zones, bool] | None:
-    """Zones of a caption (then true) or of its place clause alone (then false)."""
-    for head in ("", _PLACE_ONLY):
+    for head in ("", _PLACE_ONLY):  # a whole caption, or its place clause alone
         try:
             zones = parse_caption(head + phrase).zones
         except InputError:
             continue
         if zones:
-            return zones, not head
-    return None
+            caption = None if zones.mirror() == zones else sentence(zones.mirror())
+            return caption.removesuffix(".").rsplit(", ", 1)[-1] if caption and head else caption
+    swapped = exchange(phrase)
+    return None if swapped is None or _parts(swapped) == _parts(phrase) else swapped
 
 
 def _parts(phrase: str) -> frozenset[str]:
