@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from textray import registry
@@ -84,15 +85,20 @@ def import_checkpoint(
     with bundle_folder(out) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as read:
         source = read_published(file, Path(read))
         tensors, mapped = _sort(name, source)
+        taken = {theirs: own for theirs, own in mapped.items() if own is not None}
+        state = {own: tensors[theirs] for theirs, own in taken.items()}
+        if convention.preprocess.colour:  # the weight that reads blue first is turned round
+            state[convention.blue_first] = state[convention.blue_first].flip(1)
         network = build(row, {})
-        _fill(network, tensors, mapped, convention.blue_first if convention.preprocess.colour else "")
+        network.load_state_dict(state)
+        round_to_half(network)
+        network.eval()
         prefix = text_encoder_prefix(name) or ""
         held = {key.removeprefix(prefix): value.float() for key, value in tensors.items() if key not in mapped}
         encoder = _encoder(convention, held, Path(text_encoder_folder))
         _check_encoder(encoder, convention)
         dropped = [prefix + key for key in held if key.startswith(HEADS) or key.endswith("position_ids")]
         dropped += [key for key, own in mapped.items() if own is None]
-        taken = {theirs: own for theirs, own in mapped.items() if own is not None}
         report = {
             "model": name,
             "form": FORM,
@@ -134,11 +140,8 @@ def _convention(name: str, data: str | None, root: str | Path | None) -> Convent
 def _sort(name: str, source: Published) -> tuple[dict[str, Tensor], dict[str, str | None]]:
     """All tensors by published names, and our name of each of the network's (``None`` for those to drop)."""
     wanted, prefix = published(name), text_encoder_prefix(name)
-    tensors: dict[str, Tensor] = {}
     try:
-        with safe_open(source.tensors, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 -- no mapping
-                tensors[key] = file.get_tensor(key)
+        tensors = load_file(source.tensors)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError("the checkpoint's tensors cannot be read", came=type(error).__name__) from error
     given = {key: tuple(v.shape) for key, v in tensors.items() if prefix is None or not key.startswith(prefix)}
@@ -151,12 +154,14 @@ def _sort(name: str, source: Published) -> tuple[dict[str, Tensor], dict[str, st
             for kind, keys in (("missing", missing), ("unknown", unknown), ("of another shape", shapes))
             if keys
         ]
+        released = [row.name for row in registry.MODELS.values() if any(form.name == FORM for form in row.forms)]
+        fits = [row for row in released if given == published(row)]
         raise InputError(
             f"the checkpoint is not one of {name}",
             came="; ".join(problems),
             expected=f"the {len(wanted)} tensors of the published network"
             + (f", and its text encoder's under {prefix}" if prefix else ""),
-            do=_advice(given),
+            do=f"It is a {fits[0]}: name that" if fits else "Name the network that the checkpoint was trained as",
             code="E_KEYS",
         )
     for key in wanted:
@@ -169,25 +174,6 @@ def _sort(name: str, source: Published) -> tuple[dict[str, Tensor], dict[str, st
                 code="E_KEYS",
             )
     return tensors, {key: own_name(name, key) for key in wanted}
-
-
-def _advice(given: Mapping[str, tuple[int, ...]]) -> str:
-    fits = [
-        row
-        for row in registry.MODELS
-        if any(f.name == FORM for f in registry.MODELS[row].forms) and given == published(row)
-    ]
-    return f"It is a {fits[0]}: name that" if fits else "Name the network that the checkpoint was trained as"
-
-
-def _fill(network: Network, tensors: Mapping[str, Tensor], mapped: Mapping[str, str | None], blue_first: str) -> None:
-    """Copy the network's tensors, rounded as the bundle stores them; the one that reads blue first is turned round."""
-    state = {name: tensors[theirs] for theirs, name in mapped.items() if name is not None}
-    if blue_first:
-        state[blue_first] = state[blue_first].flip(1)
-    network.load_state_dict(state)
-    round_to_half(network)
-    network.eval()
 
 
 def _encoder(convention: Convention, held: dict[str, Tensor], folder: Path) -> TextEncoder:

@@ -158,10 +158,9 @@ class _Carried(nn.Module):
 def write_bank(
     folder: Path, facts: Mapping[str, Any], encoder_folder: str | Path | None, network: Network | None = None
 ) -> tuple[Tensor, Tensor] | None:
-    """Write the text bank: features of the 64 zone sentences or, of data with free captions, of those.
+    """Write the text bank, features of the 64 zone sentences or of free captions, as `save_bank` returns it.
 
-    Returns:
-        Features ``(K, L, D)`` and mask ``(K, L)``; ``None`` for a network that reads no text.
+    ``None`` for a network that reads no text.
     """
     if facts["text_encoder"] is None:
         return None
