@@ -61,10 +61,8 @@ def write_onnx(
         del written.graph.input[len(inputs) :]
         written.graph.initializer.extend(weights)
     del written.metadata_props[:]
-    for function in written.functions:
-        del function.metadata_props[:]
-        _forget(function)
-    _forget(written.graph)
+    for part in (written.graph, *written.functions):
+        _forget(part)
     onnx.save(written, path)
 
 
@@ -89,14 +87,12 @@ def _take(graph: onnx.GraphProto, names: Container[str]) -> list[TensorProto]:
 
 def _forget(graph: onnx.GraphProto | onnx.FunctionProto) -> None:
     """Delete the notes of a graph, its values and its nodes, and of the graphs inside these."""
-    values = [*graph.value_info]
+    noted: list[Any] = [graph, *graph.value_info, *graph.node]
     if isinstance(graph, onnx.GraphProto):
-        del graph.metadata_props[:]
-        values += [*graph.input, *graph.output, *graph.initializer]
-    for value in values:
-        del value.metadata_props[:]
+        noted += [*graph.input, *graph.output, *graph.initializer]
+    for part in noted:
+        del part.metadata_props[:]
     for node in graph.node:
-        del node.metadata_props[:]
         node.doc_string = ""
         for attribute in node.attribute:
             for inner in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:

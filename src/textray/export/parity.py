@@ -106,11 +106,7 @@ def _compare(runtime: Runtime, network: Network, pixels: NDArray[np.float32], pr
 def _check_route(runtime: Runtime, network: SelfGuided, pixels: NDArray[np.float32]) -> bool:
     """Compare the report that the graph writes with the sentence that NumPy reads from its zones.
 
-    Returns:
-        False for a picture that shows nothing, since rounding decides which zones are written.
-
-    Raises:
-        BundleError: If they differ.
+    False for a picture that shows nothing, since rounding decides which zones are written.
     """
     free = runtime.run(pixels, *runtime.encode([Prompt.OWN_REPORT]))
     if _is_torn(runtime.bundle, free["zone_logits"]):

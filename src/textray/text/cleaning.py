@@ -65,9 +65,7 @@ def clean(text: str) -> str:
 def swap_sides(text: str) -> str | None:
     """Exchange left and right, which makes the words true of the mirrored picture.
 
-    Returns:
-        The words, unchanged where they name no side; ``None`` where they name one in a way that is not understood,
-        such as "leftmost", "clockwise" or "3 o'clock".
+    ``None`` where they name a side in a way that is not understood: "leftmost", "clockwise", "3 o'clock".
     """
     return None if _OTHER_WORDS.search(_SIDE.sub("", text)) else _SIDE.sub(_other_side, text)
 

@@ -236,12 +236,9 @@ def _line_break(match: re.Match[str]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Result of `read`.
+    """The six zones by the side words as written, and whether the text both affirms and denies the same ones.
 
-    Attributes:
-        zones: The six zones, by the side words as written.
-        unused: Words that changed nothing, without numbers and words without content; lower case, each once, in order.
-        contradictory: The text both affirms and denies the same zones.
+    ``unused`` are words that changed nothing, without numbers and words without content; lower case, each once.
     """
 
     zones: Zones
