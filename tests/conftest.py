@@ -342,6 +342,7 @@ def build_dicom(levels, *, syntax="explicit", preamble=True, drop=(), **tags):
             delattr(ds, keyword)
         if preamble:
             ds.file_meta = FileMetaDataset()
+            ds.file_meta.ImplementationClassUID, ds.file_meta.ImplementationVersionName = "1.2.3", "TESTED"
             ds.file_meta.TransferSyntaxUID = {
                 "explicit": uid.ExplicitVRLittleEndian,
                 "implicit": uid.ImplicitVRLittleEndian,

@@ -6,7 +6,6 @@ this one class changes and no recorded value does.
 """
 
 import hashlib
-import io
 import json
 import os
 import re
@@ -177,31 +176,8 @@ def read():
     return SimpleNamespace(picture=picture, digest=digest, sections=sections, lines=lines, rounded=rounded)
 
 
-def dicom_bytes(levels, **tags):
-    """A 12-bit CR film, without anything in it that depends on the machine or on pydicom's version."""
-    from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
-
-    ds = Dataset()
-    ds.file_meta = FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    ds.file_meta.ImplementationClassUID, ds.file_meta.ImplementationVersionName = "1.2.3", "GOLDEN"
-    ds.SOPClassUID, ds.SOPInstanceUID = ComputedRadiographyImageStorage, "1.2.3.4"
-    ds.Modality, ds.ViewPosition = "CR", "PA"
-    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
-    ds.Rows, ds.Columns = levels.shape
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 12, 11, 0
-    ds.PixelData = levels.astype("<u2").tobytes()
-    ds["PixelData"].VR = "OW"
-    for keyword, value in tags.items():
-        setattr(ds, keyword, value)
-    buffer = io.BytesIO()
-    ds.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
-
-
 @pytest.fixture(scope="session")
-def bench(tmp_path_factory, inside, raster):
+def bench(tmp_path_factory, inside, dicom, raster):
     """Folder with ``films``: six phantoms and the demo film; runs write beside it, each into a folder of its own."""
     pydicom_data = pytest.importorskip("data_store", reason="pydicom-data is not installed")
     folder = tmp_path_factory.mktemp("golden")
@@ -211,17 +187,18 @@ def bench(tmp_path_factory, inside, raster):
     def levels(seed, size, top, zones=None):
         return np.rint(inside.draw(seed, size, zones) * top).astype(np.uint8 if top == 255 else np.uint16)
 
+    def dicom_film(values, *drop, **tags):
+        unnamed = ["PatientName", "PatientID", "PatientBirthDate", *drop]
+        return dicom(values, drop=unnamed, SOPInstanceUID="1.2.3.4", **tags)
+
+    mirrored = {"PatientOrientation": ["R", "F"], "PhotometricInterpretation": "MONOCHROME1"}
     pictures = {
         "tall.png": raster(levels(1, (301, 257), 255)),
         "wide.png": raster(levels(2, (211, 333), 65535)),
         "small.png": raster(levels(3, (97, 83), 255, textray.Zones.from_index(0))),  # no lesion
         "turned.png": raster(levels(4, (203, 271), 255), orientation=6),  # stored lying down
-        "usual.dcm": dicom_bytes(levels(5, (305, 251), 4095), PatientOrientation=["L", "F"], PixelSpacing=[0.2, 0.3]),
-        "mirrored.dcm": dicom_bytes(
-            4095 - levels(6, (239, 227), 4095),
-            PatientOrientation=["R", "F"],
-            PhotometricInterpretation="MONOCHROME1",
-        ),
+        "usual.dcm": dicom_film(levels(5, (305, 251), 4095)),
+        "mirrored.dcm": dicom_film(4095 - levels(6, (239, 227), 4095), "PixelSpacing", **mirrored),
     }
     for name, content in pictures.items():
         (films / name).write_bytes(content)
