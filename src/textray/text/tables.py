@@ -19,7 +19,6 @@ from textray.text.cleaning import is_blank
 
 _COLUMNS = ("image", "text", "laterality")
 _LARGEST = 2**28
-_ENCODINGS = ("utf-8-sig", "utf-16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,15 +157,18 @@ class TextTable:
         whole = [os.path.abspath(path) for path in paths]  # noqa: PTH100 -- links keep the names they were given
         inner = [whole[i] if below is None else plain_path(p.relative_to(below)) for i, p in enumerate(paths)]
         places = _index((i, (plain_path(p), p.as_posix(), whole[i], inner[i])) for i, p in enumerate(paths))
-        tails = _tails(paths)
+        tails = _index(
+            (i, ("/".join(p.parts[first:]) for first in range(len(p.parts) - 1))) for i, p in enumerate(paths)
+        )
         names = _index((i, (plain_path(p.name), p.name)) for i, p in enumerate(paths))
         stems = _index((i, (stem(p.name),)) for i, p in enumerate(paths))
         found: dict[int, list[Words]] = {}
         unknown = []
         for name, words in self.rows.items():
-            key = _normal(name)
+            key = unicodedata.normalize("NFC", name)
             path = Path(key)
-            hits = places.get(key) or places.get(str(path)) or tails.get(path.parts) or names.get(key) or stems.get(key)
+            hits = places.get(key) or places.get(str(path)) or tails.get("/".join(path.parts))
+            hits = hits or names.get(key) or stems.get(key)
             if not hits:
                 unknown.append(name)
                 continue
@@ -202,22 +204,8 @@ def _index(named: Iterable[tuple[int, Iterable[str]]]) -> dict[str, list[int]]:
     """Positions by name; the same letters composed in another way, as macOS stores them, are the same name."""
     found: dict[str, list[int]] = {}
     for i, names in named:
-        for name in {_normal(name) for name in names}:
+        for name in {unicodedata.normalize("NFC", name) for name in names}:
             found.setdefault(name, []).append(i)
-    return found
-
-
-def _normal(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
-
-
-def _tails(paths: Sequence[Path]) -> dict[tuple[str, ...], list[int]]:
-    """Positions by the last parts of paths, two or more of them."""
-    found: dict[tuple[str, ...], list[int]] = {}
-    for i, path in enumerate(paths):
-        parts = Path(_normal(str(path))).parts
-        for first in range(len(parts) - 1):
-            found.setdefault(parts[first:], []).append(i)
     return found
 
 
@@ -275,7 +263,7 @@ def _sheet(path: Path, raw: bytes, faulty: type[TextRayError]) -> list[list[str]
 
 
 def _decode(raw: bytes) -> tuple[str, str]:
-    for encoding in _ENCODINGS:
+    for encoding in ("utf-8-sig", "utf-16"):
         if encoding == "utf-16" and raw[:2] not in (b"\xff\xfe", b"\xfe\xff"):
             continue  # without its mark, almost any bytes pass as UTF-16
         try:
