@@ -305,6 +305,19 @@ def film():
     return draw
 
 
+@pytest.fixture
+def ms_cxr(tmp_path):
+    """Folder of MS-CXR with two sentences about one film, in the layout of release 1.0.0."""
+    root, film = tmp_path / "ms_cxr", "files/p10/p10000032/s50414267/02aa804e.jpg"
+    (root / film).parent.mkdir(parents=True)
+    PILImage.fromarray(np.random.default_rng(0).integers(0, 256, (50, 60), dtype=np.uint8)).save(root / film)
+    lines = ["category_name,label_text,path,x,y,w,h,image_width,image_height,dicom_id"]
+    for category, text, x in (("Pneumonia", "opacity in the left lung", 30), ("Edema", "opacity in the right lung", 0)):
+        lines.append(f"{category},{text},{film},{x},0,30,50,60,50,02aa804e")
+    (root / "MS_CXR_Local_Alignment_v1.0.0.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
 PATIENT = ("DOE^JANE", "PID-4711", "19331224")
 
 

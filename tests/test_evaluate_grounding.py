@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image as PILImage
 
 from textray.data.boxes import truth
 from textray.data.phantom import Phantom
@@ -241,21 +240,9 @@ def test_classes_stand_one_by_one_and_one_phrase_alone_cannot_be_shuffled(labels
         assert mean == pytest.approx(headline(summary, "model", "none")["dice"])
 
 
-def ms_cxr(root):
-    """Two sentences about one film, in the published layout."""
-    film = root / "files/p10/p10000032/s50414267/02aa804e.jpg"
-    film.parent.mkdir(parents=True)
-    PILImage.fromarray(np.random.default_rng(0).integers(0, 256, (50, 60), dtype=np.uint8)).save(film)
-    lines = ["category_name,label_text,path,x,y,w,h,image_width,image_height,dicom_id"]
-    for category, text, x in (("Pneumonia", "opacity in the left lung", 30), ("Edema", "opacity in the right lung", 0)):
-        lines.append(f"{category},{text},files/p10/p10000032/s50414267/02aa804e.jpg,{x},0,30,50,60,50,02aa804e")
-    (root / "MS_CXR_Local_Alignment_v1.0.0.csv").write_text("\n".join(lines) + "\n")
-    return root
-
-
-def test_ms_cxr_is_scored_only_where_its_patients_were_left_out(make_grounding_bundle, tmp_path, cli):
-    root = ms_cxr(tmp_path / "data")
-    words = ["evaluate", "--task", "grounding", "--data", "ms_cxr", "--root", root, "--split", "test", "--threads", "1"]
+def test_ms_cxr_is_scored_only_where_its_patients_were_left_out(ms_cxr, make_grounding_bundle, tmp_path, cli):
+    data = ("--data", "ms_cxr", "--root", ms_cxr, "--split", "test")
+    words = ["evaluate", "--task", "grounding", *data, "--threads", "1"]
     make_grounding_bundle(tmp_path / "unknown")
     refused = cli(*words, "--model", tmp_path / "unknown", "--out", tmp_path / "none")
     assert refused.code == 2

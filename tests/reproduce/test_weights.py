@@ -36,22 +36,6 @@ def rsna(tmp_path):
     return root
 
 
-@pytest.fixture
-def ms_cxr(tmp_path):
-    """Two films of two classes, in the layout of release 1.0.0."""
-    root = tmp_path / "ms_cxr"
-    head = "category_name,label_text,path,x,y,w,h,image_width,image_height,dicom_id"
-    lines = [head]
-    for n, (label, words) in enumerate((("Pneumonia", "opacity in the left lung"), ("Edema", "bright right lung"))):
-        path = f"files/p10/p1000000{n}/s5000000{n}/film{n}.jpg"
-        (root / path).parent.mkdir(parents=True)
-        film = np.random.default_rng(n).integers(0, 256, (48, 40), dtype=np.uint8)
-        PILImage.fromarray(film).save(root / path)
-        lines.append(f"{label},{words},{path},{5 + 10 * n},8,12,20,40,48,film{n}")
-    (root / "MS_CXR_Local_Alignment_v1.0.0.csv").write_text("\n".join(lines) + "\n")
-    return root
-
-
 def order(name, out, roots, *models, **changes):
     return Order(name=name, roots=roots, out=out, models=models, threads=1, **changes)
 
