@@ -305,6 +305,14 @@ def film():
     return draw
 
 
+@pytest.fixture(scope="session")
+def drawn_qata(tmp_path_factory):
+    """Folder of 40 drawn films, 48 x 61, in the layout of QaTa-COV19; shared, so do not change it."""
+    from textray.data.phantom import Phantom
+
+    return Phantom(n=40, size=(48, 61), seed=3).write(tmp_path_factory.mktemp("data"))
+
+
 @pytest.fixture
 def ms_cxr(tmp_path):
     """Folder of MS-CXR with two sentences about one film, in the layout of release 1.0.0."""

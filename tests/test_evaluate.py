@@ -13,7 +13,6 @@ import pytest
 from PIL import Image as PILImage
 
 from textray.data.base import Sample
-from textray.data.phantom import Phantom
 from textray.data.qata_cov19 import QaTaCOV19
 from textray.errors import DataError, OutputError, UsageError
 from textray.evaluate.cases import TextMode, mode_texts, parse_modes, segment
@@ -61,21 +60,16 @@ def blind(make_bundle, tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return Phantom(n=40, size=(48, 61), seed=3).write(tmp_path_factory.mktemp("data"))
-
-
 def run(bundle, root, out, modes=("oracle", "none", "shuffled"), progress=None, **options):
     settings = {"data": "qata_cov19", "root": root, "split": "train", "model": bundle, "threads": 1} | options
     return evaluate(MaskEvaluation(text_mode=modes, out=out, **settings), progress=progress)
 
 
 @pytest.fixture(scope="module")
-def done(bundle, root, tmp_path_factory):
+def done(bundle, drawn_qata, tmp_path_factory):
     """One run that several tests look at: its folder and what it returned."""
     out = tmp_path_factory.mktemp("out")
-    return out, run(bundle, root, out, sides=True)
+    return out, run(bundle, drawn_qata, out, sides=True)
 
 
 def read_csv(path):
@@ -83,9 +77,9 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
-def test_cases_equal_segmenting_each_film_by_itself(bundle, root, done):
+def test_cases_equal_segmenting_each_film_by_itself(bundle, drawn_qata, done):
     cases = {(row["image"], row["mode"]): row for row in read_csv(done[0] / "cases.csv")}
-    samples = QaTaCOV19(root).samples("train")
+    samples = QaTaCOV19(drawn_qata).samples("train")
     assert len(cases) == 3 * len(samples)
     predictor = Predictor(Bundle.load(bundle), threads=1)
     for sample in samples:
@@ -139,9 +133,9 @@ def test_summary_follows_from_the_cases_and_says_where_the_numbers_come_from(bun
     assert sorted(p.name for p in out.iterdir()) == ["cases.csv", "sides.csv", "summary.json", "summary.md"]
 
 
-def test_a_network_that_obeys_moves_every_film(root, done):
+def test_a_network_that_obeys_moves_every_film(drawn_qata, done):
     out, summary = done
-    samples = QaTaCOV19(root).samples("train")
+    samples = QaTaCOV19(drawn_qata).samples("train")
     telling = [s for s in samples if s.report.zones.index != s.report.zones.mirror().index]
     rows = read_csv(out / "sides.csv")
     assert [row["image"] for row in rows] == [s.image_id for s in telling]
@@ -153,23 +147,23 @@ def test_a_network_that_obeys_moves_every_film(root, done):
     assert "Left-right sensitivity" in (out / "summary.md").read_text()
 
 
-def test_sides_without_oracle_give_the_same_sides(bundle, root, done, tmp_path):
-    summary = run(bundle, root, tmp_path, modes=("none",), sides=True)
+def test_sides_without_oracle_give_the_same_sides(bundle, drawn_qata, done, tmp_path):
+    summary = run(bundle, drawn_qata, tmp_path, modes=("none",), sides=True)
     assert summary["sides"] == done[1]["sides"]
     assert list(summary["modes"]) == ["none"]
     assert {row["mode"] for row in read_csv(tmp_path / "cases.csv")} == {"none"}
     check(tmp_path)
 
 
-def test_the_same_run_gives_the_same_numbers(bundle, root, done, tmp_path):
-    again = run(bundle, root, tmp_path, sides=True)
+def test_the_same_run_gives_the_same_numbers(bundle, drawn_qata, done, tmp_path):
+    again = run(bundle, drawn_qata, tmp_path, sides=True)
     assert (tmp_path / "cases.csv").read_bytes() == (done[0] / "cases.csv").read_bytes()
     assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in done[1].items() if k != "seconds"}
 
 
-def test_limit_spreads_over_the_split_and_the_phantom_needs_no_folder(bundle, root, tmp_path):
+def test_limit_spreads_over_the_split_and_the_phantom_needs_no_folder(bundle, drawn_qata, tmp_path):
     calls = []
-    summary = run(bundle, root, tmp_path, ("oracle",), limit=10, progress=lambda *step: calls.append(step))
+    summary = run(bundle, drawn_qata, tmp_path, ("oracle",), limit=10, progress=lambda *step: calls.append(step))
     assert summary["images"] == 10
     assert summary["images_without_patient"] == 5  # the first half of the split has no patient
     assert "--limit 10" in summary["command"]
@@ -198,28 +192,28 @@ def test_unknown_text_modes_list_the_valid_ones():
         ({"modes": ("oracle", "generated")}, "this model has no report generator"),
     ],
 )
-def test_wrong_options_are_refused_before_anything_is_done(options, message, bundle, root, tmp_path):
+def test_wrong_options_are_refused_before_anything_is_done(options, message, bundle, drawn_qata, tmp_path):
     with pytest.raises(UsageError, match=message) as caught:
-        run(bundle, **({"root": root} | options), out=tmp_path / "out")
+        run(bundle, **({"root": drawn_qata} | options), out=tmp_path / "out")
     assert caught.value.exit_code == 2
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_that_cannot_be_written_stops_the_run_at_once(bundle, root, tmp_path):
+def test_an_output_that_cannot_be_written_stops_the_run_at_once(bundle, drawn_qata, tmp_path):
     (tmp_path / "out").write_text("a file")
     calls = []
     with pytest.raises(OutputError):
-        run(bundle, root, tmp_path / "out", progress=lambda *step: calls.append(step))
+        run(bundle, drawn_qata, tmp_path / "out", progress=lambda *step: calls.append(step))
     assert not calls
     assert (tmp_path / "out").read_text() == "a file"
 
 
-def test_a_model_that_reads_no_text_is_scored_without_text_only(bundle, blind, root, tmp_path):
+def test_a_model_that_reads_no_text_is_scored_without_text_only(bundle, blind, drawn_qata, tmp_path):
     for options in ({"modes": ("oracle", "none")}, {"modes": ("none",), "sides": True}):
         with pytest.raises(UsageError, match="bright reads no text"):
-            run(blind, root, tmp_path / "out", **options)
+            run(blind, drawn_qata, tmp_path / "out", **options)
     for model, modes in ((blind, ["none"]), (bundle, ["oracle", "none"])):  # where nobody names the modes
-        summary = run(model, root, tmp_path / "out", modes=(), split="val")
+        summary = run(model, drawn_qata, tmp_path / "out", modes=(), split="val")
         assert list(summary["modes"]) == modes
         assert all(f"--text-mode {mode}" in summary["command"] for mode in modes)
         assert 0 < summary["modes"][modes[0]]["dice_pooled"]["value"] < 1
@@ -275,16 +269,16 @@ class Constant:
         return Inference(probability=np.full((len(pixels), SIDE, SIDE), self.value, np.float32))
 
 
-def test_the_threshold_itself_is_lesion(root):
-    samples = QaTaCOV19(root).samples("val")
+def test_the_threshold_itself_is_lesion(drawn_qata):
+    samples = QaTaCOV19(drawn_qata).samples("val")
     texts = {"none": dict.fromkeys(range(len(samples)))}
     for value, empty in ((0.5, False), (0.49, True)):
         cases = segment(Constant(value), samples, texts)["none"]
         assert all((case.counts.tp + case.counts.fp == 0) is empty for case in cases.values())
 
 
-def test_a_run_that_fails_leaves_the_old_results_whole(root, tmp_path):
-    samples = QaTaCOV19(root).samples("train")
+def test_a_run_that_fails_leaves_the_old_results_whole(drawn_qata, tmp_path):
+    samples = QaTaCOV19(drawn_qata).samples("train")
     (tmp_path / "summary.json").write_text("old")
     with pytest.raises(RuntimeError, match="stopped"):
         score(Constant(0.9, fails_at=2), samples, [TextMode.NONE], tmp_path, {})
@@ -292,8 +286,8 @@ def test_a_run_that_fails_leaves_the_old_results_whole(root, tmp_path):
     assert (tmp_path / "summary.json").read_text() == "old"
 
 
-def test_a_mask_of_another_size_is_refused_by_name(root, tmp_path):
-    sample = QaTaCOV19(root).samples("val")[0]
+def test_a_mask_of_another_size_is_refused_by_name(drawn_qata, tmp_path):
+    sample = QaTaCOV19(drawn_qata).samples("val")[0]
     PILImage.new("L", (48, 61)).save(tmp_path / "turned.png")
     wrong = replace(sample, mask_path=tmp_path / "turned.png")
     with pytest.raises(DataError, match=rf"{sample.image_id} has another size.*\(61, 48\).*\(48, 61\)"):

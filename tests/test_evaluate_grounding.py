@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from textray.data.boxes import truth
-from textray.data.phantom import Phantom
 from textray.data.qata_cov19 import QaTaCOV19
-from textray.errors import InputError, UsageError
-from textray.evaluate.grounding import PhraseEvaluation, evaluate, score
+from textray.errors import InputError
+from textray.evaluate.grounding import score
 from textray.evaluate.maps import GRID, Row, Settings, evaluation_grid, mean_masks, score_phrases
 from textray.evaluate.results import check
 from textray.io.read import read
@@ -59,13 +58,8 @@ class Pointer:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return Phantom(n=24, size=(48, 61), seed=3).write(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def samples(root):
-    return QaTaCOV19(root).phrases("train", kind="caption")
+def samples(drawn_qata):
+    return QaTaCOV19(drawn_qata).phrases("train", kind="caption")
 
 
 @pytest.fixture(scope="module")
@@ -185,19 +179,19 @@ def test_a_margin_leaves_the_border_out_and_boxes_can_count_one_by_one(samples):
     assert whole[Row.CENTRE][0].scores["none"].cnr_signed != each[Row.CENTRE][0].scores["none"].cnr_signed
 
 
-def test_floors_need_no_network_and_say_what_is_missing(root, tmp_path, cli):
+def test_floors_need_no_network_and_say_what_is_missing(drawn_qata, tmp_path, cli):
     ran = cli(
-        "evaluate", "--task", "grounding", "--data", "qata_cov19", "--root", root, "--split", "val", "--floors-only",
-        "--phrases", "clause", "--normalise", "minmax", "--out", tmp_path,
+        "evaluate", "--task", "grounding", "--data", "qata_cov19", "--root", drawn_qata, "--split", "val",
+        "--floors-only", "--phrases", "clause", "--normalise", "minmax", "--out", tmp_path,
     )  # fmt: skip
     assert ran.code == 0, ran.err
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["model"] is None
     assert list(summary["rows"]) == ["mean_phrase", "mean_mask", "centre", "full", "random"]
-    assert summary["protocol"]["training_masks"] == len(QaTaCOV19(root).samples("train"))
+    assert summary["protocol"]["training_masks"] == len(QaTaCOV19(drawn_qata).samples("train"))
     assert summary["command"].endswith("--split val --floors-only --phrases clause --normalise minmax --out OUT")
     assert "# Grounding" in ran.out
-    assert str(root) not in (tmp_path / "summary.json").read_text()
+    assert str(drawn_qata) not in (tmp_path / "summary.json").read_text()
 
 
 @pytest.mark.parametrize(
@@ -213,18 +207,14 @@ def test_floors_need_no_network_and_say_what_is_missing(root, tmp_path, cli):
         (["--task", "grounding", "--floors-only", "--empty-prediction", "one"], "one of zero, skip"),
         (["--task", "grounding", "--floors-only", "--phrases", "word"], "one of caption, clause"),
         (["--task", "grounding", "--floors-only", "--limit", "0"], "limit"),
+        (["--task", "grounding", "--floors-only", "--data", "monuseg"], "where a phrase is true"),
     ],
 )
-def test_wrong_options_are_refused(words, message, root, tmp_path, cli):
-    ran = cli("evaluate", "--data", "qata_cov19", "--root", root, "--out", tmp_path / "out", *words)
+def test_wrong_options_are_refused(words, message, drawn_qata, tmp_path, cli):
+    ran = cli("evaluate", "--data", "qata_cov19", "--root", drawn_qata, "--out", tmp_path / "out", *words)
     assert ran.code == 2
     assert message in ran.err
     assert not (tmp_path / "out").exists()
-
-
-def test_a_data_set_without_places_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="where a phrase is true"):
-        evaluate(PhraseEvaluation(data="monuseg", root=tmp_path, split="val", out=tmp_path / "out", floors_only=True))
 
 
 @pytest.mark.parametrize("labels", ["A", "AB"])

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from textray.data.phantom import Phantom
 from textray.data.qata_cov19 import QaTaCOV19
 from textray.errors import UsageError
 from textray.evaluate.cases import TextMode, mode_texts, segment
@@ -35,11 +34,6 @@ def write_bundle(make_bundle):
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return Phantom(n=40, size=(48, 61), seed=3).write(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
 def bundle(write_bundle, tmp_path_factory):
     return write_bundle(tmp_path_factory.mktemp("models") / "writer")
 
@@ -50,9 +44,9 @@ def run(bundle, root, out, modes):
 
 
 @pytest.fixture(scope="module")
-def done(bundle, root, tmp_path_factory):
+def done(bundle, drawn_qata, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    return out, run(bundle, root, out, ["oracle", "none", "generated"])
+    return out, run(bundle, drawn_qata, out, ["oracle", "none", "generated"])
 
 
 def read_cases(out, mode):
@@ -64,11 +58,11 @@ def zones_of(row):
     return Zones.from_present(int(bit) for bit in row["zones"]) if row["zones"] else Zones()
 
 
-def test_the_zones_column_holds_what_the_network_wrote_and_painted(bundle, root, done):
+def test_the_zones_column_holds_what_the_network_wrote_and_painted(bundle, drawn_qata, done):
     predictor = Predictor(Bundle.load(bundle), threads=1)
     rows = read_cases(done[0], "generated")
     assert 0 < sum(bool(row["zones"]) for row in rows.values()) < len(rows)  # both kinds are there
-    for sample in QaTaCOV19(root).samples("train"):
+    for sample in QaTaCOV19(drawn_qata).samples("train"):
         image, row = read(sample.image_path), rows[sample.image_id]
         found = predictor.infer(predictor.preprocess.apply(image)[None], [Prompt.OWN_REPORT])
         reached = found.zone_probability[0] >= np.array(THRESHOLDS, np.float32)
@@ -77,11 +71,11 @@ def test_the_zones_column_holds_what_the_network_wrote_and_painted(bundle, root,
         assert int(row["tp"]) + int(row["fp"]) == mask.sum()
 
 
-def test_each_mode_says_itself_whether_a_report_is_written(write_bundle, root, done, tmp_path):
+def test_each_mode_says_itself_whether_a_report_is_written(write_bundle, drawn_qata, done, tmp_path):
     """`none` writes nothing and `generated` writes, whatever a run without a text does with this bundle otherwise."""
     silent = write_bundle(tmp_path / "writer", text_free="none")
     assert Bundle.load(silent).text_free == "none"
-    summary = run(silent, root, tmp_path / "out", ["oracle", "none", "generated"])
+    summary = run(silent, drawn_qata, tmp_path / "out", ["oracle", "none", "generated"])
     assert summary["modes"] == done[1]["modes"]
     assert (tmp_path / "out" / "cases.csv").read_bytes() == (done[0] / "cases.csv").read_bytes()
     modes = summary["modes"]
@@ -89,7 +83,7 @@ def test_each_mode_says_itself_whether_a_report_is_written(write_bundle, root, d
     assert all(row["zones"] == "" for row in read_cases(done[0], "none").values())
 
 
-def test_report_follows_from_the_cases(root, done):
+def test_report_follows_from_the_cases(drawn_qata, done):
     out, summary = done
     report, rows = summary["report"], read_cases(out, "generated")
     assert summary == json.loads((out / "summary.json").read_text())
@@ -101,7 +95,7 @@ def test_report_follows_from_the_cases(root, done):
     alone = report["scores_where_used"]
     assert alone["dice_pooled"]["value"] == pytest.approx(2 * tp / (2 * tp + fp + fn))
     assert alone["dice_per_image"]["value"] == pytest.approx(np.mean([float(row["dice"]) for row in used]))
-    named = np.array([s.report.zones.present for s in QaTaCOV19(root).samples("train")])
+    named = np.array([s.report.zones.present for s in QaTaCOV19(drawn_qata).samples("train")])
     written = np.array([zones_of(row).present for row in rows.values()])
     assert report["zones"]["f1"]["macro"]["value"] == pytest.approx(f1_score(named, written, average="macro"))
     assert report["zones"]["exact_match"]["value"] == pytest.approx((named == written).all(axis=1).mean())
@@ -126,9 +120,9 @@ def test_report_follows_from_the_cases(root, done):
         assert words in page
 
 
-def test_a_run_of_one_mode_has_no_differences_and_without_generated_no_report(bundle, root, tmp_path):
+def test_a_run_of_one_mode_has_no_differences_and_without_generated_no_report(bundle, drawn_qata, tmp_path):
     for mode in ("generated", "oracle"):
-        summary = run(bundle, root, tmp_path, [mode])
+        summary = run(bundle, drawn_qata, tmp_path, [mode])
         page = (tmp_path / "summary.md").read_text()
         assert summary["paired"] == {}
         assert "Differences" not in page
@@ -141,9 +135,9 @@ def test_a_run_of_one_mode_has_no_differences_and_without_generated_no_report(bu
 
 
 @pytest.mark.parametrize(("dropout", "learnt"), [(0.0, False), (0.5, True)])
-def test_a_score_without_a_report_says_whether_it_was_trained(write_bundle, root, tmp_path, dropout, learnt):
+def test_a_score_without_a_report_says_whether_it_was_trained(write_bundle, drawn_qata, tmp_path, dropout, learnt):
     facts = {"data": {"report_dropout": dropout}, "self_guided": 0.0}
-    summary = run(write_bundle(tmp_path / "writer", provenance=facts), root, tmp_path / "out", ["none", "oracle"])
+    summary = run(write_bundle(tmp_path / "writer", provenance=facts), drawn_qata, tmp_path / "out", ["none", "oracle"])
     assert summary["learnt_without_report"] is learnt
     assert ("left no report out" in summary["text_modes"]["none"]) is not learnt
     assert "left no report out" not in summary["text_modes"]["oracle"]
@@ -182,9 +176,9 @@ def captioned(root, reports):
     return [replace(film, report=report, patient_id=None) for film, report in zip(films, reports, strict=False)]
 
 
-def test_what_each_mode_tells_the_network(root):
+def test_what_each_mode_tells_the_network(drawn_qata):
     lower = Zones.from_present([0, 0, 1, 0, 0, 0])
-    samples = captioned(root, [Report(zones=lower, text=sentence(lower)), Report(zones=Zones())])
+    samples = captioned(drawn_qata, [Report(zones=lower, text=sentence(lower)), Report(zones=Zones())])
     fake = Fake([0.9] * 6, (0.9, 0.91, 0.5, 0.95, 1.0, 0.0))
     texts = {mode: mode_texts(samples, mode, seed=0) for mode in (TextMode.ORACLE, TextMode.NONE, TextMode.GENERATED)}
     cases = segment(fake, samples, texts)
@@ -195,8 +189,8 @@ def test_what_each_mode_tells_the_network(root):
     assert [case.zones for case in cases[TextMode.NONE].values()] == [None, None]
 
 
-def test_a_network_that_tells_no_zones_cannot_be_asked_for_a_report(root):
-    samples = captioned(root, [Report(zones=Zones())])
+def test_a_network_that_tells_no_zones_cannot_be_asked_for_a_report(drawn_qata):
+    samples = captioned(drawn_qata, [Report(zones=Zones())])
     for fake in (Fake(None), Fake([0.5] * 6, None)):
         with pytest.raises(UsageError, match="tells no zones"):
             segment(fake, samples, {"generated": {0: None}})
@@ -210,10 +204,10 @@ def own_report(samples, out, probability):
     return json.loads((out / "summary.json").read_text())["report"], (out / "summary.md").read_text()
 
 
-def test_a_network_that_finds_nothing_writes_no_infection(root, tmp_path):
+def test_a_network_that_finds_nothing_writes_no_infection(drawn_qata, tmp_path):
     clear = parse_caption("no infection.")
     lower = Zones.from_present([0, 0, 1, 0, 0, 0])
-    samples = captioned(root, [clear, Report(zones=lower, text=sentence(lower))])
+    samples = captioned(drawn_qata, [clear, Report(zones=lower, text=sentence(lower))])
     report, page = own_report(samples, tmp_path, [0.1] * 6)
     assert report["used"] == {"images": 0, "share": {"value": 0.0, "low": 0.0, "high": 0.0}}
     assert report["scores_where_used"] is None
@@ -224,13 +218,13 @@ def test_a_network_that_finds_nothing_writes_no_infection(root, tmp_path):
     assert "Zones named by no caption: left upper, left middle, right upper" in page
 
 
-def test_films_without_a_caption_are_left_out_and_reports_are_written_in_its_convention(root, tmp_path):
+def test_films_without_a_caption_are_left_out_and_reports_are_written_in_its_convention(drawn_qata, tmp_path):
     """The caption means the patient's right, which lies on the viewer's left: the same zone, and the same words."""
     upper = Zones.from_present([1, 0, 0, 0, 0, 0])
     words = sentence(upper).replace("left", "right")
     unread = Report(zones=Zones((ZoneState.UNMENTIONED,) * 6), text="see earlier film")
     captions = [Report(zones=upper, text=words, laterality=Laterality.PATIENT), Report(zones=Zones()), unread]
-    samples = captioned(root, captions)
+    samples = captioned(drawn_qata, captions)
     report, page = own_report(samples, tmp_path, [0.9, 0.1, 0.1, 0.1, 0.1, 0.1])
     assert report["used"]["images"] == 3
     assert (report["images_without_caption"], report["zones"]["images"], report["text"]["images"]) == (2, 1, 1)
