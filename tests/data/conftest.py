@@ -101,10 +101,8 @@ def write_slice(image, mask, name, caption):
     size = (40, 36) if name.startswith("Jun") else (32, 32)
     pixels = np.random.default_rng(len(name)).integers(0, 256, size, dtype=np.uint8)
     levels = np.zeros(size, np.uint8)
-    left, upper = caption == LEFT, caption == LEFT
-    levels[4 : 10 if upper else 11, 3:9] = 255
-    levels = levels if upper else levels[::-1]
-    levels = levels if left else levels[:, ::-1]
+    levels[4 : 10 if caption == LEFT else 11, 3:9] = 255
+    levels = levels if caption == LEFT else levels[::-1, ::-1]
     if name.startswith("Jun_radiopaedia"):
         pixels, levels = pixels[::-1], levels[::-1]
         pixels = np.repeat(pixels[..., None], 3, axis=2)

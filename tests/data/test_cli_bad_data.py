@@ -38,12 +38,6 @@ def cases():
         return {row["image"]: row for row in csv.DictReader(file) if row["mode"] == "oracle"}
 
 
-def test_a_good_copy_passes_check_and_evaluation(cli, qata, evaluate):
-    assert cli("data", "check", "qata_cov19", qata).code == 0
-    assert evaluate().code == 0
-    assert summary()["images"] == 40
-
-
 def mask(change):
     def spoil(root):
         with PILImage.open(root / MASK) as picture:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from textray.data.base import Reader, Sample, open_reader
 from textray.data.boxes import box_problem, truth
@@ -131,15 +130,3 @@ def test_weights_without_a_record_of_the_patients_left_out_are_refused():
         refuse_unless_excluded(held, {}, "ms_cxr")
     with pytest.raises(UsageError, match="another list of patients"):
         refuse_unless_excluded(held, {"excluded_patients": exclusion_record(["10000032"])}, "ms_cxr")
-
-
-@pytest.mark.parametrize(("split", "count", "different"), [("val", 1429, 57), ("inner", 221, None)])
-def test_the_published_captions(real_qata, split, count, different):
-    found = open_reader("qata_cov19", real_qata).phrases(split)
-    assert len(found) == count
-    assert different is None or len({p.phrase for p in found}) == different
-    with Image.open(found[0].image_path) as film:
-        assert truth(found[0], (film.height, film.width)).any()
-    learnt = open_reader("qata_cov19", real_qata).studies(split)
-    assert {len(study.sentences) for study in learnt} == {3}
-    assert len(learnt) == count
