@@ -168,7 +168,7 @@ def run(root, out, bundle, *modes, data="monuseg", **options):
     return evaluate(order)
 
 
-def test_each_text_mode_is_scored_and_the_caption_told_is_noted(monuseg, tissue_bundle, tmp_path):
+def test_each_text_mode_is_scored_and_the_caption_used_is_noted(monuseg, tissue_bundle, tmp_path):
     summary = run(monuseg, tmp_path, tissue_bundle, "oracle", "shuffled", "none")
     captions = {s.image_id: s.report.text for s in MoNuSeg(monuseg).samples("val")}
     rows = list(csv.DictReader((tmp_path / "cases.csv").read_text().splitlines()))

@@ -1,4 +1,4 @@
-"""Films and sentences to learn grounding from: what is drawn, what it says, who is left out; no mask is read."""
+"""Films and sentences to learn grounding from: what is drawn, what it states, who is left out; no mask is read."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -103,7 +103,7 @@ def test_a_random_subset_keeps_at_least_one_in_any_order():
     assert len(drawn) == 3 + 6 + 6
 
 
-def test_some_zones_are_told_as_places_that_are_true():
+def test_some_zones_are_named_as_places_that_are_true():
     zones = Zones.from_present([1, 0, 1, 0, 0, 1])
     found = words(tuple(sentence(zones).split(", ")), zones, paraphrase=0.5, sampling="some_zones")
     rng, drawn, whole = np.random.default_rng(0), set(), 0
@@ -118,7 +118,7 @@ def test_some_zones_are_told_as_places_that_are_true():
     assert {len(words(report, sampling="some_zones").draw(0, rng)) for _ in range(40)} == {1, 2}
 
 
-def test_one_zone_is_told_at_a_time():
+def test_one_zone_is_named_at_a_time():
     zones, rng = Zones.from_present([1, 0, 1, 0, 0, 1]), np.random.default_rng(0)
     found = words(tuple(sentence(zones).split(", ")), zones, paraphrase=0.5, sampling="one_zone")
     drawn = [stated(found.draw(0, rng)) for _ in range(200)]
@@ -127,7 +127,7 @@ def test_one_zone_is_told_at_a_time():
     assert found.report_facts(0) in other, "a sampling of its own for once"
 
 
-def test_a_mirrored_film_is_told_with_other_sides():
+def test_a_mirrored_film_has_the_words_of_the_other_sides():
     found = words(CLAUSES, LEFT, paraphrase=0.5)
     assert found.report_facts(0, mirrored=True) == {"unilateral", "one areas", "right lower"}
     rng = np.random.default_rng(0)

@@ -71,7 +71,7 @@ def test_a_sample_carries_its_words_as_they_stand_and_the_pictures_sides(monuseg
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".jpg"])
-def test_a_header_tells_the_size_as_displayed(tmp_path, suffix):
+def test_a_header_has_the_size_as_displayed(tmp_path, suffix):
     path = tmp_path / f"turned{suffix}"
     picture = PILImage.fromarray(np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8))
     exif = PILImage.Exif()
@@ -117,7 +117,7 @@ def test_check_finds_grey_pictures(monuseg):
     assert codes(monuseg) == {"E_COLOR"}
 
 
-def test_check_tells_whether_words_and_pictures_agree_on_the_side(monuseg):
+def test_check_counts_whether_words_and_pictures_agree_on_the_side(monuseg):
     counts = MoNuSeg(monuseg).check().counts
     assert counts["captions that name the left"] == "6 of 6 have their nuclei further left"
     assert counts["captions that name the right"] == "6 of 6 have their nuclei further right"

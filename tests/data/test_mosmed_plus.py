@@ -40,7 +40,7 @@ def as_csv(root, change=lambda text: text):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_tables_cut_it_and_a_sample_tells_files_volume_and_words_as_written(mosmed, layout):
+def test_the_tables_cut_it_and_a_sample_has_files_volume_and_words_as_written(mosmed, layout):
     root = mosmed(layout)
     found = {split: ids(root, split) for split in ("train", "val", "test")}
     assert {split: len(names) for split, names in found.items()} == {"train": 40, "val": 5, "test": 5}
@@ -133,7 +133,7 @@ def test_tables_may_lie_elsewhere_and_circulate_as_csv(mosmed):
     assert {split: ids(root, split) for split in KAGGLE} == whole
 
 
-def test_what_is_no_layout_is_told(mosmed, tmp_path):
+def test_what_is_no_layout_is_refused(mosmed, tmp_path):
     for root in (tmp_path / "nothing", tmp_path):
         with pytest.raises(LayoutError, match="docs/datasets/mosmed_plus"):
             MosMedPlus(root)
@@ -222,7 +222,7 @@ def codes(result, name):
 
 
 @pytest.mark.parametrize(("layout", "name"), [("kaggle", "Kaggle"), ("lvit", "LViT"), ("csv", "csv")])
-def test_a_good_copy_is_counted_and_its_leak_told(mosmed, layout, name):
+def test_a_good_copy_is_counted_and_its_leak_listed(mosmed, layout, name):
     result = MosMedPlus(mosmed(layout)).check()
     assert result.ok
     assert {p.code for p in result.problems} == {"W_COUNT", "W_VOLUME_LEAK", "W_MASK_MODE", "W_MASK_VALUES"}
@@ -250,7 +250,7 @@ def test_no_leak_no_warning(mosmed):
     assert "W_VOLUME_LEAK" not in {p.code for p in result.problems}
 
 
-def test_sources_tell_heights_and_sides(mosmed):
+def test_sources_are_counted_with_heights_and_sides(mosmed):
     counts = MosMedPlus(mosmed("kaggle")).check().counts
     morozov, flipped = str(counts["source morozov"]), str(counts["source jun_radiopaedia"])
     assert "24 slices" in morozov

@@ -150,7 +150,7 @@ def test_patients_that_must_not_have_been_seen(ms_cxr):
         refuse_unless_excluded(reader, {"data": "mimic_cxr"}, "ms_cxr")
 
 
-def test_smaller_copies_scale_their_boxes_and_cropped_ones_are_told(ms_cxr):
+def test_smaller_copies_scale_their_boxes_and_cropped_ones_are_listed(ms_cxr):
     shutil.rmtree(ms_cxr / "mimic-cxr-jpg")
     write_films(ms_cxr, scale=2)  # images beside the annotations' folders
     found = open_reader("ms_cxr", ms_cxr).phrases("test")
@@ -188,7 +188,7 @@ def test_broken_rows_are_found_and_named(ms_cxr, column, value, code):
         assert len(reader.phrases("test")[0].boxes) == 2
 
 
-def test_what_is_missing_is_said(ms_cxr):
+def test_what_is_missing_is_named(ms_cxr):
     (ms_cxr / "mimic-cxr-jpg/2.1.0" / path_of("174413ec-4ec4c1f7")).unlink()
     with pytest.raises(DataError, match=r"174413ec-4ec4c1f7\.jpg has boxes and is not there"):
         open_reader("ms_cxr", ms_cxr).phrases("test")

@@ -44,7 +44,7 @@ def test_first_four_fifths_of_the_rows_are_train_and_the_rest_val(qata):
     assert len(ids(qata, "test")) == 6
 
 
-def test_sample_tells_files_patient_and_zones_by_viewer(qata):
+def test_a_sample_has_files_patient_and_zones_by_viewer(qata):
     sample = QaTaCOV19(qata).samples("val")[0]
     assert sample.image_path == qata / "Train Set/Images" / f"{sample.image_id}.png"
     assert sample.mask_path == qata / "Train Set/Ground-truths" / f"mask_{sample.image_id}.png"

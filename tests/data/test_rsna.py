@@ -132,7 +132,7 @@ def test_broken_rows_are_found_and_named(rsna, old, new, code):
             open_reader("rsna", rsna).phrases("train")
 
 
-def test_a_list_that_disagrees_is_told(rsna):
+def test_a_list_that_disagrees_is_listed(rsna):
     write_list(folder(rsna), LISTED, {**FILMS, "0100515c": FILMS["0100515c"][:1]})
     (problem,) = RSNA(rsna).check().problems
     assert (problem.code, problem.fatal) == ("W_LIST_BOXES", False)

@@ -69,7 +69,7 @@ def test_words_are_placed_by_whose_sides_they_mean(films, tmp_path):
     assert unlabelled_samples(films, QATA, texts=texts)[0].report.zones.present == RIGHT  # the patient's, as elsewhere
 
 
-def test_one_sided_words_are_not_told_where_sides_are_unknown(films, tmp_path, caplog):
+def test_one_sided_words_are_not_used_where_sides_are_unknown(films, tmp_path, caplog):
     """Two conventions that are unknown need not be the same one, so these words are dropped too."""
     texts = table(tmp_path, "image,text\na,left upper opacity\nb,bibasal consolidation\n")
     for row, side in ((QATA, Laterality.UNKNOWN), (MOSMED, Laterality.PATIENT), (MOSMED, Laterality.UNKNOWN)):
@@ -82,7 +82,7 @@ def test_one_sided_words_are_not_told_where_sides_are_unknown(films, tmp_path, c
     assert unlabelled_samples(films, QATA, texts=texts)[0].report.zones
 
 
-def test_what_a_table_cannot_tell_is_said(films, tmp_path, caplog):
+def test_what_a_table_does_not_say_is_logged(films, tmp_path, caplog):
     texts = table(tmp_path, "image,text\na,Large heart.\nb,No consolidation.\nward/c.jpg,left base\nz,left base\n")
     found = unlabelled_samples(films, QATA, texts=texts)
     assert "3 of 3 pictures without masks have a report" in caplog.text

@@ -104,7 +104,7 @@ class MosMedPlus(CaptionedFolders):
         return found
 
     def _check_parts(self, found: Survey, counts: Counts) -> list[Problem]:
-        """Tell both cuts with the hash of their ids, and volumes with slices in several published parts."""
+        """Count both cuts with the hash of their ids, and volumes with slices in several published parts."""
         for protocol in get_args(Protocol):
             if protocol == "volume" and len(found.rows) < len(PARTS):
                 counts["cut by volume"] = "needs all three parts"
