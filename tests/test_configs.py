@@ -115,9 +115,9 @@ ON_TOP = {
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_holds_only_what_differs_from_the_defaults(name, parse, bare):
     recipe = read(name)
-    said = recipe.get("model", {}).get("network", {})
-    network = {"class_path": said.get("class_path", NETWORKS["mmi_unet"])}
-    parts = said.get("init_args", {}).get("config", {})
+    given = recipe.get("model", {}).get("network", {})
+    network = {"class_path": given.get("class_path", NETWORKS["mmi_unet"])}
+    parts = given.get("init_args", {}).get("config", {})
     chosen = {part: None if parts[part] is None else {} for part in SEGMENTERS if part in parts}
     if chosen:
         network["init_args"] = {"config": chosen}

@@ -353,8 +353,8 @@ class TestPaperForms:
         long = run(shared, *padded(200 if most is None else most))
         torch.testing.assert_close(run(shared, image, features, mask), long, rtol=1e-4, atol=1e-5)
         if most is not None:
-            told = f"too long.*Got {most + 1} tokens.*at most {most}.*max_tokens"
-            with pytest.raises(ShapeError, match=told):
+            message = f"too long.*Got {most + 1} tokens.*at most {most}.*max_tokens"
+            with pytest.raises(ShapeError, match=message):
                 shared(*padded(most + 1))
 
     def test_a_row_without_text_is_the_text_free_call(self, build, shared):
@@ -387,8 +387,8 @@ class TestReleasedForms:
             if shared.tokens is None:
                 assert run(shared, *given).shape == (2, 1, 224, 224)
                 continue
-            told = rf"exactly {build.tokens} text tokens.*Got \(2, {tokens}, 8\).*max_tokens={build.tokens}"
-            with pytest.raises(ShapeError, match=told):
+            message = rf"exactly {build.tokens} text tokens.*Got \(2, {tokens}, 8\).*max_tokens={build.tokens}"
+            with pytest.raises(ShapeError, match=message):
                 shared(*given)
 
     def test_padding_is_attended(self, build, shared):
@@ -433,27 +433,27 @@ class TestGroundingContract:
 
     def test_both_sides_come_to_one_space(self, shared):
         with torch.no_grad():
-            seen, told = shared.encode_image(images()), shared.encode_text(*TEXTS)
-        assert seen.pooled.shape == told.report.shape == (2, shared.width)
-        assert seen.local.shape[:2] == (2, shared.width)
-        assert told.words.shape == (2, 2, shared.width)
-        assert told.sentences.shape == (2, 1, shared.width)
-        assert told.word_mask.all()
-        assert told.sentence_mask.all()
-        assert all(torch.isfinite(x).all() for x in (*seen, *told))
+            image, text = shared.encode_image(images()), shared.encode_text(*TEXTS)
+        assert image.pooled.shape == text.report.shape == (2, shared.width)
+        assert image.local.shape[:2] == (2, shared.width)
+        assert text.words.shape == (2, 2, shared.width)
+        assert text.sentences.shape == (2, 1, shared.width)
+        assert text.word_mask.all()
+        assert text.sentence_mask.all()
+        assert all(torch.isfinite(x).all() for x in (*image, *text))
         with torch.no_grad():  # and are compared there: a cosine for each phrase and place
-            found, own = shared(images(), told.report), shared(images(), told.report.expand(2, -1, -1))
-        assert found.shape == (2, 2, *seen.local.shape[2:])
+            found, own = shared(images(), text.report), shared(images(), text.report.expand(2, -1, -1))
+        assert found.shape == (2, 2, *image.local.shape[2:])
         assert found.abs().max() <= 1 + 1e-5
         torch.testing.assert_close(found, own)
 
     def test_rows_of_a_batch_do_not_see_each_other(self, shared):
         with torch.no_grad():
             together, alone = shared.encode_image(images()), shared.encode_image(images()[1:])
-            told, one = shared.encode_text(*TEXTS), shared.encode_text(*(x[1:, :4] for x in TEXTS))
+            text, one = shared.encode_text(*TEXTS), shared.encode_text(*(x[1:, :4] for x in TEXTS))
         torch.testing.assert_close(together.local[1:], alone.local, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(together.pooled[1:], alone.pooled, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(told.report[1:], one.report, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(text.report[1:], one.report, rtol=1e-4, atol=1e-5)
 
     @pytest.mark.parametrize("shape", [(1, 3, 64, 65), (1, 3, 60, 64), (1, 1, 64, 64)], ids=str)
     def test_another_image_is_refused(self, shared, shape):
@@ -476,8 +476,8 @@ class TestGroundingContract:
         optimizer = torch.optim.SGD(network.parameters(), lr=1e-2)
         for _ in range(2):  # ResNet's residual branches start at zero
             optimizer.zero_grad()
-            seen, told = network.encode_image(images(3)), network.encode_text(*TEXTS)
-            sum(x.square().mean() for x in (*seen, told.report)).backward()
+            image, text = network.encode_image(images(3)), network.encode_text(*TEXTS)
+            sum(x.square().mean() for x in (*image, text.report)).backward()
             named = dict(network.named_parameters())
             assert [n for n, p in named.items() if p.grad is None or not torch.isfinite(p.grad).all()] == []
             optimizer.step()

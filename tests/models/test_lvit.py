@@ -66,7 +66,7 @@ def test_depth_stacks_blocks():
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
         ({"patches": (16, 8, 4, 4)}, r"same places at each level.*\(16, 8, 4, 4\)"),
         ({"patches": (16, 8, 4)}, "four sides"),
@@ -77,8 +77,8 @@ def test_depth_stacks_blocks():
         ({"heads": 3}, "3 heads, width 8"),
     ],
 )
-def test_impossible_sizes_are_refused(changes, told):
-    with pytest.raises(UsageError, match=told):
+def test_impossible_sizes_are_refused(changes, message):
+    with pytest.raises(UsageError, match=message):
         small(**changes)
 
 

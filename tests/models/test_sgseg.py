@@ -213,9 +213,9 @@ class TestBank:
     def test_an_empty_bank_writes_nothing(self):
         network = tiny(zone_tokens=True)
         network.set_thresholds(torch.zeros(6))
-        image, silent = torch.randn(1, 3, 32, 32), -torch.ones(1, 2)
+        image, withheld = torch.randn(1, 3, 32, 32), -torch.ones(1, 2)
         with torch.no_grad():
-            own, none = network(image), network(image, torch.zeros(1, 2, TEXT), silent)
+            own, none = network(image), network(image, torch.zeros(1, 2, TEXT), withheld)
         assert torch.equal(own.logits, none.logits)
 
     def test_thresholds_that_are_none_are_refused(self):

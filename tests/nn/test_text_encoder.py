@@ -119,20 +119,20 @@ class TestPublishedFiles:
         tensors = trunk_tensors()
         del tensors["encoder.layer.1.output.dense.weight"]
         folder = write(tmp_path, PUBLISHED[name](tensors))
-        told = r"not this trunk's.*missing \['encoder\.layer\.1\.output\.dense\.weight'\]"
-        with pytest.raises(BundleError, match=told):
+        message = r"not this trunk's.*missing \['encoder\.layer\.1\.output\.dense\.weight'\]"
+        with pytest.raises(BundleError, match=message):
             load_text_encoder(name, folder=folder)
 
     @pytest.mark.parametrize(
-        ("tensor", "rows", "told"),
+        ("tensor", "rows", "message"),
         [
             ("encoder.layer.2.output.dense.bias", 16, r"unknown \['encoder\.layer\.2\.output\.dense\.bias'\]"),
             ("embeddings.word_embeddings.weight", 9, r"another shape \['embeddings\.word_embeddings\.weight'\]"),
         ],
     )
-    def test_another_tensor(self, tensor, rows, told, tmp_path):
+    def test_another_tensor(self, tensor, rows, message, tmp_path):
         tensors = as_cxr_bert({**trunk_tensors(), tensor: torch.zeros(rows, 16)})
-        with pytest.raises(BundleError, match=told):
+        with pytest.raises(BundleError, match=message):
             load_text_encoder("cxr_bert", folder=write(tmp_path, tensors))
 
     def test_files_that_are_missing_pickled_or_cut_off(self, tmp_path):

@@ -25,10 +25,10 @@ def score(places, units, *, released, mean):
     else:
         raw = np.array([[unit(t) @ unit(places[:, j]) for j in range(count)] for t in units])
     total = 0.0
-    for row, told in zip(raw, units, strict=True):
+    for row, text in zip(raw, units, strict=True):
         alpha = softmax(TEMPERATURES.attention * row)
         attended = sum(alpha[j] * places[:, j] for j in range(count))
-        total += np.exp(TEMPERATURES.pooling * (unit(attended) @ unit(told)))
+        total += np.exp(TEMPERATURES.pooling * (unit(attended) @ unit(text)))
     z = np.log(total / len(units) if mean else total)
     return z if released else z / TEMPERATURES.pooling
 
@@ -50,9 +50,9 @@ def test_local_loss_is_the_one_of_the_pairs(released, mean):
     cls = random.normal(size=(4, 5)) if released else None
     real = np.array([[1, 1, 0], [1, 1, 1], [0, 1, 0], [1, 0, 1]], bool)
     keys = np.array([7, 3, 7, 9])
-    said = [StudyText((), frozenset({str(key)}), frozenset({str(key)})) for key in keys]
-    told = [np.concatenate([units[k][real[k]], *([] if cls is None else [cls[k : k + 1]])]) for k in range(4)]
-    z = np.array([[score(v.reshape(5, 6), t, released=released, mean=mean) for t in told] for v in places])
+    statements = [StudyText((), frozenset({str(key)}), frozenset({str(key)})) for key in keys]
+    texts = [np.concatenate([units[k][real[k]], *([] if cls is None else [cls[k : k + 1]])]) for k in range(4)]
+    z = np.array([[score(v.reshape(5, 6), t, released=released, mean=mean) for t in texts] for v in places])
     given = {
         "mode": "released" if released else "paper",
         "cls": None if cls is None else torch.from_numpy(cls),
@@ -63,7 +63,7 @@ def test_local_loss_is_the_one_of_the_pairs(released, mean):
     scores = local_scores(*found, **given)
     np.testing.assert_allclose(scores, z, rtol=1e-10)
     for targets, same in (("diagonal", np.eye(4, dtype=bool)), ("identical_text", keys[:, None] == keys)):
-        pair = targeted_pair(TEMPERATURES.contrastive * scores, said, targets)
+        pair = targeted_pair(TEMPERATURES.contrastive * scores, statements, targets)
         logits = TEMPERATURES.contrastive * z
         assert pair[0].item() == pytest.approx(cross_entropy(logits, same))
         assert pair[1].item() == pytest.approx(cross_entropy(logits.T, same))
@@ -76,9 +76,9 @@ def test_a_match_by_dot_product_counts_how_much_is_found():
     expected = np.zeros((2, 3))
     for i, k in np.ndindex(2, 3):
         total = 0.0
-        for told in units[k][real[k]]:
-            alpha = softmax(TEMPERATURES.attention * np.array([unit(told) @ unit(v) for v in places[i].T]))
-            total += np.exp(TEMPERATURES.pooling * (places[i] @ alpha) @ unit(told))
+        for text in units[k][real[k]]:
+            alpha = softmax(TEMPERATURES.attention * np.array([unit(text) @ unit(v) for v in places[i].T]))
+            total += np.exp(TEMPERATURES.pooling * (places[i] @ alpha) @ unit(text))
         expected[i, k] = np.log(total) / TEMPERATURES.pooling
     given = torch.from_numpy(places), torch.from_numpy(units), torch.from_numpy(real)
     found = local_scores(*given, temperatures=TEMPERATURES, match="dot")
@@ -90,7 +90,7 @@ def test_a_match_by_dot_product_counts_how_much_is_found():
 
 def test_a_sigmoid_tells_each_film_and_text_on_its_own():
     says = [frozenset({"a"}), frozenset({"a", "b"}), frozenset({"c"})]
-    said = [StudyText((), one, one | {"b"}) for one in says]
+    statements = [StudyText((), one, one | {"b"}) for one in says]
     scores, bias = torch.randn(3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64), torch.tensor(0.3)
     for targets, right in (
         ("entailed", [[1, 1, 0], [1, 1, 0], [0, 0, 1]]),
@@ -102,12 +102,12 @@ def test_a_sigmoid_tells_each_film_and_text_on_its_own():
             (-np.log(chance[true, k]).mean() - np.log(1 - chance[~true, k]).mean()) / 2
             for k, true in enumerate(right.T)
         ]
-        assert targeted_loss(scores, said, targets, bias).item() == pytest.approx(np.mean(columns))
+        assert targeted_loss(scores, statements, targets, bias).item() == pytest.approx(np.mean(columns))
     alike = [StudyText((), frozenset({"a"}), frozenset({"a"}))] * 2
     found = targeted_loss(scores[:2, :2], alike, "entailed", torch.tensor(0.0))
     assert found.item() == pytest.approx(np.log1p(np.exp(-scores[:2, :2].numpy())).mean() / 2), "no film is wrong"
     softmax_of = sum(torch.nn.functional.cross_entropy(x, torch.arange(3)).item() for x in (scores, scores.T))
-    assert targeted_loss(scores, said, "diagonal").item() == pytest.approx(softmax_of)
+    assert targeted_loss(scores, statements, "diagonal").item() == pytest.approx(softmax_of)
 
 
 @pytest.mark.parametrize("piece", ["sum", "mean"])

@@ -119,8 +119,8 @@ def test_up_block():
     assert found.min() < 0 < found.max()  # both sides of the leaky ReLU
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["text", "text-free"])
-def test_decoder(told, texts):
+@pytest.mark.parametrize("with_text", [True, False], ids=["text", "text-free"])
+def test_decoder(with_text, texts):
     """Guide before up, coarse to fine, each level with its own number of mixed tokens."""
     decoder = GuidedDecoder(
         (4, 6, 8, 12), (4, 8, 6), text_width=WIDTH, tokens=TOKENS, mixed_tokens=(5, 3, 2), scale=1.0
@@ -129,7 +129,7 @@ def test_decoder(told, texts):
     rng = np.random.default_rng(4)
     maps = [rng.normal(size=(3, c, 16 // 2**s, 8 // 2**s)) for s, c in enumerate((4, 6, 8, 12))]
     text, real = texts
-    given = (torch.from_numpy(text), torch.from_numpy(real)) if told else None
+    given = (torch.from_numpy(text), torch.from_numpy(real)) if with_text else None
     with torch.no_grad():
         found = module([torch.from_numpy(m) for m in maps], given).numpy()
     p = numbers(module)
@@ -138,6 +138,6 @@ def test_decoder(told, texts):
         x = maps[3][row]
         for s, heads in ((2, 4), (1, 3), (0, 4)):
             own = {k.removeprefix(f"guides.{s}."): v for k, v in p.items() if k.startswith(f"guides.{s}.")}
-            x = guide(x, text[row], real[row] & told, own, heads)
+            x = guide(x, text[row], real[row] & with_text, own, heads)
             x = up(x, maps[s][row], p, f"ups.{s}.")
         np.testing.assert_allclose(found[row], x, atol=1e-9)

@@ -61,7 +61,7 @@ def test_shares_are_spread_between_four_cells():
 
 
 class Told(Locator):
-    """Says what it is told to."""
+    """Gives the logits that it is made with."""
 
     def __init__(self, logits):
         super().__init__(size_multiple=1)

@@ -133,14 +133,14 @@ def test_keys_are_those_of_the_facts_on_every_machine():
 
 
 def test_a_text_is_right_for_every_film_that_it_is_true_of():
-    said = [
+    statements = [
         StudyText((), frozenset({"left lower"}), frozenset({"left lower", "unilateral"})),
         StudyText((), frozenset({"bilateral", "left lower"}), frozenset({"left lower", "right lower", "bilateral"})),
     ]
-    assert right_texts(said, "entailed").tolist() == [[True, False], [True, True]]
+    assert right_texts(statements, "entailed").tolist() == [[True, False], [True, True]]
     scores = torch.tensor([[2.0, 1.0], [0.5, 3.0]])
     rows, columns = scores.log_softmax(1), scores.log_softmax(0)
-    found = targeted_pair(scores, said, "entailed")
+    found = targeted_pair(scores, statements, "entailed")
     torch.testing.assert_close(found[0], -(rows[0, 0] + (rows[1, 0] + rows[1, 1]) / 2) / 2)
     torch.testing.assert_close(found[1], -((columns[0, 0] + columns[1, 0]) / 2 + columns[1, 1]) / 2)
 

@@ -1,4 +1,4 @@
-"""Training of sentence grounding: what is right for a film, pairs learnt by heart, one process and two, resuming."""
+"""Training of sentence grounding: what is right for a film, pairs learned by heart, one process and two, resuming."""
 
 import json
 import multiprocessing
@@ -70,17 +70,17 @@ def pairs(count=8):
     }
 
 
-def test_what_lies_where_is_learnt_from_texts_of_one_place():
+def test_what_lies_where_is_learned_from_texts_of_one_place():
     """Factored places, a dot product and a sigmoid, all past the paper: what is asked for is bright, and lies there."""
     random, zones = np.random.default_rng(0), 6
     present = random.random((64, zones)) < 0.5
     image = random.normal(0, 0.3, (64, 3, 6, 6)).astype(np.float32)
     for film, zone in np.argwhere(present):
         image[film, :, 2 * (zone % 3) : 2 * (zone % 3) + 2, 3 * (zone // 3) : 3 * (zone // 3) + 3] += 1.0
-    told = [int(random.choice(np.flatnonzero(row))) if row.any() else 0 for row in present]
-    said = [
+    named = [int(random.choice(np.flatnonzero(row))) if row.any() else 0 for row in present]
+    statements = [
         StudyText((), frozenset({str(zone)}), frozenset(map(str, np.flatnonzero(row))))
-        for zone, row in zip(told, present, strict=True)
+        for zone, row in zip(named, present, strict=True)
     ]
     units = F.pad(torch.eye(zones), (0, 1))  # the last direction says nothing
     torch.manual_seed(0)
@@ -92,9 +92,9 @@ def test_what_lies_where_is_learnt_from_texts_of_one_place():
     before = criterion.bias.detach().clone()
     optimizer = torch.optim.Adam([*places.parameters(), *criterion.parameters()], lr=3e-2)
     for _ in range(150):
-        local, texts = places(torch.from_numpy(image)), units[told]
+        local, texts = places(torch.from_numpy(image)), units[named]
         mask, cls = torch.ones(64, 1, dtype=torch.bool), torch.zeros_like(texts)
-        found = Compared(local.mean((2, 3)), local.flatten(2), texts, texts[:, None], mask, cls, said)
+        found = Compared(local.mean((2, 3)), local.flatten(2), texts, texts[:, None], mask, cls, statements)
         loss = criterion(found).total
         optimizer.zero_grad()
         loss.backward()
@@ -121,7 +121,7 @@ def test_what_lies_where_is_learnt_from_texts_of_one_place():
         pytest.param("paper", "report", "entailed", marks=pytest.mark.slow),
     ],
 )
-def test_pairs_are_learnt_by_heart(mode, unit, targets):
+def test_pairs_are_learned_by_heart(mode, unit, targets):
     net, batch = network(), pairs()
     task = GroundingTask(net, mode=mode, local_unit=unit, targets=targets)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
@@ -314,12 +314,12 @@ def alike(net, texts, one, other):
 
 
 def test_shares_count_facts():
-    said = [StudyText((), frozenset(facts), frozenset()) for facts in ({"a"}, {"a", "b"}, {"b", "c", "d"})]
+    statements = [StudyText((), frozenset(facts), frozenset()) for facts in ({"a"}, {"a", "b"}, {"b", "c", "d"})]
     expected = np.array([[1, 2**-0.5, 0], [2**-0.5, 1, 6**-0.5], [0, 6**-0.5, 1]])
-    np.testing.assert_allclose(shares(said, said).numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(shares(statements, statements).numpy(), expected, rtol=1e-6)
 
 
-def test_words_are_learnt_without_films_and_nothing_else_changes(texts):
+def test_words_are_learned_without_films_and_nothing_else_changes(texts):
     net, again = network(0.1, width=24).eval(), network(0.1, width=24)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     state = torch.random.get_rng_state()

@@ -56,7 +56,7 @@ def test_what_was_pushed_out_keeps_its_label(planes):
 
 
 def test_a_prediction_moves_the_label_where_it_belongs():
-    """A lesion found in the mirrored, shifted picture is learnt on the side where it is."""
+    """A lesion found in the mirrored, shifted picture is learned on the side where it is."""
     old, found = np.zeros((20, 30), np.float32), np.zeros((20, 30), np.float32)
     found[8:12, 22:26] = 1
     label = moved(old, found, Geometry(flipped=True, across=2), 0.5)

@@ -267,19 +267,19 @@ def test_the_locator_learns_of_withheld_zones_too_since_it_sees_them(tmp_path):
     items = [fit_part[0, i] for i in range(len(fit_part))]
     for item, sample in zip(items, fit_part.samples, strict=True):
         assert item["zones"].tolist() == [float(present) for present in sample.report.zones.present]
-    told = [item["text"] for item in items]
-    assert told != [sentence(sample.report.zones) for sample in fit_part.samples]  # words and mask are cut
+    texts = [item["text"] for item in items]
+    assert texts != [sentence(sample.report.zones) for sample in fit_part.samples]  # words and mask are cut
 
 
 def test_frozen_parts_keep_weights_and_statistics(tmp_path):
     module = task(freeze=("locator",))
     fit(module, tmp_path, 2)
-    learnt, start = module.network.state_dict(), task().network
+    learned, start = module.network.state_dict(), task().network
     start.load_pretrained()
     for name, value in start.state_dict().items():
         if name.startswith("locator."):
-            assert torch.equal(learnt[name], value), name
-    assert not torch.equal(learnt["segmenter.trunk.weight"], start.state_dict()["segmenter.trunk.weight"])
+            assert torch.equal(learned[name], value), name
+    assert not torch.equal(learned["segmenter.trunk.weight"], start.state_dict()["segmenter.trunk.weight"])
     with pytest.raises(UsageError, match=r"no part 'lokator'.*locator, segmenter"):
         task(freeze=("lokator",))
     with pytest.raises(UsageError, match=r"everything .* is frozen"):
@@ -345,7 +345,7 @@ def test_a_segmenter_leaves_the_zone_head_of_its_own_training_behind(stages):
     assert same(second, network.segmenter)
 
 
-def test_what_parts_cannot_start_from_is_said(stages):
+def test_what_parts_cannot_start_from(stages):
     folder, *_ = stages
     locator, segmenter = folder / "locator.ckpt", folder / "segmenter.ckpt"
     for initial, message in (

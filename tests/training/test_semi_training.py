@@ -140,7 +140,7 @@ class Watch(Callback):
 
 
 @pytest.fixture
-def taught(teacher):
+def teacher_network(teacher):
     """The teacher's network."""
     network = Shift()
     network.load_state_dict({n.removeprefix("network."): v for n, v in weights(teacher.parent).items()})
@@ -172,7 +172,7 @@ def semi_count():
     return 12 - labelled
 
 
-def test_the_teacher_gives_the_first_labels_and_the_first_weights(teacher, taught, tmp_path):
+def test_the_teacher_gives_the_first_labels_and_the_first_weights(teacher, teacher_network, tmp_path):
     task = fit(semi(teacher, lr=1e-12, lr_final=1e-13, beta=0.0), tmp_path, 1, augment="none").lightning_module
     for name, value in weights(teacher.parent).items():
         if "running" not in name and "num_batches" not in name:
@@ -180,7 +180,7 @@ def test_the_teacher_gives_the_first_labels_and_the_first_weights(teacher, taugh
     fit(semi(teacher, epi=False), tmp_path / "still", 1, augment="strong")  # labels are left as they are
     first, plain = stored(tmp_path / "still", 0, semi_count()), task.fit_set.plain()
     for index, row in task._rows.items():
-        np.testing.assert_allclose(first[row], predicted(taught, task, collate([plain[0, index]])), atol=2e-5)
+        np.testing.assert_allclose(first[row], predicted(teacher_network, task, collate([plain[0, index]])), atol=2e-5)
 
 
 def test_no_loss_sees_a_mask_that_may_not_be_seen(teacher, tmp_path):
@@ -282,7 +282,7 @@ def films(tmp_path):
     }
 
 
-def test_pictures_that_have_no_masks_are_learnt_from(teacher, taught, films, tmp_path, caplog):
+def test_pictures_that_have_no_masks_are_learned_from(teacher, teacher_network, films, tmp_path, caplog):
     watch = Watch()
     trainer = fit(semi(teacher), tmp_path / "run", 2, [watch], augment="light", **films)
     task, count = trainer.lightning_module, len(trainer.datamodule.sets["fit"])
@@ -309,7 +309,7 @@ def test_pictures_that_have_no_masks_are_learnt_from(teacher, taught, films, tmp
         batch = collate([plain[0, index]])
         unknown = batch["image_id"] == ["0.png"]  # zones that nothing tells are no zones to learn
         assert (batch["text"] == [None]) is batch["zones"].isnan().all().item() is unknown
-        np.testing.assert_allclose(first[row], predicted(taught, task, batch), atol=2e-5)
+        np.testing.assert_allclose(first[row], predicted(teacher_network, task, batch), atol=2e-5)
 
 
 def test_pictures_without_masks_beside_hidden_masks(teacher, films, tmp_path):

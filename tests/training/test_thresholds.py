@@ -6,20 +6,20 @@ import pytest
 from textray.training.self_guided import CANDIDATES, choose_thresholds, f1
 
 
-def slow_f1(told, truth):
-    hit = sum(bool(a and b) for a, b in zip(told, truth, strict=True))
-    total = sum(map(bool, told)) + sum(map(bool, truth))
+def slow_f1(found, truth):
+    hit = sum(bool(a and b) for a, b in zip(found, truth, strict=True))
+    total = sum(map(bool, found)) + sum(map(bool, truth))
     return 2 * hit / total if total else 1.0
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_f1_is_the_slow_one(seed):
     rng = np.random.default_rng(seed)
-    told, truth = rng.random((9, 5)) < 0.3, rng.random((9, 1)) < 0.3
-    assert f1(told, truth) == pytest.approx([slow_f1(told[:, i], truth[:, 0]) for i in range(5)])
+    found, truth = rng.random((9, 5)) < 0.3, rng.random((9, 1)) < 0.3
+    assert f1(found, truth) == pytest.approx([slow_f1(found[:, i], truth[:, 0]) for i in range(5)])
 
 
-def test_each_zone_takes_its_best_f1_where_no_film_stays_silent():
+def test_each_zone_takes_its_best_f1_where_no_film_goes_without_a_sentence():
     rng = np.random.default_rng(0)
     truth = rng.random((80, 6)) < 0.4
     truth[:, 0] = True
@@ -41,6 +41,6 @@ def test_a_film_with_lesions_is_given_a_sentence_at_some_cost():
     chosen = choose_thresholds(probability, truth)
     assert 0.02 <= chosen[0] <= 0.31
     assert (probability >= chosen).any(1).all()
-    truth[30:] = False  # the same films without lesions may stay silent
+    truth[30:] = False  # the same films without lesions may go without
     assert choose_thresholds(probability, truth)[0] == pytest.approx(0.32)
     assert choose_thresholds(probability, truth)[4] == pytest.approx(0.5), "no film has this zone"

@@ -180,7 +180,7 @@ def test_rules_are_the_default_and_change_nothing(make, tiny):
     assert labels_of(data.val_dataloader()) == own
 
 
-def test_what_clusters_need_is_said(make):
+def test_what_clusters_need(make):
     data = make(labels="clusters")
     with pytest.raises(UsageError, match=r"clusters needs the clusters before.*label_training"):
         data.val_dataloader()
@@ -247,7 +247,7 @@ def test_what_is_withheld_from_the_report_is_withheld_from_the_label(make):
 
 
 @pytest.mark.parametrize(
-    ("label", "whole", "told", "left"),
+    ("label", "whole", "words", "left"),
     [
         ("110100", "110100", "010100", "010100"),
         ("111100", "110100", "000100", "000100"),  # nothing is left of the side, so neither is what it alone had
@@ -255,8 +255,8 @@ def test_what_is_withheld_from_the_report_is_withheld_from_the_label(make):
         ("001001", "110100", "110100", "001001"),  # nothing withheld: as it is
     ],
 )
-def test_withholding_from_a_label_that_is_not_the_reports(label, whole, told, left):
-    bits = [zones(*map(int, text)) for text in (label, whole, told)]
+def test_withholding_from_a_label_that_is_not_the_reports(label, whole, words, left):
+    bits = [zones(*map(int, text)) for text in (label, whole, words)]
     assert drop_from_label(*bits).present == zones(*map(int, left)).present
 
 

@@ -20,7 +20,7 @@ its own recursion of T). Shapes in the paper's configuration, 224 x 224, ConvNeX
     head          subpixel upsampling by 4, Conv 1x1                       1x224² logits
     ============  =======================================================  =====================================
 
-Differences from the paper: where the paper is silent (heads, FFN width, dropout, activation, kernel of ECA, operator of
+Differences from the paper: where it names none (heads, FFN width, dropout, activation, kernel of ECA, operator of
 the head) the values are those of the specification; the sigmoid is left to the caller; without a report a learned token
 stands in for it; odd maps are padded by replication before the 2 x 2 reduction and cropped after; the text tail of the
 last ITM is left out, since nothing reads it. Three options, off by default, go past the paper: ``skip: sum`` hands
