@@ -91,8 +91,7 @@ def test_the_recipes_are_found():
     folder = Path(training.__file__).parent.parent / "configs"
     tables = folder / "reproduce/tables.yaml"  # what `textray reproduce` makes of recipes
     assert {folder / f"{name}.yaml" for name in RECIPES} == set(folder.rglob("*.yaml")) - {tables}
-    assert "mmi_unet_qata" in RECIPES
-    assert "mmi_unet_lite" in RECIPES
+    assert {"mmi_unet_qata", "mmi_unet_lite"} <= set(RECIPES)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -51,18 +51,18 @@ def test_tables_are_resized_with_the_image():
     torch.testing.assert_close(found, torch.full((1, 5, 4), 1.5))
 
 
-def test_pixel_level_attention_starts_as_a_plain_skip_and_skips_can_be_plain():
+def test_pixel_level_attention_starts_as_a_plain_skip():
     module = PixelLevelAttention(8)
     given = torch.randn(2, 8, 8, 8, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         torch.testing.assert_close(module(given), given, rtol=0.2, atol=1e-6)
-    for plam, wanted in ((True, 4), (False, 0)):
-        assert sum(isinstance(m, PixelLevelAttention) for m in small(plam=plam).modules()) == wanted
 
 
-def test_depth_stacks_blocks():
-    network = small(depth=3)
-    assert {len(blocks) for blocks in (*network.body.down_blocks, *network.body.up_blocks)} == {3}
+def test_skips_can_be_plain_and_depth_stacks_blocks():
+    for options, attentions, depth in (({}, 4, 1), ({"plam": False, "depth": 3}, 0, 3)):
+        network = small(**options)
+        assert sum(isinstance(m, PixelLevelAttention) for m in network.modules()) == attentions
+        assert {len(blocks) for blocks in (*network.body.down_blocks, *network.body.up_blocks)} == {depth}
 
 
 @pytest.mark.parametrize(

@@ -201,14 +201,17 @@ class TestBank:
         assert network.bank_mask.sum(1).tolist() == [4] * 64
         assert {"bank_features", "bank_mask", "thresholds"} <= network.state_dict().keys()
 
-    @pytest.mark.parametrize(
-        ("features", "mask"),
-        [((64, 7, TEXT), (64, 7)), ((63, 4, TEXT), (63, 4)), ((64, 4, 9), (64, 4)), ((64, 4, TEXT), (64, 5))],
-        ids=str,
-    )
-    def test_another_bank_is_refused(self, features, mask):
-        with pytest.raises(ShapeError, match="bank of sentences does not fit"):
-            tiny().set_bank(torch.zeros(features), torch.ones(mask))
+    def test_another_bank_and_thresholds_that_are_none_are_refused(self):
+        network = tiny()
+        for features, mask in (
+            ((64, 7, TEXT), (64, 7)), ((63, 4, TEXT), (63, 4)), ((64, 4, 9), (64, 4)), ((64, 4, TEXT), (64, 5)),
+        ):  # fmt: skip
+            with pytest.raises(ShapeError, match="bank of sentences does not fit"):
+                network.set_bank(torch.zeros(features), torch.ones(mask))
+        with pytest.raises(ShapeError, match="zone thresholds"):
+            network.set_thresholds(torch.ones(5))
+        with pytest.raises(UsageError, match="probabilities"):
+            network.set_thresholds(torch.full((6,), 1.5))
 
     def test_an_empty_bank_writes_nothing(self):
         network = tiny(zone_tokens=True)
@@ -217,12 +220,6 @@ class TestBank:
         with torch.no_grad():
             own, none = network(image), network(image, torch.zeros(1, 2, TEXT), withheld)
         assert torch.equal(own.logits, none.logits)
-
-    def test_thresholds_that_are_none_are_refused(self):
-        with pytest.raises(ShapeError, match="zone thresholds"):
-            tiny().set_thresholds(torch.ones(5))
-        with pytest.raises(UsageError, match="probabilities"):
-            tiny().set_thresholds(torch.full((6,), 1.5))
 
 
 class TestBuilding:

@@ -56,9 +56,6 @@ def test_films_without_a_report_take_no_part():
     none = task._loss(batch | {"text": [None] * 3})
     none.backward()
     assert none == 0
-
-
-def test_a_network_without_a_trunk_is_refused():
     with pytest.raises(UsageError, match="one image trunk"):
         ContrastiveTask(UNet(UNetConfig(width=4)), text_encoder="tiny")
 

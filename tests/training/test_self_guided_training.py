@@ -302,21 +302,28 @@ def same(one, other):
     return all(torch.equal(other.state_dict()[name], value) for name, value in one.state_dict().items())
 
 
+def begun(initial):
+    network = Guided()
+    begin(network, initial)
+    return network
+
+
 def test_parts_start_from_their_own_trainings(stages):
     folder, first, second = stages
-    network = Guided()
-    begin(network, [f"locator={folder / 'locator.ckpt'}", f"segmenter={folder / 'segmenter.ckpt'}"])
-    assert same(first.locator, network.locator)
-    assert torch.equal(network.thresholds, first.thresholds)  # zones are written as they were selected
-    assert same(second, network.segmenter)
+    checkpoint = torch.load(folder / "segmenter.ckpt", weights_only=True)
+    checkpoint["state_dict"]["network.zone_head.weight"] = torch.zeros(6, 8)  # of its own training, left behind
+    torch.save(checkpoint, folder / "with.ckpt")
+    for segmenter in ("segmenter.ckpt", "with.ckpt"):
+        network = begun([f"locator={folder / 'locator.ckpt'}", f"segmenter={folder / segmenter}"])
+        assert same(first.locator, network.locator)
+        assert torch.equal(network.thresholds, first.thresholds)  # zones are written as they were selected
+        assert same(second, network.segmenter)
 
-    network = Guided()
-    begin(network, f"locator={folder / 'locator.ckpt'}")
+    network = begun(f"locator={folder / 'locator.ckpt'}")
     assert same(first.locator, network.locator)  # what pretrained tensors would have changed
     assert (network.segmenter.trunk.bias == 7).all()  # not named, so as if nothing had been trained
 
-    network = Guided()
-    begin(network, [f"segmenter.trunk={folder / 'segmenter.ckpt'}"])  # a part of a part, by the last word of its name
+    network = begun([f"segmenter.trunk={folder / 'segmenter.ckpt'}"])  # a part of a part, by the last word of its name
     assert same(second.trunk, network.segmenter.trunk)
     assert not same(second.read, network.segmenter.read)
 
@@ -326,23 +333,12 @@ def test_a_part_starts_from_a_bundle(stages):
     bundle = folder / "weights"
     bundle.mkdir()
     save_file({name: value.half().clone() for name, value in second.state_dict().items()}, bundle / "model.safetensors")
-    network = Guided()
-    begin(network, [f"segmenter={bundle}"])
+    network = begun([f"segmenter={bundle}"])
     for name, value in second.state_dict().items():
         assert torch.equal(network.segmenter.state_dict()[name], value.half().float()), name
     (bundle / "model.safetensors").write_bytes(b"half a file")
     with pytest.raises(UsageError, match="not a readable bundle"):
-        begin(Guided(), [f"segmenter={bundle}"])
-
-
-def test_a_segmenter_leaves_the_zone_head_of_its_own_training_behind(stages):
-    folder, _, second = stages
-    checkpoint = torch.load(folder / "segmenter.ckpt", weights_only=True)
-    checkpoint["state_dict"]["network.zone_head.weight"] = torch.zeros(6, 8)
-    torch.save(checkpoint, folder / "with.ckpt")
-    network = Guided()
-    begin(network, [f"segmenter={folder / 'with.ckpt'}"])
-    assert same(second, network.segmenter)
+        begun([f"segmenter={bundle}"])
 
 
 def test_what_parts_cannot_start_from(stages):
@@ -356,11 +352,11 @@ def test_what_parts_cannot_start_from(stages):
         ([f"locator={folder / 'none.ckpt'}"], "no checkpoint to start from"),
     ):
         with pytest.raises(UsageError, match=message):
-            begin(Guided(), initial)
+            begun(initial)
     (folder / "a=b").mkdir()
     odd = folder / "a=b" / "whole.ckpt"
     odd.write_bytes(locator.read_bytes())
-    begin(Guided(), str(odd))  # a path may hold what divides part and path
+    begun(str(odd))  # a path may hold what divides part and path
 
 
 def test_settings_for_networks_that_write_no_reports_are_refused():

@@ -9,15 +9,19 @@ import pytest
 
 pytest.importorskip("sklearn")
 pytest.importorskip("torch")
+pytest.importorskip("lightning")
 import torch
+from lightning import Trainer
 
 from textray.data.base import open_reader
 from textray.data.segmentation import SegmentationData
 from textray.data.zone_dropout import drop_from_label
 from textray.errors import DataError, ShapeError, UsageError
+from textray.models.lvit import LViT, LViTConfig
 from textray.nn.bert import load_text_encoder
 from textray.records import Zones
 from textray.text.zones import parse, sentence
+from textray.training.segmentation import SegmentationTask
 from textray.training.zone_labels import encode_phrases, fit_zone_labels, label_training, location_phrase
 
 HERE = Path(__file__).parent
@@ -203,14 +207,8 @@ def test_batches_carry_the_labels_of_the_clusters(make, tiny):
 
 
 def test_a_task_fetches_the_clusters_itself_before_the_first_batch(make, tmp_path):
-    from lightning import Trainer
-
-    from textray.models.mmi_unet import MMIUNet, MMIUNetConfig
-    from textray.training.segmentation import SegmentationTask
-
     data = make(labels="clusters")
-    network = MMIUNet(MMIUNetConfig(trunk="efficientnet_lite0", text_width=32, decoder_channels=(8, 8, 8)))
-    task = SegmentationTask(network, text_encoder="tiny")
+    task = SegmentationTask(LViT(LViTConfig(channels=8, size=(32, 32), text_width=32)), text_encoder="tiny")
     assert data.sets["fit"].labels is None
     task.trainer = Trainer(max_epochs=1, logger=False, accelerator="cpu", default_root_dir=tmp_path)
     task.trainer.datamodule = data
