@@ -23,10 +23,7 @@ class Evaluation:
     """Order of an evaluation of either task; its fields are the options of `textray evaluate`.
 
     Attributes:
-        data: Registry name of the data set.
-        root: Its folder; ``None`` for a data set that is drawn, such as ``phantom``.
-        split: Name of the split.
-        out: Folder of the results.
+        root: Folder of the data set; ``None`` for a data set that is drawn, such as ``phantom``.
         model: Name of weights inside the package, or a bundle folder; ``None`` for the default weights.
         split_by: How the data set is cut (``slice`` or ``volume`` for CT); ``None`` for its first way.
         threads: Threads of the network; ``None`` for one per processor.

@@ -464,19 +464,20 @@ def _phrase_values(results: Sequence[JobResult]) -> Iterator[dict[str, Any]]:
             continue
         floor = {"label": "floor", "data": result.data, "split": content["split"], "state": str(result.state)}
         for kind, scores in result.scores.items():
-            for maps, by_range in scores["rows"].items():
-                if maps in FLOOR_MAPS and (result.data, kind) in with_floors:
-                    continue
-                about = {"row": maps, **floor} if maps in FLOOR_MAPS else values
-                for line in map_values(by_range, MAP_SCORES):
-                    yield about | {"phrases": kind, "maps": maps} | line
+            for line in map_values(scores["rows"], MAP_SCORES):
+                if line["maps"] not in FLOOR_MAPS:
+                    yield values | {"phrases": kind} | line
+                elif (result.data, kind) not in with_floors:
+                    yield {"row": line["maps"], **floor, "phrases": kind} | line
             with_floors.add((result.data, kind))
 
 
-def map_values(by_range: Content, names: Sequence[str], *, by_class: bool = False) -> Iterator[dict[str, Any]]:
-    """CSV values of one row of maps: under each range, whole and then, where asked for, by class."""
-    for how, scores in by_range.items():
-        best = {f"best_{name}": scores["best_threshold"][name] for name in ("threshold", *OVERLAP)}
-        yield {"normalise": how, "cases": scores["cases"]} | best | columns(scores["scores"], names)
-        for label, of_class in scores["classes"].items() if by_class else ():
-            yield {"normalise": how, "class": label} | columns(of_class, names)
+def map_values(rows: Content, names: Sequence[str], *, by_class: bool = False) -> Iterator[dict[str, Any]]:
+    """CSV values of rows of maps: under each range, whole and then, where asked for, by class."""
+    for maps, by_range in rows.items():
+        for how, scores in by_range.items():
+            about = {"maps": maps, "normalise": how}
+            best = {f"best_{name}": scores["best_threshold"][name] for name in ("threshold", *OVERLAP)}
+            yield about | {"cases": scores["cases"]} | best | columns(scores["scores"], names)
+            for label, of_class in scores["classes"].items() if by_class else ():
+                yield about | {"class": label} | columns(of_class, names)

@@ -36,8 +36,6 @@ class TableRow:
     """One row of a table.
 
     Attributes:
-        name: For ``--rows``; unique within a table.
-        label: As printed where the paper has it.
         model: Registry name of its network, which need not exist.
         text: ``oracle``: trained and scored with the captions. ``none``: without; always so for a network that reads no
             text. ``generated``: trained with captions, selected and scored with reports that the network writes itself.

@@ -57,8 +57,7 @@ def csv_table(table: WeightsTable, results: Sequence[WeightsResult]) -> str:
         weights = "" if summary["model"] is None else summary["model"]["sha256"]
         about |= {"protocol": _OUR_PROTOCOL, "weights": weights, "ids": summary["data"]["ids_sha256"],
                   "command": summary["command"]}  # fmt: skip
-        for maps, by_range in summary["rows"].items():
-            lines += [about | {"maps": maps} | line for line in page.map_values(by_range, _SCORES, by_class=True)]
+        lines += [about | line for line in page.map_values(summary["rows"], _SCORES, by_class=True)]
     return page.csv_text(_FIELDS, lines)
 
 
