@@ -141,7 +141,10 @@ def score(
         "modes": {str(mode): _scores(scored) for mode, scored in by_mode.items()},
         "images_without_text": {str(m): sum(not (c.zones or c.caption) for c in cs) for m, cs in by_mode.items()},
         "empty": {str(mode): empty_counts(counts_of(scored)) for mode, scored in by_mode.items()},
-        "paired": _paired(by_mode),
+        "paired": {
+            f"{high} - {low}": _difference(by_mode[low], by_mode[high])
+            for high, low in itertools.combinations(sorted(by_mode, key=_RANK.index), 2)
+        },
     }
     if TextMode.NONE in by_mode and facts.get("learnt_without_report") is False:
         summary["text_modes"][TextMode.NONE] += f"; {NONE_NOT_TRAINED}"
@@ -243,12 +246,6 @@ def _difference(first: Sequence[Case], second: Sequence[Case]) -> dict[str, dict
     columns = [case_columns(counts_of(cases)) for cases in (first, second)]
     groups = [case.sample.group for case in second]
     return intervals.to_dicts(intervals.paired_difference(columns[0], columns[1], groups, _MAIN))
-
-
-def _paired(by_mode: Mapping[TextMode, Sequence[Case]]) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Difference of each two modes, such as ``generated - none``."""
-    pairs = itertools.combinations(sorted(by_mode, key=_RANK.index), 2)
-    return {f"{high} - {low}": _difference(by_mode[low], by_mode[high]) for high, low in pairs}
 
 
 def report_summary(cases: Sequence[Case], without: Sequence[Case] | None, scorer: TextScorer) -> dict[str, Any]:

@@ -26,24 +26,9 @@ SCORES = ("accuracy", "precision", "recall", "f1")
 OVERALL = ("macro", "micro")
 """Ways over all zones."""
 
+# Columns of an image, 0 or 1: tp of the six zones, fp, fn, tn, then 1 where all six are right, and 1.
 _ZONES = len(ZONE_NAMES)
 _EXACT, _ONE = 4 * _ZONES, 4 * _ZONES + 1
-
-
-def zone_columns(written: Sequence[Zones], named: Sequence[Zones]) -> Floats:
-    """Columns whose sums over images give every score, from the zones of ``N`` reports and of their captions.
-
-    ``(N, 26)`` float64 of 0 and 1: tp of the six zones, fp, fn, tn, then 1 where all six are right, and 1.
-
-    Raises:
-        ShapeError: If the two differ in length.
-    """
-    if len(written) != len(named):
-        raise ShapeError("one caption for each report", came=(len(written), len(named)), expected="N and N")
-    ours, theirs = (np.array([z.present for z in side], np.bool_).reshape(-1, _ZONES) for side in (written, named))
-    right = (ours == theirs).all(axis=1, keepdims=True)
-    parts = [ours & theirs, ours & ~theirs, ~ours & theirs, ~ours & ~theirs, right, np.ones_like(right)]
-    return np.concatenate(parts, axis=1).astype(np.float64)
 
 
 def zone_summary(written: Sequence[Zones], named: Sequence[Zones], groups: Sequence[str]) -> dict[str, Any]:
@@ -55,7 +40,12 @@ def zone_summary(written: Sequence[Zones], named: Sequence[Zones], groups: Seque
         ShapeError: If the three differ in length.
         UsageError: If there is no image.
     """
-    columns = zone_columns(written, named)
+    if len(written) != len(named):
+        raise ShapeError("one caption for each report", came=(len(written), len(named)), expected="N and N")
+    ours, theirs = (np.array([z.present for z in side], np.bool_).reshape(-1, _ZONES) for side in (written, named))
+    right = (ours == theirs).all(axis=1, keepdims=True)
+    parts = [ours & theirs, ours & ~theirs, ~ours & theirs, ~ours & ~theirs, right, np.ones_like(right)]
+    columns = np.concatenate(parts, axis=1).astype(np.float64)
     keys = [(score, of) for score in SCORES for of in (*ZONE_NAMES, *OVERALL)]
     statistics: dict[tuple[str, str], Statistic] = {key: partial(_score, score=key[0], of=key[1]) for key in keys}
     statistics["exact_match", ""] = ratio_of(_EXACT, _ONE)

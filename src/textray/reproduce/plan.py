@@ -115,7 +115,8 @@ class Job:
 
 def plan_job(row: TableRow, source: Source, seed: int, budget: Budget) -> Job:
     """Plan the job of a row on a data set; an unknown recipe is a `UsageError`."""
-    recipes = budget.recipes_of(row)
+    semi = budget.semi if row.labelled < 1 else ()
+    recipes = (*budget.recipes, *semi, budget.networks[row.recipe or row.model])
     tree, job = merged(recipes), partial(Job, row=row, source=source, seed=seed, recipes=recipes)
     words = _arguments(row, source, seed, budget.epochs_of(row.fraction, row.length), budget)
     if row.reads_text and row.training_mode == "none":  # learns, selects and stops without text

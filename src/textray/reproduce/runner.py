@@ -171,7 +171,11 @@ def run_job(job: plan.Job, order: Order) -> None:
     (home / plan.FAILURE).unlink(missing_ok=True)
     for half in home.glob(".bundle-*"):  # what a kill left of an export
         shutil.rmtree(half)
-    before = None if job.before is None else _run_before(job.before, order)
+    before = None
+    if job.before is not None:  # of its checkpoints only the best one stays
+        with locked(plan.home_of(order.out, job.before), wait=True):
+            before = fit(job.before, order)
+            _tidy(before, order, keep_best=True)
     trained = fit(job, order, before)
     # Seconds of an earlier training count as the row's, unless that training is a row too.
     seconds = trained.seconds + (before.seconds if before and job.before and not job.before.scored else 0)
@@ -251,14 +255,6 @@ def _score_phrases(job: plan.Job, trained: Trained, order: Order) -> dict[str, A
         "best_epoch": bundle.provenance["epoch"],
         "evaluate_seconds": round(sum(of_kind["seconds"] for of_kind in scores.values()), 1),
     }
-
-
-def _run_before(job: plan.Job, order: Order) -> Trained:
-    """Make the training that a row starts from, if it is not made yet; of its checkpoints only the best one stays."""
-    with locked(plan.home_of(order.out, job), wait=True):
-        trained = fit(job, order)
-        _tidy(trained, order, keep_best=True)
-    return trained
 
 
 def fit(job: plan.Job, order: Order, before: Trained | None = None) -> Trained:

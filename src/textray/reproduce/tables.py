@@ -172,10 +172,6 @@ class Budget:
         """Epochs on a share of the training data, for a share of the budget's length."""
         return max(1, round(self.epochs * length * min(1 / fraction, self.most_repeats)))
 
-    def recipes_of(self, row: TableRow) -> tuple[str, ...]:
-        """Recipes of a row, the later ones win."""
-        return (*self.recipes, *(self.semi if row.labelled < 1 else ()), self.networks[row.recipe or row.model])
-
 
 @dataclass(frozen=True, kw_only=True)
 class PageTexts:
