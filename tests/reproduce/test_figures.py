@@ -1,6 +1,8 @@
 """Figures of masks and of own reports: which cases, which columns, and what is drawn where."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -32,6 +34,11 @@ def shown(make_qata, tmp_path):
 def drawn(out, name):
     with PILImage.open(out / f"{name}.png") as picture:
         return np.asarray(picture).astype(int), json.loads((out / f"{name}.json").read_text())
+
+
+def test_figures_load_no_package_of_training():
+    code = "import sys, textray.reproduce.figures; print(*{'torch', 'lightning', 'yaml'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "\n"
 
 
 def test_methods_are_named():

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from textray import registry
 from textray.errors import UsageError, unknown_name
@@ -22,9 +23,10 @@ REPRODUCTIONS = {
 }  # fmt: skip
 """Name → ``module:function``; the function takes an `Order` and returns an exit code."""
 
-
 FLOORS = "floors"
 """Label of what a table of weights scores without any."""
+TextMode = Literal["oracle", "none", "generated"]
+"""Text mode of a training or a score: the captions, no text, or reports that the network writes itself."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,9 +40,8 @@ from textray.io.page import Page, Picture, fit, heat, project, ramp, shrink, thu
 from textray.io.read import read
 from textray.metrics.grounding import SIGMA, THRESHOLDS, MapScore, enlarge, normalise, score, smooth
 from textray.records import Image, Zones
-from textray.reproduce import Order, read_models, read_pairs
+from textray.reproduce import Order, TextMode, read_models, read_pairs
 from textray.reproduce.paint import MARGIN, PANEL, Band, Marked, Sheet, paint
-from textray.reproduce.tables import TextMode
 from textray.text.zones import sentence
 
 SCHEMA = "textray.figure/1"

@@ -22,11 +22,10 @@ import yaml
 from textray import registry
 from textray.errors import UsageError, unknown_name
 from textray.registry import Form
+from textray.reproduce import TextMode
 
 FILE = Path(str(files("textray") / "configs" / "reproduce" / "tables.yaml"))
 T = TypeVar("T")
-TextMode = Literal["oracle", "none", "generated"]
-"""Text mode of a training or a score: the captions, no text, or reports that the network writes itself."""
 SELF_GUIDED: tuple[TextMode, ...] = ("generated", "oracle", "none")
 """Text modes in which a network that writes its own report is scored."""
 
