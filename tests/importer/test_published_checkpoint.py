@@ -131,15 +131,15 @@ def test_a_malicious_object_runs_nothing(folder, path, tmp_path, runs, kind):
     marker, before = tmp_path / "marker", set(torch.serialization.get_safe_globals())
     function, *arguments = MALICE[kind](marker)
     attack = runs(function, *arguments)
-    told = "names a function of the operating system. Got posix" if kind == "os.system" else None
+    refusal = "names a function of the operating system. Got posix" if kind == "os.system" else None
     save(path, {"hyper_parameters": attack})
-    if told:
-        refused(path, folder, told)
+    if refusal:
+        refused(path, folder, refusal)
     else:
         assert any(name.endswith(f".{function.__name__}") for name in unpickle.read(path, folder)["skipped"])
         (folder / unpickle.TENSORS).unlink()
     save(path, {"state_dict": attack})
-    refused(path, folder, told or "no state_dict")
+    refused(path, folder, refusal or "no state_dict")
     assert not marker.exists()
     assert set(torch.serialization.get_safe_globals()) == before
     # The same bytes read by a plain unpickler do run: else this test would prove nothing.

@@ -85,8 +85,8 @@ def import_checkpoint(
     with bundle_folder(out) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as read:
         source = read_published(file, Path(read))
         tensors, mapped = _sort(name, source)
-        taken = {theirs: own for theirs, own in mapped.items() if own is not None}
-        state = {own: tensors[theirs] for theirs, own in taken.items()}
+        taken = {theirs: ours for theirs, ours in mapped.items() if ours is not None}
+        state = {ours: tensors[theirs] for theirs, ours in taken.items()}
         if convention.preprocess.colour:  # the weight that reads blue first is turned round
             state[convention.blue_first] = state[convention.blue_first].flip(1)
         network = build(row, {})
@@ -98,7 +98,7 @@ def import_checkpoint(
         encoder = _encoder(convention, held, Path(text_encoder_folder))
         _check_encoder(encoder, convention)
         dropped = [prefix + key for key in held if key.startswith(HEADS) or key.endswith("position_ids")]
-        dropped += [key for key, own in mapped.items() if own is None]
+        dropped += [key for key, ours in mapped.items() if ours is None]
         report = {
             "model": name,
             "form": FORM,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from textray.records import LEVELS, SIDES, Zones, ZoneState
 from textray.text import terms
@@ -182,7 +183,7 @@ def sentences(text: str) -> Iterator[list[Clause]]:
     """Cut a cleaned text into sentences of clauses, in time that grows with its length only."""
     clauses: list[Clause] = []
     clause = Clause("")
-    for token in _tokens(text):
+    for token in chain(_tokens(text), [Token("", "stop", -1, None)]):
         joins = token.kind in _JOINERS
         joiner = token.kind if joins else _implied(clause, token)
         if joiner and clause.tokens:
@@ -198,10 +199,6 @@ def sentences(text: str) -> Iterator[list[Clause]]:
             clause.negated = True
         if not joins:
             clause.add(token)
-    if clause.tokens:
-        clauses.append(clause)
-    if clauses:
-        yield clauses
 
 
 def _implied(clause: Clause, token: Token) -> str:
