@@ -133,7 +133,7 @@ class GroundingSet(Dataset[Item]):
             if study.sentences not in self._known:
                 self._known[study.sentences] = word_pieces.encode(study.sentences, most_pieces)
             pieces = self._known[study.sentences]
-            cut += pieces.cut or pieces.dropped > 0
+            cut += pieces.cut
         if cut:
             log.warning("%d of %d reports are longer than %d word pieces", cut, len(self.studies), most_pieces)
 

@@ -275,7 +275,7 @@ def _of_words(words: str, pieces: Pieces, unknown: Sequence[str], bundle: Ground
     sampling = data.get("sentence_sampling") if isinstance(data, dict) else None
     if sampling in PLACES_ONLY and not any(clause.sides or clause.levels for clause in clauses):
         notices.append(NO_PLACE)
-    if pieces.dropped or pieces.cut:
+    if pieces.cut:
         text = f"The network reads {bundle.text.most_pieces} pieces of a phrase; its end was left out."
         remedy = "Give one sentence for each finding, each as a phrase of its own."
         notices.append(Notice(code="W_PHRASE_CUT", text=text, remedy=remedy))

@@ -60,16 +60,14 @@ class Pieces:
         word: Number of its word in the whole report, from 0, -1 at the two marks, ``(L,)`` int64. A punctuation mark is
             a word, as in BERT.
         sentence: Number of its sentence, from 0 without gaps, -1 at the two marks, ``(L,)`` int64.
-        dropped: Number of sentences for which there was no room.
         unknown: Words that are not in the vocabulary as a whole, each once, in lower case if it is.
         kept: Position of each sentence among those given.
-        cut: True where the last sentence lost pieces.
+        cut: True where sentences, or pieces of the last one, had no room.
     """
 
     ids: NDArray[np.int64]
     word: NDArray[np.int64]
     sentence: NDArray[np.int64]
-    dropped: int
     unknown: tuple[str, ...]
     kept: tuple[int, ...]
     cut: bool
@@ -161,13 +159,13 @@ class WordPiece:
         rows: list[tuple[int, int, int]] = []  # piece, word, sentence
         unknown: dict[str, None] = {}
         kept: list[int] = []
-        dropped, cut, count = 0, False, 0
+        cut, count = False, 0
         for position, text in enumerate(sentences):
             texts = list(words(text, lower=self.lower))
             if not texts:
                 continue
             if cut or len(rows) == room:
-                dropped += 1
+                cut = True
                 continue
             pieces = [(index, place) for place, one in enumerate(texts) for index in self.cut(one)]
             if len(rows) + len(pieces) > room:
@@ -175,7 +173,6 @@ class WordPiece:
                 pieces = pieces[: room - len(rows)]
                 texts = texts[: pieces[-1][1] + 1]
                 if kept and sum(any(map(str.isalnum, one)) for one in texts) < _FEWEST_WORDS:
-                    dropped += 1
                     continue
             rows += [(index, count + place, len(kept)) for index, place in pieces]
             unknown |= dict.fromkeys(one for one in texts if one not in self._index)
@@ -190,9 +187,7 @@ class WordPiece:
             )
         whole = [(self._index[FIRST], -1, -1), *rows, (self._index[LAST], -1, -1)]
         ids, word, sentence = np.ascontiguousarray(np.array(whole, dtype=np.int64).T)
-        return Pieces(
-            ids=ids, word=word, sentence=sentence, dropped=dropped, unknown=tuple(unknown), kept=tuple(kept), cut=cut
-        )
+        return Pieces(ids=ids, word=word, sentence=sentence, unknown=tuple(unknown), kept=tuple(kept), cut=cut)
 
 
 def pad(pieces: Sequence[Pieces]) -> PieceBatch:
