@@ -67,7 +67,7 @@ def test_map_picture_and_record_of_each_phrase(run, film, tmp_path):
     assert (summary["schema"], summary["status"], summary["counts"]["done"]) == ("textray.ground-run/1", "done", 1)
     assert summary["model"]["name"] == "finder"
     assert "the patient's" in result.err
-    assert 'told as "opacity, right lung"' in result.out
+    assert 'read as "opacity, right lung"' in result.out
 
 
 @pytest.mark.parametrize(

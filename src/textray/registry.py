@@ -185,14 +185,14 @@ DATASETS = {
             laterality="viewer",
             masks=True,
             card="docs/datasets/qata_cov19.md",
-            terms="Research use only. The weights were learnt from QaTa-COV19 (Qatar and Tampere Universities), whose "
+            terms="Research use only. The weights were trained on QaTa-COV19 (Qatar and Tampere Universities), whose "
             "images come from BIMCV-COVID19+ and other public sets with terms of their own; the data set's licence was "
             "not verified. No image or caption of it is contained in this folder.",
             limits=(
                 "Trained on films of patients with COVID-19 pneumonia only, every one of them with lesions: the "
                 "network has never seen a healthy film, so a mask on a healthy film is likely.",
                 "Frontal films of adults only. Lateral films, CT slices, photos of films and children's films are "
-                "outside of what it has learnt; nothing stops it from drawing a mask on them.",
+                "outside of its training; nothing stops it from drawing a mask on them.",
                 "The reports of the training set are captions that were written from the lesion masks: they say where "
                 "the lesions are, in image sides. A caption therefore holds part of the answer, and scores with it "
                 "(`oracle`) are not scores of a reader who writes a report without seeing the mask.",
@@ -208,11 +208,11 @@ DATASETS = {
             masks=True,
             card="docs/datasets/mosmed_plus.md",
             protocols=("slice", "volume"),
-            terms="Research use only. The weights were learnt from MosMedData+, CT slices of several public sets with "
+            terms="Research use only. The weights were trained on MosMedData+, CT slices of several public sets with "
             "terms of their own; the collection's licence was not verified. No slice or caption of it is in here.",
             limits=(
                 "Trained on single CT slices of patients with COVID-19 pneumonia: useless on films.",
-                "Nobody has said whose left and right the captions mean; words about one side must not be relied on.",
+                "Nobody states whose left and right the captions mean; words about one side must not be relied on.",
                 "The published cut has slices of one volume in train and test: judge by the cut by volume.",
             ),
         ),
@@ -223,7 +223,7 @@ DATASETS = {
             laterality="viewer",
             masks=True,
             card="docs/datasets/monuseg.md",
-            terms="CC BY-NC-SA 4.0, the terms of MoNuSeg, from whose images the weights were learnt: not for "
+            terms="CC BY-NC-SA 4.0, the terms of MoNuSeg, on whose images the weights were trained: not for "
             "commercial use, to be passed on under the same terms and with the names of its authors. No image of it is "
             "in here; the captions that the weights know are.",
             limits=(

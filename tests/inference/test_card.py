@@ -66,7 +66,7 @@ def test_a_network_that_reads_no_text_says_nothing_of_words():
 
 def test_a_card_tells_how_many_masks_were_seen():
     text = card(data={"labelled": {"images": 3}}, semi_supervised={"beta": 0.9})
-    assert "- Masks: those of 3 of these images; others taught by pseudo-labels" in text
+    assert "- Masks: those of 3 of these images; pseudo-labels for the others" in text
     assert "Masks:" not in card(data={"labelled": {"images": 5495}})
 
 
@@ -75,10 +75,7 @@ def test_a_card_tells_of_pictures_that_have_no_masks():
     more["unlabelled"] = {"images": 1200, "with_text": 1000, "laterality": "patient"}
     text = card(data=more)
     assert ", 5,495 images to learn from" in text
-    assert (
-        "own: 1,200, taught by pseudo-labels; 1,000 with a report (sides in it: patient, unless its table states them)."
-        in text
-    )
+    assert "own: 1,200, labelled by pseudo-labels; 1,000 with a report (sides in it: patient, unless" in text
     assert "Masks:" not in text  # all of the data set's
     assert "1,000 with a report." in card(data=more | {"captions": ["Nuclei."]})
 

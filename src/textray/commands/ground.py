@@ -87,7 +87,7 @@ def _lines(result: FileResult) -> list[str]:
     lines = []
     for one in result.details["phrases"]:
         peak, number = one["peak"], one["number"]
-        turned = "" if one["told"] == one["phrase"] else f', told as "{printable(one["told"])}"'
+        turned = "" if one["told"] == one["phrase"] else f', read as "{printable(one["told"])}"'
         lines.append(
             f'{shown(result.path)}: "{printable(one["phrase"])}"{turned}: peak {peak["value"]:.3f} at row '
             f"{peak['row']}, column {peak['column']}{earlier} -> {shown(result.outputs[f'picture.{number}'])}"

@@ -194,7 +194,7 @@ class GroundingData(LightningDataModule):
         captions: What to do with images without a usable caption.
         split_by: How the data set is cut where it offers more than one way; ``None`` takes its first.
         exclude: File with ids of patients to leave out, one a line. Their number and hash go into the checkpoint:
-            weights are scored on MS-CXR only where they were learnt without its patients.
+            weights are scored on MS-CXR only where they were trained without its patients.
         workers: Processes that prepare batches.
         seed: Of order, augmentation and words.
         cache: Folder of the pixel cache, ``None`` for the user's.

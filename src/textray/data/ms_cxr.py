@@ -100,7 +100,7 @@ class MSCXR(Reader):
         patients = self.held_out_patients()
         counts["patients"] = f"{len(patients)} (published: 851), ids {fingerprint(patients)[:12]}"
         counts |= {f"class {name}": n for name, n in sorted(Counter(pair.category for pair in pairs).items())}
-        counts |= {f"split {name}": n for name, n in sorted(Counter(_part(p) or "not told" for p in pairs).items())}
+        counts |= {f"split {name}": n for name, n in sorted(Counter(_part(p) or "not stated" for p in pairs).items())}
         for other in self.tables[1:]:
             read, others = (
                 {(p.image_id, p.text, p.category): set(p.boxes) for p in found}

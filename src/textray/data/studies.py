@@ -1,6 +1,6 @@
 """Studies, films with sentences, to learn grounding from: patients to leave out, and the texts that are drawn.
 
-A data set whose images are part of a larger one (MS-CXR is part of MIMIC-CXR) can only test weights that were learnt
+A data set whose images are part of a larger one (MS-CXR is part of MIMIC-CXR) can only test weights that were trained
 without its patients. A training that leaves them out records how many and the hash of their ids.
 """
 
@@ -33,7 +33,7 @@ def exclusion_record(patients: Iterable[str]) -> dict[str, str | int]:
 
 
 def refuse_unless_excluded(reader: Reader, provenance: Mapping[str, Any], name: str) -> None:
-    """Refuse to score weights on patients that they may have been learnt from.
+    """Refuse to score weights on patients that may have been in their training.
 
     It is a `UsageError` if the reader has patients to be left out, and the provenance of the weights has no record of
     it, or one of other patients.
@@ -48,7 +48,7 @@ def refuse_unless_excluded(reader: Reader, provenance: Mapping[str, Any], name: 
             f"these weights cannot be scored on {name}: nothing shows that its patients were left out of training",
             came="no record of patients left out" if not recorded else f"another list of patients, {recorded}",
             expected=f"a training that left out the {expected['count']} patients of {name}, {expected['sha256']}",
-            do="Score weights that were learnt without them.",
+            do="Score weights that were trained without them.",
         )
 
 

@@ -1,8 +1,7 @@
 """Zone dropout: zones are taken from report and mask together, so that a network heeds what the report leaves out.
 
-QaTa's captions never contradict the pixels, so a network that only ever sees them may find every lesion by itself and
-ignore the words. A sample whose words name some of its zones only, and whose mask holds only what lies there, can be
-learnt from the words alone.
+QaTa's captions never contradict the pixels, so a network may find every lesion by itself and ignore the words. Here the
+words name only some of the zones, and the mask holds only these: without the words the mask cannot be predicted.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from textray.io.write import render_overlay
 from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Prediction, Zones
 
 MEANING = (
-    "Each panel is a run of the network on the same film, told of other zones: differences between panels are caused "
-    "by the words. Words that are not true of the film are an experiment, not a second opinion."
+    "Each panel is a run of the network on the same film with other zones in the prompt: the words cause all "
+    "differences between panels. Words that are not true of the film are an experiment, not a second opinion."
 )
 _LEGEND = (
     "White lines: the zones of the picture. Below each panel: lesion in each zone as a share of the picture, and p, "
@@ -122,7 +122,7 @@ def _draw(runs: list[ZoneRun], cases: list[dict[str, Any]], predictor: Predictor
     height, width = fit(prediction.grid.shape, _PANEL)
     cell = max(width, _PANEL)
     page_width = 2 * MARGIN + _COLUMNS * cell + (_COLUMNS - 1) * _GAP
-    title, notes = "The same film, told of other zones", (convention(prediction)["text"], MEANING, _LEGEND)
+    title, notes = "The same film with other zones in the prompt", (convention(prediction)["text"], MEANING, _LEGEND)
     titles = [_title(run, prediction, cell) for run in runs]
     above = max(len(title) for title in titles) * line_height(13) + 22
     below = 5 * line_height(12) + 8
@@ -137,7 +137,7 @@ def _draw(runs: list[ZoneRun], cases: list[dict[str, Any]], predictor: Predictor
     return page.picture
 
 
-_NAMES = {"given": "as given", "none": "told nothing", "mirrored": "left and right swapped"}
+_NAMES = {"given": "as given", "none": "no text", "mirrored": "left and right swapped"}
 
 
 def _title(run: ZoneRun, prediction: Prediction, width: int) -> list[str]:

@@ -26,7 +26,7 @@ _GROUNDING_LIMITS = (
     "A map says where in the film a phrase is likest, not whether the finding is there: every phrase has a peak, also "
     'one that is not true of the film, and one that denies ("no effusion").',
     "Cosines are no probabilities, and those of two phrases or two films need not mean the same.",
-    "The map has as many cells as stated above; what is smaller than a cell cannot be told from its neighbours.",
+    "The map has as many cells as stated above; what is smaller than a cell cannot be separated from its neighbours.",
     "Words outside of the vocabulary are cut into letters, which may mean anything; `textray ground` names them "
     "(`W_UNKNOWN_WORD`).",
 )
@@ -239,12 +239,12 @@ def _masks(seen: Mapping[str, Any]) -> list[str]:
     images, labelled, others = _images_of_set(seen), seen.get("labelled", {}).get("images"), seen.get("unlabelled")
     lines = []
     if labelled is not None and labelled != images:
-        lines = [f"Masks: those of {labelled:,} of these images; others taught by pseudo-labels, at first a teacher's."]
+        lines = [f"Masks: those of {labelled:,} of these images; pseudo-labels for the others, at first a teacher's."]
     if others:
         sided = others["with_text"] and not seen.get("captions")
         sides = f" (sides in it: {others['laterality']}, unless its table states them)" if sided else ""
         lines += [
-            f"Pictures without masks of the trainer's own: {others['images']:,}, taught by pseudo-labels; "
+            f"Pictures without masks of the trainer's own: {others['images']:,}, labelled by pseudo-labels; "
             f"{others['with_text']:,} with a report{sides}."
         ]
     return lines

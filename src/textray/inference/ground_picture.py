@@ -68,7 +68,7 @@ def _caption(localization: Localization, grid: Grid, rule: str) -> list[str]:
     lines = [f'"{_short(phrase.phrase)}" (left and right: the {_whose(phrase.laterality)})']
     if localization.told != phrase.phrase:
         whose = _whose(phrase.network_laterality)
-        lines.append(f'Told to the network: "{_short(localization.told)}" (the {whose})')
+        lines.append(f'The network reads: "{_short(localization.told)}" (the {whose})')
     low, high = float(localization.map.min()), float(localization.map.max())
     row, column = localization.peak
     lines.append(f"Colours run over this map's own cosines, {low:.3f} to {high:.3f}.")

@@ -244,7 +244,7 @@ DENIED = Notice(
 )
 NO_PLACE = Notice(
     code="W_NO_PLACE",
-    text="These weights learnt words of places, and the phrase names none: its map may mean anything.",
+    text="These weights know words of places, and the phrase names none: its map may mean anything.",
     remedy="Name a side and a level, such as 'lower left lung'.",
 )
 OTHER_SIDE = Notice(
@@ -265,7 +265,7 @@ def _of_words(words: str, pieces: Pieces, unknown: Sequence[str], bundle: Ground
     content = [word for word in unknown if word not in FUNCTION]
     if content:
         shown = ", ".join(repr(word[:40]) for word in content[:_SHOWN]) + (" ..." if len(content) > _SHOWN else "")
-        text = f"The network has not learnt these words: {shown}; they may mean anything to it."
+        text = f"The training of the network did not hold these words: {shown}; they may mean anything to it."
         notices.append(Notice(code="W_UNKNOWN_WORD", text=text, remedy="Say it with other words."))
     cleaned = clean(words)
     clauses = [clause for sentence in sentences(cleaned) for clause in sentence]
