@@ -6,18 +6,7 @@ Written from section 2 of Bui, Le, Choo (MICCAI 2024) and from the ECA-Net paper
 import numpy as np
 import pytest
 import torch
-from numpy_layers import (
-    agree,
-    attention,
-    batch_norm,
-    conv_3x3,
-    layer_norm,
-    linear,
-    numbers,
-    randomised,
-    sigmoid,
-    transposed_2x2,
-)
+from numpy_layers import agree, attention, batch_norm, conv_3x3, layer_norm, linear, numbers, randomised, transposed_2x2
 
 from textray.models.mmi_unet import DecoderLevel, ImageTextMatching, MMIUNetConfig
 from textray.nn.blocks import EfficientChannelAttention
@@ -47,7 +36,7 @@ def channel_attention(x, kernel):
     out = np.empty_like(x)
     for c in range(len(x)):
         near = [means[c + o] if 0 <= c + o < len(x) else 0.0 for o in range(-reach, reach + 1)]
-        out[c] = x[c] * sigmoid(np.dot(kernel, near))
+        out[c] = x[c] / (1 + np.exp(-np.dot(kernel, near)))
     return out
 
 

@@ -228,14 +228,14 @@ def test_what_a_training_can_start_from(train_here, recipe, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_so_does_one_of_a_network_that_writes_its_own_reports(train_here, recipe, tmp_path):
+def test_a_killed_training_of_a_network_that_writes_reports_goes_on(train_here, recipe, tmp_path):
     recipe.write_text(GUIDED)
     kill_and_go_on(train_here, tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_so_does_one_with_pseudo_labels(train_here, recipe, tmp_path):
+def test_a_killed_training_with_pseudo_labels_goes_on(train_here, recipe, tmp_path):
     assert train_here(tmp_path / "teacher", 1, "--data.labelled_fraction=0.5").code == 0
     recipe.write_text(SEMI)
     killed = kill_and_go_on(train_here, tmp_path)
@@ -251,24 +251,23 @@ def test_so_does_one_with_pseudo_labels(train_here, recipe, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ("--config mmi_unet_qatta", ["mmi_unet_qata"]),
-        ("", ["--config"]),
-        (
-            "--config mmi_unet_lite_224 --data.root . --model.initial=x.ckpt",
-            ["names no network", "comes after the one that it is for"],
-        ),
+        ("--config mmi_unet_qatta", "mmi_unet_qata"),
+        ("", "--config"),
+        ("--config mmi_unet_lite_224 --data.root . --model.initial=x.ckpt", "comes after the one that it is for"),
     ],
 )
 def test_words_that_make_no_training_are_refused(cli, words, says):
     found = cli("train", *words.split())
     assert found.code == 2
-    assert all(part in found.err for part in says)
+    assert says in found.err
 
 
 def test_a_recipe_that_holds_only_what_differs_needs_the_one_before_it(cli, tmp_path):
     more = tmp_path / "more.yaml"
     more.write_text("trainer: {max_epochs: 1}")
-    assert "names no network" in cli("train", "--config", more).err
+    found = cli("train", "--config", more)
+    assert found.code == 2
+    assert "names no network" in found.err
     own = read_order(["--config", str(more), "--model.network=textray.models.baselines.unet.UNet"])
     assert own.recipes == (str(more),)
     assert read_order(["--config", "mmi_unet_lite", "--config", str(more)]).out.name == "more"
