@@ -131,7 +131,7 @@ class TextToPlaces(nn.Module):
     def forward(self, text: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
         """Spread a text ``(B, L, D)`` over the rows and columns of a grid: ``(B, rows * columns, C of level 1)``.
 
-        There are as many tokens as slots; what those hold at which the mask ``(B, L)`` is false, is never read.
+        There are as many tokens as slots; what they hold where the mask ``(B, L)`` is false is never read.
         """
         real = mask[:, None]  # (B, 1, L)
         words = text.transpose(1, 2)  # (B, D, L)

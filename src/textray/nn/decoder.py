@@ -29,7 +29,7 @@ class TokenMixer(nn.Module):
         self.project = nn.Linear(text_width, width)
 
     def forward(self, text: Tensor, text_mask: Tensor) -> Tensor:
-        """``(B, L, D)`` to ``(B, mixed, C)``; what tokens hold at which the mask ``(B, L)`` is false, is never read."""
+        """``(B, L, D)`` to ``(B, mixed, C)``; what a text holds where the mask ``(B, L)`` is false is never read."""
         words = torch.where(text_mask[..., None], text, torch.zeros_like(text))
         slots = F.pad(words, (0, 0, 0, self.tokens - text.shape[1]))  # (B, tokens, D)
         mixed = F.gelu(self.mix(slots.transpose(1, 2))).transpose(1, 2)  # (B, mixed, D)

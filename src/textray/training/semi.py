@@ -307,7 +307,7 @@ class SemiSupervisedTask(SegmentationTask):
 def load_teacher(
     network: Network, path: Path, data: SegmentationData, *, text_encoder: str | None, max_tokens: int
 ) -> None:
-    """Give a network the teacher's tensors, all of them; the other arguments are of the training that it teaches.
+    """Give a network all tensors of the teacher; the other arguments are those of the training.
 
     Warns of a teacher that was trained on other images than those labelled in the data, since it may have seen masks
     that the training may not, and of one that was never trained without reports, where some images come without.

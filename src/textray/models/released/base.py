@@ -39,8 +39,8 @@ class ReleasedForm(Network):
 
     They take images ``(B, 3, 224, 224)``, with rows and columns swapped as the published weights expect (LViT: in
     [0, 1], blue first where the picture is in colour), and features of all tokens, padding too; a row of the mask only
-    says whether there is a text. They raise `ShapeError` for another size or an image without a text, or where there is
-    one number of ``tokens`` L that they take, for another one.
+    says whether there is a text. They raise `ShapeError` for another size, for an image without a text, and for another
+    number of text tokens than ``tokens``, where that is fixed.
     """
 
     def __init__(self, *, size_multiple: int, text_width: int, tokens: int | None = None) -> None:
@@ -161,7 +161,7 @@ class FusionBlock(nn.Module):
     def forward(self, image: Tensor, text: Tensor, *, text_out: bool) -> tuple[Tensor, Tensor]:
         """Fuse F_s ``(B, C, h, w)`` and t ``(B, L, D)`` to F_s + ConvT(v') and t + Linear(u').
 
-        Without ``text_out`` nothing reads the latter, and it is not computed but t.
+        Without ``text_out`` nothing reads the second, and t comes back as it is.
         """
         reduced = self.reduce_image(image)  # (B, C, h//2, w//2)
         v = self.image_norm(reduced.flatten(2).transpose(1, 2))  # (B, h//2*w//2, C)
