@@ -23,7 +23,7 @@ from textray.text.cleaning import swap_sides
 from textray.text.zones import parse_caption
 
 CELLS = 8
-SETTINGS = Settings(sigma=1.0, margin=0, normalisations=("minmax", "none"), per_box=False, seed=1)
+SETTINGS = Settings(sigma=1.0, margin=0, normalisations=("minmax", "none"), per_box=False)
 
 
 class Pointer:

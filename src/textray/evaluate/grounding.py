@@ -80,9 +80,7 @@ class PhraseEvaluation(Evaluation):
         ranges = tuple(metrics.one_of(known, name, "normalisation of maps") for name in dict.fromkeys(self.normalise))
         if not ranges:
             raise UsageError("no normalisation of maps is named", expected="one or more")
-        return maps.Settings(
-            sigma=self.sigma, margin=self.margin, normalisations=ranges, per_box=self.per_box, seed=intervals.SEED
-        )
+        return maps.Settings(sigma=self.sigma, margin=self.margin, normalisations=ranges, per_box=self.per_box)
 
 
 def evaluate(order: PhraseEvaluation, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from textray.errors import DataError, InputError
 from textray.inference.localizer import Localizer
 from textray.io.read import read_mask
 from textray.metrics.grounding import MapScore, Normalise, enlarge, normalise, score, smooth
+from textray.metrics.intervals import SEED
 from textray.preprocess import Preprocess
 from textray.records import Image
 from textray.text.phrases import exchange
@@ -69,16 +70,12 @@ FLOORS = (Row.MEAN_PHRASE, Row.MEAN_MASK, Row.CENTRE, Row.FULL, Row.RANDOM)
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How maps are made and scored; see `textray.evaluate.grounding.PhraseEvaluation`.
-
-    ``seed`` is that of the controls that need chance.
-    """
+    """How maps are made and scored; see `textray.evaluate.grounding.PhraseEvaluation`."""
 
     sigma: float
     margin: int
     normalisations: tuple[Normalise, ...]
     per_box: bool
-    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +123,7 @@ def score_phrases(
         DataError: If truth and picture do not fit each other.
     """
     grid = evaluation_grid(None if localizer is None else localizer.preprocess)
-    others = shuffled(samples, seed=settings.seed)
+    others = shuffled(samples, seed=SEED)
     rows: dict[Row, dict[int, PhraseCase]] = {row: {} for row in Row}
     without_truth: list[Sample] = []
     without_sides: list[Sample] = []
@@ -190,7 +187,7 @@ def _questions(
     phrases = {row: text for row, text in words.items() if text is not None}
     vectors = dict(zip(phrases, localizer.embed(list(phrases.values())), strict=True))
     width = len(vectors[Row.MODEL])
-    vectors[Row.RANDOM_HEADS] = random_direction(sample, width, seed=settings.seed)
+    vectors[Row.RANDOM_HEADS] = random_direction(sample, width, seed=SEED)
     return [_Question(place=place, row=row, phrase=phrases.get(row, ""), vector=vectors[row]) for row in vectors]
 
 
@@ -216,7 +213,7 @@ def _floors(sample: Sample, means: MeanMasks | None, settings: Settings) -> Iter
     maps = {
         Row.CENTRE: centre(GRID),
         Row.FULL: np.ones(GRID, np.float32),
-        Row.RANDOM: random_map(sample, GRID, sigma=settings.sigma, seed=settings.seed),
+        Row.RANDOM: random_map(sample, GRID, sigma=settings.sigma, seed=SEED),
     }
     if means is not None:
         maps |= {Row.MEAN_PHRASE: means.of(sample), Row.MEAN_MASK: means.whole}
