@@ -159,16 +159,13 @@ def merged(recipes: tuple[str, ...]) -> dict[str, Any]:
     """Merge recipes, later ones win; without the defaults of the code. An unknown one is a `UsageError`."""
     tree: dict[str, Any] = {}
     for name in recipes:
-        _merge(tree, yaml.safe_load(Path(find_recipe(name)).read_text(encoding="utf-8")) or {})
+        tree = _merge(tree, yaml.safe_load(Path(find_recipe(name)).read_text(encoding="utf-8")) or {})
     return tree
 
 
-def _merge(tree: dict[str, Any], more: Mapping[str, Any]) -> None:
-    for key, value in more.items():
-        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
-            _merge(tree[key], value)
-        else:
-            tree[key] = dict(value) if isinstance(value, Mapping) else value
+def _merge(tree: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    inner = [key for key in more if isinstance(more[key], dict) and isinstance(tree.get(key), dict)]
+    return {**tree, **more, **{key: _merge(tree[key], more[key]) for key in inner}}
 
 
 class State(StrEnum):
