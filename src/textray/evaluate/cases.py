@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from textray.data.base import Sample, naming
 from textray.errors import DataError, UsageError, unknown_name
+from textray.evaluate.order import Progress
 from textray.inference.bank import Prompt
 from textray.inference.own_report import written
 from textray.inference.record import zone_areas
@@ -121,12 +122,11 @@ def segment(
     samples: Sequence[Sample],
     texts: Mapping[str, Texts],
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, dict[int, Case]]:
     """Segment and count: for each name of ``texts`` the cases by index of the sample.
 
-    Under the name ``generated`` the network writes the texts. ``progress`` is called with the number of images done
-    and of all.
+    Under the name ``generated`` the network writes the texts.
 
     Raises:
         UsageError: If the network is to write its own report and tells no zones, or does not know a caption.

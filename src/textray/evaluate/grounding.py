@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ from textray.data.studies import refuse_unless_excluded
 from textray.errors import LayoutError, UsageError
 from textray.evaluate import maps, results
 from textray.evaluate.maps import Row
-from textray.evaluate.order import Evaluation, population
+from textray.evaluate.order import Evaluation, Progress, population
 from textray.inference.bundle import GroundingBundle
 from textray.inference.localizer import Localizer
 from textray.io.write import check_writable
@@ -83,10 +83,8 @@ class PhraseEvaluation(Evaluation):
         return maps.Settings(sigma=self.sigma, margin=self.margin, normalisations=ranges, per_box=self.per_box)
 
 
-def evaluate(order: PhraseEvaluation, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def evaluate(order: PhraseEvaluation, *, progress: Progress | None = None) -> dict[str, Any]:
     """Score a grounding bundle on a split and write the results: what ``summary.json`` holds.
-
-    ``progress`` is called with the number of phrases done and of all.
 
     Raises:
         UsageError: If a name or number is wrong, or the weights must not be scored on this data set.
@@ -134,7 +132,7 @@ def score(
     facts: Mapping[str, Any],
     *,
     empty_prediction: metrics.EmptyPrediction = "zero",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Score phrases and write the results into a writable folder; ``facts`` open the summary.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import groupby
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from textray.data.base import Sample, naming
 from textray.data.boxes import truth
 from textray.errors import DataError, InputError
+from textray.evaluate.order import Progress
 from textray.inference.localizer import Localizer
 from textray.io.read import read_mask
 from textray.metrics.grounding import MapScore, Normalise, enlarge, normalise, score, smooth
@@ -111,12 +112,11 @@ def score_phrases(
     means: MeanMasks | None,
     settings: Settings,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> ScoredMaps:
     """Score the maps of every phrase, and beside them all controls and floors that can be made.
 
-    Without a network (``localizer``) these are floors alone. ``progress`` is called with the number of phrases done
-    and of all.
+    Without a network (``localizer``) these are floors alone.
 
     Raises:
         InputError: If a picture is refused.

@@ -6,7 +6,7 @@ An order names weights, data and settings. It renders itself as the command line
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +16,9 @@ from textray.data.base import Sample, fingerprint
 from textray.errors import UsageError
 from textray.metrics import intervals
 from textray.provenance import git_state
+
+Progress = Callable[[int, int], None]
+"""Called with the number of images or phrases done and of all."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,7 +31,7 @@ from textray.evaluate.cases import (
     segment,
     text_of,
 )
-from textray.evaluate.order import Evaluation, population
+from textray.evaluate.order import Evaluation, Progress, population
 from textray.evaluate.page import HEADLINE, NONE_NOT_TRAINED
 from textray.inference import bank
 from textray.inference.bundle import Bundle
@@ -76,10 +76,8 @@ class MaskEvaluation(Evaluation):
     sides: bool = False
 
 
-def evaluate(order: MaskEvaluation, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def evaluate(order: MaskEvaluation, *, progress: Progress | None = None) -> dict[str, Any]:
     """Score a bundle on a split and write the results: what ``summary.json`` holds.
-
-    ``progress`` is called with the number of images done and of all.
 
     Raises:
         UsageError: If a name or number is wrong, or the model cannot work in a mode; nothing was segmented then.
@@ -117,7 +115,7 @@ def score(
     facts: Mapping[str, Any],
     *,
     sides: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Segment samples in each mode and write the results into a writable folder; ``facts`` open the summary.
 
