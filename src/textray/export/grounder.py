@@ -126,14 +126,12 @@ def write_graphs(network: SentenceGrounding, folder: Path, preprocess: Preproces
     )
 
 
-def check_grounding(bundle: GroundingBundle, network: SentenceGrounding, pictures: Sequence[Image]) -> float:
+def check_grounding(bundle: GroundingBundle, network: SentenceGrounding, pictures: Sequence[Image]) -> None:
     """Compare the bundle's graphs with torch, through the code of `textray ground`: phrases, places and whole films.
 
-    Returns:
-        The largest difference: of a cosine, and of pooled features as a share of their length.
-
     Raises:
-        BundleError: If it exceeds `textray.export.parity.PARITY`.
+        BundleError: If a cosine, or pooled features as a share of their length, differ by more than
+            `textray.export.parity.PARITY`.
     """
     localizer = Localizer(bundle)
     batch = pad([localizer.read(phrase) for phrase in _PHRASES])
@@ -150,7 +148,7 @@ def check_grounding(bundle: GroundingBundle, network: SentenceGrounding, picture
             differences.append(_apart(localizer.maps(pixels, vectors), network(torch.from_numpy(pixels), wanted)))
             length = float(features.pooled.norm()) or 1.0
             differences.append(_apart(localizer.features(pixels).pooled, features.pooled) / length)
-    return accept(differences, f"over {len(pictures)} pictures")
+    accept(differences, f"over {len(pictures)} pictures")
 
 
 class _Graph(nn.Module):

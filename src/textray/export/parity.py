@@ -32,17 +32,15 @@ _MOST_SAMPLES = 32
 _OTHER_VERSION = "Try another version of torch or onnxruntime; the bundle was not written"
 
 
-def check_parity(bundle: Bundle, network: Network, pictures: Sequence[Image]) -> float:
+def check_parity(bundle: Bundle, network: Network, pictures: Sequence[Image]) -> None:
     """Compare the bundle's graph with torch, picture by picture, with text and, if it can do without, without.
 
     Of a network that writes its own report also the zones and the attention; and the zones that NumPy reads from the
     graph's scores must be those of the sentence that the graph wrote.
 
-    Returns:
-        The largest difference in probability over all pixels and zones; for attention, as a share of its peak.
-
     Raises:
-        BundleError: If it exceeds `PARITY`, the graph writes of other zones, or no picture shows whether it does.
+        BundleError: If a difference in probability, or in attention as a share of its peak, exceeds `PARITY`, the graph
+            writes of other zones, or no picture shows whether it does.
     """
     runtime = Runtime(bundle)
     known = len(bundle.captions)
@@ -63,15 +61,11 @@ def check_parity(bundle: Bundle, network: Network, pictures: Sequence[Image]) ->
             expected="one picture or more whose zones are clear",
             do="Name other pictures with --samples",
         )
-    return accept(differences, f"in probability over {len(pictures)} pictures")
+    accept(differences, f"in probability over {len(pictures)} pictures")
 
 
-def accept(differences: Sequence[float], where: str) -> float:
-    """Return the largest difference between ONNX and torch if it is small enough.
-
-    Raises:
-        BundleError: If it exceeds `PARITY`, or one of them is no number.
-    """
+def accept(differences: Sequence[float], where: str) -> None:
+    """Refuse a graph whose differences from torch exceed `PARITY`, or are no numbers."""
     difference = float(np.max(differences))  # unlike Python's max, it keeps NaN
     logger.info("parity: largest difference %.2e %s", difference, where)
     if not difference <= PARITY:
@@ -81,7 +75,6 @@ def accept(differences: Sequence[float], where: str) -> float:
             expected=f"at most {PARITY:.0e}",
             do=_OTHER_VERSION,
         )
-    return difference
 
 
 def _compare(runtime: Runtime, network: Network, pixels: NDArray[np.float32], prompt: int | Prompt) -> float:
