@@ -46,30 +46,20 @@ def test_a_batch_goes_on_past_films_without_a_text(cli, film, tiny_bundle, tmp_p
 
 def test_an_evaluation_refuses_to_go_without_text_and_images_whose_caption_names_nothing(cli, tiny_bundle, tmp_path):
     root = Phantom(n=20, size=(48, 61), seed=3).write(tmp_path / "data")
-    words = (
-        "evaluate",
-        "--data",
-        "qata_cov19",
-        "--root",
-        root,
-        "--model",
-        tiny_bundle,
-        "--threads",
-        "1",
-        "--text-mode",
-    )
-    refused = cli(*words, "none", "--out", tmp_path / "o1")
+    words = ("evaluate", "--data", "qata_cov19", "--root", root, "--model", tiny_bundle, "--threads", "1")
+    refused = cli(*words, "--text-mode", "none", "--out", tmp_path / "o1")
     assert refused.code == 2
     assert "needs a text" in refused.err
     assert not (tmp_path / "o1").exists()
-    done = cli(*words, "oracle", "--text-mode", "shuffled", "--limit", "4", "--out", tmp_path / "o2")
+    modes = ("--text-mode", "oracle", "--text-mode", "shuffled")
+    done = cli(*words, *modes, "--limit", "4", "--out", tmp_path / "o2")
     assert done.code == 0, done.err
     assert json.loads((tmp_path / "o2/summary.json").read_text())["images"] == 4
     table = next(root.rglob("test.csv"))
     lines = table.read_text().splitlines()
     lines[1] = f"{lines[1].partition(',')[0]},no infection."
     table.write_text("\n".join(lines) + "\n")
-    refused = cli(*words, "oracle", "--split", "test", "--out", tmp_path / "o3")
+    refused = cli(*words, "--text-mode", "oracle", "--split", "test", "--out", tmp_path / "o3")
     assert refused.code == 3
     assert "E_NO_TEXT" in refused.err
 

@@ -88,9 +88,9 @@ def _measure(
             encoder_name, tokens = None, 0
         else:
             inputs.append(torch.empty(1, tokens, network.text_width))
-        encoder = None if encoder_name is None else encoder_skeleton(encoder_name)
+        encoder = nn.ModuleDict() if encoder_name is None else encoder_skeleton(encoder_name)
         ids = torch.empty(1, tokens, dtype=torch.long)
-    parts = {} if encoder is None else dict(encoder.items())
+    parts = dict(encoder.items())
     trunk, masked = parts.get("trunk"), parts.get("masked_lm")
     sizes = {name: p.numel() for name, p in network.named_parameters()}
     trainable = {name for name, p in network.named_parameters() if p.requires_grad and name != "no_report"}
@@ -98,7 +98,7 @@ def _measure(
     gmacs, needed = _gmacs(network, *inputs), None
     if _compute_unread(network):
         gmacs, needed = _gmacs(network, *inputs), gmacs
-    beside = 0 if encoder is None else sum(p.numel() for p in encoder.parameters())
+    beside = sum(p.numel() for p in encoder.parameters())
     return Cost(
         form=row.name,
         trainable=sum(sizes[name] for name in trainable),
