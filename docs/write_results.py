@@ -90,7 +90,8 @@ def results() -> str:
         scores = summaries[name]["modes"][mode]
         ours.append([f"`{summaries[name]['model']['name']}`", text, *(cell(scores[column]) for column in COLUMNS)])
     papers = [[f"{method}, printed", text, *printed_cells(scores)] for method, text, scores in printed_rows()]
-    note = "Printed: the papers' own numbers, in the column to whose averaging their IoU fits; unclear: it fits neither exactly."
+    note = "Printed: the papers' own numbers, in the column to whose averaging their IoU fits; "
+    note += "unclear: it fits neither exactly."
     table = grid(["method", "text", *COLUMNS.values()], [*ours, *papers], "ll")
     return "\n".join([table, "", *wrapped(f"{provenance(summaries)} {note}"), ""])
 
