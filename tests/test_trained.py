@@ -78,6 +78,15 @@ def test_stages_that_mean_something_else_are_refused(tmp_path):
         read_checkpoint(first, tmp_path / "none.ckpt")
 
 
+def test_a_version_that_did_not_know_forms_is_refused(tmp_path):
+    path, _ = stage(tmp_path / "old.ckpt", 1)
+    saved = torch.load(path, weights_only=True)
+    del saved["textray"]["form"]
+    torch.save(saved, path)
+    with pytest.raises(UsageError, match=r"old\.ckpt is not a readable checkpoint of textray train"):
+        read_checkpoint(path)
+
+
 @pytest.mark.parametrize("arguments", [["--seed_everything=1"], ["--model.initial", "x.ckpt"]])
 def test_whether_a_training_started_from_another_is_read_from_its_run_where_the_checkpoint_is_older(
     tmp_path, arguments

@@ -10,7 +10,6 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image as PILImage
 
@@ -34,11 +33,12 @@ data:
   workers: 0
   report_dropout: 0.5
 """
-MMI_UNET = "{trunk: efficientnet_lite0, text_width: 32, decoder_channels: [8, 8, 8]}"
 RECIPE = f"""\
 {DATA}
 model:
-  network: {{class_path: textray.models.mmi_unet.MMIUNet, init_args: {{config: {MMI_UNET}}}}}
+  network:
+    class_path: textray.models.mmi_unet.MMIUNet
+    init_args: {{config: {{trunk: efficientnet_lite0, text_width: 32, decoder_channels: [8, 8, 8]}}}}
   text_encoder: tiny
   lr: 1.0e-3
 """
@@ -49,27 +49,6 @@ model:
   text_encoder: null
   lr: 1.0e-3
 """
-GUIDED = f"""\
-{DATA.replace("light", "sgseg")}
-model:
-  network:
-    class_path: textray.models.sgseg.SGSegSimple
-    init_args:
-      config:
-        {{locator: {{trunk: efficientnet_lite0}}, guide_decoder: null, mmi_unet: {MMI_UNET}, zone_tokens: true}}
-  text_encoder: tiny
-  lr: 1.0e-3
-  zone_weight: 1.0
-  self_guided: 0.5
-"""
-"""A network that writes its own reports, which it sees in training too."""
-SEMI = RECIPE.replace("light", "strong\n  labelled_fraction: 0.5")
-SEMI += """\
-  teacher: teacher/checkpoints/last.ckpt
-  beta: 0.5
-task: semi_supervised
-"""
-"""A network that learns from images without masks too."""
 
 
 @pytest.fixture
@@ -147,43 +126,30 @@ class Killed(BaseException):
 
 @pytest.fixture
 def train_here(train, recipe, tmp_path, monkeypatch):
-    """Train in this process: ``train_here(out, epochs, *more) -> CliResult``; ``.killed(out)`` ends in epoch 2 of 3."""
+    """Train in this process: ``train_here(out, epochs, *more) -> CliResult``."""
     monkeypatch.chdir(tmp_path)
-
-    def run(out, epochs, *more):
-        return train("--config", recipe, "--out", out, f"--trainer.max_epochs={epochs}", *more)
-
-    def killed(out):
-        def die(self, trainer, pl_module):
-            if trainer.current_epoch == 1:
-                raise Killed
-
-        timer = "--trainer.callbacks+=lightning.pytorch.callbacks.Timer", "--trainer.callbacks.interval=step"
-        with monkeypatch.context() as patch:
-            patch.setattr(Timer, "on_train_epoch_end", die)
-            with pytest.raises(Killed):
-                run(out, 3, *timer)
-
-    run.killed = killed
-    return run
-
-
-def kill_and_go_on(train_here, tmp_path):
-    """As above, where an exception does for the kill; gives the folder of the training that went on."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert train_here(whole, 3).code == 0
-    train_here.killed(killed)
-    assert torch.load(killed / "checkpoints" / "last.ckpt", weights_only=True)["textray"]["epoch"] == 1
-    assert train_here(killed, 3).code == 0
-    compare(whole, killed, 1)
-    return killed
+    return lambda out, epochs, *more: train("--config", recipe, "--out", out, f"--trainer.max_epochs={epochs}", *more)
 
 
 @pytest.mark.filterwarnings("ignore")  # a training in this process says what a user sees on the standard error
-def test_from_a_recipe_to_a_mask(train_here, recipe, cli, film, tmp_path):
+def test_from_a_recipe_to_a_mask(train_here, recipe, cli, film, tmp_path, monkeypatch):
     """Train, be cut off, go on, export, score, export with the scores, segment: all of it in this process."""
+
+    def die(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            raise Killed
+
     recipe.write_text(UNET)
-    killed = kill_and_go_on(train_here, tmp_path)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert train_here(whole, 3).code == 0
+    timer = "--trainer.callbacks+=lightning.pytorch.callbacks.Timer", "--trainer.callbacks.interval=step"
+    with monkeypatch.context() as patch:
+        patch.setattr(Timer, "on_train_epoch_end", die)
+        with pytest.raises(Killed):
+            train_here(killed, 3, *timer)
+    assert torch.load(killed / "checkpoints" / "last.ckpt", weights_only=True)["textray"]["epoch"] == 1
+    assert train_here(killed, 3).code == 0
+    compare(whole, killed, 1)
     best, bundle = killed / "checkpoints" / "best.ckpt", tmp_path / "bundle"
     assert cli("export", best, "--out", bundle).code == 0
     words = ("--data", "phantom", "--split", "val", "--model", bundle, "--out", tmp_path / "scores")
@@ -224,28 +190,6 @@ def test_what_a_training_can_start_from(train_here, recipe, tmp_path):
     assert refused.code == 2
     assert "another network" in refused.err
     assert "--fresh" in refused.err
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_a_killed_training_of_a_network_that_writes_reports_goes_on(train_here, recipe, tmp_path):
-    recipe.write_text(GUIDED)
-    kill_and_go_on(train_here, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_a_killed_training_with_pseudo_labels_goes_on(train_here, recipe, tmp_path):
-    assert train_here(tmp_path / "teacher", 1, "--data.labelled_fraction=0.5").code == 0
-    recipe.write_text(SEMI)
-    killed = kill_and_go_on(train_here, tmp_path)
-    (straight,) = (tmp_path / "whole" / "pseudo_labels").glob("labels-0003.u16")
-    (resumed,) = (killed / "pseudo_labels").glob("labels-0003.u16")
-    first, second = (np.fromfile(path, "<u2").astype(float) for path in (straight, resumed))
-    assert np.abs(first - second).max() < 10  # of 65535
-    facts = [torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)["textray"]["data"]
-             for path in (tmp_path / "teacher", killed)]  # fmt: skip
-    assert facts[0]["labelled"]["ids_sha256"] == facts[1]["labelled"]["ids_sha256"], "both saw the same masks"
 
 
 @pytest.mark.parametrize(
@@ -316,33 +260,3 @@ def test_export_refuses_a_pickle_with_code(tmp_path, cli):
     assert result.code == 2
     assert "checkpoint" in result.err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["evil.ckpt"]
-
-
-def test_export_fails_where_the_graph_disagrees(tmp_path, monkeypatch, make_bundle):
-    from textray.errors import BundleError, UsageError
-    from textray.export import segmenter as module
-    from textray.models.baselines.unet import UNet, UNetConfig
-    from textray.preprocess import Preprocess
-
-    facts = {
-        "version": "0", "network": "unet", "config": {"in_channels": 3, "width": 4},
-        "text_encoder": None, "max_tokens": 24,
-        "data": {
-            "name": "phantom", "preprocess": Preprocess(size=(32, 32)).to_dict(), "images": {}, "augment": "none",
-            "report_dropout": 0.0, "seed": 0,
-        },
-        "epoch": 1, "max_epochs": 1,
-    }  # fmt: skip
-    state = {f"network.{k}": v for k, v in UNet(UNetConfig(width=4)).state_dict().items()}
-    path, without = tmp_path / "unet.ckpt", tmp_path / "old.ckpt"
-    torch.save({"textray": facts | {"form": "paper"}, "state_dict": state}, path)
-    torch.save({"textray": facts, "state_dict": state}, without)  # of a version that did not know forms
-    with pytest.raises(UsageError, match=r"old\.ckpt is not a readable checkpoint of textray train"):
-        module.export(without, tmp_path / "good")
-
-    make_bundle(tmp_path / "other", reads_text=False, size=32)
-    graph = (tmp_path / "other" / "model.onnx").read_bytes()
-    monkeypatch.setattr(module, "write_graph", lambda network, path, *_: path.write_bytes(graph))
-    with pytest.raises(BundleError, match="disagree"):
-        module.export(path, tmp_path / "bad")
-    assert not (tmp_path / "bad").exists()
