@@ -26,19 +26,6 @@ def test_parameters(tokens, count):
     assert sum(sizes.values()) == count
 
 
-def test_levels():
-    network = small()
-    shapes = []
-    parts = (*network.body.embed, *network.body.down_blocks, *network.body.up_blocks, *network.body.rebuild)
-    for part in parts:
-        part.register_forward_hook(lambda _, given, found: shapes.append(tuple(found.shape[1:])))
-    with torch.no_grad():
-        network(torch.zeros(1, 3, 32, 48))
-    tokens = [(6, c) for c in (8, 16, 32, 64)]
-    maps = [(64, 4, 6), (32, 8, 12), (16, 16, 24), (8, 32, 48)]
-    assert shapes == [place for t in tokens for place in (t, t)] + tokens[::-1] + maps
-
-
 def test_tables_are_resized_with_the_image():
     table = torch.arange(6.0).reshape(1, 6, 1)  # a slope along the rows of a grid of 2 x 3
     assert regrid(table, (2, 3), (2, 3)) is table

@@ -82,25 +82,12 @@ class TestPaperConfiguration:
         assert [(g.self_attention.heads, g.cross_attention.heads) for g in guides] == [(1, 4)] * 3
         assert [(g.text.mix.in_features, g.text.mix.out_features) for g in guides] == [(24, 9), (24, 12), (24, 24)]
 
-    @GUIDED
-    def test_sines_are_no_parameters(self, name):
-        """Nothing of a network has the length of a map, so that any size will do."""
-        network = small(name)
-        assert not [n for n, _ in network.decoder.named_buffers() if "norm" not in n and ".mix." not in n]
-        before = {n: p.shape for n, p in network.state_dict().items()}
-        with torch.no_grad():
-            network(image(96, 128), *text())
-        assert {n: p.shape for n, p in network.state_dict().items()} == before
-
     @pytest.mark.parametrize(("given", "scale"), [("guide_decoder", 1.421), ("mmi_unet_gd", 0.01)])
     def test_initial_scale(self, given, scale):
         for settings, wanted in (({}, scale), ({"scale": 0.25}, 0.25), ({"scale": 1}, 1.0)):
             guides = small(given, **settings).decoder.guides
             assert [g.scale.item() for g in guides] == pytest.approx([wanted] * 3)
             assert all(g.scale.requires_grad for g in guides)
-
-    def test_the_trunks_of_all_three_are_the_same(self):
-        assert GuideDecoderConfig().trunk == MMIUNetGDConfig().trunk == MMIUNetConfig().trunk
 
 
 class TestWayOfImageAndText:
@@ -168,23 +155,6 @@ class TestWayOfImageAndText:
 
 
 class TestGuidedDecoder:
-    @GUIDED
-    def test_without_text_the_guide_layers_are_off(self, name):
-        network, (features, mask) = small(name), text()
-        guides = watch(network.decoder.guides)
-        with torch.no_grad():
-            found = network(image(), features, torch.zeros_like(mask)).logits
-            torch.testing.assert_close(found, network(image()).logits, rtol=1e-4, atol=1e-6)
-        for seen in guides:
-            assert all(torch.equal(out, given[0]) for given, out in seen)
-
-    @GUIDED
-    def test_another_number_of_tokens_can_be_configured(self, name):
-        network = small(name, tokens=40, mixed_tokens=(10, 6, 1))
-        assert network.most_tokens == 40
-        with torch.no_grad():
-            assert network(image(), *text(tokens=40)).logits.shape == (2, 1, 64, 96)
-
     def test_padding_may_hold_anything(self):
         """Even what multiplication by zero would not get rid of."""
         features, mask = text()

@@ -166,17 +166,13 @@ def labels_of(batches):
     }
 
 
-@pytest.fixture
-def make():
-    def build(**options):
-        data = SegmentationData("phantom", size=(32, 32), workers=0, batch_size=4, **{"augment": "none", **options})
-        data.setup("fit")
-        return data
-
-    return build
+def make(**options):
+    data = SegmentationData("phantom", size=(32, 32), workers=0, batch_size=4, **{"augment": "none", **options})
+    data.setup("fit")
+    return data
 
 
-def test_rules_are_the_default_and_change_nothing(make, tiny):
+def test_rules_are_the_default_and_change_nothing(tiny):
     data = make()
     assert label_training(data, tiny) is None
     assert data.describe()["labels"] == "rules"
@@ -184,7 +180,7 @@ def test_rules_are_the_default_and_change_nothing(make, tiny):
     assert labels_of(data.val_dataloader()) == own
 
 
-def test_what_clusters_need(make):
+def test_what_clusters_need():
     data = make(labels="clusters")
     with pytest.raises(UsageError, match=r"clusters needs the clusters before.*label_training"):
         data.val_dataloader()
@@ -194,7 +190,7 @@ def test_what_clusters_need(make):
         data.set_labels("fit", [ALL])
 
 
-def test_batches_carry_the_labels_of_the_clusters(make, tiny):
+def test_batches_carry_the_labels_of_the_clusters(tiny):
     data = make(labels="clusters")
     fitted = label_training(data, tiny)
     fit = data.sets["fit"]
@@ -206,7 +202,7 @@ def test_batches_carry_the_labels_of_the_clusters(make, tiny):
     assert data.describe()["labels"] == "clusters"
 
 
-def test_a_task_fetches_the_clusters_itself_before_the_first_batch(make, tmp_path):
+def test_a_task_fetches_the_clusters_itself_before_the_first_batch(tmp_path):
     data = make(labels="clusters")
     task = SegmentationTask(LViT(LViTConfig(channels=8, size=(32, 32), text_width=32)), text_encoder="tiny")
     assert data.sets["fit"].labels is None
@@ -217,7 +213,7 @@ def test_a_task_fetches_the_clusters_itself_before_the_first_batch(make, tmp_pat
     assert next(iter(data.train_dataloader()))["zones"].shape == (4, 6)
 
 
-def test_a_flip_mirrors_the_label_and_leaves_the_report_alone(make):
+def test_a_flip_mirrors_the_label_and_leaves_the_report_alone():
     data = make(labels="clusters")
     fit, plain = data.sets["fit"], make().sets["fit"]
     data.set_labels("fit", [zones(1, 0, 0, 0, 1, 0)] * len(fit))
@@ -234,7 +230,7 @@ def test_a_flip_mirrors_the_label_and_leaves_the_report_alone(make):
     assert len(seen) == 2
 
 
-def test_what_is_withheld_from_the_report_is_withheld_from_the_label(make):
+def test_what_is_withheld_from_the_report_is_withheld_from_the_label():
     data = make(labels="clusters", report_withheld=1.0)
     fit, plain = data.sets["fit"], make(report_withheld=1.0).sets["fit"]
     data.set_labels("fit", [s.report.zones for s in fit.samples])
