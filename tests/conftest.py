@@ -446,6 +446,39 @@ def train(cli, monkeypatch):
     return lambda *args: cli("train", *args)
 
 
+class Parsed(Exception):  # noqa: N818 -- carries a result, not a failure
+    """A training's configuration, before anything of it is built."""
+
+
+@pytest.fixture(scope="session")
+def parsed():
+    """Arguments that were parsed before, and what they came to; parsing is most of the tests of recipes."""
+    return {}
+
+
+@pytest.fixture
+def parse(train, parsed, monkeypatch, tmp_path):
+    """What `textray train` would build from these arguments: ``parse(*arguments) -> dict``, not to be changed."""
+    import yaml
+
+    from textray.training import cli
+
+    def stop(self):
+        raise Parsed(self.parser.dump(self.config, skip_none=False))
+
+    monkeypatch.setattr(cli.TrainCLI, "instantiate_classes", stop)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        if arguments not in parsed:
+            with pytest.raises(Parsed) as found:
+                cli.main(list(arguments))
+            parsed[arguments] = yaml.safe_load(found.value.args[0])
+        return parsed[arguments]
+
+    return run
+
+
 @pytest.fixture
 def run(cli, tiny_bundle, tmp_path, monkeypatch):
     """Run ``textray segment`` with the tiny bundle in ``tmp_path``: ``run(path, ...) -> CliResult``."""

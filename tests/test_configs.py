@@ -19,39 +19,6 @@ NAMING = ("task", "data.data", "model.network.class_path", *(f"{CONFIG}.{part}" 
 """Keys that say what a recipe is about; they may repeat a default."""
 
 
-class Parsed(Exception):  # noqa: N818 -- carries a result, not a failure
-    """The configuration, before anything of it is built."""
-
-
-class ParseOnly(training.TrainCLI):
-    def instantiate_classes(self):
-        raise Parsed(self.parser.dump(self.config, skip_none=False))
-
-
-@pytest.fixture(scope="session")
-def parsed():
-    """Arguments that were parsed before, and what they came to; parsing is most of these tests."""
-    return {}
-
-
-@pytest.fixture
-def parse(monkeypatch, tmp_path, parsed):
-    """What `textray train` would build from these arguments: ``parse(*arguments) -> dict``, not to be changed."""
-    monkeypatch.setattr(training, "TrainCLI", ParseOnly)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["textray"])
-    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls what jsonargparse 4.4x renamed
-
-    def run(*arguments):
-        if arguments not in parsed:
-            with pytest.raises(Parsed) as found:
-                training.main(list(arguments))
-            parsed[arguments] = yaml.safe_load(found.value.args[0])
-        return parsed[arguments]
-
-    return run
-
-
 @pytest.fixture(scope="session")
 def bare(tmp_path_factory):
     """Write a recipe that names a network only: ``bare(tree) -> path``, the same for equal trees."""

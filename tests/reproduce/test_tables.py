@@ -5,14 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 
 pytest.importorskip("lightning")
 from textray.errors import UsageError
 from textray.reproduce import REPRODUCTIONS, Order, plan, runner
 from textray.reproduce.plan import Source, State, merged, open_source, plan_job, plan_row
 from textray.reproduce.tables import FILE, Table, read_tables
-from textray.training import cli as training
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT.parent / "shared" / "papers" / "mmi-unet.txt"
@@ -21,32 +19,6 @@ TRAINED = [table for table in TABLES.values() if isinstance(table, Table)]
 IDS = {"fit": "a", "inner": "b", "val": "c"}
 QATA = Source(name="qata_cov19", root=Path("x"), split="val", ids=IDS)
 IMAGES = 5160  # of QaTa-COV19's `fit`, about
-
-
-class Parsed(Exception):  # noqa: N818 -- carries a result, not a failure
-    """The configuration, before anything of it is built."""
-
-
-class ParseOnly(training.TrainCLI):
-    def instantiate_classes(self):
-        raise Parsed(self.parser.dump(self.config, skip_none=False))
-
-
-@pytest.fixture
-def parse(monkeypatch, tmp_path):
-    """What `textray train` would build from these arguments: ``parse(words) -> dict``."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["textray"])
-    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-
-    def run(words):
-        with monkeypatch.context() as patch:
-            patch.setattr(training, "TrainCLI", ParseOnly)
-            with pytest.raises(Parsed) as result:
-                training.main(list(words))
-        return yaml.safe_load(result.value.args[0])
-
-    return run
 
 
 def row_of(table, name):
@@ -158,7 +130,7 @@ def test_every_row_is_planned_as_textray_trains_it(table, parse):
                 if isinstance(job, plan.JobResult) or job.hash in seen:
                     continue
                 seen.add(job.hash)
-                config = parse(job.words)
+                config = parse(*job.words)
                 network, semi = config["model"]["network"], row.labelled < 1
                 assert network["class_path"].endswith(f".{wanted[row.model]}")
                 assert config["data"]["data"] == table.data[0]
