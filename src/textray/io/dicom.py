@@ -113,7 +113,7 @@ def read_dicom(data: bytes, *, source: Path | None = None) -> Image:
         raise _ends_early(name or None) if name or "Rows" in ds else _no_picture("an object without pixel data")
     tags = PixelTags.of(ds)
     syntax = _transfer_syntax(ds)
-    pixels, window, notices = shown(ds, tags, syntax)
+    pixels, facts, notices = shown(ds, tags, syntax)
     check_content(pixels)
     spacing, spacing_notices = _spacing(ds)
     orientation, side_notices = _orientation(ds)
@@ -126,7 +126,7 @@ def read_dicom(data: bytes, *, source: Path | None = None) -> Image:
         "inverted": tags.photometric == MONOCHROME[0],
         "bits": tags.stored,
         "transfer_syntax": syntax.name,
-        "window": window,
+        **facts,
         "spacing_from": None if spacing is None else "PixelSpacing",
         "imager_spacing_mm": imager if imager is not None and len(imager) == 2 and min(imager) > 0 else None,
     }

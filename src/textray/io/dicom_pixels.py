@@ -12,24 +12,33 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
-from pydicom.uid import UID, JPEGExtended12Bit
+from pydicom.uid import UID
 
 from textray.errors import InputError
-from textray.io.raster import check_content, check_size, grey_from_equal_channels
+from textray.io.decoder import Undecodable, decode, frames, seconds
+from textray.io.raster import body_range, check_content, check_size, grey_from_equal_channels
 from textray.records import Notice
 
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
 COLOUR = ("RGB", "PALETTE COLOR", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 PERCENTILES = (0.5, 99.5)
 """Range of a film without a usable window."""
+_LEAST_FILM = 0.1  # share of a film that padding leaves; with less its tag is wrong
+_MOST_SATURATED = 0.5  # share of a film that a window may turn black or white
+_BLACK = 0.002
 _DAMAGED = "the DICOM pixel data is cut off or damaged"
+_CAME = {
+    "damaged": "pixel data that does not decode",
+    "crashed": "pixel data at which the decoder crashes",
+    "memory": "pixel data that takes too much memory to decode",
+}
 _LOCK = threading.RLock()
 
 
@@ -103,6 +112,11 @@ def truncated(what: str, came: str | None) -> InputError:
     return InputError(what, came=came, expected="complete pixel data", do=do, code="E_TRUNCATED")
 
 
+def multi_frame(came: str) -> InputError:
+    """Refusal of a file with more than one frame."""
+    return InputError("the DICOM file is multi-frame", came=came, expected="one frame", code="E_MULTIFRAME")
+
+
 def _given(ds: Dataset, keyword: str) -> bool:
     """True for an element with a value, readable or not."""
     try:
@@ -144,12 +158,11 @@ class PixelTags:
         rows, columns = (_positive(ds, keyword) for keyword in ("Rows", "Columns"))
         check_size(rows, columns)
         if "NumberOfFrames" in ds and value(ds, "NumberOfFrames") is not None:
-            frames = integer(ds, "NumberOfFrames")
-            if frames is None or frames < 1:
-                raise tag_error("NumberOfFrames", frames, "a positive number, or no tag")
-            if frames > 1:
-                came = f"{frames} frames"
-                raise InputError("the DICOM file is multi-frame", came=came, expected=1, code="E_MULTIFRAME")
+            count = integer(ds, "NumberOfFrames")
+            if count is None or count < 1:
+                raise tag_error("NumberOfFrames", count, "a positive number, or no tag")
+            if count > 1:
+                raise multi_frame(f"{count} frames")
         photometric = words(ds, "PhotometricInterpretation")
         known = MONOCHROME + COLOUR
         if len(photometric) != 1 or photometric[0] not in known:
@@ -183,124 +196,213 @@ class PixelTags:
 
 
 def shown(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[np.float32], dict[str, Any], tuple[Notice, ...]]:
-    """Pixels ``(H, W)`` in [0, 1] as a viewer shows them first, bright dense; source of the window; warnings.
+    """Pixels ``(H, W)`` in [0, 1] as a viewer shows them first, bright dense; facts for the record; warnings.
 
-    The order: stored values by BitsStored, HighBit and sign; modality LUT or rescale; the first VOI LUT, else
-    the first window, else the percentiles 0.5 and 99.5; last, MONOCHROME1 is inverted, once.
+    The order: stored values by BitsStored, HighBit and sign; modality LUT or rescale; the first VOI LUT, else the first
+    window, else the percentiles 0.5 and 99.5, each only if it shows most of the film; then MONOCHROME1 is inverted,
+    once. Padding (PixelPaddingValue) and values far from all others count in no range; padding is drawn as air.
     """
-    stored = _decode(ds, tags, syntax)
+    stored, decoder = _decode(ds, tags, syntax)
+    facts: dict[str, Any] = {} if decoder is None else {"decoder": decoder}
     if tags.photometric == "PALETTE COLOR":
         colours = apply_color_lut(stored, ds)
-        return grey_from_equal_channels(colours, float(np.iinfo(colours.dtype).max)), {"from": "palette"}, ()
+        pixels = grey_from_equal_channels(colours, float(np.iinfo(colours.dtype).max))
+        return pixels, facts | {"window": {"from": "palette"}}, ()
     if tags.photometric in COLOUR:
-        return grey_from_equal_channels(stored, float(2**tags.stored - 1)), {"from": "full range"}, ()
+        pixels = grey_from_equal_channels(stored, float(2**tags.stored - 1))
+        return pixels, facts | {"window": {"from": "full range"}}, ()
     check_content(stored)
-    values = _modality(ds, stored)
-    pixels, window, notices = _voi(ds, values)
+    padding = _padding(ds, tags, stored)
+    values, ignored = _modality(ds, stored)
+    film = values if padding is None else values[~padding]
+    low, high = body_range(film)
+    body = film[(film >= low) & (film <= high)]
+    pixels, window, notices = _voi(ds, values, body, ignored)
     if tags.photometric == "MONOCHROME1":
         pixels = np.float32(1) - pixels
-    return pixels, window, notices
+    if padding is not None:
+        pixels[padding] = 0
+    if body.size < values.size:
+        facts["left_out"] = {
+            "padding": 1 - film.size / values.size,
+            "far_values": (film.size - body.size) / values.size,
+        }
+    return pixels, facts | {"window": window}, notices
 
 
-def _decode(ds: Dataset, tags: PixelTags, syntax: UID) -> NDArray[Any]:
+def _padding(ds: Dataset, tags: PixelTags, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Pixels ``(H, W)`` that PixelPaddingValue, up to PixelPaddingRangeLimit, calls padding, if film is left."""
+    first = integer(ds, "PixelPaddingValue")
+    if first is None:
+        return None
+    last = integer(ds, "PixelPaddingRangeLimit")
+    ends = [end % (1 << tags.allocated) for end in (first, first if last is None else last)]
+    low, high = sorted(_stored_values(np.array(ends), tags).tolist())
+    padding = (stored >= low) & (stored <= high)
+    rest = stored[~padding]
+    if not padding.any() or rest.size < _LEAST_FILM * stored.size or rest.min() == rest.max():
+        return None
+    return padding
+
+
+def _decode(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[Any], str | None]:
+    """Stored values ``(H, W)``, or colours ``(H, W, 3)``, and the name of the decoder of a compressed film."""
     if syntax.is_encapsulated:
-        return _decompress(ds, tags, syntax)
+        pixels, decoder = _decompress(ds, tags, syntax)
+        return (pixels if tags.samples == 3 else _stored_values(pixels, tags)), decoder
     samples = 2 if tags.photometric == "YBR_FULL_422" else tags.samples
     needed = tags.rows * tags.columns * samples * tags.allocated // 8
     if len(ds.PixelData) < needed:
         raise truncated(_DAMAGED, f"{len(ds.PixelData)} of {needed} bytes")
+    if len(ds.PixelData) >= 2 * needed:
+        raise multi_frame(f"pixel data of {len(ds.PixelData) // needed} frames")
     if tags.samples == 3:
-        return np.asarray(pixel_array(ds))
+        return np.asarray(pixel_array(ds)), None
     data = bytes(ds.PixelData)
     if tags.allocated == 8 and not syntax.is_little_endian and ds["PixelData"].VR == "OW":
         data = np.frombuffer(data[: len(data) // 2 * 2], np.uint8).reshape(-1, 2)[:, ::-1].tobytes()
     order = "<" if syntax.is_little_endian else ">"
     stored = np.frombuffer(data, f"{order}u{tags.allocated // 8}", count=tags.rows * tags.columns)
+    return _stored_values(stored.reshape(tags.rows, tags.columns), tags), None
+
+
+def _stored_values(samples: NDArray[Any], tags: PixelTags) -> NDArray[Any]:
+    """Values of words of BitsAllocated by BitsStored, HighBit and sign, whatever decoded them."""
     # Other bits may hold overlays or rubbish: shift up to cut them off above, down again with sign.
-    native: NDArray[Any] = stored.astype(f"u{tags.allocated // 8}")
-    native = native << native.dtype.type(tags.allocated - 1 - tags.high_bit)
+    values: NDArray[Any] = samples.astype(f"u{tags.allocated // 8}")
+    values = values << values.dtype.type(tags.allocated - 1 - tags.high_bit)
     if tags.signed:
-        native = native.view(f"i{tags.allocated // 8}")
-    return np.asarray(native >> native.dtype.type(tags.allocated - tags.stored)).reshape(tags.rows, tags.columns)
+        values = values.view(f"i{tags.allocated // 8}")
+    return np.asarray(values >> values.dtype.type(tags.allocated - tags.stored))
 
 
-def _decompress(ds: Dataset, tags: PixelTags, syntax: UID) -> NDArray[Any]:
-    missing = InputError(
-        f"no decoder for {syntax.name} is installed",
-        expected="one that pydicom can use",
-        do="Install it with: pip install 'textray[dicom]'",
-        code="E_DECODER",
-    )
+def _decompress(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[Any], str]:
     try:
-        decoder = get_decoder(syntax)
+        missing = get_decoder(syntax).missing_dependencies
     except NotImplementedError:
-        decoder = None
-    if decoder is None or not decoder.is_available:
-        raise missing
+        raise _no_decoder(syntax, installable=False) from None
+    data = bytes(ds.PixelData)
+    if (found := frames(data)) > 1:
+        raise multi_frame(f"pixel data of {found} frames")
+    layout = {"planar_configuration": integer(ds, "PlanarConfiguration") or 0} if tags.samples > 1 else {}
     try:
-        frame = np.asarray(pixel_array(ds))
-    except Exception:  # each decoder has its own kinds
-        if syntax == JPEGExtended12Bit and tags.stored > 8 and decoder.missing_dependencies:
-            raise missing from None  # Pillow reads its 8-bit form only
-        raise truncated(_DAMAGED, "pixel data that does not decode") from None
+        frame, decoder = decode(
+            data,
+            syntax,
+            as_stored=tags.samples == 1,
+            rows=tags.rows,
+            columns=tags.columns,
+            samples_per_pixel=tags.samples,
+            photometric_interpretation=tags.photometric,
+            bits_allocated=tags.allocated,
+            bits_stored=tags.stored,
+            pixel_representation=int(tags.signed),
+            **layout,
+        )
+    except Undecodable as error:
+        if error.reason == "unsupported":
+            raise _no_decoder(syntax, installable=bool(missing)) from None
+        if error.reason == "slow":
+            limit = f"{seconds():g} seconds"
+            do = "Convert the film to Explicit VR Little Endian, or set TEXTRAY_DECODE_SECONDS."
+            raise InputError("the film takes too long to decode", expected=limit, do=do, code="E_DECODER") from None
+        raise truncated(_DAMAGED, _CAME[error.reason]) from None
     if frame.shape[:2] != (tags.rows, tags.columns):
         raise truncated(_DAMAGED, "decoded pixels of another size than the tags say")
-    return frame
+    return frame, decoder
 
 
-def _modality(ds: Dataset, stored: NDArray[Any]) -> NDArray[np.float32]:
+def _no_decoder(syntax: UID, *, installable: bool) -> InputError:
+    convert = "Convert the film to Explicit VR Little Endian, for example with dcmtk's dcmdjpeg."
+    return InputError(
+        f"nothing installed decodes {syntax.name}",
+        expected="a compression that a decoder of pydicom reads",
+        do="Install more decoders with: pip install 'textray[dicom]'" if installable else convert,
+        code="E_DECODER",
+    )
+
+
+def _modality(ds: Dataset, stored: NDArray[Any]) -> tuple[NDArray[np.float32], list[str]]:
+    """Modality values, and the names of what was ignored."""
     if value(ds, "ModalityLUTSequence"):
         table = _Table.of(ds, "ModalityLUTSequence")
         if table is None:
             raise tag_error("ModalityLUTSequence", None, "a table of 8 to 16 bits")
-        return table.look_up(stored.astype(np.float32))
+        values = stored.astype(np.float32)
+        if table.covers(values):
+            return table.look_up(values), []
+        return values, ["modality LUT"]
     if "RescaleSlope" in ds or "RescaleIntercept" in ds:
         slope, intercept = _number(ds, "RescaleSlope", 1.0), _number(ds, "RescaleIntercept", 0.0)
         if slope == 0:
             raise tag_error("RescaleSlope", 0, "another number")
-        return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept)
-    return stored.astype(np.float32)
+        return stored.astype(np.float32) * np.float32(slope) + np.float32(intercept), []
+    return stored.astype(np.float32), []
 
 
-def _voi(ds: Dataset, values: NDArray[np.float32]) -> tuple[NDArray[np.float32], dict[str, Any], tuple[Notice, ...]]:
-    ignored: list[str] = []
+def _voi(
+    ds: Dataset, values: NDArray[np.float32], body: NDArray[np.float32], ignored: list[str]
+) -> tuple[NDArray[np.float32], dict[str, Any], tuple[Notice, ...]]:
+    """Pixels in [0, 1] by the first step that shows most of the film, whose own values are ``body``."""
+    low, high = (float(level) for level in np.percentile(body, PERCENTILES))
+    inside = body[(body > low) & (body < high)]
     if value(ds, "VOILUTSequence"):
         table = _Table.of(ds, "VOILUTSequence")
-        if table is not None:
+        if table is not None and table.covers(inside):
             pixels = table.look_up(values) / np.float32(table.top)
-            if pixels.min() < pixels.max():
-                return pixels, {"from": "voi lut"}, ()
-        ignored.append("VOI LUT")
+            if pixels.min() < pixels.max() and _shows(table.look_up(inside) / np.float32(table.top)):
+                return pixels, {"from": "voi lut"}, _ignored(ignored)
+        ignored = [*ignored, "VOI LUT"]
     if _given(ds, "WindowCenter") or _given(ds, "WindowWidth"):
-        first, window = _windowed(ds, values)
-        if first is not None and first.min() < first.max():
-            return first, window, _ignored(ignored)
-        ignored.append("window")
-    low, high = (float(level) for level in np.percentile(values, PERCENTILES))
+        window = _Window.of_film(ds)
+        if window is not None and _shows(window.apply(inside)):
+            pixels = window.apply(values)
+            if pixels.min() < pixels.max():
+                return pixels, {"from": "window", **asdict(window)}, _ignored(ignored)
+        ignored = [*ignored, "window"]
     if not low < high:  # more than 99 % of one level: show the whole range
-        low, high = float(values.min()), float(values.max())
+        low, high = float(body.min()), float(body.max())
     pixels = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
     return pixels, {"from": "percentiles", "low": low, "high": high}, _ignored(ignored)
 
 
-def _windowed(ds: Dataset, values: NDArray[np.float32]) -> tuple[NDArray[np.float32] | None, dict[str, Any]]:
-    """The first window by C.11.2.1.2 and C.11.2.1.3; ``None`` where it is not valid."""
-    centers, widths = numbers(ds, "WindowCenter"), numbers(ds, "WindowWidth")
-    function = (words(ds, "VOILUTFunction") or ("LINEAR",))[0]
-    if centers is None or widths is None or function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
-        return None, {}
-    center, width = centers[0], widths[0]
-    if width <= 0 or (function == "LINEAR" and width < 1):
-        return None, {}
-    window = {"from": "window", "center": center, "width": width, "function": function, "of": len(centers)}
-    if function == "SIGMOID":
-        power = np.clip(np.float32(-4 / width) * (values - np.float32(center)), -80, 80)
-        return np.float32(1) / (np.float32(1) + np.exp(power)), window
-    if function == "LINEAR":
-        center, width = center - 0.5, width - 1
-    if width == 0:
-        return (values > center).astype(np.float32), window
-    return np.clip((values - np.float32(center)) / np.float32(width) + np.float32(0.5), 0, 1), window
+def _shows(inside: NDArray[np.float32]) -> bool:
+    """False if more than half of the film's values between its extremes are shown as plain black or white."""
+    saturated = (inside <= _BLACK) | (inside >= 1 - _BLACK)
+    return inside.size == 0 or float(saturated.mean()) <= _MOST_SATURATED
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Window:
+    """The first window of a film (C.11.2.1.2 and C.11.2.1.3)."""
+
+    center: float
+    width: float
+    function: str
+    of: int
+
+    @classmethod
+    def of_film(cls, ds: Dataset) -> _Window | None:
+        """The window, ``None`` where it is not valid."""
+        centers, widths = numbers(ds, "WindowCenter"), numbers(ds, "WindowWidth")
+        function = (words(ds, "VOILUTFunction") or ("LINEAR",))[0]
+        if centers is None or widths is None or function not in ("LINEAR", "LINEAR_EXACT", "SIGMOID"):
+            return None
+        if widths[0] <= 0 or (function == "LINEAR" and widths[0] < 1):
+            return None
+        return cls(center=centers[0], width=widths[0], function=function, of=len(centers))
+
+    def apply(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Values to [0, 1]."""
+        center, width = self.center, self.width
+        if self.function == "SIGMOID":
+            power = np.clip(np.float32(-4 / width) * (values - np.float32(center)), -80, 80)
+            return np.float32(1) / (np.float32(1) + np.exp(power))
+        if self.function == "LINEAR":
+            center, width = center - 0.5, width - 1
+        if width == 0:
+            return (values > center).astype(np.float32)
+        return np.clip((values - np.float32(center)) / np.float32(width) + np.float32(0.5), 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -327,6 +429,11 @@ class _Table:
         if not 8 <= bits <= 16 or entries.shape != (count,) or entries.max() >= 1 << bits:
             return None
         return cls(entries=entries, first=first, top=(1 << bits) - 1)
+
+    def covers(self, values: NDArray[np.float32]) -> bool:
+        """True if the table has an entry of its own for at least half of the values."""
+        inside = (values >= self.first) & (values < self.first + len(self.entries))
+        return inside.size == 0 or float(inside.mean()) >= 1 - _MOST_SATURATED
 
     def look_up(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map values; those outside the table take its first or last entry."""

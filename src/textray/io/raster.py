@@ -30,6 +30,8 @@ MAX_ASPECT = 10
 _EXIF_ORIENTATION = 0x0112
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
 _CHANNEL_TOLERANCE = 2  # grey levels of 255: the effect of colour conversion in a JPEG on a grey film
+_BINS = 4096
+_FAR = 2  # widths of the film's own range
 _MOST = f"at most {MAX_PIXELS} pixels"
 
 
@@ -57,6 +59,30 @@ def check_content(pixels: NDArray[Any]) -> None:
     if low == high:
         what, came, do = "the picture is constant", f"{low} in each pixel", "Export it again."
         raise InputError(what, came=came, expected="a film", do=do, code="E_CONSTANT")
+
+
+def body_range(values: NDArray[Any]) -> tuple[float, float]:
+    """Lowest and highest value of the film itself: masses of values far above or below the others are left out.
+
+    Padding without a tag and markers at the top of a type leave a gap in the histogram that is more than twice as wide
+    as all the other levels take; the smaller side of such a gap is no part of the film.
+    """
+    low, high = float(values.min()), float(values.max())
+    counts, edges = np.histogram(values, bins=_BINS, range=(low, high))
+    used = np.flatnonzero(counts)
+    first, last = 0, len(used) - 1
+    while first < last:
+        gaps = np.diff(used[first : last + 1])
+        cut = first + int(gaps.argmax())
+        lower, upper = counts[used[first : cut + 1]].sum(), counts[used[cut + 1 : last + 1]].sum()
+        kept = (first, cut) if lower >= upper else (cut + 1, last)
+        span = used[kept[1]] - used[kept[0]]
+        if span == 0 or gaps.max() <= _FAR * span:
+            break
+        first, last = kept
+    return (low if first == 0 else float(edges[used[first]])), (
+        high if last == len(used) - 1 else float(edges[used[last] + 1])
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

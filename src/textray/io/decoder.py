@@ -1,0 +1,200 @@
+"""Decoder process: compressed DICOM frames are decoded in a child with limits of memory and time.
+
+Libraries in C abort, hang or take all memory on damaged streams. The child keeps that away from the caller: it is
+started at the first frame, answers one frame after the other, and is started anew after a crash. It sends numbers only.
+"""
+
+from __future__ import annotations
+
+import atexit
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.encaps import generate_fragments, parse_basic_offsets
+from pydicom.pixels import get_decoder
+from pydicom.pixels.utils import get_j2k_parameters
+from pydicom.uid import UID, JPEG2000TransferSyntaxes
+
+SECONDS = 60.0
+"""Time limit of one frame; the environment variable ``TEXTRAY_DECODE_SECONDS`` sets another."""
+_MEMORY = 1280 << 20  # bytes that the child may take beyond what its libraries take
+_AS_STORED = {"correct_unused_bits": False, "apply_jls_sign_correction": False, "apply_j2k_sign_correction": False}
+_SIZE = struct.Struct("<IQ")
+_START = "from textray.io.decoder import _serve; _serve()"
+_REFUSALS = ("does not support", "cannot decode", "only supports", "are supported")  # words of pydicom's plugins
+_FRAME_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")
+
+
+class Undecodable(Exception):
+    """A frame that was not decoded: ``reason`` is damaged, unsupported, crashed, slow or memory."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def seconds() -> float:
+    """Time limit of one frame."""
+    try:
+        return max(float(os.environ["TEXTRAY_DECODE_SECONDS"]), 0.1)
+    except (KeyError, ValueError):
+        return SECONDS
+
+
+def frames(data: bytes) -> int:
+    """Number of frames of encapsulated pixel data, as far as offsets and the starts of its fragments tell."""
+    stream = io.BytesIO(data)
+    offsets = parse_basic_offsets(stream)  # leaves the stream at the first fragment
+    starts = sum(fragment.startswith(_FRAME_STARTS) for fragment in generate_fragments(stream))
+    return max(len(offsets), starts, 1)
+
+
+def decode(data: bytes, syntax: UID, *, as_stored: bool, **tags: Any) -> tuple[NDArray[Any], str]:  # noqa: ANN401
+    """Decode the one frame of encapsulated pixel data in the child; also the name of the decoder.
+
+    Args:
+        data: Value of PixelData.
+        syntax: Its transfer syntax.
+        as_stored: Give each sample's word as the stream has it, without any rule of bits or sign.
+        tags: Options of `pydicom.pixels.get_decoder`'s ``as_array``: rows, columns and so on.
+
+    Raises:
+        Undecodable: If there is no picture.
+    """
+    return _CHILD.ask({"syntax": str(syntax), "as_stored": as_stored, "tags": tags}, data)
+
+
+def _decode(data: bytes, syntax: UID, as_stored: bool, tags: dict[str, Any]) -> tuple[NDArray[Any], str]:
+    """Decode with the first decoder that can, in this process."""
+    if as_stored:  # so no library cuts or shifts: the tags that rule bits and sign are applied later, to all alike
+        signed = 0
+        if syntax in JPEG2000TransferSyntaxes:
+            stream = io.BytesIO(data)
+            parse_basic_offsets(stream)
+            signed = int(get_j2k_parameters(next(generate_fragments(stream))).get("is_signed", False))
+        tags |= {"bits_stored": tags["bits_allocated"], "pixel_representation": signed, **_AS_STORED}
+    decoder = get_decoder(syntax)
+    reason = "unsupported"
+    for plugin in decoder.available_plugins:
+        try:
+            frame, _ = decoder.as_array(
+                data,
+                raw=as_stored,
+                index=0,
+                number_of_frames=1,
+                pixel_keyword="PixelData",
+                decoding_plugin=plugin,
+                **tags,
+            )
+        except MemoryError:
+            reason = "memory"
+        except Exception as error:  # of many kinds; pydicom keeps the plugin's words
+            if not any(words in str(error) for words in _REFUSALS):
+                reason = "damaged"
+        else:
+            return frame, plugin
+    raise Undecodable(reason)
+
+
+def _serve() -> None:
+    """Answer requests on the standard input until it ends: the child's whole life."""
+    stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a library that prints must not write into an answer
+    with suppress(ImportError, OSError):  # systems without these limits
+        import resource
+
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + _MEMORY, taken + _MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    while (request := _receive(stdin)) is not None:
+        order, data = request
+        try:
+            frame, name = _decode(data, UID(order["syntax"]), order["as_stored"], order["tags"])
+            answer = {"shape": frame.shape, "type": frame.dtype.str, "decoder": name}
+            _send(stdout, answer, np.ascontiguousarray(frame).data.cast("B"))
+        except Undecodable as error:
+            _send(stdout, {"refused": error.reason}, b"")
+        except MemoryError:
+            _send(stdout, {"refused": "memory"}, b"")
+
+
+def _send(stream: IO[bytes], head: dict[str, Any], body: bytes | memoryview) -> None:
+    words = json.dumps(head).encode()
+    stream.write(_SIZE.pack(len(words), len(body)) + words)
+    stream.write(body)
+    stream.flush()
+
+
+def _receive(stream: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
+    sizes = stream.read(_SIZE.size)
+    if len(sizes) < _SIZE.size:
+        return None
+    head, body = _SIZE.unpack(sizes)
+    words, content = stream.read(head), stream.read(body)
+    return (json.loads(words), content) if len(words) == head and len(content) == body else None
+
+
+@dataclass
+class _Child:
+    """The child of this process, one frame at a time."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    process: subprocess.Popen[bytes] | None = None
+    owner: int = 0
+
+    def ask(self, order: dict[str, Any], data: bytes) -> tuple[NDArray[Any], str]:
+        with self.lock:
+            process = self._running()
+            slow = threading.Event()
+            timer = threading.Timer(seconds(), lambda: (slow.set(), process.kill()))
+            timer.start()
+            try:
+                assert process.stdin is not None and process.stdout is not None
+                _send(process.stdin, order, data)
+                answer = _receive(process.stdout)
+            except OSError:  # the pipe of a child that died
+                answer = None
+            finally:
+                timer.cancel()
+            if answer is None:
+                self.stop()
+                raise Undecodable("slow" if slow.is_set() else "crashed")
+        head, body = answer
+        if "refused" in head:
+            raise Undecodable(head["refused"])
+        return np.frombuffer(body, head["type"]).reshape(head["shape"]), head["decoder"]
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self.process is None or self.owner != os.getpid() or self.process.poll() is not None:
+            paths = os.pathsep.join(path for path in sys.path if path)
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _START],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            )
+            self.owner = os.getpid()
+        return self.process
+
+    def stop(self) -> None:
+        """End the child."""
+        if self.process is not None and self.owner == os.getpid():
+            self.process.kill()
+            self.process.communicate()
+        self.process = None
+
+
+_CHILD = _Child()
+atexit.register(_CHILD.stop)
