@@ -36,7 +36,7 @@ _REFUSALS = ("does not support", "cannot decode", "only supports", "are supporte
 _FRAME_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")
 
 
-class Undecodable(Exception):
+class UndecodableError(Exception):
     """A frame that was not decoded: ``reason`` is damaged, unsupported, crashed, slow or memory."""
 
     def __init__(self, reason: str) -> None:
@@ -57,7 +57,7 @@ def frames(data: bytes) -> int:
     stream = io.BytesIO(data)
     offsets = parse_basic_offsets(stream)  # leaves the stream at the first fragment
     starts = sum(fragment.startswith(_FRAME_STARTS) for fragment in generate_fragments(stream))
-    return max(len(offsets), starts, 1)
+    return int(max(len(offsets), starts, 1))
 
 
 def decode(data: bytes, syntax: UID, *, as_stored: bool, **tags: Any) -> tuple[NDArray[Any], str]:  # noqa: ANN401
@@ -70,7 +70,7 @@ def decode(data: bytes, syntax: UID, *, as_stored: bool, **tags: Any) -> tuple[N
         tags: Options of `pydicom.pixels.get_decoder`'s ``as_array``: rows, columns and so on.
 
     Raises:
-        Undecodable: If there is no picture.
+        UndecodableError: If there is no picture.
     """
     return _CHILD.ask({"syntax": str(syntax), "as_stored": as_stored, "tags": tags}, data)
 
@@ -104,7 +104,7 @@ def _decode(data: bytes, syntax: UID, as_stored: bool, tags: dict[str, Any]) -> 
                 reason = "damaged"
         else:
             return frame, plugin
-    raise Undecodable(reason)
+    raise UndecodableError(reason)
 
 
 def _serve() -> None:
@@ -123,7 +123,7 @@ def _serve() -> None:
             frame, name = _decode(data, UID(order["syntax"]), order["as_stored"], order["tags"])
             answer = {"shape": frame.shape, "type": frame.dtype.str, "decoder": name}
             _send(stdout, answer, np.ascontiguousarray(frame).data.cast("B"))
-        except Undecodable as error:
+        except UndecodableError as error:
             _send(stdout, {"refused": error.reason}, b"")
         except MemoryError:
             _send(stdout, {"refused": "memory"}, b"")
@@ -157,10 +157,16 @@ class _Child:
         with self.lock:
             process = self._running()
             slow = threading.Event()
-            timer = threading.Timer(seconds(), lambda: (slow.set(), process.kill()))
+
+            def end() -> None:
+                slow.set()
+                process.kill()
+
+            timer = threading.Timer(seconds(), end)
             timer.start()
             try:
-                assert process.stdin is not None and process.stdout is not None
+                assert process.stdin is not None
+                assert process.stdout is not None
                 _send(process.stdin, order, data)
                 answer = _receive(process.stdout)
             except OSError:  # the pipe of a child that died
@@ -169,10 +175,10 @@ class _Child:
                 timer.cancel()
             if answer is None:
                 self.stop()
-                raise Undecodable("slow" if slow.is_set() else "crashed")
+                raise UndecodableError("slow" if slow.is_set() else "crashed")
         head, body = answer
         if "refused" in head:
-            raise Undecodable(head["refused"])
+            raise UndecodableError(head["refused"])
         return np.frombuffer(body, head["type"]).reshape(head["shape"]), head["decoder"]
 
     def _running(self) -> subprocess.Popen[bytes]:

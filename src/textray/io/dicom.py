@@ -13,6 +13,8 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, BinaryIO, ParamSpec, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
@@ -31,6 +33,7 @@ from textray.io.dicom_pixels import (
     value,
     words,
 )
+from textray.io.quality import film_notices
 from textray.io.raster import check_content
 from textray.records import Grid, Image, Notice
 
@@ -41,6 +44,11 @@ _MODALITIES = frozenset(
     ("CR", "DX", "DR", "RF", "XA", "RG", "PX", "IO", "MG", "CT", "MR", "PT", "NM", "US", "SC", "OT")
 )
 _VIEWS = frozenset(("AP", "PA", "LL", "RL", "LLD", "RLD", "LLO", "RLO"))
+_FRONTAL_VIEWS = frozenset(("AP", "PA"))
+_CHEST_PARTS = frozenset(
+    ("CHEST", "THORAX", "LUNG", "LUNGS", "TORAX", "PORT CHEST", "CHEST_TO_ABDOMEN", "CHESTABDOMEN")
+)
+_FILM_MODALITIES = frozenset(("CR", "DX", "DR", "RF", "RG", "SC", "OT", "XA"))
 _NO_PICTURES = frozenset(("SEG", "SR", "KO", "PR", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "REG", "FID", "ECG"))
 _DEFLATED = re.compile(rb"\x02\x00\x10\x00UI..1\.2\.840\.10008\.1\.2\.1\.99", re.DOTALL)
 _DIRECTIONS = re.compile(r"[LRAPHF]{1,3}")
@@ -136,7 +144,7 @@ def read_dicom(data: bytes, *, source: Path | None = None) -> Image:
         source=source,
         sha256=hashlib.sha256(data).hexdigest(),
         info=info,
-        notices=notices + spacing_notices + side_notices,
+        notices=notices + _notices(ds, pixels, side_notices) + spacing_notices,
     )
 
 
@@ -202,6 +210,31 @@ def _transfer_syntax(ds: Dataset) -> UID:
     syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
     ds.file_meta.TransferSyntaxUID = syntax  # pydicom's own decoders ask for it
     return syntax
+
+
+def _notices(ds: Dataset, pixels: NDArray[np.float32], sides: tuple[Notice, ...]) -> tuple[Notice, ...]:
+    """Warnings about the film as a whole; what is no frontal chest film by its tags is not asked to be turned."""
+    other = _other_than_frontal_chest(ds)
+    found = (*film_notices(pixels), *sides)
+    if other:
+        text = f"The tags say that this is no frontal chest film: {other}."
+        remedy = "Use frontal chest films; the mask of this one means nothing."
+        found = (Notice(code="W_NOT_FRONTAL_CHEST", text=text, remedy=remedy), *found)
+        return tuple(one for one in found if one.code != _NOT_UPRIGHT.code)
+    return tuple({one.code: one for one in found}.values())
+
+
+def _other_than_frontal_chest(ds: Dataset) -> str:
+    """What the tags name instead of a frontal chest film, in known words only; empty if nothing."""
+    modality, part = known_word(ds, "Modality", _MODALITIES), words(ds, "BodyPartExamined")
+    if modality is not None and modality not in _FILM_MODALITIES:
+        return f"Modality is {modality}"
+    if part and part[0] and part[0] not in _CHEST_PARTS:
+        return "BodyPartExamined is another part than the chest"
+    view = known_word(ds, "ViewPosition", _VIEWS)
+    if view is not None and view not in _FRONTAL_VIEWS:
+        return f"ViewPosition is {view}"
+    return ""
 
 
 def _spacing(ds: Dataset) -> tuple[tuple[float, float] | None, tuple[Notice, ...]]:

@@ -22,7 +22,7 @@ from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
 from pydicom.uid import UID
 
 from textray.errors import InputError
-from textray.io.decoder import Undecodable, decode, frames, seconds
+from textray.io.decoder import UndecodableError, decode, frames, seconds
 from textray.io.raster import body_range, check_content, check_size, grey_from_equal_channels
 from textray.records import Notice
 
@@ -238,7 +238,7 @@ def _padding(ds: Dataset, tags: PixelTags, stored: NDArray[Any]) -> NDArray[np.b
     last = integer(ds, "PixelPaddingRangeLimit")
     ends = [end % (1 << tags.allocated) for end in (first, first if last is None else last)]
     low, high = sorted(_stored_values(np.array(ends), tags).tolist())
-    padding = (stored >= low) & (stored <= high)
+    padding: NDArray[np.bool_] = (stored >= low) & (stored <= high)
     rest = stored[~padding]
     if not padding.any() or rest.size < _LEAST_FILM * stored.size or rest.min() == rest.max():
         return None
@@ -299,7 +299,7 @@ def _decompress(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[Any]
             pixel_representation=int(tags.signed),
             **layout,
         )
-    except Undecodable as error:
+    except UndecodableError as error:
         if error.reason == "unsupported":
             raise _no_decoder(syntax, installable=bool(missing)) from None
         if error.reason == "slow":
@@ -397,12 +397,12 @@ class _Window:
         center, width = self.center, self.width
         if self.function == "SIGMOID":
             power = np.clip(np.float32(-4 / width) * (values - np.float32(center)), -80, 80)
-            return np.float32(1) / (np.float32(1) + np.exp(power))
+            return np.asarray(np.float32(1) / (np.float32(1) + np.exp(power)))
         if self.function == "LINEAR":
             center, width = center - 0.5, width - 1
         if width == 0:
-            return (values > center).astype(np.float32)
-        return np.clip((values - np.float32(center)) / np.float32(width) + np.float32(0.5), 0, 1)
+            return np.asarray(values > center, np.float32)
+        return np.asarray(np.clip((values - np.float32(center)) / np.float32(width) + np.float32(0.5), 0, 1))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -85,6 +85,13 @@ def body_range(values: NDArray[Any]) -> tuple[float, float]:
     )
 
 
+def without_far_values(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    """Pixels clipped to `body_range`, and the share of those that were, for the record."""
+    low, high = body_range(pixels)
+    far = float(((pixels < low) | (pixels > high)).mean())
+    return (np.clip(pixels, low, high), {"left_out": {"padding": 0.0, "far_values": far}}) if far else (pixels, {})
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Raster:
     """A decoded picture, upright: ``levels`` ``(H, W)`` or ``(H, W, 3)``, unsigned integers as stored."""

@@ -7,6 +7,7 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 from textray.errors import DataError, InputError
 from textray.io import raster
 from textray.io.dicom import looks_like_dicom, read_dicom, read_dicom_grid
+from textray.io.quality import film_notices
 from textray.io.raster import MAX_FILE_BYTES, check_content, check_size
-from textray.records import Grid, Image
+from textray.records import Grid, Image, Notice
 
 _SIGNATURES = (
     (raster.PNG_SIGNATURE, "png"),
@@ -91,14 +93,21 @@ def read(path: str | Path, *, color: bool = False) -> Image:
     picture = raster.decode(data)
     pixels = raster.to_pixels(picture, color=color)
     check_content(pixels)
+    pixels, facts, notices = (pixels, {}, ()) if color else _as_film(pixels)
     return Image(
         pixels=pixels,
         grid=Grid(height=pixels.shape[0], width=pixels.shape[1], transform=picture.transform),
         source=path,
         sha256=hashlib.sha256(data).hexdigest(),
-        info=picture.info,
-        notices=picture.notices,
+        info=picture.info | facts,
+        notices=picture.notices + notices,
     )
+
+
+def _as_film(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], dict[str, Any], tuple[Notice, ...]]:
+    """Grey pixels without values far from all others, facts for the record, and warnings about the film."""
+    pixels, facts = raster.without_far_values(pixels)
+    return pixels, facts, film_notices(pixels)
 
 
 def read_grid(path: str | Path) -> Grid | None:
@@ -152,13 +161,15 @@ def from_array(
     else:
         pixels = values.astype(np.float32) / np.float32(top)
     check_content(pixels)
+    pixels, facts, notices = (pixels, {}, ()) if color else _as_film(pixels)
     if spacing_mm is not None and not all(np.isfinite(s) and s > 0 for s in spacing_mm):
         raise InputError("the spacing is wrong", came=spacing_mm, expected="two positive numbers of mm, or None")
     return Image(
         pixels=pixels,
         grid=Grid(height=pixels.shape[0], width=pixels.shape[1], spacing_mm=spacing_mm, orientation=orientation),
         sha256=hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest(),
-        info={"format": "array", "type": np.asarray(array).dtype.name},
+        info={"format": "array", "type": np.asarray(array).dtype.name} | facts,
+        notices=notices,
     )
 
 
