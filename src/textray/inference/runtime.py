@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,12 +28,43 @@ INPUTS = ("image", "text_features", "text_mask")
 OUTPUTS = ("logits", "zone_logits", "attention")
 
 
+MOST_ASKED = 512
+_CGROUPS = "/sys/fs/cgroup"
+
+
 def default_threads(threads: int | None = None) -> int:
-    """A positive number of threads; by default that of the processors this process may use, at most `MOST_THREADS`."""
+    """A positive number of threads, at most `MOST_ASKED`; by default one for each processor that this process may use.
+
+    Affinity and the quota of control groups (containers) count; the default is at most `MOST_THREADS`.
+    """
     if threads is not None and threads < 1:
         raise UsageError("number of threads is wrong", came=threads, expected="1 or more")
+    if threads is not None and threads > MOST_ASKED:
+        raise UsageError("number of threads is wrong", came=threads, expected=f"at most {MOST_ASKED}")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return threads or max(1, min(usable, MOST_THREADS))
+    return threads or max(1, min(usable, math.ceil(_quota()), MOST_THREADS))
+
+
+def _quota() -> float:
+    """Processors that the control groups of this process allow; infinite without a quota."""
+    quotas = [math.inf]
+    try:
+        groups = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return math.inf
+    for line in groups:
+        _, controllers, group = line.split(":", 2)
+        own = [Path(_CGROUPS, group.lstrip("/")), Path(_CGROUPS)]
+        own += [Path(_CGROUPS, name, group.lstrip("/")) for name in ("cpu", "cpu,cpuacct") if "cpu" in controllers]
+        own += [Path(_CGROUPS, name) for name in ("cpu", "cpu,cpuacct")]
+        for folder in own:
+            with suppress(OSError, ValueError, ZeroDivisionError):  # no such controller, or no quota
+                allowed, period = (folder / "cpu.max").read_text().split()
+                quotas.append(float(allowed) / float(period))
+            with suppress(OSError, ValueError, ZeroDivisionError):
+                allowed, period = ((folder / f"cpu.cfs_{n}_us").read_text() for n in ("quota", "period"))
+                quotas.append(float(allowed) / float(period) if float(allowed) > 0 else math.inf)
+    return max(min(quotas), 1)
 
 
 class Runtime:
@@ -136,6 +170,7 @@ def open_session(bundle: BaseBundle, file: str, threads: int) -> Any:  # noqa: A
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave their processor
     options.log_severity_level = 3  # errors only: the graph optimiser's remarks are not for users
     graph = bundle.read(file)
     if b"\x08location" in graph or b"\0location" in graph:  # the key of such a file, after its length

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 from textray.errors import InputError
+from textray.io.jpeg import layout, whole
 from textray.records import Notice
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -30,6 +31,8 @@ MAX_ASPECT = 10
 _EXIF_ORIENTATION = 0x0112
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
 _CHANNEL_TOLERANCE = 2  # grey levels of 255: the effect of colour conversion in a JPEG on a grey film
+_MOST_SCANNED = 1 << 31  # pixels of all scans together
+_MOST_CHUNKS = 200_000
 _BINS = 4096
 _FAR = 2  # widths of the film's own range
 _MOST = f"at most {MAX_PIXELS} pixels"
@@ -59,6 +62,12 @@ def check_content(pixels: NDArray[Any]) -> None:
     if low == high:
         what, came, do = "the picture is constant", f"{low} in each pixel", "Export it again."
         raise InputError(what, came=came, expected="a film", do=do, code="E_CONSTANT")
+
+
+def refused_kind(kind: str) -> InputError:
+    """Refusal of bytes of a kind that is not read."""
+    what, do = "the file is not a picture that TextRay reads", "Convert it to one of these."
+    return InputError(what, came=kind, expected="PNG, JPEG or DICOM", do=do)
 
 
 def body_range(values: NDArray[Any]) -> tuple[float, float]:
@@ -114,8 +123,10 @@ def decode(data: bytes, *, whole_film: bool = True) -> Raster:
             ``E_COLOR`` for colour spaces that are none of grey, RGB and palette.
     """
     kind = "PNG" if data.startswith(PNG_SIGNATURE) else "TIFF" if data.startswith(TIFF_SIGNATURES) else "JPEG"
-    if kind == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        raise _damaged(kind)  # no end after the last scan; Pillow fills with grey if set to be lenient
+    if kind == "JPEG":
+        _check_jpeg(data)
+    elif kind == "PNG":
+        _check_chunks(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of sizes that are refused below, and of odd EXIF data
         try:
@@ -189,6 +200,28 @@ def upright(levels: NDArray[Any], orientation: int) -> NDArray[Any]:
     if orientation in (2, 3, 6, 7):
         levels = levels[:, ::-1]
     return np.ascontiguousarray(levels)
+
+
+def _check_jpeg(data: bytes) -> None:
+    """Refuse a JPEG of a kind that is not read, with more scans than any film has, or that is not whole."""
+    stream = layout(data)
+    if stream.kind is not None:
+        raise refused_kind(stream.kind)
+    if stream.scans * stream.height * stream.width > _MOST_SCANNED:
+        came = f"{stream.scans} scans of {stream.height} x {stream.width} pixels"
+        raise _size_error("too large", came, "a few scans")
+    if not stream.complete or not whole(data):
+        raise _damaged("JPEG")
+
+
+def _check_chunks(data: bytes) -> None:
+    """Refuse a PNG of more chunks than any writer makes, which takes long to read."""
+    at = len(PNG_SIGNATURE)
+    for _ in range(_MOST_CHUNKS):
+        if at + 12 > len(data) or data[at + 4 : at + 8] == b"IEND":
+            return
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    raise _size_error("too large", f"more than {_MOST_CHUNKS} chunks", "a few")
 
 
 def _convert(picture: PILImage.Image, kind: str) -> Raster:

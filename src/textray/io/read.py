@@ -89,7 +89,7 @@ def read(path: str | Path, *, color: bool = False) -> Image:
     if kind == "dicom":
         return read_dicom(data, source=path)
     if kind not in ("png", "jpeg") and not (color and data.startswith(raster.TIFF_SIGNATURES)):
-        raise _refused(kind)
+        raise raster.refused_kind(kind)
     picture = raster.decode(data)
     pixels = raster.to_pixels(picture, color=color)
     check_content(pixels)
@@ -192,7 +192,7 @@ def inspect_mask(path: str | Path) -> MaskFile:
     data = _bytes(Path(path))
     kind = detect(data)
     if kind not in ("png", "jpeg"):
-        raise _refused(kind)
+        raise raster.refused_kind(kind)
     picture = raster.decode(data, whole_film=False)
     levels = picture.levels if picture.levels.ndim == 2 else picture.levels.max(axis=2)
     levels = np.where(picture.opacity > 127, levels, 0) if picture.opacity is not None else levels.astype(np.uint16)
@@ -230,8 +230,3 @@ def _bytes(path: Path) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"cannot read {path}", came=reason, do="Check name and permissions.", code="E_READ") from error
-
-
-def _refused(kind: str) -> InputError:
-    what, do = "the file is not a picture that TextRay reads", "Convert it to one of these."
-    return InputError(what, came=kind, expected="PNG, JPEG or DICOM", do=do)
