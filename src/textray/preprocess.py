@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,7 +16,7 @@ from PIL import Image as PILImage
 
 from textray.errors import BundleError, InputError, ShapeError, UsageError
 from textray.io.raster import is_grey
-from textray.io.read import from_array, read
+from textray.io.read import Source, from_array, read
 from textray.records import Grid, Image
 
 Normalise = Literal["percentile", "zscore", "unit", "imagenet"]
@@ -75,13 +74,13 @@ class Preprocess:
         if self.normalise == "imagenet" and self.channels != 3:
             raise UsageError("imagenet normalisation is defined for three channels", came=self.channels, expected=3)
 
-    def read(self, path: str | Path) -> Image:
+    def read(self, source: Source) -> Image:
         """Read a picture; it must be in colour if and only if the network reads colour.
 
         Raises:
             InputError: If the file is refused, see `textray.io.read.read`; ``E_COLOR`` as in `check_colour`.
         """
-        image = read(path, color=self.colour)
+        image = read(source, color=self.colour)
         self.check_colour(image)
         return image
 

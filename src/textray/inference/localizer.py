@@ -97,6 +97,13 @@ class Localizer:
     def __repr__(self) -> str:
         return f"Localizer({self.bundle.name!r}, version={self.bundle.version!r}, threads={self.threads})"
 
+    def __getstate__(self) -> tuple[GroundingBundle, int]:
+        return self.bundle, self.threads
+
+    def __setstate__(self, state: tuple[GroundingBundle, int]) -> None:
+        """Open the bundle anew: a session of the runtime does not leave its process."""
+        self.__init__(*state)  # type: ignore[misc]
+
     @property
     def preprocess(self) -> Preprocess:
         """From a picture to the network's input, and the way back."""

@@ -42,7 +42,7 @@ def default_threads(threads: int | None = None) -> int:
     if threads is not None and threads > MOST_ASKED:
         raise UsageError("number of threads is wrong", came=threads, expected=f"at most {MOST_ASKED}")
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return threads or max(1, min(usable, math.ceil(_quota()), MOST_THREADS))
+    return threads or max(1, math.ceil(min(usable, _quota(), MOST_THREADS)))
 
 
 def _quota() -> float:

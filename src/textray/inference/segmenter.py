@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from textray.inference.bundle import Bundle
 from textray.inference.own_report import OwnReport, Steering, TextFree, TextMode, check_edit
 from textray.inference.own_report import apply as apply_edit
 from textray.inference.runtime import Runtime, sigmoid
+from textray.io.read import Source
 from textray.preprocess import Preprocess
 from textray.records import Grid, Image, Laterality, Prediction, Report, ZoneState
 from textray.text.cleaning import is_blank
@@ -40,6 +40,13 @@ class Predictor:
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         self.bundle = bundle
         self._runtime = Runtime(bundle, threads)
+
+    def __getstate__(self) -> tuple[Bundle, int]:
+        return self.bundle, self.threads
+
+    def __setstate__(self, state: tuple[Bundle, int]) -> None:
+        """Open the bundle anew: a session of the runtime does not leave its process."""
+        self.__init__(state[0], threads=state[1])  # type: ignore[misc]
 
     def __repr__(self) -> str:
         return f"Predictor({self.bundle.name!r}, version={self.bundle.version!r}, threads={self.threads})"
@@ -110,7 +117,7 @@ class Predictor:
 
     def segment(
         self,
-        picture: str | Path | NDArray[Any] | Image,
+        picture: Source | NDArray[Any] | Image,
         text: str | None = None,
         laterality: Laterality | str = Laterality.PATIENT,
         strict_text: bool = False,
@@ -121,8 +128,8 @@ class Predictor:
         """Find the lesions in a picture: mask and probability on its own grid, and the record of how they came about.
 
         Args:
-            picture: A file (PNG, JPEG or DICOM, by content), an array ``(H, W)`` bright where dense, or an `Image`;
-                for weights that read colour pictures these, and ``(H, W, 3)`` RGB.
+            picture: A file (PNG, JPEG or DICOM, by content), its bytes, an open file, a pydicom Dataset, an array
+                ``(H, W)`` bright where dense, or an `Image`; for weights that read colour also ``(H, W, 3)`` RGB.
             text: Its report, or any words that name places; without, the network writes a report itself if it
                 can, or works from the picture alone. For weights that know captions (`Bundle.captions`) one of them.
             laterality: Whose left and right ``text`` and ``edit`` mean: the patient's, as in radiology reports, or the
@@ -204,13 +211,13 @@ class Predictor:
         )
         return generated, attention
 
-    def _as_image(self, picture: str | Path | NDArray[Any] | Image) -> Image:
+    def _as_image(self, picture: Source | NDArray[Any] | Image) -> Image:
         if isinstance(picture, Image):
             self.preprocess.check_colour(picture)
             return picture
-        if isinstance(picture, str | Path):
-            return self.preprocess.read(picture)
-        return self.preprocess.from_array(picture)
+        if isinstance(picture, np.ndarray | list):
+            return self.preprocess.from_array(picture)
+        return self.preprocess.read(picture)
 
     def _require_text(self, text: str | None) -> None:
         """Refuse a picture without a known text if the network cannot work so."""

@@ -149,6 +149,15 @@ def read_dicom(data: bytes, *, source: Path | None = None) -> Image:
 
 
 @_guarded
+def dataset_bytes(ds: Dataset) -> bytes:
+    """Bytes of the file that a data set in memory makes."""
+    stream = io.BytesIO()
+    whole = getattr(getattr(ds, "file_meta", None), "TransferSyntaxUID", None) is not None
+    ds.save_as(stream, enforce_file_format=whole, **({} if whole else {"implicit_vr": True, "little_endian": True}))
+    return stream.getvalue()
+
+
+@_guarded
 def read_dicom_grid(stream: BinaryIO) -> Grid:
     """Read size and orientation of a film without its pixels; raises as `read_dicom` for the elements before them."""
     ds, name = _dataset(stream, pixels=False)

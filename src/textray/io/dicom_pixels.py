@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,7 +21,7 @@ from pydicom.uid import UID
 
 from textray.errors import InputError
 from textray.io.decoder import UndecodableError, decode, frames, seconds
-from textray.io.raster import body_range, check_content, check_size, grey_from_equal_channels
+from textray.io.raster import body_range, check_content, check_size, grey_from_channels, silent_warnings
 from textray.records import Notice
 
 MONOCHROME = ("MONOCHROME1", "MONOCHROME2")
@@ -39,15 +37,13 @@ _CAME = {
     "crashed": "pixel data at which the decoder crashes",
     "memory": "pixel data that takes too much memory to decode",
 }
-_LOCK = threading.RLock()
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Suppress pydicom's warnings and log lines; one thread at a time, since both are settings of the process."""
     log = logging.getLogger("pydicom")
-    with _LOCK, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with silent_warnings():
         before, log.disabled = log.disabled, True
         try:
             yield
@@ -206,11 +202,11 @@ def shown(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[np.float32
     facts: dict[str, Any] = {} if decoder is None else {"decoder": decoder}
     if tags.photometric == "PALETTE COLOR":
         colours = apply_color_lut(stored, ds)
-        pixels = grey_from_equal_channels(colours, float(np.iinfo(colours.dtype).max))
-        return pixels, facts | {"window": {"from": "palette"}}, ()
+        pixels, tint = grey_from_channels(colours, float(np.iinfo(colours.dtype).max))
+        return pixels, facts | {"window": {"from": "palette"}}, tint
     if tags.photometric in COLOUR:
-        pixels = grey_from_equal_channels(stored, float(2**tags.stored - 1))
-        return pixels, facts | {"window": {"from": "full range"}}, ()
+        pixels, tint = grey_from_channels(stored, float(2**tags.stored - 1))
+        return pixels, facts | {"window": {"from": "full range"}}, tint
     check_content(stored)
     padding = _padding(ds, tags, stored)
     values, ignored = _modality(ds, stored)
@@ -278,9 +274,11 @@ def _stored_values(samples: NDArray[Any], tags: PixelTags) -> NDArray[Any]:
 
 def _decompress(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[Any], str]:
     try:
-        missing = get_decoder(syntax).missing_dependencies
+        library = get_decoder(syntax)
     except NotImplementedError:
         raise _no_decoder(syntax, installable=False) from None
+    if not library.is_available:
+        raise _no_decoder(syntax, installable=True)
     data = bytes(ds.PixelData)
     if (found := frames(data)) > 1:
         raise multi_frame(f"pixel data of {found} frames")
@@ -301,7 +299,7 @@ def _decompress(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[Any]
         )
     except UndecodableError as error:
         if error.reason == "unsupported":
-            raise _no_decoder(syntax, installable=bool(missing)) from None
+            raise _no_decoder(syntax, installable=bool(library.missing_dependencies)) from None
         if error.reason == "slow":
             limit = f"{seconds():g} seconds"
             do = "Convert the film to Explicit VR Little Endian, or set TEXTRAY_DECODE_SECONDS."

@@ -6,7 +6,10 @@ The limits of size and content here hold for every reader.
 from __future__ import annotations
 
 import io
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,11 +34,22 @@ MAX_ASPECT = 10
 _EXIF_ORIENTATION = 0x0112
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
 _CHANNEL_TOLERANCE = 2  # grey levels of 255: the effect of colour conversion in a JPEG on a grey film
+_MOST_TINTED = 64  # levels of 255 by which the channels of a tinted film differ
+_TINT_NOISE, _MOST_STRAY = 8, 1e-4  # levels of 255 off the tint, and share of such pixels
 _MOST_SCANNED = 1 << 31  # pixels of all scans together
 _MOST_CHUNKS = 200_000
 _BINS = 4096
 _FAR = 2  # widths of the film's own range
+_LOCK = threading.RLock()
 _MOST = f"at most {MAX_PIXELS} pixels"
+
+
+@contextmanager
+def silent_warnings() -> Iterator[None]:
+    """Suppress Python's warnings; one thread at a time, since they are a setting of the process."""
+    with _LOCK, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def check_size(height: int, width: int, *, whole_film: bool = True) -> None:
@@ -127,8 +141,7 @@ def decode(data: bytes, *, whole_film: bool = True) -> Raster:
         _check_jpeg(data)
     elif kind == "PNG":
         _check_chunks(data)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of sizes that are refused below, and of odd EXIF data
+    with silent_warnings():  # of sizes that are refused below, and of odd EXIF data
         try:
             if kind == "PNG":
                 with PILImage.open(io.BytesIO(data), formats=(kind,)) as probe:
@@ -147,25 +160,25 @@ def decode(data: bytes, *, whole_film: bool = True) -> Raster:
             raise _damaged(kind) from error
 
 
-def to_pixels(raster: Raster, *, color: bool) -> NDArray[np.float32]:
+def to_pixels(raster: Raster, *, color: bool) -> tuple[NDArray[np.float32], tuple[Notice, ...]]:
     """Levels as float32 in [0, 1]: grey ``(H, W)`` or, if asked for, colour ``(H, W, 3)``, in which grey is repeated.
 
-    Transparent pixels are refused (``E_COLOR``) and, where grey is asked for, channels that differ.
+    Transparent pixels are refused (``E_COLOR``) and, where grey is asked for, colours.
     """
     levels = raster.levels
     if raster.opacity is not None:
         raise InputError(
             "the picture has transparent pixels",
-            came=f"{float((raster.opacity < 255).mean()):.1%} of them",
+            came=f"{float((raster.opacity < 255).mean()):.1%} of its pixels",
             expected="an opaque picture",
             do="Flatten it first.",
             code="E_COLOR",
         )
     if levels.ndim == 3 and not color:
-        return grey_from_equal_channels(levels, raster.top)
+        return grey_from_channels(levels, raster.top)
     if levels.ndim == 2 and color:
         levels = np.repeat(levels[..., None], 3, axis=2)
-    return levels.astype(np.float32) / np.float32(raster.top)
+    return levels.astype(np.float32) / np.float32(raster.top), ()
 
 
 def is_grey(pixels: NDArray[np.float32]) -> bool:
@@ -173,22 +186,39 @@ def is_grey(pixels: NDArray[np.float32]) -> bool:
     return float((pixels.max(axis=2) - pixels.min(axis=2)).max()) * 255 <= _CHANNEL_TOLERANCE
 
 
-def grey_from_equal_channels(levels: NDArray[Any], top: float) -> NDArray[np.float32]:
-    """``(H, W, 3)`` levels of at most 16 bits as ``(H, W)`` float32 in [0, 1].
+def grey_from_channels(levels: NDArray[Any], top: float) -> tuple[NDArray[np.float32], tuple[Notice, ...]]:
+    """``(H, W, 3)`` levels of at most 16 bits as ``(H, W)`` float32 in [0, 1]; a warning if the film is tinted.
 
-    Channels that differ by more than two levels of 255 are refused (``E_COLOR``).
+    Channels that differ by at most two levels of 255 are grey. A tint is a colour for each level of grey, as scanners
+    make it; anything else is colour and refused (``E_COLOR``).
     """
-    spread = int((levels.max(axis=2) - levels.min(axis=2)).max())
-    if spread * 255 > _CHANNEL_TOLERANCE * top:
-        raise InputError(
-            "the picture is in colour",
-            came=f"channels that differ by up to {spread} of {top:g}",
-            expected="a grey film, or RGB with equal channels",
-            do="Export the film itself, not a screenshot or an annotated copy.",
-            code="E_COLOR",
-        )
     total: NDArray[np.float32] = levels.sum(axis=2, dtype=np.uint32).astype(np.float32)
-    return total / np.float32(3 * top)
+    grey = total / np.float32(3 * top)
+    spread = int((levels.max(axis=2) - levels.min(axis=2)).max())
+    if spread * 255 <= _CHANNEL_TOLERANCE * top:
+        return grey, ()
+    if spread * 255 <= _MOST_TINTED * top and _is_tint(levels, grey, top):
+        text = "The film is tinted; its three channels are averaged."
+        return grey, (Notice(code="W_TINTED", text=text, remedy="Nothing, if the film was scanned in colour."),)
+    raise InputError(
+        "the picture is in colour",
+        came=f"channels that differ by up to {spread} of {top:g}",
+        expected="a grey film, or RGB with equal channels",
+        do="Export the film itself, not a screenshot or an annotated copy.",
+        code="E_COLOR",
+    )
+
+
+def _is_tint(levels: NDArray[Any], grey: NDArray[np.float32], top: float) -> bool:
+    """True if each channel follows from the mean of the three, but for noise."""
+    bins = np.rint(grey * 255).astype(np.intp).ravel()
+    counts = np.maximum(np.bincount(bins, minlength=256), 1)
+    for channel in range(3):
+        shades = levels[..., channel].ravel() * np.float32(255 / top)
+        mean = np.bincount(bins, weights=shades, minlength=256) / counts
+        if float((np.abs(shades - mean[bins]) > _TINT_NOISE).mean()) > _MOST_STRAY:
+            return False
+    return True
 
 
 def upright(levels: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -7,14 +7,15 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydicom.dataset import Dataset
 
 from textray.errors import DataError, InputError
 from textray.io import raster
-from textray.io.dicom import looks_like_dicom, read_dicom, read_dicom_grid
+from textray.io.dicom import dataset_bytes, looks_like_dicom, read_dicom, read_dicom_grid
 from textray.io.quality import film_notices
 from textray.io.raster import MAX_FILE_BYTES, check_content, check_size
 from textray.records import Grid, Image, Notice
@@ -33,7 +34,9 @@ _SIGNATURES = (
     (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 picture"),
     (b"\xff\x4f\xff\x51", "a JPEG 2000 stream"),
 )
+Source: TypeAlias = str | Path | bytes | BinaryIO | Dataset
 _HTML = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+_ROUNDING = 1e-4  # how far outside of [0, 1] a scaled array may lie
 _MASK_NOISE = 32  # levels of 255 below which a JPEG mask without a foreground counts as empty
 
 
@@ -70,8 +73,8 @@ def detect(data: bytes) -> str:
     return "bytes of an unknown kind"
 
 
-def read(path: str | Path, *, color: bool = False) -> Image:
-    """Read a film from PNG, JPEG or DICOM.
+def read(source: Source, *, color: bool = False) -> Image:
+    """Read a film from PNG, JPEG or DICOM: a path, bytes, an open binary file, or a data set of pydicom.
 
     Pixels of a raster file are its levels over the largest level of its type (1, 255, 65535): a 16-bit file that uses
     only 12 bits stays dim, and `textray.preprocess` stretches it by its own percentiles. Pixels of a DICOM file are
@@ -83,15 +86,15 @@ def read(path: str | Path, *, color: bool = False) -> Image:
             ``E_COLOR``, ``E_CONSTANT``, ``E_MULTIFRAME``, ``E_DICOM_TAG``, ``E_DECODER``, or ``W_NOT_IMAGE`` for
             a DICOM object that is not a picture.
     """
-    path = Path(path)
-    data = _bytes(path)
+    path = Path(source) if isinstance(source, str | Path) else None
+    data = _content(source) if path is None else _bytes(path)
     kind = detect(data)
     if kind == "dicom":
         return read_dicom(data, source=path)
     if kind not in ("png", "jpeg") and not (color and data.startswith(raster.TIFF_SIGNATURES)):
         raise raster.refused_kind(kind)
     picture = raster.decode(data)
-    pixels = raster.to_pixels(picture, color=color)
+    pixels, tint = raster.to_pixels(picture, color=color)
     check_content(pixels)
     pixels, facts, notices = (pixels, {}, ()) if color else _as_film(pixels)
     return Image(
@@ -100,7 +103,7 @@ def read(path: str | Path, *, color: bool = False) -> Image:
         source=path,
         sha256=hashlib.sha256(data).hexdigest(),
         info=picture.info | facts,
-        notices=picture.notices + notices,
+        notices=picture.notices + tint + notices,
     )
 
 
@@ -141,6 +144,8 @@ def from_array(
         InputError: If the array is none of these, too small or large, constant, or not finite.
     """
     values = np.asarray(array)
+    if values.ndim == 3 and 1 in (values.shape[0], values.shape[2]):  # a channel axis of one
+        values = values[0] if values.shape[0] == 1 else values[..., 0]
     if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3):
         raise InputError("the array is not a picture", came=f"shape {values.shape}", expected="(H, W) or (H, W, 3)")
     check_size(*values.shape[:2])
@@ -151,15 +156,16 @@ def from_array(
         raise InputError("the array's type is wrong", came=values.dtype, expected=expected)
     if real:
         check_content(values)
-        if values.min() < 0 or values.max() > 1:
-            came = f"[{values.min():g}, {values.max():g}]"
+        if values.min() < -_ROUNDING or values.max() > 1 + _ROUNDING:
+            came = f"[{values.min():.9g}, {values.max():.9g}]"
             raise InputError("the array's range is wrong", came=came, expected="[0, 1]", do="Scale it first.")
+        values = np.clip(values, 0, 1)
     if values.ndim == 3 and not color:
         if real:
             values, top = np.rint(values * 65535), 65535
-        pixels = raster.grey_from_equal_channels(values, top)
+        pixels, tint = raster.grey_from_channels(values, top)
     else:
-        pixels = values.astype(np.float32) / np.float32(top)
+        pixels, tint = values.astype(np.float32) / np.float32(top), ()
     check_content(pixels)
     pixels, facts, notices = (pixels, {}, ()) if color else _as_film(pixels)
     if spacing_mm is not None and not all(np.isfinite(s) and s > 0 for s in spacing_mm):
@@ -169,7 +175,7 @@ def from_array(
         grid=Grid(height=pixels.shape[0], width=pixels.shape[1], spacing_mm=spacing_mm, orientation=orientation),
         sha256=hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest(),
         info={"format": "array", "type": np.asarray(array).dtype.name} | facts,
-        notices=notices,
+        notices=tint + notices,
     )
 
 
@@ -217,6 +223,29 @@ def inspect_mask(path: str | Path) -> MaskFile:
     )
 
 
+def _content(source: Source) -> bytes:
+    """Bytes of a source that is no path."""
+    if isinstance(source, Dataset):
+        return dataset_bytes(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        data = bytes(source)
+    elif hasattr(source, "read"):
+        data = source.read(MAX_FILE_BYTES + 1)
+    else:
+        data = None
+    if not isinstance(data, bytes):
+        expected = "a path, bytes, a file opened in binary mode, or a pydicom Dataset"
+        raise InputError("this is no film", came=type(source).__name__, expected=expected)
+    if len(data) > MAX_FILE_BYTES:
+        raise _too_large(len(data))
+    return data
+
+
+def _too_large(size: int) -> InputError:
+    came, expected = f"{size} bytes", f"at most {MAX_FILE_BYTES}"
+    return InputError("the file is too large", came=came, expected=expected, code="E_SIZE")
+
+
 def _bytes(path: Path) -> bytes:
     try:
         status = path.stat()  # before it is opened: a pipe would block for ever
@@ -224,8 +253,7 @@ def _bytes(path: Path) -> bytes:
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a pipe, socket or device"
             raise InputError("this is not a file", came=kind, expected="a regular file", code="E_READ")
         if status.st_size > MAX_FILE_BYTES:
-            came, expected = f"{status.st_size} bytes", f"at most {MAX_FILE_BYTES}"
-            raise InputError("the file is too large", came=came, expected=expected, code="E_SIZE")
+            raise _too_large(status.st_size)
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error)
