@@ -23,20 +23,25 @@ def predictor(writing_bundle):
     return textray.load(writing_bundle, threads=1)
 
 
+def black():
+    """A black picture with a little texture, as a film has."""
+    return np.random.default_rng(0).uniform(0, 0.3, (96, 72)).astype(np.float32)
+
+
 def bright(*zones):
     """A dark picture with whole zones bright, by image side."""
-    pixels = np.zeros((96, 72), np.float32)
+    pixels = black()
     rows = {"upper": slice(0, 36), "middle": slice(36, 53), "lower": slice(53, 96)}
     for zone in zones:
         side, level = zone.split()
-        pixels[rows[level], slice(0, 36) if side == "left" else slice(36, 72)] = 1.0
+        pixels[rows[level], slice(0, 36) if side == "left" else slice(36, 72)] += 0.7
     return pixels
 
 
 def dark():
     """A picture of which no zone is bright enough to be written."""
-    pixels = np.zeros((96, 72), np.float32)
-    pixels[40:52, 10:22] = 1.0
+    pixels = black()
+    pixels[40:52, 10:22] += 0.7
     return pixels
 
 

@@ -216,9 +216,9 @@ def test_bits_are_masked_and_signed_by_the_tags(levels, dicom):
 
 
 @pytest.mark.parametrize("function", [None, "LINEAR", "LINEAR_EXACT", "SIGMOID"])
-@pytest.mark.parametrize("center", [1000.5, [1800, 40]])
+@pytest.mark.parametrize("center", [2200.5, [2500, 40]])
 def test_window_functions_agree_with_pydicom(levels, dicom, function, center):
-    tags = {"WindowCenter": center, "WindowWidth": [1500, 80] if isinstance(center, list) else 1500}
+    tags = {"WindowCenter": center, "WindowWidth": [5000, 80] if isinstance(center, list) else 5000}
     tags |= {"RescaleSlope": 1.5, "RescaleIntercept": -300} | ({"VOILUTFunction": function} if function else {})
     data = dicom(levels, **tags)
     ds = dcmread(io.BytesIO(data))

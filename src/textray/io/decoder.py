@@ -91,7 +91,6 @@ def _decode(data: bytes, syntax: UID, as_stored: bool, tags: dict[str, Any]) -> 
             frame, _ = decoder.as_array(
                 data,
                 raw=as_stored,
-                index=0,
                 number_of_frames=1,
                 pixel_keyword="PixelData",
                 decoding_plugin=plugin,
