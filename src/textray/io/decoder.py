@@ -26,18 +26,21 @@ from pydicom.pixels import get_decoder
 from pydicom.pixels.utils import get_j2k_parameters
 from pydicom.uid import UID, JPEG2000TransferSyntaxes
 
+from textray.io.jpeg import JPEG_SIGNATURE, layout, whole
+
 SECONDS = 60.0
 """Time limit of one frame; the environment variable ``TEXTRAY_DECODE_SECONDS`` sets another."""
 _MEMORY = 1280 << 20  # bytes that the child may take beyond what its libraries take
 _AS_STORED = {"correct_unused_bits": False, "apply_jls_sign_correction": False, "apply_j2k_sign_correction": False}
 _SIZE = struct.Struct("<IQ")
 _START = "from textray.io.decoder import _serve; _serve()"
+_HEAD = 1 << 12  # bytes that hold the header of a JPEG 2000 file
 _REFUSALS = ("does not support", "cannot decode", "only supports", "are supported")  # words of pydicom's plugins
 _FRAME_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")
 
 
 class UndecodableError(Exception):
-    """A frame that was not decoded: ``reason`` is damaged, unsupported, crashed, slow or memory."""
+    """A frame that was not decoded: ``reason`` is damaged, size, unsupported, crashed, slow or memory."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -80,10 +83,17 @@ def _decode(data: bytes, syntax: UID, as_stored: bool, tags: dict[str, Any]) -> 
     if as_stored:  # so no library cuts or shifts: the tags that rule bits and sign are applied later, to all alike
         signed = 0
         if syntax in JPEG2000TransferSyntaxes:
-            stream = io.BytesIO(data)
-            parse_basic_offsets(stream)
-            signed = int(get_j2k_parameters(next(generate_fragments(stream))).get("is_signed", False))
+            signed = int(get_j2k_parameters(_codestream(data)).get("is_signed", False))
         tags |= {"bits_stored": tags["bits_allocated"], "pixel_representation": signed, **_AS_STORED}
+    stream = _codestream(data)
+    if stream.startswith(JPEG_SIGNATURE):
+        jpeg = layout(stream)
+        if (jpeg.height, jpeg.width) != (tags["rows"], tags["columns"]):
+            raise UndecodableError("size")
+        if not jpeg.complete or (jpeg.kind is None and not whole(stream)):
+            raise UndecodableError("damaged")
+    elif (size := _jpeg2000_size(stream)) is not None and size != (tags["rows"], tags["columns"]):
+        raise UndecodableError("size")
     decoder = get_decoder(syntax)
     reason = "unsupported"
     for plugin in decoder.available_plugins:
@@ -104,6 +114,22 @@ def _decode(data: bytes, syntax: UID, as_stored: bool, tags: dict[str, Any]) -> 
         else:
             return frame, plugin
     raise UndecodableError(reason)
+
+
+def _codestream(data: bytes) -> bytes:
+    """The compressed bytes of the one frame."""
+    stream = io.BytesIO(data)
+    parse_basic_offsets(stream)
+    return b"".join(generate_fragments(stream))
+
+
+def _jpeg2000_size(stream: bytes) -> tuple[int, int] | None:
+    """Height and width by the SIZ marker of a JPEG 2000 codestream; ``None`` for another stream."""
+    at = stream.find(b"\xff\x4f\xff\x51", 0, _HEAD)
+    if at < 0 or len(stream) < at + 24:
+        return None
+    right, bottom, left, top = struct.unpack(">4I", stream[at + 8 : at + 24])
+    return bottom - top, right - left
 
 
 def _serve() -> None:

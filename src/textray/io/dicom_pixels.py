@@ -34,6 +34,7 @@ _BLACK = 0.002
 _DAMAGED = "the DICOM pixel data is cut off or damaged"
 _CAME = {
     "damaged": "pixel data that does not decode",
+    "size": "pixel data of another size than the tags say",
     "crashed": "pixel data at which the decoder crashes",
     "memory": "pixel data that takes too much memory to decode",
 }
@@ -306,7 +307,7 @@ def _decompress(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[Any]
             raise InputError("the film takes too long to decode", expected=limit, do=do, code="E_DECODER") from None
         raise truncated(_DAMAGED, _CAME[error.reason]) from None
     if frame.shape[:2] != (tags.rows, tags.columns):
-        raise truncated(_DAMAGED, "decoded pixels of another size than the tags say")
+        raise truncated(_DAMAGED, _CAME["size"])
     return frame, decoder
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import simplejpeg
 
+JPEG_SIGNATURE = b"\xff\xd8\xff"
 _SOF = {0xC0: None, 0xC1: None, 0xC2: None, 0xC3: "a lossless JPEG", 0xCB: "a lossless JPEG", 0xF7: "a JPEG-LS picture"}
 _SOF |= dict.fromkeys((0xC5, 0xC6, 0xC7), "a hierarchical JPEG") | dict.fromkeys((0xC9, 0xCA), "an arithmetic JPEG")
 _PROGRESSIVE, _SOS, _EOI = 0xC2, 0xDA, 0xD9

@@ -22,7 +22,6 @@ from textray.io.jpeg import layout, whole
 from textray.records import Notice
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-JPEG_SIGNATURE = b"\xff\xd8\xff"
 TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*")
 
 MAX_FILE_BYTES = 1 << 30
