@@ -11,7 +11,9 @@ JPEG_SIGNATURE = b"\xff\xd8\xff"
 _SOF = {0xC0: None, 0xC1: None, 0xC2: None, 0xC3: "a lossless JPEG", 0xCB: "a lossless JPEG", 0xF7: "a JPEG-LS picture"}
 _SOF |= dict.fromkeys((0xC5, 0xC6, 0xC7), "a hierarchical JPEG") | dict.fromkeys((0xC9, 0xCA), "an arithmetic JPEG")
 _PROGRESSIVE, _SOS, _EOI = 0xC2, 0xDA, 0xD9
-_IN_SCAN = (0x00, *range(0xD0, 0xD8))  # what follows 0xFF inside a scan: a stuffed zero, restart markers
+_LS = 0xF7
+_IN_SCAN = frozenset((0x00, *range(0xD0, 0xD8)))  # behind 0xFF inside a scan: a stuffed zero, restart markers
+_IN_SCAN_LS = frozenset((*range(0x80), *range(0xD0, 0xD8)))  # JPEG-LS stuffs a bit
 _COEFFICIENTS = 64
 _HARMLESS = re.compile(r"colou?r|Invalid SOS parameters|: \d{1,2} extraneous bytes", re.IGNORECASE)
 """Words of libjpeg about streams of odd writers whose pixels are whole."""
@@ -56,13 +58,13 @@ def layout(data: bytes) -> Layout:
                 for k in range(first, last + 1):
                     if (component, k) in missing:
                         missing[component, k] = bits & 15
-            at = _end_of_scan(data, at)
+            at = _end_of_scan(data, at, _IN_SCAN_LS if found.kind == _SOF[_LS] else _IN_SCAN)
     return found
 
 
-def _end_of_scan(data: bytes, at: int) -> int:
-    """Place of the marker behind the entropy-coded bytes from ``at``."""
-    while (at := data.find(b"\xff", at)) >= 0 and data[at + 1 : at + 2] and data[at + 1] in _IN_SCAN:
+def _end_of_scan(data: bytes, at: int, inside: frozenset[int]) -> int:
+    """Place of the marker behind the entropy-coded bytes from ``at``, in which 0xFF precedes ``inside``."""
+    while (at := data.find(b"\xff", at)) >= 0 and data[at + 1 : at + 2] and data[at + 1] in inside:
         at += 2
     return len(data) if at < 0 else at
 
