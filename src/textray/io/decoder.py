@@ -86,13 +86,9 @@ def _decode(data: bytes, syntax: UID, as_stored: bool, tags: dict[str, Any]) -> 
             signed = int(get_j2k_parameters(_codestream(data)).get("is_signed", False))
         tags |= {"bits_stored": tags["bits_allocated"], "pixel_representation": signed, **_AS_STORED}
     stream = _codestream(data)
-    if stream.startswith(JPEG_SIGNATURE):
-        jpeg = layout(stream)
-        if (jpeg.height, jpeg.width) != (tags["rows"], tags["columns"]):
-            raise UndecodableError("size")
-        if not jpeg.complete or (jpeg.kind is None and not whole(stream)):
-            raise UndecodableError("damaged")
-    elif (size := _jpeg2000_size(stream)) is not None and size != (tags["rows"], tags["columns"]):
+    jpeg = layout(stream) if stream.startswith(JPEG_SIGNATURE) else None
+    size = (jpeg.height, jpeg.width) if jpeg is not None and jpeg.height else _jpeg2000_size(stream)
+    if size is not None and size != (tags["rows"], tags["columns"]):
         raise UndecodableError("size")
     decoder = get_decoder(syntax)
     reason = "unsupported"
@@ -112,6 +108,8 @@ def _decode(data: bytes, syntax: UID, as_stored: bool, tags: dict[str, Any]) -> 
             if not any(words in str(error) for words in _REFUSALS):
                 reason = "damaged"
         else:
+            if jpeg is not None and not (jpeg.complete and (jpeg.kind is not None or whole(stream))):
+                raise UndecodableError("damaged")
             return frame, plugin
     raise UndecodableError(reason)
 

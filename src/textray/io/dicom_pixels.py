@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
-from pydicom.uid import UID
+from pydicom.uid import UID, JPEG2000TransferSyntaxes
 
 from textray.errors import InputError
 from textray.io.decoder import UndecodableError, decode, frames, seconds
@@ -299,7 +299,8 @@ def _decompress(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[Any]
             **layout,
         )
     except UndecodableError as error:
-        if error.reason == "unsupported":
+        unsure = error.reason == "damaged" and syntax in JPEG2000TransferSyntaxes and library.missing_dependencies
+        if error.reason == "unsupported" or unsure:  # Pillow calls what it cannot read damaged
             raise _no_decoder(syntax, installable=bool(library.missing_dependencies)) from None
         if error.reason == "slow":
             limit = f"{seconds():g} seconds"
@@ -314,7 +315,7 @@ def _decompress(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[Any]
 def _no_decoder(syntax: UID, *, installable: bool) -> InputError:
     convert = "Convert the film to Explicit VR Little Endian, for example with dcmtk's dcmdjpeg."
     return InputError(
-        f"nothing installed decodes {syntax.name}",
+        f"nothing installed decodes this {syntax.name}",
         expected="a compression that a decoder of pydicom reads",
         do="Install more decoders with: pip install 'textray[dicom]'" if installable else convert,
         code="E_DECODER",
