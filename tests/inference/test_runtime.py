@@ -11,8 +11,9 @@ onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from safetensors.numpy import load_file, save_file  # noqa: E402
 
-from textray.errors import BundleError  # noqa: E402
+from textray.errors import BundleError, UsageError  # noqa: E402
 from textray.export.onnx import store_weights  # noqa: E402
+from textray.inference import runtime  # noqa: E402
 from textray.inference.bundle import Bundle  # noqa: E402
 from textray.inference.bundle_files import list_files  # noqa: E402
 from textray.inference.runtime import Runtime  # noqa: E402
@@ -110,3 +111,28 @@ def test_a_graph_that_points_to_further_files_is_refused(light, tmp_path, monkey
     (tmp_path / "m.onnx").replace(light.folder / "model.onnx")
     with pytest.raises(BundleError, match="points to further files"):
         Runtime(sealed_again(light.folder))
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "threads"),
+    [
+        ("0::/box", {"box/cpu.max": "150000 100000\n"}, 2),
+        ("0::/box", {"cpu.max": "100000 100000\n"}, 1),
+        ("0::/box", {"box/cpu.max": "max 100000\n"}, 8),
+        ("4:cpu,cpuacct:/a/b", {"cpu,cpuacct/a/b/cpu.cfs_quota_us": "3", "cpu,cpuacct/a/b/cpu.cfs_period_us": "1"}, 3),
+        ("4:cpu:/a", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 8),
+        ("", {}, 8),
+    ],
+)  # fmt: skip
+def test_threads_by_affinity_and_the_quota_of_a_container(tmp_path, monkeypatch, own, files, threads):
+    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(runtime, "_CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr(runtime, "_OWN_GROUPS", tmp_path / "own")
+    (tmp_path / "own").write_text(own)
+    for name, text in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text)
+    assert runtime.default_threads() == threads
+    assert runtime.default_threads(5) == 5
+    with pytest.raises(UsageError, match="512"):
+        runtime.default_threads(100_000)

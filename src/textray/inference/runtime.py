@@ -29,7 +29,7 @@ OUTPUTS = ("logits", "zone_logits", "attention")
 
 
 MOST_ASKED = 512
-_CGROUPS = "/sys/fs/cgroup"
+_CGROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def default_threads(threads: int | None = None) -> int:
@@ -46,25 +46,26 @@ def default_threads(threads: int | None = None) -> int:
 
 
 def _quota() -> float:
-    """Processors that the control groups of this process allow; infinite without a quota."""
+    """Processors that the control groups of this process allow, at least one; infinite without a quota."""
     quotas = [math.inf]
-    try:
-        groups = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return math.inf
-    for line in groups:
-        _, controllers, group = line.split(":", 2)
-        own = [Path(_CGROUPS, group.lstrip("/")), Path(_CGROUPS)]
-        own += [Path(_CGROUPS, name, group.lstrip("/")) for name in ("cpu", "cpu,cpuacct") if "cpu" in controllers]
-        own += [Path(_CGROUPS, name) for name in ("cpu", "cpu,cpuacct")]
-        for folder in own:
-            with suppress(OSError, ValueError, ZeroDivisionError):  # no such controller, or no quota
-                allowed, period = (folder / "cpu.max").read_text().split()
-                quotas.append(float(allowed) / float(period))
-            with suppress(OSError, ValueError, ZeroDivisionError):
-                allowed, period = ((folder / f"cpu.cfs_{n}_us").read_text() for n in ("quota", "period"))
-                quotas.append(float(allowed) / float(period) if float(allowed) > 0 else math.inf)
+    with suppress(OSError):
+        for line in _OWN_GROUPS.read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            for name in ("", controllers, "cpu"):  # version 2, and both ways to mount version 1
+                for folder in (
+                    _CGROUPS / name / group.lstrip("/"),
+                    _CGROUPS / name,
+                ):  # a container may see its own as root
+                    with suppress(OSError, ValueError):  # no such controller, or no quota
+                        quotas.append(_ratio((folder / "cpu.max").read_text().split()))
+                    with suppress(OSError, ValueError):
+                        quotas.append(_ratio([(folder / f"cpu.cfs_{n}_us").read_text() for n in ("quota", "period")]))
     return max(min(quotas), 1)
+
+
+def _ratio(words: Sequence[str]) -> float:
+    allowed, period = (float(word) for word in words)
+    return allowed / period if allowed > 0 and period > 0 else math.inf
 
 
 class Runtime:
