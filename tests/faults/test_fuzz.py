@@ -6,6 +6,7 @@
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import sys
@@ -27,50 +28,11 @@ pytestmark = pytest.mark.slow
 SECONDS = float(os.environ.get("TEXTRAY_FUZZ_SECONDS", "15"))
 SLOWEST, MOST_MEMORY = 10.0, 1.5 * 2**30
 LENGTHS = (b"\xff\xff\xff\xff", b"\x00\x00\x00\x00", b"\xff\xff\xff\x7f", b"\x01\x00\x00\x00")
-WORDS = [
-    "left",
-    "right",
-    "upper",
-    "lower",
-    "base",
-    "lung",
-    "clear",
-    "no",
-    "not",
-    "without",
-    "denies",
-    "b/l",
-    "R>L",
-    "LLL",
-    "opacity",
-    "consolidation:",
-    "none",
-    "FINDINGS:",
-    "HISTORY:",
-    "s/p",
-    "3",
-    "of",
-    "the",
-    "and",
-    "or",
-    "lowr",
-    "rigth",
-    "nil",
-    "?",
-    ".",
-    ",",
-    ";",
-    "/",
-    "-",
-    "(",
-    ")",
-    "é",
-    "ＬＥＦＴ",
-    "左",
-    "\n",
-    "\x00",
-    "\u202e",
-]
+WORDS = re.findall(
+    r"\S+",
+    "left right upper lower base lung clear no not without denies b/l R>L LLL opacity consolidation: none FINDINGS: "
+    "HISTORY: s/p 3 of the and or lowr rigth nil ? . , ; / - ( ) é ＬＥＦＴ 左 \x00 \u202e",
+)
 
 
 def mutate(data, rng):
