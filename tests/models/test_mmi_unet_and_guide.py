@@ -28,12 +28,12 @@ def small(name, **changes):
     return network(config(**settings)).eval()
 
 
-def text(rows=2, tokens=4):
-    return torch.randn(rows, tokens, WIDTH, generator=torch.Generator().manual_seed(1)), torch.ones(rows, tokens)
+def text():
+    return torch.randn(2, 4, WIDTH, generator=torch.Generator().manual_seed(1)), torch.ones(2, 4)
 
 
-def image(*size, rows=2):
-    return torch.randn(rows, 3, *(size or (64, 96)), generator=torch.Generator().manual_seed(2))
+def image():
+    return torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(2))
 
 
 def count(module):

@@ -1,6 +1,5 @@
 """Training of sentence grounding: what is right for a film, pairs learned by heart, one process and two, resuming."""
 
-import json
 import multiprocessing
 import socket
 import warnings
@@ -261,37 +260,6 @@ def test_weights_that_may_have_seen_patients_left_out_are_no_start(tmp_path):
     for initial in (str(tmp_path / "other.ckpt"), [f"trunk={tmp_path / 'pixels.ckpt'}"]):
         with pytest.raises(UsageError, match="may have seen the patients"):
             GroundingTask(network(), initial=initial)._refuse_seen(record)
-
-
-RECIPE = """\
-task: grounding
-trainer: {enable_progress_bar: false}
-data: {data: phantom, size: [32, 32], batch_size: 4, limit: 8, workers: 0}
-model:
-  network:
-    class_path: textray.models.sentence_grounding.SentenceGrounding
-    init_args:
-      config:
-        trunk: efficientnet_lite0
-        enlarge: null
-        text:
-          encoder: own
-          last_layers: 1
-          own: {pieces: 512, width: 32, layers: 1, heads: 2, feed_forward: 64, positions: 97}
-"""
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_the_command_trains_and_goes_on(train, tmp_path):
-    (tmp_path / "tiny.yaml").write_text(RECIPE)
-    for epochs in (1, 2):
-        words = ("--config", tmp_path / "tiny.yaml", "--out", tmp_path / "run", f"--trainer.max_epochs={epochs}")
-        assert train(*words).code == 0
-        assert json.loads((tmp_path / "run" / "run.json").read_text())["resumed"] is (epochs == 2)
-        for name in ("last", "best"):
-            facts = torch.load(tmp_path / "run" / "checkpoints" / f"{name}.ckpt", weights_only=True)["textray"]
-            assert facts["task"] == "grounding"
-            assert facts["epoch"] <= epochs
 
 
 # Words before films: texts that say the same come together, those of other sides apart, and nothing else changes.

@@ -29,6 +29,8 @@ from textray.training.semi import SemiSupervisedTask
 
 TOKENS = 16
 SIZE = (32, 32)
+HIDDEN = 7
+"""How many of the 12 pictures of `data` have masks that may not be seen; labels of another number are refused."""
 
 
 @dataclass(frozen=True)
@@ -150,9 +152,8 @@ def teacher_network(teacher):
 def test_a_killed_training_goes_on_with_the_labels_of_its_checkpoint(teacher, tmp_path):
     settings = {"augment": "strong", "report_dropout": 0.2}
     fit(semi(teacher), tmp_path / "whole", 3, **settings)
-    count = semi_count()
-    whole = stored(tmp_path / "whole", 3, count)
-    assert np.abs(whole - stored(tmp_path / "whole", 2, count)).max() > 0.01
+    whole = stored(tmp_path / "whole", 3, HIDDEN)
+    assert np.abs(whole - stored(tmp_path / "whole", 2, HIDDEN)).max() > 0.01
     for when in ("within", "between"):
         out = tmp_path / when
         with pytest.raises(Killed):
@@ -160,16 +161,9 @@ def test_a_killed_training_goes_on_with_the_labels_of_its_checkpoint(teacher, tm
         assert torch.load(out / "last.ckpt", weights_only=True)["textray"]["semi_supervised"]["labels"] == 1
         gone_on = semi(tmp_path / "moved.ckpt")  # the teacher is not needed any more
         fit(gone_on, out, 3, **settings)
-        np.testing.assert_array_equal(stored(out, 3, count), whole)
+        np.testing.assert_array_equal(stored(out, 3, HIDDEN), whole)
         for name, value in weights(tmp_path / "whole").items():
             torch.testing.assert_close(weights(out)[name], value, rtol=0, atol=0, msg=name)
-
-
-def semi_count():
-    batches = data()
-    batches.setup("fit")
-    labelled = len(batches.sets["fit"])
-    return 12 - labelled
 
 
 def test_the_teacher_gives_the_first_labels_and_the_first_weights(teacher, teacher_network, tmp_path):
@@ -178,7 +172,7 @@ def test_the_teacher_gives_the_first_labels_and_the_first_weights(teacher, teach
         if "running" not in name and "num_batches" not in name:
             torch.testing.assert_close(weights(tmp_path)[name], value, rtol=1e-4, atol=1e-6, msg=name)
     fit(semi(teacher, epi=False), tmp_path / "still", 1, augment="strong")  # labels are left as they are
-    first, plain = stored(tmp_path / "still", 0, semi_count()), task.fit_set.plain()
+    first, plain = stored(tmp_path / "still", 0, HIDDEN), task.fit_set.plain()
     for index, row in task._rows.items():
         np.testing.assert_allclose(first[row], predicted(teacher_network, task, collate([plain[0, index]])), atol=2e-5)
 
@@ -317,9 +311,9 @@ def test_pictures_without_masks_beside_hidden_masks(teacher, films, tmp_path):
     settings = films | {"labelled_fraction": 0.4}
     watch = Watch()
     trainer = fit(semi(teacher), tmp_path / "run", 1, [watch], **settings)
-    assert len(trainer.lightning_module._rows) == semi_count() + 5
+    assert len(trainer.lightning_module._rows) == HIDDEN + 5
     fit_set = trainer.datamodule.sets["fit"]
-    labels = stored(tmp_path / "run", 1, semi_count() + 5) >= 0.5
+    labels = stored(tmp_path / "run", 1, HIDDEN + 5) >= 0.5
     drawn = [(labels[row], fit_set.truth(index)) for index, row in trainer.lightning_module._rows.items()]
     common = sum((label & mask).sum() for label, mask in drawn if mask is not None)
     both = sum(label.sum() + mask.sum() for label, mask in drawn if mask is not None)
@@ -372,7 +366,7 @@ def test_two_processes_share_the_labels(tmp_path, monkeypatch):
         trainer = fit(task, out, epoch, processes=2, **settings)
         assert trainer.world_size == 2
         expected = found + 0.6**epoch * (first - found)
-        np.testing.assert_allclose(stored(out, epoch, semi_count()), expected, atol=5e-5)
+        np.testing.assert_allclose(stored(out, epoch, HIDDEN), expected, atol=5e-5)
         assert torch.load(out / "last.ckpt", weights_only=True)["textray"]["semi_supervised"]["labels"] == epoch
 
 
