@@ -1,0 +1,13 @@
+"""The page of faults is what the cases say."""
+
+import importlib.util
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_page_is_that_of_the_cases():
+    spec = importlib.util.spec_from_file_location("write_faults", ROOT / "docs" / "write_faults.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.PAGE.read_text(encoding="utf-8") == script.page(), "run: python docs/write_faults.py"
