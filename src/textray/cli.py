@@ -16,7 +16,7 @@ import typer
 from textray import __version__
 from textray.commands import explain, ground, info, research, segment
 from textray.commands.console import note, printable, say
-from textray.errors import TextRayError
+from textray.errors import TextRayError, disk_fault
 
 app = typer.Typer(
     name="textray",
@@ -72,6 +72,13 @@ def main(args: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
+        if (full := disk_fault(error)) is not None:
+            try:
+                sys.stdout.flush()
+            except OSError:
+                sys.stdout.close()  # else Python tries once more at its end, and fails with a code of its own
+            note(f"error {full.code}: {full}")
+            sys.exit(full.exit_code)
         if os.environ.get("TEXTRAY_TRACEBACK") == "1":
             raise
         note(f"error E_INTERNAL: unexpected {type(error).__name__}: {printable(str(error))[:300]}")

@@ -17,6 +17,7 @@ Exit codes of the command line: 0 done, 1 crash, 2 usage, 3 some files refused.
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -111,6 +112,22 @@ class DiskError(TextRayError):
     """The disk is full or failed while writing."""
 
     default_code = "E_DISK"
+
+
+_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
+
+
+def disk_fault(error: BaseException | None) -> DiskError | None:
+    """Build the error for a disk that is full or fails, where that is the cause of another error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _DISK:
+            return DiskError(
+                "the output cannot be written",
+                came=error.strerror,
+                do="Free some space, or write to another disk; the same command goes on where this one stopped",
+            )
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

@@ -320,10 +320,10 @@ def test_pictures_without_masks_beside_hidden_masks(teacher, films, tmp_path):
     assert sum(mask is None for _, mask in drawn) == 5
     assert watch.logged[0]["pseudo/dice_truth"] == pytest.approx(2 * common / both if both else 1.0)
     for changed in ({"unlabelled_laterality": "patient"}, {"unlabelled": None, "unlabelled_texts": None}):
-        with pytest.raises(UsageError, match=r"other pictures without masks, or of other reports.*--fresh"):
+        with pytest.raises(UsageError, match=r"other data or settings.*--fresh"):
             fit(semi(teacher), tmp_path / "run", 2, **(settings | changed))
     (Path(films["unlabelled"]) / "4.png").rename(tmp_path / "4.png")
-    with pytest.raises(UsageError, match=r"other pictures without masks.*data\.unlabelled"):
+    with pytest.raises(UsageError, match=r"data\.images\.fit"):
         fit(semi(teacher), tmp_path / "run", 2, **settings)
 
 
@@ -389,7 +389,7 @@ def test_what_cannot_be_trained_is_refused(teacher, tmp_path, caplog):
     with pytest.raises(UsageError, match="another task"):
         fit(semi(teacher), teacher.parent, 2)
     fit(semi(teacher), tmp_path / "g")
-    with pytest.raises(UsageError, match="labels are of other images"):
+    with pytest.raises(UsageError, match=r"Got data\.fraction_seed 1;.*Expected data\.fraction_seed 0"):
         fit(semi(teacher), tmp_path / "g", 2, fraction_seed=1)
     with caplog.at_level(logging.INFO):
         fit(semi(teacher, beta=0.99, lr=1e-4), tmp_path / "e", 1, labelled_fraction=0.2)

@@ -217,6 +217,111 @@ def test_a_recipe_that_holds_only_what_differs_needs_the_one_before_it(cli, tmp_
     assert read_order(["--config", "mmi_unet_lite", "--config", str(more)]).out.name == "more"
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_training_resumes_only_as_it_began(train_here, recipe, tmp_path):
+    """Other films, seeds and sizes are refused and named; the facts of the run and its checkpoint stay."""
+    recipe.write_text(UNET)
+    run = tmp_path / "run"
+    assert train_here(run, 1).code == 0
+    facts = (run / "run.json").read_text()
+    for words, named in (
+        ("--seed_everything=4", "data.seed 4. Expected data.seed 3"),
+        ("--data.limit=7", "data.ids_sha256.fit"),
+        ("--data.size=[64,64]", "data.preprocess.size [64, 64]. Expected data.preprocess.size [32, 64]"),
+        ("--data.batch_size=2", "data.batch_size 2"),
+        ("--data.augment=none", 'data.augment "none"'),
+    ):
+        refused = train_here(run, 2, words)
+        assert refused.code == 2
+        assert named in refused.err
+        assert "--fresh" in refused.err
+        assert (run / "run.json").read_text() == facts
+    assert train_here(run, 2).code == 0, "more epochs, or another rate, are the same training"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "words",
+    ["--trainer.accelerator=gpu", "--trainer.accelerator=nope", "--trainer.devices=0", "--trainer.strategy=nope"],
+)
+def test_a_machine_that_lacks_what_a_training_asks_for(train_here, recipe, tmp_path, words):
+    recipe.write_text(UNET)
+    refused = train_here(tmp_path / "run", 1, words)
+    assert (refused.code, "E_USAGE" in refused.err, "on this machine" in refused.err) == (2, True, True), refused.err
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_files_that_are_no_start(train_here, recipe, tmp_path):
+    """Foreign and damaged files are refused by name; nothing of them is quoted, nothing in them runs."""
+    recipe.write_text(UNET)
+    whole = tmp_path / "whole.ckpt"
+    torch.save({"state_dict": {"network.x": torch.zeros(3)}, "textray": {}}, whole)
+    kinds = {
+        "empty": b"", "page": b"<!DOCTYPE html>", "cut": whole.read_bytes()[:-60],
+        "pickle": pickle.dumps({"Planted": 1}), "code": pickle.dumps(Killed), "object": b"PK\x03\x04" + b"0" * 80,
+    }  # fmt: skip
+    for name, content in kinds.items():
+        (tmp_path / f"{name}.ckpt").write_bytes(content)
+    for name, value in {
+        "list": [torch.zeros(3)], "plain": {"a.weight": torch.zeros(3)},
+        "words": {"state_dict": {"network.x": "Planted"}},
+        "other": {"state_dict": {"model.x": torch.zeros(3)}}, "facts": {"state_dict": {}, "textray": [1]},
+    }.items():  # fmt: skip
+        torch.save(value, tmp_path / f"{name}.ckpt")
+        kinds[name] = b""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "model.safetensors").write_bytes(b"no tensors")
+    for start in [*(f"{name}.ckpt" for name in kinds), "folder"]:
+        refused = train_here(tmp_path / "run", 1, f"--model.initial={tmp_path / start}")
+        assert (refused.code, "E_USAGE" in refused.err) == (2, True), (start, refused.err)
+        assert start in refused.err
+        assert "Planted" not in refused.err
+        assert "weights_only" not in refused.err
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_faults_of_the_machine_end_a_training_with_their_names(train_here, recipe, tmp_path, monkeypatch):
+    """A full disk, a full memory and a killed worker; what is complete stays, and the same command goes on."""
+    recipe.write_text(UNET.replace("workers: 1", "workers: 0"))
+
+    def end(error):
+        def step(self, *args):
+            raise error
+
+        return step
+
+    for error, code in (
+        (OSError(28, "No space left on device"), "E_DISK"),
+        (MemoryError(), "E_MEMORY"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "E_MEMORY"),
+        (RuntimeError("DataLoader worker (pid(s) 7) exited unexpectedly"), "E_WORKER"),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "E_WORKER"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr("textray.training.segmentation.SegmentationTask.training_step", end(error))
+            ended = train_here(tmp_path / "run", 1)
+        assert (ended.code, f"error {code}: " in ended.err) == (1, True), ended.err
+        assert "the same command goes on" in ended.err
+    refused = train_here(tmp_path / "run", 1, "--checkpoint.monitor=inner/nothing")
+    assert (refused.code, "inner/nothing" in refused.err) == (2, True), refused.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_training_that_is_stopped_says_where_it_goes_on(recipe, tmp_path, number, code):
+    recipe.write_text(UNET)
+    workers = int(number == signal.SIGTERM)  # Python drops a KeyboardInterrupt that meets a fork, most of such an epoch
+    run = start(recipe, tmp_path / "run", 500, f"--data.workers={workers}")
+    deadline = time.monotonic() + 240
+    while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run.send_signal(number)
+    words, _ = run.communicate(timeout=120)
+    assert run.returncode == code, words
+    assert "complete epochs; the same command goes on" in words
+    assert "defect" not in words
+
+
 def test_a_text_encoder_of_another_width_is_refused(recipe, tmp_path, cli):
     recipe.write_text(RECIPE.replace("text_width: 32", "text_width: 48"))
     result = cli("train", "--config", str(recipe), "--out", str(tmp_path / "run"))
@@ -227,7 +332,7 @@ def test_a_text_encoder_of_another_width_is_refused(recipe, tmp_path, cli):
 
 def test_last_checkpoint_passes_over_a_half_file(tmp_path, caplog):
     whole, half = tmp_path / "best.ckpt", tmp_path / "last.ckpt"
-    AtomicCheckpointIO().save_checkpoint({"epoch": 1, "weights": torch.zeros(3)}, whole)
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"network.weight": torch.zeros(3)}}, whole)
     half.write_bytes(whole.read_bytes()[:-40])
     os.utime(whole, (1, 1))
     assert last_checkpoint(tmp_path) == whole

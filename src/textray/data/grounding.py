@@ -302,6 +302,14 @@ class GroundingData(LightningDataModule):
             drop_last=drop_last,
         )
 
+    def settings(self) -> dict[str, Any]:
+        """What decides the batches, to compare when a training resumes; hashes in place of names and words."""
+        reports = {
+            name: fingerprint(f"{s.image_id}\t{s.sentences}" for s in data.studies) for name, data in self.sets.items()
+        }
+        pieces = {"batch_size": self.batch_size, "most_pieces": self.most_pieces}
+        return self.describe() | pieces | {"reports_sha256": reports}
+
     def describe(self) -> dict[str, Any]:
         """Facts of the data for a checkpoint: name, preprocessing, words, sizes of the splits, patients left out."""
         return {

@@ -441,6 +441,15 @@ class SegmentationData(LightningDataModule):
             **({} if self.unlabelled is None else {"unlabelled": self._describe_unlabelled()}),
         }
 
+    def settings(self) -> dict[str, Any]:
+        """What decides the batches, to compare when a training resumes; hashes in place of names and words."""
+        reports = {
+            split: fingerprint(f"{s.image_id}\t{s.report.text}" for s in data.samples)
+            for split, data in self.sets.items()
+        }
+        captions = {"captions": fingerprint(self.known_captions)}
+        return self.describe() | captions | {"batch_size": self.batch_size, "reports_sha256": reports}
+
     def _describe_unlabelled(self) -> dict[str, Any]:
         """Facts of the samples of ``fit`` that have no masks."""
         without = [sample for sample in self.sets["fit"].samples if sample.mask_path is None] if self.sets else []

@@ -53,9 +53,9 @@ def last_checkpoint(folder: Path) -> Path | None:
     found = sorted(folder.glob("*.ckpt"), key=lambda p: (p.name == "last.ckpt", p.stat().st_mtime), reverse=True)
     for path in found:
         try:
-            torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except Exception as error:  # torch raises many kinds for half files
-            logger.warning("W_CHECKPOINT: %s cannot be read (%s); trying another", path, type(error).__name__)
+            _open(path, mmap=True)
+        except UsageError as error:
+            logger.warning("W_CHECKPOINT: %s cannot be read (%s); trying another", path, error.came)
         else:
             return path
     return None
@@ -188,23 +188,38 @@ def read_network(path: Path) -> dict[str, Tensor]:
         raise UsageError(
             "no checkpoint to start from", came=path, do="Run the training before it, or set model.initial"
         )
-    tensors = _of_network(torch.load(path, map_location="cpu", weights_only=True).get("state_dict", {}))
+    _, tensors = _open(path)
     if not tensors:
         raise UsageError(f"{path.name} holds no network", expected="a checkpoint of textray train")
     return tensors
 
 
-def _of_network(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of the network among those of a task, by its own names."""
+def _open(path: Path, *, mmap: bool = False) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Facts of a checkpoint, none in a foreign one, and the tensors of its network by their own names.
+
+    Raises:
+        UsageError: If the file is cut off, damaged, or no checkpoint, or holds more than tensors and plain values.
+    """
     prefix = "network."
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        facts, tensors = dict(state.get("textray", {})), dict(state["state_dict"])
+        ours = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        if not all(isinstance(value, Tensor) and value.layout == torch.strided for value in ours.values()):
+            raise TypeError
+    except Exception as error:  # torch raises many kinds for half files and for foreign ones
+        raise UsageError(
+            f"{path.name} is not a readable checkpoint of textray train",
+            came=type(error).__name__,
+            expected="a .ckpt file of textray train",
+            do="Copy it again, or name another",
+        ) from error
+    return facts, ours
 
 
 def facts_of(path: Path) -> dict[str, Any]:
     """Facts in a checkpoint beside its tensors; none for a bundle's folder or a missing file."""
-    if not path.is_file():
-        return {}
-    return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=True).get("textray", {}))
+    return _open(path, mmap=True)[0] if path.is_file() else {}
 
 
 def _copy(module: nn.Module, given: dict[str, Tensor], path: Path) -> list[str]:
@@ -251,37 +266,48 @@ def read_checkpoint(path: str | Path, *others: str | Path) -> tuple[dict[str, An
 def task_of(path: str | Path) -> str:
     """Task of a checkpoint's network; ``segmentation`` where the file does not say, or is none."""
     try:
-        facts = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["textray"]
-        return str(registry.model(facts["network"]).task)
+        return str(registry.model(facts_of(Path(path))["network"]).task)
     except Exception:  # reading it whole says what is wrong with it
         return "segmentation"
 
 
 def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Facts and tensors of the network, floating ones in double precision."""
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise UsageError("no such checkpoint", came=path, expected="a .ckpt file of textray train")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        facts, tensors = dict(state["textray"]), state["state_dict"]
-        ours = _of_network(tensors)
-        built = (facts["form"], facts["config"]) if "network" in facts else None
-    except Exception as error:  # torch raises many kinds for half files and for foreign ones
+    facts, ours = _open(path)
+    if not facts or ("network" in facts and not {"form", "config"} <= facts.keys()):
         raise UsageError(
-            f"{Path(path).name} is not a readable checkpoint of textray train", came=type(error).__name__
-        ) from error
-    if built is None:
+            f"{path.name} is not a readable checkpoint of textray train",
+            came=f"facts {sorted(facts)}"[:200],
+            expected="what textray train writes",
+        )
+    if "network" not in facts:
         raise UsageError(
-            f"{Path(path).name} is of a network that was not trained to segment",
+            f"{path.name} is of a network that was not trained to segment",
             expected="the checkpoint of a segmentation",
             do="Start one from it with model.initial, and export that",
         )
-    run = Path(path).parent.parent / "run.json"  # what `textray train` wrote beside its checkpoints
-    known = json.loads(run.read_text(encoding="utf-8")) if run.is_file() else {}
+    known = _read_run(path.parent.parent / "run.json")
     facts |= {"recipe": known.get("recipe"), "git": known.get("git")}
     initial = any(str(word).startswith("--model.initial") for word in known.get("arguments", ()))
     facts["started"] = bool(facts.get("started", initial))  # older checkpoints leave it to the run's arguments
     return facts, {k: v.double() if v.is_floating_point() else v for k, v in ours.items()}
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    """Facts that `textray train` wrote beside its checkpoints; none where the file is missing or another's."""
+    try:
+        known = json.loads(path.read_bytes())
+        if isinstance(known["recipe"], list) and isinstance(known["arguments"], list):
+            return dict(known)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    logger.warning("W_RUN_FILE: %s is damaged or of another command; recipe and commit stay unknown", path)
+    return {}
 
 
 def _refuse_other(path: Path, first: dict[str, Any], other: dict[str, Any]) -> None:

@@ -9,23 +9,26 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 import yaml
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
 from textray.data.grounding import GroundingData
 from textray.data.segmentation import SegmentationData
-from textray.errors import UsageError, unknown_name
+from textray.errors import TextRayError, UsageError, unknown_name
 from textray.io.write import check_writable, write_json
 from textray.provenance import git_state, versions
 from textray.training.checkpoints import last_checkpoint
@@ -36,6 +39,8 @@ from textray.training.semi import SemiSupervisedTask
 from textray.training.task import Task
 
 logger = logging.getLogger(__name__)
+
+_GOES_ON = "the same command goes on from the last complete epoch"
 
 TaskName = Literal["segmentation", "semi_supervised", "contrastive", "grounding"]
 TASKS: dict[TaskName, type[Task]] = {
@@ -91,6 +96,13 @@ class TrainCLI(LightningCLI):
             }
         )
         parser.link_arguments("seed_everything", "data.seed")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401 -- Lightning's signature
+        """Make the trainer; an accelerator, strategy or number of devices that is not there is a `UsageError`."""
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ImportError, RuntimeError, ValueError) as error:
+            raise _refusal(error) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +189,8 @@ def main(arguments: Sequence[str]) -> None:
             folder, default ``textray-runs/NAME``), ``--fresh`` (do not resume), and LightningCLI's own options.
 
     Raises:
-        UsageError: If a configuration is unknown, or the run's folder holds checkpoints of another network.
+        UsageError: If a configuration is unknown, the machine lacks what it asks for, or the run's folder holds
+            checkpoints of another network or of other data.
     """
     order = read_order(arguments)
     run, folder = order.out, order.out / "checkpoints"
@@ -228,15 +241,47 @@ def main(arguments: Sequence[str]) -> None:
         "git": git_state(Path(__file__).parent.parent),
         "versions": versions(),
     }
-    write_json(run / "run.json", facts)
+    # Not before the checkpoint is read: a training that may not resume from it leaves the facts of the one before.
+    cast(Any, cli.trainer).callbacks.append(LambdaCallback(on_fit_start=lambda *_: write_json(run / "run.json", facts)))
     try:
         cli.trainer.ckpt_path = checkpoint  # not as an argument of fit: tasks read it from the trainer
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
-    except RuntimeError as error:
-        if "loading state_dict" not in str(error):
-            raise
-        raise UsageError(
+    except (Exception, SystemExit) as error:
+        ended = 143 if cli.trainer.received_sigterm else 130 if isinstance(error.__context__, KeyboardInterrupt) else 0
+        if ended:
+            done = cli.trainer.current_epoch
+            logger.warning("Interrupted after %d complete epochs; %s", done, _GOES_ON)
+            sys.exit(ended)
+        if (fault := _explain(error, run)) is not None:
+            raise fault from error
+        raise
+
+
+def _explain(error: BaseException, run: Path) -> TextRayError | None:
+    """The error for a fault of the machine or the configuration that ended a training; ``None`` for any other."""
+    text = str(error)
+    if "loading state_dict" in text:
+        return UsageError(
             f"the checkpoint in {run} is of another network than the configuration",
-            came=str(error).splitlines()[1].strip()[:200],
+            came=text.splitlines()[1].strip()[:200],
             do="Name another --out, or start again with --fresh",
-        ) from error
+        )
+    if isinstance(error, MisconfigurationException) or text.startswith("Early stopping conditioned on metric"):
+        return _refusal(error)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        what, do, code = "the memory is full", "Lower data.batch_size or data.size", "E_MEMORY"
+    elif text.startswith("DataLoader worker"):
+        what, code = "a process that prepares batches was killed, most often because the memory was full", "E_WORKER"
+        do = "Free some memory, or lower data.workers"
+    else:
+        return None
+    return TextRayError(what, came=text.splitlines()[0][:200] if text else None, do=f"{do}; {_GOES_ON}", code=code)
+
+
+def _refusal(error: BaseException) -> UsageError:
+    """The error for what Lightning refuses."""
+    return UsageError(
+        "the training cannot run as configured on this machine",
+        came=str(error).splitlines()[0][:300],
+        do="Choose what is there, such as --trainer.accelerator cpu",
+    )

@@ -203,8 +203,9 @@ class GroundingTask(Task):
         """Take the vocabulary of the checkpoint.
 
         Raises:
-            UsageError: If it is not one of a grounding training.
+            UsageError: If it is not one of a grounding training, or of one with other data.
         """
+        super().on_load_checkpoint(checkpoint)
         words = checkpoint.get("textray", {}).get("vocabulary")
         if not words:
             raise UsageError("the checkpoint holds no vocabulary", expected="one of a grounding training")

@@ -112,7 +112,8 @@ class SegmentationTask(Task):
             self.own_reports.fill_bank(cast(Any, self.encoder))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to go on with sentences of another text encoder."""
+        """Refuse to go on with other data, or sentences of another text encoder."""
+        super().on_load_checkpoint(checkpoint)
         given = checkpoint["state_dict"].get("network.bank_features")
         if self.own_reports is not None and given is not None:
             self.own_reports.compare_bank(given, cast(Any, self.encoder))

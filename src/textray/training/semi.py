@@ -25,7 +25,7 @@ from textray.data.segmentation import Batch, SegmentationData, SegmentationSet, 
 from textray.errors import UsageError
 from textray.models.base import Network
 from textray.preprocess import Preprocess
-from textray.training.checkpoints import read_network, start_from
+from textray.training.checkpoints import facts_of, read_network, start_from
 from textray.training.losses import BankKind, CaptionBank, DiceCELoss, bank_of, lv_loss
 from textray.training.pseudo_labels import PseudoLabels, moved
 from textray.training.segmentation import SegmentationTask
@@ -200,31 +200,15 @@ class SemiSupervisedTask(SegmentationTask):
         """Remember which labels the checkpoint names.
 
         Raises:
-            UsageError: If it is of a training with masks only, or of other images.
+            UsageError: If it is of a training with masks only, or of other data.
         """
-        super().on_load_checkpoint(checkpoint)
         facts = checkpoint["textray"].get("semi_supervised")
         if facts is None:
             raise UsageError(
                 "the checkpoint in this folder is of another task, and names no pseudo-labels",
                 do="Name another --out; set model.teacher to start from it",
             )
-        saved, data = checkpoint["textray"]["data"], self.data.describe()
-        if saved.get("unlabelled") != data.get("unlabelled"):
-            raise UsageError(
-                "the checkpoint's pseudo-labels are of other pictures without masks, or of other reports",
-                came=f"data.unlabelled {data.get('unlabelled')}",
-                expected=f"{saved.get('unlabelled')}",
-                do="Put pictures and reports back, or start again with --fresh",
-            )
-        if any(saved[key] != data[key] for key in ("ids_sha256", "labelled")):
-            raise UsageError(
-                "the checkpoint's pseudo-labels are of other images",
-                came=f"labelled_fraction {data['labelled_fraction']:g}, fraction_seed {data['fraction_seed']}",
-                expected=f"labelled_fraction {saved['labelled_fraction']:g}, fraction_seed {saved['fraction_seed']}, "
-                "and the same data",
-                do="Train with the data that the checkpoint was trained with, or start again with --fresh",
-            )
+        super().on_load_checkpoint(checkpoint)
         self._saved, self._teacher_sha256 = int(facts["labels"]), facts["teacher_sha256"]
 
     @property
@@ -324,7 +308,7 @@ def load_teacher(
             expected="its own tensors",
         )
     start_from(network, path)
-    facts = torch.load(path, map_location="cpu", weights_only=True).get("textray", {})
+    facts = facts_of(path)
     about = facts.get("data", {})
     came = {
         "text_encoder": facts.get("text_encoder"),

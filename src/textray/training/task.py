@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import asdict
 from importlib.metadata import version
@@ -13,6 +14,7 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from textray.data.grounding import GroundingData
 from textray.data.segmentation import Batch, SegmentationData
 from textray.errors import UsageError
 from textray.models.base import Network
@@ -166,9 +168,40 @@ class Task(LightningModule):
         """Parameters that the loss can reach."""
         return list(self.network.parameters())
 
+    def _settings(self) -> dict[str, str]:
+        """What a resumed training must share with its checkpoint, flat by dotted names."""
+        data = None if self._trainer is None else self.data
+        if not isinstance(data, (SegmentationData, GroundingData)):
+            return {}
+        flat = {"text_encoder": str(self.encoder_name), "max_tokens": str(self.max_tokens)}
+        for name, value in data.settings().items():
+            parts = value if isinstance(value, dict) else {"": value}
+            flat |= {f"data.{name}.{part}".rstrip("."): json.dumps(inner) for part, inner in parts.items()}
+        return flat
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to resume with other films, reports, seed, size or other settings of the data.
+
+        Raises:
+            UsageError: If any differs; names them.
+        """
+        before, now = checkpoint.get("settings", {}), self._settings()  # older checkpoints hold none
+        other = [name for name in now if before.get(name, now[name]) != now[name]]
+        if other:
+            came, expected = (
+                "; ".join(f"{name} {values[name][:40]}" for name in other[:5]) for values in (now, before)
+            )
+            raise UsageError(
+                f"the checkpoint in this folder is of a training with other data or settings ({len(other)} differ)",
+                came=came,
+                expected=expected,
+                do="Give what it was trained with, name another --out, or start again with --fresh",
+            )
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write beside the tensors the facts that an export needs to build the network again."""
         name, form = form_of(type(self.network)) or (None, None)
+        checkpoint["settings"] = self._settings()
         built = {"network": name, "form": form, "config": asdict(cast(Any, self.network).config)}
         checkpoint["textray"] = {
             "version": version("textray"),
