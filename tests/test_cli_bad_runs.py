@@ -230,6 +230,30 @@ def test_e17_strict_text_that_fails_takes_the_old_result_away(run, film, tmp_pat
     assert [path.name for path in (tmp_path / "textray-out").iterdir()] == ["run.json"]
 
 
+@pytest.mark.parametrize("without", ["lesion", "text", "warnings", "input"])
+def test_a_record_that_lacks_a_part_is_of_no_finished_result(run, film, tmp_path, without):
+    film(tmp_path / "a.png")
+    assert run("a.png").code == 0
+    record = tmp_path / "textray-out" / "a.json"
+    whole = json.loads(record.read_bytes())
+    for damage in (None, 3, [3]):
+        record.write_text(json.dumps(whole | {without: damage}))
+        again = run("a.png")
+        assert (again.code, "E_INTERNAL" in again.err) == (0, False)
+        if without != "input":
+            assert "1 done" in again.err
+            assert json.loads(record.read_bytes()).keys() == whole.keys()
+
+
+def test_a_full_disk_behind_the_standard_output_has_a_code():
+    words = [sys.executable, "-c", "from textray.cli import main; main()", "info"]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=100)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[0].startswith("error E_DISK: the output cannot be written. Got No space left")
+    assert len(ended.stderr.splitlines()) == 1
+
+
 def test_an_unexpected_failure_of_one_file_does_not_end_the_run(run, film, tmp_path, monkeypatch):
     for name in "abc":
         film(tmp_path / f"{name}.png")

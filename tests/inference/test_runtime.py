@@ -11,7 +11,7 @@ onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from safetensors.numpy import load_file, save_file  # noqa: E402
 
-from textray.errors import BundleError, UsageError  # noqa: E402
+from textray.errors import BundleError, TextRayError, UsageError  # noqa: E402
 from textray.export.onnx import store_weights  # noqa: E402
 from textray.inference import runtime  # noqa: E402
 from textray.inference.bundle import Bundle  # noqa: E402
@@ -136,3 +136,75 @@ def test_threads_by_affinity_and_the_quota_of_a_container(tmp_path, monkeypatch,
     assert runtime.default_threads(5) == 5
     with pytest.raises(UsageError, match="512"):
         runtime.default_threads(100_000)
+
+
+def external(tensor, key=b"location"):
+    """A tensor whose values are bytes of a file."""
+    outside = TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+    outside.data_location = TensorProto.EXTERNAL
+    outside.external_data.add(key=key.decode(), value="secret.bin")
+    return outside
+
+
+@pytest.mark.parametrize("kind", ["initialiser", "constant", "branch", "function", "longer key", "own format"])
+def test_no_kind_of_graph_reads_a_file_beside_it(light, tmp_path, monkeypatch, kind):
+    """Wherever the tensor stands in the graph, and however its key is written."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.bin").write_bytes(b"\x7f" * 64)
+    model = whole_graph(Small())
+    outside = external(numpy_helper.from_array(np.float32(0), "offset"))
+    del model.graph.initializer[-1]
+    if kind in ("initialiser", "longer key", "own format"):
+        model.graph.initializer.append(outside)
+    else:
+        constant = helper.make_node("Constant", [], ["offset"], value=outside)
+        if kind == "branch":
+            result = helper.make_tensor_value_info("offset", TensorProto.FLOAT, [])
+            branch = helper.make_graph([constant], "branch", [], [result])
+            yes = helper.make_node("Constant", [], ["yes"], value=numpy_helper.from_array(np.bool_(True)))
+            constant = helper.make_node("If", ["yes"], ["offset"], then_branch=branch, else_branch=branch)
+            model.graph.node.insert(0, yes)
+        elif kind == "function":
+            opsets = [helper.make_opsetid("", 18)]
+            model.functions.append(helper.make_function("own", "Read", [], ["offset"], [constant], opsets))
+            model.opset_import.append(helper.make_opsetid("own", 1))
+            constant = helper.make_node("Read", [], ["offset"], domain="own")
+        model.graph.node.insert(len(model.graph.node) - 1, constant)
+    graph = model.SerializeToString()
+    if kind == "longer key":  # protobuf allows a length in more bytes than it needs
+        graph = graph.replace(b"\x08location", b"\x88\x00location")
+    if kind == "own format":
+        graph = graph[:4] + b"ORTM" + graph[8:]
+    (light.folder / "model.onnx").write_bytes(graph)
+    with pytest.raises(BundleError, match=r"points to further files|own format"):
+        Runtime(sealed_again(light.folder))
+
+
+def spoilt(node):
+    """The graph with a node that makes ``logits`` of its scores ``c``."""
+    model = whole_graph(Small())
+    del model.graph.node[-1]
+    model.graph.node.extend(node)
+    return model.SerializeToString()
+
+
+def test_a_graph_that_answers_nothing_finite_or_never_ends_is_named(cli, light, film, tmp_path, monkeypatch):
+    zero = helper.make_node("Sub", ["c", "c"], ["zero"])
+    (light.folder / "model.onnx").write_bytes(spoilt([zero, helper.make_node("Reciprocal", ["zero"], ["logits"])]))
+    sealed_again(light.folder)
+    film(tmp_path / "chest.png", shape=(90, 70))
+    words = ("segment", tmp_path / "chest.png", "--model", light.folder, "--out", tmp_path / "out")
+    result = cli(*words)
+    assert (result.code, "error E_NETWORK" in result.err, "not finite" in result.err) == (3, True, True)
+    values = [helper.make_tensor_value_info(n, t, []) for n, t in (("i", TensorProto.INT64), ("go", TensorProto.BOOL))]
+    state = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("before", "after")]
+    again = helper.make_tensor_value_info("again", TensorProto.BOOL, [])
+    steps = [helper.make_node("Identity", ["go"], ["again"]), helper.make_node("Neg", ["before"], ["after"])]
+    body = helper.make_graph(steps, "body", [*values, state[0]], [again, state[1]])
+    yes = helper.make_node("Constant", [], ["yes"], value=numpy_helper.from_array(np.bool_(True)))
+    loop = helper.make_node("Loop", ["", "yes", "c"], ["logits"], body=body)
+    (light.folder / "model.onnx").write_bytes(spoilt([yes, loop]))
+    bundle = sealed_again(light.folder)
+    monkeypatch.setattr(runtime, "MOST_SECONDS", 0.3)
+    with pytest.raises(TextRayError, match=r"did not come to an end. Got 0\.3 s"):
+        Runtime(bundle).run(np.zeros((2, 3, SIZE, SIZE), np.float32), *NO_TEXT)

@@ -174,8 +174,8 @@ class Run(ABC):
             return marked
         place = places.pop("record")
         if place.exists():
-            earlier = self._read(place)
-            return item.name if earlier and _same_file(earlier.get("input", {}).get("path"), item.path) else marked
+            film = (self._read(place) or {}).get("input")
+            return item.name if isinstance(film, dict) and _same_file(film.get("path"), item.path) else marked
         # Pictures of a killed run may be overwritten, a user's own may not.
         pictures = [path for path in places.values() if path.suffix == ".png"]
         return marked if any(path.exists() and not is_own_picture(path) for path in pictures) else item.name
@@ -231,7 +231,13 @@ class Run(ABC):
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError:  # which its reader reports
             return None
-        return earlier if earlier.get("key") == self._key(number, sha256) else None
+        if earlier.get("key") != self._key(number, sha256):
+            return None
+        try:  # a record that lacks a part is of no finished result
+            self._details(earlier), [tuple(one.values()) for one in earlier["warnings"]]
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
+        return earlier
 
     def _without_record(self, path: Path, status: Status, code: str, reason: str, start: float = 0) -> FileResult:
         seconds = time.perf_counter() - start if start else 0.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,8 @@ from textray.records import ZONE_NAMES
 log = logging.getLogger(__name__)
 
 MOST_THREADS = 16  # by default; a small network gains nothing from more
+MOST_SECONDS = 600.0
+"""Longest run of a graph: a bundle is data from elsewhere, and its graph may have a loop without an end."""
 INPUTS = ("image", "text_features", "text_mask")
 OUTPUTS = ("logits", "zone_logits", "attention")
 
@@ -144,7 +147,7 @@ class Runtime:
             any_size = values.shape[2:] if values.ndim == 4 else ("h", "w")  # of the locator's map
             check_output(name, values, shapes.get(name, (batch, 1, *any_size)))
             if name == "attention" and (values < 0).any():
-                raise TextRayError("the network gave a negative attention", do="Report this with the file.")
+                raise _failure("the network gave a negative attention")
         return outputs
 
 
@@ -153,7 +156,7 @@ def check_output(name: str, values: NDArray[np.float32], shape: tuple[int | str,
     if values.shape != shape or values.size == 0:
         raise ShapeError(f"{name} have another shape", came=values.shape, expected=shape)
     if not np.isfinite(values).all():
-        raise TextRayError(f"the network gave {name} that are not finite", do="Report this with the file.")
+        raise _failure(f"the network gave {name} that are not finite")
 
 
 def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -163,7 +166,10 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def open_session(bundle: BaseBundle, file: str, threads: int) -> Any:  # noqa: ANN401 -- onnxruntime ships no types
-    """Load a graph of a bundle on the CPU; refuse one made for other weights, and one that points to further files.
+    """Load a graph of a bundle on the CPU; refuse one made for other weights.
+
+    A graph with external data is refused too: onnxruntime would read files at and below the present folder, whatever
+    they are, and their bytes would end as numbers in a record. So is onnxruntime's own format, which may hold such.
 
     A graph that names the hash of the bundle's weights gets them from there; one that does not is whole, as of old.
     """
@@ -176,6 +182,8 @@ def open_session(bundle: BaseBundle, file: str, threads: int) -> Any:  # noqa: A
     graph = bundle.read(file)
     if b"\x08location" in graph or b"\0location" in graph:  # the key of such a file, after its length
         raise BundleError(f"{file} of bundle {bundle.name} points to further files", do="Use another bundle")
+    if graph[4:8] == b"ORTM":
+        raise BundleError(f"{file} of bundle {bundle.name} is in onnxruntime's own format", expected="an ONNX graph")
     try:
         if bundle.files[WEIGHTS]["sha256"].encode() in graph:
             graph = b"".join([graph, *_initializers(graph, bundle.read(WEIGHTS))])
@@ -207,9 +215,23 @@ def _varint(value: int) -> bytes:
 
 
 def run_session(session: Any, names: Sequence[str], feeds: dict[str, NDArray[Any]]) -> list[NDArray[np.float32]]:  # noqa: ANN401 -- as above
-    """Run a graph; its outputs as float32, in the order of ``names``."""
+    """Run a graph, for `MOST_SECONDS` at most; its outputs as float32, in the order of ``names``."""
+    options = onnxruntime.RunOptions()
+    watch = threading.Timer(MOST_SECONDS, setattr, (options, "terminate", True))
+    watch.daemon = True
+    watch.start()
     try:
-        outputs = session.run(list(names), feeds)
+        outputs = session.run(list(names), feeds, options)
     except Exception as error:  # onnxruntime raises classes of its compiled module only
-        raise TextRayError("the network failed", came=str(error)[:300], do="Report this with the file.") from error
+        if options.terminate:
+            raise _failure("the network did not come to an end", came=f"{MOST_SECONDS:g} s") from error
+        raise _failure("the network failed", came=str(error)[:300]) from error
+    finally:
+        watch.cancel()
     return [np.asarray(value, np.float32) for value in outputs]
+
+
+def _failure(what: str, came: str | None = None) -> TextRayError:
+    """The error for a graph that runs, but gives no result."""
+    do = "Use other weights, or report this with the film"
+    return TextRayError(what, came=came, expected="finite numbers in seconds", do=do, code="E_NETWORK")

@@ -145,11 +145,17 @@ def read_trunk(source: str, trunk: str) -> dict[str, Tensor]:
 
     Raises:
         BundleError: If the file is missing or of another kind (pickles are refused).
-        UsageError: If the package is not installed.
+        UsageError: If the package is not installed, or the hub gives no weights.
     """
     if source == "hub":
-        state: dict[str, Tensor] = timm.create_model(trunk, pretrained=True).state_dict()
-        return state
+        try:
+            return dict(timm.create_model(trunk, pretrained=True).state_dict())
+        except Exception as error:  # the hub's client and its transport raise kinds of their own
+            raise UsageError(
+                f"the pretrained weights of {trunk} cannot be downloaded, nor are they in the local hub cache",
+                came=type(error).__name__,
+                do="Connect to the internet once, or set trunk_weights to a .safetensors file with timm's tensors",
+            ) from error
     if source.startswith("package:"):
         return _read_package(source.removeprefix("package:"))
     file = Path(source)

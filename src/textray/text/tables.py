@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from zipfile import BadZipFile
 
 from textray.errors import DataError, LayoutError, TextRayError, UsageError
 from textray.io.files import plain_path, stem
@@ -258,7 +257,7 @@ def _sheet(path: Path, raw: bytes, faulty: type[TextRayError]) -> list[list[str]
         book = openpyxl.load_workbook(io.BytesIO(raw), read_only=True, data_only=True)
         rows = book.worksheets[0].iter_rows(values_only=True)
         return [["" if cell is None else str(cell) for cell in row] for row in rows]
-    except (BadZipFile, KeyError, ValueError) as error:
+    except Exception as error:  # openpyxl and its XML reader raise many kinds for foreign and damaged files
         raise faulty(f"{path} is not an XLSX table", came=type(error).__name__) from error
 
 
