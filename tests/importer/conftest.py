@@ -26,9 +26,12 @@ def runs():
 
 @pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory):
-    """Folder with ``vocab.txt`` and ``config.json`` of a BERT of one layer; its width is the published one."""
+    """Folder with ``vocab.txt`` and ``config.json`` of a BERT of one layer; its width is the published one.
+
+    It cuts "unilateral" into pieces, as BERT's own vocabulary does.
+    """
     folder = tmp_path_factory.mktemp("encoder")
-    words = "unilateral bilateral pulmonary infection one two three four five six infected area areas "
+    words = "un ##ila ##tera ##l bilateral pulmonary infection one two three four five six infected area areas "
     words += "upper middle lower left right lung and no , ."
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words.split()]
     (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")

@@ -44,14 +44,30 @@ def test_lvit_reads_the_first_ten_words_without_the_encoders_marks(uncased_folde
     whole = encoder.encode(TEXT)
     assert len(whole) == 16 + 2
     assert torch.equal(word_vectors(encoder, TEXT), whole[1:11])  # the encoder has read what is cut
-    filled = word_vectors(encoder, "no infection.")
-    longer = encoder.encode("no infection. EOF XXX EOF XXX EOF XXX EOF XXX")
+    filled = word_vectors(encoder, "no infection.")  # two words: seven are missing
+    longer = encoder.encode("no infection." + 7 * " EOF XXX")
     assert filled.shape == (10, 768)
     assert torch.equal(filled, longer[1:11])
     features, mask = CONVENTIONS["lvit"].encode(encoder, CONVENTIONS["lvit"].texts)
     assert features.shape == (64, 10, 768)
     assert mask.all()
     assert torch.equal(features[0], filled)
+
+
+def test_a_word_in_pieces_is_one_vector(uncased_folder):
+    """Eight words are filled once, nine are not; what even so is too short ends in zeros."""
+    encoder = load_text_encoder("bert_uncased", folder=uncased_folder, max_tokens=25)
+    text = "unilateral pulmonary infection, one infected area, upper left lung."
+    whole, found = encoder.encode(text), word_vectors(encoder, text)
+    assert torch.allclose(found[0], whole[1:5].mean(0), atol=1e-6)
+    assert torch.equal(found[1:], whole[5:14])
+    eight = "Unilateral pulmonary infection, one infected area, upper left"
+    assert torch.allclose(word_vectors(encoder, eight)[1:], encoder.encode(f"{eight} EOF XXX")[5:14])
+    nine = "one two three four five six infected areas lung"
+    found = word_vectors(encoder, nine)
+    assert torch.equal(found[:9], encoder.encode(nine)[1:10])
+    assert not found[9].any()
+    assert word_vectors(encoder, " ".join(["unilateral"] * 9)).shape == (10, 768)
 
 
 def test_lvit_is_told_of_another_vocabulary(uncased_folder):

@@ -41,6 +41,15 @@ def test_tensors_are_sorted_by_name(small, tmp_path):
     assert "model.text_encoder.model.x" in tensors
 
 
+def test_a_checkpoint_of_several_gpus_is_the_same_network(small, tmp_path):
+    """Names that all begin with ``module.`` lose it; one that does not is no such checkpoint."""
+    parallel = {f"module.{key}": value for key, value in small.items()}
+    tensors, mapped = convert._sort("mmi_unet", fake(tmp_path, parallel))
+    assert (tensors.keys(), mapped.keys()) == (small.keys(), small.keys())
+    with pytest.raises(InputError, match="is not one of mmi_unet"):
+        convert._sort("mmi_unet", fake(tmp_path, parallel | {"epoch": torch.ones(1)}))
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -14,6 +14,7 @@ from textray.text.zones import bank_sentences
 
 _SIZE = (224, 224)
 _VECTORS = 10
+_FEWEST = 9  # words, parted by blanks, below which a text is filled
 _FILLING = " EOF XXX"
 
 Bank = tuple[Tensor, Tensor]
@@ -77,11 +78,16 @@ def vectors(encoder: TextEncoder, texts: Sequence[str]) -> Bank:
 def word_vectors(encoder: TextEncoder, text: str) -> Tensor:
     """Vectors ``(10, D)`` of the first 10 words and punctuation marks of a text, without the encoder's own marks.
 
-    A text of fewer has the words ``EOF XXX`` behind it, as often as needed. The encoder reads all of it, cut or not.
+    That of a word is the mean over its pieces. A text of fewer than 9 words parted by blanks has the words ``EOF XXX``
+    behind it, once for each that is missing. The encoder reads all of it, cut or not. Where there are fewer vectors
+    even so, on which the authors' code fails, the rest is zero.
     """
-    while len(encoder.tokens(text)) - 2 < _VECTORS:  # [CLS] and [SEP]
-        text += _FILLING
-    return encoder.encode(text)[1:-1][:_VECTORS]
+    text += _FILLING * (_FEWEST - len(text.split()))
+    pieces = [str(encoder.tokenizer.id_to_token(token)) for token in encoder.tokens(text)[1:-1]]
+    word = torch.tensor([not piece.startswith("##") for piece in pieces]).cumsum(0) - 1
+    features = encoder.encode(text)[1:-1]
+    means = [features[word == place].mean(0) for place in range(min(int(word.max()) + 1, _VECTORS))]
+    return torch.stack([*means, *[torch.zeros_like(features[0])] * (_VECTORS - len(means))])
 
 
 _CXR_BERT = Convention(
@@ -101,15 +107,15 @@ _CXR_BERT = Convention(
 _LVIT = Convention(
     preprocess=Preprocess(size=_SIZE, normalise="unit", channels=3),
     text_encoder="bert_uncased",
-    max_tokens=32,
+    max_tokens=25,  # of bert-embedding, with which the authors encode
     encode=vectors,
     landmark="the",
     landmark_id=1996,
     needed=("config.json", "vocab.txt", "model.safetensors"),
     no_folder="the checkpoint carries no text encoder",
     card_film="Films are resized to 224 × 224, three equal channels in [0, 1].",
-    card_text="the vectors of their first 10 words and marks, so that most captions of films lose what they say of "
-    "the second lung",
+    card_text="the vectors of their first 10 words and marks, each the mean over its pieces, so that most captions of "
+    "films lose what they say of the second lung",
     blue_first="body.first.0.weight",
 )
 

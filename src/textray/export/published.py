@@ -35,6 +35,7 @@ from textray.nn.bert import HEADS, TextEncoder, assemble, load_text_encoder, req
 from textray.training.checkpoints import round_to_half
 
 FORM = "released"
+_PARALLEL = "module."
 _SHOWN = 5
 
 
@@ -144,6 +145,8 @@ def _sort(name: str, source: Published) -> tuple[dict[str, Tensor], dict[str, st
         tensors = load_file(source.tensors)
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError("the checkpoint's tensors cannot be read", came=type(error).__name__) from error
+    if all(key.startswith(_PARALLEL) for key in tensors):  # saved by a training on several GPUs
+        tensors = {key.removeprefix(_PARALLEL): value for key, value in tensors.items()}
     given = {key: tuple(v.shape) for key, v in tensors.items() if prefix is None or not key.startswith(prefix)}
     missing = [key for key in wanted if key not in given]
     unknown = [key for key in given if key not in wanted]
