@@ -2,13 +2,16 @@
 
 import copy
 import json
+from dataclasses import asdict
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from textray import registry  # noqa: E402
 from textray.errors import UsageError  # noqa: E402
 from textray.models.baselines.unet import UNet, UNetConfig  # noqa: E402
+from textray.models.build import build  # noqa: E402
 from textray.training.checkpoints import halved, read_checkpoint  # noqa: E402
 
 FACTS = {
@@ -59,6 +62,35 @@ def test_several_give_the_mean_of_weights_and_of_statistics_and_say_so(tmp_path)
         statistics += name.endswith("running_var")
     assert statistics
     assert all(v.dtype == torch.float16 for v in halved(network).values() if v.ndim > 1)
+
+
+def test_a_stage_of_before_and_one_of_today_are_averaged(tmp_path):
+    """Fields that configs no longer have, and new ones that an older checkpoint lacks, are no difference."""
+    row = registry.model("mmi_unet").form("paper")
+    sizes = {"trunk": "efficientnet_lite0", "text_width": 32, "decoder_channels": [8, 8, 8]}
+    network = build(row, sizes)
+    state = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    for name, config in (
+        ("old", {**sizes, "eca_kernel": None}), ("new", asdict(network.config)), ("other", {**sizes, "zone_head": True})
+    ):  # fmt: skip
+        torch.save(
+            {"textray": {**FACTS, "network": "mmi_unet", "config": config}, "state_dict": state}, tmp_path / name
+        )
+    for pair in (("old", "new"), ("new", "old")):
+        _, mean = read_checkpoint(*(tmp_path / name for name in pair))
+        assert mean.config == network.config
+    with pytest.raises(UsageError, match="their config differ"):
+        read_checkpoint(tmp_path / "old", tmp_path / "other")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"recipe": 3}', b"\xff\xfe", b"[" * 100_000])
+def test_a_run_file_that_is_damaged_or_anothers_is_no_fault_of_a_checkpoint(tmp_path, content, caplog):
+    (tmp_path / "checkpoints").mkdir()
+    path, _ = stage(tmp_path / "checkpoints" / "a.ckpt", 1)
+    (tmp_path / "run.json").write_bytes(content)
+    facts, _ = read_checkpoint(path)
+    assert (facts["recipe"], facts["git"], facts["started"]) == (None, None, False)
+    assert "W_RUN_FILE" in caplog.text
 
 
 def test_stages_that_mean_something_else_are_refused(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -123,7 +123,8 @@ class CaptionedFolders(Reader):
         part = part_of(wanted)
         self._require(part)
         entries = [entry for entry, to in self._parted(self._trust(part)) if to == part]
-        entries = self._cut_train(entries, wanted, self._drawn_by)
+        if wanted in ("inner", "fit"):
+            entries = self._cut_train(entries, wanted, self._draw_by(entries))
         return [
             Sample(
                 image_id=entry.image_id,
@@ -177,6 +178,13 @@ class CaptionedFolders(Reader):
     def _drawn_by(self, entry: Entry) -> str | None:
         """What an entry is drawn by into `inner`."""
         return entry.group
+
+    def _draw_by(self, entries: Sequence[Entry]) -> Callable[[Entry], str | None]:
+        """`_drawn_by`, or images one by one where there are no two groups to draw from."""
+        if len({self._drawn_by(entry) for entry in entries} - {None}) > 1:
+            return self._drawn_by
+        log.warning("W_NO_PATIENT: no names of patients are known, so inner is drawn by image; one may be in fit too")
+        return lambda entry: None if self._drawn_by(entry) else entry.image_id
 
     def _rows(self, part: Part) -> list[CaptionRow]:
         """Rows of a part's table, in the order of its samples."""

@@ -68,6 +68,8 @@ class QaTaCOV19(CaptionedFolders):
                 continue
             found = self._surveyed(part)
             problems += found.problems
+            if not found.images:
+                problems.append(Problem("E_LAYOUT", f"{_FOLDERS[part]}/Images", "holds no images"))
             counts[f"{part} images"] = f"{found.images} (published: {expected})"
             counts[f"{part} masks"], counts[f"{part} captions"] = found.masks, sum(found.rows.values())
             cut = _cut(found)

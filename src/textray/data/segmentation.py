@@ -24,7 +24,7 @@ from textray.data.base import CaptionPolicy, Reader, Sample, fingerprint, keep_s
 from textray.data.cache import PixelCache
 from textray.data.unlabelled import unlabelled_samples
 from textray.data.zone_dropout import drop_from_label, drop_zones
-from textray.errors import ShapeError, UsageError
+from textray.errors import DataError, ShapeError, UsageError
 from textray.preprocess import Interpolation, Normalise, Preprocess
 from textray.records import Laterality, Report, Zones
 from textray.registry import dataset
@@ -341,6 +341,12 @@ class SegmentationData(LightningDataModule):
             if learning:
                 samples = keep_share(samples, self.train_fraction, seed=self.fraction_seed)
             samples = samples[: self.limit]
+            if not samples:
+                raise DataError(
+                    f"no image of {self.row.name} is left in {split}",
+                    expected="two patients in train at least, or two images where no patient is known",
+                    do="Look at data.limit and data.captions, or add images",
+                )
             labelled = keep_share(samples, self.labelled_fraction, seed=self.fraction_seed) if learning else samples
             if not learns_unlabelled:
                 samples = labelled

@@ -26,6 +26,12 @@ def build(form: FormRow, config: Mapping[str, Any]) -> Network:
     Raises:
         UsageError: If a field is unknown, or one that has fields of its own is something else.
     """
+    network: Network = registry.load(form.path)(read_config(form, config))
+    return network
+
+
+def read_config(form: FormRow, config: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- the dataclass that a row names
+    """The config of a network from the fields of a checkpoint or bundle, older ones too; raises as `build` does."""
     kind = registry.load(form.config)
     unknown: dict[str, list[str]] = {}
     made = _read(kind, config, "", unknown)
@@ -33,8 +39,7 @@ def build(form: FormRow, config: Mapping[str, Any]) -> Network:
         came = [prefix + name for prefix, names in unknown.items() for name in names]
         known = [prefix + name for prefix in unknown for name in _kinds(kind, prefix)]
         raise UsageError(f"unknown fields for {form.path}", came=sorted(came), expected=sorted(known))
-    network: Network = registry.load(form.path)(made)
-    return network
+    return made
 
 
 def _read(kind: type[Any], config: Mapping[str, Any], prefix: str, unknown: dict[str, list[str]]) -> Any:  # noqa: ANN401 -- the dataclass that a row names

@@ -42,8 +42,7 @@ def read_columns(
         path: The file.
         columns: Names of columns; ``"image|filename"`` is one with two names, kept under the first.
         needed: How many of them, from the first, the table must have; ``None`` for all.
-        of_data: True for a table of a data set, whose faults are not those of an argument; cells beyond the named
-            columns are let pass there.
+        of_data: True for a table of a data set, whose faults are not those of an argument.
 
     Raises:
         UsageError: If the file cannot be read as a table, or lacks a column.
@@ -73,7 +72,7 @@ def read_columns(
         )
     rows = []
     for line, cells in lines[1:]:
-        if not of_data and any(cell.strip() for cell in cells[len(names) :]):
+        if any(cell.strip() for cell in cells[len(names) :]):
             raise faulty(
                 f"{path} line {line} has more columns than the first line",
                 came=len(cells),

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from textray.data.studies import RECORDED_AS
 from textray.errors import UsageError
 from textray.io.write import sync_folder
 from textray.models.base import Network
-from textray.models.build import build
+from textray.models.build import build, read_config
 from textray.models.self_guided import SelfGuided
 
 logger = logging.getLogger(__name__)
@@ -314,7 +315,11 @@ def _refuse_other(path: Path, first: dict[str, Any], other: dict[str, Any]) -> N
     """Refuse a checkpoint of another network or other data than the first."""
     for ours_of, theirs_of, keys in ((first, other, _SAME), (first["data"], other["data"], _SAME_DATA)):
         for key in keys:
-            ours, theirs = (json.loads(json.dumps(facts.get(key))) for facts in (ours_of, theirs_of))  # no tuples
+            ours, theirs = (facts.get(key) for facts in (ours_of, theirs_of))
+            if key == "config":  # older checkpoints hold fields that are gone, and lack new ones
+                form = registry.model(first["network"]).form(first["form"])
+                ours, theirs = (asdict(read_config(form, config or {})) for config in (ours, theirs))
+            ours, theirs = (json.loads(json.dumps(value)) for value in (ours, theirs))  # no tuples
             if ours != theirs:
                 raise UsageError(
                     f"{path.name} cannot be averaged with the first checkpoint: their {key} differ",
