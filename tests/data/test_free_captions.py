@@ -202,6 +202,56 @@ def test_what_a_network_does_not_understand_is_refused_before_anything_is_writte
     assert not (tmp_path / "a").exists()
 
 
+ALL_LEFT = "Unilateral pulmonary infection, one infected area, all left lung"
+"""As LViT's authors wrote: a count of lesions, "all", capitals."""
+
+
+@pytest.fixture
+def original(qata):
+    """Films whose captions are LViT's original ones, and the root of the data set."""
+    for table in (qata / "prompt").glob("*.csv"):
+        table.write_text(
+            table.read_text().replace("unilateral", "Unilateral").replace("upper left lung.", "all left lung")
+        )
+    return qata
+
+
+def test_weights_of_films_read_captions_as_they_stand(original, make_bundle, cli, film, tmp_path):
+    """An import keeps the published wording; sides are the viewer's, which the caller must say."""
+    pytest.importorskip("torch")
+    from textray.export.published import _convention
+
+    captions = _convention("mmi_unet", "qata_cov19", original).captions
+    assert ALL_LEFT in captions
+    assert len(captions) == 2
+    assert _convention("lvit", "qata_cov19", original).captions == captions
+    bits = np.array([[float("left" in text)] * 3 + [0] * 3 for text in captions], np.float16)
+    bank = {"features": np.repeat(bits[:, None], 2, axis=1), "mask": np.ones((2, 2), np.uint8)}
+    folder = make_bundle(tmp_path / "films", bank=bank, captions=captions).folder
+    film(tmp_path / "chest.png", shape=(90, 70))
+    words = (
+        "segment",
+        tmp_path / "chest.png",
+        "--model",
+        folder,
+        "--text",
+        ALL_LEFT.upper(),
+        "--out",
+        tmp_path / "out",
+    )
+    refused = cli(*words)
+    assert (refused.code, "E_LATERALITY" in refused.err) == (3, True)
+    assert cli(*words, "--laterality", "viewer").code == 0
+    assert json.loads((tmp_path / "out" / "chest.json").read_text())["text"]["used"] == {"viewer": ALL_LEFT}
+    mask = np.asarray(Image.open(tmp_path / "out" / "chest.mask.png")) > 0
+    assert mask[:, :35].sum() > 4 * mask[:, 35:].sum()
+    order = ("evaluate", "--data", "qata_cov19", "--root", original, "--model", folder, "--out", tmp_path / "scores")
+    assert cli(*order, "--text-mode", "oracle", "--threads", "1").code == 0
+    rows = list(csv.DictReader((tmp_path / "scores" / "cases.csv").read_text().splitlines()))
+    assert {row["caption"] for row in rows} <= set(captions)
+    assert "name no zones" in cli(*order, "--sides").err
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_training_leads_to_weights_that_know_its_captions(monuseg, recipe, train, cli, tmp_path):

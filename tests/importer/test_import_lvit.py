@@ -170,7 +170,7 @@ def test_data_that_a_checkpoint_cannot_be_of_are_refused(cli, tmp_path, uncased_
     (tmp_path / "a.pth").write_bytes(b"PK")
     words = (tmp_path / "a.pth", "--out", tmp_path / "o", "--text-encoder", uncased_folder)
     for name, more, told in (
-        ("lvit", ("--data", "qata_cov19", "--root", tissue), "lvit with monuseg"),
+        ("lvit", ("--data", "rsna", "--root", tissue), "lvit with monuseg"),
         ("mmi_unet", ("--data", "monuseg", "--root", tissue), "lvit with monuseg"),
         ("lvit", ("--data", "monuseg"), "--root"),
         ("lvit", ("--root", tissue), "--data NAME"),

@@ -214,7 +214,7 @@ def import_(
         Path | None, typer.Option(help="Folder with vocab.txt and config.json of the text encoder.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Data set in colour that it was trained on, such as monuseg; else films.")
+        str | None, typer.Option(help="Data set whose captions the bundle knows as they stand, such as qata_cov19.")
     ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder of that data set; its captions go into the bundle.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON on the standard output.")] = False,

@@ -91,6 +91,8 @@ def evaluate(order: MaskEvaluation, *, progress: Progress | None = None) -> dict
     _check_modes(order, bundle)
     reader = open_reader(order.data, order.root, captions=order.captions, split_by=order.split_by)
     samples = order.choose(reader.samples(check_split(order.split)))
+    if bundle.captions and not bundle.preprocess.colour:  # weights that know captions of films read them as they stand
+        samples = [replace(sample, report=replace(sample.report, free=True)) for sample in samples]
     if bundle.needs_text:
         _require_texts(samples, bundle.name)
     if set(modes) != {TextMode.NONE} or order.sides:
@@ -209,7 +211,7 @@ def _require_texts(samples: Sequence[Sample], model: str) -> None:
 
 def _require_captions(samples: Sequence[Sample], bundle: Bundle, order: MaskEvaluation) -> None:
     """Refuse captions of a kind that the network does not read: free ones, or ones that name zones."""
-    free = registry.dataset(order.data).captions == "free"
+    free = registry.dataset(order.data).captions == "free" or any(sample.report.free for sample in samples)
     if free != bool(bundle.captions):
         raise UsageError(
             f"model {bundle.name} reads {'captions' if bundle.captions else 'zones'}, and {order.data} has "

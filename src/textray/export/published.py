@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from textray import registry
-from textray.data.base import open_reader
-from textray.errors import BundleError, InputError, UsageError
+from textray.data.base import PARTS, Reader, open_reader
+from textray.errors import BundleError, InputError, LayoutError, UsageError
 from textray.export.card import IMPORTED_TERMS, imported_card
 from textray.export.conventions import CONVENTIONS, Convention
 from textray.export.frame import about, bundle_folder, write_common
@@ -56,9 +58,9 @@ def import_checkpoint(
         out: Folder of the bundle; its name is the bundle's. An older bundle there is replaced at the end.
         text_encoder_folder: Has ``vocab.txt`` and ``config.json`` of the frozen text encoder, and ``model.safetensors``
             if the checkpoint does not hold its weights (LViT's never do).
-        data: Data set in colour with free captions that the checkpoint was trained on, which the file does not state;
-            ``None``: films.
-        root: Its folder; the bundle knows the captions that are found there.
+        data: Data set whose captions the bundle knows as they stand, in place of the zone sentences: films with
+            captions of zones, or pictures in colour with free ones. The file does not state what it was trained on.
+        root: Its folder, with the captions.
 
     Returns:
         The report: ``model``, ``form``, ``data``, ``file``, ``facts``, ``mapped`` (our name by the published one),
@@ -123,19 +125,31 @@ def _convention(name: str, data: str | None, root: str | Path | None) -> Convent
             raise UsageError("a folder of data was named, but no data", came=root, do="Add --data NAME")
         return convention
     row = registry.dataset(data)
-    if not (row.colour and row.captions == "free" and convention.blue_first):
-        known = [row.name for row in registry.DATASETS.values() if row.colour and row.captions == "free"]
+    masks = [row for row in registry.DATASETS.values() if row.masks and row.on_disk]
+    films = [row.name for row in masks if not row.colour and row.captions == "zones"]
+    colour = [row.name for row in masks if row.colour and row.captions == "free" and convention.blue_first]
+    if data not in films + colour:
         named = [name for name, convention in CONVENTIONS.items() if convention.blue_first]
+        tissue = [row.name for row in masks if row.colour and row.captions == "free"]
         raise UsageError(
-            f"checkpoints of {name} trained on {data} need no --data, or none are known",
-            expected=f"{', '.join(named)} with {', '.join(known)}",
-            do="Leave out --data and --root if it was trained on films",
+            f"no checkpoints of {name} trained on {data} are known",
+            expected=f"{', '.join(films)}, or {', '.join(named)} with {', '.join(tissue)}",
+            do="Leave out --data and --root for the zone sentences",
         )
     reader = open_reader(data, root, captions="text-free")
-    captions = known_captions.distinct(reader.known_captions())
+    captions = known_captions.distinct(reader.known_captions() if data in colour else _captions_of_films(reader))
     if not captions:
         raise UsageError(f"the folder of {data} holds no captions", came=root, do=f"See {row.card}")
-    return convention.in_colour(captions)
+    return convention.in_colour(captions) if data in colour else replace(convention, captions=captions)
+
+
+def _captions_of_films(reader: Reader) -> list[str]:
+    """Captions of the parts that are present as they stand: counts, capitals and "all left lung" too."""
+    texts: set[str] = set()
+    for part in PARTS:
+        with suppress(LayoutError):
+            texts |= {sample.report.text for sample in reader.samples(part) if sample.report.text}
+    return sorted(texts)
 
 
 def _sort(name: str, source: Published) -> tuple[dict[str, Tensor], dict[str, str | None]]:

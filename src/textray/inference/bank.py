@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from textray.errors import BundleError, InputError
 from textray.records import Grid, Laterality, Notice, Report, Zones
 from textray.text.cleaning import is_blank, plain
-from textray.text.zones import parse
+from textray.text.zones import parse, parse_caption
 
 BANK = "text_bank.safetensors"
 BANK_ROWS = 64
@@ -45,10 +45,11 @@ class TextBank:
         """Read a text as the zones, or the caption in the bank's spelling, that the network knows.
 
         Other words give an empty report with a warning; ``strict`` refuses them. Left and right of captions are the
-        picture's, whatever the laterality; the grid places the patient's sides.
+        picture's: of one that names zones of lungs the caller must say so. The grid places the patient's sides.
 
         Raises:
-            InputError: If the words are refused; ``E_UNKNOWN_CAPTION`` for other words than captions.
+            InputError: If the words are refused; ``E_UNKNOWN_CAPTION`` for other words than captions,
+                ``E_LATERALITY`` for a caption of zones whose sides are to be the patient's.
         """
         if not self.captions:
             return parse(text, laterality=laterality, grid=grid, strict=strict)
@@ -56,6 +57,7 @@ class TextBank:
             return Report(zones=Zones(), free=True)
         row = find(text, self.captions)
         if row is not None:
+            _check_sides(self.captions[row], laterality)
             return Report(zones=Zones(), text=self.captions[row], free=True)
         words = plain(text)
         nearest = max(self.captions, key=lambda known: difflib.SequenceMatcher(None, plain(known), words).ratio())
@@ -75,6 +77,22 @@ class TextBank:
         if self.captions:
             return find(report.text, self.captions) if report.free and report.text else None
         return report.zones.index if report.zones else None
+
+
+def _check_sides(caption: str, laterality: Laterality | str) -> None:
+    """Refuse a caption of zones that names a side, unless its sides are said to be the viewer's."""
+    try:
+        zones = parse_caption(caption).zones
+    except InputError:  # of other pictures than films
+        return
+    if laterality != Laterality.VIEWER and zones != zones.mirror():
+        raise InputError(
+            "left and right in the captions of these weights are the viewer's",
+            came=f"laterality {laterality}",
+            expected=f"laterality {Laterality.VIEWER}",
+            do="Name the viewer's sides, and say so with --laterality viewer",
+            code="E_LATERALITY",
+        )
 
 
 def parse_bank(raw: bytes, shape: tuple[int, int, int] | None = None, *, captions: Sequence[str] = ()) -> TextBank:
