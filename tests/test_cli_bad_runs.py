@@ -1,5 +1,6 @@
 """Runs that go wrong, through `textray segment`: full disks, kills, damaged weights, files of others, odd names."""
 
+import hashlib
 import json
 import os
 import random
@@ -184,6 +185,103 @@ def test_e08_two_runs_in_one_folder_both_end_well(film, tmp_path, tiny_bundle):
     assert record(out / "run.json")["status"] == "done"
     assert len(list(out.glob("[0-9].json"))) == len(list(out.glob("*.mask.png"))) == 8
     assert not list(out.rglob(".textray-*"))
+
+
+SLOW_NAMES = """
+import time
+from pathlib import Path
+real = Path.replace
+def replace(self, target):
+    if Path(target).suffix in (".png", ".json") and "stage" in str(self):
+        time.sleep(0.05)
+    return real(self, target)
+Path.replace = replace
+"""
+
+
+def hashes(folder):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(folder).glob("*.png")}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders have locks on POSIX only")
+def test_two_runs_with_other_words_never_mix_record_and_mask(film, tmp_path, tiny_bundle):
+    for i in range(4):
+        film(tmp_path / f"in/{i}.png", seed=i)
+    out, texts = tmp_path / "out", ("left base", "right apex")
+    both = [start(tmp_path, tiny_bundle, "in", "--out", "out", "--text", t, before=SLOW_NAMES) for t in texts]
+    for process in both:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    alone = {}
+    for text in texts:
+        process = start(tmp_path, tiny_bundle, "in", "--out", text, "--text", text)
+        process.communicate(timeout=120)
+        alone[text] = hashes(tmp_path / text)
+    found = hashes(out)
+    for i in range(4):
+        of_film = record(out / f"{i}.json")
+        for name in (f"{i}.mask.png", f"{i}.overlay.png"):
+            assert found[name] == of_film["files"][name] == alone[of_film["text"]["given"]][name]
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def edit(path, old, new):
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda out: cut(out / "a.mask.png"),
+        lambda out: shutil.copy(out / "b.mask.png", out / "a.mask.png"),
+        lambda out: shutil.copy(out / "b.overlay.png", out / "a.overlay.png"),
+        lambda out: (out / "a.overlay.png").unlink(),
+        lambda out: cut(out / "a.json"),
+        lambda out: edit(out / "a.json", '"pixels": ', '"pixels": 1'),
+        lambda out: edit(out / "a.json", '"warnings"', '"warned"'),
+        lambda out: edit(out / "a.json", '"files"', '"hashes"'),
+        lambda out: edit(out / "a.json", '"a.mask.png": "', '"a.mask.png": "0'),
+    ],
+    ids=[
+        "cut mask",
+        "other mask",
+        "other overlay",
+        "no overlay",
+        "cut",
+        "edited",
+        "no part",
+        "no hashes",
+        "other hash",
+    ],
+)
+def test_what_was_changed_later_is_not_finished(run, film, tmp_path, change):
+    for i, name in enumerate("ab"):
+        film(tmp_path / f"{name}.png", seed=i, spot=(0.3, 0.2 + 0.5 * i))
+    assert run("a.png", "b.png", "--out", "out").code == 0
+    whole = hashes(tmp_path / "out")
+    change(tmp_path / "out")
+    assert "1 done, 1 finished" in run("a.png", "b.png", "--out", "out").err
+    assert hashes(tmp_path / "out") == whole
+    assert "2 finished" in run("a.png", "b.png", "--out", "out").err
+
+
+@pytest.mark.parametrize("command", [("ground", "--phrase", "left lung"), ("explain", "zones", "--text", "left base")])
+def test_maps_and_explanations_changed_later_are_not_finished(
+    cli, film, tmp_path, tiny_bundle, grounding_bundle, command
+):
+    model = grounding_bundle if command[0] == "ground" else tiny_bundle
+    words = [*command, film(tmp_path / "a.png"), "--model", model, "--out", tmp_path / "out"]
+    assert cli(*words).code == 0
+    assert "1 finished" in cli(*words).err
+    files = [path for path in (tmp_path / "out").iterdir() if path.suffix != ".json"]
+    assert files
+    for path in files:
+        path.write_bytes(path.read_bytes() + b"\0")
+        assert "1 done" in cli(*words).err
 
 
 # ---- E17: an earlier result, and a run that fails

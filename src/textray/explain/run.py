@@ -18,7 +18,7 @@ from textray.inference.inputs import Item
 from textray.inference.segment_run import Plan, Segmenting
 from textray.inference.segmenter import Predictor
 from textray.io.page import Page, Picture, line_height, wrap
-from textray.io.write import write_json, write_picture
+from textray.io.write import write_picture
 from textray.records import ZONE_NAMES, Grid, Laterality, Prediction, Zones
 
 
@@ -54,14 +54,13 @@ class Explaining(Segmenting):
             kind: explanation.values,
             "warnings": prediction.record["warnings"],
             "settings": self._settings(self._side(self._words(number))),
-            "outputs": {kind: path.name for kind, path in places.items()},
         }
         self._prepare(places["record"].parent)
         results.write_together(
             places,
             {
                 "picture": lambda path: write_picture(path, explanation.picture),
-                "record": lambda path: write_json(path, values),
+                "record": lambda path: results.write_record(path, values, places),
             },
         )
         return values

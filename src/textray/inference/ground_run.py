@@ -23,7 +23,7 @@ from textray.inference.localizer import NOTHING_MARKED, Localization, Localizer,
 from textray.inference.results import GROUND_SCHEMA
 from textray.inference.run import Run, RunPlan
 from textray.io.files import LeftOut, plain_text
-from textray.io.write import atomic_write, check_writable, write_json, write_mask, write_picture
+from textray.io.write import atomic_write, check_writable, write_mask, write_picture
 from textray.metrics.grounding import SIGMA, Normalise, normalise
 from textray.records import Grid, Image, Laterality, Notice
 from textray.text.phrases import check
@@ -99,14 +99,12 @@ class Grounding(Run):
         values = {
             **self._record(self._key(number, image.sha256), image, maps, masks),
             "seconds": round(time.perf_counter() - start, 4),
-            "outputs": {kind: path.name for kind, path in places.items()},
         }
         self._prepare(place.parent)
-        earlier = self._listed(place)
-        results.write_together(places, self._writers(image, maps, masks, values))
-        for path in earlier:  # of a run with more phrases, or with masks
-            if path not in places.values():
-                path.unlink(missing_ok=True)
+        writers = self._writers(image, maps, masks)
+        writers["record"] = lambda path: results.write_record(path, values, places)
+        # An earlier run may have had more phrases, or masks.
+        results.write_together(places, writers, lambda: self._listed(place))
         return values
 
     def _details(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -141,9 +139,9 @@ class Grounding(Run):
         return None if threshold is None else np.asarray(normalise(one.map, self.plan.normalise) > threshold)
 
     def _writers(
-        self, image: Image, maps: Sequence[Localization], masks: Sequence[_Mask | None], values: Mapping[str, Any]
+        self, image: Image, maps: Sequence[Localization], masks: Sequence[_Mask | None]
     ) -> dict[str, Callable[[Path], None]]:
-        writers: dict[str, Callable[[Path], None]] = {"record": partial(write_json, obj=values)}
+        writers: dict[str, Callable[[Path], None]] = {}
         for number, (one, mask) in enumerate(zip(maps, masks, strict=True), 1):
             writers[f"map.{number}"] = partial(_write_map, values=one.map)
             writers[f"picture.{number}"] = partial(self._draw, image=image, one=one, mask=mask)

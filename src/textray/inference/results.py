@@ -6,18 +6,23 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from textray.errors import DiskError, OutputError, TextRayError
 from textray.inference.own_report import caption
-from textray.inference.record import SCHEMA
+from textray.inference.record import SCHEMA, digest
 from textray.io import write as disk
-from textray.io.files import stem
+from textray.io.files import regular, sha256, stem
 from textray.io.page import project
 from textray.records import Prediction
+
+if sys.platform != "win32":
+    import fcntl
 
 SUFFIXES = {
     "mask": ".mask.png",
@@ -34,6 +39,7 @@ GROUND_FILE = re.compile(r"(?P<name>.+)\.\d{1,3}\.ground\.(?:npy|png|mask\.png)"
 """Names of the maps, pictures and masks that `textray ground` writes, by phrase."""
 
 LARGEST_RECORD = 2**22
+_HEAD = re.compile(rb'\{\s*"schema":\s*"([\w./-]+)"')
 
 
 def paths(folder: Path, name: str, *, attention: bool) -> dict[str, Path]:
@@ -45,19 +51,54 @@ def paths(folder: Path, name: str, *, attention: bool) -> dict[str, Path]:
 def read_record(path: Path, schema: str = SCHEMA, *, largest: int = LARGEST_RECORD) -> dict[str, Any] | None:
     """A record of a schema that this tool wrote, ``None`` where there is none, or something else, or a larger file."""
     try:
-        if path.stat().st_size > largest:
-            return None
+        regular(path, largest)
         values = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) and values.get("schema") == schema else None
 
 
+def schema_of(path: Path) -> str:
+    """The schema that a JSON file of this tool begins with, damaged or not; nothing for another file."""
+    try:
+        regular(path)
+        with path.open("rb") as file:
+            found = _HEAD.match(file.read(256))
+    except OSError:
+        return ""
+    return "" if found is None else found[1].decode()
+
+
 def remove(folder: Path, name: str) -> None:
     """Remove the files of a result, the record first, so that no rest can pose as a result."""
-    for path in reversed(paths(folder, name, attention=False).values()):
+    for path in (*reversed(paths(folder, name, attention=False).values()), *_attention(folder, name)):
         path.unlink(missing_ok=True)
-    _remove_attention(folder, name)
+
+
+def write_record(path: Path, values: Mapping[str, Any], places: Mapping[str, Path]) -> None:
+    """Write the record of a result whose other files lie beside ``path``.
+
+    ``outputs`` are their names by kind, and ``files`` the SHA-256 of each by its name, under the name of the record
+    that of its own other values; `is_whole` compares them.
+    """
+    names = {kind: place.name for kind, place in places.items()}
+    whole = json.loads(disk.json_text({**values, "outputs": names}))
+    files = {name: sha256(path.with_name(name)) for name in names.values() if name != path.name}
+    disk.write_json(path, {**whole, "files": {**files, path.name: digest(whole)}})
+
+
+def is_whole(values: Mapping[str, Any], places: Mapping[str, Path]) -> bool:
+    """True if a record is as it was written, and so is each file of its result."""
+    files, own = values.get("files"), places["record"].name
+    rest = {key: value for key, value in values.items() if key != "files"}
+    if not isinstance(files, dict) or set(files) != {path.name for path in places.values()}:
+        return False
+    try:
+        return files[own] == digest(rest) and all(
+            files[path.name] == sha256(path) for path in places.values() if path.name != own
+        )
+    except OSError:
+        return False
 
 
 def save(prediction: Prediction, folder: Path) -> dict[str, Path]:
@@ -76,31 +117,33 @@ def write(prediction: Prediction, places: Mapping[str, Path]) -> None:
     They are written beside their places first and then renamed, so a full disk leaves an earlier result as it was.
     """
     attention, pixels = prediction.attention, prediction.image.pixels
-    outputs = {kind: path.name for kind, path in places.items()}
     lines = caption(prediction.record)
     writers: dict[str, Callable[[Path], None]] = {
         "mask": lambda path: disk.write_mask(path, prediction.mask),
         "overlay": lambda path: disk.write_overlay(path, pixels, prediction.mask, caption=lines),
-        "record": lambda path: disk.write_json(path, {**prediction.record, "outputs": outputs}),
+        "record": lambda path: write_record(path, prediction.record, places),
     }
-    if attention is None:  # of an earlier run with other weights
-        _remove_attention(places["record"].parent, places["record"].stem)
-    else:
+    if attention is not None:
         writers["attention"] = lambda path: disk.write_picture(path, project(pixels, attention))
-    write_together(places, writers)
+    # The picture of the attention of an earlier run with other weights goes.
+    write_together(places, writers, lambda: _attention(places["record"].parent, places["record"].stem))
 
 
-def _remove_attention(folder: Path, name: str) -> None:
-    """Remove an earlier run's picture of the attention, but none that a user gave this name."""
+def _attention(folder: Path, name: str) -> list[Path]:
+    """An earlier run's picture of the attention, but none that a user gave this name."""
     path = folder / f"{name}{SUFFIXES['attention']}"
-    if disk.is_own_picture(path):
-        path.unlink(missing_ok=True)
+    return [path] if disk.is_own_picture(path) else []
 
 
-def write_together(final: Mapping[str, Path], writers: Mapping[str, Callable[[Path], None]]) -> None:
+def write_together(
+    final: Mapping[str, Path],
+    writers: Mapping[str, Callable[[Path], None]],
+    earlier: Callable[[], Iterable[Path]] = tuple,
+) -> None:
     """Write files of one folder that is there, all of them or none, in the order of ``final``.
 
-    The last makes the result complete; an earlier one of its name goes first.
+    The last makes the result complete; an earlier one of its name goes first, and then the other files of an
+    ``earlier`` result. While files change names, no other process does so in the folder.
 
     Raises:
         OutputError: If the folder cannot be written to.
@@ -113,13 +156,34 @@ def write_together(final: Mapping[str, Path], writers: Mapping[str, Callable[[Pa
         try:
             for kind, path in final.items():
                 writers[kind](stage / path.name)
-            places[-1].unlink(missing_ok=True)
-            for path in places:
-                (stage / path.name).replace(path)
+            with alone(folder):
+                left = [path for path in earlier() if path not in places]
+                for path in (places[-1], *left):
+                    path.unlink(missing_ok=True)
+                for path in places:
+                    (stage / path.name).replace(path)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
     except OSError as error:
         raise write_failure(folder, error) from error
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from changing names of results in a folder that is there.
+
+    A file system without locks lets them; then `is_whole` finds what they mixed.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_failure(folder: Path, error: OSError) -> TextRayError:

@@ -1,13 +1,13 @@
 """Runs over many pictures: one loaded network, one result for each file, and a run that resumes after an interruption.
 
-A result is complete if its record is there, and the record's key is a hash of input, weights, words and settings. So a
-second run skips exactly what is finished, and ``run.json`` is a summary, never the state itself. Subclasses of `Run` do
-the work: `textray.inference.segment_run`, `textray.inference.ground_run` and `textray.explain.run`.
+A result is complete if its record is there, which holds the hashes of its files, and the record's key is a hash of
+input, weights, words and settings. So a second run skips exactly what is finished, and ``run.json`` is a summary, never
+the state itself. Subclasses of `Run` do the work: `textray.inference.segment_run`, `textray.inference.ground_run` and
+`textray.explain.run`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
@@ -24,7 +24,7 @@ from textray.errors import DiskError, InputError, OutputError, TextRayError
 from textray.inference import record, results
 from textray.inference.bundle import BaseBundle
 from textray.inference.inputs import RUN_FILE, Item
-from textray.io.files import IMAGE_SUFFIXES, LeftOut, mark, plain_path, plain_text
+from textray.io.files import IMAGE_SUFFIXES, LeftOut, mark, plain_path, plain_text, sha256
 from textray.io.write import check_writable, is_own_picture, write_json
 from textray.records import Laterality, Notice
 
@@ -174,8 +174,11 @@ class Run(ABC):
             return marked
         place = places.pop("record")
         if place.exists():
-            film = (self._read(place) or {}).get("input")
-            return item.name if isinstance(film, dict) and _same_file(film.get("path"), item.path) else marked
+            earlier = self._read(place)
+            if earlier is None:  # one of this tool that is damaged may be overwritten, another file may not
+                return item.name if results.schema_of(place) == self.RECORD else marked
+            source = earlier.get("input")
+            return item.name if isinstance(source, dict) and _same_file(source.get("path"), item.path) else marked
         # Pictures of a killed run may be overwritten, a user's own may not.
         pictures = [path for path in places.values() if path.suffix == ".png"]
         return marked if any(path.exists() and not is_own_picture(path) for path in pictures) else item.name
@@ -197,7 +200,9 @@ class Run(ABC):
             except Exception as error:  # one file must not end the run
                 code, reason = _explain(error)
                 try:
-                    self._remove(number, folder, name)
+                    if folder.is_dir():
+                        with results.alone(folder):
+                            self._remove(number, folder, name)
                 except OSError as failure:
                     raise results.write_failure(folder, failure) from failure
                 skipped = isinstance(error, InputError) and not item.named and _is_no_picture(item.path, code)
@@ -222,16 +227,15 @@ class Run(ABC):
         )
 
     def _finished(self, number: int, item: Item, places: Mapping[str, Path]) -> dict[str, Any] | None:
-        """Record of an earlier run for an item as it is now, if all its files are there."""
+        """Record of an earlier run for an item as it is now, if it and all its files are as they were written."""
         earlier = self._read(places["record"])
-        if earlier is None or not all(path.is_file() for path in (*places.values(), item.path)):
+        if earlier is None or not results.is_whole(earlier, places):
             return None
         try:
-            with item.path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            key = self._key(number, sha256(item.path))
         except OSError:  # which its reader reports
             return None
-        if earlier.get("key") != self._key(number, sha256):
+        if earlier.get("key") != key:
             return None
         try:  # a record that lacks a part is of no finished result
             self._details(earlier), [tuple(one.values()) for one in earlier["warnings"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -70,6 +71,27 @@ def walk(
                 left_out.append(fault)
 
     return below(folder, frozenset())
+
+
+def regular(path: Path, largest: int | None = None) -> int:
+    """Size in bytes of a regular file, found before it is opened: a pipe would block, and a device never end.
+
+    Raises:
+        OSError: If it is not there, no regular file, or larger than ``largest`` bytes.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    if largest is not None and status.st_size > largest:
+        raise OSError(errno.EFBIG, f"{status.st_size} bytes, more than {largest}")
+    return status.st_size
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a regular file; `OSError` as of `regular`."""
+    regular(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unreadable(path: Path, error: OSError) -> LeftOut:

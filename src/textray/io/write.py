@@ -82,7 +82,12 @@ def node() -> str:
 
 
 def write_json(path: str | Path, obj: object) -> None:
-    """Write a record as UTF-8 JSON: keys in order, two spaces of indent, a newline at the end.
+    """Write a record as UTF-8 JSON; see `json_text`."""
+    atomic_write(path, json_text(obj).encode())
+
+
+def json_text(obj: object) -> str:
+    """JSON of a record: keys in order, two spaces of indent, a newline at the end.
 
     NumPy scalars and paths become numbers and strings; NaN, infinity and what else has no JSON form are refused.
     """
@@ -92,8 +97,7 @@ def write_json(path: str | Path, obj: object) -> None:
         what = f"the record cannot be written as JSON: {error}"
         raise TextRayError(what, expected="finite numbers and text") from error
     # A file name that is not UTF-8 reaches Python as lone surrogates; escaped, the file stays valid UTF-8.
-    text = re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
-    atomic_write(path, (text + "\n").encode())
+    return re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text) + "\n"
 
 
 def write_mask(path: str | Path, mask: NDArray[np.bool_]) -> None:
@@ -122,8 +126,11 @@ def write_picture(path: str | Path, picture: NDArray[np.uint8]) -> None:
 
 def is_own_picture(path: str | Path) -> bool:
     """True for a mask, an overlay or a page that this module wrote, whatever its name."""
+    path = Path(path)
     try:
-        with Path(path).open("rb") as file:
+        if not path.is_file():  # a pipe would block
+            return False
+        with path.open("rb") as file:
             head = file.read(256)
     except OSError:
         return False
