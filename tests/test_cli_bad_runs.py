@@ -412,6 +412,43 @@ def test_masks_of_this_tool_are_not_taken_for_films(run, film, tmp_path):
     assert record(tmp_path / "again/run.json")["counts"]["done"] == 1
 
 
+@pytest.mark.parametrize("content", [b"", b"mine", b'{"schema": "other/1"}', b'{"schema": "textray.record/1"}', None])
+def test_a_summary_of_somebody_else_is_not_replaced(run, film, tmp_path, monkeypatch, content):
+    film(tmp_path / "a.png")
+    place = tmp_path / "out/run.json"
+    place.parent.mkdir()
+    place.mkdir() if content is None else place.write_bytes(content)
+    monkeypatch.setattr(Predictor, "segment", lambda *_, **__: pytest.fail("inference was started"))
+    result = run("a.png", "--out", "out")
+    assert result.code == 2
+    assert "error E_OUTPUT: out/run.json is no summary of this command, so it is not overwritten" in result.err
+    assert [path.name for path in place.parent.iterdir()] == ["run.json"]
+    assert content is None or place.read_bytes() == content
+
+
+def test_a_summary_of_another_command_is_not_replaced(cli, film, tmp_path, tiny_bundle, grounding_bundle):
+    commands = [("segment", tiny_bundle), ("explain zones --text base", tiny_bundle)]
+    commands.append(("ground --phrase left", grounding_bundle))
+    for number, (first, model) in enumerate(commands):
+        words = [film(tmp_path / "a.png"), "--out", tmp_path / str(number)]
+        assert cli(*first.split(), *words, "--model", model).code == 0
+        before = (tmp_path / str(number) / "run.json").read_bytes()
+        for second, other in commands[:number] + commands[number + 1 :]:
+            result = cli(*second.split(), *words, "--model", other)
+            assert (result.code, "error E_OUTPUT" in result.err, "--out" in result.err) == (2, True, True)
+        assert (tmp_path / str(number) / "run.json").read_bytes() == before
+        assert "1 finished" in cli(*first.split(), *words, "--model", model).err
+
+
+@pytest.mark.parametrize("rest", [b'{\n  "schema": "textray.run/1",\n  "tex', b'{"schema": "textray.run/1"}'])
+def test_a_damaged_summary_of_this_command_is_replaced(run, film, tmp_path, rest):
+    film(tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/run.json").write_bytes(rest)
+    assert run("a.png", "--out", "out").code == 0
+    assert record(tmp_path / "out/run.json")["status"] == "done"
+
+
 # ---- names and places
 
 

@@ -286,6 +286,29 @@ def test_a_run_that_fails_leaves_the_old_results_whole(drawn_qata, tmp_path):
     assert (tmp_path / "summary.json").read_text() == "old"
 
 
+@pytest.mark.parametrize("name", ["summary.json", "cases.csv", "sides.csv", "summary.md"])
+@pytest.mark.parametrize("content", [b"", b'{"a": 1}', b"image,patient,age\n", b"# Notes\n", b"\x89PNG", None])
+def test_files_of_others_are_not_replaced(cli, bundle, drawn_qata, tmp_path, name, content):
+    place = tmp_path / "out" / name
+    place.parent.mkdir()
+    place.mkdir() if content is None else place.write_bytes(content)
+    words = ("--data", "qata_cov19", "--root", drawn_qata, "--split", "val", "--model", bundle, "--text-mode", "none")
+    result = cli("evaluate", *words, "--out", tmp_path / "out")
+    assert result.code == 2
+    assert f"error E_OUTPUT: {place} is of no evaluation, so it is not overwritten" in result.err
+    assert [path.name for path in place.parent.iterdir()] == [name]
+    assert content is None or place.read_bytes() == content
+
+
+def test_files_of_an_earlier_evaluation_are_replaced(cli, bundle, drawn_qata, tmp_path):
+    words = ("--data", "qata_cov19", "--root", drawn_qata, "--split", "val", "--model", bundle, "--text-mode", "oracle")
+    for more in (["--sides"], [], ["--sides"]):
+        assert cli("evaluate", *words, *more, "--out", tmp_path).code == 0
+        assert (tmp_path / "sides.csv").exists() is bool(more)
+    (tmp_path / "summary.json").unlink()  # as a kill between two renames leaves them
+    assert cli("evaluate", *words, "--out", tmp_path).code == 0
+
+
 def test_a_mask_of_another_size_is_refused_by_name(drawn_qata, tmp_path):
     sample = QaTaCOV19(drawn_qata).samples("val")[0]
     PILImage.new("L", (48, 61)).save(tmp_path / "turned.png")

@@ -24,7 +24,6 @@ from textray.evaluate.maps import Row
 from textray.evaluate.order import Evaluation, Progress, population
 from textray.inference.bundle import GroundingBundle
 from textray.inference.localizer import Localizer
-from textray.io.write import check_writable
 from textray.metrics import grounding as metrics
 from textray.metrics import intervals
 
@@ -103,7 +102,7 @@ def evaluate(order: PhraseEvaluation, *, progress: Progress | None = None) -> di
     samples = order.choose(reader.phrases(order.split, kind=kind))
     if bundle is not None:
         refuse_unless_excluded(reader, bundle.provenance, order.data)
-    check_writable(order.out)
+    results.check_writable(order.out)
     means, reason = _means(reader, order.data, kind, samples, bundle)
     facts = order.facts((f"{sample.image_id}\t{sample.phrase}" for sample in samples), kind=kind) | {
         "model": None if bundle is None else bundle.describe(),

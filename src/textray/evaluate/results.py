@@ -11,21 +11,59 @@ import csv
 import hashlib
 import io
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from textray.errors import DataError
+from textray.errors import DataError, OutputError
 from textray.evaluate.page import summary_page
 from textray.inference.results import clean, write_together
-from textray.io.write import atomic_write, write_json
+from textray.io import write as disk
+from textray.io.files import regular, sha256
 
 SUMMARY, PAGE, CASES, SIDES = "summary.json", "summary.md", "cases.csv", "sides.csv"
+_BEGIN = {
+    CASES: (b"image,patient,mode,zones,tp,", b"image,patient,label,phrase,row,"),
+    SIDES: (b"image,patient,kind,zones,named_true,",),
+    PAGE: (b"# Evaluation\n", b"# Grounding: phrases of kind "),
+}
+"""How files of an evaluation begin."""
+
+
+def check_writable(folder: Path) -> None:
+    """Create the folder of an evaluation; refuse one in which a file of its names is of another kind.
+
+    Raises:
+        OutputError: If it cannot be written to, or files of somebody else would be replaced.
+        DiskError: If the disk is full.
+    """
+    disk.check_writable(folder)
+    for name in (SUMMARY, *_BEGIN):
+        path = folder / name
+        if os.path.lexists(path) and not _is_own(path):
+            raise OutputError(
+                f"{path} is of no evaluation, so it is not overwritten",
+                came="another file",
+                do="Name another folder with --out, or move the file away",
+            )
+
+
+def _is_own(path: Path) -> bool:
+    try:
+        regular(path)
+        if path.name == SUMMARY:
+            values = json.loads(path.read_bytes())
+            return isinstance(values, dict) and {"textray", "command", "data"} <= values.keys()
+        with path.open("rb") as file:
+            return file.read(64).startswith(_BEGIN[path.name])
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def write(folder: Path, tables: Mapping[str, bytes], summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Write tables, page and summary of a run into a folder that is there, all of them or none.
+    """Write tables, page and summary of a run into a folder of `check_writable`, all of them or none.
 
     An earlier ``sides.csv`` that is not among the tables is removed. The result is the summary as written, with
     ``files``: the SHA-256 of each other file.
@@ -39,12 +77,12 @@ def write(folder: Path, tables: Mapping[str, bytes], summary: Mapping[str, Any])
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in tables.items()}
     page = summary_page({**summary, "files": hashes}).encode()
     whole = {**summary, "files": {**hashes, PAGE: hashlib.sha256(page).hexdigest()}}
-    writers = {name: partial(atomic_write, data=data) for name, data in {**tables, PAGE: page}.items()}
+    writers = {name: partial(disk.atomic_write, data=data) for name, data in {**tables, PAGE: page}.items()}
     write_together(
-        {name: folder / name for name in (*writers, SUMMARY)}, {**writers, SUMMARY: partial(write_json, obj=whole)}
+        {name: folder / name for name in (*writers, SUMMARY)},
+        {**writers, SUMMARY: partial(disk.write_json, obj=whole)},
+        lambda: [folder / SIDES],
     )
-    if SIDES not in tables:
-        (folder / SIDES).unlink(missing_ok=True)
     return whole
 
 
@@ -73,13 +111,13 @@ def check(folder: Path) -> None:
         ) from error
     for name, expected in files.items():
         try:
-            sha256 = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            found = sha256(folder / name)
         except OSError:
-            sha256 = "no file"
-        if sha256 != expected:
+            found = "no file"
+        if found != expected:
             raise DataError(
                 f"{folder} holds files of different evaluations",
-                came=f"{name}: {sha256[:12]}",
+                came=f"{name}: {found[:12]}",
                 expected=f"{expected[:12]}, as in {SUMMARY}",
                 do=do,
             )

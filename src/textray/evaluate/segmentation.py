@@ -36,7 +36,6 @@ from textray.evaluate.page import HEADLINE, NONE_NOT_TRAINED
 from textray.inference import bank
 from textray.inference.bundle import Bundle
 from textray.inference.segmenter import Predictor
-from textray.io.write import check_writable
 from textray.metrics import intervals
 from textray.metrics.segmentation import SCORES, case_columns, check_protocol, empty_counts, ratio_of
 from textray.metrics.sides import SideCase, can_tell, side_summary
@@ -97,7 +96,7 @@ def evaluate(order: MaskEvaluation, *, progress: Progress | None = None) -> dict
         _require_texts(samples, bundle.name)
     if set(modes) != {TextMode.NONE} or order.sides:
         _require_captions(samples, bundle, order)
-    check_writable(order.out)
+    results.check_writable(order.out)
     facts = order.facts(sample.image_id for sample in samples) | {
         "model": bundle.describe(),
         "learnt_without_report": None if bundle.text_encoder is None else trained_without_report(bundle.provenance),

@@ -91,6 +91,7 @@ class Run(ABC):
     def __init__(self, bundle: BaseBundle, threads: int, plan: RunPlan) -> None:
         self.plan = plan
         self._bundle, self._threads = bundle, threads
+        self._check_summary(plan.out / RUN_FILE)
         self.results = [self._without_record(p.path, "skipped", p.code, p.reason) for p in plan.left_out]
         self._sources = {os.path.realpath(item.path) for item in plan.items}
         self._started = datetime.now(UTC)
@@ -158,6 +159,16 @@ class Run(ABC):
                     raise
                 log.warning("the summary %s could not be written", self.plan.out / RUN_FILE)
         return InputError.exit_code if self.counts["failed"] else 0
+
+    def _check_summary(self, place: Path) -> None:
+        """Refuse to replace a summary of another command, or a file of somebody else."""
+        if os.path.lexists(place) and (schema := results.schema_of(place)) != self.SUMMARY:
+            raise OutputError(
+                f"{place} is no summary of this command, so it is not overwritten",
+                came=schema if schema.startswith("textray.") else "another file",
+                expected=self.SUMMARY,
+                do="Name another folder with --out, or move the file away",
+            )
 
     def _prepare(self, folder: Path) -> None:
         """See that a folder can be written to, and remove what killed runs left there; once a run."""
