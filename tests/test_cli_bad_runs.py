@@ -389,6 +389,29 @@ def test_an_interrupt_leaves_a_summary_and_130(cli, tiny_bundle, film, tmp_path,
     assert "2 done, 1 finished" in cli(*command, *inputs, "--model", tiny_bundle).err
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
+def test_e05_a_signal_leaves_a_summary_and_its_code(run, film, tmp_path, tiny_bundle, name):
+    for i in range(60):
+        film(tmp_path / f"in/{i:02}.png", shape=(200, 160), seed=i)
+    number = getattr(signal, name)
+    process = start(tmp_path, tiny_bundle, "in", "--out", "out")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out/02.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Interrupted. The same command goes on where this one stopped." in err
+    assert "Traceback" not in err
+    summary = record(tmp_path / "out/run.json")
+    assert summary["status"] == "interrupted"
+    assert 1 <= summary["counts"]["done"] == len(summary["items"]) < 60
+    assert not list((tmp_path / "out").rglob(".textray-*"))
+    assert run("in", "--out", "out").code == 0
+    assert record(tmp_path / "out/run.json")["status"] == "done"
+
+
 @pytest.mark.parametrize("content", ["good", "bad"])
 def test_pictures_of_the_user_are_neither_overwritten_nor_removed(run, film, tmp_path, content):
     film(tmp_path / "a.png")

@@ -1,7 +1,7 @@
 """The command line `textray`.
 
-Exit codes: 0 done, 1 crash, 2 usage, 3 some files refused, 130 interrupted. Nothing heavy is imported here: each
-command imports what it needs when it runs, so that ``textray --help`` answers at once.
+Exit codes: 0 done, 1 crash, 2 usage, 3 some files refused, 130 interrupted, 143 ended by SIGTERM. Nothing heavy is
+imported here: each command imports what it needs when it runs, so that ``textray --help`` answers at once.
 """
 
 from __future__ import annotations

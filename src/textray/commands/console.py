@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from textray.inference.run import FileResult, Run
     from textray.records import Notice
@@ -53,10 +56,37 @@ def _warning(code: str, text: str, remedy: str, where: str = "") -> str:
     return f"warning {code}: {where}{printable(text)} {remedy}".rstrip()
 
 
+class _Ended(BaseException):
+    """A signal that asks the process to end."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM, and SIGHUP of a closed terminal, stop the work as Ctrl-C does, so that its summary says so."""
+
+    def end(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # a second one must not stop the writing of the summary
+        raise _Ended(number)
+
+    names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
+    caught = [number for name in names if (number := getattr(signal, name, None))]  # Windows has no SIGHUP
+    caught = [number for number in caught if signal.getsignal(number) is signal.SIG_DFL]  # nohup ignores SIGHUP
+    for number in caught:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in caught:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def work_through(
     run: Run, title: str, lines: Callable[[FileResult], list[str]], *, as_json: bool, **labels: str
 ) -> int:
-    """Work through a run under a progress bar; returns the exit code, 130 after an interruption.
+    """Work through a run under a progress bar; returns the exit code, 130 after Ctrl-C, 143 after SIGTERM.
 
     ``lines`` makes the lines to print for a finished input; ``labels`` go into the JSON line about the run.
     """
@@ -103,7 +133,7 @@ def work_through(
                 print_line(line)
 
     try:
-        with bar:
+        with _ended_by_signals(), bar:
             task = bar.add_task(title, total=len(run.plan.items))
 
             def on_result(result: FileResult) -> None:
@@ -113,9 +143,9 @@ def work_through(
             for result in run.results:
                 show(result)
             code = run.run(on_result)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Ended) as stop:
         note("Interrupted. The same command goes on where this one stopped.")
-        return 130
+        return 128 + (stop.number if isinstance(stop, _Ended) else signal.SIGINT)
     for warning, files in repeated.items():
         note(f"warning {warning}: also of {files} more {'file' if files == 1 else 'files'}; see their records.")
     counts, summary = run.counts, shown(run.plan.out / RUN_FILE)

@@ -137,10 +137,10 @@ class Run(ABC):
             DiskError: If the disk is full; what is finished stays.
             OutputError: If a folder of the results cannot be written to.
         """
-        results.clean(self.plan.out)
-        self._write("running")
         status = "interrupted"
         try:
+            results.clean(self.plan.out)
+            self._write("running")
             for result in self._each():
                 self.results.append(result)
                 if on_result is not None:
