@@ -43,6 +43,17 @@ def test_info_tells_of_one_row_or_one_bundle(cli, tiny_bundle):
     assert "Did you mean 'mmi_unet'" in wrong.err
 
 
+def test_the_texts_of_a_bundle_do_not_steer_the_terminal(cli, tiny_bundle, changed):
+    steers = "red \x1b[31m \x1b]0;title\x07 \u202e \x9b1A \r back"
+    for result in (
+        cli("info", changed(tiny_bundle, provenance={steers: [{"data": steers}]}, version=steers)),
+        cli("report", f"left base {steers}"),
+    ):
+        assert result.code == 0
+        assert not set("\x1b\x07\u202e\x9b\r") & set(result.out + result.err)
+        assert "red" in result.out
+
+
 def test_demo_tells_of_its_own_result_where_the_name_is_taken(cli, film, tiny_bundle, tmp_path):
     pytest.importorskip("data_store", reason="pydicom-data is not installed")
     film(tmp_path / "RG1_UNCR.png")

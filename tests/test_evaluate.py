@@ -5,6 +5,7 @@ import itertools
 import json
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from textray.data.base import Sample
 from textray.data.qata_cov19 import QaTaCOV19
 from textray.errors import DataError, OutputError, UsageError
 from textray.evaluate.cases import TextMode, mode_texts, parse_modes, segment
-from textray.evaluate.results import check
+from textray.evaluate.results import check, csv_table
 from textray.evaluate.segmentation import MaskEvaluation, evaluate, score
 from textray.inference.bundle import Bundle
 from textray.inference.segmenter import Inference, Predictor
@@ -284,6 +285,37 @@ def test_a_run_that_fails_leaves_the_old_results_whole(drawn_qata, tmp_path):
         score(Constant(0.9, fails_at=2), samples, [TextMode.NONE], tmp_path, {})
     assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
     assert (tmp_path / "summary.json").read_text() == "old"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="such names are POSIX")
+def test_names_of_films_steer_neither_a_terminal_nor_a_spreadsheet(bundle, drawn_qata, tmp_path):
+    root = shutil.copytree(drawn_qata, tmp_path / "set")
+    table = (root / "prompt/train.csv").read_text()
+    starts = ("=1+1", "@SUM(1)", "-2+3", "+4", "\t=5", "plain-1")
+    for i, begin in enumerate(starts):
+        old, new = f"covid_{i:05d}", f"{begin}\x1b[31m\u202e"
+        (root / f"Train Set/Images/{old}.png").rename(root / f"Train Set/Images/{new}.png")
+        (root / f"Train Set/Ground-truths/mask_{old}.png").rename(root / f"Train Set/Ground-truths/mask_{new}.png")
+        table = table.replace(old, new)
+    lines = table.split("\n")
+    del lines[1]  # a film without a caption is logged
+    (root / "prompt/train.csv").write_text("\n".join(lines))
+    words = ("--data", "qata_cov19", "--root", root, "--split", "train", "--model", bundle, "--text-mode", "none")
+    code = "import sys; from textray.cli import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", code, "evaluate", *words, "--captions", "skip", "--out", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "=1+1\\x1b[31m\\u202e" in done.stderr
+    assert not {"\x1b", "\u202e"} & set(done.stdout + done.stderr)
+    names = {line["image"] for line in read_csv(tmp_path / "out/cases.csv")}
+    assert {f"'{begin}\x1b[31m\u202e" for begin in starts[1:-1]} < names
+    assert "plain-1\x1b[31m\u202e" in names
+    assert not any(name.strip().startswith(tuple("=+-@")) for name in names)
+
+
+def test_numbers_of_a_table_stay_numbers():
+    lines = [(-1, -0.5, "-0.250000", "+3", "-", "=1", "a=b", "＝1", None)]
+    assert csv_table(["a"], lines).decode() == "a\n-1,-0.5,-0.250000,+3,'-,'=1,a=b,'＝1,\n"
 
 
 @pytest.mark.parametrize("name", ["summary.json", "cases.csv", "sides.csv", "summary.md"])

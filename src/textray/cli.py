@@ -6,6 +6,7 @@ imported here: each command imports what it needs when it runs, so that ``textra
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import typer
 
 from textray import __version__
 from textray.commands import explain, ground, info, research, segment
-from textray.commands.console import note, printable, say
+from textray.commands.console import LogLines, note, say
 from textray.errors import TextRayError, disk_fault
 
 app = typer.Typer(
@@ -64,10 +65,12 @@ def main(args: Sequence[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal without Unicode must not stop a run
+    if logging.lastResort is not None:  # prints the warnings of a process without other handlers
+        logging.lastResort.setFormatter(LogLines())
     try:
         app(args=None if args is None else list(args), prog_name="textray")
     except TextRayError as error:
-        note(f"error {error.code}: {printable(str(error))}")
+        note(f"error {error.code}: {error}")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -81,6 +84,6 @@ def main(args: Sequence[str] | None = None) -> None:
             sys.exit(full.exit_code)
         if os.environ.get("TEXTRAY_TRACEBACK") == "1":
             raise
-        note(f"error E_INTERNAL: unexpected {type(error).__name__}: {printable(str(error))[:300]}")
+        note(f"error E_INTERNAL: unexpected {type(error).__name__}: {str(error)[:300]}")
         note("This is a defect of TextRay; with TEXTRAY_TRACEBACK=1 it shows where.")
         sys.exit(1)

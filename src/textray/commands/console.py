@@ -1,8 +1,13 @@
-"""Output of the commands: results on the standard output, everything else on the standard error."""
+"""Output of the commands: results on the standard output, everything else on the standard error.
+
+Everything passes through `printable` here, also what the package logs, so that no name or text of a file steers a
+terminal.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -33,7 +38,7 @@ def shown(path: str | Path) -> str:
 
 def say(text: str = "") -> None:
     """Print a line of a result."""
-    typer.echo(text)
+    typer.echo(printable(text))
 
 
 def say_json(values: object) -> None:
@@ -43,7 +48,15 @@ def say_json(values: object) -> None:
 
 def note(text: str) -> None:
     """Print a line that is no result."""
-    typer.echo(text, err=True)
+    typer.echo(printable(text), err=True)
+
+
+class LogLines(logging.Formatter):
+    """Messages of a log as the lines of `note`."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- logging's name
+        """The message."""
+        return printable(super().formatMessage(record))
 
 
 def note_warnings(notices: Iterable[Notice]) -> None:
@@ -53,7 +66,7 @@ def note_warnings(notices: Iterable[Notice]) -> None:
 
 
 def _warning(code: str, text: str, remedy: str, where: str = "") -> str:
-    return f"warning {code}: {where}{printable(text)} {remedy}".rstrip()
+    return f"warning {code}: {where}{text} {remedy}".rstrip()
 
 
 class _Ended(BaseException):
@@ -106,7 +119,7 @@ def work_through(
     )
 
     def above_bar(text: str) -> None:
-        screen.print(text, markup=False, soft_wrap=True)
+        screen.print(printable(text), markup=False, soft_wrap=True)
 
     # Where results and bar share one terminal, a line has to be printed around the bar.
     print_line = above_bar if screen.is_terminal and sys.stdout.isatty() and not as_json else say
@@ -120,7 +133,7 @@ def work_through(
             say_json({"type": "result", **result.to_dict()})
         if result.status in ("failed", "skipped"):
             word = "error" if result.status == "failed" else "skipped"
-            remark(f"{word} {result.code}: {path}: {printable(result.reason)}")
+            remark(f"{word} {result.code}: {path}: {result.reason}")
             return
         before = [w["code"] for w in result.warnings if (w["code"], w["text"]) in shown_warnings]
         repeated.update(dict.fromkeys(before, 1))  # once a file, in the order of its record

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from textray.commands.console import note, note_warnings, printable, shown, work_through
+from textray.commands.console import note, note_warnings, shown, work_through
 from textray.commands.segment import CONVENTION, AsJson, Inputs, Model, Out, Overwrite, Side, Threads, Whose
 from textray.errors import UsageError
 
@@ -87,9 +87,9 @@ def _lines(result: FileResult) -> list[str]:
     lines = []
     for one in result.details["phrases"]:
         peak, number = one["peak"], one["number"]
-        turned = "" if one["told"] == one["phrase"] else f', read as "{printable(one["told"])}"'
+        turned = "" if one["told"] == one["phrase"] else f', read as "{one["told"]}"'
         lines.append(
-            f'{shown(result.path)}: "{printable(one["phrase"])}"{turned}: peak {peak["value"]:.3f} at row '
+            f'{shown(result.path)}: "{one["phrase"]}"{turned}: peak {peak["value"]:.3f} at row '
             f"{peak['row']}, column {peak['column']}{earlier} -> {shown(result.outputs[f'picture.{number}'])}"
         )
     return lines

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from textray import registry
-from textray.commands.console import note, printable, say, say_json, shown
+from textray.commands.console import note, say, say_json, shown
 from textray.commands.segment import AsJson, Free
 from textray.errors import DataError, UsageError
 
@@ -34,7 +34,7 @@ def check(
         say_json({"name": found.name, "ok": found.ok, "counts": found.counts, "problems": problems})
     else:
         for line in found.lines():
-            say(printable(line))
+            say(line)
     raise typer.Exit(0 if found.ok else DataError.exit_code)
 
 
@@ -170,7 +170,8 @@ def evaluate(
             from textray.evaluate import segmentation
 
             segmentation.evaluate(segmentation.MaskEvaluation(**shared, **of_masks), progress=progress)
-    say((out / "summary.md").read_text(encoding="utf-8").rstrip())
+    for line in (out / "summary.md").read_text(encoding="utf-8").rstrip().split("\n"):
+        say(line)
     note(f"Results: {shown(out)}")
 
 
@@ -231,7 +232,7 @@ def import_(
         say(f"mapped:  {len(report['mapped'])} tensors of the network, text encoder from the {report['text_encoder']}")
         for kind in ("dropped", "skipped"):
             more = ", ..." if len(report[kind]) > _SHOWN else ""
-            say(f"{kind}: {len(report[kind])} {printable(', '.join(report[kind][:_SHOWN]))}{more}".rstrip())
+            say(f"{kind}: {len(report[kind])} {', '.join(report[kind][:_SHOWN])}{more}".rstrip())
     for notice in report["notices"]:
         note(f"warning {notice['code']}: {notice['text']} {notice['remedy']}")
     note(f"Bundle: {shown(out)}")
@@ -289,6 +290,6 @@ def reproduce(
         cases=tuple(cases or ()),
         count=count,
         split=split,
-        tell=lambda line: note(printable(line)),
+        tell=note,
     )
     raise typer.Exit(run(order))

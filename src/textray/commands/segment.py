@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from textray.commands.console import note, note_warnings, printable, say, say_json, shown, work_through
+from textray.commands.console import note, note_warnings, say, say_json, shown, work_through
 from textray.errors import UsageError
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def report(
     if laterality is Side.PATIENT and written:
         say(f"sentence, patient's sides: {written}")
     if understood.unused:
-        say("words that changed nothing: " + printable(", ".join(understood.unused)))
+        say("words that changed nothing: " + ", ".join(understood.unused))
     note_warnings(understood.notices)
 
 

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -87,12 +88,22 @@ def write(folder: Path, tables: Mapping[str, bytes], summary: Mapping[str, Any])
 
 
 def csv_table(fields: Sequence[str], lines: Iterable[Sequence[object]]) -> bytes:
-    """A table as CSV."""
+    """A table as CSV; a text that a spreadsheet would take for a formula gets an apostrophe in front."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(fields)
-    writer.writerows(lines)
+    writer.writerows([_harmless(cell) for cell in line] for line in lines)
     return text.getvalue().encode()
+
+
+def _harmless(cell: object) -> object:
+    if not isinstance(cell, str) or unicodedata.normalize("NFKC", cell).lstrip()[:1] not in set("=+-@"):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell  # a number
 
 
 def check(folder: Path) -> None:
