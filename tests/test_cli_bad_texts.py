@@ -1,6 +1,7 @@
 """Odd and unusable words through `textray segment`: the mask follows them, or a warning says that it does not."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,42 @@ def test_c04_bytes_that_are_no_unicode_in_a_table_give_a_warning_and_change_noth
     assert "warning W_ENCODING: " in result.err
     assert Path("odd/a.mask.png").read_bytes() == right_base
     json.loads(Path("odd/a.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "mac_roman", "utf-16-le"])
+def test_a_denial_of_an_older_table_stays_one(run, film, tmp_path, encoding):
+    film(tmp_path / "in/a.png")
+    words = "There isn\u2019t consolidation in the left base. Opacity in the right upper\u2013middle zone."
+    (tmp_path / "t.csv").write_bytes(f"sep=;\r\nimage;text\r\nC:\\in\\A.PNG;{words}\r\n".encode(encoding))
+    result = run("in", "--texts", "t.csv", "--out", "out")
+    assert result.code == 0
+    assert ("W_ENCODING" in result.err) is (encoding != "utf-16-le")
+    found = record("out/a.json")["text"]
+    assert found["given"] == words
+    assert {zone for zone, state in found["zones"].items() if state == "present"} == {"left upper", "left middle"}
+
+
+def test_a_table_that_names_no_input_is_refused(run, film, tmp_path):
+    film(tmp_path / "a.png")
+    by_table("texts.csv", [("Planted, Jane", "left base"), ("b.png", "left base")])
+    result = run("a.png", "--texts", "texts.csv", "--out", "out")
+    assert result.code == 2
+    assert "error E_USAGE: texts.csv names none of the inputs." in result.err
+    by_table("texts.csv", [("Planted, Jane", "left base"), ("a.png", "left base")])
+    result = run("a.png", "--texts", "texts.csv", "--out", "out")
+    assert result.code == 0
+    assert "warning W_UNKNOWN_IMAGE: 1 row of texts.csv names no input: line 2. Write image names" in result.err
+    assert "Planted" not in result.err + result.out + Path("out/run.json").read_text()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and devices are POSIX")
+def test_a_table_that_is_a_pipe_or_a_device_is_refused_at_once(run, film, tmp_path):
+    film(tmp_path / "a.png")
+    os.mkfifo(tmp_path / "pipe.csv")
+    for place in ("pipe.csv", "/dev/zero"):
+        result = run("a.png", "--texts", place)
+        assert result.code == 2
+        assert f"error E_USAGE: the table {place} cannot be read. Got not a regular file." in result.err
 
 
 # ---- C08: off-topic

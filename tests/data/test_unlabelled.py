@@ -87,7 +87,7 @@ def test_what_a_table_does_not_say_is_logged(films, tmp_path, caplog):
     found = unlabelled_samples(films, QATA, texts=texts)
     assert "3 of 3 pictures without masks have a report" in caplog.text
     assert "are the patient's" in caplog.text  # every door says whose sides it takes
-    assert "W_UNKNOWN_IMAGE: 1 rows" in caplog.text
+    assert "W_UNKNOWN_IMAGE: 1 row of " in caplog.text
     assert "W_NO_ZONE: 1 reports, of a.png" in caplog.text
     assert "W_NEGATIVE: 1 reports, of b:" in caplog.text
     assert "W_SIDES_ASSUMED: 1 reports, of c.jpg" in caplog.text

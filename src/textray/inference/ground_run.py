@@ -27,7 +27,7 @@ from textray.io.write import atomic_write, check_writable, write_mask, write_pic
 from textray.metrics.grounding import SIGMA, Normalise, normalise
 from textray.records import Grid, Image, Laterality, Notice
 from textray.text.phrases import check
-from textray.text.tables import TextTable, Words, read_columns, read_side, table_notices
+from textray.text.tables import TextTable, Words, no_match, read_columns, read_side, table_notices
 
 MOST_OF_A_FILM = 20
 """Phrases that one picture may have: their maps lie in memory together, on its own grid."""
@@ -321,7 +321,7 @@ def plan_grounding(
             if not phrases_of
         ]
         if not any(of_items):
-            raise UsageError(f"{table.names.path} names none of the inputs", do="Write image names as they are given")
+            raise no_match(table.names)
     most = max(map(len, of_items), default=0)
     if most > MOST_OF_A_FILM:
         raise UsageError("too many phrases for one picture", came=most, expected=f"at most {MOST_OF_A_FILM}")

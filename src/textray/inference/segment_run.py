@@ -16,7 +16,7 @@ from textray.inference.segmenter import Predictor
 from textray.io.write import check_writable
 from textray.records import Laterality, Notice, Prediction
 from textray.text.cleaning import is_blank
-from textray.text.tables import TextTable, Words, table_notices
+from textray.text.tables import TextTable, Words, no_match, table_notices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +138,8 @@ def plan(
     words: dict[int, Words] = {}
     if texts is not None:
         words, unknown = texts.match([item.path for item in items])
+        if texts.rows and not words:
+            raise no_match(texts)
         words = {i: text_of for i, text_of in words.items() if text_of.text is not None}
         notices = table_notices(texts, unknown)
     elif not is_blank(text):

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_partial
+from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from textray.errors import InputError, TextRayError
@@ -52,6 +54,7 @@ _FILM_MODALITIES = frozenset(("CR", "DX", "DR", "RF", "RG", "SC", "OT", "XA"))
 _NO_PICTURES = frozenset(("SEG", "SR", "KO", "PR", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "REG", "FID", "ECG"))
 _DEFLATED = re.compile(rb"\x02\x00\x10\x00UI..1\.2\.840\.10008\.1\.2\.1\.99", re.DOTALL)
 _DIRECTIONS = re.compile(r"[LRAPHF]{1,3}")
+_KEYS = (Tag("SOPInstanceUID"), Tag("AccessionNumber"))
 _HEAD = 1 << 16  # bytes that hold the transfer syntax
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -165,6 +168,16 @@ def read_dicom_grid(stream: BinaryIO) -> Grid:
     if not rows or not columns:
         raise _ends_early(name) if name else _no_picture("an object without rows and columns")
     return Grid(height=rows, width=columns, orientation=_orientation(ds)[0])
+
+
+@_guarded
+def read_dicom_keys(stream: BinaryIO) -> tuple[str, ...]:
+    """Read SOP Instance UID and accession number, the first elements of a file; they are not for messages."""
+    if _DEFLATED.search(stream.read(_HEAD)):
+        return ()
+    stream.seek(0)
+    ds = read_partial(stream, lambda tag, *_: tag > _KEYS[1], force=True, specific_tags=[*_KEYS])
+    return tuple(str(element.value).strip() for element in ds if element.value)
 
 
 def _dataset(stream: BinaryIO, *, pixels: bool) -> tuple[Dataset, str]:

@@ -15,7 +15,8 @@ from pydicom.dataset import Dataset
 
 from textray.errors import DataError, InputError
 from textray.io import raster
-from textray.io.dicom import dataset_bytes, looks_like_dicom, read_dicom, read_dicom_grid
+from textray.io.dicom import dataset_bytes, looks_like_dicom, read_dicom, read_dicom_grid, read_dicom_keys
+from textray.io.files import regular
 from textray.io.jpeg import JPEG_SIGNATURE
 from textray.io.quality import film_notices
 from textray.io.raster import MAX_FILE_BYTES, check_content, check_size
@@ -127,6 +128,22 @@ def read_grid(path: str | Path) -> Grid | None:
             return read_dicom_grid(stream)
     except OSError as error:
         raise InputError("the file cannot be read", came=error.strerror, code="E_READ") from error
+
+
+def read_keys(path: Path) -> tuple[str, ...]:
+    """Read SOP Instance UID and accession number of a DICOM file, for tables that name films by them.
+
+    Nothing for any other file, and for one that cannot be read.
+    """
+    try:
+        regular(path, MAX_FILE_BYTES)
+        with path.open("rb") as stream:
+            if not looks_like_dicom(stream.read(1024)):
+                return ()
+            stream.seek(0)
+            return read_dicom_keys(stream)
+    except (OSError, InputError):
+        return ()
 
 
 def from_array(
