@@ -472,6 +472,51 @@ def test_a_damaged_summary_of_this_command_is_replaced(run, film, tmp_path, rest
     assert record(tmp_path / "out/run.json")["status"] == "done"
 
 
+# ---- B14: folders and files that never end
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="paths of this length are POSIX")
+@pytest.mark.parametrize("given", ["in", "in/**/*.png"])
+def test_b14_folders_may_be_very_deep(run, film, tmp_path, given):
+    try:
+        place = film(tmp_path / "a.png")
+        folder = tmp_path / "in"
+        for _ in range(1500):
+            folder.mkdir()
+            folder /= "d"
+        place.rename(folder.parent / "a.png")
+        assert run(given).code == 0
+        (item,) = record(tmp_path / "textray-out/run.json")["items"]
+        assert item["status"] == "done"
+        assert (tmp_path / item["outputs"]["record"]).is_file()
+    finally:  # Python's own removal calls itself for each folder
+        subprocess.run(["rm", "-rf", tmp_path / "in", tmp_path / "textray-out"], check=True)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes are POSIX")
+@pytest.mark.parametrize("become", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+@pytest.mark.parametrize("name", ["README.md", "model.onnx", "preprocess.json"])
+def test_b14_a_file_of_a_bundle_that_is_a_pipe_or_a_device_is_refused_at_once(
+    cli, film, tmp_path, tiny_bundle, become, name
+):
+    bundle = shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    (bundle / name).unlink()
+    become(bundle / name)
+    result = cli("segment", film(tmp_path / "a.png"), "--model", bundle, "--out", tmp_path / "out")
+    assert result.code == 2
+    assert f"error E_BUNDLE: {name} of bundle bundle cannot be read. Got not a regular file." in result.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes are POSIX")
+@pytest.mark.parametrize("name", ["a.json", "a.mask.png", "run.json"])
+def test_b14_pipes_among_the_results_do_not_hang_a_run(run, film, tmp_path, name):
+    film(tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out" / name)
+    assert run("a.png", "--out", "out").code == (2 if name == "run.json" else 0)
+    assert (tmp_path / "out" / name).is_fifo()
+
+
 # ---- names and places
 
 

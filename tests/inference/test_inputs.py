@@ -57,6 +57,20 @@ def test_loops_pipes_and_broken_links_are_left_out_without_a_hang(tmp_path):
     }
 
 
+def test_folders_that_link_to_each_other_are_read_once(tmp_path):
+    folders = [tmp_path / "in" / f"{i:02}" for i in range(12)]
+    for folder in folders:
+        touch(folder, "a.png")
+        for other in folders:
+            if other != folder:
+                (folder / f"to-{other.name}").symlink_to(other)
+    for given in ("in", "in/**/*.png", "in/*"):
+        items, left_out = collect([tmp_path / given], tmp_path / "out")
+        assert {os.path.realpath(item.path) for item in items} == {str(folder / "a.png") for folder in folders}
+        assert len(items) == 12
+        assert {one.code for one in left_out} <= {"W_LINK_LOOP"}
+
+
 def test_the_output_folder_is_not_an_input(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     touch(tmp_path, "a.png", "textray-out/a.mask.png")

@@ -114,6 +114,7 @@ def check(folder: Path) -> None:
     """
     do = "Run the evaluation again"
     try:
+        regular(folder / SUMMARY)
         summary = json.loads((folder / SUMMARY).read_bytes())
         files = dict(summary.get("files", {}))
     except (OSError, ValueError, AttributeError, TypeError) as error:

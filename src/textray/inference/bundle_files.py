@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from textray.errors import BundleError
 from textray.inference.bank import BANK
+from textray.io.files import regular
 from textray.preprocess import Preprocess
 
 CONFIG = "config.json"
@@ -55,9 +56,11 @@ def list_files(folder: Path, names: Iterable[str]) -> dict[str, dict[str, Any]]:
 def _opened(folder: Path, name: str) -> Iterator[tuple[BufferedReader, int]]:
     """One file, not too large, and its size in bytes."""
     try:
-        size = (folder / name).stat().st_size
+        size = regular(folder / name)
     except OSError as error:
-        raise BundleError(f"bundle {folder.name} lacks {name}", came=error.strerror, do=_AGAIN) from error
+        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+        what = f"bundle {folder.name} lacks {name}" if missing else f"{name} of bundle {folder.name} cannot be read"
+        raise BundleError(what, came=error.strerror, do=_AGAIN) from error
     if size > LARGEST[name]:
         what = f"{name} of bundle {folder.name} is too large"
         raise BundleError(what, came=size, expected=f"<= {LARGEST[name]} bytes")

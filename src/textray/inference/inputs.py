@@ -6,6 +6,7 @@ import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, distribution
 from itertools import takewhile
 from pathlib import Path
@@ -34,9 +35,9 @@ class Item:
 def collect(inputs: Sequence[str | Path], out: Path) -> tuple[list[Item], list[LeftOut]]:
     """List the files that inputs stand for, each once, and give each a name of its own for its results.
 
-    Folders are searched recursively in sorted order; hidden files, the output folder and this tool's own pictures are
-    left out, links are followed unless they lead in a circle. Two files with the same result name in one folder part
-    by a mark of eight hexadecimal digits, whatever their letters' case.
+    Folders are searched at any depth in sorted order, each once; hidden files, the output folder and this tool's own
+    pictures are left out, links are followed unless they lead in a circle. Two files with the same result name in one
+    folder part by a mark of eight hexadecimal digits, whatever their letters' case.
 
     Inputs are files, folders, or patterns with ``*``, ``?``, ``[...]`` and ``**``.
 
@@ -86,11 +87,18 @@ def _expand(given: Path, out: Path, left_out: list[LeftOut]) -> Iterator[tuple[P
         yield given, given.parent, True
     elif _MAGIC & set(str(given)):
         base = Path(*takewhile(lambda part: not _MAGIC & set(part), given.parts[:-1]))
-        for match in sorted(glob.glob(str(given), recursive=True)):  # noqa: PTH207 -- takes absolute patterns as well
+        if (
+            "**" in given.parts
+        ):  # `glob` calls itself for each folder, and enters those that link to each other for ever
+            pattern, others = given.parts[len(base.parts) :], list[LeftOut]()
+            fits = [path for path in walk(base, others, skip=out, is_own=_is_own) if _fits(path, base, pattern)]
+            left_out += [one for one in others if _fits(one.path, base, pattern)]
+            yield from ((path, base, False) for path in sorted(fits))
+            return
+        for match in sorted(glob.glob(str(given))):  # noqa: PTH207 -- takes absolute patterns as well
             path = Path(match)
             if path.is_dir():
-                if "**" not in given.parts:  # with ** the folder's files are found by the pattern itself
-                    yield from ((inner, base, False) for inner in walk(path, left_out, skip=out, is_own=_is_own))
+                yield from ((inner, base, False) for inner in walk(path, left_out, skip=out, is_own=_is_own))
             elif not path.resolve().is_relative_to(out):
                 if (reason := unfit(path, _is_own)) is None:
                     yield path, base, False
@@ -98,6 +106,19 @@ def _expand(given: Path, out: Path, left_out: list[LeftOut]) -> Iterator[tuple[P
                     left_out.append(reason)
     else:
         raise UsageError(f"{given} does not exist", expected="a file, a folder or a pattern")
+
+
+def _fits(path: Path, base: Path, pattern: Sequence[str]) -> bool:
+    """True for a path below ``base`` that the parts of a pattern describe; ``**`` is any number of folders."""
+
+    def fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+        if not pattern:
+            return not parts
+        if pattern[0] == "**":
+            return any(fits(parts[first:], pattern[1:]) for first in range(len(parts) + 1))
+        return bool(parts) and fnmatch(parts[0], pattern[0]) and fits(parts[1:], pattern[1:])
+
+    return fits(path.relative_to(base).parts, pattern)
 
 
 def _is_own(path: Path) -> bool:

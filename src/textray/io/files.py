@@ -37,40 +37,47 @@ def walk(
     skip: Path | None = None,
     is_own: Callable[[Path], bool] = is_own_picture,
 ) -> Iterator[Path]:
-    """Regular files at any depth, sorted; links are followed unless they lead in a circle, hidden files are left out.
+    """Regular files at any depth, sorted; hidden files are left out, and each folder is entered once, by a link too.
 
-    ``left_out`` receives paths that cannot be read, are no regular file, or by ``is_own`` are results of TextRay. The
-    folder ``skip``, resolved, is not entered.
+    ``left_out`` receives paths that cannot be read, are no regular file, lead in a circle, or by ``is_own`` are results
+    of TextRay. The folder ``skip`` is not entered.
     """
+    entered: set[tuple[int, int]] = set()
+    open_folders: list[tuple[tuple[int, int], Iterator[Path]]] = []
 
-    def below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    def enter(folder: Path) -> None:
         try:
-            status = folder.stat()
-            place = (status.st_dev, status.st_ino)
-            if place in above:
+            place = _place(folder)
+            if place not in entered:
+                names = sorted(path.name for path in folder.iterdir())
+                entered.add(place)
+                open_folders.append((place, (folder / name for name in names)))
+            elif any(place == above for above, _ in open_folders):
                 reason = "the link leads back to a folder above"
                 left_out.append(LeftOut(path=folder, code="W_LINK_LOOP", reason=reason))
-                return
-            paths = [folder / name for name in sorted(path.name for path in folder.iterdir())]
         except OSError as error:
             left_out.append(_unreadable(folder, error))
-            return
-        for path in paths:
-            if path.name.startswith("."):
-                continue
-            try:
-                is_folder = stat.S_ISDIR(path.stat().st_mode)
-            except OSError:
-                is_folder = False  # `unfit` gives the reason
-            if is_folder:
-                if skip is None or path.resolve() != skip:
-                    yield from below(path, above | {place})
-            elif (fault := unfit(path, is_own)) is None:
-                yield path
-            else:
-                left_out.append(fault)
 
-    return below(folder, frozenset())
+    if skip is not None and skip.exists():
+        entered.add(_place(skip))
+    enter(folder)
+    while open_folders:  # no recursion, for folders as deep as a file system has them
+        path = next(open_folders[-1][1], None)
+        if path is None:
+            open_folders.pop()
+        elif path.name.startswith("."):
+            continue
+        elif os.path.isdir(path):  # noqa: PTH112 -- False where it cannot be read, for which `unfit` gives the reason
+            enter(path)
+        elif (fault := unfit(path, is_own)) is None:
+            yield path
+        else:
+            left_out.append(fault)
+
+
+def _place(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def regular(path: Path, largest: int | None = None) -> int:

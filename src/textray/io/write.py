@@ -11,6 +11,7 @@ import platform
 import re
 import secrets
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,9 @@ def check_writable(folder: str | Path) -> Path:
     folder = Path(folder)
     probe = _temporary(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        missing = [*takewhile(lambda place: not place.is_dir(), (folder, *folder.parents))]
+        for place in reversed(missing):  # `Path.mkdir` would call itself for each of them
+            place.mkdir(exist_ok=True)
         try:
             _write_through(probe, b"textray")
         finally:
