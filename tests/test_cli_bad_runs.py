@@ -224,6 +224,39 @@ def test_two_runs_with_other_words_never_mix_record_and_mask(film, tmp_path, tin
             assert found[name] == of_film["files"][name] == alone[of_film["text"]["given"]][name]
 
 
+TOGETHER = """
+import time
+from pathlib import Path
+from textray.inference.segmenter import Predictor
+real = Predictor.segment
+def segment(self, picture, *args, **options):
+    Path("ready-" + Path(picture).parent.name).touch()
+    while len(list(Path().glob("ready-*"))) < 2:
+        time.sleep(0.01)
+    return real(self, picture, *args, **options)
+Predictor.segment = segment
+"""
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_two_runs_of_films_of_one_name_keep_both_results(film, tmp_path, tiny_bundle, broken):
+    for seed, folder in enumerate(("one", "two")):
+        film(tmp_path / folder / "a.png", seed=seed)
+    if broken:
+        cut(tmp_path / "two/a.png")
+    both = [start(tmp_path, tiny_bundle, f"{name}/a.png", "--out", "out", before=TOGETHER) for name in ("one", "two")]
+    for process, code in zip(both, (0, 3 if broken else 0), strict=True):
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == code, err
+    found = {}
+    for path in (tmp_path / "out").glob("a*.json"):
+        of_film = record(path)
+        found[of_film["input"]["path"]] = of_film["files"].items() & hashes(tmp_path / "out").items()
+    assert {name: len(files) for name, files in found.items()} == {"one/a.png": 2} | (
+        {} if broken else {"two/a.png": 2}
+    )
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[:-20])
 

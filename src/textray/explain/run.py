@@ -62,6 +62,7 @@ class Explaining(Segmenting):
                 "picture": lambda path: write_picture(path, explanation.picture),
                 "record": lambda path: results.write_record(path, values, places),
             },
+            claim=lambda: self._claim(item, places),
         )
         return values
 

@@ -104,7 +104,7 @@ class Grounding(Run):
         writers = self._writers(image, maps, masks)
         writers["record"] = lambda path: results.write_record(path, values, places)
         # An earlier run may have had more phrases, or masks.
-        results.write_together(places, writers, lambda: self._listed(place))
+        results.write_together(places, writers, lambda: self._listed(place), lambda: self._claim(item, places))
         return values
 
     def _details(self, values: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -111,10 +111,15 @@ def save(prediction: Prediction, folder: Path) -> dict[str, Path]:
     return places
 
 
-def write(prediction: Prediction, places: Mapping[str, Path]) -> None:
+class NameTakenError(Exception):
+    """Another run has given the name of a result to another input since it was chosen."""
+
+
+def write(prediction: Prediction, places: Mapping[str, Path], claim: Callable[[], None] = lambda: None) -> None:
     """Write mask, overlay and record into a folder that is there, all of them or none.
 
-    They are written beside their places first and then renamed, so a full disk leaves an earlier result as it was.
+    They are written beside their places first and then renamed, so a full disk leaves an earlier result as it was;
+    ``claim`` is the last to object, see `write_together`.
     """
     attention, pixels = prediction.attention, prediction.image.pixels
     lines = caption(prediction.record)
@@ -126,7 +131,7 @@ def write(prediction: Prediction, places: Mapping[str, Path]) -> None:
     if attention is not None:
         writers["attention"] = lambda path: disk.write_picture(path, project(pixels, attention))
     # The picture of the attention of an earlier run with other weights goes.
-    write_together(places, writers, lambda: _attention(places["record"].parent, places["record"].stem))
+    write_together(places, writers, lambda: _attention(places["record"].parent, places["record"].stem), claim)
 
 
 def _attention(folder: Path, name: str) -> list[Path]:
@@ -139,11 +144,13 @@ def write_together(
     final: Mapping[str, Path],
     writers: Mapping[str, Callable[[Path], None]],
     earlier: Callable[[], Iterable[Path]] = tuple,
+    claim: Callable[[], None] = lambda: None,
 ) -> None:
     """Write files of one folder that is there, all of them or none, in the order of ``final``.
 
     The last makes the result complete; an earlier one of its name goes first, and then the other files of an
-    ``earlier`` result. While files change names, no other process does so in the folder.
+    ``earlier`` result. While files change names, no other process does so in the folder; ``claim`` is called then, and
+    what it raises leaves everything as it was.
 
     Raises:
         OutputError: If the folder cannot be written to.
@@ -157,6 +164,7 @@ def write_together(
             for kind, path in final.items():
                 writers[kind](stage / path.name)
             with alone(folder):
+                claim()
                 left = [path for path in earlier() if path not in places]
                 for path in (places[-1], *left):
                     path.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -185,14 +186,23 @@ class Run(ABC):
             return marked
         place = places.pop("record")
         if place.exists():
-            earlier = self._read(place)
-            if earlier is None:  # one of this tool that is damaged may be overwritten, another file may not
-                return item.name if results.schema_of(place) == self.RECORD else marked
-            source = earlier.get("input")
-            return item.name if isinstance(source, dict) and _same_file(source.get("path"), item.path) else marked
+            return item.name if self._is_of(place, item) else marked
         # Pictures of a killed run may be overwritten, a user's own may not.
         pictures = [path for path in places.values() if path.suffix == ".png"]
         return marked if any(path.exists() and not is_own_picture(path) for path in pictures) else item.name
+
+    def _is_of(self, place: Path, item: Item) -> bool:
+        """True for a record of this input, and for a damaged one, which may be overwritten."""
+        earlier = self._read(place)
+        if earlier is None:
+            return results.schema_of(place) == self.RECORD
+        source = earlier.get("input")
+        return isinstance(source, dict) and _same_file(source.get("path"), item.path)
+
+    def _claim(self, item: Item, places: Mapping[str, Path]) -> None:
+        """See that the places of a result are still those of this input, while no other run can take them."""
+        if places["record"].exists() and not self._is_of(places["record"], item):
+            raise results.NameTakenError
 
     def _read(self, place: Path) -> dict[str, Any] | None:
         return results.read_record(place, self.RECORD, largest=self.LARGEST_RECORD)
@@ -212,7 +222,8 @@ class Run(ABC):
                 code, reason = _explain(error)
                 try:
                     if folder.is_dir():
-                        with results.alone(folder):
+                        with results.alone(folder), suppress(results.NameTakenError):
+                            self._claim(item, self._places(number, folder, name))
                             self._remove(number, folder, name)
                 except OSError as failure:
                     raise results.write_failure(folder, failure) from failure
@@ -226,7 +237,13 @@ class Run(ABC):
         status: Status = "finished"
         values: Mapping[str, Any] | None = None if self.plan.overwrite else self._finished(number, item, places)
         if values is None:
-            status, values = "done", self._work(number, item, places)
+            status = "done"
+            try:
+                values = self._work(number, item, places)
+            except results.NameTakenError:
+                folder = places["record"].parent
+                places = self._places(number, folder, self._free_name(number, folder, item))
+                values = self._work(number, item, places)
         return FileResult(
             path=item.path,
             status=status,

@@ -60,7 +60,7 @@ class Segmenting(Run):
     def _work(self, number: int, item: Item, places: Mapping[str, Path]) -> Mapping[str, Any]:
         prediction = self._segment(number, item)
         self._prepare(places["record"].parent)
-        results.write(prediction, places)
+        results.write(prediction, places, lambda: self._claim(item, places))
         return prediction.record
 
     def _segment(self, number: int, item: Item) -> Prediction:

@@ -168,7 +168,7 @@ def to_pixels(raster: Raster, *, color: bool) -> tuple[NDArray[np.float32], tupl
     if raster.opacity is not None:
         raise InputError(
             "the picture has transparent pixels",
-            came=f"{float((raster.opacity < 255).mean()):.1%} of its pixels",
+            came=f"{int((raster.opacity < 255).sum())} of {raster.opacity.size} pixels",
             expected="an opaque picture",
             do="Flatten it first.",
             code="E_COLOR",
