@@ -27,7 +27,7 @@ def make_qata():
             place = list(WORDS)[i % 2]
             mask = np.zeros((64, 60), np.uint8)
             mask[WORDS[place]] = 255
-            film = rng.integers(0, 30, (64, 60), np.uint8) + (mask > 0) * np.uint8(bright)
+            film = rng.integers(0, 90, (64, 60), np.uint8) + (mask > 0) * np.uint8(bright)
             PILImage.fromarray(film).save(root / f"Train Set/Images/{name}.png")
             PILImage.fromarray(mask).save(root / f"Train Set/Ground-truths/mask_{name}.png")
             rows.append((f"mask_{name}.png", f"unilateral pulmonary infection, one infected area, {place} lung."))

@@ -28,7 +28,7 @@ def order(root, out, *models, name="mmi-unet-fig2", **changes):
 @pytest.fixture
 def shown(make_qata, tmp_path):
     """A fake whose films are bright where their lesions are."""
-    return make_qata(tmp_path, bright=200)
+    return make_qata(tmp_path, bright=160)
 
 
 def drawn(out, name):
