@@ -214,7 +214,7 @@ def fit(folder, epochs, *, checkpoint=None):
             accelerator="cpu", gradient_clip_val=0.25, limit_train_batches=2,
         )  # fmt: skip
         trainer.fit_loop.max_epochs = epochs
-        trainer.fit(task, datamodule=phantom(folder, batch_size=4, limit=8), ckpt_path=checkpoint)
+        trainer.fit(task, datamodule=phantom(folder, batch_size=4, limit=8, workers=1), ckpt_path=checkpoint)
     return task, trainer, folder / f"{name}.ckpt"
 
 

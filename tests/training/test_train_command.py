@@ -30,7 +30,7 @@ data:
   augment: light
   batch_size: 4
   limit: 8
-  workers: 0
+  workers: 1
   report_dropout: 0.5
 """
 RECIPE = f"""\

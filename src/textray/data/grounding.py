@@ -23,7 +23,7 @@ from textray import registry
 from textray.augment import Augment, Preset
 from textray.data.base import Sample, fingerprint, open_reader
 from textray.data.cache import PixelCache
-from textray.data.segmentation import EpochSampler, Item, Key
+from textray.data.segmentation import EpochLoader, EpochSampler, Item, Key
 from textray.data.studies import (
     RECORDED_AS,
     SentenceSampling,
@@ -293,7 +293,7 @@ class GroundingData(LightningDataModule):
         return self._loader("inner", sampler, drop_last=False)
 
     def _loader(self, name: str, sampler: RankSampler, *, drop_last: bool) -> DataLoader[Item]:
-        return DataLoader(
+        return EpochLoader(
             self.sets[name],
             batch_size=self.batch_size,
             sampler=sampler,

@@ -100,6 +100,13 @@ class EpochSampler(Sampler[Key]):
         return ((self.epoch, int(index)) for index in order)
 
 
+class EpochLoader(DataLoader[Item]):
+    """A loader that begins with its first batch: Lightning asks for an iterator before it names the epoch to resume."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # workers would fetch the batches of epoch 0
+        yield from super().__iter__()
+
+
 class SegmentationSet(Dataset[Item]):
     """Samples with their pixels, changed and normalised.
 
@@ -413,7 +420,7 @@ class SegmentationData(LightningDataModule):
                 "labels: clusters needs the clusters before the first batch",
                 do="Train with a task that has a text encoder, or call textray.training.zone_labels.label_training",
             )
-        return DataLoader(
+        return EpochLoader(
             data,
             batch_size=self.batch_size,
             sampler=EpochSampler(len(data), seed=self.seed, shuffle=shuffle, labelled=data.labelled),
