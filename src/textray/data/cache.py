@@ -34,7 +34,7 @@ ENVIRONMENT = "TEXTRAY_CACHE"
 """Environment variable that names another cache folder than the user's."""
 
 _FORMAT = 1
-_CODE = ("preprocess.py", *(f"io/{name}.py" for name in ("read", "raster", "jpeg", "dicom", "dicom_pixels", "decoder")))
+_CODE = ("preprocess.py", *(f"io/{name}.py" for name in ("read", "raster", "dicom", "dicom_pixels", "decoder")))
 _FULL = 65535  # pixels are stored as 16-bit fixed point: half a step of error, half the size of float32
 _STALE_SECONDS = 24 * 3600  # a temporary folder this old was left by a killed process
 

@@ -26,7 +26,7 @@ from pydicom.pixels import get_decoder
 from pydicom.pixels.utils import get_j2k_parameters
 from pydicom.uid import UID, JPEG2000TransferSyntaxes
 
-from textray.io.jpeg import JPEG_SIGNATURE, layout, whole
+from textray.io.raster import JPEG_SIGNATURE, jpeg_is_whole, jpeg_layout
 
 SECONDS = 60.0
 """Time limit of one frame; the environment variable ``TEXTRAY_DECODE_SECONDS`` sets another."""
@@ -86,7 +86,7 @@ def _decode(data: bytes, syntax: UID, as_stored: bool, tags: dict[str, Any]) -> 
             signed = int(get_j2k_parameters(_codestream(data)).get("is_signed", False))
         tags |= {"bits_stored": tags["bits_allocated"], "pixel_representation": signed, **_AS_STORED}
     stream = _codestream(data)
-    jpeg = layout(stream) if stream.startswith(JPEG_SIGNATURE) else None
+    jpeg = jpeg_layout(stream) if stream.startswith(JPEG_SIGNATURE) else None
     size = (jpeg.height, jpeg.width) if jpeg is not None and jpeg.height else _jpeg2000_size(stream)
     if size is not None and size != (tags["rows"], tags["columns"]):
         raise UndecodableError("size")
@@ -108,7 +108,7 @@ def _decode(data: bytes, syntax: UID, as_stored: bool, tags: dict[str, Any]) -> 
             if not any(words in str(error) for words in _REFUSALS):
                 reason = "damaged"
         else:
-            if jpeg is not None and not (jpeg.complete and (jpeg.kind is not None or whole(stream))):
+            if jpeg is not None and not (jpeg.complete and (jpeg.kind is not None or jpeg_is_whole(stream))):
                 raise UndecodableError("damaged")
             return frame, plugin
     raise UndecodableError(reason)

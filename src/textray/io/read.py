@@ -17,14 +17,13 @@ from textray.errors import DataError, InputError
 from textray.io import raster
 from textray.io.dicom import dataset_bytes, looks_like_dicom, read_dicom, read_dicom_grid, read_dicom_keys
 from textray.io.files import regular
-from textray.io.jpeg import JPEG_SIGNATURE
 from textray.io.quality import film_notices
 from textray.io.raster import MAX_FILE_BYTES, check_content, check_size
 from textray.records import Grid, Image, Notice
 
 _SIGNATURES = (
     (raster.PNG_SIGNATURE, "png"),
-    (JPEG_SIGNATURE, "jpeg"),
+    (raster.JPEG_SIGNATURE, "jpeg"),
     (b"GIF8", "a GIF picture"),
     *((signature, "a TIFF picture") for signature in raster.TIFF_SIGNATURES),
     (b"BM", "a BMP picture"),
