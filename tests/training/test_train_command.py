@@ -157,6 +157,11 @@ def test_from_a_recipe_to_a_mask(train_here, recipe, cli, film, tmp_path, monkey
     summary = json.loads((tmp_path / "scores" / "summary.json").read_text())
     assert (summary["size"], list(summary["modes"])) == ([32, 64], ["none"])
     assert 0 <= summary["modes"]["none"]["dice_pooled"]["value"] <= 1
+    for name, content in (("none.json", None), ("other.json", "{}"), ("damaged.json", "{")):
+        if content is not None:
+            (tmp_path / name).write_text(content)
+        refused = cli("export", best, "--out", bundle, "--scores", tmp_path / name)
+        assert (refused.code, "error E_USAGE: scores cannot be read" in refused.err) == (2, True), refused.err
     assert cli("export", best, "--out", bundle, "--scores", tmp_path / "scores" / "summary.json").code == 0
     assert "dice_pooled" in (bundle / "README.md").read_text()
     film(tmp_path / "chest.png", shape=(90, 70))

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from textray import registry
 from textray.errors import BundleError, UsageError
+from textray.evaluate.page import results_table
 from textray.export.card import segmenter_card
 from textray.export.frame import about, bundle_folder, check_out, write_common
 from textray.export.onnx import write_onnx
@@ -95,7 +96,7 @@ def export(
         )
     if captions:  # bank, card and provenance hold the same ones
         facts = {**facts, "data": {**facts["data"], "captions": list(captions)}}
-    summaries = [json.loads(Path(path).read_text(encoding="utf-8")) for path in scores]
+    summaries = [_summary(path) for path in scores]
     preprocess = Preprocess.from_dict(facts["data"]["preprocess"])
     pictures = parity_pictures(samples, preprocess)
     terms = registry.dataset(facts["data"]["name"]).terms
@@ -116,6 +117,20 @@ def export(
         )
         check_parity(bundle, network, pictures)
     return Bundle.load(out)
+
+
+def _summary(path: str | Path) -> dict[str, Any]:
+    """Scores of an evaluation, as ``--scores`` names them."""
+    try:
+        summary = json.loads(Path(path).read_text(encoding="utf-8"))
+        results_table([summary])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            "scores cannot be read",
+            came=f"{path}: {type(error).__name__}",
+            expected="summary.json of textray evaluate",
+        ) from error
+    return dict(summary)
 
 
 def write_graph(network: Network, path: Path, preprocess: Preprocess, text: Sequence[int] | None) -> None:

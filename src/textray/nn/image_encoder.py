@@ -12,6 +12,7 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -165,7 +166,10 @@ def read_trunk(source: str, trunk: str) -> dict[str, Tensor]:
             came=file,
             expected="a .safetensors file with timm's tensors, package:NAME or hub",
         )
-    return load_file(file)
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise BundleError("the trunk weights cannot be read", came=f"{file}: {error}") from error
 
 
 def _read_package(name: str) -> dict[str, Tensor]:
