@@ -1,8 +1,9 @@
 """How well `textray.text.zones.parse` reads the zones, sides and denials of real reports.
 
-300 sentences of Open-i that name a place of the lungs, drawn with a fixed seed, were labelled by one reader who did not
-see the parser; ``report_words.md`` beside this file is the guideline, ``report_words.csv`` holds the labels. Every second
-sentence may be read to improve the parser (``open``); the others are for measuring only (``held_out``).
+300 sentences of Open-i that name a place of the lungs, drawn with a fixed seed, were labelled by an AI assistant that
+did not see the parser, not by a radiologist; no radiologist has checked the labels. ``report_words.md`` beside this
+file is the guideline, ``report_words.csv`` holds the labels. Every second sentence may be read to improve the parser
+(``open``); the others are for measuring only (``held_out``).
 
 Run: python benchmarks/report_words.py ROOT [--half held_out] [--errors]   (ROOT holds NLMCXR_reports.tgz)
 """

@@ -31,8 +31,8 @@ REALISTIC = {
     "CXR within normal limits.": "--- ---",
     "Nothing abnormal detected": "--- ---",
     "No acute cardiopulmonary findings.": "--- ---",
-    "Right basal opacity. Otherwise normal.": "... ..1",
-    "Right basal opacity. NAD otherwise": "... ..1",
+    "Right basal opacity. Otherwise normal.": "--- --1",
+    "Right basal opacity. NAD otherwise": "--- --1",
     "Heart size normal.": "... ...",
     "Normal heart": "... ...",
     "No acute bony findings.": "... ...",
@@ -55,7 +55,7 @@ REALISTIC = {
     "Patchy opacities in the left upper, left middle and right lower zones.": "11. ..1",
     "Both lower lobes and the right middle lobe are involved.": "..1 .11",
     "The apices are clear. Bibasal consolidation.": "-.1 -.1",
-    "The right costophrenic angle is sharp; left costophrenic angle is blunted.": "..1 ..-",
+    "The right costophrenic angle is sharp; left costophrenic angle is blunted.": "... ...",
     "Infiltrates in the right lung, upper and lower zones.": "... 1.1",
     "No opacity in left upper zone, left mid zone, or right base.": "--. ..-",
     "RIGHT LUNG: CLEAR. LEFT LUNG: CONSOLIDATION IN THE LOWER AND MIDDLE ZONES.": ".11 ---",
@@ -83,7 +83,7 @@ REALISTIC = {
     "Lungs are clear except for a right lower lobe opacity.": "--- --1",
     "Opacities: left (lower), right (upper, middle)": "..1 11.",
     "The left lung isn't clear; the right one can't be excluded": "111 ...",
-    "Left costophrenic angle blunted, perihilar haze on both sides": ".11 .1.",
+    "Left costophrenic angle blunted, perihilar haze on both sides": ".1. .1.",
 }
 
 # Places, and what denies them: zones, and the texts that name them.

@@ -17,9 +17,9 @@ from textray.metrics.grounding import SIGMA, smooth
 from textray.preprocess import Preprocess
 from textray.records import SIDES, Grid, Image, Laterality, Notice, ZoneState
 from textray.text import prose
+from textray.text.clauses import sentences
 from textray.text.cleaning import clean
 from textray.text.phrases import TurnedPhrase, check, lone_sides, turn
-from textray.text.prose import sentences
 from textray.text.sentences import cut_text
 from textray.text.terms import FUNCTION
 from textray.text.tokens import Pieces, pad, report_weights

@@ -11,32 +11,14 @@ import re
 from dataclasses import dataclass
 
 from textray.errors import InputError
-from textray.records import LEVELS, SIDES, Grid, Laterality, Notice
+from textray.records import Grid, Laterality, Notice
 from textray.text.cleaning import clean, is_blank, swap_sides
-from textray.text.terms import LOBES
+from textray.text.shorthand import spell
 from textray.text.zones import ASSUMED, UNDEFINED, refusal
 
 MOST_CHARACTERS = 4000
 """Longest phrase; the network reads a fraction of it."""
 
-_SPELLED = {
-    **{short: f"{side} {level} lobe" for short, (side, level) in LOBES.items()},
-    **{f"{side[0]}{level[0]}z": f"{side} {level} zone" for side in SIDES for level in LEVELS},
-    "lt": "left",
-    "rt": "right",
-    "leftsided": "left-sided",
-    "rightsided": "right-sided",
-}
-_SHORT = re.compile(r"(?<![\w.])(" + "|".join(_SPELLED) + r")(?!\w)", re.IGNORECASE)
-_DOT = re.compile(r"(?<![\w.])([lr]t)\.(?= [a-z])", re.IGNORECASE)
-_NOT_IN_WORD = r"(?<![\w.'’-])"
-_LETTERS = (
-    re.compile(_NOT_IN_WORD + r"([LR])(?=[)\s/,;:.>&+=<]|$)(?!\s*\d)(?!\.\w)(?!/[oO]\b)"),  # "R/O" rules out
-    re.compile(
-        _NOT_IN_WORD + r"([lr])(?=[ -](?:lung|upper|mid|lower|bas|apex|apical|hil|perihil|lobe|zone|side|hemi))",
-        re.IGNORECASE,
-    ),
-)
 _LONE = re.compile(r"(?<![\w'’])[lr](?![\w'’])(?!/o\b|\s*\d)", re.IGNORECASE)
 """A letter that may mean a side but is not understood, such as those of "R.U.L."."""
 _IMPLIED = re.compile(r"\blingula\w*", re.IGNORECASE)
@@ -142,14 +124,6 @@ def check(phrase: str) -> str:
         )
     if not any(map(str.isalnum, words)):
         raise InputError("a phrase has no words", came=repr(words[:40]), expected="words", code="E_NO_PHRASE")
-    return words
-
-
-def spell(words: str) -> str:
-    """Spell out the short forms of sides and lobes: "RLL" is "right lower lobe", "R" is "right"."""
-    words = _SHORT.sub(lambda match: _SPELLED[match[1].lower()], _DOT.sub(r"\1", words))
-    for letter in _LETTERS:
-        words = letter.sub(lambda match: "left" if match[1] in "lL" else "right", words)
     return words
 
 

@@ -1,280 +1,109 @@
 """Free text to the zones that it names, side words kept as written.
 
-A text is cut into sentences and these into clauses, each with at most one place. Neighbouring clauses then decide which
-side a level belongs to and whether a clause affirms or denies, and the statements about each zone are weighed.
+Neighbouring clauses decide which side a level belongs to and whether a clause affirms or denies, and the statements
+about each zone are weighed.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import dataclass
+from itertools import count, pairwise
 
 from textray.records import LEVELS, SIDES, Zones, ZoneState
 from textray.text import terms
-from textray.text.terms import Place
-
-_BLANKS = re.compile(r"[ \t]+")
-_LINE_BREAK = re.compile(r" ?\n\s*(?P<bullet>[-*\u2022] ?|\d{1,2}[.)] )?(?P<next>\S?)")
-_IN_WORD = re.compile(r"(?<=\w)[-\u2010\u2011](?=\w)")
-_DASH = re.compile(r"(?<=\s)-|[\u2012-\u2015]")
-_TWO_SIDED = re.compile(r"\bbi (?=bas|apic|hil|perihil)")
-_PREFIX = re.compile(r"\b(costo|peri|para|supra|infra|retro) (?=phren|hil|card)")
-_NOT = re.compile(r"(?<=[a-z])n['\u2019]t\b")
-_EITHER = frozenset({"both", "neither"})
-_JOINERS = frozenset({"comma", "and", "or", "break", "without", "except", "stop"})
-_SHARING = frozenset({"and", "or", "split"})
-_LIST = _SHARING | {"comma"}
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One word or set phrase in lower case, its group in `terms.PATTERN` and its position in the whole text."""
-
-    text: str
-    kind: str
-    number: int
-    place: Place | None
-
-    @property
-    def negation(self) -> bool:
-        """A "no", "not", "free of"."""
-        return self.kind == "negation"
-
-    @property
-    def normal(self) -> bool:
-        """A "clear", "normal", "spared"."""
-        return self.kind == "normal" or self.text in terms.NORMAL
-
-    @property
-    def finding(self) -> bool:
-        """A finding, such as "opacity"."""
-        return self.kind == "finding" or self.text in terms.FINDINGS
-
-    @property
-    def cue(self) -> bool:
-        """A word that denies."""
-        return self.negation or self.normal
-
-
-@dataclass(slots=True)
-class Clause:
-    """Part of a sentence between two joiners, with at most one place.
-
-    Attributes:
-        joiner: Kind of the joiner before it, ``""`` at the start of a sentence, ``"split"`` where a second place began.
-        tokens: Its tokens, without the joiner; ``words`` are their texts.
-        places: The tokens that name sides or levels, and what they name.
-        negated: A negation, or "without" before it.
-        unseen: It says that something could not be seen well, and so neither affirms nor denies.
-    """
-
-    joiner: str
-    tokens: list[Token] = field(default_factory=list)
-    words: set[str] = field(default_factory=set)
-    places: list[tuple[Token, Place]] = field(default_factory=list)
-    sides: set[str] = field(default_factory=set)
-    levels: set[str] = field(default_factory=set)
-    negated: bool = False
-    normal: bool = False
-    finding: bool = False
-    unseen: bool = False
-
-    def add(self, token: Token) -> None:
-        """Append a token."""
-        self.tokens.append(token)
-        self.words.add(token.text)
-        self.negated |= token.negation
-        self.normal |= token.normal
-        self.finding |= token.finding
-        self.unseen |= token.kind == "unseen"
-        if token.place is None:
-            return
-        if self.either and len(token.place.sides) == 1:
-            self.sides = set()  # "both the left and the right": the one named counts, the other follows
-        self.places.append((token, token.place))
-        self.sides.update(token.place.sides)
-        self.levels.update(token.place.levels)
-        if {LEVELS[0], LEVELS[-1]} <= self.levels and self.words & {"to", "through"}:
-            self.levels.update(LEVELS)
-
-    def has(self, words: frozenset[str]) -> bool:
-        """One of these words is in it."""
-        return not self.words.isdisjoint(words)
-
-    @property
-    def either(self) -> bool:
-        """Its only place is "both" or "neither"."""
-        return len(self.places) == 1 and self.places[0][0].text in _EITHER
-
-    @property
-    def levels_first(self) -> bool:
-        """The levels come before the side, as in "lower left lung"."""
-        return bool(self.levels) and bool(self.sides) and not self.places[0][1].sides
-
-    @property
-    def place_first(self) -> bool:
-        """The place comes before the finding, as in "left lower opacity"."""
-        return next((token.place is not None for token in self.tokens if token.place or token.finding), False)
-
-    @property
-    def ends_on_side(self) -> bool:
-        """It ends on a bare side, as "in the left" before "and right lower zones", but not "on the left"."""
-        if not self.places or self.levels or self.places[-1][0] is not self.tokens[-1]:
-            return False
-        texts = [token.text for token in self.tokens[-3:-1]]
-        return not (texts[-1:] == ["on"] or texts == ["on", "the"])
-
-    @property
-    def first_normal(self) -> int:
-        """Position of its first word such as "clear"."""
-        return next(token.number for token in self.tokens if token.normal)
-
-    @property
-    def only_place(self) -> bool:
-        """It has a place, but no finding, cue or verb."""
-        return bool(self.places) and not (self.finding or self.negated or self.normal or self.has(terms.VERBS))
-
-    @property
-    def only_side(self) -> bool:
-        """It has a place and words without content only, as "and on the right", "not the left"."""
-        return all(token.place or token.text in terms.FUNCTION or token.negation for token in self.tokens)
-
-    @property
-    def placing(self) -> bool:
-        """It has words of place, cues and words without content only."""
-        return all(token.place or token.text in terms.FUNCTION | terms.DIFFUSE or token.cue for token in self.tokens)
-
-    @property
-    def pair(self) -> bool:
-        """Its place is a plural by itself, such as "bases"."""
-        return any(place.pair for _, place in self.places)
-
-    @property
-    def plural(self) -> bool:
-        """Its place is a plural, such as "lower zones", "bases"."""
-        return self.has(terms.PLURALS) or self.pair
-
-    @property
-    def of_lung(self) -> bool:
-        """False where the side is that of a rib, a catheter, a pleural effusion."""
-        if self.has(terms.LUNG) or not self.has(terms.ELSEWHERE):
-            return True
-        in_lung = any(place.lung for _, place in self.places) and not self.has(terms.PLEURAL)
-        return bool(self.levels) and (self.finding or in_lung)
-
-    @property
-    def anchored(self) -> bool:
-        """A word in it shows that the text is about lungs."""
-        return self.finding or self.has(terms.NOUNS) or any(place.lung for _, place in self.places)
-
-    @property
-    def says_clear(self) -> bool:
-        """If it denies, it denies any lesion of the lungs, as in "no infection", "normal chest", "NAD"."""
-        named = self.has(terms.BROAD | {"abnormal", "finding", "findings"}) or (
-            self.normal and self.has(terms.NOUNS | terms.STUDY)
-        )
-        nothing = self.has(terms.NOTHING_WRONG) and self.words <= terms.NOTHING_WRONG | terms.FUNCTION
-        return (named or nothing) and not self.places and self.of_lung
-
-
-def sentences(text: str) -> Iterator[list[Clause]]:
-    """Cut a cleaned text into sentences of clauses, in time that grows with its length only."""
-    clauses: list[Clause] = []
-    clause = Clause("")
-    for token in chain(_tokens(text), [Token("", "stop", -1, None)]):
-        joins = token.kind in _JOINERS
-        joiner = token.kind if joins else _implied(clause, token)
-        if joiner and clause.tokens:
-            clauses.append(clause)
-            clause = Clause(joiner)
-        elif joiner and (joiner != "comma" or not clause.joiner):
-            clause.joiner = joiner  # of ", but" the stronger one counts
-        if joiner == "stop":
-            if clauses:
-                yield clauses
-            clauses, clause = [], Clause("")
-        elif joiner == "without":
-            clause.negated = True
-        if not joins:
-            clause.add(token)
-
-
-def _implied(clause: Clause, token: Token) -> str:
-    """The joiner that a telegram leaves out: "right lower left upper", "right basal opacity no effusion"."""
-    if token.negation and token.text != "not" and clause.places and (clause.finding or clause.normal):
-        return "break"
-    place = token.place
-    if place is None or not clause.sides:
-        return ""
-    if clause.levels_first and place.levels:
-        return "split"
-    return "split" if place.sides and set(place.sides) != clause.sides and not clause.either else ""
-
-
-def _tokens(text: str) -> Iterator[Token]:
-    prepared = _LINE_BREAK.sub(_line_break, _BLANKS.sub(" ", text)).lower()
-    prepared = _IN_WORD.sub(" ", _DASH.sub(",", prepared)).replace("can't", "cannot").replace("can\u2019t", "cannot")
-    prepared = _PREFIX.sub(r"\1", _TWO_SIDED.sub("bi", _NOT.sub(" not", prepared)))
-    for number, match in enumerate(terms.PATTERN.finditer(prepared)):
-        word, kind = match.group(), match.lastgroup or "word"
-        named = {"both": "both", "place": "left" if word == "l" else "right"}.get(kind, word)
-        yield Token(word, kind, number, terms.PLACES.get(named))
-
-
-def _line_break(match: re.Match[str]) -> str:
-    """Blank lines and bullets end a sentence; a line that goes on in lower case is no break at all."""
-    following = match["next"]
-    if match["bullet"] or match.group().count("\n") > 1:
-        return ". " + following
-    return (" " if following.islower() else ", ") + following
+from textray.text.clauses import JOINERS, LIST, SHARING, Clause, Token, deny, sentences, tokens
+from textray.text.sentences import parts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """The six zones by the side words as written, and whether the text both affirms and denies the same ones.
+    """The six zones by the side words as written, and what was not used.
 
-    ``unused`` are words that changed nothing, without numbers and words without content; lower case, each once.
+    Attributes:
+        unused: Words that changed nothing, without numbers and words without content; lower case, each once.
+        contradictory: The text both affirms and denies the same zones.
+        idle: Words that deny, but have nothing to deny.
+        misspelt: Known words that others in the text nearly are.
     """
 
     zones: Zones
     unused: tuple[str, ...]
     contradictory: bool
+    idle: tuple[str, ...]
+    misspelt: tuple[str, ...]
 
 
 ZoneSet = frozenset[tuple[str, str]]
 """Zones, each by its side and level."""
 
 
-def read(text: str) -> Reading:
-    """Read a cleaned text of any length; never raises."""
-    claims: list[tuple[ZoneSet, bool]] = []
+def read(text: str, *, patient: bool = False) -> Reading:
+    """Read a cleaned text of any length; never raises.
+
+    ``patient`` says that its sides are the patient's, so that "middle lobe" and "retrocardiac" name one.
+    """
+    claims: list[tuple[Clause, ZoneSet, bool]] = []
     words: list[Token] = []
     used: set[int] = set()
+    idle: list[Token] = []
     clear = False
-    for clauses in sentences(text):
-        words += (token for clause in clauses for token in clause.tokens)
-        present = _polarities(clauses)
-        claimed = _claims(clauses, present)
-        placed = any(zones is not None for zones in claimed)
-        for clause, affirmed, zones in zip(clauses, present, claimed, strict=True):
-            if zones is not None:
-                claims.append((zones, affirmed))
-                telling = terms.NOUNS | terms.DIFFUSE
-                used.update(t.number for t in clause.tokens if t.place or t.text in telling or (t.cue and not affirmed))
-            elif not placed and not affirmed and clause.says_clear:
-                clear = True
-                used.update(
-                    t.number for t in clause.tokens if t.text in terms.BROAD | terms.NOUNS | terms.STUDY or t.cue
-                )
-        if any(zones is not None and not affirmed for zones, affirmed in zip(claimed, present, strict=True)):
-            used.update(t.number for clause in clauses for t in clause.tokens if t.cue)
-    states, contradictory = _weigh(claims, clear=clear)
+    numbers = count()
+    for counts, part in parts(text):
+        if not counts:
+            words += (token for token in tokens(part, numbers) if token.kind not in JOINERS)
+            continue
+        for clauses in sentences(part, numbers):
+            if patient:
+                _imply(clauses)
+            words += (token for clause in clauses for token in clause.tokens)
+            present = _polarities(clauses)
+            claimed = _claims(clauses, present)
+            if any(t.deciding and t.meant not in terms.PLACES for clause in clauses for t in clause.tokens):
+                claimed = [None] * len(clauses)  # a misspelt denial may reach anywhere
+            for clause, affirmed, zones in zip(clauses, present, claimed, strict=True):
+                if zones is not None:
+                    claims.append((clause, zones, affirmed))
+                    telling = terms.NOUNS | terms.DIFFUSE
+                    used.update(
+                        t.number for t in clause.tokens if t.place or t.text in telling or (t.cue and not affirmed)
+                    )
+                elif not (affirmed or clause.attached or clause.silent) and clause.says_clear:
+                    clear = True
+                    used.update(
+                        t.number for t in clause.tokens if t.text in terms.BROAD | terms.NOUNS | terms.STUDY or t.cue
+                    )
+                elif not clause.silent and not clause.attached and not clause.has(terms.ELSEWHERE):
+                    idle += (token for token in clause.tokens if token.cue)
+            denials = (zones is not None and not affirmed for zones, affirmed in zip(claimed, present, strict=True))
+            if any(denials):
+                used.update(t.number for clause in clauses for t in clause.tokens if t.cue)
+            used.update(
+                t.number for clause in clauses if clause.attached and clause.bare for t in clause.tokens if t.cue
+            )
+    misspelt = tuple(dict.fromkeys(token.meant for token in words if token.meant))
+    if any(token.deciding for token in words):  # what it would narrow is not known
+        claims = [claim for claim in claims if not claim[2] or (claim[0].sides and claim[0].levels)]
+    states, contradictory = _weigh([claim[1:] for claim in claims], clear=clear)
     unused = dict.fromkeys(
         t.text for t in words if t.number not in used and t.text not in terms.FUNCTION and not t.text[0].isdigit()
     )
-    return Reading(zones=states, unused=tuple(unused), contradictory=contradictory)
+    return Reading(
+        zones=states,
+        unused=tuple(word for word in unused if word[0].isalnum() or len(word) > 1),
+        contradictory=contradictory,
+        idle=tuple(dict.fromkeys(t.text.split()[0] for t in idle if t.number not in used)),
+        misspelt=misspelt,
+    )
+
+
+def _imply(clauses: list[Clause]) -> None:
+    """Sides that radiologists leave out: the middle lobe is the right one; behind the heart lies the left lung."""
+    sided = any(clause.sides for clause in clauses)
+    for clause in clauses:
+        if not clause.sides and "retrocardiac" in clause.words:
+            clause.sides = {terms.LEFT}
+        elif not sided and clause.levels == {terms.MIDDLE} and {"middle", "lobe"} <= clause.words:
+            clause.sides = {terms.RIGHT}
 
 
 def _polarities(clauses: list[Clause]) -> list[bool]:
@@ -287,18 +116,23 @@ def _polarities(clauses: list[Clause]) -> list[bool]:
     result: list[bool] = []
     reach = False  # the last denial reaches on
     located = False  # it has named its place
+    began = 0
     for index, clause in enumerate(clauses):
-        joined = clause.joiner in _LIST and index > 0
+        joined = clause.joiner in LIST and index > 0
         affirmed = True
         if clause.joiner == "except":
             affirmed, reach = not (result[-1] if result else True), True
             reach, located = not affirmed, False
+            for earlier in clauses[:index]:
+                earlier.attached = True
         elif clause.negated:
-            affirmed, reach, located = False, True, bool(clause.places)
+            affirmed, reach, located, began = False, True, bool(clause.places), index
         elif clause.normal:
             before = bool(clause.places) and clause.places[-1][0].number > clause.first_normal
-            affirmed, reach, located = False, before, True
+            affirmed, reach, located, began = False, before, True, index
         elif reach and joined and not _starts_anew(clause, located=located, listed=ahead[index]):
+            if clause.places and not located:
+                clauses[began].attached = True
             affirmed, located = False, located or bool(clause.places)
         else:
             reach = False
@@ -307,7 +141,11 @@ def _polarities(clauses: list[Clause]) -> list[bool]:
         clause, after = clauses[index], clauses[index + 1]
         if clause.only_place and result[index] and not result[index + 1] and clause.joiner != "except":
             result[index] = not _denied_by(after, first=index == 0 or clause.joiner == "break")
-    return result
+            after.attached |= not result[index]
+    for index, (ahead_of, behind) in enumerate(pairwise(clauses)):
+        if behind.bare and not ahead_of.bare and behind.joiner not in ("except", "or"):
+            deny(clauses, index, behind)
+    return [affirmed and not clause.denied for affirmed, clause in zip(result, clauses, strict=True)]
 
 
 def _or_ahead(clauses: list[Clause]) -> list[bool]:
@@ -330,8 +168,8 @@ def _denied_by(after: Clause, *, first: bool) -> bool:
     """Whether a bare place is denied by the next clause, as in "left lung and right apex clear"."""
     if after.places:
         post = after.normal and not after.negated and after.places[0][0].number < after.first_normal
-        chained = after.only_place or post or (after.joiner in _SHARING and after.negated)
-        return chained and (after.joiner in _SHARING or (after.joiner == "comma" and first))
+        chained = after.only_place or post or (after.joiner in SHARING and after.negated)
+        return chained and (after.joiner in SHARING or (after.joiner == "comma" and first))
     return after.joiner != "except" and (after.normal or (after.negated and after.finding))
 
 
@@ -349,12 +187,35 @@ def _claims(clauses: list[Clause], present: list[bool]) -> list[ZoneSet | None]:
     claims: list[ZoneSet | None] = []
     for index, clause in enumerate(clauses):
         named = sides[index]
-        placed = bool(named) and clause.of_lung and not clause.unseen
+        of_lung = (clause.of_lung and not _goes_on(clauses, index)) or _shares(clauses, index)
+        placed = bool(named) and of_lung and not clause.silent
         if not levels[index] and present[index] and not clause.has(terms.DIFFUSE):
             named = {side for side in named if side not in refined}  # "left lung opacity, mainly in the lower zone"
         zones = frozenset((side, level) for side in named for level in levels[index] or LEVELS)
         claims.append(zones if placed else None)
     return claims
+
+
+def _shares(clauses: list[Clause], index: int) -> bool:
+    """Whether the place beside a word of the pleura is also that of a finding: "left basal effusion/atelectasis"."""
+    clause, shared = clauses[index], []
+    start = index
+    while start and clauses[start].joiner in LIST and not clauses[start - 1].places:
+        start -= 1
+    if start < index and clause.joiner in SHARING and not (clauses[start].joiner in LIST and start):
+        shared = clauses[start:index]
+    if clause.levels and index + 1 < len(clauses) and clauses[index + 1].joiner in SHARING:
+        shared = [*shared, clauses[index + 1]]
+    return not clause.has(terms.ELSEWHERE - terms.PLEURAL) and any(
+        other.finding and not other.places and not other.has(terms.ELSEWHERE) for other in shared
+    )
+
+
+def _goes_on(clauses: list[Clause], index: int) -> bool:
+    """Whether a place is a second one of what lies outside the lungs: "right-sided effusion reaching the left apex"."""
+    clause = clauses[index]
+    says = clause.finding or clause.negated or clause.normal
+    return clause.joiner == "split" and not says and not clauses[index - 1].of_lung
 
 
 def _resolve(clauses: list[Clause], present: list[bool]) -> tuple[list[set[str]], list[set[str]]]:
@@ -366,15 +227,15 @@ def _resolve(clauses: list[Clause], present: list[bool]) -> tuple[list[set[str]]
     # From the last clause to the first: "upper and middle left lung", "left and right bases".
     for index in range(len(clauses) - 2, -1, -1):
         clause, after = clauses[index], clauses[index + 1]
-        if after.joiner not in _LIST:
+        if after.joiner not in LIST:
             continue
         if not sides[index] and levels[index] and (after.levels_first or (not after.sides and sides[index + 1])):
-            before = clauses[index - 1] if index and clause.joiner in _LIST else None
+            before = clauses[index - 1] if index and clause.joiner in LIST else None
             if before is None or not (before.sides and before.levels) or before.levels_first:
                 sides[index] = set(sides[index + 1])
         if not sides[index] and levels[index] and after.only_side and not after.levels and index < first:
             sides[index] = set(after.sides)  # "lower zone opacity, on the left"
-        if after.joiner in _SHARING and clause.ends_on_side and after.sides and not after.levels_first:
+        if after.joiner in SHARING and clause.ends_on_side and after.sides and not after.levels_first:
             levels[index] = set(levels[index + 1])
     last: set[str] = set()
     # From the first clause to the last: "left upper and lower zones", "lower zone on the left and right".
@@ -392,7 +253,7 @@ def _resolve(clauses: list[Clause], present: list[bool]) -> tuple[list[set[str]]
             last = sides[index]
     if not any_side:  # "upper and lower zones": the plural comes at the end of the list
         for index in range(len(clauses) - 2, -1, -1):
-            if levels[index] and not sides[index] and clauses[index + 1].joiner in _LIST and levels[index + 1]:
+            if levels[index] and not sides[index] and clauses[index + 1].joiner in LIST and levels[index + 1]:
                 sides[index] = set(sides[index + 1])
     return sides, levels
 
@@ -418,8 +279,7 @@ def _weigh(claims: list[tuple[ZoneSet, bool]], *, clear: bool) -> tuple[Zones, b
             if not affirmed:
                 denied[zone] = min(denied.get(zone, size), size)
     contradictory = any(present and denied.get(zone) == -size for zone, (size, present) in weight.items())
-    none = clear and not any(present for _, present in weight.values())
-    rest = ZoneState.ABSENT if none else ZoneState.UNMENTIONED
+    rest = ZoneState.ABSENT if clear else ZoneState.UNMENTIONED
     state = {True: ZoneState.PRESENT, False: ZoneState.ABSENT}
     zones = Zones(tuple(state[weight[s, v][1]] if (s, v) in weight else rest for s in SIDES for v in LEVELS))
     return zones, contradictory

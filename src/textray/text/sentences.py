@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from textray.errors import unknown_name
+from textray.text import terms
 from textray.text.cleaning import clean
 
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"', "\u00b4": "'"})
@@ -58,6 +59,58 @@ def clauses(caption: str) -> tuple[str, ...]:
     """Cut a caption of QaTa-COV19 at its commas, into status, count and place without full stops."""
     parts = (part.strip(" \n\t.") for part in clean(caption).split(","))
     return tuple(part for part in parts if part)
+
+
+_HEADING = re.compile(
+    r"(?:^|(?<=[.;!?]\s))[ \t#*\d.)]{0,8}(?P<head>[A-Za-z][A-Za-z'/&]*(?:[ ][A-Za-z'/&]+){0,6})[ \t*]{0,4}"
+    r"(?::[ \t*]{0,4}|[ \t]*$| [-\u2013\u2014] |(?<=[A-Z]{4}) +(?=[A-Z]?[a-z]))",
+    re.MULTILINE,
+)
+_PARAGRAPH = re.compile(r"(?<=\S)[ \t]*\n[ \t]*\n")
+_TITLE_END = re.compile(r"(?<=\S)[ \t]*\n|[.;] ")
+
+
+def parts(text: str) -> Iterator[tuple[bool, str]]:
+    """Cut a report at its headings, each part with whether it describes the image.
+
+    Findings, impression and the like do, and so does what no heading precedes; history, indication, comparison and
+    technique do not. Where a report has no findings, such a part ends with its paragraph; a title or a name always ends
+    with its line or sentence.
+    """
+    heads = [(match, kind) for match in _HEADING.finditer(text) if (kind := _kind(match))]
+    found = any(_head(match) & {"finding", "findings"} for match, kind in heads if kind == "counts")
+    bounds = [(0, 0, "counts")]
+    for match, kind in heads:
+        start = match.start("head")
+        bounds.append((start, start if _head(match) <= terms.ANATOMY else match.end(), kind))
+    for (_, body, kind), after in zip(bounds, [*bounds[1:], None], strict=True):
+        section = text[body : after[0] if after else None]
+        end = _TITLE_END.search(section) if kind == "title" else None
+        if kind == "other" and not found:
+            end = _PARAGRAPH.search(section)
+        if end:
+            yield False, section[: end.start()]
+            kind, section = "counts", section[end.end() :]
+        if section.strip():
+            yield kind == "counts", section
+
+
+def _head(match: re.Match[str]) -> set[str]:
+    return set(re.findall(r"[a-z]+", match["head"].lower()))
+
+
+def _kind(match: re.Match[str]) -> str:
+    """What a heading begins: a part that ``counts``, a ``title``, or an ``other`` one; nothing for what is none."""
+    words, marked = _head(match), ":" in match.group()
+    if words <= terms.ANATOMY:
+        return "counts" if marked else ""
+    if not words <= terms.HEADS:
+        return ""
+    if words & terms.OTHER_PARTS or (marked and words & terms.EARLIER):
+        return "other"
+    if words & terms.COUNTED_PARTS and not words & terms.EARLIER:
+        return "counts" if marked or match["head"].isupper() or len(words) == 1 else ""
+    return "title" if marked and words & terms.TITLES else ""
 
 
 Cut = Literal["clauses", "caption", "split"]

@@ -79,50 +79,98 @@ BROAD = _words(
 """Findings whose absence, where no place is named, means clear lungs."""
 
 FINDINGS = BROAD | _words(
-    """opacification opacified consolidated consolidative pneumonic bronchopneumonia ggo ggos groundglass glass haze
-    haziness hazy atelectasis atelectases atelectatic collapse collapsed nodule nodules nodular mass masses
-    infective infectious involvement involved involves affected affects shadow shadows shadowing density
-    densities dense edema oedema inflammation inflammatory patch patches patchy reticular reticulation
-    interstitial fibrosis fibrotic scar scarring cavitation cavity cavitary tuberculosis tb abnormal
-    bronchogram bronchograms bronchiectasis emphysema infarct hemorrhage haemorrhage contusion aspiration
-    congestion streaky"""
+    """opacification opacifications opacified consolidated consolidative pneumonic bronchopneumonia ggo ggos
+    groundglass glass haze haziness hazy atelectasis atelectases atelectatic collapse collapsed nodule nodules
+    nodular nodularity mass masses infective infectious involvement involved involves affected affects shadow
+    shadows shadowing density densities dense edema oedema inflammation inflammatory patch patches patchy reticular
+    reticulation reticulonodular interstitial fibrosis fibrotic scar scars scarred scarring cavitation cavity
+    cavities cavitary tuberculosis tb abnormal bronchogram bronchograms bronchiectasis bronchiectatic emphysema
+    emphysematous copd infarct hemorrhage haemorrhage contusion contusions aspiration congestion streaky streaks
+    granuloma granulomas granulomata granulomatous bulla bullae bullous bleb blebs cyst cysts cystic changes change
+    metastasis metastases metastatic neoplasm malignancy carcinoma tumor tumour tumors tumours abscess bronchitis
+    bronchiolitis sequela sequelae micronodules miliary honeycombing pneumatocele peribronchial findings finding
+    loss lucency alveolar"""
 )
 
-PLEURAL = _words("effusion effusions pleural pleura pneumothorax pneumothoraces hydropneumothorax empyema")
-
-ELSEWHERE = PLEURAL | _words(
-    """pacemaker catheter line lines tube tubes picc port drain lead leads electrode electrodes clip clips wire wires
-    rib ribs clavicle clavicles shoulder humerus humeral scapula spine spinal vertebra vertebral bone bones
-    osseous bony skeletal tissue tissues heart cardiac atrium atrial ventricle ventricular aorta aortic
-    mediastinum mediastinal cardiomediastinal trachea tracheal carina diaphragm diaphragms hemidiaphragm hemidiaphragms
-    breast breasts
-    axilla axillary neck arm leg hand abdomen abdominal quadrant liver spleen kidney renal stomach brain
-    frontal temporal parietal occipital cerebral subclavian jugular artery view views projection rotated
-    rotation oblique decubitus shift shifted deviated deviation inflated expanded hyperinflated hyperexpanded
-    volumes corner"""
+PLEURAL = _words(
+    """effusion effusions pleural pleura pneumothorax pneumothoraces hydropneumothorax empyema blunting blunted blunts
+    sharp fluid hemothorax haemothorax fissure fissures fissural loculated"""
 )
-"""Words beside which a side is not a part of the lung, unless the lung is named too."""
+
+NO_LESION = _words(
+    """inflated inflation hyperinflated hyperinflation hypoinflated hypoinflation underinflated expanded expansion
+    hyperexpanded hyperexpansion hypoexpanded hypoventilated hypoventilatory hyperaerated aerated aeration volumes
+    volume crowding kyphosis kyphotic scoliosis position positioning"""
+)
+"""Words about how full the lungs are or how the patient stands, which are no lesions."""
+
+ELSEWHERE = (
+    PLEURAL
+    | NO_LESION
+    | _words(
+        """pacemaker pacer catheter catheters line lines tube tubes tubing shunt picc port portacath drain drains lead
+    leads electrode electrodes clip clips wire wires suture sutures staple staples stent stents hardware device
+    prosthesis sternotomy mastectomy rib ribs clavicle clavicles clavicular shoulder shoulders humerus humeral
+    scapula scapular spine spinal spondylosis vertebra vertebral vertebrae bone bones osseous bony skeletal fracture
+    fractures fractured deformity deformities tissue tissues skin fold artifact artefact fat epicardial
+    cardiophrenic heart cardiac atrium atrial ventricle ventricular aorta aortic mediastinum mediastinal
+    cardiomediastinal trachea tracheal paratracheal carina diaphragm diaphragms hemidiaphragm hemidiaphragms
+    hemidiaphragmatic breast breasts nipple axilla axillary neck arm leg hand abdomen abdominal quadrant liver
+    spleen kidney renal stomach gastric brain frontal temporal parietal occipital cerebral subclavian jugular artery
+    arteries vein vascularity lymph adenopathy lymphadenopathy node nodes view views projection rotated rotation
+    oblique decubitus shift shifted deviated deviation corner"""
+    )
+)
+"""Words beside which a side is not a part of the lung, unless a finding of the lung is named too."""
+
+OPERATIONS = _words(
+    """lobectomy lobectomies pneumonectomy segmentectomy resection resected thoracotomy thoracentesis thoracoscopy
+    biopsy surgery surgical postsurgical postoperative vats decortication bullectomy lumpectomy pleurodesis
+    transplant transplantation thoracostomy pneumonectomized"""
+)
 
 NORMAL = _words(
-    "clear cleared sharp normal normally unremarkable spared resolved uninvolved unaffected healthy aerated absent"
+    """clear clears cleared normal normally unremarkable spared resolved uninvolved unaffected healthy absent gone
+    disappeared vanished subsided negative neg nad wnl"""
 )
-NOTHING_WRONG = frozenset({"clear", "normal", "unremarkable", "nad", "wnl", "within normal limits"})
+RESOLVED = _words("resolved cleared gone disappeared vanished subsided")
+NOTHING_WRONG = frozenset({"clear", "normal", "unremarkable", "negative", "nad", "wnl", "within normal limits"})
 """Words that make a whole sentence mean that nothing is wrong, as in "Unremarkable."."""
 
 STUDY = _words("film radiograph study examination exam cxr xray x ray")
 VERBS = _words("is are was were shows show showed seen noted there has have demonstrates demonstrated")
 
 FUNCTION = VERBS | _words(
-    """a an the in of on at to from by for and or with as it its this that these those be been being also any which
-    who s side sides sided"""
+    """a an the in of on at to from by for and or with as it its they this that these those be been being also any
+    which who s side sides sided"""
 )
 """Words without content, never listed as unused."""
 
+TAIL = FUNCTION | _words(
+    """now since currently today already all subsequently interval entirely totally completely fully both present
+    visible identified detected evident appreciated found longer do does did had will can been yet again quite again"""
+)
+"""Words beside a denial that has no place of its own, as in ", now completely resolved"."""
+REST = _words("otherwise elsewhere remaining remainder rest")
+YES = _words("yes positive present confirmed")
+_CUES = _words(
+    """no not never none nothing neither nor without nil unlikely but however except change changes history query
+    nope"""
+)
+
+_PARTLY = (
+    r"(?:partial|partially|partly|incomplete|incompletely|near|nearly|almost|mostly|largely|slightly|somewhat|minimally|"
+    r"not)(?: \w+ly| yet| complete| interval)*"
+)
 _PHRASES = {
-    "neutral": r"(?:no|without)(?: any| significant| interval| substantial| appreciable| definite| major)* changes?|"
-    r"not(?: significantly)? changed|"
+    "neutral": r"(?:no|without|not)(?: any| significant\w*| interval| substantial\w*| appreciabl[ye]| definite| major|"
+    r" much| really| been)* chang(?:es?|ed)|"
+    r"no(?: longer| more)? (?:worse|better)|not (?:worse|increased|decreased|enlarged)|"
     r"not (?:seen|present|visible|noted) (?:previously|before|on (?:the )?(?:prior|previous)\w*)|"
-    r"(?:cannot|can not|not|could not)(?: be)?(?: entirely| completely)? (?:excluded?|ruled? out)|not only",
+    r"(?:cannot|can not|not|could not|does not|do not)(?: be)?(?: entirely| completely)?"
+    r" (?:excluded?|ruled? out)|not only|un(?:likely) (?:to )?(?:be|represents?|reflects?)|no doubt|"
+    r"(?:as )?(?:compared|in comparison|relative)(?: (?:to|with))(?: that)?(?: on| of)?(?: the)? (?:left|right)"
+    r"(?: (?:upper|middle|mid|lower|lung|lobe|zone|base|side|hemithorax))*",
     "unseen": r"(?:not|poorly|incompletely|inadequately|suboptimally)(?: be)?"
     r"(?: well| fully| clearly| adequately| completely| entirely| optimally| properly| reliably| confidently)*"
     r" (?:visuali[sz]ed|assessed|evaluated|imaged|included)|"
@@ -130,21 +178,30 @@ _PHRASES = {
     r"not seen (?:well|fully|clearly|adequately|completely|properly)|"
     r"(?:poorly|incompletely|not (?:well|fully|clearly|adequately|completely|entirely|optimally|properly)) "
     r"(?:seen|shown|demonstrated)",
-    "finding": r"not (?:fully |completely |entirely |yet )?(?:clear|normal|unremarkable|cleared|resolved|spared)|"
-    r"ground glass|air space",
-    "normal": r"nad|wnl|within normal limits|no longer(?: \w+)?|not (?:involved|affected)|ruled out|excluded",
-    "negation": r"free (?:of|from)|negative for|(?:absence|lack|resolution|clearing) of|"
-    r"no|not|never|none|nothing|neither",
-    "both": r"(?:left|right)(?: side| lung)?(?: is| are)?(?: much| slightly)? (?:greater|more|worse|larger|less|>|<)"
-    r"(?: than)?(?: on)?(?: the)? (?:left|right)",
-    "without": r"without|sparing(?: of)?|spares|excluding",
+    "hidden": r"obscur(?:ed|es|ing|ation)|hidden|excluded from (?:the )?(?:view|image|film|field|study)|cut off",
+    "aside": r"(?:no |without )?(?:history of|h/o|hx(?: of)?)|status post|s/p|(?:to )?rule ?out|r/o|to exclude|"
+    r"(?:please |to )?(?:evaluate|evaluating|assess|assessing)(?: for)?|(?:look|check|screen)(?:ing)? for|"
+    r"(?:evaluation|assessment) (?:for|of)|query",
+    "finding": rf"{_PARTLY} (?:clear|normal|unremarkable|cleared|resolved|spared|gone|disappeared|subsided)|"
+    rf"{_PARTLY} (?:resolution|clearing|clearance)(?: of)?|"
+    r"(?:clear|cleared|resolved) (?:partially|partly|incompletely)|ground glass|air space",
+    "normal": r"nad|wnl|within normal limits|no longer(?: \w+)?|not (?:involved|affected)|ruled out|excluded|"
+    r"dis[- ]?appeared",
+    "negation": r"free (?:of|from)|negative for|neg for|devoid of|(?:absence|lack|resolution|clearing|clearance) of|"
+    r"(?:fail(?:s|ed)? to|does not|did not|do not) (?:show|demonstrate|reveal)|"
+    r"(?:no|not|without)(?: \w+)? (?:evidence|sign|suggestion|suspicion)s?(?: (?:of|for))|"
+    r"(?:is |are |was |were )?(?:considered |thought |felt )?(?:to be )?(?:very |highly |most )?unlikely|improbable|"
+    r"not (?:likely|suspected|suggested)|nil|no|not|never|none|nothing|neither|nope|denies",
+    "both": r"(?:left|right)(?: side| sided| lung)?(?: is| are)?(?: much| slightly| (?=[<>=≥≤]))?"
+    r" (?:greater|more|worse|larger|less|higher|bigger|denser|>+|<+|=|≥|≤)"
+    r"(?: (?:severe|marked|prominent|pronounced|extensive|so))?(?: than)?(?: on)?(?: the)? (?:left|right)",
+    "without": r"without|w/o|sparing(?: of)?|spares|excluding",
     "except": r"except(?:ing)?(?: for| in)?|apart from|aside from|other than|save for",
-    "break": r"but|however|although|though|while|whereas|yet|with",
+    "break": r"but|however|although|though|while|whereas|yet|with|w/",
     "or": r"or|nor",
     "and": r"as well as|and|plus|than|[&/+]",
     "comma": r"[,()]",
     "stop": r"[.;!?]+",
-    "place": r"[lr](?= (?:lung|upper|middle|mid|lower|base|basal|apex|apical|hilar|perihilar|lobe|zone)\b)",
 }
 _UNBOUNDED = {"comma", "stop"}
 PATTERN = re.compile(
@@ -155,3 +212,51 @@ PATTERN = re.compile(
     + r"|(?P<number>\d+(?:\.\d+)+)|(?P<word>[^\W_]+)"
 )
 """Tokens of a prepared text, set phrases before single words; the name of the group is the kind of the token."""
+
+KNOWN = (
+    FINDINGS | ELSEWHERE | OPERATIONS | NORMAL | NOUNS | PLURALS | DIFFUSE | STUDY | TAIL | REST | YES | _CUES
+    | frozenset(PLACES)
+)  # fmt: skip
+"""The vocabulary; no message quotes other words of a report."""
+
+ORDINARY = _words(
+    """lift loft cleft deft heft let lent lest light might night sight tight fight eight bright fright wright bath
+    booth broth moth supper fiddle riddle meddle muddle slower flower power tower mower rower lowers loner loser
+    lover blower glower lowe apes case cases vase ease bass bale bare bake bade bane based baste basis basil nasal
+    banal hill hilt hula lingual singular diffused diffuses whose while hole whale entice clean cleat cleaned
+    clearer cleaved share shared shark formal spaced spare scared stared resolves resolve revolved assent done tone
+    cone lone goner negatives wealthy banished varnished subsides subside either long lunge sung hung rung love lode
+    robe globe lobed yield filed fiend cheat chess internal external demonstrate injection injected inflection
+    inflected lobulated bronchitic biliary radiography changed respected rejected extended expended effected prevent
+    resent involve collapses starring coarse thorn bone none one later least last same side mild mid miller along"""
+)
+"""Ordinary words that differ from a known one by a letter."""
+
+COUNTED_PARTS = _words(
+    """finding findings impression impressions conclusion conclusions opinion interpretation result results report
+    summary assessment comment comments observation observations addendum diagnosis"""
+)
+OTHER_PARTS = _words(
+    """indication indications history hx pmh pmhx hpi comparison comparisons technique reason complaint complaints
+    symptoms referral recommendation recommendations advice plan medication medications request"""
+)
+EARLIER = _words("clinical past previous prior priors old last requested question background")
+TITLES = _words(
+    """exam examination procedure study view views presentation information details data patient name dob mrn age sex
+    gender date accession physician provider referrer doctor attending signed dictated projection projections
+    protocol"""
+)
+HEADS = (
+    COUNTED_PARTS | OTHER_PARTS | EARLIER | TITLES
+    | _words(
+    """for of the and in to with medical surgical present presenting illness notes note brief relevant pertinent
+    radiological radiology radiographic radiologist chest cxr xray x ray film films radiograph type id number final
+    preliminary current reports images ordering referring requesting by time"""
+)
+)  # fmt: skip
+"""Words of headings: of parts that describe the image, of others, of earlier matters, and of titles."""
+ANATOMY = _words(
+    """left right bilateral upper middle lower lung lungs chest pleura heart mediastinum bones lobe lobes zone zones
+    and pleural spaces space airways base bases hila hilum"""
+)
+"""Words of headings such as "right lung", which name the place of what follows."""

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from itertools import compress
@@ -30,7 +31,7 @@ from textray.errors import InputError, unknown_name
 from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Laterality, Notice, Report, Zones, ZoneState
 from textray.text import prose
 from textray.text.cleaning import clean, is_blank
-from textray.text.terms import FINDINGS, PLACES
+from textray.text.terms import FINDINGS, KNOWN, PLACES
 
 __all__ = ["ASSUMED", "UNDEFINED", "bank_sentences", "parse", "parse_caption", "refusal", "sentence", "write"]
 
@@ -56,7 +57,7 @@ _NEGATIVE = Notice(
 )
 _USUAL = Grid(height=1, width=1)
 _LISTED = 12
-"""Most words that a notice lists."""
+"""Most words that a message lists."""
 
 
 def parse(
@@ -87,13 +88,21 @@ def parse(
     if is_blank(text):
         return Report(zones=Zones(), laterality=whose)
     words = clean(text)  # type: ignore[arg-type]  # refuses any other type
-    try:
-        report = replace(parse_caption(words), laterality=whose)
-    except InputError:
-        reading = prose.read(words)
+    caption = _caption(words)
+    if caption is not None:
+        report = replace(caption, laterality=whose)
+    else:
+        reading = prose.read(words, patient=whose is Laterality.PATIENT)
         report = Report(zones=reading.zones, text=words, laterality=whose, unused=reading.unused)
         if reading.contradictory:
             report = _with(report, _CONTRADICTION)
+        if reading.misspelt:
+            notice = _misspelt(reading.misspelt)
+            if strict:
+                raise refusal(notice)
+            report = _with(report, notice)
+        if reading.idle and report.zones:
+            report = _with(report, _idle(reading.idle))
     if not report.zones.mentioned:
         notice = _no_zone(report.unused)
         if strict:
@@ -155,12 +164,38 @@ def _placed(report: Report, film: Grid, *, strict: bool) -> Report:
     return replace(report, zones=zones.mirror() if film.mirrored else zones)
 
 
+def quoted(words: Iterable[str]) -> str:
+    """Words for a message: those of the vocabulary, and how many others; nothing that a stranger wrote is quoted."""
+    listed = list(dict.fromkeys(words))
+    known = [repr(word) for word in listed if word in KNOWN]
+    shown = [*known[:_LISTED], *([f"{len(known) - _LISTED} more"] if len(known) > _LISTED else [])]
+    if others := len(listed) - len(known):
+        shown.append(f"{others} unknown {'word' if others == 1 else 'words'}")
+    return ", ".join(shown)
+
+
+def _misspelt(near: tuple[str, ...]) -> Notice:
+    return Notice(
+        code="W_MISSPELT",
+        text=f"The text has words that are nearly {quoted(near)}; a place that depends on them is not used.",
+        remedy=f"Did you mean {quoted(near)}? Correct the spelling.",
+    )
+
+
+def _idle(words: tuple[str, ...]) -> Notice:
+    return Notice(
+        code="W_DENIAL_UNUSED",
+        text=f"A word that denies was not used: {quoted(words)}.",
+        remedy="Check what it denies, and name that in one sentence: 'no opacity in the left base'.",
+    )
+
+
 def _no_zone(unused: tuple[str, ...]) -> Notice:
     words = [word for word in unused if word not in FINDINGS and word not in PLACES]
-    listed = [word[:40] for word in words[:_LISTED]]
-    more = f" and {len(words) - _LISTED} more" if len(words) > _LISTED else ""
-    near = [repr(match) for word in listed for match in difflib.get_close_matches(word, PLACES, n=1, cutoff=0.75)]
-    reason = f"not understood: {', '.join(map(repr, listed))}{more}." if words else "no side is named."
+    near = [
+        repr(match) for word in words[:_LISTED] for match in difflib.get_close_matches(word, PLACES, n=1, cutoff=0.75)
+    ]
+    reason = f"not understood: {quoted(words)}." if words else "no side is named."
     return Notice(
         code="W_NO_ZONE",
         text=f"The text names no zone of the lungs; {reason}",
@@ -217,19 +252,26 @@ def parse_caption(text: str) -> Report:
         InputError: With code ``E_CAPTION``, if the text is no caption.
     """
     caption = clean(text)
+    report = _caption(caption)
+    if report is None:
+        raise InputError(
+            "the caption does not follow the grammar of QaTa-COV19",
+            came=f"{len(caption.split())} words",
+            expected=f"a sentence such as {sentence(Zones.from_index(0b100100))!r}",
+            do="Correct the caption, or leave it out to go without text",
+            code="E_CAPTION",
+        )
+    return report
+
+
+def _caption(caption: str) -> Report | None:
     words = " ".join(caption.lower().split()).removesuffix(".").rstrip()
     if words == NO_INFECTION[:-1]:
         return Report(zones=Zones((ZoneState.ABSENT,) * 6), text=caption, laterality=Laterality.VIEWER)
     match = _CAPTION.fullmatch(words)
     named = _named_levels(match["place"]) if match else None
     if match is None or named is None:
-        raise InputError(
-            "the caption does not follow the grammar of QaTa-COV19",
-            came=repr(caption if len(caption) <= 160 else caption[:160] + "..."),
-            expected=f"a sentence such as {sentence(Zones.from_index(0b100100))!r}",
-            do="Correct the caption, or leave it out to go without text",
-            code="E_CAPTION",
-        )
+        return None
     count = int(match["count"]) if match["count"].isdecimal() else NUMBERS.index(match["count"]) + 1
     zones = Zones.from_present(level in named.get(side, ()) for side in SIDES for level in LEVELS)
     notices = []

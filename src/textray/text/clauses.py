@@ -1,0 +1,353 @@
+"""Free text cut into sentences, and these into clauses, each with at most one place.
+
+Sides are spelled out, signs and marks become words, and history, questions and what is asked for are set aside.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count, pairwise
+
+from textray.records import LEVELS
+from textray.text import terms
+from textray.text.shorthand import meant, spell
+from textray.text.terms import Place
+
+_BLANKS = re.compile(r"[ \t]+")
+_LINE_BREAK = re.compile(r" ?\n\s*(?P<bullet>[-*\u2022] ?|\d{1,2}[.)] )?(?P<next>\S?)")
+_IN_WORD = re.compile(r"(?<=\w)[-\u2010\u2011](?=\w)")
+_DASH = re.compile(r"(?<=\s)-|[\u2012-\u2015]")
+_TWO_SIDED = re.compile(r"\bbi (?=bas|apic|hil|perihil)")
+_PREFIX = re.compile(r"\b(costo|peri|para|supra|infra|retro) (?=phren|hil|card)")
+_NOT = re.compile(
+    r"(?<=[a-z])n['\u2019\u00b4`\u02bc]t\b|(?<=\bis|\bdo|\bca)n ?t\b|(?<=\bare|\bwas|\bdid|\bhas|\bhad)n ?t\b|"
+    r"(?<=\bwere|\bdoes|\bhave)n ?t\b|(?<=\bcould|\bwould)n ?t\b"
+)
+_MINUS, _DASHES = "\\-\u2010-\u2015\u2212", "\\-\u2012-\u2015\u2212"
+_SIGN = re.compile(  # "(-)", "-ve", and a minus or plus at the end of a statement
+    rf"\(\s*(?P<in>[+{_MINUS}])(?:ve)?\s*\)|(?<![\w+{_MINUS}])(?P<ve>[+{_MINUS}])ve\b|"
+    rf"(?<=[\w:]) +(?P<end>[+{_DASHES}])(?=\s*(?:[,;.)]|\Z))"
+)
+_ASKS = re.compile(
+    r"(?:^|(?<=[\s(,;:.]))\?+(?:\s*(?=[a-z])(?!(?i:no|none|yes|nil|neg|negative|absent)\b)|(?=\w))|\A\?+",
+    re.MULTILINE,
+)
+_SLASHED = re.compile(r"\b(?:w/(?!o\b)|c/w\b)")
+_SIDE_IN_MARKS = re.compile(r"\(\s*((?:left|right|bilateral(?:ly)?|both)(?: side(?:s|d)?)?)\s*\)")
+_COMPARED = re.compile(r"\s*([<>\u2264\u2265=]+)\s*")
+_INITIALS = re.compile(r"(?<![\w.])([lr])\.\s?([uml])\.\s?([lz])\b\.?")
+_LONE_SIDE = re.compile(
+    r"(?<![\w.'\u2019/-])(?:(?<=\()[lr](?=\))|[lr](?= [<>\u2264\u2265=])|(?<=[<>\u2264\u2265=] )[lr](?!\w)|"
+    r"[lr]\.?(?= (?:opac|consol|infiltr|effus|pleur|pneumo|atelec|nodul|mass|chest|haz|patch|ggo|hydro))|"
+    r"(?<=[a-z] )[lr](?=\s*(?:[.,;)]|\Z)))"
+)
+_EITHER = frozenset({"both", "neither"})
+JOINERS = frozenset({"comma", "and", "or", "break", "without", "except", "stop", "aside"})
+SHARING = frozenset({"and", "or", "split"})
+LIST = SHARING | {"comma"}
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One word or set phrase in lower case, its group in `terms.PATTERN` and its position in the whole text.
+
+    A misspelt word has the known one that is ``meant``. If zones depend on it (``deciding``) it means nothing; else it
+    is read as that one.
+    """
+
+    text: str
+    kind: str
+    number: int
+    place: Place | None
+    meant: str = ""
+    deciding: bool = False
+
+    @property
+    def negation(self) -> bool:
+        """A "no", "not", "free of"."""
+        return self.kind == "negation"
+
+    @property
+    def normal(self) -> bool:
+        """A "clear", "normal", "spared"."""
+        return self.kind == "normal" or self._read in terms.NORMAL
+
+    @property
+    def finding(self) -> bool:
+        """A finding, such as "opacity"."""
+        return self.kind == "finding" or self._read in terms.FINDINGS
+
+    @property
+    def _read(self) -> str:
+        return self.text if self.deciding else self.meant or self.text
+
+    @property
+    def cue(self) -> bool:
+        """A word that denies."""
+        return self.negation or self.normal
+
+
+@dataclass(slots=True)
+class Clause:
+    """Part of a sentence between two joiners, with at most one place.
+
+    Attributes:
+        joiner: Kind of the joiner before it, ``""`` at the start of a sentence, ``"split"`` where a second place began.
+        tokens: Its tokens, without the joiner; ``words`` are their texts.
+        places: The tokens that name sides or levels, and what they name.
+        negated: A negation, or "without" before it.
+        unseen: It says that something could not be seen well, or has a misspelt word on which zones depend, and so
+            neither affirms nor denies; so do ``aside``, history and what is asked for, and a question without an answer.
+        denied: A denial behind it is of what it says: "opacity, now resolved".
+        attached: It denies for another clause, or is itself all of a denial; it says nothing of the whole lungs.
+    """
+
+    joiner: str
+    tokens: list[Token] = field(default_factory=list)
+    words: set[str] = field(default_factory=set)
+    places: list[tuple[Token, Place]] = field(default_factory=list)
+    sides: set[str] = field(default_factory=set)
+    levels: set[str] = field(default_factory=set)
+    negated: bool = False
+    normal: bool = False
+    finding: bool = False
+    unseen: bool = False
+    hidden: bool = False
+    aside: bool = False
+    denied: bool = False
+    attached: bool = False
+
+    def add(self, token: Token) -> None:
+        """Append a token."""
+        self.tokens.append(token)
+        self.words.update((token.text, *(() if token.deciding else token.meant.split())))
+        self.negated |= token.negation
+        self.normal |= token.normal
+        self.finding |= token.finding
+        self.unseen |= token.kind == "unseen" or token.deciding
+        self.hidden |= token.kind == "hidden"
+        if token.place is None:
+            return
+        if self.either and len(token.place.sides) == 1:
+            self.sides = set()  # "both the left and the right": the one named counts, the other follows
+        self.places.append((token, token.place))
+        self.sides.update(token.place.sides)
+        self.levels.update(token.place.levels)
+        if {LEVELS[0], LEVELS[-1]} <= self.levels and self.words & {"to", "through"}:
+            self.levels.update(LEVELS)
+
+    def has(self, words: frozenset[str]) -> bool:
+        """One of these words is in it."""
+        return not self.words.isdisjoint(words)
+
+    @property
+    def either(self) -> bool:
+        """Its only place is "both" or "neither"."""
+        return len(self.places) == 1 and self.places[0][0].text in _EITHER
+
+    @property
+    def levels_first(self) -> bool:
+        """The levels come before the side, as in "lower left lung"."""
+        return bool(self.levels) and bool(self.sides) and not self.places[0][1].sides
+
+    @property
+    def place_first(self) -> bool:
+        """The place comes before the finding, as in "left lower opacity"."""
+        return next((token.place is not None for token in self.tokens if token.place or token.finding), False)
+
+    @property
+    def ends_on_side(self) -> bool:
+        """It ends on a bare side, as "in the left" before "and right lower zones", but not "on the left"."""
+        if not self.places or self.levels or self.places[-1][0] is not self.tokens[-1]:
+            return False
+        texts = [token.text for token in self.tokens[-3:-1]]
+        return not (texts[-1:] == ["on"] or texts == ["on", "the"])
+
+    @property
+    def first_normal(self) -> int:
+        """Position of its first word such as "clear"; its end where that stands behind it."""
+        return next((token.number for token in self.tokens if token.normal), self.tokens[-1].number + 1)
+
+    @property
+    def only_place(self) -> bool:
+        """It has a place, but no finding, cue or verb."""
+        says = self.finding or self.negated or self.normal or self.has(terms.VERBS | terms.ELSEWHERE)
+        return bool(self.places) and not says
+
+    @property
+    def only_side(self) -> bool:
+        """It has a place and words without content only, as "and on the right", "not the left"."""
+        return all(token.place or token.text in terms.FUNCTION or token.negation for token in self.tokens)
+
+    @property
+    def placing(self) -> bool:
+        """It has words of place, cues and words without content only."""
+        return all(token.place or token.text in terms.FUNCTION | terms.DIFFUSE or token.cue for token in self.tokens)
+
+    @property
+    def pair(self) -> bool:
+        """Its place is a plural by itself, such as "bases"."""
+        return any(place.pair for _, place in self.places)
+
+    @property
+    def plural(self) -> bool:
+        """Its place is a plural, such as "lower zones", "bases"."""
+        return self.has(terms.PLURALS) or self.pair
+
+    @property
+    def of_lung(self) -> bool:
+        """False where the side is that of a rib, a catheter, a pleural effusion, an operation."""
+        if not self.has(terms.ELSEWHERE | terms.OPERATIONS):
+            return True
+        if self.finding:
+            return self.has(terms.LUNG) or bool(self.levels)
+        in_lung = self.has(terms.LUNG) or any(place.lung for _, place in self.places)
+        return self.normal and in_lung and not self.has(terms.PLEURAL)
+
+    @property
+    def silent(self) -> bool:
+        """It neither affirms nor denies."""
+        return self.unseen or self.aside or (self.hidden and not self.finding)
+
+    @property
+    def bare(self) -> bool:
+        """It denies, and says neither what nor where: "none", "now resolved"."""
+        plain = all(token.cue or token.text in terms.TAIL for token in self.tokens)
+        return plain and (self.negated or self.normal) and not self.finding and (not self.places or self.either)
+
+    @property
+    def anchored(self) -> bool:
+        """A word in it shows that the text is about lungs."""
+        return self.finding or self.has(terms.NOUNS) or any(place.lung for _, place in self.places)
+
+    @property
+    def says_clear(self) -> bool:
+        """If it denies, it denies any lesion of the lungs, as in "no infection", "normal chest", "NAD"."""
+        named = self.has(terms.BROAD | {"abnormal", "finding", "findings"}) or (
+            self.normal and self.has(terms.NOUNS | terms.STUDY)
+        )
+        nothing = self.has(terms.NOTHING_WRONG) and self.words <= terms.NOTHING_WRONG | terms.FUNCTION | terms.REST
+        return (named or nothing) and not self.places and self.of_lung
+
+
+def sentences(text: str, numbers: Iterator[int] | None = None) -> Iterator[list[Clause]]:
+    """Cut a cleaned text into sentences of clauses, in time that grows with its length only.
+
+    A question is set aside unless the next sentence answers it; "Resolved." denies the sentence before it.
+    """
+    before: list[Clause] = []
+    asked: list[Clause] = []
+    ended = ""
+    for clauses, stop in _cut(text, numbers or count()):
+        first = clauses[0]
+        _set_aside(clauses)
+        if before and first.bare and (asked or ";" in ended or first.has(terms.RESOLVED)):
+            deny(before, len(before) - 1, first)
+            for clause in asked:
+                clause.denied = True
+        if asked and (first.bare or first.words <= terms.YES | terms.FUNCTION):
+            for clause in asked:
+                clause.unseen = False
+        asked = []
+        if "?" in stop:
+            alone = any(clause.finding and clause.places for clause in clauses[:-1]) and not clauses[-1].places
+            asked = [clause for clause in clauses[-1 if alone else 0 :] if not clause.unseen]
+            for clause in asked:
+                clause.unseen = True
+        if before:
+            yield before
+        before, ended = clauses, stop
+    if before:
+        yield before
+
+
+def _set_aside(clauses: list[Clause]) -> None:
+    """History, questions and requests reach over the list that they begin, up to a statement of its own."""
+    for before, clause in pairwise(clauses):
+        listed = clause.joiner in SHARING or (clause.joiner == "comma" and not (clause.finding and clause.places))
+        anew = clause.has(terms.VERBS | {"now", "new", "currently", "today"}) or clause.negated or clause.normal
+        clause.aside |= before.aside and listed and not anew
+
+
+def deny(clauses: list[Clause], last: int, behind: Clause) -> None:
+    """Let a denial behind a clause deny it, and the list of places that it ends."""
+    behind.attached, behind.sides = True, set()
+    for index in range(last, -1, -1):
+        clauses[index].denied = True
+        clauses[index].normal |= behind.normal
+        joiner = clauses[index].joiner
+        if joiner not in SHARING and not (joiner == "comma" and clauses[index - 1].only_place):
+            return
+
+
+def _cut(text: str, numbers: Iterator[int]) -> Iterator[tuple[list[Clause], str]]:
+    """Sentences as clauses, each with the marks that end it."""
+    clauses: list[Clause] = []
+    clause = Clause("")
+    for token in tokens(text, numbers):
+        joins = token.kind in JOINERS
+        joiner = token.kind if joins else _implied(clause, token)
+        if joiner and clause.tokens:
+            clauses.append(clause)
+            clause = Clause(joiner)
+        elif joiner and (joiner != "comma" or not clause.joiner):
+            clause.joiner = joiner  # of ", but" the stronger one counts
+        if joiner == "stop":
+            if clauses:
+                yield clauses, token.text
+            clauses, clause = [], Clause("")
+        elif joiner == "without":
+            clause.negated = True
+        elif joiner == "aside":
+            clause.aside = True
+        if not joins:
+            clause.add(token)
+    if clause.tokens:
+        clauses.append(clause)
+    if clauses:
+        yield clauses, ""
+
+
+def _implied(clause: Clause, token: Token) -> str:
+    """The joiner that a telegram leaves out: "right lower left upper", "right basal opacity no effusion"."""
+    if token.negation and token.text != "not" and clause.places and (clause.finding or clause.normal):
+        return "break"
+    place = token.place
+    if place is None or not clause.sides:
+        return ""
+    if clause.levels_first and place.levels:
+        return "split"
+    return "split" if place.sides and set(place.sides) != clause.sides and not clause.either else ""
+
+
+def tokens(text: str, numbers: Iterator[int]) -> Iterator[Token]:
+    """Words and set phrases of a text, joiners too."""
+    for match in terms.PATTERN.finditer(_prepare(text)):
+        number = next(numbers)
+        word, kind = match.group(), match.lastgroup or "word"
+        near = meant(word) if kind == "word" else None
+        known, deciding = near or ("", False)
+        place = terms.PLACES.get("both" if kind == "both" else word)
+        yield Token(word, kind, number, place, known, deciding)
+
+
+def _prepare(text: str) -> str:
+    """Lower case, with sides spelled out, signs as words, and hyphens and line breaks as they are meant."""
+    text = _SIGN.sub(lambda sign: " positive " if "+" in sign.group() else " negative ", _BLANKS.sub(" ", text))
+    text = spell(_LINE_BREAK.sub(_line_break, _ASKS.sub(" query ", text))).lower()
+    text = _SIDE_IN_MARKS.sub(r" \1 ", _COMPARED.sub(r" \1 ", text))
+    text = _LONE_SIDE.sub(lambda match: "left" if "l" in match.group() else "right", text)
+    text = spell(_INITIALS.sub(r"\1\2\3", _SIDE_IN_MARKS.sub(r" \1 ", text)))
+    text = _IN_WORD.sub(" ", _DASH.sub(",", text))
+    text = _NOT.sub(" not", text.replace("can't", "cannot").replace("can\u2019t", "cannot")).replace("ca not", "cannot")
+    return _PREFIX.sub(r"\1", _TWO_SIDED.sub("bi", _SLASHED.sub("with ", text)))
+
+
+def _line_break(match: re.Match[str]) -> str:
+    """Blank lines and bullets end a sentence; a line that goes on in lower case is no break at all."""
+    following = match["next"]
+    if match["bullet"] or match.group().count("\n") > 1:
+        return ". " + following
+    return (" " if following.islower() else ", ") + following
