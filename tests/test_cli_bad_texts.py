@@ -133,6 +133,61 @@ def test_c08_off_topic_words_that_must_not_be_fail_their_film_only(run, film, tm
     assert not list(Path("strict").glob("a.*"))
 
 
+# ---- C10, C11: a stranger's words are counted, misspelt places are questions
+
+STRANGE = "Planted, Jane: patchy opacity in the left base. None. Mr Weaseltown rigth lowr zone"
+
+
+@pytest.mark.parametrize("strict", [(), ("--strict-text",)])
+def test_c10_no_message_quotes_words_outside_the_vocabulary(run, film, tmp_path, strict):
+    film(tmp_path / "a.png")
+    for text in (STRANGE, "Planted, Jane Weaseltown"):
+        shown = [run("a.png", "--text", text, "--overwrite", *strict, *extra) for extra in ((), ("--json",))]
+        for said in (*(one.out + one.err for one in shown), Path("textray-out/run.json").read_text()):
+            assert not [word for word in ("lanted", "Jane", "jane", "easeltown", "rigth", "lowr") if word in said]
+            assert "unknown word" in said or "MISSPELT" in said
+        assert shown[0].code == (3 if strict else 0)
+
+
+def test_what_was_not_used_is_printed(run, film, tmp_path):
+    film(tmp_path / "a.png")
+    result = run("a.png", "--text", "Jane has a patchy opacity in the left base")
+    assert "a.png: words that changed nothing: 'patchy', 'opacity', 1 unknown word\n" in result.out
+    (item,) = record("textray-out/run.json")["items"]
+    assert item["unused"] == "'patchy', 'opacity', 1 unknown word"
+    assert record("textray-out/a.json")["text"]["unused_words"] == ["jane", "patchy", "opacity"]
+
+
+def test_c11_a_misspelt_side_never_widens_and_strict_refuses(run, film, tmp_path):
+    film(tmp_path / "a.png")
+    text = "rigth lower lobe consolidation and left base opacity; left lowr zone"
+    result = run("a.png", "--text", text)
+    assert result.err.count("warning W_MISSPELT: a.png: ") == 1
+    assert "Did you mean 'right', 'lower'?" in result.err
+    states = record("textray-out/a.json")["text"]["zones"]
+    assert [zone for zone, state in states.items() if state == "present"] == ["right lower"]  # the patient's left
+    strict = run("a.png", "--text", text, "--strict-text", "--overwrite")
+    assert strict.code == 3
+    assert "error E_MISSPELT: a.png: " in strict.err
+
+
+@pytest.mark.parametrize(
+    ("text", "zones"),
+    [
+        ("b/l LZ opacity", ["left lower", "right lower"]),
+        ("Rt. base opacity, R>L", ["left lower", "right lower"]),
+        ("Rt. LL opacity: none. L. base opacity", ["right lower"]),
+        ("HISTORY: RUL pneumonia. FINDINGS: LLL opacity", ["right lower"]),
+        ("Rule out RUL pneumonia. S/p right lobectomy. LLL opacity", ["right lower"]),
+    ],
+)
+def test_shorthand_denials_and_sections_steer_the_mask(run, film, tmp_path, text, zones):
+    film(tmp_path / "a.png")
+    assert run("a.png", "--text", text).code == 0
+    states = record("textray-out/a.json")["text"]["zones"]
+    assert [zone for zone, state in states.items() if state == "present"] == zones
+
+
 # ---- C13: left and right
 
 

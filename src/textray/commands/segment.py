@@ -185,9 +185,11 @@ def _lines(result: FileResult) -> list[str]:
     share, mode, written = (result.details.get(key) for key in ("share", "text_mode", "written"))
     earlier = ", finished by an earlier run" if result.status == "finished" else ""
     earlier += f": {written}" if written else ""
+    unused = result.details.get("unused")
     return [
         f"{shown(result.path)}: {share or 0:.1%} of the picture is lesion (text: {mode}{earlier}) -> "
-        f"{shown(result.outputs['mask'])}"
+        f"{shown(result.outputs['mask'])}",
+        *([f"{shown(result.path)}: words that changed nothing: {unused}"] if unused else []),
     ]
 
 

@@ -23,6 +23,7 @@ from textray.text.phrases import TurnedPhrase, check, lone_sides, turn
 from textray.text.sentences import cut_text
 from textray.text.terms import FUNCTION
 from textray.text.tokens import Pieces, pad, report_weights
+from textray.text.zones import misspelt, quoted
 
 MOST_PHRASES = 64  # that go through the text graph at once
 _TINY = 1e-8
@@ -240,7 +241,6 @@ def find_peak(values: NDArray[np.float32]) -> tuple[int, int]:
 
 # Warnings about a phrase and its map.
 
-_SHOWN = 12
 PLACES_ONLY = frozenset({"one_zone", "some_zones"})
 """Ways of sampling the training texts after which a network knows words of places only."""
 
@@ -271,12 +271,14 @@ def _of_words(words: str, pieces: Pieces, unknown: Sequence[str], bundle: Ground
     notices = []
     content = [word for word in unknown if word not in FUNCTION]
     if content:
-        shown = ", ".join(repr(word[:40]) for word in content[:_SHOWN]) + (" ..." if len(content) > _SHOWN else "")
-        text = f"The training of the network did not hold these words: {shown}; they may mean anything to it."
+        text = f"The training of the network did not hold these words: {quoted(content)}; they may mean anything to it."
         notices.append(Notice(code="W_UNKNOWN_WORD", text=text, remedy="Say it with other words."))
     cleaned = clean(words)
     clauses = [clause for sentence in sentences(cleaned) for clause in sentence]
-    if any(clause.negated for clause in clauses) or ZoneState.ABSENT in prose.read(cleaned).zones.states:
+    reading = prose.read(cleaned)
+    if reading.misspelt:
+        notices.append(misspelt(reading.misspelt))
+    if any(clause.negated for clause in clauses) or ZoneState.ABSENT in reading.zones.states:
         notices.append(DENIED)
     data = bundle.provenance.get("data")
     sampling = data.get("sentence_sampling") if isinstance(data, dict) else None

@@ -18,7 +18,7 @@ from textray.errors import BundleError, InputError, UsageError
 from textray.records import ZONE_NAMES, Grid, Laterality, Notice, Report, Zones
 from textray.text import zones as report_text
 from textray.text.cleaning import clean, is_blank
-from textray.text.zones import parse
+from textray.text.zones import counted, parse
 
 TextFree = Literal["generated", "none"]
 """What a run without a text does: the network writes its own report, or works from the picture alone."""
@@ -228,7 +228,7 @@ def check_edit(
     if _SIGN.search(words):
         raise UsageError(
             "a plus or a dash stands before words of the correction, which adds and removes nothing",
-            came=repr(words[:80]),
+            came=counted(words),
             expected=_EXPECTED,
             do="Name all places that have a lesion, without signs",
         )
@@ -236,7 +236,7 @@ def check_edit(
         apply(edit, Zones(), laterality=laterality)
     except InputError as error:
         raise UsageError(
-            f"the correction is not understood: {error.what}", came=repr(words[:80]), expected=_EXPECTED, do=error.do
+            f"the correction is not understood: {error.what}", came=counted(words), expected=_EXPECTED, do=error.do
         ) from error
 
 

@@ -17,6 +17,7 @@ from textray.io.write import check_writable
 from textray.records import Laterality, Notice, Prediction
 from textray.text.cleaning import is_blank
 from textray.text.tables import TextTable, Words, no_match, table_notices
+from textray.text.zones import quoted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,8 @@ class Segmenting(Run):
     """A segmentation over a plan; one that needs a report that the network cannot write is refused.
 
     The details of its results are the ``share`` of the picture that is lesion, the ``text_mode`` and, if a network
-    wrote it, the sentence that steered, ``written``.
+    wrote it, the sentence that steered, ``written``; if words of a report changed nothing, ``unused`` says which of the
+    vocabulary and how many others.
     """
 
     SUMMARY, RECORD = "textray.run/1", record.SCHEMA
@@ -73,8 +75,9 @@ class Segmenting(Run):
         if values is None:
             return {"share": None, "text_mode": ""}
         text, written = values["text"], steering_sentence(values["text"])
+        more = {"written": written, "unused": quoted(text["unused_words"])}
         details = {"share": values["lesion"]["share"], "text_mode": text["mode"]}
-        return {**details, "written": written} if written else details
+        return details | {key: value for key, value in more.items() if value}
 
     def _remove(self, number: int, folder: Path, name: str) -> None:
         results.remove(folder, name)

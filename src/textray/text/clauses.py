@@ -98,8 +98,8 @@ class Clause:
         tokens: Its tokens, without the joiner; ``words`` are their texts.
         places: The tokens that name sides or levels, and what they name.
         negated: A negation, or "without" before it.
-        unseen: It says that something could not be seen well, or has a misspelt word on which zones depend, and so
-            neither affirms nor denies; so do ``aside``, history and what is asked for, and a question without an answer.
+        unseen: It neither affirms nor denies: what could not be seen well, a misspelt word on which zones depend, a
+            question without an answer; ``aside`` is history and what is asked for.
         denied: A denial behind it is of what it says: "opacity, now resolved".
         attached: It denies for another clause, or is itself all of a denial; it says nothing of the whole lungs.
     """
@@ -173,7 +173,7 @@ class Clause:
     @property
     def only_place(self) -> bool:
         """It has a place, but no finding, cue or verb."""
-        says = self.finding or self.negated or self.normal or self.has(terms.VERBS | terms.ELSEWHERE)
+        says = self.finding or self.negated or self.normal or self.has(terms.VERBS | terms.ELSEWHERE | terms.YES)
         return bool(self.places) and not says
 
     @property
@@ -229,7 +229,8 @@ class Clause:
             self.normal and self.has(terms.NOUNS | terms.STUDY)
         )
         nothing = self.has(terms.NOTHING_WRONG) and self.words <= terms.NOTHING_WRONG | terms.FUNCTION | terms.REST
-        return (named or nothing) and not self.places and self.of_lung
+        doubted = any("unlikely" in token.text for token in self.tokens)
+        return (named or nothing) and not self.places and self.of_lung and not doubted
 
 
 def sentences(text: str, numbers: Iterator[int] | None = None) -> Iterator[list[Clause]]:

@@ -14,7 +14,7 @@ from textray.errors import InputError
 from textray.records import Grid, Laterality, Notice
 from textray.text.cleaning import clean, is_blank, swap_sides
 from textray.text.shorthand import spell
-from textray.text.zones import ASSUMED, UNDEFINED, refusal
+from textray.text.zones import ASSUMED, UNDEFINED, counted, refusal
 
 MOST_CHARACTERS = 4000
 """Longest phrase; the network reads a fraction of it."""
@@ -65,7 +65,7 @@ def turn(phrase: str, *, laterality: Laterality, network_laterality: Laterality,
     if implied and laterality is not Laterality.PATIENT:
         raise InputError(
             "a word names the patient's left by itself, but the sides of the phrase are the viewer's",
-            came=words[:200],
+            came=counted(words),
             expected="no 'lingula' among the viewer's sides",
             do="Name the zone by its side in the picture, or give the phrase by the patient's sides",
             code="E_SIDES",
@@ -75,7 +75,7 @@ def turn(phrase: str, *, laterality: Laterality, network_laterality: Laterality,
     swap_viewer = swap_network = False
     if sided and laterality is Laterality.PATIENT:
         if grid.sides_from == "undefined":
-            raise refusal(UNDEFINED, came=words[:200])
+            raise refusal(UNDEFINED, came=counted(words))
         if grid.sides_from == "assumed":
             notices.append(ASSUMED)
         swap_viewer = grid.mirrored
@@ -88,7 +88,7 @@ def turn(phrase: str, *, laterality: Laterality, network_laterality: Laterality,
     if network_text is None:
         raise InputError(
             "the sides of a phrase cannot be turned to those that the network knows",
-            came=words[:200],
+            came=counted(words),
             expected="sides as the words left and right; no 'leftmost', 'clockwise', 'lingula', 'R.U.L.' or lone 'l'",
             do="Write left and right in full; the lingula lies in the patient's left middle zone",
             code="E_SIDES",
@@ -123,7 +123,7 @@ def check(phrase: str) -> str:
             code="E_NO_PHRASE",
         )
     if not any(map(str.isalnum, words)):
-        raise InputError("a phrase has no words", came=repr(words[:40]), expected="words", code="E_NO_PHRASE")
+        raise InputError("a phrase has no words", came=f"{len(words)} characters", expected="words", code="E_NO_PHRASE")
     return words
 
 

@@ -80,7 +80,7 @@ def read(text: str, *, patient: bool = False) -> Reading:
             used.update(
                 t.number for clause in clauses if clause.attached and clause.bare for t in clause.tokens if t.cue
             )
-    misspelt = tuple(dict.fromkeys(token.meant for token in words if token.meant))
+    misspelt = tuple(dict.fromkeys(word for token in words for word in token.meant.split()))
     if any(token.deciding for token in words):  # what it would narrow is not known
         claims = [claim for claim in claims if not claim[2] or (claim[0].sides and claim[0].levels)]
     states, contradictory = _weigh([claim[1:] for claim in claims], clear=clear)
@@ -249,8 +249,8 @@ def _resolve(clauses: list[Clause], present: list[bool]) -> tuple[list[set[str]]
                 levels[index] = set(levels[index - 1])
         elif not sides[index] and not levels[index] and _both_lungs(clause, any_side=any_side):
             sides[index] = set(SIDES)
-        if sides[index] and clause.of_lung:
-            last = sides[index]
+        if sides[index] and (clause.of_lung or (clause.has(terms.PLEURAL) and not clause.negated)):
+            last = sides[index]  # "left effusion with basal atelectasis"
     if not any_side:  # "upper and lower zones": the plural comes at the end of the list
         for index in range(len(clauses) - 2, -1, -1):
             if levels[index] and not sides[index] and clauses[index + 1].joiner in LIST and levels[index + 1]:

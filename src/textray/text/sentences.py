@@ -61,9 +61,11 @@ def clauses(caption: str) -> tuple[str, ...]:
     return tuple(part for part in parts if part)
 
 
+_HEAD = "|".join(sorted(terms.HEADS | terms.ANATOMY, key=len, reverse=True))
 _HEADING = re.compile(
-    r"(?:^|(?<=[.;!?]\s))[ \t#*\d.)]{0,8}(?P<head>[A-Za-z][A-Za-z'/&]*(?:[ ][A-Za-z'/&]+){0,6})[ \t*]{0,4}"
-    r"(?::[ \t*]{0,4}|[ \t]*$| [-\u2013\u2014] |(?<=[A-Z]{4}) +(?=[A-Z]?[a-z]))",
+    rf"(?:(?P<start>^|(?<=[.;!?]\s))[ \t#*\d.)]{{0,8}}|(?<=\s))"
+    rf"(?P<head>(?i:(?:{_HEAD})(?:[ /&]{{1,3}}(?:{_HEAD})){{0,6}}))[ \t*]{{0,4}}"
+    r"(?P<mark>:[ \t*]{0,4}| [-\u2013\u2014] |(?<=[A-Z]{7}) +(?=[A-Z]?[a-z])|[ \t]*$)",
     re.MULTILINE,
 )
 _PARAGRAPH = re.compile(r"(?<=\S)[ \t]*\n[ \t]*\n")
@@ -101,15 +103,17 @@ def _head(match: re.Match[str]) -> set[str]:
 
 def _kind(match: re.Match[str]) -> str:
     """What a heading begins: a part that ``counts``, a ``title``, or an ``other`` one; nothing for what is none."""
-    words, marked = _head(match), ":" in match.group()
+    words, marked, upper = _head(match), ":" in match["mark"], match["head"].isupper()
+    if match["start"] is None and not (upper and match["mark"].strip(" \t") != "-" and (marked or match["mark"])):
+        inside = marked and match["head"][0].isupper() and words & (terms.COUNTED_PARTS | terms.OTHER_PARTS)
+        if not inside:
+            return ""
     if words <= terms.ANATOMY:
         return "counts" if marked else ""
-    if not words <= terms.HEADS:
-        return ""
     if words & terms.OTHER_PARTS or (marked and words & terms.EARLIER):
         return "other"
     if words & terms.COUNTED_PARTS and not words & terms.EARLIER:
-        return "counts" if marked or match["head"].isupper() or len(words) == 1 else ""
+        return "counts" if marked or upper or len(words) == 1 else ""
     return "title" if marked and words & terms.TITLES else ""
 
 

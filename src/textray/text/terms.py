@@ -249,7 +249,7 @@ TITLES = _words(
 HEADS = (
     COUNTED_PARTS | OTHER_PARTS | EARLIER | TITLES
     | _words(
-    """for of the and in to with medical surgical present presenting illness notes note brief relevant pertinent
+    """for of the and medical surgical present presenting illness notes note brief relevant pertinent
     radiological radiology radiographic radiologist chest cxr xray x ray film films radiograph type id number final
     preliminary current reports images ordering referring requesting by time"""
 )
@@ -257,6 +257,6 @@ HEADS = (
 """Words of headings: of parts that describe the image, of others, of earlier matters, and of titles."""
 ANATOMY = _words(
     """left right bilateral upper middle lower lung lungs chest pleura heart mediastinum bones lobe lobes zone zones
-    and pleural spaces space airways base bases hila hilum"""
+    and pleural spaces space airways base bases hila hilum cxr xray radiograph"""
 )
 """Words of headings such as "right lung", which name the place of what follows."""

@@ -33,7 +33,19 @@ from textray.text import prose
 from textray.text.cleaning import clean, is_blank
 from textray.text.terms import FINDINGS, KNOWN, PLACES
 
-__all__ = ["ASSUMED", "UNDEFINED", "bank_sentences", "parse", "parse_caption", "refusal", "sentence", "write"]
+__all__ = [
+    "ASSUMED",
+    "UNDEFINED",
+    "bank_sentences",
+    "counted",
+    "misspelt",
+    "parse",
+    "parse_caption",
+    "quoted",
+    "refusal",
+    "sentence",
+    "write",
+]
 
 ASSUMED = Notice(
     code="W_SIDES_ASSUMED",
@@ -74,15 +86,17 @@ def parse(
         text: The words; ``None``, NaN, blanks and "nan" mean that there are none.
         laterality: Whose left and right the words mean.
         grid: Grid of the film, which places the patient's sides; ``None`` takes the usual film.
-        strict: Refuse a text that names no zone, or whose sides cannot be placed, instead of a notice.
+        strict: Refuse a text that names no zone, has misspelt words, or whose sides cannot be placed, instead of a
+            notice.
 
     Returns:
         Zones by image side; the text in NFC without control characters; notices `W_NO_ZONE`, `W_NEGATIVE`,
-        `W_SIDES_ASSUMED`, `W_SIDES_UNDEFINED`, `W_CONTRADICTION`, and those of `parse_caption`.
+        `W_MISSPELT`, `W_DENIAL_UNUSED`, `W_SIDES_ASSUMED`, `W_SIDES_UNDEFINED`, `W_CONTRADICTION`, and those of
+        `parse_caption`. None quotes a word outside of `terms.KNOWN`.
 
     Raises:
         UsageError: If the laterality is none of viewer, patient, unknown.
-        InputError: With code ``E_NO_ZONE`` or ``E_SIDES_UNDEFINED``, if strict.
+        InputError: With code ``E_NO_ZONE``, ``E_MISSPELT`` or ``E_SIDES_UNDEFINED``, if strict.
     """
     whose = as_laterality(laterality)
     if is_blank(text):
@@ -97,7 +111,7 @@ def parse(
         if reading.contradictory:
             report = _with(report, _CONTRADICTION)
         if reading.misspelt:
-            notice = _misspelt(reading.misspelt)
+            notice = misspelt(reading.misspelt)
             if strict:
                 raise refusal(notice)
             report = _with(report, notice)
@@ -170,11 +184,18 @@ def quoted(words: Iterable[str]) -> str:
     known = [repr(word) for word in listed if word in KNOWN]
     shown = [*known[:_LISTED], *([f"{len(known) - _LISTED} more"] if len(known) > _LISTED else [])]
     if others := len(listed) - len(known):
-        shown.append(f"{others} unknown {'word' if others == 1 else 'words'}")
+        shown.append(f"{others} unknown word{'' if others == 1 else 's'}")
     return ", ".join(shown)
 
 
-def _misspelt(near: tuple[str, ...]) -> Notice:
+def counted(text: str) -> str:
+    """A text for an error: its number of words."""
+    count = len(text.split())
+    return f"{count} word{'' if count == 1 else 's'}"
+
+
+def misspelt(near: tuple[str, ...]) -> Notice:
+    """The warning `W_MISSPELT` about words that are nearly these known ones."""
     return Notice(
         code="W_MISSPELT",
         text=f"The text has words that are nearly {quoted(near)}; a place that depends on them is not used.",
@@ -256,7 +277,7 @@ def parse_caption(text: str) -> Report:
     if report is None:
         raise InputError(
             "the caption does not follow the grammar of QaTa-COV19",
-            came=f"{len(caption.split())} words",
+            came=counted(caption),
             expected=f"a sentence such as {sentence(Zones.from_index(0b100100))!r}",
             do="Correct the caption, or leave it out to go without text",
             code="E_CAPTION",
