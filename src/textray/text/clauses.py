@@ -209,7 +209,8 @@ class Clause:
     @property
     def silent(self) -> bool:
         """It neither affirms nor denies."""
-        return self.unseen or self.aside or (self.hidden and not self.finding)
+        says = self.finding or self.negated or self.normal or self.levels or self.has(terms.NOUNS)
+        return self.unseen or self.aside or (self.hidden and not self.finding) or (self.either and not says)
 
     @property
     def bare(self) -> bool:
@@ -315,6 +316,9 @@ def _implied(clause: Clause, token: Token) -> str:
     """The joiner that a telegram leaves out: "right lower left upper", "right basal opacity no effusion"."""
     if token.negation and token.text != "not" and clause.places and (clause.finding or clause.normal):
         return "break"
+    texts = [before.text for before in clause.tokens[-2:]]
+    if token.text == "lungs" and texts[-1:] == ["the"] and texts[0] not in terms.INTO and clause.has(terms.ELSEWHERE):
+        return "break"  # "no pneumothorax the lungs are clear"
     place = token.place
     if place is None or not clause.sides:
         return ""

@@ -133,6 +133,7 @@ def _polarities(clauses: list[Clause]) -> list[bool]:
         elif reach and joined and not _starts_anew(clause, located=located, listed=ahead[index]):
             if clause.places and not located:
                 clauses[began].attached = True
+            clause.attached |= located and not clause.places
             affirmed, located = False, located or bool(clause.places)
         else:
             reach = False
@@ -178,19 +179,18 @@ def _claims(clauses: list[Clause], present: list[bool]) -> list[ZoneSet | None]:
     if not any(clause.anchored for clause in clauses) and not all(clause.placing for clause in clauses):
         return [None] * len(clauses)
     sides, levels = _resolve(clauses, present)
-    refined = {
-        side
-        for index, clause in enumerate(clauses)
-        if present[index] and clause.of_lung and levels[index]
-        for side in sides[index]
-    }
+    outside = _outside(clauses)
+    affirmed = [index for index in range(len(clauses)) if present[index] and not outside[index]]
+    refined = {side for index in affirmed if levels[index] for side in sides[index]}
+    single = {side for index in affirmed if len(sides[index]) == 1 for side in sides[index]}
     claims: list[ZoneSet | None] = []
     for index, clause in enumerate(clauses):
         named = sides[index]
-        of_lung = (clause.of_lung and not _goes_on(clauses, index)) or _shares(clauses, index)
+        of_lung = not outside[index] or _shares(clauses, index)
         placed = bool(named) and of_lung and not clause.silent
-        if not levels[index] and present[index] and not clause.has(terms.DIFFUSE):
-            named = {side for side in named if side not in refined}  # "left lung opacity, mainly in the lower zone"
+        closer = refined | single if len(named) > 1 else refined
+        if not levels[index] and present[index] and not clause.has(terms.DIFFUSE) and named <= closer:
+            named = set()  # "left lung opacity, mainly in the lower zone"
         zones = frozenset((side, level) for side in named for level in levels[index] or LEVELS)
         claims.append(zones if placed else None)
     return claims
@@ -211,11 +211,17 @@ def _shares(clauses: list[Clause], index: int) -> bool:
     )
 
 
-def _goes_on(clauses: list[Clause], index: int) -> bool:
-    """Whether a place is a second one of what lies outside the lungs: "right-sided effusion reaching the left apex"."""
-    clause = clauses[index]
-    says = clause.finding or clause.negated or clause.normal
-    return clause.joiner == "split" and not says and not clauses[index - 1].of_lung
+def _outside(clauses: list[Clause]) -> list[bool]:
+    """For each clause, whether its place is of what lies outside the lungs, in it or before it.
+
+    Such is the apex of "right pneumothorax reaching the left apex", and the right of "effusions, larger on the right".
+    """
+    outside: list[bool] = []
+    for clause in clauses:
+        says = clause.finding or clause.negated or clause.normal or clause.has(terms.NOUNS)
+        goes_on = bool(outside) and outside[-1] and not says and (clause.joiner == "split" or not clause.levels)
+        outside.append(not clause.of_lung or goes_on)
+    return outside
 
 
 def _resolve(clauses: list[Clause], present: list[bool]) -> tuple[list[set[str]], list[set[str]]]:

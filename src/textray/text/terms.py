@@ -88,8 +88,8 @@ FINDINGS = BROAD | _words(
     emphysematous copd infarct hemorrhage haemorrhage contusion contusions aspiration congestion streaky streaks
     granuloma granulomas granulomata granulomatous bulla bullae bullous bleb blebs cyst cysts cystic changes change
     metastasis metastases metastatic neoplasm malignancy carcinoma tumor tumour tumors tumours abscess bronchitis
-    bronchiolitis sequela sequelae micronodules miliary honeycombing pneumatocele peribronchial findings finding
-    loss lucency alveolar"""
+    bronchiolitis irregularity irregularities sequela sequelae micronodules miliary honeycombing pneumatocele
+    peribronchial findings finding loss lucency alveolar"""
 )
 
 PLEURAL = _words(
@@ -99,8 +99,8 @@ PLEURAL = _words(
 
 NO_LESION = _words(
     """inflated inflation hyperinflated hyperinflation hypoinflated hypoinflation underinflated expanded expansion
-    hyperexpanded hyperexpansion hypoexpanded hypoventilated hypoventilatory hyperaerated aerated aeration volumes
-    volume crowding kyphosis kyphotic scoliosis position positioning"""
+    hyperexpanded hyperexpansion hypoexpanded hypoventilated hypoventilation hypoventilatory hyperaerated aerated
+    aeration volumes volume crowding kyphosis kyphotic scoliosis position positioning"""
 )
 """Words about how full the lungs are or how the patient stands, which are no lesions."""
 
@@ -111,8 +111,8 @@ ELSEWHERE = (
         """pacemaker pacer catheter catheters line lines tube tubes tubing shunt picc port portacath drain drains lead
     leads electrode electrodes clip clips wire wires suture sutures staple staples stent stents hardware device
     prosthesis sternotomy mastectomy rib ribs clavicle clavicles clavicular shoulder shoulders humerus humeral
-    scapula scapular spine spinal spondylosis vertebra vertebral vertebrae bone bones osseous bony skeletal fracture
-    fractures fractured deformity deformities tissue tissues skin fold artifact artefact fat epicardial
+    scapula scapular spine spinal cervical spondylosis vertebra vertebral vertebrae bone bones osseous bony skeletal
+    fracture fractures fractured deformity deformities tissue tissues skin fold artifact artefact fat epicardial
     cardiophrenic heart cardiac atrium atrial ventricle ventricular aorta aortic mediastinum mediastinal
     cardiomediastinal trachea tracheal paratracheal carina diaphragm diaphragms hemidiaphragm hemidiaphragms
     hemidiaphragmatic breast breasts nipple axilla axillary neck arm leg hand abdomen abdominal quadrant liver
@@ -130,8 +130,8 @@ OPERATIONS = _words(
 )
 
 NORMAL = _words(
-    """clear clears cleared normal normally unremarkable spared resolved uninvolved unaffected healthy absent gone
-    disappeared vanished subsided negative neg nad wnl"""
+    """clear clears cleared normal unremarkable spared resolved uninvolved unaffected healthy absent gone disappeared
+    vanished subsided negative neg nad wnl"""
 )
 RESOLVED = _words("resolved cleared gone disappeared vanished subsided")
 NOTHING_WRONG = frozenset({"clear", "normal", "unremarkable", "negative", "nad", "wnl", "within normal limits"})
@@ -146,16 +146,18 @@ FUNCTION = VERBS | _words(
 )
 """Words without content, never listed as unused."""
 
+INTO = _words(
+    """the in of on at to from by for within throughout over overlying through into across and or with both as"""
+)
 TAIL = FUNCTION | _words(
     """now since currently today already all subsequently interval entirely totally completely fully both present
-    visible identified detected evident appreciated found longer do does did had will can been yet again quite again"""
+    visible identified detected evident appreciated found longer do does did had will can been yet again quite"""
 )
 """Words beside a denial that has no place of its own, as in ", now completely resolved"."""
 REST = _words("otherwise elsewhere remaining remainder rest")
 YES = _words("yes positive present confirmed")
 _CUES = _words(
-    """no not never none nothing neither nor without nil unlikely but however except change changes history query
-    nope"""
+    """no not never none nothing neither nor without nil unlikely but however except change changes history query nope"""
 )
 
 _PARTLY = (
@@ -249,9 +251,9 @@ TITLES = _words(
 HEADS = (
     COUNTED_PARTS | OTHER_PARTS | EARLIER | TITLES
     | _words(
-    """for of the and medical surgical present presenting illness notes note brief relevant pertinent
-    radiological radiology radiographic radiologist chest cxr xray x ray film films radiograph type id number final
-    preliminary current reports images ordering referring requesting by time"""
+    """for of the and medical surgical present presenting illness notes note brief relevant pertinent radiological
+    radiology radiographic radiologist chest cxr xray x ray film films radiograph type id number final preliminary
+    current reports images ordering referring requesting by time"""
 )
 )  # fmt: skip
 """Words of headings: of parts that describe the image, of others, of earlier matters, and of titles."""
