@@ -163,6 +163,23 @@ PARTS = {
     "Improved aeration of the left lung": "... ...",
     "Obscuration of the left base": "... ...",
     "Blunting of the left costophrenic angle": "... ...",
+    "Changes in the lungs consistent with COPD": "111 111",
+    "Calcified granuloma seen bilaterally": "111 111",
+    "There is no pneumothorax the lungs are hyperinflated": "... ...",
+    "There is no pneumothorax the lungs are clear": "--- ---",
+    "The left lung is well aerated without focal consolidation": "... ---",
+    "The lungs and pleural spaces show no acute abnormality": "--- ---",
+    "Right basilar atelectasis, and bilateral pleural effusions": "..1 ...",
+    "Bilateral effusions, small on the left, with left basilar atelectasis": "... ..1",
+    "Consolidation and costophrenic blunting in the left lower lobe have cleared": "... ..-",
+    "Left pneumothorax measuring 3 cm in the left apex": "... ...",
+    "RUL resection, no acute abnormality": "--- ---",
+    "No left base opacity or consolidation": "... ..-",
+    "Emphysema and left lower lobe scarring, both stable": "... ..1",
+    "Bibasilar atelectasis, greater on the left": "..1 ..1",
+    "Bilateral opacities, most notably in the right middle lobe": "111 111",
+    "Calcified granuloma in the left base and calcified left hilar lymph nodes": "... ..1",
+    "Low lung volumes with crowding at the bases": "... ...",
 }  # fmt: skip
 
 

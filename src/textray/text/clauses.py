@@ -173,13 +173,20 @@ class Clause:
     @property
     def only_place(self) -> bool:
         """It has a place, but no finding, cue or verb."""
-        says = self.finding or self.negated or self.normal or self.has(terms.VERBS | terms.ELSEWHERE | terms.YES)
-        return bool(self.places) and not says
+        other = terms.VERBS | terms.ELSEWHERE | terms.OPERATIONS | terms.YES
+        says = self.finding or self.negated or self.normal or self.aside or self.has(other)
+        return (bool(self.places) or self.both_lungs) and not says
+
+    @property
+    def both_lungs(self) -> bool:
+        """It names the lungs, and no place of them."""
+        return not self.places and self.has(terms.LUNG) and self.has(terms.PLURALS)
 
     @property
     def only_side(self) -> bool:
         """It has a place and words without content only, as "and on the right", "not the left"."""
-        return all(token.place or token.text in terms.FUNCTION or token.negation for token in self.tokens)
+        plain = terms.FUNCTION | terms.COMPARING
+        return all(token.place or token.text in plain or token.negation for token in self.tokens)
 
     @property
     def placing(self) -> bool:
@@ -202,7 +209,8 @@ class Clause:
         if not self.has(terms.ELSEWHERE | terms.OPERATIONS):
             return True
         if self.finding:
-            return self.has(terms.LUNG) or bool(self.levels)
+            inside = self.has(terms.NOUNS) or any(place.lung for _, place in self.places)
+            return self.has(terms.LUNG) or (bool(self.levels) and (inside or not self.has(terms.MEDIASTINUM)))
         in_lung = self.has(terms.LUNG) or any(place.lung for _, place in self.places)
         return self.normal and in_lung and not self.has(terms.PLEURAL)
 
@@ -322,7 +330,7 @@ def _implied(clause: Clause, token: Token) -> str:
     place = token.place
     if place is None or not clause.sides:
         return ""
-    if clause.levels_first and place.levels:
+    if clause.levels_first and not clause.levels.issuperset(place.levels or clause.levels):
         return "split"
     return "split" if place.sides and set(place.sides) != clause.sides and not clause.either else ""
 

@@ -140,13 +140,23 @@ def _polarities(clauses: list[Clause]) -> list[bool]:
         result.append(affirmed)
     for index in range(len(clauses) - 2, -1, -1):
         clause, after = clauses[index], clauses[index + 1]
-        if clause.only_place and result[index] and not result[index + 1] and clause.joiner != "except":
+        if not result[index] or result[index + 1] or clause.joiner == "except":
+            continue
+        if _filled(clause) and after.joiner == "without" and not after.places:
+            clause.normal = True
+            result[index] = False
+        elif clause.only_place and (clause.places or after.joiner in SHARING):
             result[index] = not _denied_by(after, first=index == 0 or clause.joiner == "break")
-            after.attached |= not result[index]
+        after.attached |= not result[index]
     for index, (ahead_of, behind) in enumerate(pairwise(clauses)):
         if behind.bare and not ahead_of.bare and behind.joiner not in ("except", "or"):
             deny(clauses, index, behind)
     return [affirmed and not clause.denied for affirmed, clause in zip(result, clauses, strict=True)]
+
+
+def _filled(clause: Clause) -> bool:
+    """It says of a place only how full it is, as "the left lung is well aerated" before "without opacity"."""
+    return bool(clause.places) and clause.has(terms.NO_LESION) and clause.has(terms.LUNG) and not clause.finding
 
 
 def _or_ahead(clauses: list[Clause]) -> list[bool]:
@@ -219,7 +229,8 @@ def _outside(clauses: list[Clause]) -> list[bool]:
     outside: list[bool] = []
     for clause in clauses:
         says = clause.finding or clause.negated or clause.normal or clause.has(terms.NOUNS)
-        goes_on = bool(outside) and outside[-1] and not says and (clause.joiner == "split" or not clause.levels)
+        whole = clause.levels and clause.sides and clause.joiner != "split"
+        goes_on = bool(outside) and outside[-1] and not says and not whole
         outside.append(not clause.of_lung or goes_on)
     return outside
 
@@ -253,7 +264,7 @@ def _resolve(clauses: list[Clause], present: list[bool]) -> tuple[list[set[str]]
             following = clauses[index + 1] if index + 1 < len(clauses) else None
             if following is None or following.joiner != "comma" or following.sides or not following.levels:
                 levels[index] = set(levels[index - 1])
-        elif not sides[index] and not levels[index] and _both_lungs(clause, any_side=any_side):
+        elif not sides[index] and not levels[index] and _both_lungs(clause, present[index], any_side=any_side):
             sides[index] = set(SIDES)
         if sides[index] and (clause.of_lung or (clause.has(terms.PLEURAL) and not clause.negated)):
             last = sides[index]  # "left effusion with basal atelectasis"
@@ -264,10 +275,11 @@ def _resolve(clauses: list[Clause], present: list[bool]) -> tuple[list[set[str]]
     return sides, levels
 
 
-def _both_lungs(clause: Clause, *, any_side: bool) -> bool:
+def _both_lungs(clause: Clause, affirmed: bool, *, any_side: bool) -> bool:
     """Whether a clause without side or level is about both lungs: "lungs are clear", "diffuse opacities"."""
     if clause.plural and clause.has(terms.LUNG):
-        return clause.finding or clause.negated or clause.normal or clause.has(terms.DIFFUSE) or clause.joiner == "or"
+        says = clause.finding or clause.negated or clause.normal or clause.has(terms.DIFFUSE)
+        return says or clause.joiner == "or" or not affirmed
     return (
         clause.has(terms.DIFFUSE) and not any_side and (clause.finding or clause.has(terms.LUNG)) and not clause.negated
     )

@@ -86,10 +86,10 @@ FINDINGS = BROAD | _words(
     reticulation reticulonodular interstitial fibrosis fibrotic scar scars scarred scarring cavitation cavity
     cavities cavitary tuberculosis tb abnormal bronchogram bronchograms bronchiectasis bronchiectatic emphysema
     emphysematous copd infarct hemorrhage haemorrhage contusion contusions aspiration congestion streaky streaks
-    granuloma granulomas granulomata granulomatous bulla bullae bullous bleb blebs cyst cysts cystic changes change
-    metastasis metastases metastatic neoplasm malignancy carcinoma tumor tumour tumors tumours abscess bronchitis
-    bronchiolitis irregularity irregularities sequela sequelae micronodules miliary honeycombing pneumatocele
-    peribronchial findings finding loss lucency alveolar"""
+    granuloma granulomas granulomata granulomatous calcification calcifications bulla bullae bullous bleb blebs cyst
+    cysts cystic changes change metastasis metastases metastatic neoplasm malignancy carcinoma tumor tumour tumors
+    tumours abscess bronchitis bronchiolitis irregularity irregularities sequela sequelae micronodules miliary
+    honeycombing pneumatocele peribronchial findings finding loss lucency alveolar"""
 )
 
 PLEURAL = _words(
@@ -109,11 +109,11 @@ ELSEWHERE = (
     | NO_LESION
     | _words(
         """pacemaker pacer catheter catheters line lines tube tubes tubing shunt picc port portacath drain drains lead
-    leads electrode electrodes clip clips wire wires suture sutures staple staples stent stents hardware device
-    prosthesis sternotomy mastectomy rib ribs clavicle clavicles clavicular shoulder shoulders humerus humeral
-    scapula scapular spine spinal cervical spondylosis vertebra vertebral vertebrae bone bones osseous bony skeletal
-    fracture fractures fractured deformity deformities tissue tissues skin fold artifact artefact fat epicardial
-    cardiophrenic heart cardiac atrium atrial ventricle ventricular aorta aortic mediastinum mediastinal
+    leads electrode electrodes clip clips wire wires suture sutures staple staples stent stents hardware shrapnel
+    bullet device prosthesis sternotomy mastectomy rib ribs clavicle clavicles clavicular shoulder shoulders humerus
+    humeral scapula scapular spine spinal cervical spondylosis vertebra vertebral vertebrae bone bones osseous bony
+    skeletal fracture fractures fractured deformity deformities tissue tissues skin fold artifact artefact fat
+    epicardial cardiophrenic heart cardiac atrium atrial ventricle ventricular aorta aortic mediastinum mediastinal
     cardiomediastinal trachea tracheal paratracheal carina diaphragm diaphragms hemidiaphragm hemidiaphragms
     hemidiaphragmatic breast breasts nipple axilla axillary neck arm leg hand abdomen abdominal quadrant liver
     spleen kidney renal stomach gastric brain frontal temporal parietal occipital cerebral subclavian jugular artery
@@ -123,6 +123,7 @@ ELSEWHERE = (
 )
 """Words beside which a side is not a part of the lung, unless a finding of the lung is named too."""
 
+MEDIASTINUM = _words("mediastinum mediastinal paratracheal")
 OPERATIONS = _words(
     """lobectomy lobectomies pneumonectomy segmentectomy resection resected thoracotomy thoracentesis thoracoscopy
     biopsy surgery surgical postsurgical postoperative vats decortication bullectomy lumpectomy pleurodesis
@@ -149,6 +150,7 @@ FUNCTION = VERBS | _words(
 INTO = _words(
     """the in of on at to from by for within throughout over overlying through into across and or with both as"""
 )
+COMPARING = _words("greater worse more larger less slightly somewhat especially particularly mainly mostly most better")
 TAIL = FUNCTION | _words(
     """now since currently today already all subsequently interval entirely totally completely fully both present
     visible identified detected evident appreciated found longer do does did had will can been yet again quite"""
@@ -157,7 +159,7 @@ TAIL = FUNCTION | _words(
 REST = _words("otherwise elsewhere remaining remainder rest")
 YES = _words("yes positive present confirmed")
 _CUES = _words(
-    """no not never none nothing neither nor without nil unlikely but however except change changes history query nope"""
+    """no not never none nothing neither nor without nil unlikely but however except change changes history query"""
 )
 
 _PARTLY = (
