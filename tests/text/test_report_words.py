@@ -91,6 +91,7 @@ DENIED = """
 ... ..-: LLL opacity. Resolved.
 ... ..-: Opacity in the left base? No. | Opacity in the left base? None seen. | LLL opacity ? no | LLL opacity (-)
 ... ..-: LLL opacity -ve
+... ..-: LLL opacity... none | LLL opacity no more | unlikely to be LLL pneumonia
 ... ..-: LLL opacity neg. | LLL opacity: - | LLL opacity - | There isnt opacity in the left base
 ... ..-: LLL doesnt show opacity
 ... ..-: nil opacity in the left base | left base w/o opacity | LLL pneumonia unlikely | LLL pneumonia is unlikely.
@@ -147,6 +148,12 @@ PARTS = {
     "Hx: right pneumonia. CXR: left base opacity": "... ..1",
     "Impression: LLL opacity. Recommendation: CT to exclude RLL mass.": "... ..1",
     "In comparison: left base opacity": "... ..1",
+    "FINDINGS LEFT BASE: OPACITY": "... ..1",
+    "L BASE: CLEAR": "... ..-",
+    "HISTORY LEFT PNEUMONIA FINDINGS: RIGHT BASE OPACITY": "..1 ...",
+    "INDICATION: right pneumonia LUNGS: left base opacity": "... ..1",
+    "PMH: right pneumonia. Imp: left base opacity": "... ..1",
+    "Clinical Hx: RUL pneumonia\nXR Chest: left base opacity": "... ..1",
     "S/p right lower lobectomy, left basal opacity.": "... ..1",
     "Status post RUL lobectomy with left base opacity": "... ..1",
     "Left base opacity status post right lobectomy": "... ..1",

@@ -253,7 +253,7 @@ def sentences(text: str, numbers: Iterator[int] | None = None) -> Iterator[list[
     for clauses, stop in _cut(text, numbers or count()):
         first = clauses[0]
         _set_aside(clauses)
-        if before and first.bare and (asked or ";" in ended or first.has(terms.RESOLVED)):
+        if before and first.bare and (asked or ";" in ended or ".." in ended or first.has(terms.RESOLVED)):
             deny(before, len(before) - 1, first)
             for clause in asked:
                 clause.denied = True

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from textray.errors import unknown_name
+from textray.records import SIDES
 from textray.text import terms
 from textray.text.cleaning import clean
 
@@ -64,7 +65,7 @@ def clauses(caption: str) -> tuple[str, ...]:
 _HEAD = "|".join(sorted(terms.HEADS | terms.ANATOMY, key=len, reverse=True))
 _HEADING = re.compile(
     rf"(?:(?P<start>^|(?<=[.;!?]\s))[ \t#*\d.)]{{0,8}}|(?<=\s))"
-    rf"(?P<head>(?i:(?:{_HEAD})(?:[ /&]{{1,3}}(?:{_HEAD})){{0,6}}))[ \t*]{{0,4}}"
+    rf"(?P<head>(?i:(?:{_HEAD})(?:[ /&-]{{1,3}}(?:{_HEAD})){{0,6}}))[ \t*]{{0,4}}"
     r"(?P<mark>:[ \t*]{0,4}| [-\u2013\u2014] |(?<=[A-Z]{7}) +(?=[A-Z]?[a-z])|[ \t]*$)",
     re.MULTILINE,
 )
@@ -83,8 +84,9 @@ def parts(text: str) -> Iterator[tuple[bool, str]]:
     found = any(_head(match) & {"finding", "findings"} for match, kind in heads if kind == "counts")
     bounds = [(0, 0, "counts")]
     for match, kind in heads:
-        start = match.start("head")
-        bounds.append((start, start if _head(match) <= terms.ANATOMY else match.end(), kind))
+        start, words = match.start("head"), _head(match)
+        if not words <= terms.ANATOMY or bounds[-1][2] != "counts":
+            bounds.append((start, start if kind == "counts" and words & terms.ANATOMY else match.end(), kind))
     for (_, body, kind), after in zip(bounds, [*bounds[1:], None], strict=True):
         section = text[body : after[0] if after else None]
         end = _TITLE_END.search(section) if kind == "title" else None
@@ -110,6 +112,8 @@ def _kind(match: re.Match[str]) -> str:
             return ""
     if words <= terms.ANATOMY:
         return "counts" if marked else ""
+    if words & {*SIDES, "bilateral"}:
+        return "counts" if marked and words & terms.COUNTED_PARTS else ""
     if words & terms.OTHER_PARTS or (marked and words & terms.EARLIER):
         return "other"
     if words & terms.COUNTED_PARTS and not words & terms.EARLIER:

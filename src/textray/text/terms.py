@@ -153,7 +153,8 @@ INTO = _words(
 COMPARING = _words("greater worse more larger less slightly somewhat especially particularly mainly mostly most better")
 TAIL = FUNCTION | _words(
     """now since currently today already all subsequently interval entirely totally completely fully both present
-    visible identified detected evident appreciated found longer do does did had will can been yet again quite"""
+    visible identified detected evident appreciated found longer do does did had will can been yet again quite
+    more anymore"""
 )
 """Words beside a denial that has no place of its own, as in ", now completely resolved"."""
 REST = _words("otherwise elsewhere remaining remainder rest")
@@ -172,7 +173,7 @@ _PHRASES = {
     r"no(?: longer| more)? (?:worse|better)|not (?:worse|increased|decreased|enlarged)|"
     r"not (?:seen|present|visible|noted) (?:previously|before|on (?:the )?(?:prior|previous)\w*)|"
     r"(?:cannot|can not|not|could not|does not|do not)(?: be)?(?: entirely| completely)?"
-    r" (?:excluded?|ruled? out)|not only|un(?:likely) (?:to )?(?:be|represents?|reflects?)|no doubt|"
+    r" (?:excluded?|ruled? out)|not only|no doubt|"
     r"(?:as )?(?:compared|in comparison|relative)(?: (?:to|with))(?: that)?(?: on| of)?(?: the)? (?:left|right)"
     r"(?: (?:upper|middle|mid|lower|lung|lobe|zone|base|side|hemithorax))*",
     "unseen": r"(?:not|poorly|incompletely|inadequately|suboptimally)(?: be)?"
@@ -183,9 +184,10 @@ _PHRASES = {
     r"(?:poorly|incompletely|not (?:well|fully|clearly|adequately|completely|entirely|optimally|properly)) "
     r"(?:seen|shown|demonstrated)",
     "hidden": r"obscur(?:ed|es|ing|ation)|hidden|excluded from (?:the )?(?:view|image|film|field|study)|cut off",
-    "aside": r"(?:no |without )?(?:history of|h/o|hx(?: of)?)|status post|s/p|(?:to )?rule ?out|r/o|to exclude|"
+    "aside": r"(?:no |without )?(?:history(?: of)?|h/o|hx(?: of)?)|status post|s/p|"
+    r"(?:to )?rul(?:e|ing) ?out|r/o|to exclude|"
     r"(?:please |to )?(?:evaluate|evaluating|assess|assessing)(?: for)?|(?:look|check|screen)(?:ing)? for|"
-    r"(?:evaluation|assessment) (?:for|of)|query",
+    r"(?:evaluation|assessment) (?:for|of)|comparison (?:is|was) made (?:to|with)|query",
     "finding": rf"{_PARTLY} (?:clear|normal|unremarkable|cleared|resolved|spared|gone|disappeared|subsided)|"
     rf"{_PARTLY} (?:resolution|clearing|clearance)(?: of)?|"
     r"(?:clear|cleared|resolved) (?:partially|partly|incompletely)|ground glass|air space",
@@ -237,11 +239,11 @@ ORDINARY = _words(
 """Ordinary words that differ from a known one by a letter."""
 
 COUNTED_PARTS = _words(
-    """finding findings impression impressions conclusion conclusions opinion interpretation result results report
+    """finding findings imp impression impressions conclusion conclusions opinion interpretation result results report
     summary assessment comment comments observation observations addendum diagnosis"""
 )
 OTHER_PARTS = _words(
-    """indication indications history hx pmh pmhx hpi comparison comparisons technique reason complaint complaints
+    """ind indication indications history hx pmh pmhx hpi comparison comparisons technique reason complaint complaints
     symptoms referral recommendation recommendations advice plan medication medications request"""
 )
 EARLIER = _words("clinical past previous prior priors old last requested question background")
@@ -254,13 +256,13 @@ HEADS = (
     COUNTED_PARTS | OTHER_PARTS | EARLIER | TITLES
     | _words(
     """for of the and medical surgical present presenting illness notes note brief relevant pertinent radiological
-    radiology radiographic radiologist chest cxr xray x ray film films radiograph type id number final preliminary
+    radiology radiographic radiologist chest cxr xr xray x ray film films radiograph type id number final preliminary
     current reports images ordering referring requesting by time"""
 )
 )  # fmt: skip
 """Words of headings: of parts that describe the image, of others, of earlier matters, and of titles."""
 ANATOMY = _words(
     """left right bilateral upper middle lower lung lungs chest pleura heart mediastinum bones lobe lobes zone zones
-    and pleural spaces space airways base bases hila hilum cxr xray radiograph"""
+    and pleural spaces space airways base bases hila hilum cxr xr xray x ray radiograph"""
 )
 """Words of headings such as "right lung", which name the place of what follows."""
