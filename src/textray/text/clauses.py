@@ -208,6 +208,8 @@ class Clause:
         """False where the side is that of a rib, a catheter, a pleural effusion, an operation."""
         if not self.has(terms.ELSEWHERE | terms.OPERATIONS):
             return True
+        if self.has(terms.OPERATIONS) and not self.has(terms.FINDINGS - terms.UNSPECIFIC):
+            return False
         if self.finding:
             inside = self.has(terms.NOUNS) or any(place.lung for _, place in self.places)
             return self.has(terms.LUNG) or (bool(self.levels) and (inside or not self.has(terms.MEDIASTINUM)))
@@ -257,7 +259,8 @@ def sentences(text: str, numbers: Iterator[int] | None = None) -> Iterator[list[
             deny(before, len(before) - 1, first)
             for clause in asked:
                 clause.denied = True
-        if asked and (first.bare or first.words <= terms.YES | terms.FUNCTION):
+        plain = all(t.kind == "neutral" or t.text in terms.YES | terms.FUNCTION for t in first.tokens)
+        if asked and (first.bare or plain):  # "? Cannot be excluded."
             for clause in asked:
                 clause.unseen = False
         asked = []

@@ -126,7 +126,7 @@ ELSEWHERE = (
 MEDIASTINUM = _words("mediastinum mediastinal paratracheal")
 OPERATIONS = _words(
     """lobectomy lobectomies pneumonectomy segmentectomy resection resected thoracotomy thoracentesis thoracoscopy
-    biopsy surgery surgical postsurgical postoperative vats decortication bullectomy lumpectomy pleurodesis
+    biopsy surgery surgical operative postsurgical postoperative vats decortication bullectomy lumpectomy pleurodesis
     transplant transplantation thoracostomy pneumonectomized"""
 )
 
@@ -138,6 +138,8 @@ RESOLVED = _words("resolved cleared gone disappeared vanished subsided")
 NOTHING_WRONG = frozenset({"clear", "normal", "unremarkable", "negative", "nad", "wnl", "within normal limits"})
 """Words that make a whole sentence mean that nothing is wrong, as in "Unremarkable."."""
 
+UNSPECIFIC = _words("change changes finding findings")
+"""Findings that are none of the lung beside an operation."""
 STUDY = _words("film radiograph study examination exam cxr xray x ray")
 VERBS = _words("is are was were shows show showed seen noted there has have demonstrates demonstrated")
 
@@ -190,7 +192,8 @@ _PHRASES = {
     r"(?:evaluation|assessment) (?:for|of)|comparison (?:is|was) made (?:to|with)|query",
     "finding": rf"{_PARTLY} (?:clear|normal|unremarkable|cleared|resolved|spared|gone|disappeared|subsided)|"
     rf"{_PARTLY} (?:resolution|clearing|clearance)(?: of)?|"
-    r"(?:clear|cleared|resolved) (?:partially|partly|incompletely)|ground glass|air space",
+    r"(?:clear|cleared|resolved) (?:partially|partly|incompletely)|"
+    r"ground glass|air space|(?:kerley|septal)(?: b)? lines?|b lines",
     "normal": r"nad|wnl|within normal limits|no longer(?: \w+)?|not (?:involved|affected)|ruled out|excluded|"
     r"dis[- ]?appeared",
     "negation": r"free (?:of|from)|negative for|neg for|devoid of|(?:absence|lack|resolution|clearing|clearance) of|"
