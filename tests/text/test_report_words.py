@@ -212,6 +212,7 @@ NEARLY = {
     "diffuse opacity, sparing the lfet apex": ("... ...", "left"),
     "Diffuse opacities. The rigth base is clear.": ("... ...", "right"),
     "leftlower zone opacity": ("... ...", "left lower"),
+    "left lung apx opacity": ("... ...", "apex"),
     "1eft base opacity": ("... ...", "left"),
     "left apical pnuemothorax": ("... ...", "pneumothorax"),
 }
@@ -230,7 +231,24 @@ def test_a_misspelt_word_is_a_question(text):
 
 
 @pytest.mark.parametrize(
-    "word", ["might", "light", "based", "basis", "case", "power", "loft", "Wright", "singular", "nasal", "shared"]
+    "word",
+    [
+        "might",
+        "light",
+        "based",
+        "basis",
+        "case",
+        "power",
+        "loft",
+        "Wright",
+        "singular",
+        "nasal",
+        "10th",
+        "one",
+        "let",
+        "history",
+        "shared",
+    ],
 )
 def test_ordinary_words_are_not_misspelt(word):
     assert codes(f"left base opacity, {word}") == []

@@ -18,7 +18,9 @@ from textray.text.terms import Place
 _BLANKS = re.compile(r"[ \t]+")
 _LINE_BREAK = re.compile(r" ?\n\s*(?P<bullet>[-*\u2022] ?|\d{1,2}[.)] )?(?P<next>\S?)")
 _IN_WORD = re.compile(r"(?<=\w)[-\u2010\u2011](?=\w)")
+_FREE = re.compile(r"(?<=\w)-free\b")
 _DASH = re.compile(r"(?<=\s)-|[\u2012-\u2015]")
+_MID = re.compile(r"\bmid(?=(?:upper|lower|left|right)\b)")
 _TWO_SIDED = re.compile(r"\bbi (?=bas|apic|hil|perihil)")
 _PREFIX = re.compile(r"\b(costo|peri|para|supra|infra|retro) (?=phren|hil|card)")
 _NOT = re.compile(
@@ -356,7 +358,7 @@ def _prepare(text: str) -> str:
     text = _SIDE_IN_MARKS.sub(r" \1 ", _COMPARED.sub(r" \1 ", text))
     text = _LONE_SIDE.sub(lambda match: "left" if "l" in match.group() else "right", text)
     text = spell(_INITIALS.sub(r"\1\2\3", _SIDE_IN_MARKS.sub(r" \1 ", text)))
-    text = _IN_WORD.sub(" ", _DASH.sub(",", text))
+    text = _IN_WORD.sub(" ", _DASH.sub(",", _FREE.sub(" absent", _MID.sub("mid ", text))))
     text = _NOT.sub(" not", text.replace("can't", "cannot").replace("can\u2019t", "cannot")).replace("ca not", "cannot")
     return _PREFIX.sub(r"\1", _TWO_SIDED.sub("bi", _SLASHED.sub("with ", text)))
 

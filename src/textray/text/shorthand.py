@@ -30,6 +30,8 @@ _SPELLED = {
     **dict.fromkeys(("lt", "lft"), "left"),
     **dict.fromkeys(("rt", "rgt"), "right"),
     **dict.fromkeys(("b/l", "bl", "bil", "bilat", "bilats", "bi-lat", "b/lat", "bil/lat"), "bilateral"),
+    "lwr": "lower",
+    "upr": "upper",
     "leftsided": "left-sided",
     "rightsided": "right-sided",
 }
@@ -85,6 +87,7 @@ _PAIRS = (
     "ıi łl ɡg ɑa ßb øo đd 0o 1l 5s 3e |l"
 )
 _LOOK_ALIKE = str.maketrans({pair[0]: pair[1] for pair in _PAIRS.split()})
+_NUMBERED = re.compile(r"\d{2}.*|\d+(?:st|nd|rd|th)?")
 _SHORTEST = 4
 _LONG = 7
 _DECIDING = frozenset(PLACES) | DIFFUSE | NORMAL | {"without", "except"}
@@ -98,13 +101,13 @@ def meant(word: str) -> tuple[str, bool] | None:
     Nearly means letters of another script or digits that look alike, a missing blank, or one letter left out, added,
     changed or exchanged with the next.
     """
-    if word in KNOWN or word in ORDINARY or len(word) > 30 or word.isdigit():
+    if word in KNOWN or word in ORDINARY or len(word) > 30 or _NUMBERED.fullmatch(word):
         return None
     folded = unicodedata.normalize("NFKD", word).translate(_LOOK_ALIKE)
     folded = "".join(char for char in folded if not unicodedata.combining(char))
     if folded != word and folded in KNOWN and len(folded) > 1:
         return folded, folded in _DECIDING or folded not in NOUNS
-    if not (folded.isascii() and folded.isalpha()) or len(folded) < _SHORTEST:
+    if not (folded.isascii() and folded.isalpha()) or len(folded) < _SHORTEST - 1:
         return None
     if folded in ORDINARY:
         return None
@@ -117,13 +120,11 @@ def meant(word: str) -> tuple[str, bool] | None:
     if found := _near(folded, NOUNS, _SHORTEST):
         return found, False
     inflected = {folded[:-1], folded[:-2], folded + "s", folded + "d"} & KNOWN
-    found = None if inflected else _near(folded, KNOWN, _LONG)
+    found = None if inflected or len(folded) < _LONG else _near(folded, KNOWN, _LONG)
     return None if found is None else (found, False)
 
 
 def _near(word: str, words: Set[str], shortest: int) -> str | None:
-    if len(word) < shortest:
-        return None
     return min((known for known in words if len(known) >= shortest and _one_edit(word, known)), default=None)
 
 

@@ -110,15 +110,15 @@ ELSEWHERE = (
     | _words(
         """pacemaker pacer catheter catheters line lines tube tubes tubing shunt picc port portacath drain drains lead
     leads electrode electrodes clip clips wire wires suture sutures staple staples stent stents hardware shrapnel
-    bullet device prosthesis sternotomy mastectomy rib ribs clavicle clavicles clavicular shoulder shoulders humerus
-    humeral scapula scapular spine spinal cervical spondylosis vertebra vertebral vertebrae bone bones osseous bony
-    skeletal fracture fractures fractured deformity deformities tissue tissues skin fold artifact artefact fat
-    epicardial cardiophrenic heart cardiac atrium atrial ventricle ventricular aorta aortic mediastinum mediastinal
-    cardiomediastinal trachea tracheal paratracheal carina diaphragm diaphragms hemidiaphragm hemidiaphragms
-    hemidiaphragmatic breast breasts nipple axilla axillary neck arm leg hand abdomen abdominal quadrant liver
-    spleen kidney renal stomach gastric brain frontal temporal parietal occipital cerebral subclavian jugular artery
-    arteries vein vascularity lymph adenopathy lymphadenopathy node nodes view views projection rotated rotation
-    oblique decubitus shift shifted deviated deviation corner"""
+    bullet device prosthesis prostheses sternotomy mastectomy rib ribs clavicle clavicles clavicular shoulder
+    shoulders humerus humeral scapula scapular spine spinal cervical spondylosis vertebra vertebral vertebrae bone
+    bones osseous bony skeletal fracture fractures fractured deformity deformities tissue tissues skin fold artifact
+    artefact fat epicardial cardiophrenic heart cardiac atrium atrial ventricle ventricular aorta aortic mediastinum
+    mediastinal cardiomediastinal trachea tracheal paratracheal carina diaphragm diaphragms hemidiaphragm
+    hemidiaphragms hemidiaphragmatic breast breasts nipple axilla axillary neck arm leg hand abdomen abdominal
+    quadrant liver spleen kidney renal stomach gastric brain frontal temporal parietal occipital cerebral subclavian
+    jugular artery arteries vein vascularity lymph adenopathy lymphadenopathy node nodes view views projection
+    rotated rotation oblique decubitus shift shifted deviated deviation corner"""
     )
 )
 """Words beside which a side is not a part of the lung, unless a finding of the lung is named too."""
@@ -126,8 +126,8 @@ ELSEWHERE = (
 MEDIASTINUM = _words("mediastinum mediastinal paratracheal")
 OPERATIONS = _words(
     """lobectomy lobectomies pneumonectomy segmentectomy resection resected thoracotomy thoracentesis thoracoscopy
-    biopsy surgery surgical operative postsurgical postoperative vats decortication bullectomy lumpectomy pleurodesis
-    transplant transplantation thoracostomy pneumonectomized"""
+    biopsy surgery surgical operative postsurgical postoperative vats decortication bullectomy lumpectomy
+    pleurodesis transplant transplantation thoracostomy pneumonectomized"""
 )
 
 NORMAL = _words(
@@ -155,8 +155,8 @@ INTO = _words(
 COMPARING = _words("greater worse more larger less slightly somewhat especially particularly mainly mostly most better")
 TAIL = FUNCTION | _words(
     """now since currently today already all subsequently interval entirely totally completely fully both present
-    visible identified detected evident appreciated found longer do does did had will can been yet again quite
-    more anymore"""
+    visible identified detected evident appreciated found longer do does did had will can been yet again quite more
+    anymore"""
 )
 """Words beside a denial that has no place of its own, as in ", now completely resolved"."""
 REST = _words("otherwise elsewhere remaining remainder rest")
@@ -200,6 +200,7 @@ _PHRASES = {
     r"(?:fail(?:s|ed)? to|does not|did not|do not) (?:show|demonstrate|reveal)|"
     r"(?:no|not|without)(?: \w+)? (?:evidence|sign|suggestion|suspicion)s?(?: (?:of|for))|"
     r"(?:is |are |was |were )?(?:considered |thought |felt )?(?:to be )?(?:very |highly |most )?unlikely|improbable|"
+    r"low (?:suspicion|likelihood|probability) (?:for|of)|"
     r"not (?:likely|suspected|suggested)|nil|no|not|never|none|nothing|neither|nope|denies",
     "both": r"(?:left|right)(?: side| sided| lung)?(?: is| are)?(?: much| slightly| (?=[<>=≥≤]))?"
     r" (?:greater|more|worse|larger|less|higher|bigger|denser|>+|<+|=|≥|≤)"
@@ -229,15 +230,16 @@ KNOWN = (
 """The vocabulary; no message quotes other words of a report."""
 
 ORDINARY = _words(
-    """lift loft cleft deft heft let lent lest light might night sight tight fight eight bright fright wright bath
-    booth broth moth supper fiddle riddle meddle muddle slower flower power tower mower rower lowers loner loser
-    lover blower glower lowe apes case cases vase ease bass bale bare bake bade bane based baste basis basil nasal
-    banal hill hilt hula lingual singular diffused diffuses whose while hole whale entice clean cleat cleaned
-    clearer cleaved share shared shark formal spaced spare scared stared resolves resolve revolved assent done tone
-    cone lone goner negatives wealthy banished varnished subsides subside either long lunge sung hung rung love lode
-    robe globe lobed yield filed fiend cheat chess internal external demonstrate injection injected inflection
-    inflected lobulated bronchitic biliary radiography changed respected rejected extended expended effected prevent
-    resent involve collapses starring coarse thorn bone none one later least last same side mild mid miller along"""
+    """ape bot bas eft lug lob obe lift loft cleft deft heft let lent lest light might night sight tight fight eight
+    bright fright wright bath booth broth moth supper fiddle riddle meddle muddle slower flower power tower mower
+    rower lowers loner loser lover blower glower lowe apes case cases vase ease bass bale bare bake bade bane based
+    baste basis basil nasal banal hill hilt hula lingual singular diffused diffuses whose while hole whale entice
+    clean cleat cleaned clearer cleaved share shared shark formal spaced spare scared stared resolves resolve
+    revolved assent done tone cone lone goner negatives wealthy banished varnished subsides subside either long
+    lunge sung hung rung love lode robe globe lobed yield filed fiend cheat chess internal external demonstrate
+    injection injected inflection inflected lobulated bronchitic biliary radiography changed respected rejected
+    extended expended effected prevent resent involve collapses starring coarse thorn bone none one later least last
+    same side mild mid miller along"""
 )
 """Ordinary words that differ from a known one by a letter."""
 
@@ -259,8 +261,8 @@ HEADS = (
     COUNTED_PARTS | OTHER_PARTS | EARLIER | TITLES
     | _words(
     """for of the and medical surgical present presenting illness notes note brief relevant pertinent radiological
-    radiology radiographic radiologist chest cxr xr xray x ray film films radiograph type id number final preliminary
-    current reports images ordering referring requesting by time"""
+    radiology radiographic radiologist chest cxr xr xray x ray film films radiograph type id number final
+    preliminary current reports images ordering referring requesting by time"""
 )
 )  # fmt: skip
 """Words of headings: of parts that describe the image, of others, of earlier matters, and of titles."""
