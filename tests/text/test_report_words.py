@@ -108,6 +108,7 @@ DENIED = """
 ... ..1: Is there opacity in the left base? Yes. | LLL opacity no effusion | LLL opacity, pneumonia unlikely
 ... ..1: unchanged granuloma in LLL
 --- ---: Consolidation: none | Negative chest | Hyperinflation of the lungs but they are clear. | Pneumonia? No.
+--- --1: LLL opacity, nothing else | LLL opacity; no others | LLL opacity. None elsewhere.
 --- --1: LLL opacity. Otherwise clear. | LLL opacity, no other infiltrate
 --- --1: changes in the left base without acute disease
 """
@@ -119,7 +120,7 @@ def test_denials_before_and_behind(text, expected):
 
 
 def test_a_denial_that_is_not_used_gives_a_notice():
-    for text in ("Left base opacity. None.", "Left base opacity. No.", "LLL pneumonia is seen; no others"):
+    for text in ("Left base opacity. None.", "Left base opacity. No.", "LLL pneumonia is seen; not he"):
         assert codes(text) == ["W_DENIAL_UNUSED"]
     for text in (
         "Left base opacity. No pleural effusion.",
@@ -191,6 +192,14 @@ PARTS = {
     "Bilateral opacities, most notably in the right middle lobe": "111 111",
     "Calcified granuloma in the left base and calcified left hilar lymph nodes": "... ..1",
     "Low lung volumes with crowding at the bases": "... ...",
+    "A nodule in the left base that is not definitively calcified": "... ..1",
+    "Subtle opacity in the left base otherwise unremarkable lungs": "--- --1",
+    "The apices are partially excluded from the view": "... ...",
+    "Bibasilar infiltrates and venous engorgement have resolved": "..- ..-",
+    "No suggestion of enlargement of the left basal nodule": "... ..1",
+    "Left basal scar is not as well seen": "... ..1",
+    "Left hilar calcifications and dense nodule in the left lung": "... 111",
+    "Left chest wall mass": "... ...",
 }  # fmt: skip
 
 

@@ -241,7 +241,8 @@ class Clause:
         named = self.has(terms.BROAD | {"abnormal", "finding", "findings"}) or (
             self.normal and self.has(terms.NOUNS | terms.STUDY)
         )
-        nothing = self.has(terms.NOTHING_WRONG) and self.words <= terms.NOTHING_WRONG | terms.FUNCTION | terms.REST
+        plain = terms.NOTHING_WRONG | terms.FUNCTION | terms.REST | {"no", "none", "nothing", "nil"}
+        nothing = self.words <= plain and (self.has(terms.NOTHING_WRONG) or (self.negated and self.has(terms.REST)))
         doubted = any("unlikely" in token.text for token in self.tokens)
         return (named or nothing) and not self.places and self.of_lung and not doubted
 
@@ -328,6 +329,8 @@ def _cut(text: str, numbers: Iterator[int]) -> Iterator[tuple[list[Clause], str]
 def _implied(clause: Clause, token: Token) -> str:
     """The joiner that a telegram leaves out: "right lower left upper", "right basal opacity no effusion"."""
     if token.negation and token.text != "not" and clause.places and (clause.finding or clause.normal):
+        return "break"
+    if token.text == "otherwise" and clause.finding:
         return "break"
     texts = [before.text for before in clause.tokens[-2:]]
     if token.text == "lungs" and texts[-1:] == ["the"] and texts[0] not in terms.INTO and clause.has(terms.ELSEWHERE):

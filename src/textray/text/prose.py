@@ -6,6 +6,7 @@ about each zone are weighed.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from itertools import count, pairwise
 
@@ -145,6 +146,8 @@ def _polarities(clauses: list[Clause]) -> list[bool]:
         if _filled(clause) and after.joiner == "without" and not after.places:
             clause.normal = True
             result[index] = False
+        elif _resolves(after) and clause.finding and not clause.has(terms.VERBS):
+            result[index] = False  # "basal infiltrates and venous engorgement have resolved"
         elif clause.only_place and (clause.places or after.joiner in SHARING):
             result[index] = not _denied_by(after, first=index == 0 or clause.joiner == "break")
         after.attached |= not result[index]
@@ -157,6 +160,12 @@ def _polarities(clauses: list[Clause]) -> list[bool]:
 def _filled(clause: Clause) -> bool:
     """It says of a place only how full it is, as "the left lung is well aerated" before "without opacity"."""
     return bool(clause.places) and clause.has(terms.NO_LESION) and clause.has(terms.LUNG) and not clause.finding
+
+
+def _resolves(clause: Clause) -> bool:
+    """It ends a list of what is no longer there."""
+    listed = clause.joiner == "and" and not clause.places and not clause.negated
+    return listed and clause.has(terms.RESOLVED) and clause.has(frozenset({"have", "are", "were"}))
 
 
 def _or_ahead(clauses: list[Clause]) -> list[bool]:
@@ -190,20 +199,27 @@ def _claims(clauses: list[Clause], present: list[bool]) -> list[ZoneSet | None]:
         return [None] * len(clauses)
     sides, levels = _resolve(clauses, present)
     outside = _outside(clauses)
-    affirmed = [index for index in range(len(clauses)) if present[index] and not outside[index]]
-    refined = {side for index in affirmed if levels[index] for side in sides[index]}
+    affirmed = {index for index in range(len(clauses)) if present[index] and not outside[index]}
+    refined = Counter(side for index in affirmed if levels[index] for side in sides[index])
     single = {side for index in affirmed if len(sides[index]) == 1 for side in sides[index]}
     claims: list[ZoneSet | None] = []
     for index, clause in enumerate(clauses):
         named = sides[index]
         of_lung = not outside[index] or _shares(clauses, index)
         placed = bool(named) and of_lung and not clause.silent
-        closer = refined | single if len(named) > 1 else refined
+        apart = [near for near in (index - 1, index + 1) if near in affirmed and _apart(clauses, index, near)]
+        closer = {side for side, times in refined.items() if times > sum(side in sides[n] for n in apart if levels[n])}
+        closer |= single if len(named) > 1 else set()
         if not levels[index] and present[index] and not clause.has(terms.DIFFUSE) and named <= closer:
             named = set()  # "left lung opacity, mainly in the lower zone"
         zones = frozenset((side, level) for side in named for level in levels[index] or LEVELS)
         claims.append(zones if placed else None)
     return claims
+
+
+def _apart(clauses: list[Clause], index: int, near: int) -> bool:
+    """Whether neighbours are two findings: "hilar calcifications and a nodule in the left lung"."""
+    return clauses[max(index, near)].joiner == "and" and clauses[index].finding and clauses[near].finding
 
 
 def _shares(clauses: list[Clause], index: int) -> bool:

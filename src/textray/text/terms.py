@@ -117,8 +117,8 @@ ELSEWHERE = (
     mediastinal cardiomediastinal trachea tracheal paratracheal carina diaphragm diaphragms hemidiaphragm
     hemidiaphragms hemidiaphragmatic breast breasts nipple axilla axillary neck arm leg hand abdomen abdominal
     quadrant liver spleen kidney renal stomach gastric brain frontal temporal parietal occipital cerebral subclavian
-    jugular artery arteries vein vascularity lymph adenopathy lymphadenopathy node nodes view views projection
-    rotated rotation oblique decubitus shift shifted deviated deviation corner"""
+    jugular artery arteries vein vascularity lymph adenopathy lymphadenopathy node nodes view views wall paraspinal
+    thyroid goiter projection rotated rotation oblique decubitus shift shifted deviated deviation corner"""
     )
 )
 """Words beside which a side is not a part of the lung, unless a finding of the lung is named too."""
@@ -159,7 +159,7 @@ TAIL = FUNCTION | _words(
     anymore"""
 )
 """Words beside a denial that has no place of its own, as in ", now completely resolved"."""
-REST = _words("otherwise elsewhere remaining remainder rest")
+REST = _words("otherwise elsewhere remaining remainder rest else other others")
 YES = _words("yes positive present confirmed")
 _CUES = _words(
     """no not never none nothing neither nor without nil unlikely but however except change changes history query"""
@@ -172,7 +172,11 @@ _PARTLY = (
 _PHRASES = {
     "neutral": r"(?:no|without|not)(?: any| significant\w*| interval| substantial\w*| appreciabl[ye]| definite| major|"
     r" much| really| been)* chang(?:es?|ed)|"
-    r"no(?: longer| more)? (?:worse|better)|not (?:worse|increased|decreased|enlarged)|"
+    r"no(?: longer| more)? (?:worse|better)|"
+    r"not(?: \w+ly)? (?:worse|increased|decreased|enlarged|calcified|cavitated|loculated|displaced)|"
+    r"not as (?:well|clearly|prominent|conspicuous|dense|extensive|large|pronounced)(?: \w+)?|"
+    r"(?:no|not|without)(?: evidence| suggestion| sign| definite| significant| interval| any| of| for)*"
+    r" (?:enlargement|progression|worsening|growth|increase)(?: of| in)?|"
     r"not (?:seen|present|visible|noted) (?:previously|before|on (?:the )?(?:prior|previous)\w*)|"
     r"(?:cannot|can not|not|could not|does not|do not)(?: be)?(?: entirely| completely)?"
     r" (?:excluded?|ruled? out)|not only|no doubt|"
@@ -185,7 +189,8 @@ _PHRASES = {
     r"not seen (?:well|fully|clearly|adequately|completely|properly)|"
     r"(?:poorly|incompletely|not (?:well|fully|clearly|adequately|completely|entirely|optimally|properly)) "
     r"(?:seen|shown|demonstrated)",
-    "hidden": r"obscur(?:ed|es|ing|ation)|hidden|excluded from (?:the )?(?:view|image|film|field|study)|cut off",
+    "hidden": r"obscur(?:ed|es|ing|ation)|hidden|excluded from|cut off|"
+    r"(?:partially|partly) (?:excluded|imaged|visuali[sz]ed|included|seen)",
     "aside": r"(?:no |without )?(?:history(?: of)?|h/o|hx(?: of)?)|status post|s/p|"
     r"(?:to )?rul(?:e|ing) ?out|r/o|to exclude|"
     r"(?:please |to )?(?:evaluate|evaluating|assess|assessing)(?: for)?|(?:look|check|screen)(?:ing)? for|"
