@@ -149,6 +149,18 @@ def test_c10_no_message_quotes_words_outside_the_vocabulary(run, film, tmp_path,
         assert shown[0].code == (3 if strict else 0)
 
 
+@pytest.mark.parametrize("refused", [False, True])
+def test_c10_run_json_and_errors_count_the_words_of_a_correction(cli, film, tmp_path, monkeypatch, refused):
+    monkeypatch.chdir(tmp_path)
+    film(tmp_path / "a.png")
+    edit = "Mr Weaseltown has none" if refused else "Mr Weaseltown has opacity in the left base"
+    result = cli("segment", "a.png", "--edit", edit, "--threads", "1")
+    assert result.code == (2 if refused else 0)
+    summary = "" if refused else Path("textray-out/run.json").read_text()
+    assert "easeltown" not in result.out + result.err + summary
+    assert refused or '"edit": "8 words"' in summary
+
+
 def test_what_was_not_used_is_printed(run, film, tmp_path):
     film(tmp_path / "a.png")
     result = run("a.png", "--text", "Jane has a patchy opacity in the left base")

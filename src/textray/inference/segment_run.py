@@ -17,7 +17,7 @@ from textray.io.write import check_writable
 from textray.records import Laterality, Notice, Prediction
 from textray.text.cleaning import is_blank
 from textray.text.tables import TextTable, Words, no_match, table_notices
-from textray.text.zones import quoted
+from textray.text.zones import counted, quoted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,8 @@ class Segmenting(Run):
         results.remove(folder, name)
 
     def _summary_settings(self) -> dict[str, Any]:
-        return self._settings(self.plan.laterality)
+        settings = self._settings(self.plan.laterality)
+        return settings | ({"edit": counted(self.plan.edit)} if self.plan.edit is not None else {})
 
     def _words(self, number: int) -> Words:
         return self.plan.words.get(number, Words(text=None))
