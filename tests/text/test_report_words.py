@@ -200,6 +200,16 @@ PARTS = {
     "Left basal scar is not as well seen": "... ..1",
     "Left hilar calcifications and dense nodule in the left lung": "... 111",
     "Left chest wall mass": "... ...",
+    "The lungs are hyperexpanded with flattened diaphragms, compatible with emphysema": "111 111",
+    "Hyperinflated lungs with flattened diaphragms and increased retrosternal airspace": "... ...",
+    "Hypoinflated lungs with basilar atelectasis": "... ...",
+    "Lungs are clear no effusions or edema": "--- ---",
+    "Nodular opacity projecting over the left 5th rib": "... 111",
+    "Irregularity of the left 7th rib with pleural thickening": "... ...",
+    "Stable bilateral calcified granulomas/lymph nodes": "111 111",
+    "Opacity in the left base incompletely evaluated by this exam": "... ..1",
+    "In the left base on the lateral view, there is patchy disease": "... ..1",
+    "Elevated left hemidiaphragm with basilar atelectasis": "... ..1",
 }  # fmt: skip
 
 

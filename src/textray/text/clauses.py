@@ -181,8 +181,14 @@ class Clause:
 
     @property
     def both_lungs(self) -> bool:
-        """It names the lungs, and no place of them."""
+        """It names both lungs, and no place of them."""
         return not self.places and self.has(terms.LUNG) and self.has(terms.PLURALS)
+
+    @property
+    def only_volume(self) -> bool:
+        """It says of the lungs only how full they are, as "the left lung is well aerated"."""
+        says = self.finding or self.negated or self.normal or self.has(terms.ELSEWHERE - terms.NO_LESION)
+        return self.has(terms.NO_LESION) and self.has(terms.LUNG) and not says
 
     @property
     def only_side(self) -> bool:
@@ -208,15 +214,18 @@ class Clause:
     @property
     def of_lung(self) -> bool:
         """False where the side is that of a rib, a catheter, a pleural effusion, an operation."""
-        if not self.has(terms.ELSEWHERE | terms.OPERATIONS):
-            return True
+        other = (self.words & terms.ELSEWHERE) - (terms.VIEWS if self.has(terms.NOUNS) else set())
         if self.has(terms.OPERATIONS) and not self.has(terms.FINDINGS - terms.UNSPECIFIC):
             return False
-        if self.finding:
-            inside = self.has(terms.NOUNS) or any(place.lung for _, place in self.places)
-            return self.has(terms.LUNG) or (bool(self.levels) and (inside or not self.has(terms.MEDIASTINUM)))
+        if not other:
+            return True
         in_lung = self.has(terms.LUNG) or any(place.lung for _, place in self.places)
-        return self.normal and in_lung and not self.has(terms.PLEURAL)
+        if not self.finding:
+            return self.normal and in_lung and not self.has(terms.PLEURAL)
+        beside = terms.NODES | (terms.LANDMARKS if self.has(terms.OVER) else set())
+        if self.has(terms.LUNG) or other <= beside:  # "nodule projecting over the left 5th rib"
+            return True
+        return bool(self.levels) and (in_lung or self.has(terms.NOUNS) or not self.has(terms.MEDIASTINUM))
 
     @property
     def silent(self) -> bool:
@@ -328,7 +337,12 @@ def _cut(text: str, numbers: Iterator[int]) -> Iterator[tuple[list[Clause], str]
 
 def _implied(clause: Clause, token: Token) -> str:
     """The joiner that a telegram leaves out: "right lower left upper", "right basal opacity no effusion"."""
-    if token.negation and token.text != "not" and clause.places and (clause.finding or clause.normal):
+    if (
+        token.negation
+        and token.text != "not"
+        and (clause.places or clause.both_lungs)
+        and (clause.finding or clause.normal)
+    ):
         return "break"
     if token.text == "otherwise" and clause.finding:
         return "break"

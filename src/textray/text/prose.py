@@ -143,7 +143,7 @@ def _polarities(clauses: list[Clause]) -> list[bool]:
         clause, after = clauses[index], clauses[index + 1]
         if not result[index] or result[index + 1] or clause.joiner == "except":
             continue
-        if _filled(clause) and after.joiner == "without" and not after.places:
+        if clause.places and clause.only_volume and after.joiner == "without" and not after.places:
             clause.normal = True
             result[index] = False
         elif _resolves(after) and clause.finding and not clause.has(terms.VERBS):
@@ -157,9 +157,16 @@ def _polarities(clauses: list[Clause]) -> list[bool]:
     return [affirmed and not clause.denied for affirmed, clause in zip(result, clauses, strict=True)]
 
 
-def _filled(clause: Clause) -> bool:
-    """It says of a place only how full it is, as "the left lung is well aerated" before "without opacity"."""
-    return bool(clause.places) and clause.has(terms.NO_LESION) and clause.has(terms.LUNG) and not clause.finding
+def _filled(clauses: list[Clause], present: list[bool]) -> int | None:
+    """The clause whose place is that of a finding behind it: "hyperinflated lungs, consistent with emphysema"."""
+    places = [index for index, clause in enumerate(clauses) if clause.places or clause.both_lungs]
+    if len(places) != 1 or not clauses[places[0]].only_volume or clauses[places[0]].levels:
+        return None
+    behind = [
+        affirmed and clause.finding and clause.of_lung and not clause.silent and not clause.has(terms.VERBS - {"are"})
+        for clause, affirmed in zip(clauses[places[0] + 1 :], present[places[0] + 1 :], strict=True)
+    ]
+    return places[0] if any(behind) else None
 
 
 def _resolves(clause: Clause) -> bool:
@@ -199,6 +206,9 @@ def _claims(clauses: list[Clause], present: list[bool]) -> list[ZoneSet | None]:
         return [None] * len(clauses)
     sides, levels = _resolve(clauses, present)
     outside = _outside(clauses)
+    filled = _filled(clauses, present)
+    if filled is not None:
+        sides[filled], outside[filled] = sides[filled] or set(SIDES), False
     affirmed = {index for index in range(len(clauses)) if present[index] and not outside[index]}
     refined = Counter(side for index in affirmed if levels[index] for side in sides[index])
     single = {side for index in affirmed if len(sides[index]) == 1 for side in sides[index]}
@@ -282,7 +292,8 @@ def _resolve(clauses: list[Clause], present: list[bool]) -> tuple[list[set[str]]
                 levels[index] = set(levels[index - 1])
         elif not sides[index] and not levels[index] and _both_lungs(clause, present[index], any_side=any_side):
             sides[index] = set(SIDES)
-        if sides[index] and (clause.of_lung or (clause.has(terms.PLEURAL) and not clause.negated)):
+        lends = clause.has(terms.PLEURAL | terms.DIAPHRAGM) and not clause.negated
+        if sides[index] and (clause.of_lung or lends):
             last = sides[index]  # "left effusion with basal atelectasis"
     if not any_side:  # "upper and lower zones": the plural comes at the end of the list
         for index in range(len(clauses) - 2, -1, -1):

@@ -89,7 +89,7 @@ FINDINGS = BROAD | _words(
     granuloma granulomas granulomata granulomatous calcification calcifications bulla bullae bullous bleb blebs cyst
     cysts cystic changes change metastasis metastases metastatic neoplasm malignancy carcinoma tumor tumour tumors
     tumours abscess bronchitis bronchiolitis irregularity irregularities sequela sequelae micronodules miliary
-    honeycombing pneumatocele peribronchial findings finding loss lucency alveolar"""
+    honeycombing pneumatocele peribronchial markings findings finding loss lucency alveolar"""
 )
 
 PLEURAL = _words(
@@ -124,6 +124,11 @@ ELSEWHERE = (
 """Words beside which a side is not a part of the lung, unless a finding of the lung is named too."""
 
 MEDIASTINUM = _words("mediastinum mediastinal paratracheal")
+DIAPHRAGM = _words("diaphragm hemidiaphragm")
+VIEWS = _words("view views projection")
+NODES = _words("lymph node nodes adenopathy lymphadenopathy")
+LANDMARKS = NODES | _words("rib ribs clavicle clavicles heart")
+OVER = _words("over overlying overlies above between near adjacent projecting projects projected")
 OPERATIONS = _words(
     """lobectomy lobectomies pneumonectomy segmentectomy resection resected thoracotomy thoracentesis thoracoscopy
     biopsy surgery surgical operative postsurgical postoperative vats decortication bullectomy lumpectomy
@@ -172,7 +177,7 @@ _PARTLY = (
 _PHRASES = {
     "neutral": r"(?:no|without|not)(?: any| significant\w*| interval| substantial\w*| appreciabl[ye]| definite| major|"
     r" much| really| been)* chang(?:es?|ed)|"
-    r"no(?: longer| more)? (?:worse|better)|"
+    r"retrosternal air ?space|no(?: longer| more)? (?:worse|better)|"
     r"not(?: \w+ly)? (?:worse|increased|decreased|enlarged|calcified|cavitated|loculated|displaced)|"
     r"not as (?:well|clearly|prominent|conspicuous|dense|extensive|large|pronounced)(?: \w+)?|"
     r"(?:no|not|without)(?: evidence| suggestion| sign| definite| significant| interval| any| of| for)*"
@@ -182,6 +187,9 @@ _PHRASES = {
     r" (?:excluded?|ruled? out)|not only|no doubt|"
     r"(?:as )?(?:compared|in comparison|relative)(?: (?:to|with))(?: that)?(?: on| of)?(?: the)? (?:left|right)"
     r"(?: (?:upper|middle|mid|lower|lung|lobe|zone|base|side|hemithorax))*",
+    "hidden": r"obscur(?:ed|es|ing|ation)|hidden|excluded from|cut off|"
+    r"incompletely (?:evaluated|assessed|imaged|characteri[sz]ed)|"
+    r"(?:partially|partly) (?:excluded|imaged|visuali[sz]ed|included|seen)",
     "unseen": r"(?:not|poorly|incompletely|inadequately|suboptimally)(?: be)?"
     r"(?: well| fully| clearly| adequately| completely| entirely| optimally| properly| reliably| confidently)*"
     r" (?:visuali[sz]ed|assessed|evaluated|imaged|included)|"
@@ -189,8 +197,6 @@ _PHRASES = {
     r"not seen (?:well|fully|clearly|adequately|completely|properly)|"
     r"(?:poorly|incompletely|not (?:well|fully|clearly|adequately|completely|entirely|optimally|properly)) "
     r"(?:seen|shown|demonstrated)",
-    "hidden": r"obscur(?:ed|es|ing|ation)|hidden|excluded from|cut off|"
-    r"(?:partially|partly) (?:excluded|imaged|visuali[sz]ed|included|seen)",
     "aside": r"(?:no |without )?(?:history(?: of)?|h/o|hx(?: of)?)|status post|s/p|"
     r"(?:to )?rul(?:e|ing) ?out|r/o|to exclude|"
     r"(?:please |to )?(?:evaluate|evaluating|assess|assessing)(?: for)?|(?:look|check|screen)(?:ing)? for|"
