@@ -214,18 +214,19 @@ class Clause:
     @property
     def of_lung(self) -> bool:
         """False where the side is that of a rib, a catheter, a pleural effusion, an operation."""
-        other = (self.words & terms.ELSEWHERE) - (terms.VIEWS if self.has(terms.NOUNS) else set())
+        lung_place = self.has(terms.NOUNS) or any(place.lung for _, place in self.places)
+        other = (self.words & terms.ELSEWHERE) - (terms.VIEWS if lung_place else set())
         if self.has(terms.OPERATIONS) and not self.has(terms.FINDINGS - terms.UNSPECIFIC):
             return False
         if not other:
             return True
-        in_lung = self.has(terms.LUNG) or any(place.lung for _, place in self.places)
         if not self.finding:
+            in_lung = self.has(terms.LUNG) or any(place.lung for _, place in self.places)
             return self.normal and in_lung and not self.has(terms.PLEURAL)
         beside = terms.NODES | (terms.LANDMARKS if self.has(terms.OVER) else set())
         if self.has(terms.LUNG) or other <= beside:  # "nodule projecting over the left 5th rib"
             return True
-        return bool(self.levels) and (in_lung or self.has(terms.NOUNS) or not self.has(terms.MEDIASTINUM))
+        return bool(self.levels) and (lung_place or not self.has(terms.MEDIASTINUM))
 
     @property
     def silent(self) -> bool:
