@@ -107,6 +107,10 @@ def test_no_side_is_left_behind_when_others_are_turned(phrase):
         ("RML/RLL", "right middle lobe/right lower lobe"),
         ("L1 fracture, L 4, R.M. and O'R", "L1 fracture, L 4, R.M. and O'R"),
         ("R/O mass, L/R bases", "R/O mass, left/right bases"),
+        ("b/l lower zone, B/L bases", "bilateral lower zone, bilateral bases"),
+        ("Bilat. haze r/l", "bilateral haze right/left"),
+        ("R. base, Rt LL, left UZ", "right base, right lower lobe, left upper zone"),
+        ("Dr. R. Smith, R Patel", "Dr. R. Smith, R Patel"),
         ("bulla, alt, art, full", "bulla, alt, art, full"),
     ],
 )

@@ -1,8 +1,11 @@
 """What reading rooms write: sides in shorthand, denials behind, whole reports, misspelt words."""
 
+import re
+
 import pytest
 
 from textray.records import ZoneState
+from textray.text.terms import DENYING, DIFFUSE, NORMAL, PLACES
 from textray.text.zones import parse
 
 DIGIT = {ZoneState.PRESENT: "1", ZoneState.ABSENT: "-", ZoneState.UNMENTIONED: "."}
@@ -271,3 +274,25 @@ def test_a_misspelt_word_is_a_question(text):
 )
 def test_ordinary_words_are_not_misspelt(word):
     assert codes(f"left base opacity, {word}") == []
+
+
+KNOWN_TOO = {"let", "resolve", "spring", "either", "one", "booth", "bot", "bae"}  # words of their own
+
+
+@pytest.mark.parametrize("text", [text for text, _ in rows(DENIED) + rows(SIDES)[::3]] + [*PARTS])
+def test_a_misspelt_word_never_adds_a_zone(text):
+    """Each word that matters with a letter left out, doubled or exchanged with the next."""
+    before = parse(text, laterality="patient").zones.present
+    for match in re.finditer(r"[A-Za-z]{4,}", text):
+        word = match.group()
+        if word.lower() not in PLACES.keys() | NORMAL | DENYING | DIFFUSE:
+            continue
+        for i in range(0, len(word), 2):
+            for wrong in (
+                word[:i] + word[i + 1 :],
+                word[: i + 1] + word[i:],
+                word[:i] + word[i : i + 2][::-1] + word[i + 2 :],
+            ):
+                if wrong.lower() not in KNOWN_TOO:
+                    found = parse(text[: match.start()] + wrong + text[match.end() :], laterality="patient").zones
+                    assert not [1 for now, then in zip(found.present, before, strict=True) if now > then], wrong

@@ -237,7 +237,7 @@ class Clause:
     @property
     def bare(self) -> bool:
         """It denies, and says neither what nor where: "none", "now resolved"."""
-        plain = all(token.cue or token.text in terms.TAIL for token in self.tokens)
+        plain = all(token.cue or token.text in terms.TAIL or token.deciding for token in self.tokens)
         return plain and (self.negated or self.normal) and not self.finding and (not self.places or self.either)
 
     @property

@@ -48,6 +48,7 @@ def read(text: str, *, patient: bool = False) -> Reading:
     used: set[int] = set()
     idle: list[Token] = []
     clear = False
+    last = 0
     numbers = count()
     for counts, part in parts(text):
         if not counts:
@@ -61,6 +62,9 @@ def read(text: str, *, patient: bool = False) -> Reading:
             claimed = _claims(clauses, present)
             if any(t.deciding and t.meant not in terms.PLACES for clause in clauses for t in clause.tokens):
                 claimed = [None] * len(clauses)  # a misspelt denial may reach anywhere
+                if not any(clause.places or clause.finding for clause in clauses):
+                    claims[last:] = []  # of the sentence before
+            last = len(claims)
             for clause, affirmed, zones in zip(clauses, present, claimed, strict=True):
                 if zones is not None:
                     claims.append((clause, zones, affirmed))
@@ -130,6 +134,7 @@ def _polarities(clauses: list[Clause]) -> list[bool]:
             affirmed, reach, located, began = False, True, bool(clause.places), index
         elif clause.normal:
             before = bool(clause.places) and clause.places[-1][0].number > clause.first_normal
+            before |= any(token.deciding for token in clause.tokens)
             affirmed, reach, located, began = False, before, True, index
         elif reach and joined and not _starts_anew(clause, located=located, listed=ahead[index]):
             if clause.places and not located:

@@ -12,7 +12,7 @@ from collections.abc import Set
 from functools import lru_cache
 
 from textray.records import LEVELS, SIDES
-from textray.text.terms import DIFFUSE, KNOWN, LOBES, NORMAL, NOUNS, ORDINARY, PLACES
+from textray.text.terms import DENYING, DIFFUSE, KNOWN, LOBES, NORMAL, NOUNS, ORDINARY, PLACES
 
 _LEVELS = {level[0]: level for level in LEVELS}
 _KINDS = {"l": "lobe", "z": "zone", "f": "field"}
@@ -90,7 +90,7 @@ _LOOK_ALIKE = str.maketrans({pair[0]: pair[1] for pair in _PAIRS.split()})
 _NUMBERED = re.compile(r"\d{2}.*|\d+(?:st|nd|rd|th)?")
 _SHORTEST = 4
 _LONG = 7
-_DECIDING = frozenset(PLACES) | DIFFUSE | NORMAL | {"without", "except"}
+_DECIDING = frozenset(PLACES) | DIFFUSE | NORMAL | DENYING
 """Words on which zones depend, as "zone" and "opacity" do not."""
 
 

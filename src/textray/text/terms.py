@@ -166,7 +166,8 @@ TAIL = FUNCTION | _words(
 """Words beside a denial that has no place of its own, as in ", now completely resolved"."""
 REST = _words("otherwise elsewhere remaining remainder rest else other others")
 YES = _words("yes positive present confirmed")
-_CUES = _words(
+DENYING = _words("without except sparing spares excluding excluded unlikely nothing absence resolution clearing")
+_CUES = DENYING | _words(
     """no not never none nothing neither nor without nil unlikely but however except change changes history query"""
 )
 
@@ -241,16 +242,16 @@ KNOWN = (
 """The vocabulary; no message quotes other words of a report."""
 
 ORDINARY = _words(
-    """ape bot bas eft lug lob obe lift loft cleft deft heft let lent lest light might night sight tight fight eight
-    bright fright wright bath booth broth moth supper fiddle riddle meddle muddle slower flower power tower mower
-    rower lowers loner loser lover blower glower lowe apes case cases vase ease bass bale bare bake bade bane based
-    baste basis basil nasal banal hill hilt hula lingual singular diffused diffuses whose while hole whale entice
-    clean cleat cleaned clearer cleaved share shared shark formal spaced spare scared stared resolves resolve
-    revolved assent done tone cone lone goner negatives wealthy banished varnished subsides subside either long
-    lunge sung hung rung love lode robe globe lobed yield filed fiend cheat chess internal external demonstrate
-    injection injected inflection inflected lobulated bronchitic biliary radiography changed respected rejected
-    extended expended effected prevent resent involve collapses starring coarse thorn bone none one later least last
-    same side mild mid miller along"""
+    """space spaces fever spring sparking noting bot lug lob obe lift loft cleft deft heft let lent lest light might
+    night sight tight fight eight bright fright wright bath booth broth moth supper fiddle riddle meddle muddle
+    slower flower power tower mower rower lowers loner loser lover blower glower apes case cases vase ease bale bare
+    bake bade bane based baste basis basil nasal banal hill hilt hula lingual singular diffused diffuses whose while
+    hole whale entice clean cleat cleaned clearer cleaved share shared shark formal spaced spare scared stared
+    resolves resolve revolved assent done tone cone lone goner negatives wealthy banished varnished subsides subside
+    either long lunge sung hung rung love lode robe globe lobed yield filed fiend cheat chess internal external
+    demonstrate injection injected inflection inflected lobulated bronchitic biliary radiography changed respected
+    rejected extended expended effected prevent resent involve collapses starring coarse thorn bone none one later
+    least last same side mild mid miller along"""
 )
 """Ordinary words that differ from a known one by a letter."""
 
