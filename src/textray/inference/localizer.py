@@ -271,7 +271,7 @@ def _of_words(words: str, pieces: Pieces, unknown: Sequence[str], bundle: Ground
     notices = []
     content = [word for word in unknown if word not in FUNCTION]
     if content:
-        text = f"The network has not learnt {quoted(content)}; that may mean anything to it."
+        text = f"The network does not know {quoted(content)}; that may mean anything to it."
         notices.append(Notice(code="W_UNKNOWN_WORD", text=text, remedy="Say it with other words."))
     cleaned = clean(words)
     clauses = [clause for sentence in sentences(cleaned) for clause in sentence]
