@@ -6,6 +6,7 @@ Run: python docs/write_faults.py
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ What TextRay does with bad, odd and hostile inputs of `textray segment`. Each ro
 them all. `python docs/write_faults.py` writes this page from them.
 
 "read" is exit code 0 with a mask, "refused" is exit code 3, a reason and no mask, "usage" is exit code 2. The other
-files of a run are read in each case. Codes are in the message and in `run.json`.
+files of a run are read in each case. Codes are in the message and in `run.json`. "Others" lists the tests of runs, data
+sets and single readers.
 """
 
 
@@ -38,7 +40,19 @@ def page() -> str:
         rows = [f"| {name} | {odd} | {answer_of(answer)} |" for name, odd, _, answer in module.CASES]
         title = (module.__doc__ or "").rstrip(".\n")
         parts.append("\n".join([f"## {title}", "", "| id | input | answer |", "| --- | --- | --- |", *rows, ""]))
+    parts.append("\n".join(["## Others", "", "| id | what holds | test |", "| --- | --- | --- |", *others(), ""]))
     return "\n".join(parts)
+
+
+def others() -> list[str]:
+    """Rows of tests anywhere whose names begin with an id of the catalogue."""
+    found = set()
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for name, words in re.findall(r"^def test_([a-e]\d\d?)_(\w+)", path.read_text(encoding="utf-8"), re.MULTILINE):
+            found.add(
+                (f"{name[0].upper()}{int(name[1:]):02}", words.replace("_", " "), path.relative_to(ROOT).as_posix())
+            )
+    return [f"| {name} | {words} | `{path}` |" for name, words, path in sorted(found)]
 
 
 def answer_of(answer: dict[str, Any]) -> str:

@@ -118,11 +118,11 @@ def test_e02_an_output_that_is_a_file_fails_before_inference(run, film, tmp_path
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 30))])
 def test_e04_a_kill_at_any_moment_leaves_whole_results_and_the_rest_is_done_later(
     run, film, tmp_path, tiny_bundle, seed
 ):
-    count = 40
+    count = 60
     for i in range(count):
         film(tmp_path / f"in/{i % 3}/{i:02}.png", shape=(200, 160), seed=i)
     out = tmp_path / "out"

@@ -50,6 +50,22 @@ def nested(tools):
     return data[:at] + sequence + data[at:]
 
 
+def deflated(tools, header):
+    """A deflated data set whose transfer syntax stands in the meta group in another way than usual."""
+    data = tools.dicom(tools.levels, syntax="deflated")
+    at = data.index(b"\x02\x00\x10\x00UI") + 4
+    length = int.from_bytes(data[at + 2 : at + 4], "little")
+    return data[:at] + header(length) + data[at + 4 :]
+
+
+def many_items(tools):
+    """A film before whose pixels stand 16 MB of empty items."""
+    data = clean(tools)
+    at = data.index(b"\xe0\x7f\x10\x00")
+    sequence = struct.pack("<HH2sHI", 0x0040, 0xA730, b"SQ", 0, 0xFFFFFFFF)
+    return data[:at] + sequence + b"\xfe\xff\x00\xe0\0\0\0\0" * 2_000_000 + b"\xfe\xff\xdd\xe0\0\0\0\0" + data[at:]
+
+
 CASES = [
     (
         "A01",
@@ -255,6 +271,19 @@ CASES = [
         lambda t: t.dicom(t.levels, BitsStored=12, PixelPaddingValue=9999, **FULL),
         {"same_as": clean},
     ),
+    (
+        "A20b",
+        "deflated, its transfer syntax in implicit VR",
+        lambda t: deflated(t, lambda length: struct.pack("<I", length)),
+        {"exit": 3, "codes": ("E_DECODER",)},
+    ),
+    (
+        "A20c",
+        "deflated, its transfer syntax of VR UN",
+        lambda t: deflated(t, lambda length: b"UN\0\0" + struct.pack("<I", length)),
+        {"exit": 3, "codes": ("E_DECODER",)},
+    ),
+    ("A24b", "16 MB of empty items", many_items, {"exit": 3, "codes": ("E_SIZE",)}),
 ]
 
 

@@ -52,10 +52,13 @@ _CHEST_PARTS = frozenset(
 )
 _FILM_MODALITIES = frozenset(("CR", "DX", "DR", "RF", "RG", "SC", "OT", "XA"))
 _NO_PICTURES = frozenset(("SEG", "SR", "KO", "PR", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "REG", "FID", "ECG"))
-_DEFLATED = re.compile(rb"\x02\x00\x10\x00UI..1\.2\.840\.10008\.1\.2\.1\.99", re.DOTALL)
+_DEFLATED = re.compile(rb"\x02\x00\x10\x00.{4,8}1\.2\.840\.10008\.1\.2\.1\.99", re.DOTALL)
+"""The transfer syntax of a deflated data set, whatever the VR and wherever in the meta group: pydicom would inflate it
+without a limit."""
+_ITEM = b"\xfe\xff\x00\xe0"
+_MOST_ITEMS = 20_000
 _DIRECTIONS = re.compile(r"[LRAPHF]{1,3}")
 _KEYS = (Tag("SOPInstanceUID"), Tag("AccessionNumber"))
-_HEAD = 1 << 16  # bytes that hold the transfer syntax
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -173,7 +176,7 @@ def read_dicom_grid(stream: BinaryIO) -> Grid:
 @_guarded
 def read_dicom_keys(stream: BinaryIO) -> tuple[str, ...]:
     """Read SOP Instance UID and accession number, the first elements of a file; they are not for messages."""
-    if _DEFLATED.search(stream.read(_HEAD)):
+    if _DEFLATED.search(stream.read()):
         return ()
     stream.seek(0)
     ds = read_partial(stream, lambda tag, *_: tag > _KEYS[1], force=True, specific_tags=[*_KEYS])
@@ -182,13 +185,16 @@ def read_dicom_keys(stream: BinaryIO) -> tuple[str, ...]:
 
 def _dataset(stream: BinaryIO, *, pixels: bool) -> tuple[Dataset, str]:
     """Elements of a file and name of its class; an object that is not a film is refused."""
-    head = stream.read(_HEAD)
-    if _DEFLATED.search(head):  # pydicom would inflate it without a limit
+    data = stream.read()
+    if _DEFLATED.search(data):
         what, do = "the DICOM file is deflated as a whole", "Convert it to Explicit VR Little Endian."
         raise InputError(what, expected="another transfer syntax", do=do, code="E_DECODER")
+    if (items := data.count(_ITEM)) > _MOST_ITEMS:
+        what, expected = "the DICOM file has more items than a film", f"at most {_MOST_ITEMS}"
+        raise InputError(what, came=items, expected=expected, do="Export it again.", code="E_SIZE")
     stream.seek(0)
     ds = dcmread(stream, force=True, stop_before_pixels=not pixels)
-    return ds, _require_film(ds, preamble=head[128:132] == b"DICM")
+    return ds, _require_film(ds, preamble=data[128:132] == b"DICM")
 
 
 def _require_film(ds: Dataset, *, preamble: bool) -> str:
