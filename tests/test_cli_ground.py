@@ -50,7 +50,7 @@ def test_map_picture_and_record_of_each_phrase(run, film, tmp_path):
     first, second = found["phrases"]
     assert first["phrase"] == "opacity, left lung"
     assert (first["laterality"], first["viewer"], first["told"]) == ("patient", *["opacity, right lung"] * 2)
-    assert side_of(values) == "right"  # the usual film is assumed: the patient's left is the viewer's right
+    assert side_of(values) == "right"  # the standard film is assumed: the patient's left is the viewer's right
     peak = first["peak"]
     assert values[peak["row"], peak["column"]] == values.max() == pytest.approx(peak["value"], abs=1e-6)
     assert peak["side"] == {"viewer": "right", "patient": "left"}

@@ -60,7 +60,7 @@ class Grid:
         height: Number of rows.
         width: Number of columns.
         spacing_mm: Distance between rows and between columns, ``None`` where uncalibrated.
-        orientation: Directions of rows and columns, in DICOM letters: ``("L", "F")`` is the usual frontal film, whose
+        orientation: Directions of rows and columns, in DICOM letters: ``("L", "F")`` is the standard film, whose
             rows run to the patient's left and whose columns run to the feet; ``None`` for a file without them.
         transform: Change of the stored pixels before this grid, such as ``"exif-6"``; empty for none.
     """
@@ -83,14 +83,14 @@ class Grid:
 
     @property
     def sides_from(self) -> str:
-        """Source of the film's sides: ``"tag"``, ``"assumed"`` (no tag, usual film) or ``"undefined"``."""
+        """Source of the film's sides: ``"tag"``, ``"assumed"`` (no tag, standard film) or ``"undefined"``."""
         if self.orientation is None:
             return "assumed"
         return "tag" if self.orientation[0][:1] in {"L", "R"} else "undefined"
 
     @property
     def mirrored(self) -> bool:
-        """True where the patient's left lies on the viewer's right, as on the usual film."""
+        """True where the patient's left lies on the viewer's right, as on the standard film."""
         return self.orientation is None or self.orientation[0][:1] != "R"
 
 

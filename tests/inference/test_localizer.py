@@ -78,8 +78,8 @@ def test_left_and_right_of_a_phrase_down_to_the_picture(finder, patients, said, 
     (found,) = finder.locate(image(orientation), [said], laterality=laterality)
     assert side_of(found.map) == side
     assert found.told.lower() == side
-    # Weights that were taught the patient's sides of usual films call the viewer's right "left"; their graph, the same,
-    # finds the word they are told, so they are told the other one.
+    # Weights whose captions mean the patient's sides of standard films call the viewer's right "left"; their graph, the
+    # same, finds the word that it reads, so it must read the other one.
     (found,) = patients.locate(image(orientation), [said], laterality=laterality)
     assert found.told.lower() == {"left": "right", "right": "left"}[side]
 

@@ -77,9 +77,9 @@ def test_without_a_text_the_network_is_steered_by_the_report_it_writes(predictor
 @pytest.mark.parametrize(
     ("orientation", "patient", "notices", "sides"),
     [
-        (("L", "F"), RIGHT_UPPER, [], "left is the patient's left"),  # the usual film: on the viewer's right
+        (("L", "F"), RIGHT_UPPER, [], "left is the patient's left"),  # the standard film: on the viewer's right
         (("R", "F"), LEFT_UPPER, [], "left is the patient's left"),
-        (None, RIGHT_UPPER, ["W_SIDES_ASSUMED"], "left is the patient's left, as on the usual film"),
+        (None, RIGHT_UPPER, ["W_SIDES_ASSUMED"], "left is the patient's left, as on the standard film"),
         (("F", "L"), None, ["W_SIDES_UNDEFINED"], "left and right are the viewer's, as in this picture"),
     ],
 )

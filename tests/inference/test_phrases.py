@@ -22,7 +22,7 @@ def turned(phrase, given=PATIENT, taught=VIEWER, grid=USUAL):
 
 
 # What lies on the viewer's left is what a viewer's-side network calls left, and a patient's-side one, which knows the
-# usual film only, right.
+# standard film only, right.
 @pytest.mark.parametrize(
     ("given", "grid", "taught", "viewer", "read"),
     [

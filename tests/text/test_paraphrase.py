@@ -55,6 +55,6 @@ def test_the_corpus_has_the_words_of_radiologists():
     words = {word for text in texts for word in text.replace(",", " ").replace(".", " ").split()}
     assert not any("lingul" in word for word in words), "it is the patient's left, zones are the viewer's"
     assert {"bibasal", "rul", "apices", "perihilar", "consolidation", "hemithorax", "six"} <= words
-    for lobe in ("left middle lobe", "right middle lobe"):  # on the usual film the patient's is on the viewer's left
+    for lobe in ("left middle lobe", "right middle lobe"):  # on the standard film the patient's is on the viewer's left
         assert any(lobe in text for text in texts)
     assert corpus() == texts

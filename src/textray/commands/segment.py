@@ -160,7 +160,7 @@ def report(
 
 
 CONVENTION: dict[str, str] = {
-    "patient": "Left and right in the words are the patient's (on the usual film the patient's left is the viewer's "
+    "patient": "Left and right in the words are the patient's (on the standard film the patient's left is the viewer's "
     "right); --laterality viewer changes that.",
     "viewer": "Left and right in the words are the viewer's, as in the picture.",
     "unknown": "Left and right in the words are of unknown convention and taken as the viewer's.",

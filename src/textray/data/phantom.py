@@ -1,6 +1,6 @@
 """Synthetic pictures with lesions in chosen zones: for tests and documentation, never for a score.
 
-Air, body, two lungs, heart (mostly in the viewer's right half, as on the usual film), mediastinum, spine, ribs,
+Air, body, two lungs, heart (mostly in the viewer's right half, as on the standard film), mediastinum, spine, ribs,
 clavicles, diaphragm with a gas bubble under its viewer's right dome, vessels and grain, all drawn from one seed.
 Zones are those of pixels: image halves, and heights split at 0.375 and 0.55 of the image.
 """

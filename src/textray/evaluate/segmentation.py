@@ -251,7 +251,7 @@ def report_summary(cases: Sequence[Case], without: Sequence[Case] | None, scorer
     """Scores of the reports that a network wrote.
 
     A report is written in the convention of the caption that it is compared with; for the patient's sides that of the
-    usual film. If the network found nothing, its report is "no infection.". Captions that affirm or deny no zone
+    standard film. If the network found nothing, its report is "no infection.". Captions that affirm or deny no zone
     have nothing to compare with and are left out of ``zones`` and ``text``, which are ``None`` without any.
 
     The scores ``where_used`` are those of the images with a sentence alone, ``None`` without one; ``without`` are the

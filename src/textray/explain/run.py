@@ -131,7 +131,7 @@ def convention(prediction: Prediction) -> dict[str, str]:
     given = text["laterality"] if prediction.report is not None else None
     place = {
         "tag": "by the film's own tag",
-        "assumed": "assumed from the usual film, which the file does not confirm",
+        "assumed": "assumed from the standard film, which the file does not confirm",
         "undefined": "not to be placed on this film",
     }[prediction.grid.sides_from]
     left = "right" if prediction.grid.mirrored else "left"

@@ -162,7 +162,7 @@ def caption(record: Mapping[str, Any]) -> list[str]:
     patient, viewer = text["used"]["patient"], text["used"]["viewer"]
     if patient is None:
         return [f"{author} (left and right are the viewer's, as in this picture):", viewer]
-    assumed = ", as on the usual film" if text["film_sides_from"] == "assumed" else ""
+    assumed = ", as on the standard film" if text["film_sides_from"] == "assumed" else ""
     return [f"{author} (left is the patient's left{assumed}):", patient]
 
 
@@ -178,7 +178,7 @@ _NOTHING_WRITTEN = Notice(
 )
 _ASSUMED = Notice(
     code="W_SIDES_ASSUMED",
-    text="The film does not say which side is the patient's left; the written report takes the usual one, on the "
+    text="The film does not say which side is the patient's left; the written report takes the standard one, on the "
     "viewer's right.",
     remedy="Check the picture; the record also has the report by the viewer's sides.",
 )

@@ -52,8 +52,8 @@ def digest(values: Mapping[str, Any]) -> str:
 
 
 ZONES_MEAN = (
-    "Names of zones here are sides of the picture as one looks at it: 'left' is the viewer's left, on the usual film "
-    "the patient's right, whatever convention the words had."
+    "Names of zones here are sides of the picture as one looks at it: 'left' is the viewer's left, on the standard "
+    "film the patient's right, whatever convention the words had."
 )
 """A note in each record, so that nobody takes its zones for the patient's."""
 

@@ -64,7 +64,7 @@ T = TypeVar("T")
 
 _SIDES_ASSUMED = Notice(
     code="W_SIDES_ASSUMED",
-    text="The file does not say its sides; the usual film is assumed: patient's left on the viewer's right.",
+    text="The file does not say its sides; the standard film is assumed: patient's left on the viewer's right.",
     remedy="Check the side marker on the film.",
 )
 _SIDES_UNDEFINED = Notice(

@@ -117,7 +117,7 @@ def _as_film(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], dict[str
 def read_grid(path: str | Path) -> Grid | None:
     """Read size and orientation of a DICOM file without decoding it; what is damaged or no picture is refused.
 
-    ``None`` for any other file, which has no information about sides, so the usual film is assumed.
+    ``None`` for any other file, which has no information about sides, so the standard film is assumed.
     """
     try:
         with Path(path).open("rb") as stream:

@@ -198,7 +198,7 @@ def _one(side: str, levels: Sequence[str], rng: np.random.Generator, *, side_fir
             f"{the}{_PLAIN[level]} third of the {side} lung",
             f"{the}{word} zone on the {side}",
             *([_pick(rng, _SHORT[side, level])] if _SHORT[side, level] else []),
-            f"{the}{side} {level} lobe",  # of either side: on the usual film the middle lobe lies on the viewer's left
+            f"{the}{side} {level} lobe",  # of either side: on the standard film the middle lobe is on the viewer's left
         ]
         return _pick(rng, forms)
     words = " and ".join(_PLAIN[level] for level in levels)

@@ -1,8 +1,8 @@
 """Phrases for grounding, with their sides turned to those of the network's training texts.
 
-A network knows "left" in one convention. If that is the patient's, it holds for the usual film only, on which the
+A network knows "left" in one convention. If that is the patient's, it holds for the standard film only, on which the
 patient's left is the viewer's right. So a phrase is first turned to the viewer's sides, by the film's own `Grid`, and
-then to the network's, by the usual film.
+then to the network's, by the standard film.
 """
 
 from __future__ import annotations

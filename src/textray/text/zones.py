@@ -1,8 +1,8 @@
 """Words to zones and back; every function names whose left and right the words mean.
 
 Zones are stored by image side. Viewer's words, and words of unknown laterality, are kept as written. The patient's left
-lies on the viewer's right of the usual film, so patient's words are swapped unless the film's `Grid` says that it
-is mirrored the other way; a film without this information is taken as the usual one, with the notice `W_SIDES_ASSUMED`.
+lies on the viewer's right of the standard film, so patient's words are swapped unless the film's `Grid` says that it
+is mirrored the other way; a film without this information is taken as the standard one (`W_SIDES_ASSUMED`).
 
 The captions of QaTa-COV19 have a grammar, of which one canonical sentence for each set of zones is written:
 
@@ -49,7 +49,7 @@ __all__ = [
 
 ASSUMED = Notice(
     code="W_SIDES_ASSUMED",
-    text="The film does not say which side is the patient's left; the usual one is assumed: on the viewer's right.",
+    text="The film does not say which side is the patient's left; the standard one is assumed: on the viewer's right.",
     remedy="Check the picture, or give the words by the viewer's sides with laterality 'viewer'.",
 )
 UNDEFINED = Notice(
@@ -85,7 +85,7 @@ def parse(
     Args:
         text: The words; ``None``, NaN, blanks and "nan" mean that there are none.
         laterality: Whose left and right the words mean.
-        grid: Grid of the film, which places the patient's sides; ``None`` takes the usual film.
+        grid: Grid of the film, which places the patient's sides; ``None`` takes the standard film.
         strict: Refuse a text that names no zone, has misspelt words, or whose sides cannot be placed, instead of a
             notice.
 
