@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image as PILImage
 
+from textray import preprocess
 from textray.errors import BundleError, ShapeError, UsageError
 from textray.preprocess import Preprocess
 from textray.records import Grid, Image
@@ -208,3 +210,14 @@ def test_settings_survive_json_and_are_checked():
     for needs_three in ({"normalise": "imagenet"}, {"colour": True}):
         with pytest.raises(UsageError, match="three channels"):
             Preprocess(size=(8, 8), channels=1, **needs_three)
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1.0, 1e5])
+def test_resizing_is_that_of_pillow_to_the_bit(factor):
+    """Rows are added in strips, by the sums of Pillow's second pass."""
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        (height, width), shape = rng.integers(1, 200, 2), tuple(int(side) for side in rng.integers(1, 500, 2))
+        values = (rng.random((height, width)) * factor).astype(np.float32)
+        expected = np.asarray(PILImage.fromarray(values).resize(shape[::-1], PILImage.Resampling.BILINEAR))
+        np.testing.assert_array_equal(preprocess._bilinear(values, shape), expected)

@@ -27,6 +27,7 @@ PERCENTILES = (0.5, 99.5)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _CUBIC = -0.75  # slope of the cubic kernel at distance 1, as in torch (Pillow's and OpenCV's differ)
+_STRIP = 64  # rows interpolated at once
 _FLAT = 1e-6  # below this contrast a division would only amplify rounding noise
 
 
@@ -198,7 +199,8 @@ class Preprocess:
         top, left, height, width = self.box(grid.shape)
         content = values[top : top + height, left : left + width]
         content = content.T if self.transpose else content
-        return np.clip(_bilinear(content, grid.shape), content.min(), content.max())
+        restored = _bilinear(content, grid.shape)
+        return np.clip(restored, content.min(), content.max(), out=restored)
 
     def restore_coarse(self, values: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
         """Bring a map ``(h', w')`` of any size that covers the network's input back to the grid of the file."""
@@ -233,8 +235,30 @@ class Preprocess:
 
 
 def _bilinear(values: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Resize ``(H, W)`` to ``shape`` as Pillow does, but with no more memory than the result where rows are added."""
     picture = PILImage.fromarray(np.ascontiguousarray(values, dtype=np.float32))
-    return np.array(picture.resize((shape[1], shape[0]), PILImage.Resampling.BILINEAR), dtype=np.float32)
+    rows = min(shape[0], values.shape[0])
+    resized = np.array(picture.resize((shape[1], rows), PILImage.Resampling.BILINEAR), dtype=np.float32)
+    return resized if rows == shape[0] else _with_more_rows(resized, shape[0])
+
+
+def _with_more_rows(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """Interpolate rows as the second pass of Pillow's bilinear filter does, to the bit: sums in double precision."""
+    height = len(values)
+    centre = (np.arange(count) + 0.5) * (height / count)
+    first = np.maximum((centre - 0.5).astype(np.int64), 0)
+    last = np.minimum((centre + 1.5).astype(np.int64), height) - 1
+    taps = [np.minimum(first + tap, last) for tap in range(3)]
+    weights = [
+        np.where(first + tap > last, 0, np.maximum(1 - np.abs(first + tap - centre + 0.5), 0)) for tap in range(3)
+    ]
+    total = weights[0] + weights[1] + weights[2]
+    result = np.empty((count, values.shape[1]), np.float32)
+    for start in range(0, count, _STRIP):
+        part = slice(start, start + _STRIP)
+        pairs = zip(taps, weights, strict=True)
+        result[part] = sum(values[at[part]] * (weight[part] / total[part])[:, None] for at, weight in pairs)
+    return result
 
 
 def _bicubic(values: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:

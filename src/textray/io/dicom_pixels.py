@@ -31,6 +31,7 @@ PERCENTILES = (0.5, 99.5)
 _LEAST_FILM = 0.1  # share of a film that padding leaves; with less its tag is wrong
 _MOST_SATURATED = 0.5  # share of a film that a window may turn black or white
 _BLACK = 0.002
+_SAMPLE = 1 << 20  # values of a film that are looked at to judge a window
 _DAMAGED = "the DICOM pixel data is cut off or damaged"
 _CAME = {
     "damaged": "pixel data that does not decode",
@@ -211,12 +212,13 @@ def shown(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[np.float32
     check_content(stored)
     padding = _padding(ds, tags, stored)
     values, ignored = _modality(ds, stored)
-    film = values if padding is None else values[~padding]
+    del stored
+    film = values.ravel() if padding is None else values[~padding]
     low, high = body_range(film)
-    body = film[(film >= low) & (film <= high)]
+    body = film if low <= film.min() and film.max() <= high else film[(film >= low) & (film <= high)]
     pixels, window, notices = _voi(ds, values, body, ignored)
     if tags.photometric == "MONOCHROME1":
-        pixels = np.float32(1) - pixels
+        np.subtract(np.float32(1), pixels, out=pixels)
     if padding is not None:
         pixels[padding] = 0
     if body.size < values.size:
@@ -345,7 +347,8 @@ def _voi(
 ) -> tuple[NDArray[np.float32], dict[str, Any], tuple[Notice, ...]]:
     """Pixels in [0, 1] by the first step that shows most of the film, whose own values are ``body``."""
     low, high = (float(level) for level in np.percentile(body, PERCENTILES))
-    inside = body[(body > low) & (body < high)]
+    inside = body[:: max(1, body.size // _SAMPLE)]
+    inside = inside[(inside > low) & (inside < high)]
     if value(ds, "VOILUTSequence"):
         table = _Table.of(ds, "VOILUTSequence")
         if table is not None and table.covers(inside):
@@ -362,8 +365,9 @@ def _voi(
         ignored = [*ignored, "window"]
     if not low < high:  # more than 99 % of one level: show the whole range
         low, high = float(body.min()), float(body.max())
-    pixels = np.clip((values - np.float32(low)) / np.float32(high - low), 0, 1)
-    return pixels, {"from": "percentiles", "low": low, "high": high}, _ignored(ignored)
+    pixels = values - np.float32(low)
+    pixels /= np.float32(high - low)
+    return np.clip(pixels, 0, 1, out=pixels), {"from": "percentiles", "low": low, "high": high}, _ignored(ignored)
 
 
 def _shows(inside: NDArray[np.float32]) -> bool:
@@ -402,7 +406,10 @@ class _Window:
             center, width = center - 0.5, width - 1
         if width == 0:
             return np.asarray(values > center, np.float32)
-        return np.asarray(np.clip((values - np.float32(center)) / np.float32(width) + np.float32(0.5), 0, 1))
+        shown = values - np.float32(center)
+        shown /= np.float32(width)
+        shown += np.float32(0.5)
+        return np.clip(shown, 0, 1, out=shown)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

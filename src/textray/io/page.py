@@ -73,9 +73,15 @@ def fit(shape: tuple[int, int], most: int) -> tuple[int, int]:
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
-def stretch(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Pixels of a film for display: ``[0, 255]`` between its 0.5th and 99.5th percentile."""
+def display_range(pixels: NDArray[np.float32]) -> tuple[Any, Any]:
+    """The 0.5th and the 99.5th percentile of a film, which display shows as black and white."""
     low, high = np.percentile(pixels, (0.5, 99.5))
+    return low, high
+
+
+def stretch(pixels: NDArray[np.float32], shades: tuple[Any, Any] | None = None) -> NDArray[np.float32]:
+    """Pixels of a film for display: ``[0, 255]`` between ``shades``, by default its own `display_range`."""
+    low, high = display_range(pixels) if shades is None else shades
     return np.asarray(np.clip((pixels - low) / max(float(high - low), 1e-6), 0, 1) * 255)
 
 

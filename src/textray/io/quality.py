@@ -61,7 +61,8 @@ def _poor_contrast(pixels: NDArray[np.float32]) -> str | None:
 
 
 def _reduced(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    small = PILImage.fromarray(np.ascontiguousarray(pixels)).resize((_SIDE, _SIDE), PILImage.Resampling.BOX)
+    sample = pixels[tuple(slice(None, None, max(1, side // _SAMPLE)) for side in pixels.shape)]
+    small = PILImage.fromarray(np.ascontiguousarray(sample)).resize((_SIDE, _SIDE), PILImage.Resampling.BOX)
     film = np.asarray(small, np.float32)
     return np.clip(film, *np.percentile(film, (2, 98)))
 

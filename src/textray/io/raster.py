@@ -121,8 +121,10 @@ def body_range(values: NDArray[Any]) -> tuple[float, float]:
 def without_far_values(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """Pixels clipped to `body_range`, and the share of those that were, for the record."""
     low, high = body_range(pixels)
+    if low <= pixels.min() and pixels.max() <= high:
+        return pixels, {}
     far = float(((pixels < low) | (pixels > high)).mean())
-    return (np.clip(pixels, low, high), {"left_out": {"padding": 0.0, "far_values": far}}) if far else (pixels, {})
+    return np.clip(pixels, low, high), {"left_out": {"padding": 0.0, "far_values": far}}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -188,7 +190,7 @@ def to_pixels(raster: Raster, *, color: bool) -> tuple[NDArray[np.float32], tupl
         return grey_from_channels(levels, raster.top)
     if levels.ndim == 2 and color:
         levels = np.repeat(levels[..., None], 3, axis=2)
-    return levels.astype(np.float32) / np.float32(raster.top), ()
+    return np.divide(levels, np.float32(raster.top), dtype=np.float32), ()
 
 
 def is_grey(pixels: NDArray[np.float32]) -> bool:

@@ -20,7 +20,7 @@ from PIL import Image as PILImage
 from PIL.PngImagePlugin import PngInfo
 
 from textray.errors import DiskError, OutputError, ShapeError, TextRayError
-from textray.io.page import Colour, captioned, in_colour, stretch
+from textray.io.page import Colour, captioned, display_range, in_colour, stretch
 
 FOUND: Colour = (0, 200, 255)
 """Cyan, for a mask without ground truth: distinct from the three below and from any grey."""
@@ -28,6 +28,7 @@ TRUE_POSITIVE: Colour = (255, 220, 0)
 FALSE_NEGATIVE: Colour = (230, 30, 30)
 FALSE_POSITIVE: Colour = (30, 200, 60)
 
+_STRIP = 256  # rows of an overlay drawn at once
 _TINT = 0.3  # share of the colour inside an outline; the film must stay readable
 _PIXELS_PER_OUTLINE = 500  # one pixel of outline for each so many pixels of the longer side
 _SOFTWARE = ("Software", "TextRay")  # text chunk of every picture; right behind the header
@@ -152,16 +153,21 @@ def render_overlay(
     for name, other in (("pixels", pixels), ("truth", truth)):
         if other is not None and other.shape[:2] != mask.shape:
             raise ShapeError(f"mask and {name} differ in size", came=other.shape, expected=mask.shape)
-    canvas = in_colour(stretch(pixels))
     regions = [(mask, FOUND)]
     if truth is not None:
         regions = [(mask & truth, TRUE_POSITIVE), (truth & ~mask, FALSE_NEGATIVE), (mask & ~truth, FALSE_POSITIVE)]
     width = max(1, round(max(mask.shape) / _PIXELS_PER_OUTLINE))
     line = outline(mask, width) if truth is None else outline(mask, width) | outline(truth, width)
-    for region, colour in regions:
-        canvas[region] = canvas[region] * (1 - _TINT) + np.asarray(colour, np.float32) * _TINT
-        canvas[region & line] = colour
-    return np.rint(canvas).astype(np.uint8)
+    shades, picture = display_range(pixels), np.empty((*mask.shape, 3), np.uint8)
+    for start in range(0, len(mask), _STRIP):  # in strips, so that a large film takes little more than its picture
+        rows = slice(start, start + _STRIP)
+        canvas = in_colour(stretch(pixels[rows], shades))
+        for region, colour in regions:
+            here = region[rows]
+            canvas[here] = canvas[here] * (1 - _TINT) + np.asarray(colour, np.float32) * _TINT
+            canvas[here & line[rows]] = colour
+        picture[rows] = np.rint(canvas)
+    return picture
 
 
 def outline(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
