@@ -28,8 +28,8 @@ from pydicom.uid import UID, JPEG2000TransferSyntaxes
 
 from textray.io.raster import JPEG_SIGNATURE, jpeg_is_whole, jpeg_layout
 
-SECONDS = 60.0
-"""Time limit of one frame; the environment variable ``TEXTRAY_DECODE_SECONDS`` sets another."""
+SECONDS, SECONDS_A_MEGAPIXEL = 5.0, 1.5
+"""Time limit of a frame, and what its size adds; the environment variable ``TEXTRAY_DECODE_SECONDS`` sets another."""
 _MEMORY = 1280 << 20  # bytes that the child may take beyond what its libraries take
 _AS_STORED = {"correct_unused_bits": False, "apply_jls_sign_correction": False, "apply_j2k_sign_correction": False}
 _SIZE = struct.Struct("<IQ")
@@ -47,12 +47,12 @@ class UndecodableError(Exception):
         self.reason = reason
 
 
-def seconds() -> float:
-    """Time limit of one frame."""
+def seconds(rows: int, columns: int) -> float:
+    """Time limit of a frame of this size."""
     try:
         return max(float(os.environ["TEXTRAY_DECODE_SECONDS"]), 0.1)
     except (KeyError, ValueError):
-        return SECONDS
+        return SECONDS + SECONDS_A_MEGAPIXEL * rows * columns / 1e6
 
 
 def frames(data: bytes) -> int:
@@ -185,7 +185,7 @@ class _Child:
                 slow.set()
                 process.kill()
 
-            timer = threading.Timer(seconds(), end)
+            timer = threading.Timer(seconds(order["tags"]["rows"], order["tags"]["columns"]), end)
             timer.start()
             try:
                 assert process.stdin is not None

@@ -305,7 +305,7 @@ def _decompress(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[Any]
         if error.reason == "unsupported" or unsure:  # Pillow calls what it cannot read damaged
             raise _no_decoder(syntax, installable=bool(library.missing_dependencies)) from None
         if error.reason == "slow":
-            limit = f"{seconds():g} seconds"
+            limit = f"{seconds(tags.rows, tags.columns):.3g} seconds"
             do = "Convert the film to Explicit VR Little Endian, or set TEXTRAY_DECODE_SECONDS."
             raise InputError("the film takes too long to decode", expected=limit, do=do, code="E_DECODER") from None
         raise truncated(_DAMAGED, _CAME[error.reason]) from None
