@@ -286,29 +286,70 @@ def test_b12_models_go_to_other_processes_and_threads(model, chest, clean):
 
 @pytest.fixture
 def child(monkeypatch):
-    """Start the next decoder with other code; the one after is as usual."""
-    fresh = decoder._Child()
+    """Start the next decoder with another ``_decode``: ``child(expression)``; ``child()`` starts the usual one."""
+    fresh, usual = decoder._Child(), decoder._START
     monkeypatch.setattr(decoder, "_CHILD", fresh)
-    yield lambda code: monkeypatch.setattr(decoder, "_START", code)
+
+    def start(expression=None):
+        fresh.stop()
+        changed = "import os, time; from textray.io import decoder; decoder._decode = {}; decoder._serve()"
+        monkeypatch.setattr(decoder, "_START", usual if expression is None else changed.format(expression))
+
+    yield start
     fresh.stop()
 
 
-def test_d1_a_decoder_that_crashes_or_hangs_refuses_one_film_only(chest, dicom, child, monkeypatch, refused):
-    ds = pydicom.dcmread(io.BytesIO(dicom(chest)))
+def rle(film, dicom):
+    ds = pydicom.dcmread(io.BytesIO(dicom(film)))
     ds.compress(RLELossless, generate_instance_uid=False)
-    usual = decoder._START
-    child("import os; os.read(0, 1); os.abort()")
-    with pytest.raises(InputError, match="decoder crashes") as caught:
-        read(ds)
-    assert caught.value.code == "E_TRUNCATED"
-    child("import time; time.sleep(60)")
-    monkeypatch.setenv("TEXTRAY_DECODE_SECONDS", "0.2")
-    with pytest.raises(InputError, match="too long") as caught:
-        read(ds)
-    assert caught.value.code == "E_DECODER"
-    monkeypatch.delenv("TEXTRAY_DECODE_SECONDS")
-    child(usual)
-    np.testing.assert_array_equal(read(ds).pixels, read(dicom(chest)).pixels)
+    return ds
+
+
+@pytest.mark.parametrize(
+    ("expression", "limit", "code", "words"),
+    [
+        ("lambda *_: os.abort()", None, "E_TRUNCATED", "decoder crashes"),
+        ("lambda *_: time.sleep(60)", "0.2", "E_DECODER", "too long"),
+    ],
+)
+def test_d1_a_decoder_that_crashes_or_hangs_refuses_one_film_only(
+    chest, dicom, child, monkeypatch, expression, limit, code, words
+):
+    child(expression)
+    if limit is not None:
+        monkeypatch.setenv("TEXTRAY_DECODE_SECONDS", limit)
+    with pytest.raises(InputError, match=words) as caught:
+        read(rle(chest, dicom))
+    assert caught.value.code == code
+    monkeypatch.delenv("TEXTRAY_DECODE_SECONDS", raising=False)
+    child()
+    np.testing.assert_array_equal(read(rle(chest, dicom)).pixels, read(dicom(chest)).pixels)
+
+
+def test_d1_an_interrupted_film_never_answers_for_the_next_one(chest, dicom, child, monkeypatch):
+    child()
+    receive, stopped = decoder._receive, []
+
+    def interrupted(stream):
+        if not stopped and decoder._CHILD.process is not None and len(started) == 1:
+            stopped.append(1)
+            raise KeyboardInterrupt
+        started.append(1)
+        return receive(stream)
+
+    started = []
+    monkeypatch.setattr(decoder, "_receive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        read(rle(chest, dicom))
+    other = chest[::-1].copy()
+    np.testing.assert_array_equal(read(rle(other, dicom)).pixels, read(dicom(other)).pixels)
+
+
+def test_d1_a_decoder_runs_no_module_of_the_present_folder(chest, dicom, child, tmp_path, monkeypatch):
+    (tmp_path / "numpy.py").write_text("import os; os.abort()")
+    monkeypatch.chdir(tmp_path)
+    child()
+    np.testing.assert_array_equal(read(rle(chest, dicom)).pixels, read(dicom(chest)).pixels)
 
 
 def test_d1_the_size_of_a_stream_is_compared_before_it_is_decoded(chest, dicom, raster, refused):

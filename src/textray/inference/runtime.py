@@ -25,13 +25,11 @@ from textray.records import ZONE_NAMES
 log = logging.getLogger(__name__)
 
 MOST_THREADS = 16  # by default; a small network gains nothing from more
+MOST_ASKED = 512
 MOST_SECONDS = 600.0
 """Longest run of a graph: a bundle is data from elsewhere, and its graph may have a loop without an end."""
 INPUTS = ("image", "text_features", "text_mask")
 OUTPUTS = ("logits", "zone_logits", "attention")
-
-
-MOST_ASKED = 512
 _CGROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 

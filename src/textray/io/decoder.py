@@ -30,6 +30,7 @@ from textray.io.raster import JPEG_SIGNATURE, jpeg_is_whole, jpeg_layout
 
 SECONDS, SECONDS_A_MEGAPIXEL = 5.0, 1.5
 """Time limit of a frame, and what its size adds; the environment variable ``TEXTRAY_DECODE_SECONDS`` sets another."""
+_START_SECONDS = 60.0  # the child imports its libraries before its first frame
 _MEMORY = 1280 << 20  # bytes that the child may take beyond what its libraries take
 _AS_STORED = {"correct_unused_bits": False, "apply_jls_sign_correction": False, "apply_j2k_sign_correction": False}
 _SIZE = struct.Struct("<IQ")
@@ -80,12 +81,11 @@ def decode(data: bytes, syntax: UID, *, as_stored: bool, **tags: Any) -> tuple[N
 
 def _decode(data: bytes, syntax: UID, as_stored: bool, tags: dict[str, Any]) -> tuple[NDArray[Any], str]:
     """Decode with the first decoder that can, in this process."""
-    if as_stored:  # so no library cuts or shifts: the tags that rule bits and sign are applied later, to all alike
-        signed = 0
-        if syntax in JPEG2000TransferSyntaxes:
-            signed = int(get_j2k_parameters(_codestream(data)).get("is_signed", False))
-        tags |= {"bits_stored": tags["bits_allocated"], "pixel_representation": signed, **_AS_STORED}
     stream = _codestream(data)
+    if as_stored:  # so no library cuts or shifts: the tags that rule bits and sign are applied later, to all alike
+        jpeg2000 = get_j2k_parameters(stream) if syntax in JPEG2000TransferSyntaxes else {}
+        signed = int(jpeg2000.get("is_signed", False))
+        tags |= {"bits_stored": tags["bits_allocated"], "pixel_representation": signed, **_AS_STORED}
     jpeg = jpeg_layout(stream) if stream.startswith(JPEG_SIGNATURE) else None
     size = (jpeg.height, jpeg.width) if jpeg is not None and jpeg.height else _jpeg2000_size(stream)
     if size is not None and size != (tags["rows"], tags["columns"]):
@@ -140,6 +140,7 @@ def _serve() -> None:
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + _MEMORY, taken + _MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _send(stdout, {}, b"")  # ready
     while (request := _receive(stdin)) is not None:
         order, data = request
         try:
@@ -177,45 +178,58 @@ class _Child:
     owner: int = 0
 
     def ask(self, order: dict[str, Any], data: bytes) -> tuple[NDArray[Any], str]:
+        """Send a frame and wait for its answer."""
+        tags = order["tags"]
         with self.lock:
-            process = self._running()
-            slow = threading.Event()
-
-            def end() -> None:
-                slow.set()
-                process.kill()
-
-            timer = threading.Timer(seconds(order["tags"]["rows"], order["tags"]["columns"]), end)
-            timer.start()
-            try:
-                assert process.stdin is not None
-                assert process.stdout is not None
-                _send(process.stdin, order, data)
-                answer = _receive(process.stdout)
-            except OSError:  # the pipe of a child that died
-                answer = None
-            finally:
-                timer.cancel()
-            if answer is None:
-                self.stop()
-                raise UndecodableError("slow" if slow.is_set() else "crashed")
-        head, body = answer
+            if self.process is None or self.owner != os.getpid() or self.process.poll() is not None:
+                self._start()
+                self._wait(_START_SECONDS)
+            head, body = self._wait(seconds(tags["rows"], tags["columns"]), order, data)
         if "refused" in head:
             raise UndecodableError(head["refused"])
         return np.frombuffer(body, head["type"]).reshape(head["shape"]), head["decoder"]
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self.process is None or self.owner != os.getpid() or self.process.poll() is not None:
-            paths = os.pathsep.join(path for path in sys.path if path)
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", _START],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-            )
-            self.owner = os.getpid()
-        return self.process
+    def _start(self) -> None:
+        paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _START],  # -P: no module of the present folder, which may hold anything
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        )
+        self.owner = os.getpid()
+
+    def _wait(
+        self, limit: float, order: dict[str, Any] | None = None, data: bytes = b""
+    ) -> tuple[dict[str, Any], bytes]:
+        """Answer to an order, or the first sign of life; without one the child is ended."""
+        process, slow = self.process, threading.Event()
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+
+        def end() -> None:
+            slow.set()
+            process.kill()
+
+        timer, answer = threading.Timer(limit, end), None
+        timer.start()
+        try:
+            if order is not None:
+                _send(process.stdin, order, data)
+            answer = _receive(process.stdout)
+        except OSError:  # the pipe of a child that died
+            pass
+        finally:
+            timer.cancel()
+            if (
+                answer is None or slow.is_set()
+            ):  # also after an interrupt: a late answer must not be that of another film
+                self.stop()
+        if answer is None:
+            raise UndecodableError("slow" if slow.is_set() else "crashed")
+        return answer
 
     def stop(self) -> None:
         """End the child."""
