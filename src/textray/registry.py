@@ -280,6 +280,17 @@ DATASETS = {
             tasks=("grounding",),
         ),
         DatasetRow(
+            name="chest_films",
+            path="textray.data.chest_films:ChestFilms",
+            title="Chest films of several places, healthy ones among them",
+            laterality="viewer",
+            masks=False,
+            card="docs/datasets/chest_films.md",
+            terms="Research use only. Films of NIH ChestX-ray14 and of the Shenzhen and Montgomery sets (U.S. National "
+            "Library of Medicine), each with terms of its own. No film of them is in here.",
+            limits=("A label says what a whole film shows; no lesion is drawn in it.",),
+        ),
+        DatasetRow(
             name="phantom",
             path="textray.data.phantom:Phantom",
             title="Synthetic chest film",

@@ -58,6 +58,9 @@ class Sample:
         label: Class of the finding that the phrase names, over which scores are averaged first.
         boxes: Where the phrase is true, each half-open ``[x, x + w)`` by ``[y, y + h)``; they may overlap.
         box_space: Width and height of the picture that the boxes were drawn on, ``None`` without boxes.
+        source: Where the film comes from, in a data set of films of several places.
+        finding: Whether the film shows any lesion, ``None`` where it is not known.
+        lungs_path: Mask of both lungs on the image's grid; ``None`` without one.
     """
 
     image_id: str
@@ -72,6 +75,9 @@ class Sample:
     label: str = ""
     boxes: tuple[Box, ...] = ()
     box_space: tuple[int, int] | None = None
+    source: str = ""
+    finding: bool | None = None
+    lungs_path: Path | None = None
 
     @property
     def group(self) -> str:
@@ -79,22 +85,43 @@ class Sample:
         return self.patient_id or self.image_id
 
     def read_mask(self, shape: tuple[int, int] | None = None) -> NDArray[np.bool_]:
-        """Read the mask, ``(H, W)`` bool.
+        """Read the mask of the lesions, ``(H, W)`` bool.
+
+        A film without a finding needs no file: its mask is empty if ``shape``, the image's height and width, is given.
 
         Raises:
-            DataError: If there is none, or it has another size than ``shape``, the image's height and width.
+            DataError: If there is none, or it has another size than ``shape``.
         """
+        if self.mask_path is None and self.finding is False and shape is not None:
+            return np.zeros(shape, np.bool_)
         if self.mask_path is None:
             raise DataError(f"{self.image_id} has no mask", expected="an image whose lesions have been drawn")
-        mask = naming(self.mask_path, read_mask)
-        if shape not in (None, mask.shape):
-            raise DataError(
-                f"{self.mask_path.name} and its image differ in size",
-                came=f"mask {mask.shape}, image {shape}",
-                expected="one pixel grid; nothing is resized silently",
-                do='Find all such masks with "textray data check".',
-            )
-        return mask
+        return _on_grid(self.mask_path, shape)
+
+    def read_lungs(self, shape: tuple[int, int] | None = None) -> NDArray[np.bool_]:
+        """Read the lungs, ``(2, H, W)`` bool: the one at the image's left, then the one at its right.
+
+        Raises:
+            DataError: If there is no mask of them, or it has another size than ``shape``, the image's height and width.
+        """
+        from textray.data.lungs import split_lungs  # scipy is not of the base installation
+
+        if self.lungs_path is None:
+            raise DataError(f"{self.image_id} has no mask of the lungs", expected="an image whose lungs are drawn")
+        return split_lungs(_on_grid(self.lungs_path, shape))
+
+
+def _on_grid(path: Path, shape: tuple[int, int] | None) -> NDArray[np.bool_]:
+    """A mask that has the size of its image, if that is given."""
+    mask = naming(path, read_mask)
+    if shape not in (None, mask.shape):
+        raise DataError(
+            f"{path.name} and its image differ in size",
+            came=f"mask {mask.shape}, image {shape}",
+            expected="one pixel grid; nothing is resized silently",
+            do='Find all such masks with "textray data check".',
+        )
+    return mask
 
 
 class Reader:
@@ -121,10 +148,8 @@ class Reader:
             LayoutError: If the part it lies in is missing.
             DataError: If the data are refused.
         """
-        raise UsageError(
-            f"data set {self.name} has no lesion masks: it can neither train nor score a segmenter",
-            do="Use it for grounding",
-        )
+        check_masks(self.name)
+        raise NotImplementedError
 
     def phrases(self, split: str, *, kind: str | None = None) -> list[Sample]:
         """Phrases of a split and where they are true, always in the same order.
@@ -276,6 +301,16 @@ class CheckResult:
 def check_split(split: str) -> Split:
     """The split of that name; an unknown one is a `UsageError`."""
     return _known("split", split, SPLITS)
+
+
+def check_masks(name: str) -> None:
+    """Refuse to train or score a segmenter on a data set without lesion masks, as a `UsageError`."""
+    row = registry.dataset(name)
+    if not row.masks:
+        raise UsageError(
+            f"data set {name} has no lesion masks: by itself it can neither train nor score a segmenter",
+            do="Use it for grounding" if "grounding" in row.tasks else "Use it beside a data set that has them",
+        )
 
 
 def check_kind(name: str, kind: str | None) -> str:

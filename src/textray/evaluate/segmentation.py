@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from textray import registry
-from textray.data.base import Sample, check_split, open_reader, trained_without_report
+from textray.data.base import Sample, check_masks, check_split, open_reader, trained_without_report
 from textray.errors import DataError, UsageError
 from textray.evaluate import results
 from textray.evaluate.cases import (
@@ -88,6 +88,7 @@ def evaluate(order: MaskEvaluation, *, progress: Progress | None = None) -> dict
     modes = named or _usual_modes(bundle)
     order = replace(order, text_mode=modes)
     _check_modes(order, bundle)
+    check_masks(order.data)
     reader = open_reader(order.data, order.root, captions=order.captions, split_by=order.split_by)
     samples = order.choose(reader.samples(check_split(order.split)))
     if bundle.captions and not bundle.preprocess.colour:  # weights that know captions of films read them as they stand
