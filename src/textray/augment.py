@@ -8,6 +8,7 @@ noise to a network that learns zones from it. Erased rectangles hide pixels only
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
@@ -21,7 +22,7 @@ from textray.records import Laterality, Report, Zones
 from textray.text.cleaning import swap_sides
 from textray.text.zones import sentence
 
-Preset = Literal["none", "paper", "flips", "light", "strong", "sgseg"]
+Preset = Literal["none", "paper", "flips", "light", "strong", "hospitals", "sgseg"]
 
 Pixels = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -140,6 +141,10 @@ class Augment:
     gamma: float = 1.0  # exponent, log-uniform between its inverse and itself; 1 is off
     window: float = 0.0  # grey levels cut away at the dark and at the bright end, each up to this share of the range
 
+    resize_p: float = 0.0  # of a loss of detail: made smaller, then as large as before
+    resize: float = 1.0  # smallest size on the way, as a share of the side
+    jpeg_p: float = 0.0  # of one pass through JPEG
+    jpeg_quality: int = 95  # lowest quality, uniform up to 95
     blur_p: float = 0.0
     blur_pixels: float = 0.0  # largest standard deviation of the Gaussian, in pixels
     noise_p: float = 0.0
@@ -150,14 +155,16 @@ class Augment:
     erase: float = 0.0  # its largest sides as a share of the picture's, each drawn separately
 
     def __post_init__(self) -> None:
-        shares = ("geometry_p", "crop_p", "flip_p", "intensity_p", "blur_p", "noise_p", "border_p", "erase_p")
-        for name in (*shares, "shift", "contrast"):
+        shares = ("geometry_p", "crop_p", "flip_p", "intensity_p", "resize_p", "jpeg_p", "blur_p", "noise_p")
+        for name in (*shares, "border_p", "erase_p", "shift", "contrast"):
             _between(name, getattr(self, name), 0.0, 1.0)
         for name in ("crop", "window", "border", "erase"):
             _between(name, getattr(self, name), 0.0, 0.45)
         _between("rotate_degrees", self.rotate_degrees, 0.0, _LARGEST_TURN)
         _between("scale", self.scale[0], 0.1, self.scale[1])
         _between("gamma", self.gamma, 1.0, 10.0)
+        _between("resize", self.resize, 0.1, 1.0)
+        _between("jpeg_quality", self.jpeg_quality, 1, 95)
         for name in ("brightness", "blur_pixels", "noise"):
             _between(name, getattr(self, name), 0.0, 10.0)
 
@@ -165,10 +172,11 @@ class Augment:
     def preset(cls, name: str) -> Augment:
         """Build a named recipe.
 
-        ``none``; ``paper``: the zoom of MMI-UNet (probability 0.1, 0.95 to 1.2, bicubic); ``flips``: half of
-        the images mirrored, no other change; ``light``: turn, zoom, shift, brightness and contrast; ``strong``:
-        everything but erasing, with flips; ``sgseg``: "random crops, masks, and rotations" of SGSeg's paper, which
-        gives no numbers: these are this project's.
+        ``none``; ``paper``: the zoom of MMI-UNet (probability 0.1, 0.95 to 1.2, bicubic); ``flips``: half of the images
+        mirrored, no other change; ``light``: turn, zoom, shift, brightness and contrast; ``strong``: also flips, crops,
+        gamma, window, blur, noise and borders; ``hospitals``: what makes films of different sources alike (exposure,
+        borders, resizing, blur, noise, JPEG), without flips; ``sgseg``: "random crops, masks, and rotations" of SGSeg's
+        paper, which gives no numbers: these are this project's.
 
         Raises:
             UsageError: If there is none of that name.
@@ -238,11 +246,15 @@ class Augment:
         if _hit(rng, self.intensity_p * (self.gamma > 1)):
             exponent = math.exp(rng.uniform(-1.0, 1.0) * math.log(self.gamma))
             pixels = np.clip(pixels, 0.0, 1.0) ** np.float32(exponent)
+        if _hit(rng, self.resize_p):
+            pixels = coarse(pixels, rng.uniform(self.resize, 1.0))
         if _hit(rng, self.blur_p):
             pixels = blur(pixels, rng.uniform(0.0, self.blur_pixels))
         if _hit(rng, self.noise_p):
             strength = np.float32(rng.uniform(0.0, self.noise))
             pixels = pixels + rng.standard_normal(pixels.shape, dtype=np.float32) * strength
+        if _hit(rng, self.jpeg_p):
+            pixels = through_jpeg(pixels, int(rng.integers(self.jpeg_quality, 96)))
         return pixels
 
     def _borders(
@@ -343,6 +355,23 @@ def blur(pixels: Pixels, sigma: float) -> Pixels:
     return sum((tap * padded[:, i : i + width] for i, tap in enumerate(taps)), np.zeros_like(pixels))
 
 
+def coarse(pixels: Pixels, share: float) -> Pixels:
+    """Lose detail of an image ``(h, w)`` or ``(h, w, 3)``: shrunk to a share of its sides, then as large as before."""
+    height, width = pixels.shape[:2]
+    small = max(1, round(width * share)), max(1, round(height * share))
+    planes = np.moveaxis(np.atleast_3d(pixels), -1, 0)
+    way = PILImage.Resampling.BILINEAR
+    there = [PILImage.fromarray(np.ascontiguousarray(plane)).resize(small, way) for plane in planes]
+    return np.stack([np.asarray(plane.resize((width, height), way)) for plane in there], -1).reshape(pixels.shape)
+
+
+def through_jpeg(pixels: Pixels, quality: int) -> Pixels:
+    """Write an image ``(h, w)`` or ``(h, w, 3)`` as JPEG in 8 bits and read it again."""
+    held = io.BytesIO()
+    PILImage.fromarray((np.clip(pixels, 0.0, 1.0) * 255).round().astype(np.uint8)).save(held, "JPEG", quality=quality)
+    return np.asarray(PILImage.open(held), np.float32) / np.float32(255)
+
+
 def _hit(rng: np.random.Generator, probability: float) -> bool:
     return probability > 0 and rng.random() < probability
 
@@ -384,6 +413,29 @@ _PRESETS: dict[str, Augment] = {
         noise=0.05,
         border_p=0.15,
         border=0.1,
+    ),
+    "hospitals": Augment(
+        geometry_p=0.9,
+        rotate_degrees=10.0,
+        scale=(0.9, 1.2),
+        shift=0.06,
+        crop_p=0.2,
+        crop=0.15,
+        intensity_p=0.6,
+        brightness=0.15,
+        contrast=0.3,
+        gamma=1.6,
+        window=0.12,
+        resize_p=0.3,
+        resize=0.4,
+        jpeg_p=0.4,
+        jpeg_quality=30,
+        blur_p=0.2,
+        blur_pixels=1.0,
+        noise_p=0.25,
+        noise=0.04,
+        border_p=0.25,
+        border=0.12,
     ),
     "sgseg": Augment(geometry_p=0.5, rotate_degrees=10.0, fill="edge", crop_p=0.5, crop=0.2, erase_p=0.5, erase=0.3),
 }

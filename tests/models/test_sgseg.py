@@ -63,7 +63,7 @@ class TestSizes:
         places = sum((size[0] // s) * (size[1] // s) for s in (8, 16, 32))
         with torch.no_grad():
             objects = locator.detector(torch.zeros(1, 3, *size))[0]
-            logits, attention = locator(torch.zeros(1, 3, *size))
+            logits, attention, _ = locator(torch.zeros(1, 3, *size))
         assert objects.shape[1] == min(25, places)
         assert logits.shape == (1, 6)
         assert attention.shape == (1, 1, size[0] // 8, size[1] // 8)

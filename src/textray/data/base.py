@@ -58,6 +58,7 @@ class Sample:
         label: Class of the finding that the phrase names, over which scores are averaged first.
         boxes: Where the phrase is true, each half-open ``[x, x + w)`` by ``[y, y + h)``; they may overlap.
         box_space: Width and height of the picture that the boxes were drawn on, ``None`` without boxes.
+        also: The same report in other words; a training draws one of all.
         source: Where the film comes from, in a data set of films of several places.
         finding: Whether the film shows any lesion, ``None`` where it is not known.
         lungs_path: Mask of both lungs on the image's grid; ``None`` without one.
@@ -75,6 +76,7 @@ class Sample:
     label: str = ""
     boxes: tuple[Box, ...] = ()
     box_space: tuple[int, int] | None = None
+    also: tuple[Report, ...] = ()
     source: str = ""
     finding: bool | None = None
     lungs_path: Path | None = None

@@ -7,6 +7,7 @@ depends on seed, epoch and sample only, so a resumed training sees the very batc
 from __future__ import annotations
 
 import itertools
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from copy import copy
 from pathlib import Path
@@ -23,10 +24,10 @@ from textray.augment import Augment, Geometry, Preset
 from textray.data.base import CaptionPolicy, Reader, Sample, fingerprint, keep_share, open_reader
 from textray.data.cache import PixelCache
 from textray.data.unlabelled import unlabelled_samples
-from textray.data.zone_dropout import drop_from_label, drop_zones
+from textray.data.zone_dropout import deny, deny_zones, drop_from_label, drop_zones
 from textray.errors import DataError, ShapeError, UsageError
 from textray.preprocess import Interpolation, Normalise, Preprocess
-from textray.records import Laterality, Report, Zones
+from textray.records import Laterality, Report, Zones, ZoneState
 from textray.registry import dataset
 from textray.text.zones import sentence
 
@@ -52,6 +53,10 @@ class Batch(TypedDict):
     image_id: list[str]
     index: Tensor  # (B,) int64, place of each sample in its split
     labelled: Tensor  # (B,) bool, false where the mask may not be seen
+    denied: Tensor  # (B, 6) float32, 1 at zones that the report denies
+    finding: Tensor  # (B,) float32, 1 where the film shows a lesion, 0 where it shows none, NaN where unknown
+    lungs: Tensor  # (B, 2, H/4, W/4) float32 in [0, 1], left and right lung by image side; NaN where unknown
+    source: list[str]  # where each film comes from, "" if the data set has one source
     geometry: list[Geometry]  # where each sample's augmentation moved its pixels
 
 
@@ -65,6 +70,10 @@ def collate(items: list[Item]) -> Batch:
         image_id=[item["image_id"] for item in items],
         index=torch.tensor([item["index"] for item in items]),
         labelled=torch.tensor([item["labelled"] for item in items]),
+        denied=torch.stack([item["denied"] for item in items]),
+        finding=torch.tensor([item["finding"] for item in items]),
+        lungs=torch.stack([item["lungs"] for item in items]),
+        source=[item["source"] for item in items],
         geometry=[item["geometry"] for item in items],
     )
 
@@ -74,11 +83,34 @@ class EpochSampler(Sampler[Key]):
 
     Where some samples are not ``labelled``, the two kinds are shuffled apart and mixed evenly, so that every batch
     holds its share of each.
+
+    ``beside`` are source and finding of the last samples, those of a second data set. They fill a ``share`` of each
+    epoch, evenly: each source by its size, and in it normal and sick films as often.
     """
 
-    def __init__(self, length: int, *, seed: int, shuffle: bool, labelled: Sequence[bool] | None = None) -> None:
-        self.length, self.seed, self.shuffle, self.epoch = length, seed, shuffle, 0
-        self.labelled = None if labelled is None else np.asarray(labelled, np.bool_)
+    def __init__(
+        self,
+        length: int,
+        *,
+        seed: int,
+        shuffle: bool,
+        labelled: Sequence[bool] | None = None,
+        beside: Sequence[tuple[str, bool]] = (),
+        share: float = 0.0,
+    ) -> None:
+        self.seed, self.shuffle, self.epoch = seed, shuffle, 0
+        self.first = length - len(beside)
+        self.labelled = None if labelled is None else np.asarray(labelled, np.bool_)[: self.first]
+        groups: dict[tuple[str, bool], list[int]] = defaultdict(list)
+        for place, key in enumerate(beside, self.first):
+            groups[key].append(place)
+        sizes, kinds = Counter(source for source, _ in beside), Counter(source for source, _ in groups)
+        wanted = self.first * share / (1 - share)
+        self.groups = [
+            (places, round(wanted * sizes[source] / len(beside) / kinds[source]))
+            for (source, _), places in sorted(groups.items())
+        ]
+        self.length = self.first + sum(count for _, count in self.groups) if shuffle else length
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning calls this before each epoch."""
@@ -90,14 +122,22 @@ class EpochSampler(Sampler[Key]):
     def __iter__(self) -> Iterator[Key]:
         if not self.shuffle:
             return ((0, index) for index in range(self.length))
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
-        if self.labelled is not None:
-            first = self.labelled[order]
-            place = np.zeros(self.length)
-            for kind in (first, ~first):
-                place[kind] = (np.arange(kind.sum()) + 0.5) / max(kind.sum(), 1)
-            order = order[np.argsort(place, kind="stable")]
-        return ((self.epoch, int(index)) for index in order)
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(self.first)
+        first = np.ones(self.first, np.bool_) if self.labelled is None else self.labelled[order]
+        place = np.zeros(self.first)
+        for kind in (first, ~first):
+            place[kind] = _spread(kind.sum())
+        for places, count in self.groups:
+            rounds = [rng.permutation(places) for _ in range(-(-count // len(places)))]
+            order = np.concatenate([order, np.concatenate(rounds)[:count]])
+            place = np.concatenate([place, _spread(count)])
+        return ((self.epoch, int(index)) for index in order[np.argsort(place, kind="stable")])
+
+
+def _spread(count: int) -> NDArray[np.float64]:
+    """Even places in [0, 1) of so many samples."""
+    return (np.arange(count) + 0.5) / max(count, 1)
 
 
 class EpochLoader(DataLoader[Item]):
@@ -114,8 +154,10 @@ class SegmentationSet(Dataset[Item]):
         samples: The samples, with masks.
         report_withheld: Share of samples that lose some zones from report and mask, see `textray.data.zone_dropout`,
             in the first and in the last of ``epochs``, linear between.
+        report_denied: Share of samples whose report denies zones, see `textray.data.zone_dropout.deny_zones`; of
+            films that show no lesion half deny all.
         labelled: Samples whose masks may be seen, by their names; ``None``: all. The masks of the others are not read.
-        others: Samples without masks, which come after them.
+        others: Samples without masks, which come after them. Those of films that show no lesion have an empty mask.
     """
 
     def __init__(
@@ -126,6 +168,7 @@ class SegmentationSet(Dataset[Item]):
         augment: Augment,
         report_dropout: float = 0.0,
         report_withheld: tuple[float, float] = (0.0, 0.0),
+        report_denied: float = 0.0,
         epochs: int = 1,
         seed: int = 0,
         labelled: Collection[str] | None = None,
@@ -133,11 +176,14 @@ class SegmentationSet(Dataset[Item]):
         cache: Path | None = None,
     ) -> None:
         self.report_withheld, self.epochs, self.whole_zones = report_withheld, epochs, False
+        self.report_denied, self.draws = report_denied, True
         self.samples, self.preprocess, self.augment = [*samples, *others], preprocess, augment
         self.report_dropout, self.seed = report_dropout, seed
         self.pixels = PixelCache(samples, preprocess, cache)  # apart: other pictures beside them change nothing
         self.other_pixels = PixelCache(others, preprocess, cache) if others else None
-        self.labelled = [labelled is None or sample.image_id in labelled for sample in samples] + [False] * len(others)
+        self.labelled = [labelled is None or sample.image_id in labelled for sample in samples]
+        self.labelled += [sample.finding is False for sample in others]
+        self._lungs = {i: self._read_lungs(sample) for i, sample in enumerate(self.samples) if sample.lungs_path}
         self.labels: Sequence[Zones] | None = None  # one for each sample; None takes the reports' zones
 
     def __len__(self) -> int:
@@ -147,20 +193,23 @@ class SegmentationSet(Dataset[Item]):
         epoch, index = key
         rng = np.random.default_rng((self.seed, epoch, index))
         sample = self.samples[index]
-        labelled, report, certain = self.labelled[index], sample.report, False
-        mask = self.pixels.mask(index) if labelled else np.zeros(self.pixels.size, np.bool_)
+        labelled, whole = self.labelled[index], self._wording(epoch, index)
+        drawn = sample.mask_path is not None and labelled
+        mask = self.pixels.mask(index) if drawn else np.zeros(self.pixels.size, np.bool_)
+        finding = bool(mask.any()) if drawn else sample.finding
         apart = np.random.default_rng((self.seed, epoch, index, 1))  # zone dropout changes no other draw
-        kept = drop_zones(mask, report, apart) if labelled and apart.random() < self._withheld(epoch) else None
-        if kept is not None:
-            (mask, report), certain = kept, True  # without its words the cut mask would be wrong
-        before = report
+        kept = drop_zones(mask, whole, apart) if drawn and apart.random() < self._withheld(epoch) else None
+        if kept is None and self.report_denied:
+            kept = self._denied(index, mask, whole, apart)
+        # Without its words a cut mask would be wrong.
+        (mask, before), certain = ((mask, whole), False) if kept is None else (kept, kept[0] is not mask)
         pixels, mask, report, way = self.augment.traced(self.image(index), mask, before, rng)
         target = np.where(labelled, mask, np.float32(np.nan))
-        label = sample.report.zones if self.labels is None else self.labels[index]
+        label = whole.zones if self.labels is None else self.labels[index]
         if not self.whole_zones:
-            label = drop_from_label(label, sample.report.zones, before.zones)
+            label = drop_from_label(label, whole.zones, before.zones)
         zones = label if report is before else label.mirror()  # only a flip makes a new report
-        known = sample.mask_path is not None or sample.report.zones.mentioned
+        known = sample.mask_path is not None or whole.zones.mentioned or sample.finding is False
         return Item(
             image=torch.from_numpy(self.preprocess.normalise_pixels(pixels)),
             mask=torch.from_numpy(np.ascontiguousarray(target, dtype=np.float32))[None],
@@ -169,8 +218,42 @@ class SegmentationSet(Dataset[Item]):
             image_id=sample.image_id,
             index=index,
             labelled=labelled,
+            denied=torch.tensor([state is ZoneState.ABSENT for state in report.zones.states], dtype=torch.float32),
+            finding=np.nan if finding is None else float(finding),
+            lungs=self._moved_lungs(index, way),
+            source=sample.source,
             geometry=way,
         )
+
+    def _wording(self, epoch: int, index: int) -> Report:
+        """The report of a sample in one of its wordings, drawn anew in each epoch of a training."""
+        wordings = (self.samples[index].report, *(self.samples[index].also if self.draws else ()))
+        drawn = np.random.default_rng((self.seed, epoch, index, 2)).integers(len(wordings))
+        return wordings[drawn]
+
+    def _denied(
+        self, index: int, mask: NDArray[np.bool_], report: Report, rng: np.random.Generator
+    ) -> tuple[NDArray[np.bool_], Report] | None:
+        """Mask and report of a sample whose report denies zones; ``None`` of one whose report is left as it is."""
+        sample = self.samples[index]
+        if sample.finding is False:
+            return (mask, deny(report, range(6))) if rng.random() < 0.5 else None
+        chosen = self.labelled[index] and sample.mask_path is not None and rng.random() < self.report_denied
+        return deny_zones(mask, report, rng) if chosen else None
+
+    def _read_lungs(self, sample: Sample) -> NDArray[np.uint8]:
+        """Lungs of a sample at the network's size, two planes packed into bits."""
+        planes = [self.preprocess.resize_mask(plane) for plane in sample.read_lungs()]
+        return np.packbits(np.stack(planes), axis=None)
+
+    def _moved_lungs(self, index: int, way: Geometry) -> Tensor:
+        """Lungs of a sample as its picture was moved, ``(2, h/4, w/4)`` in [0, 1]; NaN where unknown."""
+        height, width = self.pixels.size
+        if index not in self._lungs:
+            return torch.full((2, height // 4, width // 4), np.nan)
+        planes = np.unpackbits(self._lungs[index], count=2 * height * width).reshape(2, height, width)
+        moved = np.stack([way.forward(plane.astype(np.float32)) for plane in (planes[::-1] if way.flipped else planes)])
+        return torch.nn.functional.avg_pool2d(torch.from_numpy(moved)[None], 4)[0]
 
     def image(self, index: int) -> NDArray[np.float32]:
         """Pixels of a sample as `PixelCache.image` gives them."""
@@ -204,10 +287,16 @@ class SegmentationSet(Dataset[Item]):
         """Number of samples without text whose masks may not be seen."""
         return sum(not seen and self.whole_text(index) is None for index, seen in enumerate(self.labelled))
 
+    @property
+    def sources(self) -> list[tuple[str, bool]]:
+        """Source and finding of the samples of a second data set, which are the last ones."""
+        return [(s.source, s.finding) for s in self.samples if s.mask_path is None and s.finding is not None]
+
     def plain(self) -> SegmentationSet:
         """The same samples as they are: not augmented, with their whole reports."""
         same = copy(self)
         same.augment, same.report_dropout, same.report_withheld = Augment.preset("none"), 0.0, (0.0, 0.0)
+        same.report_denied, same.draws = 0.0, False
         return same
 
     def _withheld(self, epoch: int) -> float:
@@ -245,6 +334,11 @@ class SegmentationData(LightningDataModule):
         report_withheld: Share of training samples that lose some zones from report and mask together (0 is the
             paper's).
         report_withheld_last: That share in the last epoch, linear between; ``None`` keeps it the same throughout.
+        report_denied: Share of training samples whose report denies zones, for a network that reads denials.
+        beside: Registry name of a data set of normal and sick films without lesion masks, to learn from beside
+            ``data``: presence of lesions, empty masks of normal films, lungs.
+        beside_root: Its folder.
+        beside_share: Share of its films in each batch, normal and sick ones as often within each of its sources.
         captions: What to do with images without a usable caption.
         labels: Zones to learn from: ``rules`` takes those the rule parser reads in each report, ``clusters`` those of
             the cluster that its location phrase lies in, which the training fits and hands over (`set_labels`).
@@ -282,6 +376,10 @@ class SegmentationData(LightningDataModule):
         report_dropout: float = 0.0,
         report_withheld: float = 0.0,
         report_withheld_last: float | None = None,
+        report_denied: float = 0.0,
+        beside: str | None = None,
+        beside_root: str | None = None,
+        beside_share: float = 0.25,
         captions: CaptionPolicy = "error",
         labels: Literal["rules", "clusters"] = "rules",
         split_by: Literal["slice", "volume"] | None = None,
@@ -329,6 +427,10 @@ class SegmentationData(LightningDataModule):
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.report_dropout, self.report_withheld = report_dropout, report_withheld
         self.report_withheld_last = report_withheld if report_withheld_last is None else report_withheld_last
+        self.report_denied = report_denied
+        self.beside, self.beside_root, self.beside_share = beside, beside_root, beside_share
+        if not 0 <= beside_share < 1:
+            raise UsageError("data.beside_share is a share", came=beside_share, expected="0 to less than 1")
         self.cache = Path(cache) if cache is not None else None
         self.labels = labels
         self.sets: dict[str, SegmentationSet] = {}
@@ -348,6 +450,7 @@ class SegmentationData(LightningDataModule):
             if learning:
                 samples = keep_share(samples, self.train_fraction, seed=self.fraction_seed)
             samples = samples[: self.limit]
+            beside = [] if self.beside is None else open_reader(self.beside, self.beside_root).samples(split)
             if not samples:
                 raise DataError(
                     f"no image of {self.row.name} is left in {split}",
@@ -363,10 +466,11 @@ class SegmentationData(LightningDataModule):
                 augment=self.augment,
                 report_dropout=self.report_dropout,
                 report_withheld=(self.report_withheld, self.report_withheld_last),
+                report_denied=self.report_denied,
                 epochs=(self.trainer.max_epochs if self.trainer is not None else None) or 1,
                 seed=self.seed,
                 labelled={sample.image_id for sample in labelled},
-                others=others if learning else (),
+                others=[*(others if learning else ()), *beside[: self.limit]],
                 cache=self.cache,
             )
             self.sets[split] = found if learning else found.plain()
@@ -423,7 +527,14 @@ class SegmentationData(LightningDataModule):
         return EpochLoader(
             data,
             batch_size=self.batch_size,
-            sampler=EpochSampler(len(data), seed=self.seed, shuffle=shuffle, labelled=data.labelled),
+            sampler=EpochSampler(
+                len(data),
+                seed=self.seed,
+                shuffle=shuffle,
+                labelled=data.labelled,
+                beside=data.sources,
+                share=self.beside_share,
+            ),
             num_workers=self.workers,
             collate_fn=collate,
             drop_last=shuffle and len(data) >= self.batch_size,
@@ -440,6 +551,8 @@ class SegmentationData(LightningDataModule):
             "report_dropout": self.report_dropout,
             "report_withheld": self.report_withheld,
             "report_withheld_last": self.report_withheld_last,
+            **({"report_denied": self.report_denied} if self.report_denied else {}),
+            **({"beside": self.beside, "beside_share": self.beside_share} if self.beside is not None else {}),
             "labels": self.labels,
             "seed": self.seed,
             "split_by": self.split_by or next(iter(self.row.protocols), None),

@@ -1,18 +1,20 @@
-"""Zone dropout: zones are taken from report and mask together, so that a network heeds what the report leaves out.
+"""Zones withheld and denied in training, so that a network heeds what a report leaves out and what it denies.
 
 QaTa's captions never contradict the pixels, so a network may find every lesion by itself and ignore the words. Here the
 words name only some of the zones, and the mask holds only these: without the words the mask cannot be predicted.
+Denials are learnt the same way: what they name is taken from the mask.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from textray.records import Laterality, Report, Zones
+from textray.records import Laterality, Report, Zones, ZoneState
 from textray.text.zones import sentence
 
 REACH = ((0.0, 0.38), (0.37, 0.59), (0.47, 1.0))
@@ -60,6 +62,36 @@ def drop_zones(
         return None
     zones = Zones.from_present(zone in named and zone not in gone for zone in range(6))
     return kept, replace(report.with_zones(zones), text=sentence(zones))
+
+
+def deny_zones(
+    mask: NDArray[np.bool_], report: Report, rng: np.random.Generator
+) -> tuple[NDArray[np.bool_], Report] | None:
+    """Deny some zones: healthy ones, sick ones with what lies there of the mask, or all.
+
+    Of sick zones those are chosen that `drop_zones` takes; what is left is said in words two times in three. ``mask``
+    ``(H, W)`` and result are as there, ``None`` where the sides are unknown. The report without words has no text.
+    """
+    if report.laterality is Laterality.UNKNOWN:
+        return None
+    healthy = [zone for zone, present in enumerate(report.zones.present) if not present]
+    draw = rng.random()
+    dropped = drop_zones(mask, report, rng) if draw < 0.5 else None
+    if dropped is not None:
+        kept, left = dropped
+        gone = {zone for zone, still in enumerate(left.zones.present) if report.zones.present[zone] and not still}
+        gone |= {zone for zone in healthy if rng.random() < 0.3}
+        return kept, deny(left if rng.random() < 2 / 3 else replace(left, text=None, zones=Zones()), gone)
+    if draw > 0.85 or not healthy:
+        return np.zeros_like(mask), deny(replace(report, text=None, zones=Zones()), range(6))
+    some = rng.choice(healthy, size=rng.integers(1, len(healthy) + 1), replace=False)
+    return mask, deny(report, {int(zone) for zone in some})
+
+
+def deny(report: Report, zones: Collection[int]) -> Report:
+    """A report that also denies zones, by their places in `textray.records.ZONE_NAMES`."""
+    states = (ZoneState.ABSENT if zone in zones else state for zone, state in enumerate(report.zones.states))
+    return replace(report, zones=Zones(tuple(states)))
 
 
 def drop_from_label(label: Zones, whole: Zones, left: Zones) -> Zones:

@@ -17,6 +17,8 @@ class Output(NamedTuple):
     zone_logits: Tensor | None = None  # (B, 6), one per zone by image side
     similarity: Tensor | None = None  # (B, K, h, w), phrase against patch
     attention: tuple[Tensor, ...] | None = None  # one map (B, 1, h, w), of the locator of a self-guided network
+    presence: Tensor | None = None  # (B, 1), that the film shows any lesion, from the image alone
+    lungs: Tensor | None = None  # (B, 2, H/4, W/4), the lung at the image's left, then that at its right
 
 
 class Network(nn.Module):
@@ -42,11 +44,18 @@ class Network(nn.Module):
 
     Attributes:
         tells_zones: True for a network whose output has zone logits.
+        tells_presence: True for one whose output has ``presence``.
+        tells_lungs: True for one whose output has ``lungs``.
+        reads_denial: True for one that is also called with ``denied`` ``(B, 6)``, above zero at zones that a person
+            denies.
         outputs: Fields of its `Output` in an exported graph; those that are ``None`` are left out.
         dead: Prefixes of the parameters that no output depends on. A network has some only where published weights do.
     """
 
     tells_zones: bool = False
+    tells_presence: bool = False
+    tells_lungs: bool = False
+    reads_denial: bool = False
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     dead: tuple[str, ...] = ()
 

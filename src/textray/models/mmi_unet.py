@@ -23,8 +23,8 @@ its own recursion of T). Shapes in the paper's configuration, 224 x 224, ConvNeX
 Differences from the paper: where it names none (heads, FFN width, dropout, activation, kernel of ECA, operator of
 the head) the values are those of the specification; the sigmoid is left to the caller; without a report a learned token
 stands in for it; odd maps are padded by replication before the 2 x 2 reduction and cropped after; the text tail of the
-last ITM is left out, since nothing reads it. Three options, off by default, go past the paper: ``skip: sum`` hands
-F + F^ITM to the decoder, ``positions: sine`` tells image tokens their place, ``zone_head`` adds an auxiliary task.
+last ITM is left out, since nothing reads it. Four options, off by default, go past the paper: ``skip: sum`` hands
+F + F^ITM to the decoder, ``positions: sine`` tells image tokens their place, ``zone_head`` and ``lungs`` add tasks.
 
 Differences from the authors' released code, which departs from their paper: keys and values of the cross-attention are
 self-attended; each residual counts once (stage s+1 reads F + F^ITM, text enters as T + T^ITM); padding tokens are never
@@ -80,7 +80,13 @@ class MatchingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MMIUNetConfig(MatchingConfig):
-    """Sizes of an MMI-UNet; the kernel of its channel attention follows ECA-Net's rule (5, 5, 3 here)."""
+    """Sizes of an MMI-UNet; the kernel of its channel attention follows ECA-Net's rule (5, 5, 3 here).
+
+    Attributes:
+        lungs: Also find the left and the right lung, by image side, from the last decoder level; not in the paper.
+    """
+
+    lungs: bool = False
 
 
 class MatchingBranch(nn.Module):
@@ -216,12 +222,15 @@ class MMIUNet(MatchingNetwork):
         self.decoder = nn.ModuleList(DecoderLevel(widths[s + 1], channels[s], widths[s]) for s in range(3))
         self.head = SubpixelHead(widths[0], factor=4)
         self.zone_head = nn.Linear(channels[3], 6) if config.zone_head else None
+        self.lung_head = nn.Conv2d(widths[0], 2, 1) if config.lungs else None
+        self.tells_lungs = config.lungs
 
     def forward(self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None) -> Output:
-        """Segment images, see `Network`; with a zone head, zone logits ``(B, 6)`` too."""
+        """Segment images, see `Network`; with such heads also zone logits ``(B, 6)`` and lungs ``(B, 2, H/4, W/4)``."""
         skips = self.encode(image, text_features, text_mask)
         decoded = skips[3]  # D_4
         for level in (2, 1, 0):
             decoded = self.decoder[level](decoded, skips[level])
         zones = None if self.zone_head is None else self.zone_head(skips[3].mean((2, 3)))
-        return Output(self.head(decoded), zone_logits=zones)
+        lungs = None if self.lung_head is None else self.lung_head(decoded)
+        return Output(self.head(decoded), zone_logits=zones, lungs=lungs)

@@ -2,20 +2,23 @@ r"""Networks that write their own report where none is given: a locator predicts
 
 For any locator and any segmenter::
 
-    z, A   = locator(image)                                    zone logits (B, 6), attention map (B, 1, h, w) or none
+    z, A, f = locator(image)         zone logits (B, 6), attention map (B, 1, h, w) or none, features (B, F)
     row    = sum over zones of 2^zone where sigmoid(z) >= threshold
     report = the given one; or bank[row]; or none, where row = 0 or no report may be written
     logits = segmenter(image, report)
 
 The sentences stand in a table, the bank: row i holds the token features of the sentence of ``Zones.from_index(i)``.
 Nothing but a look-up joins the halves, so that one graph runs with a report and without.
+
+Two options go past the papers: ``presence``, whether the film shows any lesion, a linear layer on f; and ``denial``, a
+learned token beside the report for each zone that a person denies.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +26,7 @@ from torch.nn import functional as F
 
 from textray.errors import ShapeError, UsageError
 from textray.models.base import Network, Output
-from textray.nn.detector import STRIDES, Aggregator, Detector, LERGConfig, splat
+from textray.nn.detector import STRIDES, Aggregator, Detector, LERGConfig, pool, splat
 from textray.nn.image_encoder import ImageEncoder
 
 ROWS = 64
@@ -31,22 +34,30 @@ ROWS = 64
 ZONES = 6
 
 
-class Locator(nn.Module):
-    """Base of networks that predict zones from an image with sides of multiples of ``size_multiple``."""
+class Located(NamedTuple):
+    """Output of a locator; the last two are ``None`` where it has none, or where only the first was kept."""
 
-    def __init__(self, *, size_multiple: int) -> None:
+    zone_logits: Tensor  # (B, 6) in the order of `textray.records.Zones`
+    attention: Tensor | None = None  # where they come from, (B, 1, h, w), at least 0, with sum 1 for each image
+    features: Tensor | None = None  # of the whole image, (B, F)
+
+
+class Locator(nn.Module):
+    """Base of networks that predict zones from an image with sides of multiples of ``size_multiple``.
+
+    ``width`` is the number F of features of the whole image.
+    """
+
+    def __init__(self, *, size_multiple: int, width: int) -> None:
         super().__init__()
-        self.size_multiple = size_multiple
+        self.size_multiple, self.width = size_multiple, width
 
     def load_pretrained(self) -> None:
         """Read the pretrained tensors that the configuration names, if any."""
         cast(ImageEncoder, self.trunk).load_pretrained()
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Zone logits ``(B, 6)`` in the order of `textray.records.Zones`, and a map of where they come from.
-
-        The map ``(B, 1, h, w)`` is at least 0 and has sum 1 for each image; ``None`` from a locator that has none.
-        """
+    def forward(self, image: Tensor) -> Located:
+        """Find zones in an image."""
         raise NotImplementedError
 
 
@@ -62,23 +73,36 @@ class SelfGuided(Network):
         tokens: Most tokens L of a report, padding included; the bank's length.
         zone_tokens: Give the segmenter six more tokens beside its own sentence, one for each zone:
             ``p present + (1 - p) absent``, p the zone's probability and both vectors learned. Not in the paper.
+        presence: Tell whether a film shows any lesion, from the locator's features alone. Not in the paper.
+        denial: Read which zones a person denies: a learned token for each. Not in the paper.
 
     Attributes:
         bank_features: ``(64, L, D)``, token features of the sentences; see `set_bank`.
         bank_mask: ``(64, L)`` bool, true at real tokens. All false until `set_bank`: no report is written then.
         thresholds: ``(6,)``, probability from which on a zone is written; see `set_thresholds`.
+        presence_threshold: ``()``, probability from which on a film is said to show a lesion.
 
     Raises:
         UsageError: If the segmenter cannot read that many tokens, or cannot do without a report.
     """
 
     tells_zones = True
-    outputs = ("logits", "zone_logits", "attention")
+    outputs = ("logits", "zone_logits", "attention", "presence", "lungs")
     bank_features: Tensor
     bank_mask: Tensor
     thresholds: Tensor
+    presence_threshold: Tensor
 
-    def __init__(self, locator: Locator, segmenter: Network, *, tokens: int, zone_tokens: bool) -> None:
+    def __init__(
+        self,
+        locator: Locator,
+        segmenter: Network,
+        *,
+        tokens: int,
+        zone_tokens: bool,
+        presence: bool = False,
+        denial: bool = False,
+    ) -> None:
         width = segmenter.text_width
         if width is None or segmenter.needs_text:
             raise UsageError("a self-guided network needs a segmenter that runs with a report and without")
@@ -89,11 +113,11 @@ class SelfGuided(Network):
             most_tokens=tokens,
             no_report=False,
         )
-        read = tokens + (ZONES if zone_tokens else 0)
+        read = tokens + ZONES * (zone_tokens + denial)
         if tokens < 1 or (segmenter.most_tokens is not None and read > segmenter.most_tokens):
             raise UsageError(
                 "the segmenter cannot read a report of that length",
-                came=f"{tokens} tokens" + (f" and {ZONES} of the zones" if zone_tokens else ""),
+                came=f"{tokens} tokens" + (f" and {read - tokens} of the zones" if read > tokens else ""),
                 expected=f"1 to {segmenter.most_tokens} in all",
                 do="Raise tokens of the segmenter's config, or lower tokens",
             )
@@ -105,6 +129,12 @@ class SelfGuided(Network):
         if zone_tokens:
             self.zone_present = nn.Parameter(torch.randn(ZONES, width) * 0.02)
             self.zone_absent = nn.Parameter(torch.randn(ZONES, width) * 0.02)
+        self.tells_presence, self.reads_denial, self.tells_lungs = presence, denial, segmenter.tells_lungs
+        if presence:
+            self.presence = nn.Linear(locator.width, 1)
+            self.register_buffer("presence_threshold", torch.tensor(0.5))
+        if denial:
+            self.zone_denied = nn.Parameter(torch.randn(ZONES, width) * 0.02)
 
     @property
     def trunk(self) -> nn.ModuleList:
@@ -158,12 +188,18 @@ class SelfGuided(Network):
         return ((torch.sigmoid(zone_logits) >= self.thresholds) * places).sum(1)
 
     def report(
-        self, zone_logits: Tensor, text_features: Tensor | None, text_mask: Tensor | None, image: Tensor
+        self,
+        zone_logits: Tensor,
+        text_features: Tensor | None,
+        text_mask: Tensor | None,
+        image: Tensor,
+        denied: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Put together what the segmenter reads of each image: the given reports ``(B, l, D)``, or its own.
 
         Returns:
-            Features ``(B, L, D)`` and mask ``(B, L)`` bool, with zone tokens ``L + 6``; a row of false is no report.
+            Features ``(B, L, D)`` and mask ``(B, L)`` bool; six tokens more with zone tokens, and with denial. A row of
+            false is no report.
 
         Raises:
             ShapeError: If the given reports do not fit.
@@ -190,6 +226,9 @@ class SelfGuided(Network):
             zones = present * self.zone_present + (1 - present) * self.zone_absent  # (B, 6, D)
             features = torch.cat([features, zones], 1)
             mask = torch.cat([mask, writes[:, None].expand(-1, ZONES)], 1)
+        if self.reads_denial:
+            features = torch.cat([features, self.zone_denied.expand(image.shape[0], -1, -1)], 1)
+            mask = torch.cat([mask, mask.new_zeros(image.shape[0], ZONES) if denied is None else denied > 0], 1)
         return features, mask
 
     def forward(
@@ -197,24 +236,28 @@ class SelfGuided(Network):
         image: Tensor,
         text_features: Tensor | None = None,
         text_mask: Tensor | None = None,
-        located: tuple[Tensor, Tensor | None] | None = None,
+        denied: Tensor | None = None,
+        located: Located | None = None,
     ) -> Output:
         """Segment images with their reports, or with such as it writes itself, see `Network`.
 
-        Without ``text_features`` no image has a report, and each gets its own. ``located`` is the output of the
-        locator, where it ran on these images before: it runs once.
+        Without ``text_features`` no image has a report, and each gets its own. ``denied`` ``(B, 6)`` is above zero at
+        the zones that a person denies. ``located`` is the output of the locator, where it ran on these images before.
 
         Returns:
-            Logits ``(B, 1, H, W)``, zone logits ``(B, 6)`` and, where the locator has one, its map ``(B, 1, h, w)``.
+            Logits ``(B, 1, H, W)``, zone logits ``(B, 6)`` and, where there are such, the locator's map
+            ``(B, 1, h, w)``, presence ``(B, 1)`` and lungs ``(B, 2, H/4, W/4)``.
 
         Raises:
             ShapeError: If a shape does not fit.
         """
         self.check_image(image)
-        zone_logits, attention = self.locator(image) if located is None else located
-        features, mask = self.report(zone_logits, text_features, text_mask, image)
-        logits = self.segmenter(image, features, mask).logits
-        return Output(logits, zone_logits, attention=None if attention is None else (attention,))
+        zone_logits, attention, pooled = self.locator(image) if located is None else located
+        features, mask = self.report(zone_logits, text_features, text_mask, image, denied)
+        found = self.segmenter(image, features, mask)
+        presence = self.presence(pooled) if self.tells_presence and pooled is not None else None
+        attended = None if attention is None else (attention,)
+        return Output(found.logits, zone_logits, attention=attended, presence=presence, lungs=found.lungs)
 
 
 # Locators: LERG, and the pooled classifier that replaces it.
@@ -247,7 +290,7 @@ class LERG(Locator):
     """
 
     def __init__(self, config: LERGConfig, *, in_channels: int = 3) -> None:
-        super().__init__(size_multiple=32)
+        super().__init__(size_multiple=32, width=6 * config.width)
         self.detector = Detector(config, in_channels=in_channels)
         self.aggregator = Aggregator(config.width, config.aggregate)
 
@@ -260,13 +303,13 @@ class LERG(Locator):
         """Read the trunk's or the whole detector's pretrained tensors, if the configuration names any."""
         self.detector.load_pretrained()
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Zone logits ``(B, 6)`` and map ``(B, 1, H/8, W/8)``."""
-        objects, places, shares = self.detector(image)
+    def forward(self, image: Tensor) -> Located:
+        """Zone logits ``(B, 6)``, map ``(B, 1, H/8, W/8)`` and features ``(B, 6 d)``."""
+        objects, places, shares, features = self.detector(image)
         logits, weights = self.aggregator(objects)
         shares = (weights.detach()[..., None] * shares).flatten(1)  # (B, Q * N)
         size = image.shape[2] // STRIDES[0], image.shape[3] // STRIDES[0]
-        return logits, splat(places.flatten(1, 2), shares, size)
+        return Located(logits, splat(places.flatten(1, 2), shares, size), features)
 
 
 class PooledLocator(Locator):
@@ -280,9 +323,10 @@ class PooledLocator(Locator):
     """
 
     def __init__(self, config: PooledConfig, *, in_channels: int = 3) -> None:
-        super().__init__(size_multiple=32)
-        self.trunk = ImageEncoder(config.trunk, in_channels=in_channels, weights=config.trunk_weights)
-        channels = self.trunk.channels[3]
+        trunk = ImageEncoder(config.trunk, in_channels=in_channels, weights=config.trunk_weights)
+        channels = trunk.channels[3]
+        super().__init__(size_multiple=32, width=2 * (config.width or channels))
+        self.trunk = trunk
         if config.width is not None and config.width < 1:
             raise UsageError("a pooled classifier cannot have this width", came=config.width, expected="1 or more")
         self.widen: nn.Module = nn.Identity()
@@ -291,11 +335,11 @@ class PooledLocator(Locator):
             self.widen = nn.Sequential(nn.Conv2d(channels, config.width, 1, bias=False), norm, nn.ReLU(inplace=True))
         self.classifier = nn.Linear(config.width or channels, ZONES)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Zone logits ``(B, 6)`` and map ``(B, 1, H/32, W/32)``."""
+    def forward(self, image: Tensor) -> Located:
+        """Zone logits ``(B, 6)``, map ``(B, 1, H/32, W/32)`` and features ``(B, 2 C)``."""
         features = self.widen(self.trunk(image)[3])  # (B, C, h, w)
         logits = self.classifier(features.mean((2, 3)))
         with torch.no_grad():  # for showing only
             weight = torch.sigmoid(logits) @ self.classifier.weight  # (B, C)
             evidence = (weight[:, None] @ features.flatten(2)).softmax(2)  # (B, 1, h*w)
-        return logits, evidence.unflatten(2, features.shape[2:])
+        return Located(logits, evidence.unflatten(2, features.shape[2:]), pool(features))

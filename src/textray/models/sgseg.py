@@ -21,7 +21,8 @@ Shapes in the paper's configuration, 224 x 224, L = 24 tokens of width D = 768:
 
 Differences from the paper: logits leave the network; where no zone is found the segmenter runs without a report, since
 no training film is without an infection; thresholds of zones are settable. Options go past the paper: MMI-UNet as
-segmenter, six queries or a mean as aggregator, tokens of the zones' probabilities beside the sentence.
+segmenter, six queries or a mean as aggregator, tokens of the zones' probabilities beside the sentence, presence of any
+lesion, tokens of denied zones.
 
 Differences from the authors' released code: the detector runs once an image, and its report is chosen without gradient;
 published detector weights reach the detector; what no loss can train is frozen, not called trainable; sentences come
@@ -31,6 +32,7 @@ from a table of the frozen text encoder; the trunk is the paper's ResNet.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from textray.errors import UsageError
 from textray.models.base import Network
@@ -51,12 +53,16 @@ class GuidedConfig:
         tokens: Most tokens L of a report, padding included; the length of the table of sentences.
         zone_tokens: Tokens of the zones' probabilities beside the network's own sentence; see
             `textray.models.self_guided.SelfGuided`.
+        presence: Tell from the image alone whether it shows any lesion.
+        denial: Read which zones a person denies.
     """
 
     guide_decoder: GuideDecoderConfig | None = field(default_factory=GuideDecoderConfig)
     mmi_unet: MMIUNetConfig | None = None
     tokens: int = 24
     zone_tokens: bool = False
+    presence: bool = False
+    denial: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +91,7 @@ class SGSeg(SelfGuided):
     def __init__(self, config: SGSegConfig = SGSegConfig()) -> None:
         segmenter = build_segmenter(config)
         locator = LERG(config.locator, in_channels=segmenter.in_channels)
-        super().__init__(locator, segmenter, tokens=config.tokens, zone_tokens=config.zone_tokens)
+        super().__init__(locator, segmenter, **own_options(config))
         self.config = config
 
 
@@ -99,8 +105,13 @@ class SGSegSimple(SelfGuided):
     def __init__(self, config: SGSegSimpleConfig = SGSegSimpleConfig()) -> None:
         segmenter = build_segmenter(config)
         locator = PooledLocator(config.locator, in_channels=segmenter.in_channels)
-        super().__init__(locator, segmenter, tokens=config.tokens, zone_tokens=config.zone_tokens)
+        super().__init__(locator, segmenter, **own_options(config))
         self.config = config
+
+
+def own_options(config: GuidedConfig) -> dict[str, Any]:
+    """Options of `SelfGuided` itself in a configuration."""
+    return {name: getattr(config, name) for name in ("tokens", "zone_tokens", "presence", "denial")}
 
 
 def build_segmenter(config: GuidedConfig) -> Network:

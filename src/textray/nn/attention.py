@@ -86,7 +86,13 @@ class MultiHeadAttention(nn.Module):
         v = self._split(self.value(memory if value is None else value))
         mask = None if memory_mask is None else memory_mask[:, None, None, :]  # (B, 1, 1, M)
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)  # (B, heads, N, C/heads)
+        if q.dtype is torch.bfloat16 and q.device.type == "cpu":  # whose kernel is slower than that of single precision
+            with torch.autocast("cpu", enabled=False):
+                q, k, v = q.float(), k.float(), v.float()
+                mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        else:
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        # mixed is (B, heads, N, C/heads)
         return self.output(mixed.transpose(1, 2).flatten(2))  # (B, N, C)
 
     def weights(self, query: Tensor, memory: Tensor, memory_mask: Tensor | None = None) -> Tensor:

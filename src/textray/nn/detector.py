@@ -156,12 +156,13 @@ class Detector(nn.Module):
         if self.config.detector_weights is not None:
             load_detector(self.rt_detr, self.config.detector_weights)
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Detect in images ``(B, C, H, W)``, H and W multiples of 32.
 
         Returns:
             Object queries X ``(B, Q, d)``; the N places that each samples in the last layer, ``(B, Q, N, 2)`` as x and
-            y, 0 to 1 inside the image; and their shares ``(B, Q, N)``, with sum 1.
+            y, 0 to 1 inside the image; their shares ``(B, Q, N)``, with sum 1; and means and maxima of the fused maps,
+            ``(B, 6 d)``.
         """
         sources = self.fuse(image)
         sizes = [(source.shape[2], source.shape[3]) for source in sources]
@@ -190,7 +191,8 @@ class Detector(nn.Module):
             offsets = look.sampling_offsets(asking).view(*shares.shape, 2)
             box = seen["reference_points"][:, :, :, None]  # (B, Q, 1, 1, 4): centre and size
             sampled = box[..., :2] + offsets / look.n_points * box[..., 2:] / 2
-            return objects, sampled.flatten(2, 3), shares.flatten(2) / look.n_heads
+            places, shares = sampled.flatten(2, 3), shares.flatten(2) / look.n_heads
+        return objects, places, shares, torch.cat([pool(source) for source in sources], 1)
 
     def fuse(self, image: Tensor) -> list[Tensor]:
         """Trunk, encoder and fusion: ``(B, C, H, W)`` to three maps ``(B, d, h, w)`` at its strides 8, 16, 32."""
@@ -218,6 +220,11 @@ class Detector(nn.Module):
         boxes = self.rt_detr.enc_bbox_head(embedded) + anchors
         best = scores.topk(min(self.config.queries, scores.shape[1]), dim=1).indices[..., None]  # (B, Q, 1)
         return embedded.gather(1, best.expand(-1, -1, embedded.shape[2])), boxes.gather(1, best.expand(-1, -1, 4))
+
+
+def pool(features: Tensor) -> Tensor:
+    """Mean and maximum of each channel of maps ``(B, C, h, w)``: ``(B, 2 C)``."""
+    return torch.cat([features.mean((2, 3)), features.amax((2, 3))], 1)
 
 
 def check(config: LERGConfig) -> None:

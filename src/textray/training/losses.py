@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Literal
 
@@ -94,6 +95,37 @@ def zone_loss(logits: Tensor, zones: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits[known], zones[known])
 
 
+def presence_loss(logits: Tensor, finding: Tensor, source: Sequence[str]) -> Tensor:
+    """Binary cross-entropy of raw scores ``(B, 1)`` on findings ``(B,)`` of {0, 1}, NaN where unknown.
+
+    Sick and normal films of each source weigh the same, however many a batch has: a source must not stand for health.
+    """
+    known = ~finding.isnan()
+    if not known.any():
+        return logits.sum() * 0
+    losses = F.binary_cross_entropy_with_logits(logits[known, 0], finding[known], reduction="none")
+    groups: dict[tuple[str, bool], list[int]] = defaultdict(list)
+    for place, index in enumerate(known.nonzero()[:, 0].tolist()):
+        groups[source[index], bool(finding[index])].append(place)
+    return torch.stack([losses[places].mean() for places in groups.values()]).mean()
+
+
+def lung_loss(logits: Tensor, lungs: Tensor) -> Tensor:
+    """Dice plus cross-entropy of raw scores of both lungs on shares of pixels, both ``(B, 2, h, w)``.
+
+    A mean over the images whose lungs are known, those of the others being NaN; 0 where none is.
+
+    Raises:
+        ShapeError: If the shapes differ.
+    """
+    _check(logits, lungs)
+    known = ~lungs.isnan().flatten(1).any(1)
+    if not known.any():
+        return logits.sum() * 0
+    planes, targets = logits[known].flatten(0, 1)[:, None], lungs[known].flatten(0, 1)[:, None]
+    return dice_loss(planes, targets) + F.binary_cross_entropy_with_logits(planes, targets)
+
+
 def _check(logits: Tensor, target: Tensor) -> None:
     if logits.shape != target.shape:
         raise ShapeError("logits and target differ", came=tuple(target.shape), expected=tuple(logits.shape))
@@ -112,8 +144,16 @@ class DiceCELoss(nn.Module):
         super().__init__()
         self.parts = parts
 
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Scalar loss of logits and mask, both ``(B, 1, H, W)``."""
+    def forward(self, logits: Tensor, target: Tensor, whole: Tensor | None = None) -> Tensor:
+        """Scalar loss of logits and mask, both ``(B, 1, H, W)``.
+
+        Images that ``whole`` ``(B,)`` leaves out have an empty mask; they count in the cross-entropy alone, since a
+        Dice of nothing has no gradient.
+        """
+        if whole is not None and not whole.all():
+            empty = F.binary_cross_entropy_with_logits(logits[~whole], target[~whole])
+            share = float(whole.float().mean())
+            return (1 - share) * empty + (share * self(logits[whole], target[whole]) if whole.any() else 0)
         if self.parts == "lvit_wdbce":
             return lvit_wdbce(logits, target)
         loss = dice_loss(logits, target, pooled=self.parts == "pooled_dice_ce")

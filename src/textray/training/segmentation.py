@@ -11,9 +11,9 @@ from torch import Tensor
 from textray.data.segmentation import Batch, SegmentationData
 from textray.errors import UsageError
 from textray.models.base import Network, Output
-from textray.models.self_guided import SelfGuided
+from textray.models.self_guided import Located, SelfGuided
 from textray.training.checkpoints import named_parts
-from textray.training.losses import DiceCELoss, LossParts, zone_loss
+from textray.training.losses import DiceCELoss, LossParts, lung_loss, presence_loss, zone_loss
 from textray.training.self_guided import OwnReports
 from textray.training.task import Task
 
@@ -33,6 +33,10 @@ class SegmentationTask(Task):
     the macro F1 of its zones, ``inner/sentence_share`` the share of images that get a sentence. Before each validation
     its thresholds are chosen on the same split, so that a checkpoint holds those that its score was measured with.
 
+    With a second data set (``data.beside``) it also logs ``inner/healthy_marked``, the share of its normal films in
+    which anything is marked without a report, ``inner/lungs_dice`` of both lungs, and ``inner/presence_auc``, the mean
+    over its sources of the area under the curve of normal and sick films of one source.
+
     Args:
         network: The network, built by its configuration.
         text_encoder: Registry name of the frozen text encoder; ``None`` for a network that reads no text.
@@ -40,6 +44,8 @@ class SegmentationTask(Task):
             ``lvit_wdbce`` (LViT's), see `textray.training.losses.DiceCELoss`.
         zone_weight: Weight of a binary cross-entropy, mean over the zones, on the zones of the report, for a network
             that predicts zones (1 in SGSeg's paper).
+        presence_weight: Weight of a binary cross-entropy on whether the film shows a lesion, see `presence_loss`.
+        lung_weight: Weight of the loss of the lungs, see `lung_loss`.
         self_guided: Share of the training samples without a report that are given the one the network writes; the rest
             go without any. How many come without is ``data.report_dropout``: at 0, as in the paper, the segmenter
             always learns with the true report.
@@ -54,6 +60,8 @@ class SegmentationTask(Task):
         text_encoder: str | None = "cxr_bert",
         loss: LossParts = "dice_ce",
         zone_weight: float = 0.0,
+        presence_weight: float = 0.0,
+        lung_weight: float = 0.0,
         self_guided: float = 0.0,
         segment: bool = True,
         **options: Any,  # noqa: ANN401 -- declared by Task
@@ -76,6 +84,17 @@ class SegmentationTask(Task):
                 came=type(network).__name__,
                 do="Set zone_head: true in its config, or take one that writes reports, such as sgseg",
             )
+        for name, weight, able in (
+            ("presence", presence_weight, network.tells_presence),
+            ("lung", lung_weight, network.tells_lungs),
+        ):
+            if weight and not able:
+                raise UsageError(
+                    f"{name}_weight needs a network that has an output for it",
+                    came=type(network).__name__,
+                    do="Set presence: true, or lungs: true, in its config",
+                )
+        self.presence_weight, self.lung_weight = presence_weight, lung_weight
         self.own_reports = OwnReports(network) if isinstance(network, SelfGuided) else None
         if (self_guided or not segment) and self.own_reports is None:
             raise UsageError(
@@ -89,6 +108,7 @@ class SegmentationTask(Task):
         self.self_guided, self.segment = self_guided, segment
         self.exports = segment or any(part in (None, "segmenter") for part, _ in named_parts(self.initial))
         self._pixels: dict[Route, Tensor] = {}  # hits, claimed and real lesion pixels of a validation, for each route
+        self._beside = torch.zeros(4)  # normal films marked, normal films, twice the hits of lungs, both sizes of these
 
     @property
     def routes(self) -> tuple[Route, ...]:
@@ -103,9 +123,13 @@ class SegmentationTask(Task):
         """Read the tensors to start from, and fill the bank of sentences of a network that writes reports.
 
         Raises:
-            UsageError: If the tensors came with a bank of another text encoder.
+            UsageError: If the tensors came with a bank of another text encoder, or the data deny zones and the network
+                does not read that.
         """
         super().setup(stage)
+        if isinstance(self.data, SegmentationData) and self.data.report_denied and not self.network.reads_denial:
+            what = "the network does not read what a report denies"
+            raise UsageError(what, came=f"data.report_denied {self.data.report_denied}", do="Set it to 0")
         if self.own_reports is not None:
             if isinstance(self.data, SegmentationData) and "fit" in self.data.sets:
                 self.data.sets["fit"].whole_zones = True  # the locator sees lesions that the report leaves out, too
@@ -119,12 +143,18 @@ class SegmentationTask(Task):
             self.own_reports.compare_bank(given, cast(Any, self.encoder))
 
     def forward(
-        self, image: Tensor, texts: list[str | None], no_report: Tensor | None = None, located: Tensor | None = None
+        self,
+        image: Tensor,
+        texts: list[str | None],
+        no_report: Tensor | None = None,
+        located: Located | None = None,
+        denied: Tensor | None = None,
     ) -> Output:
         """Run the network on images ``(B, C, H, W)`` and ``B`` reports, ``None`` where none is given.
 
         The rest is for a self-guided network: where ``no_report`` ``(B,)`` is true and no report is given, it goes
-        without instead of writing its own; ``located`` ``(B, 6)`` are its locator's zone logits, if that ran before.
+        without instead of writing its own; ``located`` is its locator's output, if that ran before; ``denied``
+        ``(B, 6)`` is 1 at zones that are denied.
         """
         encoder = self.encoder
         if encoder is None:
@@ -134,7 +164,9 @@ class SegmentationTask(Task):
             mask = mask.to(features.dtype)
             if no_report is not None:
                 mask[no_report.cpu() & ~mask.any(1)] = -1
-        before = {} if located is None else {"located": (located, None)}
+        before: dict[str, Any] = {} if located is None else {"located": located}
+        if denied is not None and self.network.reads_denial:
+            before["denied"] = denied
         return cast(Output, self.network(image, features.to(image.device), mask.to(image.device), **before))
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -143,25 +175,41 @@ class SegmentationTask(Task):
         if self.segment:
             # From the generator that on_train_batch_start has seeded; drawn whatever the batch holds.
             no_report = None if self.own_reports is None else torch.rand(count) >= self.self_guided
-            output = self(batch["image"], batch["text"], no_report)
+            if no_report is not None:  # nothing is written over what a person denies
+                no_report |= batch["denied"].any(1).cpu()
+            output = self(batch["image"], batch["text"], no_report, denied=batch["denied"])
             loss = self.mask_loss(output.logits, batch)
             if self.zone_weight:
                 zones = zone_loss(cast(Tensor, output.zone_logits), batch["zones"])
-                self.log_train("zones", zones, count)
-                loss = loss + self.zone_weight * zones
+                loss = loss + self.zone_weight * self._logged("zones", zones, count)
         else:
-            loss = zone_loss(cast(Any, self.network).locator(batch["image"])[0], batch["zones"])
+            located = cast(Any, self.network).locator(batch["image"])
+            presence = self.network.presence(located.features) if self.network.tells_presence else None
+            output = Output(located.zone_logits, presence=presence)
+            loss = zone_loss(located.zone_logits, batch["zones"])
+        if self.presence_weight:
+            found = presence_loss(cast(Tensor, output.presence), batch["finding"], batch["source"])
+            loss = loss + self.presence_weight * self._logged("presence", found, count)
+        if self.lung_weight and self.segment:
+            lungs = lung_loss(cast(Tensor, output.lungs), batch["lungs"])
+            loss = loss + self.lung_weight * self._logged("lungs", lungs, count)
         self.check_loss(loss, batch, index)
         self.log_train("loss", loss, count)
         return loss
 
     def mask_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Loss of a training batch's masks, from its ``(B, 1, H, W)`` logits."""
-        return self.loss(logits, batch["mask"])
+        """Loss of a training batch's masks, from its ``(B, 1, H, W)`` logits; over those that may be seen."""
+        seen, mask = batch["labelled"], batch["mask"]
+        return self.loss(logits[seen], mask[seen], mask[seen].flatten(1).any(1)) if seen.any() else logits.sum() * 0
+
+    def _logged(self, name: str, value: Tensor, count: int) -> Tensor:
+        self.log_train(name, value, count)
+        return value
 
     def on_validation_epoch_start(self) -> None:
         """Start counting; choose the thresholds of a network that writes reports."""
         self._pixels = {route: torch.zeros(3, dtype=torch.float64) for route in self.routes}
+        self._beside = torch.zeros(4, dtype=torch.float64)
         if self.own_reports is not None:
             self.own_reports.restart()
             if not self.trainer.sanity_checking:
@@ -169,30 +217,38 @@ class SegmentationTask(Task):
                 self.own_reports.choose_thresholds(islice(self.data.val_dataloader(), batches))
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        """Count pixels under each route, and zones."""
-        count = len(batch["image_id"])
+        """Count pixels under each route, zones, and what is found in the films of a second data set."""
         located = None if self.own_reports is None else self.own_reports.locate(batch)
         if not self.segment:
             known = int((~batch["zones"].isnan()).any(1).sum())  # images that the loss is over
-            self.log("inner/loss", zone_loss(cast(Tensor, located), batch["zones"]), batch_size=known)
+            if known:
+                self.log("inner/loss", zone_loss(cast(Located, located).zone_logits, batch["zones"]), batch_size=known)
             return
+        nothing: list[str | None] = [None] * len(batch["image_id"])
+        drawn = torch.tensor([not source for source in batch["source"]], device=batch["mask"].device)
         truth = batch["mask"] > 0.5
-        nothing: list[str | None] = [None] * count
         for route in self.routes:
-            no_report = torch.ones(count, dtype=torch.bool) if route == "none" else None
-            logits = self(batch["image"], batch["text"] if route == "oracle" else nothing, no_report, located).logits
-            lesion = logits > 0
-            counts = torch.stack([(lesion & truth).sum(), lesion.sum(), truth.sum()])
+            no_report = torch.ones(len(nothing), dtype=torch.bool) if route == "none" else None
+            output = self(batch["image"], batch["text"] if route == "oracle" else nothing, no_report, located)
+            lesion = output.logits > 0
+            counts = torch.stack([(lesion & truth)[drawn].sum(), lesion[drawn].sum(), truth[drawn].sum()])
             self._pixels[route] += counts.double().cpu()
-            if route == self.routes[0]:
-                self.log("inner/loss", self.loss(logits, batch["mask"]), batch_size=count)
+            if route == self.routes[0] and drawn.any():
+                loss = self.loss(output.logits[drawn], batch["mask"][drawn])
+                self.log("inner/loss", loss, batch_size=int(drawn.sum()))
+            if route == "none" and not drawn.all():
+                marked = lesion.flatten(1).any(1)[~drawn & (batch["finding"] == 0)]
+                self._beside[:2] += torch.tensor([marked.sum(), len(marked)])
+                if output.lungs is not None:
+                    known = ~batch["lungs"].flatten(1).isnan().any(1)
+                    found, lungs = output.lungs[known] > 0, batch["lungs"][known] > 0.5
+                    self._beside[2:] += torch.tensor([2 * (found & lungs).sum(), found.sum() + lungs.sum()])
 
     def on_validation_epoch_end(self) -> None:
-        """Log pooled Dice by route, and how right the zones are."""
+        """Log pooled Dice by route, how right the zones are, and the figures of a second data set."""
         if self.own_reports is not None:
-            zones_f1, sentence_share = self.own_reports.scores()
-            self.log("inner/zones_f1", zones_f1, prog_bar=True)
-            self.log("inner/sentence_share", sentence_share)
+            for name, value in self.own_reports.scores().items():
+                self.log(f"inner/{name}", value, prog_bar=name != "sentence_share")
         if not self.segment:
             return
         hit, claimed, real = torch.stack(list(self._pixels.values())).float().unbind(1)
@@ -202,6 +258,11 @@ class SegmentationTask(Task):
             self.log(f"inner/dice_{route}", value, prog_bar=True)
         if len(dice) > 1:
             self.log("inner/dice_mean", torch.stack(list(dice.values())).mean())
+        marked, healthy, hits, both = self._beside.tolist()
+        if healthy:
+            self.log("inner/healthy_marked", marked / healthy, prog_bar=True)
+        if both:
+            self.log("inner/lungs_dice", hits / both, prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write beside what every task does the share of samples that the network wrote a report for."""
@@ -209,5 +270,8 @@ class SegmentationTask(Task):
         checkpoint["textray"]["self_guided"] = self.self_guided
 
     def learning(self) -> list[torch.nn.Parameter]:
-        """Every parameter; without segmentation the locator's only."""
-        return super().learning() if self.segment else list(cast(Any, self.network).locator.parameters())
+        """Every parameter; without segmentation those of the locator and of the presence it tells."""
+        if self.segment:
+            return super().learning()
+        network = cast(Any, self.network)
+        return [*network.locator.parameters(), *(network.presence.parameters() if network.tells_presence else ())]

@@ -6,24 +6,41 @@ chosen on the split that selects checkpoints, so that a checkpoint holds those t
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from textray.data.segmentation import Batch
 from textray.errors import UsageError
-from textray.models.self_guided import SelfGuided
+from textray.models.self_guided import Located, SelfGuided
 from textray.nn.bert import TextEncoder
 from textray.text.zones import bank_sentences
 
 CANDIDATES = np.linspace(0.02, 0.98, 49)
 """Thresholds that are tried."""
 _SWEEPS = 4
-_SAME_BANK = 1e-3
-"""Two banks of the same encoder differ by rounding only; those of two encoders by whole units."""
+_SAME_BANK = 2e-3
+"""Two banks of the same encoder differ by rounding to half precision only; those of two encoders by whole units."""
+
+
+SENSITIVITY = 0.98
+"""Share of the sick films of the selecting split that the threshold of presence keeps."""
+
+
+class Row(NamedTuple):
+    """What a locator says of one film, and the truth; NaN where unknown."""
+
+    zones: NDArray[np.float64]  # (6,) probabilities
+    truth: NDArray[np.float32]  # (6,) of {0, 1}
+    presence: float
+    finding: float
+    source: str
 
 
 class OwnReports:
@@ -35,8 +52,8 @@ class OwnReports:
 
     def restart(self) -> None:
         """Forget the validation before."""
-        self._located: dict[tuple[str, ...], Tensor] = {}
-        self._table: list[tuple[NDArray[np.float64], NDArray[np.bool_]]] = []
+        self._located: dict[tuple[str, ...], Located] = {}
+        self._rows: list[Row] = []
 
     def fill_bank(self, encoder: TextEncoder) -> None:
         """Fill the bank of sentences.
@@ -54,43 +71,65 @@ class OwnReports:
     def compare_bank(self, given: Tensor, encoder: TextEncoder) -> None:
         """Refuse a bank that another text encoder encoded."""
         ours = self.network.bank_features
-        if given.shape != ours.shape or (given.to(ours) - ours).abs().max() > _SAME_BANK:
+        if given.shape != ours.shape or bool(((given.to(ours) - ours).abs() > _SAME_BANK * ours.abs().clamp(min=1)).any()):
             raise UsageError(
                 "the checkpoint's sentences were encoded by another text encoder",
                 expected=f"{encoder.name} with max_tokens {encoder.max_tokens}",
                 do="Name the text encoder that it was trained with",
             )
 
-    def locate(self, batch: Batch) -> Tensor:
-        """Zone logits ``(B, 6)`` of a validation's batch, kept for the scores beside the true zones.
+    def locate(self, batch: Batch) -> Located:
+        """Output of the locator for a validation's batch, kept for the scores beside the truth.
 
         The locator sees a batch once, for the thresholds and for all routes.
         """
-        key = tuple(batch["image_id"])
+        network, key = self.network, tuple(batch["image_id"])
         if key not in self._located:
-            self._located[key] = self.network.locator(batch["image"].to(self.network.thresholds.device))[0]
-        probability = torch.sigmoid(self._located[key]).double().cpu().numpy()
-        self._table.append((probability, batch["zones"].cpu().numpy() > 0.5))
-        return self._located[key]
+            found = network.locator(batch["image"].to(network.thresholds.device))
+            self._located[key] = found._replace(attention=None)
+        located = self._located[key]
+        zones = torch.sigmoid(located.zone_logits).double().cpu().numpy()
+        presence = torch.full((len(key),), torch.nan)
+        if network.tells_presence:
+            presence = torch.sigmoid(network.presence(located.features))[:, 0]
+        columns = zones, batch["zones"].cpu().numpy(), presence.double().cpu().numpy(), batch["finding"].cpu().numpy()
+        self._rows += [Row(*row) for row in zip(*columns, batch["source"], strict=True)]
+        return located
 
     def choose_thresholds(self, batches: Iterable[Batch]) -> None:
         """Choose the thresholds on a split, by a pass of the locator alone."""
         for batch in batches:
             self.locate(batch)
-        chosen = choose_thresholds(*self._columns())
-        self.network.set_thresholds(torch.tensor(chosen, device=self.network.thresholds.device))
-        self._table = []
+        device = self.network.thresholds.device
+        self.network.set_thresholds(torch.tensor(choose_thresholds(*self._zones()), device=device))
+        sick = [row.presence for row in self._rows if row.finding == 1 and not row.source]
+        if self.network.tells_presence and sick:
+            lowest = np.quantile(sick, 1 - SENSITIVITY, method="lower")
+            self.network.presence_threshold.fill_(float(lowest))
+        self._rows = []
 
-    def scores(self) -> tuple[float, float]:
-        """Macro F1 of the zones, and the share of images with at least one zone: those that get a sentence."""
-        probability, truth = self._columns()
+    def scores(self) -> dict[str, float]:
+        """Scores of a validation by name.
+
+        ``zones_f1`` is the macro F1 of the zones, ``sentence_share`` the share of images with at least one zone: those
+        that get a sentence; ``presence_auc`` as `textray.training.segmentation.SegmentationTask` says.
+        """
+        probability, truth = self._zones()
         written = probability >= self.network.thresholds.double().cpu().numpy()
-        return float(f1(written, truth).mean()), float(written.any(1).mean())
+        scores = {"zones_f1": float(f1(written, truth).mean()), "sentence_share": float(written.any(1).mean())}
+        by_source = defaultdict(list)
+        for row in self._rows:
+            if row.source and row.finding == row.finding:
+                by_source[row.source].append((row.finding, row.presence))
+        both = [rows for rows in by_source.values() if len({finding for finding, _ in rows}) == 2]
+        if self.network.tells_presence and both:
+            scores["presence_auc"] = float(np.mean([roc_auc_score(*zip(*rows, strict=True)) for rows in both]))
+        return scores
 
-    def _columns(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Probabilities and truth, both ``(N, 6)``."""
-        probability, truth = zip(*self._table, strict=True)
-        return np.concatenate(probability), np.concatenate(truth)
+    def _zones(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Probabilities and truth of the images whose zones are known, both ``(N, 6)``."""
+        known = [row for row in self._rows if not np.isnan(row.truth).any()]
+        return np.stack([row.zones for row in known]), np.stack([row.truth for row in known]) > 0.5
 
 
 def choose_thresholds(probability: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[float, ...]:
