@@ -83,6 +83,7 @@ def real(name):
 
 
 real_qata, real_monuseg, real_open_i = real("QaTa-COV19-v2"), real("MoNuSeg"), real("open-i")
+real_films = real("other-films")
 PARTS = ("Train", "Val", "Test")
 KAGGLE_TABLES = ("Train_text_MosMedData+ 1.xlsx", "Val_text_MosMedData+ 1.xlsx", "Test_text_MosMedData+.xlsx")
 

@@ -102,15 +102,120 @@ def test_a_segmenter_is_neither_trained_nor_scored_on_them(films, tmp_path):
         evaluate(MaskEvaluation(data="chest_films", root=films, split="test", out=tmp_path / "out"))
 
 
-def test_faulty_rows_are_refused(films):
-    path = films / "films.csv"
-    text = path.read_text()
-    for old, new, code in (
-        ("nih/00000000_000.jpg,nih,normal", "nih/00000000_000.jpg,nih,", "lacks its file, its source or its label"),
-        ("nih/00000000_000.jpg", "nih/00000000_009.jpg", "E_PAIR"),
-        ("nih/00000000_000.jpg", "nih/00000000_001.jpg", "E_DUPLICATE_ID"),
-        ("nih/00000000_000.jpg", "../other-films/nih/00000000_000.jpg", "no path below the folder"),
-    ):
-        path.write_text(text.replace(old, new, 1))
+# ---- faulty copies, and data check
+
+
+def row(old, new):
+    def spoil(root):
+        text = (root / "films.csv").read_text()
+        assert old in text
+        (root / "films.csv").write_text(text.replace(old, new, 1))
+
+    return spoil
+
+
+FIRST, LUNGS = "nih/00000000_000.jpg", "lungs/CHNCXR_0001_1.png"
+
+
+def lungs(change):
+    return lambda root: Image.fromarray(change(lungs_mask() * np.uint8(255))).save(root / LUNGS)
+
+
+FAULTS = {
+    "a film that is missing": (lambda root: (root / FIRST).unlink(), "films.csv", "E_PAIR"),
+    "a mask of lungs that is missing": (lambda root: (root / LUNGS).unlink(), "films.csv", "E_PAIR"),
+    "a blank label": (row(f"{FIRST},nih,normal", f"{FIRST},nih,"), "films.csv", "E_ROW"),
+    "no source": (row(f"{FIRST},nih", f"{FIRST},"), "films.csv", "E_ROW"),
+    "a path that leads out": (row(FIRST, f"../other-films/{FIRST}"), "films.csv", "E_ROW"),
+    "an absolute path": (row(FIRST, "/etc/hostname"), "films.csv", "E_ROW"),
+    "two rows for one film": (row("nih/00000000_001.jpg", FIRST), "films.csv", "E_DUPLICATE_ID"),
+    "lungs of another size": (lungs(lambda levels: levels[::2]), LUNGS, "E_MASK_SIZE"),
+    "a lung without the other": (lungs(lambda levels: levels * (np.arange(40) < 20)), LUNGS, "W_LUNGS"),
+    "no lung": (lungs(np.zeros_like), LUNGS, "W_LUNGS"),
+    "a film that is cut off": (lambda root: (root / FIRST).write_bytes(b"\xff\xd8\xff\xe0"), FIRST, "E_TRUNCATED"),
+    "a film that is none": (lambda root: (root / FIRST).write_bytes(b"<html>"), FIRST, "E_FORMAT"),
+    "lungs that are no picture": (lambda root: (root / LUNGS).write_bytes(b"<html>"), LUNGS, "E_FORMAT"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_listed_and_an_error_in_the_table_is_refused(films, fault):
+    spoil, where, code = FAULTS[fault]
+    spoil(films)
+    result = ChestFilms(films).check()
+    assert [(p.code, p.path) for p in result.problems] == [(code, where)], result.lines()
+    assert result.ok is code.startswith("W_")
+    if code in ("E_PAIR", "E_ROW", "E_DUPLICATE_ID"):
         with pytest.raises(DataError, match=code):
             ChestFilms(films).samples("val")
+
+
+def test_lungs_of_another_size_are_refused_where_they_are_needed(films):
+    for path in (films / "lungs").iterdir():
+        Image.fromarray(np.eye(9, dtype=bool)).save(path)
+    with pytest.raises(DataError, match="E_MASK_SIZE"):
+        ChestFilms(films).samples("train")
+
+
+@pytest.mark.parametrize("first_line", ["name,source,label,lungs", "file,source,lungs", ""])
+def test_a_table_with_other_columns_is_refused(cli, films, first_line):
+    table = films / "films.csv"
+    table.write_text("\n".join([first_line, *table.read_text().splitlines()[1:]]))
+    found = cli("data", "check", "chest_films", films)
+    assert found.code == 3
+    assert "films.csv lacks the column" in found.err
+    table.unlink()
+    assert "no films.csv in" in cli("data", "check", "chest_films", films).err
+
+
+def test_more_films_of_a_patient_stay_on_its_side(films):
+    """Whatever their labels: a patient is never cut in two."""
+    table = films / "films.csv"
+    lines = table.read_text().splitlines()
+    for number in range(20):
+        (films / f"nih/{number:08d}_009.jpg").write_bytes((films / FIRST).read_bytes())
+        lines.append(f"nih/{number:08d}_009.jpg,nih,{('pneumonia', 'Normal')[number % 2]},")
+    table.write_text("\n".join(lines))
+    reader = ChestFilms(films)
+    patients = [{s.patient_id for s in reader.samples(split)} for split in ("fit", "inner", "val", "test")]
+    assert sum(map(len, patients)) == len(set.union(*patients)) == 50
+    assert {s.finding for s in reader.samples("train") if s.image_id.endswith("_009")} == {True, False}
+
+
+def test_the_same_picture_twice_is_named_within_and_across_splits(films):
+    reader = ChestFilms(films)
+    train = [sample for sample in reader.samples("train") if sample.source == "nih"]
+    (held, *_) = (sample for sample in reader.samples("test") if sample.source == "nih")
+    for copy in (train[1], held):
+        with Image.open(train[0].image_path) as picture:
+            picture.save(copy.image_path, "PNG")  # another compression, the same pixels
+    result = reader.check()
+    assert result.ok
+    found = {p.code: p for p in result.problems}
+    assert sorted(found) == ["W_PICTURE_LEAK", "W_SAME_PICTURE"]
+    assert all(train[0].image_path.name in p.path + p.message for p in result.problems)
+    assert {"is in test", "is in train"} & {found["W_PICTURE_LEAK"].message.split(" and ")[0]}
+
+
+def test_check_counts(cli, films):
+    found = cli("data", "check", "chest_films", films)
+    assert found.code == 0
+    for line in (
+        "source nih: 40 films of 20 patients (20 normal, 20 pneumonia), 0 with lungs",
+        "source montgomery: 10 films of 10 patients (5 normal, 5 tuberculosis), 10 with lungs",
+        "sizes: 48 x 40: 70",
+        "0 errors, 0 warnings",
+    ):
+        assert line in found.out
+
+
+def test_real_films(real_films):
+    reader = ChestFilms(real_films)
+    parts = {split: reader.samples(split) for split in SPLITS}
+    assert {split: (len(found), len({s.group for s in found})) for split, found in parts.items()} == {
+        "train": (1264, 1037), "val": (198, 149), "test": (338, 296), "inner": (123, 104), "fit": (1141, 933),
+    }  # fmt: skip
+    assert sum(s.finding is False for split in ("train", "val", "test") for s in parts[split]) == 906
+    areas = [s.read_lungs().mean(axis=(1, 2)) for s in parts["val"] if s.lungs_path]
+    assert len(areas) == 68
+    assert min(map(min, areas)) > 0.03

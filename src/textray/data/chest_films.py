@@ -6,22 +6,31 @@ docs/datasets/chest_films.md.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from textray.data.base import (
+    PARTS,
+    CheckResult,
+    Counts,
     PartName,
     Problem,
     Reader,
     Sample,
     check_split,
     draw_order,
+    fingerprint,
+    naming,
     part_of,
 )
 from textray.data.boxes import read_table
-from textray.data.folders import folders
+from textray.data.folders import folders, same_pictures, size_problems
+from textray.data.lungs import split_lungs
+from textray.errors import InputError
+from textray.io.read import read, read_mask
 
 TABLE = "films.csv"
 NORMAL = "normal"
@@ -63,12 +72,14 @@ class ChestFilms(Reader):
 
         Raises:
             UsageError: If there is no such split.
-            DataError: If a row is faulty, or a film or a mask of lungs that it names is missing.
+            DataError: If a row is faulty, a film or a mask of lungs that it names is missing, or they differ in size.
         """
         wanted = check_split(split)
         films, problems = self._surveyed
         self._refuse(problems)
         kept = [film for film in films if self._parts[film.patient] == part_of(wanted)]
+        pairs = ((self.root / film.file, self.root / film.lungs) for film in kept if film.lungs is not None)
+        self._refuse(chain.from_iterable(size_problems(image, lungs, self.root) for image, lungs in pairs))
         return [
             Sample(
                 image_id=film.image_id,
@@ -82,6 +93,45 @@ class ChestFilms(Reader):
             )
             for film in self._cut_train(kept, wanted, lambda film: film.patient)
         ]
+
+    def check(self) -> CheckResult:
+        """Decode every film and every mask of lungs, and read every row of the table."""
+        films, found = self._surveyed
+        problems = list(found)
+        counts: Counts = {"root": str(self.root), "films": len(films)}
+        for source in sorted({film.source for film in films}):
+            counts[f"source {source}"] = _describe([film for film in films if film.source == source])
+        for part in PARTS:
+            of_part = [film for film in films if self._parts[film.patient] == part]
+            ids = fingerprint(film.image_id for film in of_part)[:12]
+            counts[f"split {part}"] = f"{_describe(of_part)}; ids {ids}"
+        sizes: Counter[str] = Counter()
+        for film in films:
+            for name in (film.file, film.lungs):
+                if name is None or not (self.root / name).is_file():
+                    continue
+                try:
+                    if name == film.file:
+                        height, width = naming(self.root / name, read).grid.shape
+                        sizes[f"{height} x {width}"] += 1
+                    else:
+                        problems += self._lungs_problems(film, name)
+                except InputError as error:
+                    problems.append(Problem(error.code, name, error.what))
+        counts["sizes"] = ", ".join(f"{size}: {n}" for size, n in sizes.most_common(5)) or "none"
+        there = ((self.root / film.file, self._parts[film.patient]) for film in films)
+        problems += same_pictures(((path, part) for path, part in there if path.is_file()), self.root)
+        return CheckResult(name=self.name, root=self.root, counts=counts, problems=tuple(problems))
+
+    def _lungs_problems(self, film: Film, lungs: str) -> list[Problem]:
+        """What is wrong with a mask of lungs that is there; one that is no picture is an `InputError`."""
+        halves = split_lungs(naming(self.root / lungs, read_mask)).any(axis=(1, 2))
+        image = self.root / film.file
+        problems = size_problems(image, self.root / lungs, self.root) if image.is_file() else []
+        if not halves.all():
+            message = "marks a lung at one image side only" if halves.any() else "marks no lung"
+            problems.append(Problem("W_LUNGS", lungs, message))
+        return problems
 
     @cached_property
     def _parts(self) -> dict[str, PartName]:
@@ -109,13 +159,14 @@ class ChestFilms(Reader):
             if file is None or source is None or label is None:
                 problems.append(row.problem("E_ROW", TABLE, "lacks its file, its source or its label"))
                 continue
-            for path in (file, lungs):
-                if path is None:
-                    continue
-                if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-                    problems.append(row.problem("E_ROW", TABLE, f"names {path}, which is no path below the folder"))
-                elif not (self.root / path).is_file():
-                    problems.append(row.problem("E_PAIR", TABLE, f"names {path}, which is not there"))
+            paths = [path for path in (file, lungs) if path is not None]
+            outside = [path for path in paths if _leads_out(PurePosixPath(path))]
+            if outside:
+                message = f"names {outside[0]}, which is no path below the folder"
+                problems.append(row.problem("E_ROW", TABLE, message))
+                continue
+            missing = [path for path in paths if not (self.root / path).is_file()]
+            problems += [row.problem("E_PAIR", TABLE, f"names {path}, which is not there") for path in missing]
             stem = PurePosixPath(file).stem
             film = Film(
                 image_id=f"{source}-{stem}",
@@ -132,6 +183,16 @@ class ChestFilms(Reader):
                     row.problem("E_DUPLICATE_ID", TABLE, f"names {film.image_id}, as row {known.line} does")
                 )
         return list(films.values()), problems
+
+
+def _leads_out(path: PurePosixPath) -> bool:
+    return path.is_absolute() or ".." in path.parts
+
+
+def _describe(films: list[Film]) -> str:
+    labels = ", ".join(f"{n} {label}" for label, n in sorted(Counter(film.label for film in films).items()))
+    patients = len({film.patient for film in films})
+    return f"{len(films)} films of {patients} patients ({labels}), {sum(bool(f.lungs) for f in films)} with lungs"
 
 
 def _find_root(root: Path) -> Path:
