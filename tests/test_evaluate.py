@@ -129,7 +129,7 @@ def test_summary_follows_from_the_cases_and_says_where_the_numbers_come_from(bun
     )
     page = (out / "summary.md").read_text()
     assert summary["command"] in page
-    assert "| painter | qata_cov19 train | shuffled | 32 |" in page
+    assert "| painter | qata_cov19 train, revised captions | shuffled | 32 |" in page
     assert str(out) not in page + (out / "summary.json").read_text()
     assert sorted(p.name for p in out.iterdir()) == ["cases.csv", "sides.csv", "summary.json", "summary.md"]
 
@@ -188,7 +188,7 @@ def test_unknown_text_modes_list_the_valid_ones():
         ({"data": "qata"}, "unknown data set 'qata'.*qata_cov19"),
         ({"root": None}, "qata_cov19 is read from a folder.*docs/datasets"),
         ({"split": "valid"}, "split 'valid'"),
-        ({"captions": "maybe"}, "caption policy"),
+        ({"missing_captions": "maybe"}, "caption policy"),
         ({"limit": 0}, "limit"),
         ({"modes": ("oracle", "generated")}, "this model has no report generator"),
     ],
@@ -302,7 +302,7 @@ def test_names_of_films_steer_neither_a_terminal_nor_a_spreadsheet(bundle, drawn
     (root / "prompt/train.csv").write_text("\n".join(lines))
     words = ("--data", "qata_cov19", "--root", root, "--split", "train", "--model", bundle, "--text-mode", "none")
     code = "import sys; from textray.cli import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", code, "evaluate", *words, "--captions", "skip", "--out", tmp_path / "out"]
+    command = [sys.executable, "-c", code, "evaluate", *words, "--missing-captions", "skip", "--out", tmp_path / "out"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "=1+1\\x1b[31m\\u202e" in done.stderr

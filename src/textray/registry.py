@@ -69,6 +69,7 @@ class DatasetRow:
     on_disk: bool = True  # its reader needs a folder; False where it draws the images
     colour: bool = False
     captions: Literal["zones", "free"] = "zones"
+    wordings: tuple[str, ...] = ()  # of its captions, the default one first; empty for one only
     tasks: tuple[Task, ...] = ("segmentation",)
     phrase_kinds: tuple[str, ...] = ()  # for grounding, the default first; empty where places are not known
 
@@ -197,6 +198,7 @@ DATASETS = {
                 "the lesions are, in image sides. A caption therefore holds part of the answer, and scores with it "
                 "(`oracle`) are not scores of a reader who writes a report without seeing the mask.",
             ),
+            wordings=("revised", "original"),
             tasks=("segmentation", "grounding"),
             phrase_kinds=("caption", "clause"),
         ),

@@ -150,12 +150,12 @@ def test_masks_that_give_a_warning_are_scored_as_they_are_read(cli, qata, evalua
 def test_an_evaluation_leaves_out_or_counts_images_without_a_caption(qata, evaluate):
     rows = (qata / TABLE).read_text().splitlines()
     (qata / TABLE).write_text("\n".join([rows[0], "mask_covid_1.png,NaN", *rows[2:]]))
-    assert evaluate("--captions", "skip").code == 0
+    assert evaluate("--missing-captions", "skip").code == 0
     assert "covid_1" not in cases()
-    assert evaluate("--captions", "text-free").code == 0
+    assert evaluate("--missing-captions", "text-free").code == 0
     assert cases()["covid_1"]["zones"] == ""
     assert summary()["images_without_text"]["oracle"] == 1
-    wrong = evaluate("--captions", "guess")
+    wrong = evaluate("--missing-captions", "guess")
     assert wrong.code == 2
     assert "error E_USAGE: " in wrong.err
 

@@ -91,7 +91,7 @@ def test_a_folder_without_the_layout_is_refused(tmp_path, monuseg):
 
 def test_an_image_with_a_blank_caption_is_kept_as_one_of_free_captions(monuseg):
     rewrite(table(monuseg), lambda rows: rows[3].__setitem__(1, " "))
-    samples = open_reader("monuseg", monuseg, captions="text-free").samples("train")
+    samples = open_reader("monuseg", monuseg, missing_captions="text-free").samples("train")
     assert len(samples) == 12
     assert [s.report.text for s in samples].count(None) == 1
     assert all(s.report.free for s in samples)

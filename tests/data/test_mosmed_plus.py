@@ -157,8 +157,8 @@ def test_a_slice_without_caption_is_kept_without_sides_or_left_out(mosmed):
     as_csv(root, lambda text: text.replace(f',"{LEFT}"', ",", 1).replace(RIGHT, RIGHT.upper(), 1))
     with pytest.raises(DataError, match=r"E_CAPTION_BLANK \(1\)"):
         ids(root, "train")
-    assert ids(root, "train", captions="skip") == whole[1:]
-    kept = MosMedPlus(root, captions="text-free").samples("train")
+    assert ids(root, "train", missing_captions="skip") == whole[1:]
+    kept = MosMedPlus(root, missing_captions="text-free").samples("train")
     assert [s.image_id for s in kept] == whole
     assert (kept[0].report.text, kept[0].report.laterality) == (None, Laterality.UNKNOWN)
     assert kept[1].report.zones.present[5], "capitals are an irregular form that is understood"

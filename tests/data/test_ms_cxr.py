@@ -184,7 +184,7 @@ def test_broken_rows_are_found_and_named(ms_cxr, column, value, code):
         with pytest.raises(DataError, match=code):
             open_reader("ms_cxr", ms_cxr).phrases("test")
     if code == "E_CAPTION_BLANK":
-        reader = open_reader("ms_cxr", ms_cxr, captions="skip")
+        reader = open_reader("ms_cxr", ms_cxr, missing_captions="skip")
         assert len(reader.phrases("test")[0].boxes) == 2
 
 

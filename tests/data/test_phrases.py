@@ -108,7 +108,7 @@ def test_an_image_without_words_is_left_out_and_counted(qata, caplog):
     table = qata / "prompt/test.csv"
     head, first, *rest = table.read_text().splitlines()
     table.write_text("\n".join([head, first.split(",")[0] + ",", *rest]))
-    reader = QaTaCOV19(qata, captions="text-free")
+    reader = QaTaCOV19(qata, missing_captions="text-free")
     assert len(reader.studies("test")) == len(reader.samples("test")) - 1
     assert "1 images without words" in caplog.text
     with pytest.raises(UsageError, match="caption, clauses, split"):
@@ -123,9 +123,9 @@ class Held(Reader):
 def test_weights_without_a_record_of_the_patients_left_out_are_refused():
     record = exclusion_record(["10000764", "10000032", "10000764"])
     assert record == {"sha256": hashlib.sha256(b"10000032\n10000764").hexdigest(), "count": 2}
-    held = Held(Path(), captions="error", seed=0)
+    held = Held(Path(), missing_captions="error", seed=0)
     refuse_unless_excluded(held, {"excluded_patients": record}, "ms_cxr")
-    refuse_unless_excluded(Reader(Path(), captions="error", seed=0), {}, "qata_cov19")
+    refuse_unless_excluded(Reader(Path(), missing_captions="error", seed=0), {}, "qata_cov19")
     with pytest.raises(UsageError, match="no record of patients left out"):
         refuse_unless_excluded(held, {}, "ms_cxr")
     with pytest.raises(UsageError, match="another list of patients"):

@@ -88,7 +88,7 @@ def test_unknown_split_and_policy_list_the_valid_ones(qata):
     with pytest.raises(UsageError, match="inner"):
         QaTaCOV19(qata).samples("dev")
     with pytest.raises(UsageError, match="text-free"):
-        QaTaCOV19(qata, captions="guess")
+        QaTaCOV19(qata, missing_captions="guess")
 
 
 def test_a_patient_on_both_sides_is_refused_by_id(qata):
@@ -106,23 +106,23 @@ def test_caption_policy_for_unusable_captions(qata, words, caplog):
     edit(qata, f'mask_covid_2.png,"{whole}"', f"mask_covid_2.png,{words}")
     with pytest.raises(DataError, match="covid_2"):
         ids(qata, "train")
-    assert "covid_2" not in ids(qata, "train", captions="skip")
+    assert "covid_2" not in ids(qata, "train", missing_captions="skip")
     assert "covid_2" in caplog.text
-    kept = {s.image_id: s.report for s in QaTaCOV19(qata, captions="text-free").samples("train")}
+    kept = {s.image_id: s.report for s in QaTaCOV19(qata, missing_captions="text-free").samples("train")}
     assert kept["covid_2"].text is None
     assert not kept["covid_2"].zones
-    assert len(ids(qata, "val", captions="skip")) == 10
+    assert len(ids(qata, "val", missing_captions="skip")) == 10
 
 
 def test_image_without_a_row_stays_with_its_patient_and_a_row_without_one_is_left_out(qata):
     name = "sub-S20001_ses-E2_run-1_bp-chest_vp-pa_cr"
     lines = [line for line in table(qata).read_text().splitlines() if name not in line]
     table(qata).write_text("\n".join(lines))
-    assert name in ids(qata, "val", captions="text-free")
-    assert name not in ids(qata, "train", captions="text-free")
-    assert name not in ids(qata, "val", captions="skip")
+    assert name in ids(qata, "val", missing_captions="text-free")
+    assert name not in ids(qata, "train", missing_captions="text-free")
+    assert name not in ids(qata, "val", missing_captions="skip")
     table(qata).write_text("\n".join([*lines, 'mask_sub-S29999_ses-E1.png,"no infection."']))
-    assert len(ids(qata, "train", captions="skip")) + len(ids(qata, "val", captions="skip")) == 49
+    assert len(ids(qata, "train", missing_captions="skip")) + len(ids(qata, "val", missing_captions="skip")) == 49
 
 
 def test_patients_are_drawn_alike_on_every_machine():
@@ -253,7 +253,7 @@ def test_each_fault_is_listed_and_refused_where_it_is_an_error(qata, fault):
     elif fault not in LATER:
         policy = "error" if code.startswith("E_CAPTION") else "skip"  # only captions can be let pass
         with pytest.raises(InputError, match="covid_"):
-            QaTaCOV19(qata, captions=policy).samples("train")
+            QaTaCOV19(qata, missing_captions=policy).samples("train")
 
 
 def test_a_good_copy_is_ok_counted_and_left_as_it_is_and_many_warnings_are_cut_but_counted(qata):

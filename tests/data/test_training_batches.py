@@ -19,7 +19,7 @@ from textray.text.zones import parse_caption
 
 @pytest.fixture(scope="module")
 def samples():
-    return open_reader("phantom", None, captions="error").samples("train")
+    return open_reader("phantom", None, missing_captions="error").samples("train")
 
 
 @pytest.fixture

@@ -15,6 +15,9 @@ from textray.commands.console import note, say, say_json, shown
 from textray.commands.segment import AsJson, Free
 from textray.errors import DataError, UsageError
 
+Wording = Annotated[
+    str | None, typer.Option(help="Wording of the captions, such as original.", show_default="the data set's first")
+]
 data = typer.Typer(help="Look at data sets on disk.", no_args_is_help=True)
 
 
@@ -22,13 +25,16 @@ data = typer.Typer(help="Look at data sets on disk.", no_args_is_help=True)
 def check(
     name: Annotated[str, typer.Argument(help="Data set, such as qata_cov19.")],
     root: Annotated[Path, typer.Argument(help="Its folder.")],
+    captions: Wording = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a data set's folder: files, captions, masks, patients. Exit code 3 where training would refuse it."""
     row = registry.dataset(name)
     if not row.checkable:
         raise UsageError(f"data set {name} has nothing on disk to check")
-    found = registry.load(row.path)(root).check()
+    from textray.data.base import open_reader
+
+    found = open_reader(name, root, captions=captions).check()
     if as_json:
         problems = [{"code": p.code, "path": p.path, "message": p.message} for p in found.problems]
         say_json({"name": found.name, "ok": found.ok, "counts": found.counts, "problems": problems})
@@ -110,7 +116,10 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "val",
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("textray-out"),
     model: Annotated[str | None, typer.Option(help="Weights inside by name, or a bundle folder.")] = None,
-    captions: Annotated[str, typer.Option(help="Missing captions: error, skip or text-free.")] = "error",
+    captions: Wording = None,
+    missing_captions: Annotated[
+        str, typer.Option(help="Images without a usable caption: error, skip or text-free.")
+    ] = "error",
     split_by: Annotated[str | None, typer.Option(help="How the data are cut, such as slice or volume.")] = None,
     limit: Annotated[
         int | None, typer.Option(help="Score only so many images (phrases), spread over the split.")
@@ -140,7 +149,7 @@ def evaluate(
     ] = False,
 ) -> None:
     """Score weights on a split of a data set: cases.csv, summary.json and summary.md."""
-    of_masks = _given(text_mode=text_mode, sides=sides, captions=None if captions == "error" else captions)
+    of_masks = _given(text_mode=text_mode, sides=sides)
     of_phrases = _given(
         phrases=phrases,
         normalise=normalise,
@@ -157,6 +166,8 @@ def evaluate(
         "split": split,
         "out": out,
         "model": model,
+        "captions": captions,
+        "missing_captions": missing_captions,
         "split_by": split_by,
         "threads": threads,
         "limit": limit,

@@ -52,13 +52,13 @@ class Sample:
         patient_id: Pseudonym of the patient, ``None`` where it is not known.
         mask_path: Mask of the lesions, or of where the phrase is true, on the image's grid; ``None`` without one.
         report: What the caption says; ``report.text`` is ``None`` where there are no words.
+        also: What other wordings of the caption say, those that name zones; only where both are read.
         sentences: The words cut into sentences, in order; only of `Reader.studies`.
         phrase: Words to be looked for in the image; only of `Reader.phrases`.
         laterality: Whose left and right sentences and phrase mean.
         label: Class of the finding that the phrase names, over which scores are averaged first.
         boxes: Where the phrase is true, each half-open ``[x, x + w)`` by ``[y, y + h)``; they may overlap.
         box_space: Width and height of the picture that the boxes were drawn on, ``None`` without boxes.
-        also: The same report in other words; a training draws one of all.
         source: Where the film comes from, in a data set of films of several places.
         finding: Whether the film shows any lesion, ``None`` where it is not known.
         lungs_path: Mask of both lungs on the image's grid; ``None`` without one.
@@ -70,13 +70,13 @@ class Sample:
     patient_id: str | None = None
     mask_path: Path | None = None
     report: Report = _NO_REPORT
+    also: tuple[Report, ...] = ()
     sentences: tuple[str, ...] = ()
     phrase: str = ""
     laterality: Laterality = Laterality.VIEWER
     label: str = ""
     boxes: tuple[Box, ...] = ()
     box_space: tuple[int, int] | None = None
-    also: tuple[Report, ...] = ()
     source: str = ""
     finding: bool | None = None
     lungs_path: Path | None = None
@@ -131,7 +131,7 @@ class Reader:
 
     Args:
         root: Folder of the data.
-        captions: One of `CAPTION_POLICIES`.
+        missing_captions: One of `CAPTION_POLICIES`.
         seed: Chooses the patients of `inner`, or the images where no patients are known.
     """
 
@@ -139,8 +139,8 @@ class Reader:
     inner_share: ClassVar[float] = 0.1
     """Share of the patients of `train` in `inner`."""
 
-    def __init__(self, root: Path, *, captions: str, seed: int) -> None:
-        self.root, self.policy, self.seed = root, _known("caption policy", captions, CAPTION_POLICIES), seed
+    def __init__(self, root: Path, *, missing_captions: str, seed: int) -> None:
+        self.root, self.policy, self.seed = root, _known("caption policy", missing_captions, CAPTION_POLICIES), seed
 
     def samples(self, split: str) -> list[Sample]:
         """Images of a split with mask and caption, always in the same order.
@@ -211,7 +211,11 @@ class Reader:
                 came=name_some([f"{p.path} {p.message}" for p in found]),
                 expected="images, masks and captions that pair up",
                 do=f'Run "textray data check {self.name} ROOT" for the whole list'
-                + ("; captions: skip or text-free lets some of it pass" if found[0].code in CAPTION_CODES else ""),
+                + (
+                    "; missing_captions: skip or text-free lets some of it pass"
+                    if found[0].code in CAPTION_CODES
+                    else ""
+                ),
             )
 
     def _cut_train(self, items: Iterable[T], split: Split, patient_of: Callable[[T], str | None]) -> list[T]:
@@ -229,11 +233,18 @@ class Reader:
         return LayoutError(what, came=came, expected=expected, do=help_for(cls.name))
 
 
-def open_reader(name: str, root: str | Path | None, *, captions: str = "error", split_by: str | None = None) -> Reader:
+def open_reader(
+    name: str,
+    root: str | Path | None,
+    *,
+    captions: str | None = None,
+    missing_captions: str = "error",
+    split_by: str | None = None,
+) -> Reader:
     """Open a registered data set.
 
-    ``root`` is ``None`` for one that is drawn, such as ``phantom``; ``split_by`` is one of the row's protocols, and
-    ``None`` takes its first, or the only cut there is.
+    ``root`` is ``None`` for one that is drawn, such as ``phantom``; ``split_by`` is one of the row's protocols and
+    ``captions`` one of its wordings or `BOTH`, where ``None`` takes the first, or the only one there is.
 
     Raises:
         UsageError: If a name is unknown, a folder is needed and none was given, or the data set is not cut that way.
@@ -251,8 +262,10 @@ def open_reader(name: str, root: str | Path | None, *, captions: str = "error", 
             expected="one of " + ", ".join(row.protocols) if row.protocols else "no such option: it has one cut only",
             do=f"See {row.card}.",
         )
-    options = {} if split_by is None else {"split_by": split_by}
-    return cast(Reader, registry.load(row.path)(root, captions=captions, **options))
+    options: dict[str, str | None] = {} if split_by is None else {"split_by": split_by}
+    if captions is not None:
+        options["captions"] = check_wording(name, captions)
+    return cast(Reader, registry.load(row.path)(root, missing_captions=missing_captions, **options))
 
 
 @dataclass(frozen=True)
@@ -303,6 +316,28 @@ class CheckResult:
 def check_split(split: str) -> Split:
     """The split of that name; an unknown one is a `UsageError`."""
     return _known("split", split, SPLITS)
+
+
+BOTH = "both"
+"""Every wording of the captions: the first one as `Sample.report`, the others in `Sample.also`."""
+
+
+def check_wording(name: str, captions: str | None, *, both: bool = True) -> str | None:
+    """The wording of captions of that name, ``None`` being a data set's first; `BOTH` may be refused, as others are.
+
+    ``None`` for a data set whose captions have one wording only.
+    """
+    row = registry.dataset(name)
+    known = (*row.wordings, *([BOTH] if both and row.wordings else []))
+    if captions is not None and captions not in known:
+        raise UsageError(
+            f"data set {name} has no captions {captions!r}",
+            expected="one of " + ", ".join(known) if known else "no such option: its captions have one wording only",
+            do="What to do about missing captions is another option: missing_captions"
+            if captions in CAPTION_POLICIES
+            else f"See {row.card}.",
+        )
+    return captions or next(iter(known), None)
 
 
 def check_masks(name: str) -> None:

@@ -95,8 +95,8 @@ class CaptionedFolders(Reader):
     """Base of readers of pictures and masks in folders, with a caption table for each part.
 
     Args:
-        captions: What to do about an image whose caption is missing, blank or not understood, and about rows without
-            an image: refuse (``"error"``), leave it out (``"skip"``), or keep the image without a report
+        missing_captions: What to do about an image whose caption is missing, blank or not understood, and about rows
+            without an image: refuse (``"error"``), leave it out (``"skip"``), or keep the image without a report
             (``"text-free"``). Each is named.
     """
 
@@ -106,8 +106,8 @@ class CaptionedFolders(Reader):
         zones=Zones(), notices=(Notice(code="W_NO_ZONE", text="the data set has no usable caption for this image"),)
     )
 
-    def __init__(self, layout: Layout, *, captions: str, seed: int) -> None:
-        super().__init__(layout.root, captions=captions, seed=seed)
+    def __init__(self, layout: Layout, *, missing_captions: str, seed: int) -> None:
+        super().__init__(layout.root, missing_captions=missing_captions, seed=seed)
         self.layout = layout
         self._surveys: dict[tuple[PartName, ...], Survey] = {}
         self._trusted: set[tuple[PartName, ...]] = set()
@@ -131,6 +131,7 @@ class CaptionedFolders(Reader):
                 image_path=entry.image,
                 mask_path=entry.mask,
                 report=self._report(entry.report),
+                also=self._other_wordings(entry),
                 patient_id=entry.group,
                 split=wanted,
             )
@@ -170,6 +171,10 @@ class CaptionedFolders(Reader):
     def _report(self, report: Report | None) -> Report:
         """The report of a sample."""
         return self.no_report if report is None else report
+
+    def _other_wordings(self, entry: Entry) -> tuple[Report, ...]:
+        """What other wordings of the caption say."""
+        return ()
 
     def _parted(self, found: Survey) -> list[tuple[Entry, PartName]]:
         """Entries and the part that each of them belongs to."""
@@ -238,7 +243,7 @@ class CaptionedFolders(Reader):
             self._refuse(chain(found.problems, *sizes))
             for problem in found.problems:
                 if problem.code in self._tolerated:
-                    log.warning("%s: %s (captions=%s)", problem.path, problem.message, self.policy)
+                    log.warning("%s: %s (missing_captions=%s)", problem.path, problem.message, self.policy)
             self._trusted.add(key)
         return found
 

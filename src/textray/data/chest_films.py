@@ -58,14 +58,14 @@ class ChestFilms(Reader):
 
     Args:
         root: The folder that holds films.csv, or the one it lies in.
-        captions: Without effect on a data set that has no captions.
+        missing_captions: Without effect on a data set that has no captions.
         seed: Chooses the patients of `inner`.
     """
 
     name = "chest_films"
 
-    def __init__(self, root: str | Path, *, captions: str = "error", seed: int = 0) -> None:
-        super().__init__(_find_root(Path(root)), captions=captions, seed=seed)
+    def __init__(self, root: str | Path, *, missing_captions: str = "error", seed: int = 0) -> None:
+        super().__init__(_find_root(Path(root)), missing_captions=missing_captions, seed=seed)
 
     def samples(self, split: str) -> list[Sample]:
         """Films of a split in the order of the table, without masks of lesions and without captions.

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from textray import registry
 from textray.augment import Augment, Preset
-from textray.data.base import Sample, fingerprint, open_reader
+from textray.data.base import CaptionPolicy, Sample, check_wording, fingerprint, open_reader
 from textray.data.cache import PixelCache
 from textray.data.segmentation import EpochLoader, EpochSampler, Item, Key
 from textray.data.studies import (
@@ -191,7 +191,8 @@ class GroundingData(LightningDataModule):
         augment: Preset of `textray.augment.Augment`.
         batch_size: Films of a training batch, of each process; the last, smaller one of an epoch is left out.
         most_pieces: Longest report in word pieces.
-        captions: What to do with images without a usable caption.
+        captions: Wording of the captions where the data set offers more than one; ``None`` takes its first.
+        missing_captions: What to do with images without a usable caption.
         split_by: How the data set is cut where it offers more than one way; ``None`` takes its first.
         exclude: File with ids of patients to leave out, one a line. Their number and hash go into the checkpoint:
             weights are scored on MS-CXR only where they were trained without its patients.
@@ -215,7 +216,8 @@ class GroundingData(LightningDataModule):
         augment: Preset = "light",
         batch_size: int = 128,
         most_pieces: int = MOST_PIECES,
-        captions: Literal["error", "skip", "text-free"] = "error",
+        captions: Literal["revised", "original"] | None = None,
+        missing_captions: CaptionPolicy = "error",
         split_by: str | None = None,
         exclude: str | None = None,
         workers: int = 1,
@@ -225,7 +227,8 @@ class GroundingData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.row = registry.dataset(data)
-        self.root, self.sentences, self.captions, self.split_by = root, sentences, captions, split_by
+        self.root, self.sentences, self.split_by = root, sentences, split_by
+        self.captions, self.missing_captions = check_wording(data, captions, both=False), missing_captions
         self.sentence_sampling: SentenceSampling = sentence_sampling
         self.paraphrase, self.augment_name, self.augment = paraphrase, augment, Augment.preset(augment)
         if not 0 <= paraphrase <= 1:
@@ -251,7 +254,13 @@ class GroundingData(LightningDataModule):
             return
         left_out = None if self.exclude is None else read_patients(self.exclude)
         self.excluded = None if left_out is None else exclusion_record(left_out)
-        reader = open_reader(self.row.name, self.root, captions=self.captions, split_by=self.split_by)
+        reader = open_reader(
+            self.row.name,
+            self.root,
+            captions=self.captions,
+            missing_captions=self.missing_captions,
+            split_by=self.split_by,
+        )
         for name in ("fit", "inner"):
             learning = name == "fit"
             studies = reader.studies(name, cut=self.sentences)
@@ -316,6 +325,7 @@ class GroundingData(LightningDataModule):
             "name": self.row.name,
             "laterality": self.row.laterality,
             "preprocess": self.preprocess.to_dict(),
+            **({"wording": self.captions} if self.captions else {}),
             "sentences": self.sentences,
             "sentence_sampling": self.sentence_sampling,
             "paraphrase": self.paraphrase,

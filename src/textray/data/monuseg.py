@@ -38,7 +38,7 @@ class MoNuSeg(CaptionedFolders):
         notices=(Notice(code="W_NO_TEXT", text="the data set has no caption for this image"),),
     )
 
-    def __init__(self, root: str | Path, *, captions: str = "error", seed: int = 0) -> None:
+    def __init__(self, root: str | Path, *, missing_captions: str = "error", seed: int = 0) -> None:
         layout = find_layout(
             Path(root),
             lambda folder: lvit(folder, _TABLE, help_for(self.name)),
@@ -46,7 +46,7 @@ class MoNuSeg(CaptionedFolders):
             "each with img, labelcol and a caption table such as Train_text.xlsx",
             help_for(self.name),
         )
-        super().__init__(layout, captions=captions, seed=seed)
+        super().__init__(layout, missing_captions=missing_captions, seed=seed)
 
     def known_captions(self) -> tuple[str, ...]:
         """Every caption of the parts that are present."""

@@ -59,7 +59,7 @@ class MosMedPlus(CaptionedFolders):
     no_report = replace(CaptionedFolders.no_report, laterality=Laterality.UNKNOWN)
 
     def __init__(
-        self, root: str | Path, *, captions: str = "error", split_by: Protocol = "slice", seed: int = 0
+        self, root: str | Path, *, missing_captions: str = "error", split_by: Protocol = "slice", seed: int = 0
     ) -> None:
         if split_by not in get_args(Protocol):
             raise unknown_name("way to cut the data", split_by, get_args(Protocol))
@@ -72,7 +72,7 @@ class MosMedPlus(CaptionedFolders):
             "train.csv",
             help_for(self.name),
         )
-        super().__init__(layout, captions=captions, seed=seed)
+        super().__init__(layout, missing_captions=missing_captions, seed=seed)
         self.split_by = split_by
 
     def _group_of(self, image_id: str) -> str | None:

@@ -42,7 +42,7 @@ class MSCXR(Reader):
 
     Args:
         root: A folder with the annotations and with the images of MIMIC-CXR-JPG, each at most two folders deep.
-        captions: What to do about a row without a sentence: refuse it (``"error"``), or leave it out.
+        missing_captions: What to do about a row without a sentence: refuse it (``"error"``), or leave it out.
         split_by: ``all``: every pair is `test`, as for zero-shot scores. ``published``: the split column of
             release 1.1.0.
         seed: Chooses the patients of `inner` where there is a train split.
@@ -50,10 +50,12 @@ class MSCXR(Reader):
 
     name = "ms_cxr"
 
-    def __init__(self, root: str | Path, *, captions: str = "error", split_by: str = "all", seed: int = 0) -> None:
+    def __init__(
+        self, root: str | Path, *, missing_captions: str = "error", split_by: str = "all", seed: int = 0
+    ) -> None:
         if split_by not in PROTOCOLS:
             raise unknown_name("way of cutting ms_cxr", split_by, PROTOCOLS)
-        super().__init__(Path(root), captions=captions, seed=seed)
+        super().__init__(Path(root), missing_captions=missing_captions, seed=seed)
         self.split_by, self.tables = split_by, find_tables(self.root)
         self._problems: list[Problem] = []
 

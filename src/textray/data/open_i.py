@@ -45,15 +45,15 @@ class OpenI(Reader):
     Args:
         root: The folder that holds ecgen-radiology, or NLMCXR_reports.tgz as it was downloaded, or the folder around
             it. Images are PNGs there or in a folder beside, such as NLMCXR_png.
-        captions: What to do about a report without findings and impression. It is left out whatever is chosen; 28 of
-            the published ones are such.
+        missing_captions: What to do about a report without findings and impression. It is left out whatever is chosen;
+            28 of the published ones are such.
         seed: Chooses the reports of `inner`.
     """
 
     name = "open_i"
 
-    def __init__(self, root: str | Path, *, captions: str = "error", seed: int = 0) -> None:
-        super().__init__(Path(root), captions=captions, seed=seed)
+    def __init__(self, root: str | Path, *, missing_captions: str = "error", seed: int = 0) -> None:
+        super().__init__(Path(root), missing_captions=missing_captions, seed=seed)
         self.reports_at = find_reports(self.root)
         self._problems: list[Problem] = []
 

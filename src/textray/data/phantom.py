@@ -71,7 +71,7 @@ class Phantom(Reader):
 
     Args:
         root: Folder to keep them in; ``None`` takes the cache folder. Films found there are used again.
-        captions: As for `QaTaCOV19`.
+        missing_captions: As for `QaTaCOV19`.
         n: Films of the train part, at least 10; the test part has three tenths as many more.
         size: Height and width in pixels.
         seed: Of everything drawn.
@@ -83,7 +83,7 @@ class Phantom(Reader):
         self,
         root: str | Path | None = None,
         *,
-        captions: str = "error",
+        missing_captions: str = "error",
         n: int = 40,
         size: tuple[int, int] = (224, 224),
         seed: int = 0,
@@ -92,7 +92,7 @@ class Phantom(Reader):
             raise UsageError("the phantom set is too small", came=n, expected="n of at least 10 films")
         base = cache_folder() / "phantom" if root is None else Path(root)
         folder = base / f"phantom-{_DRAWING}-{n}-{size[0]}x{size[1]}-{seed}"
-        super().__init__(folder, captions=captions, seed=seed)
+        super().__init__(folder, missing_captions=missing_captions, seed=seed)
         self.n, self.size = n, size
 
     def samples(self, split: str) -> list[Sample]:
@@ -127,7 +127,7 @@ class Phantom(Reader):
 
     def _reader(self) -> QaTaCOV19:
         write_once(self.root, self.write)
-        return QaTaCOV19(self.root, captions=self.policy, seed=self.seed)
+        return QaTaCOV19(self.root, missing_captions=self.policy, seed=self.seed)
 
     def _seed_of(self, part: str, index: int) -> int:
         return self.seed * 1_000_003 + index + (500_000 if part == "test" else 0)

@@ -6,6 +6,7 @@ Captions mean the viewer's left and right. Layout, counts and terms: docs/datase
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,11 +14,25 @@ from importlib.resources import files
 from pathlib import Path
 from typing import ClassVar
 
-from textray.data.base import CheckResult, Counts, PartName, Problem, Sample, Split, fingerprint, leaks
+from textray.data.base import (
+    BOTH,
+    CheckResult,
+    Counts,
+    PartName,
+    Problem,
+    Sample,
+    Split,
+    check_wording,
+    fingerprint,
+    leaks,
+    name_some,
+)
 from textray.data.captions import CaptionedFolders, CaptionRow, Entry, Survey, read_captions
 from textray.data.folders import Folder, Layout, Part, bare_name, check_pixels
-from textray.records import Laterality
+from textray.records import Laterality, Report
 from textray.text.zones import sentence
+
+log = logging.getLogger(__name__)
 
 NAME = "QaTa-COV19-v2"
 _FOLDERS: dict[PartName, str] = {"train": "Train Set", "test": "Test Set"}
@@ -32,13 +47,20 @@ class QaTaCOV19(CaptionedFolders):
 
     Args:
         root: The folder ``QaTa-COV19-v2``, or the folder it lies in.
+        captions: Their wording: ``revised`` of train.csv, ``original`` of train_original.csv beside it, or ``both``,
+            where the original one that names zones stands in `Sample.also`.
     """
 
     name = "qata_cov19"
     published: ClassVar[Mapping[PartName, int]] = {"train": 7145, "test": 2113}
 
-    def __init__(self, root: str | Path, *, captions: str = "error", seed: int = 0) -> None:
-        super().__init__(find_layout(Path(root)), captions=captions, seed=seed)
+    def __init__(
+        self, root: str | Path, *, captions: str = "revised", missing_captions: str = "error", seed: int = 0
+    ) -> None:
+        self.captions = check_wording(self.name, captions)
+        layout = find_layout(Path(root), original=captions == "original")
+        super().__init__(layout, missing_captions=missing_captions, seed=seed)
+        self._originals: dict[PartName, dict[str, Report | None]] = {}
 
     def _phrases(self, split: Split, kind: str) -> list[Sample]:
         """One phrase for each image with a caption: its canonical sentence, or (``clause``) the places in it alone.
@@ -72,6 +94,8 @@ class QaTaCOV19(CaptionedFolders):
                 problems.append(Problem("E_LAYOUT", f"{_FOLDERS[part]}/Images", "holds no images"))
             counts[f"{part} images"] = f"{found.images} (published: {expected})"
             counts[f"{part} masks"], counts[f"{part} captions"] = found.masks, sum(found.rows.values())
+            if self.captions != "original":
+                problems += self._check_originals(part, found, counts)
             cut = _cut(found)
             parted += cut
             for split in ("train", "val") if part == "train" else ("test",):
@@ -81,6 +105,28 @@ class QaTaCOV19(CaptionedFolders):
             check_pixels(((e.image, e.mask) for e in found.entries), self.root, part, counts, problems)
         problems += leaks((entry.group, part) for entry, part in parted if entry.group)
         return CheckResult(name=self.name, root=self.root, counts=counts, problems=tuple(problems))
+
+    def _check_originals(self, part: PartName, found: Survey, counts: Counts) -> list[Problem]:
+        """Count a part's captions in their original wording, and name those that cannot be used; none without them."""
+        (source,) = self._sources(part)
+        table = original_of(source.table)
+        if not table.is_file():
+            return []
+        revised = {entry.image_id.casefold(): entry.report for entry in found.entries}
+        unusable: list[Problem] = []
+        differing, rows = 0, read_captions(table)
+        for row in rows:
+            report = self._read_caption(row.text) if row.text else None
+            other = revised.get(_key(row).casefold())
+            differing += bool(report and other and report.zones != other.zones)
+            if report is None:
+                code, what = ("W_CAPTION_WORDS", "not in the grammar") if row.text else ("W_CAPTION_BLANK", "blank")
+                message = f"has an original caption that is {what}"
+                unusable.append(row.problem(code, str(table.relative_to(self.root)), message))
+        counts[f"{part} captions, original wording"] = (
+            f"{len(rows)}, {len(unusable)} blank or not understood, {differing} with other zones than the revised"
+        )
+        return unusable
 
     def _group_of(self, image_id: str) -> str | None:
         return patient_of(image_id)
@@ -109,6 +155,26 @@ class QaTaCOV19(CaptionedFolders):
         if part.name == "train" and fingerprint(_key(row) for row in rows) == published["ids_sha256"]:
             rows.sort(key=_key)  # a copy of the published table saved in another order is cut the same way
         return rows
+
+    def _other_wordings(self, entry: Entry) -> tuple[Report, ...]:
+        if self.captions != BOTH:
+            return ()
+        source: PartName = "test" if entry.part == "test" else "train"
+        if source not in self._originals:
+            (part,) = self._sources(source)
+            self._originals[source] = self._read_originals(part)
+        report = self._originals[source].get(entry.image_id.casefold())
+        return (report,) if report and report.zones else ()
+
+    def _read_originals(self, part: Part) -> dict[str, Report | None]:
+        """Captions in their original wording, by the name of the image in lower case; ``None`` where unusable."""
+        rows = read_captions(original_of(part.table))
+        found = {_key(row).casefold(): self._read_caption(row.text) if row.text else None for row in rows}
+        unusable = [_key(row) for row in rows if found[_key(row).casefold()] is None]
+        if unusable:
+            text = "%d captions of %s are blank or not understood, and the revised ones stand alone: %s"
+            log.warning(text, len(unusable), original_of(part.table).name, name_some(unusable))
+        return found
 
     def _parted(self, found: Survey) -> list[tuple[Entry, PartName]]:
         """The cut of the entries that are kept, which has no patient on both sides."""
@@ -142,13 +208,21 @@ def patient_of(image_id: str) -> str | None:
     return found.group(1) if found else None
 
 
-def find_layout(root: Path) -> Layout:
-    """The parts that lie in ``root`` itself or in ``QaTa-COV19-v2`` in it; that there are none is a `LayoutError`."""
+def original_of(table: Path) -> Path:
+    """The table of the captions in their original wording, beside a caption table."""
+    return table.with_stem(f"{table.stem}_original")
+
+
+def find_layout(root: Path, *, original: bool = False) -> Layout:
+    """The parts that lie in ``root`` itself or in ``QaTa-COV19-v2`` in it; that there are none is a `LayoutError`.
+
+    Their tables are those of the revised captions, or of the ``original`` ones.
+    """
     for base in (root, root / NAME):
         parts = []
         for name, folder in _FOLDERS.items():
             if (base / folder).is_dir():
-                table = base / "prompt" / f"{name}.csv"
+                table = base / "prompt" / f"{name}{'_original' if original else ''}.csv"
                 if not table.exists() and table.with_suffix(".xlsx").exists():
                     table = table.with_suffix(".xlsx")
                 images, masks = base / folder / "Images", base / folder / "Ground-truths"

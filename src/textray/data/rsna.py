@@ -49,7 +49,7 @@ class RSNA(Reader):
 
     Args:
         root: The folder that holds ``stage_2_train_labels.csv``, or the one it lies in.
-        captions: Without effect on a data set that has no captions.
+        missing_captions: Without effect on a data set that has no captions.
         test_list: CSV with a column ``ID`` or ``patientId``: the films of `test`; by default ``test.csv`` beside the
             labels, as MedKLIP's authors publish it.
         seed: Chooses the films of `inner`.
@@ -58,9 +58,9 @@ class RSNA(Reader):
     name = "rsna"
 
     def __init__(
-        self, root: str | Path, *, captions: str = "error", test_list: str | Path | None = None, seed: int = 0
+        self, root: str | Path, *, missing_captions: str = "error", test_list: str | Path | None = None, seed: int = 0
     ) -> None:
-        super().__init__(_find_root(Path(root)), captions=captions, seed=seed)
+        super().__init__(_find_root(Path(root)), missing_captions=missing_captions, seed=seed)
         found = [self.root / name for name in _LISTS if (self.root / name).is_file()]
         self.test_list = Path(test_list) if test_list is not None else next(iter(found), None)
 

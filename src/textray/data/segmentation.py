@@ -339,7 +339,9 @@ class SegmentationData(LightningDataModule):
             ``data``: presence of lesions, empty masks of normal films, lungs.
         beside_root: Its folder.
         beside_share: Share of its films in each batch, normal and sick ones as often within each of its sources.
-        captions: What to do with images without a usable caption.
+        captions: Wording of the captions where the data set has several, or ``both``: each image then gets one at
+            random in each epoch. ``None`` takes the first.
+        missing_captions: What to do with images without a usable caption.
         labels: Zones to learn from: ``rules`` takes those the rule parser reads in each report, ``clusters`` those of
             the cluster that its location phrase lies in, which the training fits and hands over (`set_labels`).
         split_by: How the data set is cut where it offers more than one way (``slice`` or ``volume`` for CT);
@@ -380,7 +382,8 @@ class SegmentationData(LightningDataModule):
         beside: str | None = None,
         beside_root: str | None = None,
         beside_share: float = 0.25,
-        captions: CaptionPolicy = "error",
+        captions: Literal["revised", "original", "both"] | None = None,
+        missing_captions: CaptionPolicy = "error",
         labels: Literal["rules", "clusters"] = "rules",
         split_by: Literal["slice", "volume"] | None = None,
         train_fraction: float = 1.0,
@@ -396,7 +399,8 @@ class SegmentationData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.row = dataset(data)
-        self.root, self.captions, self.split_by, self.limit = root, captions, split_by, limit
+        self.root, self.missing_captions, self.split_by, self.limit = root, missing_captions, split_by, limit
+        self.captions = captions
         self.train_fraction, self.labelled_fraction = train_fraction, labelled_fraction
         self.fraction_seed = fraction_seed
         self.unlabelled, self.unlabelled_texts = unlabelled, unlabelled_texts
@@ -440,7 +444,13 @@ class SegmentationData(LightningDataModule):
         """Read the samples and decode what is not in the cache yet."""
         if self.sets:
             return
-        reader = open_reader(self.row.name, self.root, captions=self.captions, split_by=self.split_by)
+        reader = open_reader(
+            self.row.name,
+            self.root,
+            captions=self.captions,
+            missing_captions=self.missing_captions,
+            split_by=self.split_by,
+        )
         self.known_captions = reader.known_captions()
         task = self.trainer.lightning_module if self.trainer is not None else None
         learns_unlabelled = getattr(task, "learns_unlabelled", False)
@@ -455,7 +465,7 @@ class SegmentationData(LightningDataModule):
                 raise DataError(
                     f"no image of {self.row.name} is left in {split}",
                     expected="two patients in train at least, or two images where no patient is known",
-                    do="Look at data.limit and data.captions, or add images",
+                    do="Look at data.limit and data.missing_captions, or add images",
                 )
             labelled = keep_share(samples, self.labelled_fraction, seed=self.fraction_seed) if learning else samples
             if not learns_unlabelled:

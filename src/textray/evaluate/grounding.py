@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from textray import registry
-from textray.data.base import Reader, Sample, check_kind, open_reader
+from textray.data.base import Reader, Sample, check_kind
 from textray.data.studies import refuse_unless_excluded
 from textray.errors import LayoutError, UsageError
 from textray.evaluate import maps, results
@@ -59,7 +59,7 @@ class PhraseEvaluation(Evaluation):
     COMMAND: ClassVar = "textray evaluate --task grounding"
     OPTIONS: ClassVar = (
         "data", "root", "split", "floors_only", "model", "phrases", "normalise", "sigma", "margin", "empty_prediction",
-        "per_box", "split_by", "limit", "out",
+        "per_box", "captions", "missing_captions", "split_by", "limit", "out",
     )  # fmt: skip
 
     floors_only: bool = False
@@ -98,7 +98,7 @@ def evaluate(order: PhraseEvaluation, *, progress: Progress | None = None) -> di
         )
     bundle = None if order.floors_only else GroundingBundle.load(order.model)
     kind = check_kind(order.data, order.phrases)
-    reader = open_reader(order.data, order.root, split_by=order.split_by)
+    reader = order.open_reader()
     samples = order.choose(reader.phrases(order.split, kind=kind))
     if bundle is not None:
         refuse_unless_excluded(reader, bundle.provenance, order.data)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from textray import __version__, registry
-from textray.data.base import Sample, fingerprint
+from textray.data.base import Reader, Sample, check_wording, fingerprint, open_reader
 from textray.errors import UsageError
 from textray.metrics import intervals
 from textray.provenance import git_state
@@ -28,6 +28,8 @@ class Evaluation:
     Attributes:
         root: Folder of the data set; ``None`` for a data set that is drawn, such as ``phantom``.
         model: Name of weights inside the package, or a bundle folder; ``None`` for the default weights.
+        captions: Wording of the captions (``revised`` or ``original``); ``None`` for the data set's first.
+        missing_captions: Caption policy of the reader (``error``, ``skip``, ``text-free``).
         split_by: How the data set is cut (``slice`` or ``volume`` for CT); ``None`` for its first way.
         threads: Threads of the network; ``None`` for one per processor.
         limit: Number of samples to score, spread evenly over the split; ``None`` for all.
@@ -44,6 +46,8 @@ class Evaluation:
     split: str
     out: Path
     model: str | Path | None = None
+    captions: str | None = None
+    missing_captions: str = "error"
     split_by: str | None = None
     threads: int | None = None
     limit: int | None = None
@@ -61,6 +65,13 @@ class Evaluation:
                 values = value if isinstance(value, tuple) else (shown.get(name, value),)
                 words += [option] if value is True else [word for v in values for word in (option, str(v))]
         return shlex.join(words)
+
+    def open_reader(self) -> Reader:
+        """Open the data set; several wordings of captions at once are refused, as by `check_wording`."""
+        captions = None if self.captions is None else check_wording(self.data, self.captions, both=False)
+        return open_reader(
+            self.data, self.root, captions=captions, missing_captions=self.missing_captions, split_by=self.split_by
+        )
 
     def choose(self, samples: list[Sample]) -> list[Sample]:
         """All samples, or `limit` of them at even distances; none, or a limit below 1, is a `UsageError`."""
@@ -84,6 +95,7 @@ class Evaluation:
                 "name": self.data,
                 "split": self.split,
                 "split_by": self.split_by or next(iter(row.protocols), None),
+                "captions": check_wording(self.data, self.captions, both=False),
                 **data,
                 "laterality": row.laterality,
                 "ids_sha256": fingerprint(ids),

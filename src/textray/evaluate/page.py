@@ -60,6 +60,12 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[str]], align: str = "l") -
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
 
 
+def data_words(data: Mapping[str, Any]) -> str:
+    """Data set, split, cut and wording of the captions of a summary; older ones know no wordings."""
+    cut = f" (cut by {data['split_by']})" if data.get("split_by") else ""
+    return f"{data['name']} {data['split']}{cut}" + (f", {data['captions']} captions" if data.get("captions") else "")
+
+
 def summary_page(summary: Summary) -> str:
     """The whole ``summary.md`` of an evaluation of either task, from what ``summary.json`` holds."""
     sections = phrase_sections(summary) if summary.get("task") == "grounding" else _mask_sections(summary)
@@ -75,10 +81,8 @@ def provenance(summary: Summary) -> str:
     commit = f"commit `{git['commit'][:12]}`{' with local changes' if git['changed'] else ''}" if git else "no commit"
     weights = "no network" if model is None else f"model {model['name']} {model['version']} (`{model['sha256'][:12]}`)"
     if summary.get("task") == "grounding":
-        cut = f" (cut by {data['split_by']})" if data.get("split_by") else ""
         scored = (
-            f"; {data['name']} {data['split']}{cut}, phrases of kind {data['kind']}: {summary['phrases']} on "
-            f"{summary['images']} images"
+            f"; {data_words(data)}, phrases of kind {data['kind']}: {summary['phrases']} on {summary['images']} images"
         )
     else:
         scored = (
@@ -108,8 +112,7 @@ def results_table(summaries: Sequence[Summary]) -> str:
         raise UsageError("no table without summaries", came="none", expected="one or more")
     rows, notes = [], []
     for summary in summaries:
-        cut = summary["data"].get("split_by")
-        data = f"{summary['data']['name']} {summary['data']['split']}{f' (cut by {cut})' if cut else ''}"
+        data = data_words(summary["data"])
         for mode, values in summary["modes"].items():
             check_protocol({n: math.nan if v["value"] is None else v["value"] for n, v in values.items()})
             shown = (cell(values.get(name)) for name in HEADLINE)

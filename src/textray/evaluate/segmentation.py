@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from textray import registry
-from textray.data.base import Sample, check_masks, check_split, open_reader, trained_without_report
+from textray.data.base import Sample, check_masks, check_split, trained_without_report
 from textray.errors import DataError, UsageError
 from textray.evaluate import results
 from textray.evaluate.cases import (
@@ -63,15 +63,16 @@ class MaskEvaluation(Evaluation):
 
     Attributes:
         text_mode: Names of `TextMode`; none for ``oracle`` and ``none``, as far as the model can work in them.
-        captions: Caption policy of the reader (``error``, ``skip``, ``text-free``).
         sides: Also measure left-right sensitivity (``sides.csv`` and ``sides`` in the summary).
     """
 
     SAMPLE: ClassVar = "image"
-    OPTIONS: ClassVar = ("data", "root", "split", "text_mode", "model", "captions", "split_by", "limit", "sides", "out")
+    OPTIONS: ClassVar = (
+        "data", "root", "split", "text_mode", "model", "captions", "missing_captions", "split_by", "limit", "sides",
+        "out",
+    )  # fmt: skip
 
     text_mode: tuple[str, ...] = ()
-    captions: str = "error"
     sides: bool = False
 
 
@@ -89,7 +90,7 @@ def evaluate(order: MaskEvaluation, *, progress: Progress | None = None) -> dict
     order = replace(order, text_mode=modes)
     _check_modes(order, bundle)
     check_masks(order.data)
-    reader = open_reader(order.data, order.root, captions=order.captions, split_by=order.split_by)
+    reader = order.open_reader()
     samples = order.choose(reader.samples(check_split(order.split)))
     if bundle.captions and not bundle.preprocess.colour:  # weights that know captions of films read them as they stand
         samples = [replace(sample, report=replace(sample.report, free=True)) for sample in samples]
@@ -204,7 +205,7 @@ def _require_texts(samples: Sequence[Sample], model: str) -> None:
             f"model {model} needs a text for each image, and {len(without)} of {len(samples)} have none",
             came=", ".join(without[:3]),
             expected="a caption for each, on chest images one that names zones",
-            do="Leave images without a caption out with --captions skip, or take a model that works without",
+            do="Leave images without a caption out with --missing-captions skip, or take a model that works without",
             code="E_NO_TEXT",
         )
 

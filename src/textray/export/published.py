@@ -136,7 +136,7 @@ def _convention(name: str, data: str | None, root: str | Path | None) -> Convent
             expected=f"{', '.join(films)}, or {', '.join(named)} with {', '.join(tissue)}",
             do="Leave out --data and --root for the zone sentences",
         )
-    reader = open_reader(data, root, captions="text-free")
+    reader = open_reader(data, root, missing_captions="text-free")
     captions = known_captions.distinct(reader.known_captions() if data in colour else _captions_of_films(reader))
     if not captions:
         raise UsageError(f"the folder of {data} holds no captions", came=root, do=f"See {row.card}")

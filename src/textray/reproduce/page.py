@@ -153,6 +153,13 @@ def _view(content: Content, kind: str) -> dict[str, Any]:
     return {**content, "scored": content["images"].get(content["split"]), "of_kind": of_kind}
 
 
+def _scored_words(table: Table, content: Content, kind: str = "") -> str:
+    """What was scored, and the wording of its captions where there are several; older results do not say it."""
+    data = content["scores"][kind]["data"] if kind else content
+    wording = f" Captions: {data['captions']} wording." if data.get("captions") else ""
+    return table.texts.scored.format(**_view(content, kind)) + wording
+
+
 def _number(texts: PageTexts, value: float, sign: str = "") -> str:
     """A score as the page shows it; ``sign`` is ``+`` for differences."""
     return f"{texts.scale * value:{sign}.{texts.digits}f}"
@@ -239,7 +246,7 @@ def _mask_section(table: Table, data: str, results: Sequence[JobResult]) -> list
     measures = [*(f"`{name}`" for name in _measures(table)), *["with a sentence"] * _writes(table)]
     blocks = [f"## {title}"]
     if done:
-        blocks.append(texts.scored.format(**_view(done[0].result, "")))
+        blocks.append(_scored_words(table, done[0].result))
         blocks += [texts.by_slice] if registry.dataset(data).protocols[:1] == ("slice",) else []
     printed = f"printed {'accuracy / ' * (ACCURACY in _measures(table))}DSC / IoU"
     head = ["row", "text", "state", *measures, "trainable", "GMACs", "training", "scoring", printed]
@@ -410,7 +417,7 @@ def _phrase_section(table: Table, data: str, results: Sequence[JobResult]) -> li
         head = ["question", "range", "`iou`", "answer", "`dice`", "answer", "each seed (`dice`)"]
         blocks += [
             f"## {title}: phrases of kind `{kind}`",
-            table.texts.scored.format(**_view(done[0].result, kind)),
+            _scored_words(table, done[0].result, kind),
             maps_table(lines, ranges, partial(_over_seeds, table.texts)),
             meanings([first]),
             f"### Questions: `{kind}`",

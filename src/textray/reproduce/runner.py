@@ -23,7 +23,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from textray import __version__, registry
-from textray.data.base import fingerprint, open_reader
+from textray.data.base import BOTH, fingerprint, open_reader
 from textray.errors import DataError, TextRayError, UsageError
 from textray.evaluate import results as evaluation_files
 from textray.evaluate.grounding import PhraseEvaluation
@@ -208,14 +208,16 @@ def _score_masks(job: plan.Job, trained: Trained, before: Trained | None, order:
     """Part of a result that is about masks."""
     home, split, mode = plan.home_of(order.out, job), job.source.split, job.row.training_mode
     bundle = export(trained.checkpoint, home / "bundle", text_encoder_folder=order.text_encoder)
-    options = {
-        key: value for key, value in plan.merged(job.recipes).get("data", {}).items() if key in ("captions", "limit")
-    }
+    shared = ("captions", "missing_captions", "limit")
+    options = {key: value for key, value in plan.merged(job.recipes).get("data", {}).items() if key in shared}
+    if options.get("captions") == BOTH:  # a training may learn from both; one of them is scored
+        del options["captions"]
     scoring = _scoring(job, order, bundle.folder) | {"text_mode": job.row.modes, "out": home / "scores"}
     summary = evaluate(MaskEvaluation(**scoring, **options))
     cost = cost_of_bundle(bundle)
     return {
         "ids_sha256": summary["data"]["ids_sha256"],
+        "captions": summary["data"]["captions"],
         "text_mode": mode,
         "fraction": job.row.fraction,
         "labelled": job.row.labelled,
