@@ -27,6 +27,14 @@ ZONE_ROWS = (0.375, 0.55)
 """Zones of pixels: image halves, and heights split at these shares of the image."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ZoneSplit:
+    """Where zones of pixels meet: a column between both sides, and two rows of each, as shares of the image."""
+
+    column: float = 0.5
+    rows: tuple[tuple[float, float], tuple[float, float]] = (ZONE_ROWS, ZONE_ROWS)
+
+
 class Laterality(StrEnum):
     """Whose left and right a text means."""
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from textray.errors import UsageError, unknown_name
 
 R = TypeVar("R")
-Task = Literal["segmentation", "grounding"]
+Task = Literal["segmentation", "grounding", "films"]
 Form = Literal["paper", "released"]
 """``paper``: as in the paper, with corrections where needed. ``released``: as the authors' code computes."""
 
@@ -291,6 +291,7 @@ DATASETS = {
             terms="Research use only. Films of NIH ChestX-ray14 and of the Shenzhen and Montgomery sets (U.S. National "
             "Library of Medicine), each with terms of its own. No film of them is in here.",
             limits=("A label says what a whole film shows; no lesion is drawn in it.",),
+            tasks=("films",),
         ),
         DatasetRow(
             name="phantom",

@@ -12,7 +12,7 @@ from textray.inference.runtime import Runtime, default_threads
 from textray.inference.segmenter import Predictor
 from textray.io.read import from_array
 from textray.preprocess import Preprocess
-from textray.records import Grid, Zones
+from textray.records import Grid, Zones, ZoneSplit
 from textray.text.zones import parse
 
 
@@ -165,7 +165,7 @@ def test_an_empty_mask_has_areas_of_zero(make_bundle, tmp_path, grey):
 def test_zones_of_pixels_split_where_the_bundle_says():
     mask = np.zeros((40, 11), bool)
     mask[:15, 0] = mask[15:22, 5] = mask[22:, 10] = True
-    areas = zone_areas(mask, Grid(height=40, width=11), (0.375, 0.55))
+    areas = zone_areas(mask, Grid(height=40, width=11), ZoneSplit())
     found = {name: zone["pixels"] for name, zone in areas.items() if zone["pixels"]}
     assert found == {"left upper": 15, "right middle": 7, "right lower": 18}
 

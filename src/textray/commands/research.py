@@ -177,6 +177,11 @@ def evaluate(
             from textray.evaluate import grounding
 
             grounding.evaluate(grounding.PhraseEvaluation(**shared, **of_phrases), progress=progress)
+        elif "films" in registry.dataset(name).tasks:
+            from textray.evaluate import films
+
+            _refuse(of_masks, "films")
+            films.evaluate(films.FilmEvaluation(**shared), progress=progress)
         else:
             from textray.evaluate import segmentation
 
@@ -192,7 +197,7 @@ def _given(**options: object) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
 
 
-def _refuse(options: Mapping[str, object], task: Task) -> None:
+def _refuse(options: Mapping[str, object], task: str) -> None:
     """Refuse options of the other task: they would be ignored, and a table would not say so."""
     if options:
         raise UsageError(

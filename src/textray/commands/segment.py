@@ -56,6 +56,13 @@ def segment(
         str | None,
         typer.Option(metavar="SENTENCE", help="A whole sentence in place of the report that the network writes."),
     ] = None,
+    presence_threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Probability of a lesion below which the mask is empty; 0 never empties it."),
+    ] = None,
+    strict_input: Annotated[
+        bool, typer.Option("--strict-input", help="Refuse pictures in which no lungs are found.")
+    ] = False,
     model: Model = None,
     out: Out = _OUT,
     threads: Threads = None,
@@ -83,6 +90,8 @@ def segment(
         overwrite=overwrite,
         text_free=None if text_free is None else text_free.value,
         edit=edit,
+        presence_threshold=presence_threshold,
+        strict_input=strict_input,
     )
     note_warnings(todo.notices)
     code, _ = _run(todo, model, threads, as_json=as_json)
@@ -185,9 +194,10 @@ def _lines(result: FileResult) -> list[str]:
     share, mode, written = (result.details.get(key) for key in ("share", "text_mode", "written"))
     earlier = ", finished by an earlier run" if result.status == "finished" else ""
     earlier += f": {written}" if written else ""
-    unused = result.details.get("unused")
+    presence, unused = result.details.get("presence"), result.details.get("unused")
+    seen = "" if presence is None else f"; any lesion: {presence:.0%}"
     return [
-        f"{shown(result.path)}: {share or 0:.1%} of the picture is lesion (text: {mode}{earlier}) -> "
+        f"{shown(result.path)}: {share or 0:.1%} of the picture is lesion (text: {mode}{earlier}{seen}) -> "
         f"{shown(result.outputs['mask'])}",
         *([f"{shown(result.path)}: words that changed nothing: {unused}"] if unused else []),
     ]

@@ -149,13 +149,15 @@ def segment(
             for position, k in enumerate(places):
                 text, grid = given[start + k], images[k].grid
                 mask = way.restore(inference.probability[position], grid) >= bundle.threshold
+                if text is None and bundle.bounds is not None and inference.presence is not None:
+                    mask &= inference.presence[position] >= bundle.bounds.threshold  # as `Predictor.segment` does
                 free = text is not None and text.free
                 zones = None if text is None or free else text.zones
                 cases[name][start + k] = Case(
                     sample=batch[k],
                     zones=_written_zones(inference, position, bundle.zone_thresholds) if writes else zones,
                     counts=count(mask, truths[k]),
-                    areas=tuple(int(area["pixels"]) for area in zone_areas(mask, grid, bundle.zone_rows).values()),
+                    areas=tuple(int(area["pixels"]) for area in zone_areas(mask, grid, bundle.zone_split).values()),
                     caption=text.text if text is not None and free else None,
                 )
         if progress is not None:

@@ -68,7 +68,8 @@ def data_words(data: Mapping[str, Any]) -> str:
 
 def summary_page(summary: Summary) -> str:
     """The whole ``summary.md`` of an evaluation of either task, from what ``summary.json`` holds."""
-    sections = phrase_sections(summary) if summary.get("task") == "grounding" else _mask_sections(summary)
+    of_task = {"grounding": phrase_sections, "films": _film_sections}.get(summary.get("task", ""), _mask_sections)
+    sections = of_task(summary)
     if summary.get("files"):
         files = [f"- `{name}`, SHA-256 `{sha256}`" for name, sha256 in summary["files"].items()]
         sections.append(["## Files of this run", "", *files])
@@ -94,6 +95,34 @@ def provenance(summary: Summary) -> str:
         f"{summary['patients']} patients ({summary['images_without_patient']} images without a patient), "
         f"ids `{data['ids_sha256'][:12]}`; [low, high]: {summary['estimator']}, seed {summary['seed']}."
     )
+
+
+# Whole films.
+
+_FILM_COLUMNS = {
+    "presence_auc": "AUC of presence",
+    "unmarked": "normal, unmarked",
+    "unmarked_denied": "the same, lesions denied",
+    "area": "area marked in normal",
+    "marked_sick": "sick, marked",
+    "lung_left": "Dice, lung at the image's left",
+    "lung_right": "at its right",
+}
+
+
+def _film_sections(summary: Summary) -> list[list[str]]:
+    sources = summary["sources"]
+    rows = [
+        [name, str(scores["normal"]), str(scores["sick"]), *(cell(scores[column]) for column in _FILM_COLUMNS)]
+        for name, scores in sources.items()
+    ]
+    table = grid(["source", "normal films", "sick films", *_FILM_COLUMNS.values()], rows)
+    meaning = (
+        "A film is marked where its mask holds any pixel. AUC: the chance that a sick film of the source has a higher "
+        "probability of a lesion than a normal one; that of all sources together also tells sources apart. Lesions "
+        'denied: with the words "The lungs are clear."'
+    )
+    return [["# Whole films", "", meaning], [table], [provenance(summary)]]
 
 
 # Masks of lesions.

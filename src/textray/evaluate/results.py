@@ -26,9 +26,9 @@ from textray.io.files import regular, sha256
 
 SUMMARY, PAGE, CASES, SIDES = "summary.json", "summary.md", "cases.csv", "sides.csv"
 _BEGIN = {
-    CASES: (b"image,patient,mode,zones,tp,", b"image,patient,label,phrase,row,"),
+    CASES: (b"image,patient,mode,zones,tp,", b"image,patient,label,phrase,row,", b"image,patient,source,label,"),
     SIDES: (b"image,patient,kind,zones,named_true,",),
-    PAGE: (b"# Evaluation\n", b"# Grounding: phrases of kind "),
+    PAGE: (b"# Evaluation\n", b"# Grounding: phrases of kind ", b"# Whole films\n"),
 }
 """How files of an evaluation begin."""
 

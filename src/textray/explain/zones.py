@@ -75,13 +75,13 @@ class ZonesExplainer:
     ) -> ZoneRun:
         small = predictor.predict_batch(pixels, [zones.index if zones else Prompt.NO_REPORT])[0]
         restored = predictor.preprocess.restore(small, prediction.grid)
-        parts = zone_parts(restored, prediction.grid, predictor.bundle.zone_rows)
+        parts = zone_parts(restored, prediction.grid, predictor.bundle.zone_split)
         mean = {name: float(part.mean()) if part.size else 0.0 for name, part in parts.items()}
         return ZoneRun(name=name, zones=zones, probability=small, mask=restored >= predictor.threshold, mean=mean)
 
     @staticmethod
     def _values(run: ZoneRun, base: ZoneRun, predictor: Predictor, prediction: Prediction) -> dict[str, Any]:
-        areas = zone_areas(run.mask, prediction.grid, predictor.bundle.zone_rows)
+        areas = zone_areas(run.mask, prediction.grid, predictor.bundle.zone_split)
         whole = prediction.grid.height * prediction.grid.width
         return {
             "name": run.name,

@@ -78,8 +78,13 @@ def accept(differences: Sequence[float], where: str) -> None:
 
 
 def _compare(runtime: Runtime, network: Network, pixels: NDArray[np.float32], prompt: int | Prompt) -> float:
-    """The largest difference between graph and network for one picture ``(1, C, h, w)`` and a prompt."""
-    text = runtime.encode([prompt])
+    """The largest difference between graph and network for one picture ``(1, C, h, w)`` and a prompt.
+
+    A network that reads denials is told beside the prompt that one zone has no lesion.
+    """
+    text: tuple[NDArray[np.float32], ...] = runtime.encode([prompt])
+    if network.reads_denial:
+        text = (*text, np.eye(1, 6, 1, np.float32))
     outputs = runtime.run(pixels, *text)
     with torch.inference_mode():
         given = () if runtime.bank is None else tuple(map(torch.from_numpy, text))
@@ -87,6 +92,10 @@ def _compare(runtime: Runtime, network: Network, pixels: NDArray[np.float32], pr
     pairs = [(sigmoid(outputs["logits"]), sigmoid(wanted.logits.numpy()))]
     if "zone_logits" in outputs:
         pairs.append((sigmoid(outputs["zone_logits"]), sigmoid(wanted.zone_logits.numpy())))
+    if "presence" in outputs:
+        pairs.append((sigmoid(outputs["presence"]), sigmoid(wanted.presence.numpy())))
+    if "lungs" in outputs:
+        pairs.append((sigmoid(outputs["lungs"]), sigmoid(wanted.lungs.numpy())))
     if "attention" in outputs:
         peak = float(wanted.attention[0].max())
         pairs.append((outputs["attention"] / np.float32(peak), wanted.attention[0].numpy() / np.float32(peak)))

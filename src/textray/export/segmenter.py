@@ -26,11 +26,14 @@ from textray.export.parity import check_parity, parity_pictures
 from textray.inference import bank as known_captions
 from textray.inference.bank import BANK
 from textray.inference.bundle import Bundle, seal
+from textray.inference.film import Bounds
 from textray.inference.own_report import TextFree
+from textray.inference.runtime import DENIED
 from textray.models.base import Network, Output
 from textray.models.self_guided import SelfGuided
 from textray.nn.bert import load_text_encoder
 from textray.preprocess import Preprocess
+from textray.records import ZONE_NAMES
 from textray.text.zones import bank_sentences
 from textray.training.checkpoints import read_checkpoint
 
@@ -114,9 +117,18 @@ def export(
             zone_thresholds=network.thresholds.tolist() if isinstance(network, SelfGuided) else None,
             text_free=text_free if writes else None,
             captions=captions if facts["text_encoder"] is not None else (),
+            bounds=bounds_of(network),
         )
         check_parity(bundle, network, pictures)
     return Bundle.load(out)
+
+
+def bounds_of(network: Network) -> Bounds | None:
+    """Bounds at which a network judges films, as its training chose them; ``None`` if it tells no presence."""
+    if not network.tells_presence or not isinstance(network, SelfGuided):
+        return None
+    threshold, clear_above, free_below, ill_above = network.bounds.tolist()
+    return Bounds(threshold=threshold, clear_above=clear_above, zone_free_below=free_below, zone_ill_above=ill_above)
 
 
 def _summary(path: str | Path) -> dict[str, Any]:
@@ -136,8 +148,8 @@ def _summary(path: str | Path) -> dict[str, Any]:
 def write_graph(network: Network, path: Path, preprocess: Preprocess, text: Sequence[int] | None) -> None:
     """Write a network in evaluation mode as an ONNX graph with a free batch size.
 
-    Its outputs are ``logits`` and, of a network that writes its own report, ``zone_logits`` and, if its locator has
-    one, ``attention``. ``text`` is tokens L and width D of the text features, ``None`` for a network that reads none.
+    Its outputs are those of `textray.models.base.Network.outputs` that the network has. ``text`` is tokens L and width
+    D of the text features, ``None`` for a network that reads none.
     """
     image = torch.zeros(2, preprocess.channels, *preprocess.size)
     inputs: tuple[Tensor, ...] = (image,)
@@ -145,6 +157,8 @@ def write_graph(network: Network, path: Path, preprocess: Preprocess, text: Sequ
     if text is not None:
         inputs = (image, torch.zeros(2, *text), torch.ones(2, text[0]))
         names += ["text_features", "text_mask"]
+    if network.reads_denial:
+        inputs, names = (*inputs, torch.zeros(2, len(ZONE_NAMES))), [*names, DENIED]
     carried = _Carried(network)
     with torch.inference_mode():
         carried(*inputs)  # sets the names of the outputs
@@ -161,9 +175,14 @@ class _Carried(nn.Module):
         self.names: tuple[str, ...] = ("logits",)
 
     def forward(
-        self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None
+        self,
+        image: Tensor,
+        text_features: Tensor | None = None,
+        text_mask: Tensor | None = None,
+        denied: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, ...]:
-        output: Output = self.network(image, text_features, text_mask)
+        more = () if denied is None else (denied,)
+        output: Output = self.network(image, text_features, text_mask, *more)
         named = {name: value for name in self.network.outputs if (value := getattr(output, name)) is not None}
         self.names = tuple(named)
         found = tuple(value[0] if isinstance(value, tuple) else value for value in named.values())  # one map of several

@@ -35,9 +35,10 @@ from textray.errors import BundleError, OutputError, unknown_name
 from textray.inference import bundle_files, own_report
 from textray.inference.bank import BANK, BANK_ROWS, MOST_TOKENS, MOST_WIDTH, TextBank, parse_bank, read_captions
 from textray.inference.bundle_files import CONFIG, FORMAT, GROUNDING_FILES, Task, read_file, segmenter_files
+from textray.inference.film import Bounds, read_bounds
 from textray.inference.own_report import TextFree
 from textray.preprocess import Preprocess
-from textray.records import ZONE_ROWS, Laterality
+from textray.records import ZONE_ROWS, Laterality, ZoneSplit
 from textray.text.sentences import CUTS, Cut
 from textray.text.tokens import Aggregation, WordPiece, read_pieces
 
@@ -192,6 +193,12 @@ class Bundle(BaseBundle):
     zone_rows: tuple[float, float]  # heights, as shares of the image, that split upper, middle and lower zones
     zone_thresholds: tuple[float, ...] | None  # probabilities from which the network writes each of `ZONE_NAMES`
     text_free: TextFree  # what a run without a text does; always "none" if the network writes no report
+    bounds: Bounds | None = None  # at which a film is judged as a whole, none if the network tells no presence
+
+    @property
+    def zone_split(self) -> ZoneSplit:
+        """Zones of pixels where no lungs are found: halves of the picture, split at ``zone_rows``."""
+        return ZoneSplit(column=ZONE_COLUMNS[0], rows=(self.zone_rows, self.zone_rows))
 
     @property
     def needs_text(self) -> bool:
@@ -226,6 +233,7 @@ class Bundle(BaseBundle):
             "threshold": self.threshold,
             "writes_report": self.writes_report,
             "text_free": self.text_free,
+            **({} if self.bounds is None else {"presence": asdict(self.bounds)}),
             **({"captions": list(self.captions)} if self.captions else {}),
         }
 
@@ -259,6 +267,7 @@ class Bundle(BaseBundle):
             zone_rows=(rows[0], rows[1]),
             zone_thresholds=zone_thresholds,
             text_free=text_free,
+            bounds=read_bounds(config["zones"]),
         )
 
 
@@ -271,6 +280,7 @@ def seal(
     zone_thresholds: Sequence[float] | None = None,
     text_free: TextFree | None = None,
     captions: Sequence[str] = (),
+    bounds: Bounds | None = None,
     **about: Unpack[About],
 ) -> Bundle:
     """Write the config of a segmenter whose other files are in place, and load it as a user would, with all refusals.
@@ -289,6 +299,8 @@ def seal(
     zones: dict[str, Any] = {"rows": list(zone_rows), "columns": list(ZONE_COLUMNS)}
     if zone_thresholds is not None:  # the key would change the hash of bundles that write no report
         zones["thresholds"] = list(zone_thresholds)
+    if bounds is not None:
+        zones["presence"] = asdict(bounds)
     decides = {"text": text, "zones": zones, "threshold": threshold}
     return Bundle._seal(folder, segmenter_files(text_encoder), decides, about)
 

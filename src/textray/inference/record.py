@@ -14,9 +14,10 @@ from textray import __version__
 from textray.errors import ShapeError
 from textray.inference import own_report
 from textray.inference.bundle import Bundle
+from textray.inference.film import NOTHING_SEEN, Film
 from textray.inference.own_report import Steering, TextFree
 from textray.io.files import plain_path, plain_text
-from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Image, Laterality, Notice
+from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Image, Laterality, Notice, ZoneSplit
 from textray.text.cleaning import clean, is_blank
 
 SCHEMA = "textray.record/1"
@@ -29,10 +30,12 @@ def settings(
     strict_text: bool,
     text_free: TextFree | None = None,
     edit: str | None = None,
+    presence_threshold: float | None = None,
 ) -> dict[str, Any]:
     """Everything besides picture, text and weights that can change a result.
 
-    ``text_free`` is the prompt of a film without words, ``None`` for that of the bundle.
+    ``text_free`` is the prompt of a film without words, and ``presence_threshold`` the probability from which a film is
+    said to show a lesion, ``None`` for those of the bundle.
     """
     # Only of weights that write reports, so that the keys of other results stay as they were.
     report = {"text_free": text_free or bundle.text_free, "edit": None if edit is None else clean(edit)}
@@ -43,6 +46,7 @@ def settings(
         "strict_text": strict_text,
         "preprocess": bundle.preprocess.to_dict(),
         **(report if bundle.writes_report else {}),
+        **({} if bundle.bounds is None else {"presence_threshold": presence_threshold or bundle.bounds.threshold}),
     }
 
 
@@ -64,27 +68,27 @@ def key(input_sha256: str, bundle: Bundle, text: str | None, settings: Mapping[s
     return digest({"input": input_sha256, "bundle": bundle.sha256, "text": text, "settings": dict(settings)})
 
 
-def zone_areas(mask: NDArray[np.bool_], grid: Grid, rows: tuple[float, float]) -> dict[str, dict[str, Any]]:
+def zone_areas(mask: NDArray[np.bool_], grid: Grid, split: ZoneSplit) -> dict[str, dict[str, Any]]:
     """Area of a mask ``(H, W)`` in each zone by name, as of `area`; shares are of the mask, 0 for an empty one.
 
-    Zones are image halves, split at the heights ``rows``, shares of the image. A pixel belongs to the zone that its
-    centre lies in; the middle column of an odd width counts to the right half.
+    A pixel belongs to the zone that its centre lies in; one right at a line belongs to the right or lower zone.
     """
     total = int(mask.sum())
-    return {name: area(part, grid, whole=total) for name, part in zone_parts(mask, grid, rows).items()}
+    return {name: area(part, grid, whole=total) for name, part in zone_parts(mask, grid, split).items()}
 
 
 def zone_parts(
-    values: NDArray[np.bool_] | NDArray[np.float32], grid: Grid, rows: tuple[float, float]
+    values: NDArray[np.bool_] | NDArray[np.float32], grid: Grid, split: ZoneSplit
 ) -> dict[str, NDArray[Any]]:
     """Values ``(H, W)`` in each zone of pixels, by zone name; zones are those of `zone_areas`."""
     if values.shape != grid.shape:
         raise ShapeError("mask and grid differ", came=values.shape, expected=grid.shape)
-    level = np.searchsorted(rows, (np.arange(grid.height) + 0.5) / grid.height, side="right")
-    right = (np.arange(grid.width) + 0.5) / grid.width >= 0.5
+    heights = (np.arange(grid.height) + 0.5) / grid.height
+    levels = [np.searchsorted(rows, heights, side="right") for rows in split.rows]
+    right = (np.arange(grid.width) + 0.5) / grid.width >= split.column
     return {
         f"{side} {name}": values[np.ix_(level == i, columns)]
-        for side, columns in zip(SIDES, (~right, right), strict=True)
+        for side, columns, level in zip(SIDES, (~right, right), levels, strict=True)
         for i, name in enumerate(LEVELS)
     }
 
@@ -97,8 +101,13 @@ def build(
     mask: NDArray[np.bool_],
     probability: NDArray[np.float32],
     seconds: Mapping[str, float],
+    seen: Film = NOTHING_SEEN,
 ) -> dict[str, Any]:
-    """Build the record of a prediction from the result of `settings`, mask and probability ``(H, W)`` and the times."""
+    """Build the record of a prediction from the result of `settings`, mask and probability ``(H, W)`` and the times.
+
+    ``seen`` is what the network says of the film as a whole.
+    """
+    split = bundle.zone_split if seen.lungs is None else seen.lungs.split(bundle.zone_rows)
     grid, total, generated = image.grid, int(mask.sum()), steering.generated
     return {
         "schema": SCHEMA,
@@ -109,14 +118,15 @@ def build(
         "zones_mean": ZONES_MEAN,
         "text": _text(steering, grid),
         **({} if generated is None else {"own_report": own_report.describe(generated, steering, grid)}),
-        "lesion": {**area(mask, grid), "zones": zone_areas(mask, grid, bundle.zone_rows)},
+        "lesion": {**area(mask, grid), "zones": zone_areas(mask, grid, split)},
+        **seen.describe(),
         "probability": {
             "threshold": bundle.threshold,
             "max": round(float(probability.max()), 6),
             "mean": round(float(probability.mean()), 6),
             "mean_inside": round(float(probability[mask].mean()), 6) if total else None,
         },
-        "warnings": notice_rows(_notices(image, bundle, steering)),
+        "warnings": notice_rows([*_notices(image, bundle, steering), *seen.notices()]),
         "settings": dict(used_settings),
         "settings_sha256": digest(used_settings),
         "seconds": {phase: round(value, 4) for phase, value in seconds.items()},

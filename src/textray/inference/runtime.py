@@ -29,7 +29,9 @@ MOST_ASKED = 512
 MOST_SECONDS = 600.0
 """Longest run of a graph: a bundle is data from elsewhere, and its graph may have a loop without an end."""
 INPUTS = ("image", "text_features", "text_mask")
-OUTPUTS = ("logits", "zone_logits", "attention")
+DENIED = "denied"
+"""Further input of networks that read what a report denies."""
+OUTPUTS = ("logits", "zone_logits", "attention", "presence", "lungs")
 _CGROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -86,17 +88,21 @@ class Runtime:
         self._session = open_session(bundle, "model.onnx", self.threads)
         self._inputs = tuple(item.name for item in self._session.get_inputs())
         self.outputs = tuple(item.name for item in self._session.get_outputs())
-        known = set(self._inputs) <= set(INPUTS) and set(self.outputs) <= set(OUTPUTS)
+        self.reads_denial = DENIED in self._inputs
+        known = set(self._inputs) <= {*INPUTS, DENIED} and set(self.outputs) <= set(OUTPUTS)
         if not known or "image" not in self._inputs or "logits" not in self.outputs:
             raise BundleError(
                 "model.onnx has another signature",
                 came=f"{self._inputs} to {self.outputs}",
-                expected=f"{INPUTS} to logits and, optionally, zone_logits and attention",
+                expected=f"{INPUTS} and, optionally, {DENIED}, to logits and, optionally, {OUTPUTS[1:]}",
             )
         if bundle.writes_report and "zone_logits" not in self.outputs:
             what = "the bundle has thresholds of zones, but its graph has none"
             raise BundleError(what, came=self.outputs, expected="an output zone_logits")
-        if bundle.text_encoder is not None and set(self._inputs) != set(INPUTS):
+        if bundle.bounds is not None and not {"presence", "zone_logits"} <= set(self.outputs):
+            what = "the bundle judges whether films show a lesion, but its graph does not"
+            raise BundleError(what, came=self.outputs, expected="outputs presence and zone_logits")
+        if bundle.text_encoder is not None and not set(INPUTS) <= set(self._inputs):
             what = "the bundle has a text bank, but its graph reads no text"
             raise BundleError(what, came=self._inputs, expected=INPUTS)
 
@@ -116,13 +122,19 @@ class Runtime:
         return features, mask
 
     def run(
-        self, image: NDArray[np.float32], text_features: NDArray[np.float32], text_mask: NDArray[np.float32]
+        self,
+        image: NDArray[np.float32],
+        text_features: NDArray[np.float32],
+        text_mask: NDArray[np.float32],
+        denied: NDArray[np.float32] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         """Run the network on images ``(B, C, h, w)``, texts ``(B, L, D)`` and their masks ``(B, L)``, 1 at tokens.
 
         A mask of zeros is no text: the network writes its own report where it can. One of -1 is no report, and none
-        is to be written. The result has ``logits`` ``(B, 1, h, w)`` and, where the network has them, ``zone_logits``
-        ``(B, 6)`` and ``attention`` ``(B, 1, h', w')``, not negative, of its own size.
+        is to be written. ``denied`` ``(B, 6)`` is 1 at zones that a person denies, for networks that read it. The
+        result has ``logits`` ``(B, 1, h, w)`` and, where the network has them, ``zone_logits`` ``(B, 6)``,
+        ``attention`` ``(B, 1, h', w')``, not negative, of its own size, ``presence`` ``(B, 1)`` and ``lungs``
+        ``(B, 2, h', w')``.
 
         Raises:
             ShapeError: If an array has another shape than the bundle's config says.
@@ -131,7 +143,13 @@ class Runtime:
         bundle, batch = self.bundle, len(image)
         size = (batch, bundle.preprocess.channels, *bundle.preprocess.size)
         text = (batch, bundle.tokens, bundle.width)
-        wanted = {"image": (image, size), "text_features": (text_features, text), "text_mask": (text_mask, text[:2])}
+        zones = (batch, len(ZONE_NAMES))
+        wanted = {
+            "image": (image, size),
+            "text_features": (text_features, text),
+            "text_mask": (text_mask, text[:2]),
+            DENIED: (np.zeros(zones, np.float32) if denied is None else denied, zones),
+        }
         feeds = {}
         for name in self._inputs:
             array, shape = wanted[name]
@@ -140,10 +158,10 @@ class Runtime:
             feeds[name] = np.ascontiguousarray(array, dtype=np.float32)
         outputs = dict(zip(self.outputs, run_session(self._session, self.outputs, feeds), strict=True))
         shapes: dict[str, tuple[int | str, ...]]
-        shapes = {"logits": (batch, 1, *bundle.preprocess.size), "zone_logits": (batch, len(ZONE_NAMES))}
+        shapes = {"logits": (batch, 1, *bundle.preprocess.size), "zone_logits": zones, "presence": (batch, 1)}
         for name, values in outputs.items():
             any_size = values.shape[2:] if values.ndim == 4 else ("h", "w")  # of the locator's map
-            check_output(name, values, shapes.get(name, (batch, 1, *any_size)))
+            check_output(name, values, shapes.get(name, (batch, 2 if name == "lungs" else 1, *any_size)))
             if name == "attention" and (values < 0).any():
                 raise _failure("the network gave a negative attention")
         return outputs

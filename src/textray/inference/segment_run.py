@@ -28,6 +28,8 @@ class Plan(RunPlan):
     strict_text: bool = False  # refuse words that name no zone
     text_free: TextFree | None = None  # the prompt of pictures without words, none for that of the weights
     edit: str | None = None  # correction of the reports that the network writes
+    presence_threshold: float | None = None  # from which a film shows a lesion, none for that of the weights
+    strict_input: bool = False  # refuse pictures without lungs
 
     @property
     def sides(self) -> list[Laterality]:
@@ -40,8 +42,8 @@ class Segmenting(Run):
     """A segmentation over a plan; one that needs a report that the network cannot write is refused.
 
     The details of its results are the ``share`` of the picture that is lesion, the ``text_mode`` and, if a network
-    wrote it, the sentence that steered, ``written``; if words of a report changed nothing, ``unused`` says which of the
-    vocabulary and how many others.
+    wrote it, the sentence that steered, ``written``; of weights that judge films, the probability of a lesion,
+    ``presence``; if words of a report changed nothing, ``unused`` says which of the vocabulary and how many others.
     """
 
     SUMMARY, RECORD = "textray.run/1", record.SCHEMA
@@ -51,6 +53,7 @@ class Segmenting(Run):
         super().__init__(predictor.bundle, predictor.threads, plan)
         self.predictor = predictor
         predictor.check_free(plan.text_free, plan.edit)
+        predictor.presence_threshold(plan.presence_threshold)
 
     def _places(self, number: int, folder: Path, name: str) -> dict[str, Path]:
         return results.paths(folder, name, attention=self.predictor.tells_attention)
@@ -68,7 +71,14 @@ class Segmenting(Run):
     def _segment(self, number: int, item: Item) -> Prediction:
         words, plan = self._words(number), self.plan
         return self.predictor.segment(
-            item.path, words.text, self._side(words), plan.strict_text, text_free=plan.text_free, edit=plan.edit
+            item.path,
+            words.text,
+            self._side(words),
+            plan.strict_text,
+            text_free=plan.text_free,
+            edit=plan.edit,
+            presence_threshold=plan.presence_threshold,
+            strict_input=plan.strict_input,
         )
 
     def _details(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -76,6 +86,9 @@ class Segmenting(Run):
             return {"share": None, "text_mode": ""}
         text, written = values["text"], steering_sentence(values["text"])
         more = {"written": written, "unused": quoted(text["unused_words"])}
+        finding = values.get("finding")
+        if finding is not None:
+            more["presence"] = finding["probability"]
         details = {"share": values["lesion"]["share"], "text_mode": text["mode"]}
         return details | {key: value for key, value in more.items() if value}
 
@@ -100,6 +113,7 @@ class Segmenting(Run):
             strict_text=plan.strict_text,
             text_free=plan.text_free,
             edit=plan.edit,
+            presence_threshold=plan.presence_threshold,
         )
 
 
@@ -122,6 +136,8 @@ def plan(
     overwrite: bool = False,
     text_free: TextFree | None = None,
     edit: str | None = None,
+    presence_threshold: float | None = None,
+    strict_input: bool = False,
 ) -> Plan:
     """Plan a segmentation; refuses whatever can be refused before the network is loaded.
 
@@ -159,5 +175,7 @@ def plan(
         overwrite=overwrite,
         text_free=text_free,
         edit=edit,
+        presence_threshold=presence_threshold,
+        strict_input=strict_input,
         notices=tuple(notices),
     )

@@ -15,12 +15,13 @@ from textray.errors import InputError, ShapeError, UsageError
 from textray.inference import own_report, record, results
 from textray.inference.bank import Prompt
 from textray.inference.bundle import Bundle
+from textray.inference.film import Film, conflicts, denied, find_lungs, small_grid
 from textray.inference.own_report import OwnReport, Steering, TextFree, TextMode, check_edit
 from textray.inference.own_report import apply as apply_edit
 from textray.inference.runtime import Runtime, sigmoid
 from textray.io.read import Source
 from textray.preprocess import Preprocess
-from textray.records import Grid, Image, Laterality, Prediction, Report, ZoneState
+from textray.records import Grid, Image, Laterality, Prediction, Report, Zones, ZoneState
 from textray.text.cleaning import is_blank
 from textray.text.zones import as_laterality, parse
 
@@ -32,6 +33,8 @@ class Inference:
     probability: NDArray[np.float32]  # of lesion, (B, h, w) in [0, 1], at the network's size
     zone_probability: NDArray[np.float32] | None = None  # of a lesion, (B, 6) in [0, 1], by image side, for any prompt
     attention: NDArray[np.float32] | None = None  # that found the zones, (B, 1, h', w'), not negative
+    presence: NDArray[np.float32] | None = None  # of any lesion in the film, (B,) in [0, 1], for any prompt
+    lungs: NDArray[np.float32] | None = None  # (B, 2, h', w') in [0, 1], the one at the image's left first
 
 
 class Predictor:
@@ -80,11 +83,17 @@ class Predictor:
         """`Inference.probability` of `infer`, ``(B, h, w)``; `Preprocess.restore` brings one to its grid."""
         return self.infer(pixels, prompts).probability
 
-    def infer(self, pixels: NDArray[np.float32], prompts: Sequence[int | Prompt | None]) -> Inference:
+    def infer(
+        self,
+        pixels: NDArray[np.float32],
+        prompts: Sequence[int | Prompt | None],
+        denied: NDArray[np.float32] | None = None,
+    ) -> Inference:
         """Run the network on pictures ``(B, C, h, w)``, each as `Preprocess.apply` gives it.
 
         Each picture has a prompt: a row of the text bank, or a `Prompt`; ``None`` is that of the bundle for runs
-        without a text (`Bundle.text_free`).
+        without a text (`Bundle.text_free`). ``denied`` ``(B, 6)`` is 1 at zones that a person denies; a network that
+        does not read denials works as without.
 
         Raises:
             ShapeError: If the numbers of pictures and prompts differ, or a row is outside the bank.
@@ -99,12 +108,30 @@ class Predictor:
             raise ShapeError("pictures and texts differ in number", came=len(prompts), expected=len(pixels))
         free = Prompt.OWN_REPORT if self.bundle.text_free == "generated" else Prompt.NO_REPORT
         features, mask = self._runtime.encode([free if prompt is None else prompt for prompt in prompts])
-        outputs = self._runtime.run(pixels, features, mask)
+        outputs = self._runtime.run(pixels, features, mask, denied)
         return Inference(
             probability=sigmoid(outputs["logits"][:, 0]),
             zone_probability=sigmoid(outputs["zone_logits"]) if "zone_logits" in outputs else None,
             attention=outputs.get("attention"),
+            presence=sigmoid(outputs["presence"][:, 0]) if "presence" in outputs else None,
+            lungs=sigmoid(outputs["lungs"]) if "lungs" in outputs else None,
         )
+
+    def presence_threshold(self, given: float | None = None) -> float | None:
+        """Probability from which a film is said to show a lesion: a ``given`` one, else the bundle's.
+
+        Raises:
+            UsageError: If the given one is no probability, or the weights do not judge films.
+        """
+        if given is not None and self.bundle.bounds is None:
+            raise UsageError(
+                f"{self.bundle.name} does not tell whether a film shows a lesion",
+                expected="weights that do; textray info NAME says which",
+                do="Leave the presence threshold out",
+            )
+        if given is not None and not 0 <= given <= 1:
+            raise UsageError("the presence threshold is a probability", came=given, expected="0 to 1")
+        return given if given is not None or self.bundle.bounds is None else self.bundle.bounds.threshold
 
     def check_free(self, text_free: TextFree | None, edit: str | None = None) -> None:
         """Refuse a generated report, or a correction of one, if the network writes none."""
@@ -124,6 +151,8 @@ class Predictor:
         *,
         text_free: TextFree | None = None,
         edit: str | None = None,
+        presence_threshold: float | None = None,
+        strict_input: bool = False,
     ) -> Prediction:
         """Find the lesions in a picture: mask and probability on its own grid, and the record of how they came about.
 
@@ -137,14 +166,18 @@ class Predictor:
             strict_text: Refuse a text that names no zone, or is no known caption, instead of going on without it.
             text_free: The prompt of a picture without a text; ``None`` is that of the bundle.
             edit: Correction of the report that the network writes, instead of a text: a sentence that replaces it.
+            presence_threshold: Probability of any lesion below which the mask is empty, unless words name a zone;
+                ``None`` is that of the bundle, 0 never empties it. For weights that tell presence.
+            strict_input: Refuse a picture in which the network finds no lungs. For weights that find lungs.
 
         Raises:
             InputError: If the picture or, with ``strict_text``, the text is refused; or if the network needs a text
-                and this one names no zone.
+                and this one names no zone; ``E_NOT_A_CHEST`` with ``strict_input``.
             UsageError: If ``edit`` is not understood or comes beside a text, or the network writes no report.
         """
         side = as_laterality(laterality)  # an unknown one is refused before anything is read
         self.check_free(text_free, edit)
+        least = self.presence_threshold(presence_threshold)
         if edit is not None:
             check_edit(edit, side, text=text, text_free=text_free)
         seconds: dict[str, float] = {}
@@ -152,28 +185,53 @@ class Predictor:
             image = self._as_image(picture)
         understand = parse if self._runtime.bank is None else self._runtime.bank.understand
         words = understand(text, laterality=side, grid=image.grid, strict=strict_text)
+        if self._runtime.reads_denial:  # then words that only deny are heard, too
+            words = replace(words, notices=tuple(n for n in words.notices if n.code != "W_NEGATIVE"))
         prompt = self._prompt(text, words, text_free)
         with _timed(seconds, "preprocess"):
             pixels = self.preprocess.apply(image)[None]
         with _timed(seconds, "network"):
-            inference = self.infer(pixels, [prompt])
-            generated, attention = self._generated(inference, words, prompt, image.grid)
-            steering = _steering(text, words, prompt, generated)
+            inference = self.infer(pixels, [prompt], denied(words.zones.states)[None])
+            presence = None if inference.presence is None else float(inference.presence[0])
+            free = presence is not None and least is not None and presence < least
+            generated, attention = self._generated(inference, words, prompt, image.grid, free=free)
+            steering = _steering(text, words, prompt, generated, hears_denial=self._runtime.reads_denial)
             if edit is not None and generated is not None:
                 words = apply_edit(edit, generated.zones, laterality=side, grid=image.grid)
                 steering = replace(steering, words=words, mode="edited", report=words if words.zones else None)
                 row = self.bank_row(words)
-                inference = self.infer(pixels, [Prompt.NO_REPORT if row is None else row])
+                inference = self.infer(
+                    pixels, [Prompt.NO_REPORT if row is None else row], denied(words.zones.states)[None]
+                )
+        if steering.mode in ("given", "edited") and steering.report is not None and steering.report.zones:
+            free = False  # words that name a zone decide
         with _timed(seconds, "restore"):
             probability = self.preprocess.restore(inference.probability[0], image.grid)
             mask = probability >= self.threshold
-        used = record.settings(self.bundle, laterality=side, strict_text=strict_text, text_free=text_free, edit=edit)
+            if free:
+                mask[:] = False
+            seen = self._film(inference, words, presence, least, image.grid, emptied=free)
+        if strict_input and seen.lungs is not None and not any(seen.lungs.found):
+            raise InputError(
+                "the network finds no lungs in this picture",
+                expected="a frontal chest film",
+                do="Leave out --strict-input, if it is one",
+                code="E_NOT_A_CHEST",
+            )
+        used = record.settings(
+            self.bundle,
+            laterality=side,
+            strict_text=strict_text,
+            text_free=text_free,
+            edit=edit,
+            presence_threshold=presence_threshold,
+        )
         return Prediction(
             mask=mask,
             probability=probability,
             report=steering.report,
             image=image,
-            record=record.build(image, self.bundle, steering, used, mask, probability, seconds),
+            record=record.build(image, self.bundle, steering, used, mask, probability, seconds, seen),
             attention=attention,
             saver=results.save,
         )
@@ -187,22 +245,52 @@ class Predictor:
         write = (text_free or self.bundle.text_free) == "generated" and not _denies(words)
         return Prompt.OWN_REPORT if write else Prompt.NO_REPORT
 
+    def _film(
+        self,
+        inference: Inference,
+        words: Report,
+        presence: float | None,
+        least: float | None,
+        grid: Grid,
+        *,
+        emptied: bool,
+    ) -> Film:
+        """What the network says of the film as a whole, and where a person's words contradict it."""
+        zones = None if inference.zone_probability is None else inference.zone_probability[0]
+        lungs = None if inference.lungs is None else find_lungs(inference.lungs[0], self.preprocess, grid)
+        small = None
+        if lungs is not None:
+            shown = self.preprocess.restore(inference.probability[0], small_grid(grid)) >= self.threshold
+            small = shown & (not emptied)
+        return Film(
+            presence=presence,
+            threshold=least,
+            emptied=emptied,
+            zones=zones,
+            lungs=lungs,
+            mask=small,
+            conflicts=conflicts(words, zones, presence, self.bundle.bounds),
+        )
+
     def _generated(
-        self, inference: Inference, words: Report, prompt: int | Prompt, grid: Grid
+        self, inference: Inference, words: Report, prompt: int | Prompt, grid: Grid, *, free: bool = False
     ) -> tuple[OwnReport | None, NDArray[np.float32] | None]:
-        """The report that the network wrote or would have written, and its attention on the film's grid."""
+        """The report that the network wrote or would have written, and its attention on the film's grid.
+
+        Of a film that is ``free`` of lesions by its presence it writes none.
+        """
         thresholds = self.bundle.zone_thresholds
         if thresholds is None or inference.zone_probability is None:
             return None, None
         attention, shares = None, None
         if inference.attention is not None:
             attention = self.preprocess.restore_coarse(inference.attention[0, 0], grid)
-            parts = record.zone_parts(attention, grid, self.bundle.zone_rows)
+            parts = record.zone_parts(attention, grid, self.bundle.zone_split)
             sums = {name: float(part.sum(dtype=np.float64)) for name, part in parts.items()}
             total = sum(sums.values()) or 1.0
             shares = {name: value / total for name, value in sums.items()}
         generated = OwnReport(
-            zones=own_report.written(inference.zone_probability[0], thresholds),
+            zones=Zones() if free else own_report.written(inference.zone_probability[0], thresholds),
             probability=inference.zone_probability[0],
             thresholds=thresholds,
             withheld=prompt is Prompt.NO_REPORT,
@@ -236,9 +324,11 @@ class Predictor:
         )
 
 
-def _steering(text: str | None, words: Report, prompt: int | Prompt, generated: OwnReport | None) -> Steering:
-    """The report that a prompt stands for."""
-    if not isinstance(prompt, Prompt):
+def _steering(
+    text: str | None, words: Report, prompt: int | Prompt, generated: OwnReport | None, *, hears_denial: bool
+) -> Steering:
+    """The report that a prompt stands for; words that only deny are one for a network that hears them."""
+    if not isinstance(prompt, Prompt) or (hears_denial and _denies(words)):
         return Steering(text=text, words=words, mode="given", report=words, generated=generated)
     report = generated.report if generated is not None and prompt is Prompt.OWN_REPORT else None
     mode: TextMode = "none" if report is None else "generated"

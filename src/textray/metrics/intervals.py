@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from textray.errors import ShapeError, UsageError
-from textray.metrics.segmentation import Floats, Statistic
+from textray.metrics.segmentation import Floats, Statistic, ratio
 
 DRAWS = 1000
 LEVEL = 0.95
@@ -59,6 +59,32 @@ def bootstrap(columns: Floats, groups: Sequence[str], statistics: Mapping[K, Sta
     return {
         name: _interval(float(statistic(sums.sum(axis=0))), statistic(totals)) for name, statistic in statistics.items()
     }
+
+
+def bootstrap_auc(scores: Sequence[float], truth: Sequence[bool], groups: Sequence[str]) -> Interval:
+    """Area under the curve of scores against the truth, with its interval; a tie counts half.
+
+    The three have one item a case; of draws without cases of one kind the area is not defined.
+
+    Raises:
+        UsageError: If there is no case.
+        ShapeError: If they differ in length.
+    """
+    values, positive = np.asarray(scores, np.float64), np.asarray(truth, np.bool_)
+    if not len(values) == len(positive) == len(groups):
+        raise ShapeError("scores, truth and groups differ", came=(len(values), len(positive), len(groups)))
+    if not len(values):
+        raise UsageError("no interval without cases", came="0 cases", expected="at least one")
+    labels, where = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
+    above = values[positive][:, None] - values[~positive][None]
+    wins = np.where(above > 0, 1.0, np.where(above == 0, 0.5, 0.0))  # (P, N)
+
+    def area(weights: Floats) -> Floats:
+        sick, normal = weights[:, where[positive]], weights[:, where[~positive]]
+        return ratio(((sick @ wins) * normal).sum(1), sick.sum(1) * normal.sum(1))
+
+    drawn = np.concatenate([area(weights) for weights in _weights(len(labels))])
+    return _interval(float(area(np.ones((1, len(labels))))[0]), drawn)
 
 
 def paired_difference(

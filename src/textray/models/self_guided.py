@@ -80,7 +80,7 @@ class SelfGuided(Network):
         bank_features: ``(64, L, D)``, token features of the sentences; see `set_bank`.
         bank_mask: ``(64, L)`` bool, true at real tokens. All false until `set_bank`: no report is written then.
         thresholds: ``(6,)``, probability from which on a zone is written; see `set_thresholds`.
-        presence_threshold: ``()``, probability from which on a film is said to show a lesion.
+        bounds: ``(4,)``, probabilities at which a film is judged, in the order of `textray.inference.film.Bounds`.
 
     Raises:
         UsageError: If the segmenter cannot read that many tokens, or cannot do without a report.
@@ -91,7 +91,7 @@ class SelfGuided(Network):
     bank_features: Tensor
     bank_mask: Tensor
     thresholds: Tensor
-    presence_threshold: Tensor
+    bounds: Tensor
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class SelfGuided(Network):
         self.tells_presence, self.reads_denial, self.tells_lungs = presence, denial, segmenter.tells_lungs
         if presence:
             self.presence = nn.Linear(locator.width, 1)
-            self.register_buffer("presence_threshold", torch.tensor(0.5))
+            self.register_buffer("bounds", torch.tensor([0.5, 0.5, 0.0, 1.0]))
         if denial:
             self.zone_denied = nn.Parameter(torch.randn(ZONES, width) * 0.02)
 

@@ -7,7 +7,7 @@ chosen on the split that selects checkpoints, so that a checkpoint holds those t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from textray.data.segmentation import Batch
 from textray.errors import UsageError
 from textray.models.self_guided import Located, SelfGuided
 from textray.nn.bert import TextEncoder
+from textray.records import ZONE_NAMES
 from textray.text.zones import bank_sentences
 
 CANDIDATES = np.linspace(0.02, 0.98, 49)
@@ -31,6 +32,10 @@ _SAME_BANK = 2e-3
 
 SENSITIVITY = 0.98
 """Share of the sick films of the selecting split that the threshold of presence keeps."""
+
+
+FALSE_ALARM = 0.05
+"""Share of films with right words of which a conflict may warn."""
 
 
 class Row(NamedTuple):
@@ -71,7 +76,8 @@ class OwnReports:
     def compare_bank(self, given: Tensor, encoder: TextEncoder) -> None:
         """Refuse a bank that another text encoder encoded."""
         ours = self.network.bank_features
-        if given.shape != ours.shape or bool(((given.to(ours) - ours).abs() > _SAME_BANK * ours.abs().clamp(min=1)).any()):
+        apart = _SAME_BANK * ours.abs().clamp(min=1)
+        if given.shape != ours.shape or bool(((given.to(ours) - ours).abs() > apart).any()):
             raise UsageError(
                 "the checkpoint's sentences were encoded by another text encoder",
                 expected=f"{encoder.name} with max_tokens {encoder.max_tokens}",
@@ -102,10 +108,8 @@ class OwnReports:
             self.locate(batch)
         device = self.network.thresholds.device
         self.network.set_thresholds(torch.tensor(choose_thresholds(*self._zones()), device=device))
-        sick = [row.presence for row in self._rows if row.finding == 1 and not row.source]
-        if self.network.tells_presence and sick:
-            lowest = np.quantile(sick, 1 - SENSITIVITY, method="lower")
-            self.network.presence_threshold.fill_(float(lowest))
+        if self.network.tells_presence:
+            self.network.bounds.copy_(torch.tensor(choose_bounds(self._rows)))
         self._rows = []
 
     def scores(self) -> dict[str, float]:
@@ -130,6 +134,26 @@ class OwnReports:
         """Probabilities and truth of the images whose zones are known, both ``(N, 6)``."""
         known = [row for row in self._rows if not np.isnan(row.truth).any()]
         return np.stack([row.zones for row in known]), np.stack([row.truth for row in known]) > 0.5
+
+
+def choose_bounds(rows: Sequence[Row]) -> tuple[float, float, float, float]:
+    """Choose the probabilities at which a film is judged, in the order of `textray.inference.film.Bounds`.
+
+    The threshold keeps `SENSITIVITY` of the sick films of the first data set. Of films whose words are right at most
+    `FALSE_ALARM` are warned of: normal films that words call clear, films whose zones are named, and those whose other
+    zones are denied.
+    """
+    drawn = [row for row in rows if not row.source]
+    sick = [row.presence for row in drawn if row.finding == 1]
+    threshold = float(np.quantile(sick, 1 - SENSITIVITY, method="lower")) if sick else 0.5
+    normal = [row.presence for row in rows if row.finding == 0]
+    clear = float(np.quantile(normal, 1 - FALSE_ALARM)) if normal else threshold
+    zones = np.concatenate([row.zones for row in drawn]) if drawn else np.zeros(0)
+    truth = np.concatenate([row.truth for row in drawn]) if drawn else np.zeros(0)
+    named, unnamed = zones[truth > 0.5], zones[truth < 0.5]
+    free = float(np.quantile(named, FALSE_ALARM / len(ZONE_NAMES))) if named.size else 0.0
+    ill = float(np.quantile(unnamed, 1 - FALSE_ALARM / len(ZONE_NAMES))) if unnamed.size else 1.0
+    return threshold, max(clear, threshold), free, ill
 
 
 def choose_thresholds(probability: NDArray[np.floating], truth: NDArray[np.bool_]) -> tuple[float, ...]:
