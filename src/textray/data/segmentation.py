@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from textray.augment import Augment, Geometry, Preset
 from textray.data.base import CaptionPolicy, Reader, Sample, fingerprint, keep_share, open_reader
 from textray.data.cache import PixelCache
+from textray.data.elsewhere import elsewhere
 from textray.data.unlabelled import unlabelled_samples
 from textray.data.zone_dropout import deny, deny_zones, drop_from_label, drop_zones
 from textray.errors import DataError, ShapeError, UsageError
@@ -34,6 +35,8 @@ from textray.text.zones import sentence
 Key = tuple[int, int]
 """Epoch and index of a sample: together with the seed they fix everything random about it."""
 
+
+_ELSEWHERE = 0.15  # share of films with known lungs in whose place a picture comes that is no chest film
 
 Item = dict[str, Any]
 """One sample of a `Batch`, under the same names."""
@@ -191,6 +194,9 @@ class SegmentationSet(Dataset[Item]):
 
     def __getitem__(self, key: Key) -> Item:
         epoch, index = key
+        other = np.random.default_rng((self.seed, epoch, index, 3))
+        if self.draws and index in self._lungs and other.random() < _ELSEWHERE:
+            return self._elsewhere(index, other)
         rng = np.random.default_rng((self.seed, epoch, index))
         sample = self.samples[index]
         labelled, whole = self.labelled[index], self._wording(epoch, index)
@@ -223,6 +229,24 @@ class SegmentationSet(Dataset[Item]):
             lungs=self._moved_lungs(index, way),
             source=sample.source,
             geometry=way,
+        )
+
+    def _elsewhere(self, index: int, rng: np.random.Generator) -> Item:
+        """A picture that is no chest film in place of a sample whose lungs are known: it has none."""
+        unknown = torch.full((1, *self.pixels.size), np.nan)
+        return Item(
+            image=torch.from_numpy(self.preprocess.normalise_pixels(elsewhere(self.image(index), rng))),
+            mask=unknown,
+            zones=torch.full((6,), np.nan),
+            text=None,
+            image_id=self.samples[index].image_id,
+            index=index,
+            labelled=False,
+            denied=torch.zeros(6),
+            finding=np.nan,
+            lungs=torch.zeros(2, *(side // 4 for side in self.pixels.size)),
+            source=self.samples[index].source,
+            geometry=Geometry(),
         )
 
     def _wording(self, epoch: int, index: int) -> Report:
