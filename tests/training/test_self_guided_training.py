@@ -337,12 +337,22 @@ def test_a_part_starts_from_a_bundle(stages):
         begun([f"segmenter={bundle}"])
 
 
+def test_parts_replace_those_of_a_whole_checkpoint(stages):
+    folder, *_ = stages
+    locator, segmenter = folder / "locator.ckpt", folder / "segmenter.ckpt"
+    whole, both = begun(str(locator)), begun([str(locator), f"segmenter={segmenter}"])
+    part = begun([f"segmenter={segmenter}"])
+    for name, value in both.state_dict().items():
+        given = part if name.startswith("segmenter.") else whole
+        assert torch.equal(value, given.state_dict()[name]), name
+
+
 def test_what_parts_cannot_start_from(stages):
     folder, *_ = stages
     locator, segmenter = folder / "locator.ckpt", folder / "segmenter.ckpt"
     for initial, message in (
-        ([str(locator), f"segmenter={segmenter}"], "one whole checkpoint or from parts"),
-        ([f"segmenter={locator}", f"segmenter={segmenter}"], "one checkpoint only"),
+        ([str(locator), str(segmenter)], "one whole checkpoint at most"),
+        ([f"segmenter={locator}", f"segmenter={segmenter}"], "each part from one"),
         ([f"locator={segmenter}"], "another network"),
         ([f"head={segmenter}"], r"no part 'head'.*locator, segmenter"),
         ([f"locator={folder / 'none.ckpt'}"], "no checkpoint to start from"),

@@ -74,31 +74,29 @@ def begin(network: Network, initial: str | Sequence[str] | None) -> None:
     Without ``initial`` they are the pretrained ones of its trunks, where its config names any. A checkpoint, or a
     bundle's folder, gives the whole network, as far as it has the tensors; no pretrained ones are read. Of one or more
     ``PART=CHECKPOINT``, such as ``segmenter=mmi.ckpt``, see `start_part`; only parts that are not named read
-    pretrained tensors.
+    pretrained tensors. Beside a whole checkpoint they replace its parts.
 
     Raises:
-        UsageError: If a checkpoint is missing or does not fit, or whole checkpoints and parts are mixed.
+        UsageError: If a checkpoint is missing or does not fit, or one part is named twice.
     """
     named = named_parts(initial)
     parts = dict(named)
-    if None in parts and len(named) > 1:
-        raise UsageError(
-            "a training starts from one whole checkpoint or from parts",
-            came=", ".join(initial or ()),
-            expected="one checkpoint, or a list of PART=CHECKPOINT with each part once",
-        )
     if len(parts) != len(named):
-        raise UsageError("a part can start from one checkpoint only", came=", ".join(initial or ()))
-    if not named:
+        raise UsageError(
+            "a training starts from one whole checkpoint at most, and each part from one",
+            came=", ".join(initial or ()),
+        )
+    whole = parts.pop(None, None)
+    if whole is not None:
+        start_from(network, whole)
+    elif not parts:
         network.load_pretrained()
-    elif None in parts:
-        start_from(network, parts[None])
     else:
         for name, child in network.named_children():
             if name not in parts and hasattr(child, "load_pretrained"):
                 cast(Any, child).load_pretrained()
-        for part, path in parts.items():
-            start_part(network, str(part), path)
+    for part, path in parts.items():
+        start_part(network, str(part), path)
 
 
 def named_parts(initial: str | Sequence[str] | None) -> list[tuple[str | None, Path]]:
