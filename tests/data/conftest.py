@@ -100,7 +100,7 @@ def mosmed_slices():
 def write_slice(image, mask, name, caption):
     """Lesion in the half and at the height that the caption names; sizes, channels and levels as they vary."""
     size = (40, 36) if name.startswith("Jun") else (32, 32)
-    pixels = np.random.default_rng(len(name)).integers(0, 256, size, dtype=np.uint8)
+    pixels = np.random.default_rng(list(name.encode())).integers(0, 256, size, dtype=np.uint8)
     levels = np.zeros(size, np.uint8)
     levels[4 : 10 if caption == LEFT else 11, 3:9] = 255
     levels = levels if caption == LEFT else levels[::-1, ::-1]

@@ -184,17 +184,14 @@ def test_more_films_of_a_patient_stay_on_its_side(films):
 
 def test_the_same_picture_twice_is_named_within_and_across_splits(films):
     reader = ChestFilms(films)
-    train = [sample for sample in reader.samples("train") if sample.source == "nih"]
-    (held, *_) = (sample for sample in reader.samples("test") if sample.source == "nih")
-    for copy in (train[1], held):
-        with Image.open(train[0].image_path) as picture:
-            picture.save(copy.image_path, "PNG")  # another compression, the same pixels
+    first, second, *_ = (sample for sample in reader.samples("train") if sample.source == "nih")
+    held = next(sample for sample in reader.samples("test") if sample.source == "nih")
+    for copy in (second, held):
+        copy.image_path.write_bytes(first.image_path.read_bytes())
     result = reader.check()
     assert result.ok
-    found = {p.code: p for p in result.problems}
-    assert sorted(found) == ["W_PICTURE_LEAK", "W_SAME_PICTURE"]
-    assert all(train[0].image_path.name in p.path + p.message for p in result.problems)
-    assert {"is in test", "is in train"} & {found["W_PICTURE_LEAK"].message.split(" and ")[0]}
+    assert sorted(p.code for p in result.problems) == ["W_PICTURE_LEAK", "W_SAME_PICTURE"]
+    assert all(first.image_path.name in p.path + p.message for p in result.problems)
 
 
 def test_check_counts(cli, films):

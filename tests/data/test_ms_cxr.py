@@ -65,10 +65,10 @@ def write_json(path, rows):
 
 
 def write_films(folder, scale=1):
-    for film, (_, _, (width, height)) in FILMS.items():
+    for number, (film, (_, _, (width, height))) in enumerate(FILMS.items()):
         path = folder / path_of(film)
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("L", (width // scale, height // scale), 90).save(path)
+        Image.new("L", (width // scale, height // scale), 90 + number).save(path)
 
 
 @pytest.fixture

@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 Split = Literal["train", "val", "test", "inner", "fit"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test", "inner", "fit")
-"""`train` is `fit`, for gradients, and `inner`, to select (stopping, checkpoint, thresholds)."""
+"""`train` is `fit`, for gradients, and `inner`, to select (stopping, checkpoint, thresholds), and films of another part
+that must not be learnt from."""
 
 CaptionPolicy = Literal["error", "skip", "text-free"]
 CAPTION_POLICIES: tuple[CaptionPolicy, ...] = ("error", "skip", "text-free")

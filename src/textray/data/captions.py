@@ -22,6 +22,7 @@ from textray.data.folders import (
     colour_problems,
     size_problems,
 )
+from textray.data.twins import same_pictures
 from textray.errors import DataError, InputError
 from textray.records import Notice, Report, Zones
 from textray.text.tables import known_cell, read_columns
@@ -122,8 +123,11 @@ class CaptionedFolders(Reader):
         wanted = check_split(split)
         part = part_of(wanted)
         self._require(part)
-        entries = [entry for entry, to in self._parted(self._trust(part)) if to == part]
+        parted = self._parted(self._trust(part))
+        entries = [entry for entry, to in parted if to == part]
         if wanted in ("inner", "fit"):
+            left_out = self._left_out(parted)
+            entries = [entry for entry in entries if entry.image_id not in left_out]
             entries = self._cut_train(entries, wanted, self._draw_by(entries))
         return [
             Sample(
@@ -157,6 +161,8 @@ class CaptionedFolders(Reader):
         facts = check_pixels(pairs, self.root, self.unit, counts, problems)
         colour = registry.dataset(self.name).colour
         problems += colour_problems((image for image, _ in pairs), self.root, colour=colour)
+        pictures = ((entry.image, to) for entry, to in self._parted(found))
+        problems += same_pictures(pictures, self.root, films=False)
         self._check_captions(found.entries, facts, counts)
         return CheckResult(name=self.name, root=self.root, counts=counts, problems=tuple(problems))
 
@@ -171,6 +177,10 @@ class CaptionedFolders(Reader):
     def _report(self, report: Report | None) -> Report:
         """The report of a sample."""
         return self.no_report if report is None else report
+
+    def _left_out(self, parted: Sequence[tuple[Entry, PartName]]) -> frozenset[str]:
+        """Images of `train` that no training gets, because they are held in another part too."""
+        return frozenset()
 
     def _other_wordings(self, entry: Entry) -> tuple[Report, ...]:
         """What other wordings of the caption say."""

@@ -27,8 +27,9 @@ from textray.data.base import (
     part_of,
 )
 from textray.data.boxes import read_table
-from textray.data.folders import folders, same_pictures, size_problems
+from textray.data.folders import folders, size_problems
 from textray.data.lungs import split_lungs
+from textray.data.twins import same_pictures
 from textray.errors import InputError
 from textray.io.read import read, read_mask
 
@@ -120,7 +121,7 @@ class ChestFilms(Reader):
                     problems.append(Problem(error.code, name, error.what))
         counts["sizes"] = ", ".join(f"{size}: {n}" for size, n in sizes.most_common(5)) or "none"
         there = ((self.root / film.file, self._parts[film.patient]) for film in films)
-        problems += same_pictures(((path, part) for path, part in there if path.is_file()), self.root)
+        problems += same_pictures(((path, part) for path, part in there if path.is_file()), self.root, films=True)
         return CheckResult(name=self.name, root=self.root, counts=counts, problems=tuple(problems))
 
     def _lungs_problems(self, film: Film, lungs: str) -> list[Problem]:

@@ -6,7 +6,6 @@ authors lay out several data sets.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import struct
@@ -220,33 +219,6 @@ def colour_problems(images: Iterable[Path], root: Path, *, colour: bool = False)
             problems.append(Problem(error.code, str(path.relative_to(root)), error.what))
         except (OSError, SyntaxError, ValueError):
             continue  # no picture at all: reported with its header
-    return problems
-
-
-def same_pictures(pictures: Iterable[tuple[Path, str]], root: Path, *, colour: bool = False) -> list[Problem]:
-    """Warnings about pictures that have the same pixels as an earlier one, from the path and the part of each.
-
-    Files are decoded, so another compression or name hides nothing. DICOM files and files that are no picture are not
-    compared.
-    """
-    first: dict[bytes, tuple[Path, str]] = {}
-    problems = []
-    for path, part in pictures:
-        if path.suffix.lower() == ".dcm":
-            continue
-        try:
-            pixels = read_module.read(path, color=colour).pixels
-        except InputError:
-            continue  # reported elsewhere
-        key = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).digest()
-        other, its_part = first.setdefault(key, (path, part))
-        if other != path:
-            where, twin = str(path.relative_to(root)), other.relative_to(root)
-            if part == its_part:
-                problems.append(Problem("W_SAME_PICTURE", where, f"has the pixels of {twin}"))
-            else:
-                message = f"is in {part} and has the pixels of {twin} in {its_part}"
-                problems.append(Problem("W_PICTURE_LEAK", where, message))
     return problems
 
 

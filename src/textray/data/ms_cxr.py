@@ -17,6 +17,7 @@ from typing import Any
 from textray.data.base import Box, CheckResult, Counts, Problem, Reader, Sample, Split, fingerprint, leaks, part_of
 from textray.data.boxes import box_problem, is_scaled_copy, read_box, read_table
 from textray.data.folders import folders, sizes_of
+from textray.data.twins import same_pictures
 from textray.errors import DataError, UsageError, unknown_name
 from textray.records import Laterality
 from textray.text.cleaning import clean
@@ -99,6 +100,9 @@ class MSCXR(Reader):
         counts["pairs of image and sentence"] = f"{len(pairs)} (published: 1162)"
         counts["images"] = len({row.image_id for row in rows})
         counts["images on disk"] = len(self._images)
+        splits = {pair.image_id: _part(pair) or "test" for pair in pairs}
+        films = [(path, str(splits[name])) for name, path in self._images.items() if name in splits]
+        problems += same_pictures(films, self.root, films=True)
         patients = self.held_out_patients()
         counts["patients"] = f"{len(patients)} (published: 851), ids {fingerprint(patients)[:12]}"
         counts |= {f"class {name}": n for name, n in sorted(Counter(pair.category for pair in pairs).items())}

@@ -30,6 +30,7 @@ from textray.data.base import (
     part_of,
 )
 from textray.data.folders import folders, is_whole, sizes_of
+from textray.data.twins import same_pictures
 from textray.errors import DataError, LayoutError, UsageError
 from textray.records import Laterality
 from textray.text.sentences import Cut, Sections, split, training_text
@@ -122,6 +123,9 @@ class OpenI(Reader):
         for path, where, _ in sizes_of(images.values(), self.root, problems):
             if not is_whole(path):
                 problems.append(Problem("E_TRUNCATED", where, "ends too early"))
+        parts = {name: report.part for report in reports for name in report.image_ids}
+        films = ((path, str(parts[name])) for name, path in images.items() if name in parts)
+        problems += same_pictures(films, self.root, films=True)
         problems += [
             Problem("W_NO_TEXT", f"{report.number}.xml", "has neither findings nor impression")
             for report in reports

@@ -29,12 +29,19 @@ from textray.data.base import (
 )
 from textray.data.captions import CaptionedFolders, CaptionRow, Entry, Survey, read_captions
 from textray.data.folders import Folder, Layout, Part, bare_name, check_pixels
+from textray.data.twins import same_pictures
 from textray.records import Laterality, Report
 from textray.text.zones import sentence
 
 log = logging.getLogger(__name__)
 
 NAME = "QaTa-COV19-v2"
+_IN_VAL = {
+    "covid_967": "sub-S12197_ses-E24904_run-1_bp-chest_vp-ap_cr",
+    "covid_2077": "sub-S12197_ses-E24132_run-1_bp-chest_vp-ap_cr",
+    "covid_3495": "sub-S12197_ses-E26523_run-1_bp-chest_vp-ap_cr",
+}
+"""Films of `train` that are the same as one of `val`, in another brightness and contrast."""
 _FOLDERS: dict[PartName, str] = {"train": "Train Set", "test": "Test Set"}
 
 
@@ -43,7 +50,8 @@ class QaTaCOV19(CaptionedFolders):
 
     The train part is cut as published: the first four fifths of the rows of ``prompt/train.csv`` (floor of 0.8 n;
     5,716 of 7,145) are `train`, the rest `val`. `inner` is 10 % of the `sub-*` patients of `train`, `fit` the others
-    and every `covid_*` image. A part that is not asked for may be missing.
+    and every `covid_*` image but three, which are films of `val` in another brightness. A part that is not asked for
+    may be missing.
 
     Args:
         root: The folder ``QaTa-COV19-v2``, or the folder it lies in.
@@ -60,6 +68,7 @@ class QaTaCOV19(CaptionedFolders):
         self.captions = check_wording(self.name, captions)
         layout = find_layout(Path(root), original=captions == "original")
         super().__init__(layout, missing_captions=missing_captions, seed=seed)
+        self._noticed: frozenset[str] = frozenset()
         self._originals: dict[PartName, dict[str, Report | None]] = {}
 
     def _phrases(self, split: Split, kind: str) -> list[Sample]:
@@ -84,6 +93,7 @@ class QaTaCOV19(CaptionedFolders):
         counts: Counts = {"root": str(self.root)}
         problems: list[Problem] = []
         parted: list[tuple[Entry, PartName]] = []
+        pictures: list[tuple[Path, str]] = []
         for part, expected in self.published.items():
             if not self._sources(part):
                 counts[f"{part} part"] = "not present"
@@ -102,8 +112,11 @@ class QaTaCOV19(CaptionedFolders):
                 entries = [entry for entry, to in cut if to == split]
                 patients = {entry.group for entry in entries} - {None}
                 counts[f"split {split}"] = f"{len(entries)} images, {len(patients)} known patients"
+            left_out = self._left_out(cut)
+            pictures += [(e.image, f"{to} (left out of fit)" if e.image_id in left_out else to) for e, to in cut]
             check_pixels(((e.image, e.mask) for e in found.entries), self.root, part, counts, problems)
         problems += leaks((entry.group, part) for entry, part in parted if entry.group)
+        problems += same_pictures(pictures, self.root, films=True)
         return CheckResult(name=self.name, root=self.root, counts=counts, problems=tuple(problems))
 
     def _check_originals(self, part: PartName, found: Survey, counts: Counts) -> list[Problem]:
@@ -155,6 +168,17 @@ class QaTaCOV19(CaptionedFolders):
         if part.name == "train" and fingerprint(_key(row) for row in rows) == published["ids_sha256"]:
             rows.sort(key=_key)  # a copy of the published table saved in another order is cut the same way
         return rows
+
+    def _left_out(self, parted: Sequence[tuple[Entry, PartName]]) -> frozenset[str]:
+        parts = {entry.image_id: part for entry, part in parted}
+        found = frozenset(
+            name for name, twin in _IN_VAL.items() if (parts.get(name), parts.get(twin)) == ("train", "val")
+        )
+        if found - self._noticed:
+            text = "W_PICTURE_LEAK: %d films of train are films of val too, and are left out of fit and inner: %s"
+            log.warning(text, len(found), name_some(sorted(found)))
+            self._noticed |= found
+        return found
 
     def _other_wordings(self, entry: Entry) -> tuple[Report, ...]:
         if self.captions != BOTH:

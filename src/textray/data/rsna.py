@@ -13,6 +13,7 @@ from pathlib import Path
 from textray.data.base import Box, CheckResult, Counts, Problem, Reader, Sample, Split, fingerprint
 from textray.data.boxes import TableRow, box_problem, is_scaled_copy, read_box, read_table
 from textray.data.folders import Folder, folders, sizes_of
+from textray.data.twins import same_pictures
 from textray.errors import UsageError
 from textray.records import Laterality
 
@@ -98,6 +99,10 @@ class RSNA(Reader):
             if not is_scaled_copy((height, width), SPACE):
                 message = f"is {width} x {height} pixels, no scaled copy of a film of {SPACE[0]} x {SPACE[1]}"
                 problems.append(Problem("E_SIZE", where, message))
+        listed = set(survey.listed or ())
+        there = (name for name in survey.positives if name in survey.images)
+        pictures = ((survey.images[name], "test" if name in listed else "train") for name in there)
+        problems += same_pictures(pictures, self.root, films=True)
         counts: Counts = {"root": str(self.root)}
         counts["rows of labels"] = f"{survey.rows} (published: 30227)"
         counts["films labelled"] = f"{len(survey.boxes)} (published: 26684)"
@@ -107,7 +112,6 @@ class RSNA(Reader):
         if survey.listed is None:
             counts["list of test films"] = "not present"
         else:
-            listed = set(survey.listed)
             positive = [name for name in survey.positives if name in listed]
             counts["list of test films"] = (
                 f"{self.test_list.name if self.test_list else ''}, {len(listed)} films, "
