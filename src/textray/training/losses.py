@@ -23,6 +23,8 @@ LossParts = Literal["dice_ce", "dice_only", "pooled_dice_ce", "lvit_wdbce"]
 """Parts of a segmentation loss, see `DiceCELoss`."""
 SMOOTH = 1e-5
 """Added to numerator and denominator of a Dice, in pixels."""
+EMPTY_AREA = 0.005
+"""Share of an image that costs one half of `empty_loss` if it is marked where there is nothing."""
 
 
 def dice_loss(logits: Tensor, target: Tensor, *, pooled: bool = False) -> Tensor:
@@ -95,6 +97,15 @@ def zone_loss(logits: Tensor, zones: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits[known], zones[known])
 
 
+def empty_loss(logits: Tensor) -> Tensor:
+    """Loss of raw scores ``(B, 1, H, W)`` where nothing is to be found: a mean over ``B``.
+
+    Cross-entropy, and in place of a Dice ``a / (a + s)`` of the marked area a, s being `EMPTY_AREA` of the image.
+    """
+    area = torch.sigmoid(logits).mean((1, 2, 3))
+    return F.softplus(logits).mean() + (area / (area + EMPTY_AREA)).mean()
+
+
 def presence_loss(logits: Tensor, finding: Tensor, source: Sequence[str]) -> Tensor:
     """Binary cross-entropy of raw scores ``(B, 1)`` on findings ``(B,)`` of {0, 1}, NaN where unknown.
 
@@ -147,13 +158,13 @@ class DiceCELoss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor, whole: Tensor | None = None) -> Tensor:
         """Scalar loss of logits and mask, both ``(B, 1, H, W)``.
 
-        Images that ``whole`` ``(B,)`` leaves out have an empty mask; they count in the cross-entropy alone, since a
-        Dice of nothing has no gradient.
+        Images that ``whole`` ``(B,)`` leaves out have an empty mask, and a Dice of nothing has no gradient: see
+        `empty_loss`.
         """
         if whole is not None and not whole.all():
-            empty = F.binary_cross_entropy_with_logits(logits[~whole], target[~whole])
             share = float(whole.float().mean())
-            return (1 - share) * empty + (share * self(logits[whole], target[whole]) if whole.any() else 0)
+            found = share * self(logits[whole], target[whole]) if whole.any() else 0
+            return (1 - share) * empty_loss(logits[~whole]) + found
         if self.parts == "lvit_wdbce":
             return lvit_wdbce(logits, target)
         loss = dice_loss(logits, target, pooled=self.parts == "pooled_dice_ce")
