@@ -38,6 +38,8 @@ def leaves(tree, prefix=""):
     """Dotted key and value of everything that is set."""
     for key, value in tree.items():
         name = f"{prefix}{key}"
+        if isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
+            value = dict(enumerate(value))
         if isinstance(value, Mapping) and value:
             yield from leaves(value, f"{name}.")
         else:
@@ -72,6 +74,7 @@ ON_TOP = {
     "mmi_unet_lite_224_first": "mmi_unet_lite",
     "mmi_unet_lite_224": "mmi_unet_lite",
     "sgseg_lite_last": "sgseg_lite",
+    "sgseg_lite_healthy": "sgseg_lite_presence",
     "reproduce/small_grounding": "sentence_grounding_qata",
     "reproduce/small_grounding_places": "sentence_grounding_qata",
 }
@@ -124,6 +127,8 @@ def test_a_recipe_stops_and_selects_on_what_its_network_logs(name, parse):
             logged |= {"inner/dice_oracle", "inner/dice_mean"}
     if ".sgseg." in model["network"]["class_path"]:
         logged |= {"inner/zones_f1"} | ({"inner/dice_generated"} if model["segment"] else set())
+        if model["network"]["init_args"]["config"]["presence"] and found["data"]["beside"] is not None:
+            logged |= {"inner/presence_auc"}
     assert found["checkpoint"]["monitor"] in logged
     assert found["stopping"]["monitor"] in logged
 

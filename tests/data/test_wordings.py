@@ -124,6 +124,27 @@ def test_a_grounding_network_learns_from_the_wording_that_is_asked_for(worded):
         GroundingData(root=str(worded), captions="both")
 
 
+def test_a_segmenter_learns_from_both_wordings_in_turn(worded):
+    pytest.importorskip("lightning", reason="textray[train] is not installed")
+    from textray.data.segmentation import SegmentationData
+
+    found = {}
+    for name in (None, "both"):
+        data = SegmentationData(root=str(worded), captions=name, workers=0, size=(32, 32), augment="none")
+        data.setup("fit")
+        assert data.describe()["wording"] == data.settings()["wording"] == (name or "revised")
+        found[name] = data.sets["fit"]
+    assert found["both"].samples != found[None].samples
+    both, revised = found["both"], found[None]
+    for index, sample in enumerate(both.samples):
+        texts = {both[epoch, index]["text"] for epoch in range(12)}
+        assert texts == {sentence(report.zones) for report in (sample.report, *sample.also)}
+        assert both[3, index]["text"] == both[3, index]["text"]
+        assert both.plain()[3, index]["text"] == revised[3, index]["text"] == zones(sample)
+    with pytest.raises(UsageError, match="Expected one of revised, original, both"):
+        SegmentationData(root=str(worded), captions="first")
+
+
 def test_real_wordings(real_qata, tmp_path):
     both = QaTaCOV19(real_qata, captions="both")
     found = [*both.samples("train"), *both.samples("val")]

@@ -8,7 +8,7 @@ import torch
 from numpy_layers import sigmoid, softmax
 
 from textray.models.base import Network, Output
-from textray.models.self_guided import Locator, SelfGuided
+from textray.models.self_guided import Located, Locator, SelfGuided
 from textray.nn.detector import Aggregator, splat
 from textray.records import Zones
 
@@ -64,12 +64,12 @@ class Told(Locator):
     """Gives the logits that it is made with."""
 
     def __init__(self, logits):
-        super().__init__(size_multiple=1)
+        super().__init__(size_multiple=1, width=1)
         self.logits, self.calls = logits, 0
 
     def forward(self, image):
         self.calls += 1
-        return self.logits, None
+        return Located(self.logits)
 
 
 class Reader(Network):
@@ -136,7 +136,7 @@ def test_each_image_gets_its_report(zone_tokens):
         wanted = p * network.zone_present[zone].detach().numpy() + (1 - p) * network.zone_absent[zone].detach().numpy()
         np.testing.assert_allclose(features[2, TOKENS + zone].detach().numpy(), wanted, atol=1e-9)
     assert network.locator.calls == 1
-    network(torch.zeros(5, 3, 4, 4).double(), given, mask, located=(logits, None))
+    network(torch.zeros(5, 3, 4, 4).double(), given, mask, located=Located(logits))
     assert network.locator.calls == 1
     assert all(torch.equal(one, other) for one, other in zip(network.segmenter.read, (features, read), strict=True))
 

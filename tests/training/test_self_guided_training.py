@@ -16,7 +16,7 @@ from textray.data.segmentation import SegmentationData
 from textray.errors import UsageError
 from textray.models.base import Network, Output
 from textray.models.baselines.unet import UNet, UNetConfig
-from textray.models.self_guided import Locator, SelfGuided
+from textray.models.self_guided import Located, Locator, SelfGuided
 from textray.text.zones import sentence
 from textray.training.checkpoints import begin, read_checkpoint
 from textray.training.segmentation import SegmentationTask
@@ -33,7 +33,7 @@ class Spots(Locator):
     """Six numbers from the mean of a convolution."""
 
     def __init__(self):
-        super().__init__(size_multiple=4)
+        super().__init__(size_multiple=4, width=4)
         self.trunk = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.BatchNorm2d(4))
         self.head, self.images = nn.Linear(4, 6), 0
 
@@ -42,7 +42,8 @@ class Spots(Locator):
 
     def forward(self, image):
         self.images += len(image)
-        return self.head(self.trunk(image).mean((2, 3))), None
+        features = self.trunk(image).mean((2, 3))
+        return Located(self.head(features), None, features)
 
 
 class Shift(Network):
@@ -70,9 +71,9 @@ class Guided(SelfGuided):
         self.config = NoConfig()
         self.given = []
 
-    def forward(self, image, text_features=None, text_mask=None, located=None):
+    def forward(self, image, text_features=None, text_mask=None, denied=None, located=None):
         self.given.append((self.training, text_features, text_mask))
-        return super().forward(image, text_features, text_mask, located)
+        return super().forward(image, text_features, text_mask, denied, located)
 
 
 def task(network=None, **settings):
@@ -110,7 +111,8 @@ def rows(module, share, seed=0):
     texts = ["left upper lung", None] * 20
     batch = {
         "image": torch.zeros(40, 3, 8, 8), "mask": torch.zeros(40, 1, 8, 8), "zones": torch.zeros(40, 6),
-        "text": texts, "image_id": list("x" * 40),
+        "text": texts, "image_id": list("x" * 40), "labelled": torch.ones(40, dtype=torch.bool),
+        "denied": torch.zeros(40, 6),
     }  # fmt: skip
     module.log = lambda *_, **__: None
     module.training_step(batch, 0)
@@ -252,9 +254,10 @@ def test_the_loss_of_the_locator_alone_is_over_the_zones_that_are_known():
     with torch.no_grad():
         for rows in (slice(0, 3), slice(1, 3)):
             ids = [str(row) for row in range(4)][rows]
-            module.validation_step({"image": image[rows], "zones": zones[rows], "image_id": ids}, 0)
+            batch = {"image": image[rows], "zones": zones[rows], "image_id": ids, "source": [""] * len(ids)}
+            module.validation_step(batch | {"finding": torch.ones(len(ids))}, 0)
         only = nn.functional.binary_cross_entropy_with_logits(module.network.locator(image[:1])[0][0], zones[0])
-    assert logged == [("inner/loss", pytest.approx(float(only)), 1), ("inner/loss", 0.0, 0)]
+    assert logged == [("inner/loss", pytest.approx(float(only)), 1)], "nothing of images whose zones are unknown"
 
 
 def test_the_locator_learns_of_withheld_zones_too_since_it_sees_them(tmp_path):

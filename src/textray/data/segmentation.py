@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from textray.augment import Augment, Geometry, Preset
-from textray.data.base import CaptionPolicy, Reader, Sample, fingerprint, keep_share, open_reader
+from textray.data.base import CaptionPolicy, Reader, Sample, check_wording, fingerprint, keep_share, open_reader
 from textray.data.cache import PixelCache
 from textray.data.elsewhere import elsewhere
 from textray.data.unlabelled import unlabelled_samples
@@ -424,7 +424,7 @@ class SegmentationData(LightningDataModule):
         super().__init__()
         self.row = dataset(data)
         self.root, self.missing_captions, self.split_by, self.limit = root, missing_captions, split_by, limit
-        self.captions = captions
+        self.captions = check_wording(data, captions)
         self.train_fraction, self.labelled_fraction = train_fraction, labelled_fraction
         self.fraction_seed = fraction_seed
         self.unlabelled, self.unlabelled_texts = unlabelled, unlabelled_texts
@@ -439,18 +439,18 @@ class SegmentationData(LightningDataModule):
             colour=self.row.colour if colour is None else colour,
         )
         self.augment, self.augment_name = Augment.preset(augment), augment
-        if transpose and (self.augment.flip_p or report_withheld or report_withheld_last):
+        cut = report_withheld or report_withheld_last or report_denied
+        if transpose and (self.augment.flip_p or cut):
             raise UsageError(
                 "transposed images have left and right in their rows",
-                came=f"augment {augment}, report_withheld {report_withheld}",
-                expected="an augmentation without flips, and report_withheld 0",
+                came=f"augment {augment}, report_withheld {report_withheld}, report_denied {report_denied}",
+                expected="an augmentation without flips, report_withheld 0 and report_denied 0",
             )
-        by_zones = report_withheld or report_withheld_last or labels != "rules"
-        if self.row.captions == "free" and by_zones:
+        if self.row.captions == "free" and (cut or labels != "rules"):
             raise UsageError(
                 f"captions of {data} name no zones",
-                came=f"report_withheld {report_withheld}, labels {labels}",
-                expected="report_withheld 0, labels rules",
+                came=f"report_withheld {report_withheld}, report_denied {report_denied}, labels {labels}",
+                expected="report_withheld 0, report_denied 0, labels rules",
             )
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.report_dropout, self.report_withheld = report_dropout, report_withheld
@@ -485,6 +485,10 @@ class SegmentationData(LightningDataModule):
                 samples = keep_share(samples, self.train_fraction, seed=self.fraction_seed)
             samples = samples[: self.limit]
             beside = [] if self.beside is None else open_reader(self.beside, self.beside_root).samples(split)
+            if any(sample.finding is None for sample in beside):
+                raise UsageError(
+                    f"{self.beside} does not say which films show a lesion", expected="data.beside chest_films"
+                )
             if not samples:
                 raise DataError(
                     f"no image of {self.row.name} is left in {split}",
@@ -553,6 +557,14 @@ class SegmentationData(LightningDataModule):
 
     def _loader(self, split: str, *, shuffle: bool) -> DataLoader[Item]:
         data = self.sets[split]
+        sampler = EpochSampler(
+            len(data),
+            seed=self.seed,
+            shuffle=shuffle,
+            labelled=data.labelled,
+            beside=data.sources,
+            share=self.beside_share,
+        )
         if self.labels == "clusters" and data.labels is None:
             raise UsageError(
                 "labels: clusters needs the clusters before the first batch",
@@ -561,17 +573,10 @@ class SegmentationData(LightningDataModule):
         return EpochLoader(
             data,
             batch_size=self.batch_size,
-            sampler=EpochSampler(
-                len(data),
-                seed=self.seed,
-                shuffle=shuffle,
-                labelled=data.labelled,
-                beside=data.sources,
-                share=self.beside_share,
-            ),
+            sampler=sampler,
             num_workers=self.workers,
             collate_fn=collate,
-            drop_last=shuffle and len(data) >= self.batch_size,
+            drop_last=shuffle and len(sampler) >= self.batch_size,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -581,12 +586,14 @@ class SegmentationData(LightningDataModule):
             "laterality": self.row.laterality,
             "preprocess": self.preprocess.to_dict(),
             **({"captions": list(self.known_captions)} if self.known_captions else {}),
+            **({"wording": self.captions} if self.captions else {}),
             "augment": self.augment_name,
             "report_dropout": self.report_dropout,
             "report_withheld": self.report_withheld,
             "report_withheld_last": self.report_withheld_last,
-            **({"report_denied": self.report_denied} if self.report_denied else {}),
-            **({"beside": self.beside, "beside_share": self.beside_share} if self.beside is not None else {}),
+            "report_denied": self.report_denied,
+            "beside": self.beside,
+            "beside_share": self.beside_share if self.beside else 0.0,
             "labels": self.labels,
             "seed": self.seed,
             "split_by": self.split_by or next(iter(self.row.protocols), None),

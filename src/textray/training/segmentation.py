@@ -105,7 +105,7 @@ class SegmentationTask(Task):
         if not 0 <= self_guided <= 1:
             raise UsageError("self_guided is a share", came=self_guided, expected="0 to 1")
         self.loss, self.zone_weight = DiceCELoss(loss), zone_weight
-        self.self_guided, self.segment = self_guided, segment
+        self.self_guided, self.segment, self.learns_empty = self_guided, segment, False
         self.exports = segment or any(part in (None, "segmenter") for part, _ in named_parts(self.initial))
         self._pixels: dict[Route, Tensor] = {}  # hits, claimed and real lesion pixels of a validation, for each route
         self._beside = torch.zeros(4)  # normal films marked, normal films, twice the hits of lungs, both sizes of these
@@ -127,12 +127,14 @@ class SegmentationTask(Task):
                 does not read that.
         """
         super().setup(stage)
-        if isinstance(self.data, SegmentationData) and self.data.report_denied and not self.network.reads_denial:
-            what = "the network does not read what a report denies"
-            raise UsageError(what, came=f"data.report_denied {self.data.report_denied}", do="Set it to 0")
-        if self.own_reports is not None:
-            if isinstance(self.data, SegmentationData) and "fit" in self.data.sets:
+        if isinstance(self.data, SegmentationData):
+            if self.data.report_denied and not self.network.reads_denial:
+                what = "the network does not read what a report denies"
+                raise UsageError(what, came=f"data.report_denied {self.data.report_denied}", do="Set it to 0")
+            self.learns_empty = bool(self.data.beside or self.data.report_denied)
+            if self.own_reports is not None and "fit" in self.data.sets:
                 self.data.sets["fit"].whole_zones = True  # the locator sees lesions that the report leaves out, too
+        if self.own_reports is not None:
             self.own_reports.fill_bank(cast(Any, self.encoder))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -183,8 +185,9 @@ class SegmentationTask(Task):
                 zones = zone_loss(cast(Tensor, output.zone_logits), batch["zones"])
                 loss = loss + self.zone_weight * self._logged("zones", zones, count)
         else:
-            located = cast(Any, self.network).locator(batch["image"])
-            presence = self.network.presence(located.features) if self.network.tells_presence else None
+            network = cast(Any, self.network)
+            located = network.locator(batch["image"])
+            presence = network.presence(located.features) if network.tells_presence else None
             output = Output(located.zone_logits, presence=presence)
             loss = zone_loss(located.zone_logits, batch["zones"])
         if self.presence_weight:
@@ -198,9 +201,15 @@ class SegmentationTask(Task):
         return loss
 
     def mask_loss(self, logits: Tensor, batch: Batch) -> Tensor:
-        """Loss of a training batch's masks, from its ``(B, 1, H, W)`` logits; over those that may be seen."""
-        seen, mask = batch["labelled"], batch["mask"]
-        return self.loss(logits[seen], mask[seen], mask[seen].flatten(1).any(1)) if seen.any() else logits.sum() * 0
+        """Loss of a training batch's masks, from its ``(B, 1, H, W)`` logits; over those that may be seen.
+
+        Empty masks have no Dice in a training that means them, with normal films or denials; in any other all have.
+        """
+        seen = batch["labelled"]
+        if not seen.any():
+            return logits.sum() * 0
+        mask = batch["mask"][seen]
+        return self.loss(logits[seen], mask, mask.flatten(1).any(1) if self.learns_empty else None)
 
     def _logged(self, name: str, value: Tensor, count: int) -> Tensor:
         self.log_train(name, value, count)
@@ -220,9 +229,9 @@ class SegmentationTask(Task):
         """Count pixels under each route, zones, and what is found in the films of a second data set."""
         located = None if self.own_reports is None else self.own_reports.locate(batch)
         if not self.segment:
-            known = int((~batch["zones"].isnan()).any(1).sum())  # images that the loss is over
-            if known:
-                self.log("inner/loss", zone_loss(cast(Located, located).zone_logits, batch["zones"]), batch_size=known)
+            count = int((~batch["zones"].isnan()).any(1).sum())  # images that the loss is over
+            if count:
+                self.log("inner/loss", zone_loss(cast(Located, located).zone_logits, batch["zones"]), batch_size=count)
             return
         nothing: list[str | None] = [None] * len(batch["image_id"])
         drawn = torch.tensor([not source for source in batch["source"]], device=batch["mask"].device)

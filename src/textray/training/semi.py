@@ -218,10 +218,8 @@ class SemiSupervisedTask(SegmentationTask):
 
     def mask_loss(self, logits: Tensor, batch: Batch) -> Tensor:
         """Loss of the labelled images plus the weighted loss of the others."""
-        seen = batch["labelled"]
-        total = logits.new_zeros(())
+        seen, total = batch["labelled"], super().mask_loss(logits, batch)
         if seen.any():
-            total = self.loss(logits[seen], batch["mask"][seen])
             self.log_train("labelled", total, int(seen.sum()))
         if not seen.all():
             hidden = torch.nonzero(~seen).flatten().tolist()
