@@ -1,4 +1,4 @@
-"""Pictures that are no frontal chest films, drawn or cut from films, so that a network learns to find no lungs in them."""
+"""Pictures that are no frontal chest films, drawn or cut from films, in which a network learns to find no lungs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CUTS = {"abdomen": (0.82, 1.0, 0.1, 0.9), "neck": (0.0, 0.16, 0.15, 0.85), "spi
 
 
 def elsewhere(film: Pixels, rng: np.random.Generator) -> Pixels:
-    """Draw a picture ``(h, w)`` float32 in [0, 1] that is no chest film; some kinds are cut from a film of that size."""
+    """Draw a picture ``(h, w)`` float32 in [0, 1] that is no chest film; some kinds are cut from a film."""
     kind = rng.choice(["page", "hand", "noise", "shapes", *_CUTS])
     if kind in _CUTS:
         return _cut(film, *_CUTS[kind])
