@@ -2,6 +2,7 @@
 
 import io
 import struct
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -39,6 +40,20 @@ def eight_bits(tools, **tags):
     return tools.dicom(tools.eight, BitsAllocated=8, BitsStored=8, HighBit=7, **tags)
 
 
+def palette(tools):
+    tags, levels = {}, (np.arange(256) * 257).astype("<u2").tobytes()
+    for name in ("Red", "Green", "Blue"):
+        tags[f"{name}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+        tags[f"{name}PaletteColorLookupTableData"] = levels
+    return eight_bits(tools, PhotometricInterpretation="PALETTE COLOR", **tags)
+
+
+def luminance(tools):
+    levels = np.dstack([tools.eight, np.full_like(tools.eight, 128), np.full_like(tools.eight, 128)])
+    tags = {"PhotometricInterpretation": "YBR_FULL", "PlanarConfiguration": 0, "BitsAllocated": 8, "BitsStored": 8}
+    return tools.dicom(levels, SamplesPerPixel=3, HighBit=7, **tags)
+
+
 def nested(tools):
     """A film before whose pixels stand 10,000 items, each inside the one before."""
     depth = 10_000
@@ -64,6 +79,14 @@ def many_items(tools):
     at = data.index(b"\xe0\x7f\x10\x00")
     sequence = struct.pack("<HH2sHI", 0x0040, 0xA730, b"SQ", 0, 0xFFFFFFFF)
     return data[:at] + sequence + b"\xfe\xff\x00\xe0\0\0\0\0" * 2_000_000 + b"\xfe\xff\xdd\xe0\0\0\0\0" + data[at:]
+
+
+def directory(tools):
+    record = pydicom.Dataset()
+    record.DirectoryRecordType, record.ReferencedFileID = "IMAGE", ["UP", "UP", "SECRET"]
+    tags = {"SOPClassUID": pydicom.uid.MediaStorageDirectoryStorage, "DirectoryRecordSequence": [record]}
+    data = tools.dicom(tools.levels, drop=["Rows", "Columns", "PixelData", "Modality"], **tags)
+    return data.replace(rb"UP\UP", rb"..\..")
 
 
 CASES = [
@@ -189,6 +212,8 @@ CASES = [
         lambda t: coloured(t, lambda levels: levels.__setitem__((slice(20, 40), slice(20, 40), 0), 255)),
         {"codes": ("E_COLOR",), "exit": 3},
     ),
+    ("A14a", "a palette of greys", palette, {"same_as": lambda t: t.raster(t.eight)}),
+    ("A14b", "luminance without colour", luminance, {"same_as": lambda t: t.raster(t.eight)}),
     (
         "A16a",
         "lateral view",
@@ -246,6 +271,12 @@ CASES = [
         {"same_as": clean},
     ),
     ("A24", "10,000 nested items", nested, {"exit": 3}),
+    (
+        "A26",
+        "a DICOMDIR that names a file outside of its folder",
+        directory,
+        {"codes": ("W_NOT_IMAGE",), "exit": 3},
+    ),
     ("A27", "a preamble that is a program", lambda t: b"MZ" + b"\x90" * 126 + clean(t)[128:], {"same_as": clean}),
     (
         "A31a",
@@ -290,3 +321,11 @@ CASES = [
 @pytest.mark.parametrize(("make", "answer"), [case[2:] for case in CASES], ids=[case[0] for case in CASES])
 def test_a(make, answer, attempt):
     attempt(make, **answer)
+
+
+def test_a25_films_that_share_an_identifier_are_both_read(cli, tiny_bundle, tmp_path, monkeypatch, dicom, levels):
+    monkeypatch.chdir(tmp_path)
+    for name, pixels in (("a", levels), ("b", levels[::-1].copy())):
+        Path(name).write_bytes(dicom(pixels, SOPInstanceUID="1.2.3", **FULL))
+    assert cli("segment", "a", "b", "--model", tiny_bundle, "--threads", "1").code == 0
+    assert Path("textray-out/a.mask.png").read_bytes() != Path("textray-out/b.mask.png").read_bytes()

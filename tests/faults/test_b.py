@@ -1,5 +1,6 @@
 """B: PNG, JPEG and other files, their names and places."""
 
+import gzip
 import os
 import struct
 import zlib
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image as PILImage
 
 
 def clean(tools):
@@ -105,6 +107,24 @@ CASES = [
         lambda t: t.raster((t.eight[..., None] * np.array([0.9, 0.95, 1])).astype(np.uint8)),
         {"codes": ("W_TINTED",)},
     ),
+    (
+        "B05a",
+        "an animated GIF",
+        lambda t: t.raster(t.eight, "GIF", save_all=True, append_images=[PILImage.fromarray(t.eight[::-1])]),
+        {"exit": 3, "codes": ("E_FORMAT",), "words": "a GIF picture"},
+    ),
+    (
+        "B05b",
+        "an animated PNG",
+        lambda t: t.raster(t.eight, save_all=True, append_images=[PILImage.fromarray(t.eight[::-1])]),
+        {"exit": 3},
+    ),
+    (
+        "B05c",
+        "a TIFF of two pages",
+        lambda t: t.raster(t.eight, "TIFF", save_all=True, append_images=[PILImage.fromarray(t.eight[::-1])]),
+        {"exit": 3, "codes": ("E_FORMAT",), "words": "a TIFF picture"},
+    ),
     ("B06a", "60,000 x 60,000 pixels in a few bytes", bomb, {"exit": 3, "codes": ("E_SIZE",)}),
     ("B06b", "a PNG of 300,000 empty chunks", empty_chunks, {"exit": 3, "codes": ("E_SIZE",)}),
     ("B07a", "an empty file", lambda t: b"", {"exit": 3, "codes": ("E_FORMAT",)}),
@@ -162,6 +182,18 @@ CASES = [
         "a link that leads nowhere",
         folder(lambda path: (path / "a.png").symlink_to("nowhere")),
         {"codes": ("W_UNREADABLE",)},
+    ),
+    (
+        "B15",
+        "a NIfTI volume",
+        lambda t: bytes(344) + b"n+1\0" + bytes(400),
+        {"exit": 3, "codes": ("E_FORMAT",), "words": "a NIfTI volume"},
+    ),
+    (
+        "B16",
+        "a film that is packed with gzip",
+        lambda t: gzip.compress(clean(t)),
+        {"exit": 3, "codes": ("E_FORMAT",)},
     ),
 ]
 

@@ -54,6 +54,12 @@ CASES = [
         {"same_as": RIGHT_BASE},
     ),
     ("C05a", "a denial", given("no opacity in the right lower zone"), {"codes": ("W_NEGATIVE",), "same_as": no_text}),
+    (
+        "C07",
+        "a finding that nothing knows, beside a place",
+        given("zebroid plaque in the right lower zone"),
+        {"same_as": RIGHT_BASE, "words": "words that changed nothing: "},
+    ),
     ("C08", "off-topic words", given("Hello World"), {"codes": ("W_NO_ZONE",), "same_as": no_text}),
     (
         "C09",
@@ -64,6 +70,18 @@ CASES = [
     ("C11a", "capitals and plurals", given("OPACITIES IN THE RIGHT LOWER ZONE"), {"same_as": RIGHT_BASE}),
     ("C11b", "shorthand RLL", given("RLL opacity"), {"same_as": RIGHT_BASE}),
     ("C11c", "the right base", given("opacity at the right base"), {"same_as": RIGHT_BASE}),
+    (
+        "C12",
+        "several findings in one sentence",
+        given("consolidation in the right lower zone, left lung clear, and a small opacity of the right apex"),
+        {"same_as": given("right upper and lower zone")},
+    ),
+    (
+        "C13",
+        "the other side in words that are the viewer's",
+        given("opacity in the left lower zone", "--laterality", "viewer"),
+        {"same_as": RIGHT_BASE},
+    ),
     (
         "C14a",
         "a table of reports with a byte order mark and semicolons",

@@ -59,7 +59,7 @@ def dice(first, second):
         (TOP, {"PixelPaddingValue": TOP}),  # inside the range of the film
     ],
 )
-def test_a1_padding_counts_in_no_range_and_is_air(chest, dicom, model, clean, value, tags):
+def test_a31_padding_counts_in_no_range_and_is_air(chest, dicom, model, clean, value, tags):
     signed, inverted = "PixelRepresentation" in tags, "PhotometricInterpretation" in tags
     levels = (TOP - chest if inverted else chest).astype(np.int16 if signed else np.int32)
     levels[:20] = levels[-15:] = value
@@ -70,7 +70,7 @@ def test_a1_padding_counts_in_no_range_and_is_air(chest, dicom, model, clean, va
     assert (image.pixels[:20] == (0 if "PixelPaddingValue" in tags else image.pixels.max())).all()
 
 
-def test_a1_padding_that_leaves_no_film_is_not_believed(chest, dicom):
+def test_a31_padding_that_leaves_no_film_is_not_believed(chest, dicom):
     levels = np.where(chest < TOP // 2, 0, chest).astype(np.uint16)
     levels[: int(0.95 * len(levels))] = 0
     image = read(dicom(levels, PixelPaddingValue=0))
@@ -78,7 +78,7 @@ def test_a1_padding_that_leaves_no_film_is_not_believed(chest, dicom):
 
 
 @pytest.mark.parametrize("kind", ["dicom", "png", "array", "float"])
-def test_a1_a_marker_far_above_the_film_sets_no_range(chest, dicom, raster, model, clean, kind):
+def test_a31_a_marker_far_above_the_film_sets_no_range(chest, dicom, raster, model, clean, kind):
     marked, side = chest.copy(), int((0.01 * chest.size) ** 0.5)
     marked[:side, :side] = 65535
     source = {
@@ -92,7 +92,7 @@ def test_a1_a_marker_far_above_the_film_sets_no_range(chest, dicom, raster, mode
     assert prediction.record["input"]["reader"]["left_out"]["far_values"] == pytest.approx(0.01, abs=0.001)
 
 
-def test_a1_a_film_without_far_values_is_left_as_it_is(chest, raster):
+def test_a31_a_film_without_far_values_is_left_as_it_is(chest, raster):
     image = read(raster(chest))
     assert "left_out" not in image.info
     np.testing.assert_array_equal(image.pixels, chest.astype(np.float32) / np.float32(65535))
@@ -115,14 +115,14 @@ def lut(first, entries):
         {"ModalityLUTSequence": lut(0, np.arange(256) * 16)},
     ],
 )  # fmt: skip
-def test_a2_a_window_or_table_that_does_not_fit_is_ignored_with_a_warning(chest, dicom, model, clean, tags):
+def test_a11_a_window_or_table_that_does_not_fit_is_ignored_with_a_warning(chest, dicom, model, clean, tags):
     image = read(dicom(chest, **tags))
     assert codes(image) == ["W_WINDOW"]
     assert image.info["window"]["from"] == "percentiles"
     assert dice(model.segment(image).mask, clean) > 0.99
 
 
-def test_a2_a_window_that_fits_is_used(chest, dicom):
+def test_a11_a_window_that_fits_is_used(chest, dicom):
     image = read(dicom(chest, WindowCenter=2200, WindowWidth=3000))
     assert codes(image) == []
     assert image.info["window"]["from"] == "window"
@@ -137,7 +137,7 @@ STORED = [
 
 @pytest.mark.parametrize(("stored", "tags"), STORED, ids=["high bit 15", "overlay in bit 15", "signed"])
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
-def test_a3_rules_of_bits_hold_after_every_decoder(chest, dicom, stored, tags, syntax):
+def test_a10_rules_of_bits_hold_after_every_decoder(chest, dicom, stored, tags, syntax):
     data = dicom(stored(chest), **tags)
     expected = read(data)
     ds = pydicom.dcmread(io.BytesIO(data))
@@ -175,14 +175,14 @@ def jpeg(chest, raster):
     ],
     ids=["hole", "zeros", "early end"],
 )
-def test_d2_a_jpeg_damaged_in_the_middle_is_refused(chest, dicom, jpeg, damage, inside, refused):
+def test_b01_a_jpeg_damaged_in_the_middle_is_refused(chest, dicom, jpeg, damage, inside, refused):
     assert read(jpeg_film(chest, dicom, jpeg) if inside else jpeg).pixels.shape == chest.shape
     with pytest.raises(InputError) as caught:
         read(jpeg_film(chest, dicom, damage(jpeg)) if inside else damage(jpeg))
     assert caught.value.code == "E_TRUNCATED"
 
 
-def test_d2_a_progressive_jpeg_without_its_last_scans_is_refused(chest, raster):
+def test_b01_a_progressive_jpeg_without_its_last_scans_is_refused(chest, raster):
     data = raster((chest >> 4).astype(np.uint8), "JPEG", progressive=True)
     assert read(data).pixels.shape == chest.shape
     with pytest.raises(InputError, match="damaged"):
@@ -193,13 +193,13 @@ def test_d2_a_progressive_jpeg_without_its_last_scans_is_refused(chest, raster):
     ("marker", "words"),
     [(b"\xff\xc3", "a lossless JPEG"), (b"\xff\xf7", "a JPEG-LS picture"), (b"\xff\xc9", "an arithmetic JPEG")],
 )
-def test_b9_kinds_of_jpeg_are_named(jpeg, marker, words):
+def test_b07_kinds_of_jpeg_are_named(jpeg, marker, words):
     with pytest.raises(InputError, match=words) as caught:
         read(jpeg.replace(b"\xff\xc0", marker, 1))
     assert caught.value.code == "E_FORMAT"
 
 
-def test_a8_poor_negative_and_turned_films_are_named(chest, dicom):
+def test_b11_poor_negative_and_turned_films_are_named(chest, dicom):
     assert codes(read(dicom(chest, WindowCenter=3500, WindowWidth=600))) in (["W_WINDOW"], ["W_LOW_CONTRAST"])
     film = chest.astype(np.float32) / TOP
     assert codes(from_array(film)) == []
@@ -221,13 +221,13 @@ def test_a8_poor_negative_and_turned_films_are_named(chest, dicom):
         {"Modality": "CT", "PatientOrientation": None, "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
     ],
 )
-def test_b11_tags_that_name_no_frontal_chest_give_one_warning(chest, dicom, tags):
+def test_a17_tags_that_name_no_frontal_chest_give_one_warning(chest, dicom, tags):
     found = codes(read(dicom(chest, **tags)))
     assert found[0] == "W_NOT_FRONTAL_CHEST"
     assert "W_NOT_UPRIGHT" not in found
 
 
-def test_d12_frames_without_their_number_are_refused(chest, dicom, refused):
+def test_a09_frames_without_their_number_are_refused(chest, dicom, refused):
     refused(dicom(np.concatenate([chest, chest]), Rows=chest.shape[0]), "E_MULTIFRAME")
     ds = pydicom.dcmread(io.BytesIO(dicom(chest)))
     ds.compress(RLELossless, generate_instance_uid=False)
@@ -238,7 +238,7 @@ def test_d12_frames_without_their_number_are_refused(chest, dicom, refused):
     assert caught.value.code == "E_MULTIFRAME"
 
 
-def test_b13_a_tinted_scan_is_grey_with_a_warning_and_a_coloured_one_refused(chest, raster, refused):
+def test_b04_a_tinted_scan_is_grey_with_a_warning_and_a_coloured_one_refused(chest, raster, refused):
     grey = (chest >> 4).astype(np.float32)
     tinted = np.stack([grey * 0.9, grey * 0.97, grey], axis=2).astype(np.uint8)
     assert codes(read(raster(tinted))) == ["W_TINTED"]
@@ -246,7 +246,7 @@ def test_b13_a_tinted_scan_is_grey_with_a_warning_and_a_coloured_one_refused(che
     refused(raster(tinted), "E_COLOR")
 
 
-def test_b12_films_from_memory(chest, dicom, raster, tmp_path):
+def test_films_from_memory(chest, dicom, raster, tmp_path):
     data = dicom(chest)
     (tmp_path / "film").write_bytes(data)
     expected = read(tmp_path / "film")
@@ -267,7 +267,7 @@ def test_b12_films_from_memory(chest, dicom, raster, tmp_path):
         read(io.StringIO("words"))
 
 
-def test_b12_models_go_to_other_processes_and_threads(model, chest, clean):
+def test_models_go_to_other_processes_and_threads(model, chest, clean):
     again = pickle.loads(pickle.dumps(model))
     assert (again.bundle.sha256, again.threads) == (model.bundle.sha256, model.threads)
     filters, masks = list(warnings.filters), []
@@ -312,7 +312,7 @@ def rle(film, dicom):
         ("lambda *_: time.sleep(60)", "0.2", "E_DECODER", "too long"),
     ],
 )
-def test_d1_a_decoder_that_crashes_or_hangs_refuses_one_film_only(
+def test_a08_a_decoder_that_crashes_or_hangs_refuses_one_film_only(
     chest, dicom, child, monkeypatch, expression, limit, code, words
 ):
     child(expression)
@@ -326,7 +326,7 @@ def test_d1_a_decoder_that_crashes_or_hangs_refuses_one_film_only(
     np.testing.assert_array_equal(read(rle(chest, dicom)).pixels, read(dicom(chest)).pixels)
 
 
-def test_d1_an_interrupted_film_never_answers_for_the_next_one(chest, dicom, child, monkeypatch):
+def test_a08_an_interrupted_film_never_answers_for_the_next_one(chest, dicom, child, monkeypatch):
     child()
     receive, stopped = decoder._receive, []
 
@@ -345,13 +345,13 @@ def test_d1_an_interrupted_film_never_answers_for_the_next_one(chest, dicom, chi
     np.testing.assert_array_equal(read(rle(other, dicom)).pixels, read(dicom(other)).pixels)
 
 
-def test_d1_a_decoder_runs_no_module_of_the_present_folder(chest, dicom, child, tmp_path, monkeypatch):
+def test_a08_a_decoder_runs_no_module_of_the_present_folder(chest, dicom, child, tmp_path, monkeypatch):
     (tmp_path / "numpy.py").write_text("import os; os.abort()")
     monkeypatch.chdir(tmp_path)
     child()
     np.testing.assert_array_equal(read(rle(chest, dicom)).pixels, read(dicom(chest)).pixels)
 
 
-def test_d1_the_size_of_a_stream_is_compared_before_it_is_decoded(chest, dicom, raster, refused):
+def test_a19_the_size_of_a_stream_is_compared_before_it_is_decoded(chest, dicom, raster, refused):
     with pytest.raises(InputError, match="another size"):
         read(jpeg_film(chest, dicom, raster(np.zeros((8000, 8000), np.uint8), "JPEG")))

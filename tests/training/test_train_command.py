@@ -102,7 +102,7 @@ def compare(whole, killed, done):
 
 
 @pytest.mark.slow
-def test_a_killed_training_goes_on_as_if_nothing_had_happened(recipe, tmp_path):
+def test_e03_a_killed_training_goes_on_as_if_nothing_had_happened(recipe, tmp_path):
     code, words = train_apart(recipe, tmp_path / "whole", 3)
     assert code == 0, words
     killed = tmp_path / "killed"
@@ -223,7 +223,7 @@ def test_a_recipe_that_holds_only_what_differs_needs_the_one_before_it(cli, tmp_
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_training_resumes_only_as_it_began(train_here, recipe, tmp_path):
+def test_d13_a_training_resumes_only_as_it_began(train_here, recipe, tmp_path):
     """Other films, seeds and sizes are refused and named; the facts of the run and its checkpoint stay."""
     recipe.write_text(UNET)
     run = tmp_path / "run"
@@ -249,14 +249,14 @@ def test_a_training_resumes_only_as_it_began(train_here, recipe, tmp_path):
     "words",
     ["--trainer.accelerator=gpu", "--trainer.accelerator=nope", "--trainer.devices=0", "--trainer.strategy=nope"],
 )
-def test_a_machine_that_lacks_what_a_training_asks_for(train_here, recipe, tmp_path, words):
+def test_e07_a_machine_that_lacks_what_a_training_asks_for(train_here, recipe, tmp_path, words):
     recipe.write_text(UNET)
     refused = train_here(tmp_path / "run", 1, words)
     assert (refused.code, "E_USAGE" in refused.err, "on this machine" in refused.err) == (2, True, True), refused.err
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_files_that_are_no_start(train_here, recipe, tmp_path):
+def test_e11_files_that_are_no_start(train_here, recipe, tmp_path):
     """Foreign and damaged files are refused by name; nothing of them is quoted, nothing in them runs."""
     recipe.write_text(UNET)
     whole = tmp_path / "whole.ckpt"
@@ -285,7 +285,7 @@ def test_files_that_are_no_start(train_here, recipe, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_faults_of_the_machine_end_a_training_with_their_names(train_here, recipe, tmp_path, monkeypatch):
+def test_e06_faults_of_the_machine_end_a_training_with_their_names(train_here, recipe, tmp_path, monkeypatch):
     """A full disk, a full memory and a killed worker; what is complete stays, and the same command goes on."""
     recipe.write_text(UNET.replace("workers: 1", "workers: 0"))
 
@@ -313,7 +313,7 @@ def test_faults_of_the_machine_end_a_training_with_their_names(train_here, recip
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_training_that_is_stopped_says_where_it_goes_on(recipe, tmp_path, number, code):
+def test_e05_a_training_that_is_stopped_says_where_it_goes_on(recipe, tmp_path, number, code):
     recipe.write_text(UNET)
     workers = int(number == signal.SIGTERM)  # Python drops a KeyboardInterrupt that meets a fork, most of such an epoch
     run = start(recipe, tmp_path / "run", 500, f"--data.workers={workers}")
@@ -335,7 +335,7 @@ def test_a_text_encoder_of_another_width_is_refused(recipe, tmp_path, cli):
     assert not (tmp_path / "run").exists()
 
 
-def test_last_checkpoint_passes_over_a_half_file(tmp_path, caplog):
+def test_e03_last_checkpoint_passes_over_a_half_file(tmp_path, caplog):
     whole, half = tmp_path / "best.ckpt", tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"state_dict": {"network.weight": torch.zeros(3)}}, whole)
     half.write_bytes(whole.read_bytes()[:-40])
@@ -345,7 +345,7 @@ def test_last_checkpoint_passes_over_a_half_file(tmp_path, caplog):
     assert last_checkpoint(tmp_path / "nothing") is None
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+def test_e01_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
 
@@ -359,7 +359,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkey
     assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-def test_export_refuses_a_pickle_with_code(tmp_path, cli):
+def test_e11_export_refuses_a_pickle_with_code(tmp_path, cli):
     class Loud:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "ran"),)

@@ -268,6 +268,12 @@ def _explain(error: BaseException, run: Path) -> TextRayError | None:
         )
     if isinstance(error, MisconfigurationException) or text.startswith("Early stopping conditioned on metric"):
         return _refusal(error)
+    if text.startswith("Expected more than 1 value per channel"):
+        return UsageError(
+            "a batch of one image leaves a norm with one value",
+            came=text.rpartition("size ")[2],
+            do="Raise data.batch_size or data.size, or add images",
+        )
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         what, do, code = "the memory is full", "Lower data.batch_size or data.size", "E_MEMORY"
     elif text.startswith("DataLoader worker"):
