@@ -65,7 +65,8 @@ class DatasetRow:
     protocols: tuple[str, ...] = ()  # ways to cut it into splits, the default one first; empty for one only
     checkable: bool = True  # `textray data check` knows its layout
     terms: str = ""  # permitted use of weights trained on it
-    limits: tuple[str, ...] = ()  # of a network trained on this data alone, one sentence each
+    limits: tuple[str, ...] = ()  # of a network trained on this data, one sentence each
+    alone: tuple[str, ...] = ()  # further ones where it learned from no normal films of another data set
     on_disk: bool = True  # its reader needs a folder; False where it draws the images
     colour: bool = False
     captions: Literal["zones", "free"] = "zones"
@@ -189,9 +190,11 @@ DATASETS = {
             terms="Research use only. The weights were trained on QaTa-COV19 (Qatar and Tampere Universities), whose "
             "images come from BIMCV-COVID19+ and other public sets with terms of their own; the data set's licence was "
             "not verified. No image or caption of it is contained in this folder.",
-            limits=(
+            alone=(
                 "Trained on films of patients with COVID-19 pneumonia only, every one of them with lesions: the "
                 "network has never seen a healthy film, so a mask on a healthy film is likely.",
+            ),
+            limits=(
                 "Frontal films of adults only. Lateral films, CT slices, photos of films and children's films are "
                 "outside of its training; nothing stops it from drawing a mask on them.",
                 "The reports of the training set are captions that were written from the lesion masks: they say where "
@@ -290,7 +293,11 @@ DATASETS = {
             card="docs/datasets/chest_films.md",
             terms="Research use only. Films of NIH ChestX-ray14 and of the Shenzhen and Montgomery sets (U.S. National "
             "Library of Medicine), each with terms of its own. No film of them is in here.",
-            limits=("A label says what a whole film shows; no lesion is drawn in it.",),
+            limits=(
+                "Lesions were drawn only in films of COVID-19 pneumonia; of other diseases the network learned that "
+                "a film shows something, not where. It may miss tuberculosis and pneumonia of other kinds.",
+                "Normal films came from three sources of adults. What is normal elsewhere may be marked.",
+            ),
             tasks=("films",),
         ),
         DatasetRow(

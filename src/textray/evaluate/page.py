@@ -68,7 +68,7 @@ def data_words(data: Mapping[str, Any]) -> str:
 
 def summary_page(summary: Summary) -> str:
     """The whole ``summary.md`` of an evaluation of either task, from what ``summary.json`` holds."""
-    of_task = {"grounding": phrase_sections, "films": _film_sections}.get(summary.get("task", ""), _mask_sections)
+    of_task = {"grounding": phrase_sections, "films": film_sections}.get(summary.get("task", ""), _mask_sections)
     sections = of_task(summary)
     if summary.get("files"):
         files = [f"- `{name}`, SHA-256 `{sha256}`" for name, sha256 in summary["files"].items()]
@@ -110,7 +110,8 @@ _FILM_COLUMNS = {
 }
 
 
-def _film_sections(summary: Summary) -> list[list[str]]:
+def film_sections(summary: Summary) -> list[list[str]]:
+    """Sections of an evaluation of whole films; the first is its title."""
     sources = summary["sources"]
     rows = [
         [name, str(scores["normal"]), str(scores["sick"]), *(cell(scores[column]) for column in _FILM_COLUMNS)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from textray import registry
 from textray.data.base import trained_without_report
-from textray.evaluate.page import report_lines, results_table, side_lines
+from textray.evaluate.page import film_sections, report_lines, results_table, side_lines
 from textray.inference.localizer import PLACES_ONLY
 
 if TYPE_CHECKING:
@@ -65,8 +65,13 @@ def segmenter_card(
     """
     model, seen, encoder = registry.model(facts["network"]), facts["data"], facts["text_encoder"]
     data = registry.dataset(seen["name"])
-    scores = [results_table(summaries).rstrip("\n")] if summaries else []
-    for summary in summaries:
+    of_films = [summary for summary in summaries if summary.get("task") == "films"]
+    of_masks = [summary for summary in summaries if summary.get("task") != "films"]
+    beside = registry.dataset(seen["beside"]) if seen.get("beside") else None
+    limits = (*data.limits, *(data.alone if beside is None else beside.limits))
+    scores = [results_table(of_masks).rstrip("\n")] if of_masks else []
+    scores += ["\n".join(["", *section]) for summary in of_films for section in film_sections(summary)[1:]]
+    for summary in of_masks:
         sections = [report_lines(summary["report"])] if summary.get("report") else []
         sections += [side_lines(summary["sides"])] if summary.get("sides") else []
         scores += ["\n".join(["", *("#" + line if line.startswith("#") else line for line in s)]) for s in sections]
@@ -77,6 +82,7 @@ def segmenter_card(
         f"{seen['images'].get('inner', 0):,} of other patients to select with. Card of the data: `{data.card}`.",
         f"Sides in its texts: {data.laterality}. Image: {_size(seen)} px, normalisation "
         f"`{seen['preprocess']['normalise']}`, augmentation `{seen['augment']}`.",
+        *([] if beside is None else [_beside(seen, beside)]),
         *_masks(seen),
         *(["Reads no text."] if encoder is None else _texts(facts)),
         *_origin(facts),
@@ -96,9 +102,18 @@ def segmenter_card(
             "What it was trained on": _items(training),
             "Configuration": _items(f"`{key}`: {value}" for key, value in facts["config"].items()),
             "Scores": scores or [missing],
-            "Limits": _items((_RESEARCH, _NOT_CALIBRATED, *text_limits, *data.limits)),
+            "Limits": _items((_RESEARCH, _NOT_CALIBRATED, *text_limits, *limits)),
             "Terms": [terms],
         },
+    )
+
+
+def _beside(seen: Mapping[str, Any], beside: registry.DatasetRow) -> str:
+    """What a network learned from a second data set, whose lesions nobody has drawn."""
+    return (
+        f"Beside it: {beside.title} (`{beside.name}`), {seen['beside_share']:.0%} of each batch: normal films as empty "
+        "masks, sick films for their presence alone, lungs where they are drawn. Normal and sick films come as often "
+        f"within each source. Card: `{beside.card}`."
     )
 
 
@@ -154,7 +169,7 @@ def grounder_card(
             "What it was trained on": _items(training),
             "Configuration": _items(f"`{key}`: {value}" for key, value in facts["config"].items()),
             "Scores": ["\n\n".join(summaries) or missing],
-            "Limits": _items((*_GROUNDING_LIMITS, *places, *data.limits)),
+            "Limits": _items((*_GROUNDING_LIMITS, *places, *data.alone, *data.limits)),
             "Terms": [terms],
         },
     )
@@ -170,7 +185,8 @@ def imported_card(name: str, report: Mapping[str, Any], *, parameters: int, conv
     if convention.captions:
         texts = f"{len(convention.captions)} captions of {report['data']}"
         needs = "a text that is one of the captions which `textray info` lists"
-        limits = registry.dataset(report["data"]).limits
+        known = registry.dataset(report["data"])
+        limits = (*known.alone, *known.limits)
     else:
         texts, needs = "the 64 zone sentences", "a report that names at least one zone"
         films = "if on QaTa-COV19 or MosMedData+, it has seen only COVID-19"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from textray import registry
 from textray.errors import BundleError, UsageError
-from textray.evaluate.page import results_table
+from textray.evaluate.page import summary_page
 from textray.export.card import segmenter_card
 from textray.export.frame import about, bundle_folder, check_out, write_common
 from textray.export.onnx import write_onnx
@@ -102,7 +102,7 @@ def export(
     summaries = [_summary(path) for path in scores]
     preprocess = Preprocess.from_dict(facts["data"]["preprocess"])
     pictures = parity_pictures(samples, preprocess)
-    terms = registry.dataset(facts["data"]["name"]).terms
+    terms = " ".join(registry.dataset(facts["data"][key]).terms for key in ("name", "beside") if facts["data"].get(key))
     parameters = sum(p.numel() for p in network.parameters())
     card = segmenter_card(out.name, facts, parameters=parameters, threshold=threshold, terms=terms, summaries=summaries)
     with bundle_folder(out) as folder:
@@ -135,7 +135,7 @@ def _summary(path: str | Path) -> dict[str, Any]:
     """Scores of an evaluation, as ``--scores`` names them."""
     try:
         summary = json.loads(Path(path).read_text(encoding="utf-8"))
-        results_table([summary])
+        summary_page(summary)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             "scores cannot be read",
