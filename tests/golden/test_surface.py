@@ -17,8 +17,8 @@ from PIL import Image as PILImage
 
 import textray
 
-COMMANDS = ["", "segment", "demo", "report", "ground", "info", "data", "data check", "evaluate", "export", "import"]
-COMMANDS += ["reproduce", "explain", "explain zones", "explain attention", "explain words"]
+COMMANDS = ["", "segment", "demo", "report", "ground", "info", "data", "data check", "data audit", "evaluate", "export"]
+COMMANDS += ["import", "reproduce", "explain", "explain zones", "explain attention", "explain words"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -13,7 +13,7 @@ import typer
 from textray import registry
 from textray.commands.console import note, say, say_json, shown
 from textray.commands.segment import AsJson, Free
-from textray.errors import DataError, UsageError
+from textray.errors import DataError, OutputError, UsageError
 
 Wording = Annotated[
     str | None, typer.Option(help="Wording of the captions, such as original.", show_default="the data set's first")
@@ -42,6 +42,35 @@ def check(
         for line in found.lines():
             say(line)
     raise typer.Exit(0 if found.ok else DataError.exit_code)
+
+
+@data.command("audit")
+def audit(
+    name: Annotated[str, typer.Argument(help="Data set, such as qata_cov19.")],
+    root: Annotated[Path, typer.Argument(help="Its folder.")],
+    out: Annotated[Path, typer.Option(help="Table to write, a CSV file.")] = Path("caption-audit.csv"),
+    as_json: AsJson = False,
+) -> None:
+    """Compare captions with masks: sides and zones that are named and empty, or marked and not named."""
+    from textray.data import audit as audits
+    from textray.evaluate.results import csv_table
+    from textray.io.write import atomic_write, check_writable
+
+    cases = audits.audit(name, root)
+    head = ",".join(audits.FIELDS).encode()
+    if out.exists() and not (out.is_file() and out.read_bytes()[: len(head)] == head):
+        raise OutputError(
+            f"{shown(out)} is no table of this command, so it is not overwritten", do="Name another --out"
+        )
+    check_writable(out.parent)
+    atomic_write(out, csv_table(audits.FIELDS, (case.line for case in cases)))
+    counts = audits.count(cases)
+    if as_json:
+        say_json({"name": name, "counts": counts})
+    else:
+        for line in audits.lines(counts):
+            say(line)
+    note(f"Table: {shown(out)}")
 
 
 def train(context: typer.Context) -> None:
