@@ -30,19 +30,24 @@ def elsewhere(film: Pixels, rng: np.random.Generator) -> Pixels:
     if kind == "hand":
         pixels = ndimage.gaussian_filter(pixels, rng.uniform(0.5, 2.5))
         pixels += rng.normal(0, 0.03, film.shape).astype(np.float32)
-    return np.clip(pixels, 0, 1).astype(np.float32)
+    return _limited(pixels)
 
 
 def _cut(film: Pixels, top: float, end: float, left: float, right: float) -> Pixels:
     height, width = film.shape
     part = film[int(top * height) : int(end * height), int(left * width) : int(right * width)]
     picture = PILImage.fromarray(np.ascontiguousarray(part))
-    return np.clip(np.asarray(picture.resize((width, height), PILImage.Resampling.BILINEAR)), 0, 1)
+    return _limited(np.asarray(picture.resize((width, height), PILImage.Resampling.BILINEAR)))
 
 
 def _stretched(field: Pixels) -> Pixels:
     low, high = field.min(), field.max()
-    return ((field - low) / max(float(high - low), 1e-6)).astype(np.float32)
+    return _limited((field - low) / max(float(high - low), 1e-6))
+
+
+def _limited(pixels: NDArray[np.floating]) -> Pixels:
+    limited: Pixels = np.clip(pixels, 0, 1).astype(np.float32)
+    return limited
 
 
 def _page(picture: PILImage.Image, rng: np.random.Generator) -> None:
