@@ -3,29 +3,39 @@
 - No test reaches the network: connections to other machines fail (`offline`, always on).
 - Drawn films are kept in a cache folder that the tests of a worker share (`own_cache`, always on).
 - `os.fsync` does nothing in this process, unless a test asks for ``real_fsync``.
-- ``tiny_bundle``, ``writing_bundle`` and ``grounding_bundle`` are shared by the session, so do not change them;
-  ``make_bundle`` and ``make_grounding_bundle`` build one of your own.
+- ``tiny_bundle``, ``writing_bundle``, ``film_bundle`` and ``grounding_bundle`` are shared by the session, so do not
+  change them; ``make_bundle``, ``make_film_bundle`` and ``make_grounding_bundle`` build one of your own.
 """
 
 import io
 import json
 import os
-import re
 import shutil
 import socket
+import sys
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as PILImage
 
+sys.path.append(str(Path(__file__).parent))  # for what stands beside
+
+from tiny_graphs import (
+    GROUNDING_CELLS,
+    GROUNDING_WORDS,
+    TINY_SIZE,
+    TINY_TOKENS,
+    film_graph,
+    grounding_graphs,
+    onnx_model,
+    tiny_graph,
+)
+
 # Several workers share the processors, and child processes inherit it; the networks of tests are too small for more.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-TINY_SIZE = 64
-TINY_TOKENS = 2
-TINY_WIDTH = 6
 
 
 @pytest.fixture(autouse=True)
@@ -59,77 +69,6 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TEXTRAY_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
-
-
-def zone_maps(size=TINY_SIZE, rows=(0.375, 0.55)):
-    """For each of the six zones a map (size, size): 3 inside, -1 outside."""
-    centre = (np.arange(size) + 0.5) / size
-    level = np.searchsorted(rows, centre)
-    maps = np.full((6, size, size), -1.0, np.float32)
-    for zone in range(6):
-        inside = (level == zone % 3)[:, None] & ((centre >= 0.5) == (zone >= 3))[None, :]
-        maps[zone][inside] = 3.0
-    return maps
-
-
-def onnx_model(graph, constants):
-    """ONNX bytes of a graph in ONNX's text form, with the constants that it names."""
-    from onnx import numpy_helper, parser
-
-    model = parser.parse_model(f'<ir_version: 9, opset_import: ["" : 18]>\ntiny {graph}')
-    used = {name: np.asarray(value) for name, value in constants.items() if re.search(rf"\b{name}\b", graph)}
-    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in used.items())
-    return model.SerializeToString()
-
-
-def tiny_graph(size=TINY_SIZE, reads_text=True, thresholds=None):
-    """ONNX bytes: logits are the blurred brightness plus, for each zone of the text, its map.
-
-    With six ``thresholds`` it writes its own report: zone logits are twice the mean brightness of each zone, and the
-    attention is the softmax of brightness over 8 x 8 patches.
-    """
-    flat = zone_maps(size).reshape(6, size * size)
-    inside = (flat > 0).astype(np.float32)
-    constants = {"channel_axis": [1], "token_axis": [1], "last_axis": [2], "tokens": np.float32(TINY_TOKENS)}
-    constants |= {"two": np.float32(2), "zero": np.float32(0), "thresholds": np.array(thresholds or (0,), np.float32)}
-    constants |= {"maps": flat, "mean_inside": (inside / inside.sum(1, keepdims=True)).T.copy()}
-    constants |= {"flat_shape": [-1, size * size], "map_shape": [-1, 1, size, size]}
-    constants |= {"patch_shape": [-1, (size // 8) ** 2], "attention_shape": [-1, 1, size // 8, size // 8]}
-    inputs, outputs = f"float[B,3,{size},{size}] image", f"float[B,1,{size},{size}] logits"
-    nodes = "grey = ReduceMean <keepdims=1> (image, channel_axis)"
-    blur = "AveragePool <kernel_shape=[5,5], pads=[2,2,2,2]> (grey)"
-    if not reads_text:
-        return onnx_model(f"({inputs}) => ({outputs}) {{ {nodes} logits = {blur} }}", constants)
-    inputs += f", float[B,{TINY_TOKENS},{TINY_WIDTH}] text_features, float[B,{TINY_TOKENS}] text_mask"
-    nodes += f"""
-        blurred = {blur}
-        mask3 = Unsqueeze (text_mask, last_axis)
-        kept = Mul (text_features, mask3)
-        summed = ReduceSum <keepdims=0> (kept, token_axis)
-        given_zones = Div (summed, tokens)"""
-    if thresholds is None:
-        nodes += " zones = Identity (given_zones)"
-    else:
-        nodes += """
-            grey_flat = Reshape (grey, flat_shape)
-            means = MatMul (grey_flat, mean_inside)
-            zone_logits = Mul (means, two)
-            zone_probability = Sigmoid (zone_logits)
-            reached = GreaterOrEqual (zone_probability, thresholds)
-            own_zones = Cast <to=1> (reached)
-            words = ReduceSum <keepdims=1> (text_mask, token_axis)
-            write = Equal (words, zero)
-            zones = Where (write, own_zones, given_zones)
-            patches = AveragePool <kernel_shape=[8,8], strides=[8,8]> (grey)
-            patch_flat = Reshape (patches, patch_shape)
-            shares = Softmax <axis=1> (patch_flat)
-            attention = Reshape (shares, attention_shape)"""
-        outputs += f", float[B,6] zone_logits, float[B,1,{size // 8},{size // 8}] attention"
-    nodes += """
-        steer_flat = MatMul (zones, maps)
-        steer = Reshape (steer_flat, map_shape)
-        logits = Add (blurred, steer)"""
-    return onnx_model(f"({inputs}) => ({outputs}) {{ {nodes} }}", constants)
 
 
 def write_common(folder, preprocess, weights=None):
@@ -168,50 +107,6 @@ def build_bundle(
     return seal(folder, **tiny | {"provenance": {"data": "none"}, "zone_thresholds": zone_thresholds} | facts)
 
 
-GROUNDING_CELLS = 8
-GROUNDING_WORDS = ("left", "right", "bright", "opacity", "lung", "lower", "upper", "and", ",", ".")
-
-
-def grounding_graphs(size=TINY_SIZE, pieces=None):
-    """ONNX bytes of a text and an image graph, D = 4.
-
-    A place is (1 on the viewer's left, 1 on the right, its brightness, 1); a word is the unit vector of "left",
-    "right", "bright", or else the last one.
-    """
-    cells, patch = GROUNDING_CELLS, size // GROUNDING_CELLS
-    side = np.zeros((1, 2, cells, cells), np.float32)
-    side[:, 0, :, : cells // 2] = 1
-    side[:, 1, :, cells // 2 :] = 1
-    table = np.zeros((len(pieces), 4), np.float32)
-    for row, piece in enumerate(pieces):
-        table[row, {"left": 0, "right": 1, "bright": 2}.get(piece, 3)] = 1
-    text = onnx_model(
-        """(int64[K,L] ids, int64[K,L] attention, float[K,L] weights) => (float[K,4] phrases) {
-            words = Gather (table, ids)
-            real = Cast <to=1> (attention)
-            shares = Mul (weights, real)
-            shares3 = Unsqueeze (shares, last)
-            kept = Mul (words, shares3)
-            summed = ReduceSum <keepdims=0> (kept, middle)
-            phrases = LpNormalization <axis=1> (summed)
-        }""",
-        {"table": table, "last": [2], "middle": [1]},
-    )
-    image = onnx_model(
-        f"""(float[B,3,{size},{size}] image) => (float[B,4,{cells},{cells}] local, float[B,4] pooled) {{
-            grey = ReduceMean <keepdims=1> (image, channels)
-            patches = AveragePool <kernel_shape=[{patch},{patch}], strides=[{patch},{patch}]> (grey)
-            nothing = Mul (patches, none)
-            placed = Add (nothing, sides)
-            ones = Add (nothing, one)
-            local = Concat <axis=1> (placed, patches, ones)
-            pooled = ReduceMean <keepdims=0> (local, places)
-        }}""",
-        {"channels": [1], "places": [2, 3], "none": np.float32(0), "one": np.float32(1), "sides": side},
-    )
-    return text, image
-
-
 def build_grounding_bundle(
     folder, *, name="finder", laterality="viewer", sentences="caption", size=TINY_SIZE, letterbox=False, provenance=None
 ):
@@ -234,6 +129,30 @@ def build_grounding_bundle(
     about = {"name": name, "version": "0", "model": "sentence_grounding", "form": "paper", "model_config": {}}
     about |= {"provenance": provenance or {"data": "none"}}
     return seal_grounding(folder, **about, text=text, map_size=(GROUNDING_CELLS, GROUNDING_CELLS), width=4)
+
+
+def build_film_bundle(folder, *, preprocess=None, change=("", ""), transpose=False, **facts):
+    """Write a whole bundle of `tiny_graphs.film_graph` into ``folder`` and return it sealed."""
+    from textray.inference.film import Bounds
+    from textray.preprocess import Preprocess
+
+    way = preprocess or Preprocess(size=(TINY_SIZE, TINY_SIZE), normalise="unit", transpose=transpose)
+    bounds = Bounds(threshold=0.5, clear_above=0.6, zone_free_below=0.3, zone_ill_above=0.7)
+    graph = film_graph(change=change, transpose=transpose)
+    usual = {"name": "whole", "zone_thresholds": (0.5,) * 6, "text_free": "none", "bounds": bounds}
+    return build_bundle(folder, graph=graph, preprocess=way, **usual | facts)
+
+
+@pytest.fixture(scope="session")
+def make_film_bundle():
+    """Build a bundle that judges films: ``make_film_bundle(folder, *, preprocess, change, transpose, **facts)``."""
+    return build_film_bundle
+
+
+@pytest.fixture(scope="session")
+def film_bundle(tmp_path_factory):
+    """Folder of a bundle that judges films as a whole, hears denials and finds lungs."""
+    return build_film_bundle(tmp_path_factory.mktemp("bundles") / "whole").folder
 
 
 @pytest.fixture(scope="session")

@@ -116,9 +116,9 @@ def needs_words(bundle: Bundle) -> None:
 
 def zones_of(prediction: Prediction) -> Zones:
     """The zones whose sentence steered the network, by image side; none is refused."""
-    if prediction.report is None:
+    if prediction.report is None or not prediction.report.zones:
         raise InputError(
-            "there are no words to explain: the network worked from the picture alone",
+            "there are no words to explain: none that the network read names a zone with a lesion",
             do="Name a side and a level with --text, such as 'right lower zone'",
             code="E_NO_ZONE",
         )

@@ -1,6 +1,7 @@
 """What a network says of a film as a whole: whether it shows a lesion, where the lungs are, whether a report fits it.
 
-All of it comes from the image alone, whatever the words say. Weights without these outputs say nothing of it.
+Presence and zones come from the image alone, whatever the words say; lungs may move a little with the words. Weights
+without these outputs say nothing of it.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ LEAST_LUNG = 0.015
 """Smallest lung, as a share of the picture."""
 OUTSIDE = 0.1
 """Share of a mask outside both lungs from which a warning says so."""
+NOT_A_CHEST = "W_NOT_A_CHEST"
 _MARGIN = 0.03  # of the picture's longer side by which lungs are widened before that
 
 
@@ -170,16 +172,16 @@ class Film:
             found.append(
                 Notice(
                     code="W_REPORT_CONFLICT",
-                    text=f"The report does not fit the film, read without it: {'; '.join(self.conflicts)}.",
+                    text=f"The report and what the network finds without it do not fit: {'; '.join(self.conflicts)}.",
                     remedy="Check that the report belongs to this film, and whose left and right it means.",
                 )
             )
         if self.lungs is not None and not any(self.lungs.found):
             found.append(
                 Notice(
-                    code="W_NOT_A_CHEST",
+                    code=NOT_A_CHEST,
                     text="The network finds no lungs, so this may be no frontal chest film.",
-                    remedy="Look at the picture; --strict-input refuses such.",
+                    remedy="Look at the picture; --strict-input refuses pictures without lungs.",
                 )
             )
         elif self.lungs is not None and self.mask is not None and (share := self.lungs.outside(self.mask)) > OUTSIDE:

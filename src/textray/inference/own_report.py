@@ -148,14 +148,36 @@ def notices(steering: Steering, grid: Grid) -> list[Notice]:
 
 
 def caption(record: Mapping[str, Any]) -> list[str]:
-    """Lines beneath an overlay, from a record: the report that steered the network, if a network wrote it."""
-    text, generated = record["text"], record.get("own_report")
+    """Lines beneath an overlay, from a record.
+
+    They say that the network sees no lesion in the film, and what report steered it, if a network wrote that.
+    """
+    text, generated, found = record["text"], record.get("own_report"), finding(record)
+    if found and text["used"] is None and text["mode"] != "edited":
+        return found
+    return [*found, *_authorship(text, generated)]
+
+
+def finding(record: Mapping[str, Any]) -> list[str]:
+    """A line that says so if the network sees no lesion in the film of a record; none if it does, or does not judge."""
+    film = record.get("finding")
+    if film is None or film["lesion"]:
+        return []
+    numbers = f"(probability {film['probability']:.3f}, threshold {film['threshold']:.3f})"
+    if record["text"]["used"] is not None:
+        return [f"Without words the network sees no lesion in this film {numbers}; the mask follows the words."]
+    return [f"The network sees no lesion in this film {numbers}, so the mask is empty."]
+
+
+def _authorship(text: Mapping[str, Any], generated: Mapping[str, Any] | None) -> list[str]:
     if generated is None or text["mode"] == "given":
         return []
     if text["mode"] == "none":
         if generated["denied"]:
             return ["The report that a person gave names no zone with a lesion; the film was read without a report."]
         return [] if generated["silent"] else [generated["meaning"]]
+    if text["used"] is None and generated["meaning"] == _MEANINGS["edited"]:
+        return ["A person's correction only denies lesions; the network read what it denies."]
     if text["used"] is None:
         return ["A person's correction left no zone in the network's report; the film was read without a report."]
     author = f"Written by the network, {'corrected' if text['mode'] == 'edited' else 'not'} by a person"

@@ -14,7 +14,7 @@ from textray import __version__
 from textray.errors import ShapeError
 from textray.inference import own_report
 from textray.inference.bundle import Bundle
-from textray.inference.film import NOTHING_SEEN, Film
+from textray.inference.film import NOTHING_SEEN, Film, Lungs
 from textray.inference.own_report import Steering, TextFree
 from textray.io.files import plain_path, plain_text
 from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Image, Laterality, Notice, ZoneSplit
@@ -39,6 +39,7 @@ def settings(
     """
     # Only of weights that write reports, so that the keys of other results stay as they were.
     report = {"text_free": text_free or bundle.text_free, "edit": None if edit is None else clean(edit)}
+    least = bundle.bounds.threshold if presence_threshold is None and bundle.bounds is not None else presence_threshold
     return {
         "textray": __version__,
         "threshold": bundle.threshold,
@@ -46,7 +47,7 @@ def settings(
         "strict_text": strict_text,
         "preprocess": bundle.preprocess.to_dict(),
         **(report if bundle.writes_report else {}),
-        **({} if bundle.bounds is None else {"presence_threshold": presence_threshold or bundle.bounds.threshold}),
+        **({} if bundle.bounds is None else {"presence_threshold": least}),
     }
 
 
@@ -93,6 +94,11 @@ def zone_parts(
     }
 
 
+def zone_split(bundle: Bundle, lungs: Lungs | None) -> ZoneSplit:
+    """Where zones of pixels meet: they follow the lungs, where the network finds lungs."""
+    return bundle.zone_split if lungs is None else lungs.split(bundle.zone_rows)
+
+
 def build(
     image: Image,
     bundle: Bundle,
@@ -107,7 +113,7 @@ def build(
 
     ``seen`` is what the network says of the film as a whole.
     """
-    split = bundle.zone_split if seen.lungs is None else seen.lungs.split(bundle.zone_rows)
+    split = zone_split(bundle, seen.lungs)
     grid, total, generated = image.grid, int(mask.sum()), steering.generated
     return {
         "schema": SCHEMA,

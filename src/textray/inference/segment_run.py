@@ -9,6 +9,7 @@ from typing import Any
 
 from textray.errors import UsageError
 from textray.inference import record, results
+from textray.inference.film import NOT_A_CHEST
 from textray.inference.inputs import Item, collect
 from textray.inference.own_report import TextFree, check_edit
 from textray.inference.run import Run, RunPlan
@@ -54,6 +55,7 @@ class Segmenting(Run):
         self.predictor = predictor
         predictor.check_free(plan.text_free, plan.edit)
         predictor.presence_threshold(plan.presence_threshold)
+        predictor.check_strict(plan.strict_input)
 
     def _places(self, number: int, folder: Path, name: str) -> dict[str, Path]:
         return results.paths(folder, name, attention=self.predictor.tells_attention)
@@ -61,6 +63,13 @@ class Segmenting(Run):
     def _key(self, number: int, sha256: str) -> str:
         words = self._words(number)
         return record.key(sha256, self.predictor.bundle, words.text, self._settings(self._side(words)))
+
+    def _finished(self, number: int, item: Item, places: Mapping[str, Path]) -> dict[str, Any] | None:
+        """As of every run; but a picture without lungs is worked on again, and refused then, if it is to be."""
+        earlier = super()._finished(number, item, places)
+        if earlier is None or not self.plan.strict_input:
+            return earlier
+        return None if any(warning["code"] == NOT_A_CHEST for warning in earlier["warnings"]) else earlier
 
     def _work(self, number: int, item: Item, places: Mapping[str, Path]) -> Mapping[str, Any]:
         prediction = self._segment(number, item)
@@ -86,10 +95,9 @@ class Segmenting(Run):
             return {"share": None, "text_mode": ""}
         text, written = values["text"], steering_sentence(values["text"])
         more = {"written": written, "unused": quoted(text["unused_words"])}
-        finding = values.get("finding")
-        if finding is not None:
-            more["presence"] = finding["probability"]
         details = {"share": values["lesion"]["share"], "text_mode": text["mode"]}
+        if "finding" in values:
+            details["presence"] = values["finding"]["probability"]
         return details | {key: value for key, value in more.items() if value}
 
     def _remove(self, number: int, folder: Path, name: str) -> None:

@@ -15,7 +15,7 @@ from textray.errors import InputError, ShapeError, UsageError
 from textray.inference import own_report, record, results
 from textray.inference.bank import Prompt
 from textray.inference.bundle import Bundle
-from textray.inference.film import Film, conflicts, denied, find_lungs, small_grid
+from textray.inference.film import Film, Lungs, conflicts, denied, find_lungs, small_grid
 from textray.inference.own_report import OwnReport, Steering, TextFree, TextMode, check_edit
 from textray.inference.own_report import apply as apply_edit
 from textray.inference.runtime import Runtime, sigmoid
@@ -34,7 +34,7 @@ class Inference:
     zone_probability: NDArray[np.float32] | None = None  # of a lesion, (B, 6) in [0, 1], by image side, for any prompt
     attention: NDArray[np.float32] | None = None  # that found the zones, (B, 1, h', w'), not negative
     presence: NDArray[np.float32] | None = None  # of any lesion in the film, (B,) in [0, 1], for any prompt
-    lungs: NDArray[np.float32] | None = None  # (B, 2, h', w') in [0, 1], the one at the image's left first
+    lungs: NDArray[np.float32] | None = None  # (B, 2, h', w') in [0, 1], the one at the image's left first, by prompt
 
 
 class Predictor:
@@ -117,6 +117,15 @@ class Predictor:
             lungs=sigmoid(outputs["lungs"]) if "lungs" in outputs else None,
         )
 
+    def check_strict(self, strict_input: bool) -> None:
+        """Refuse ``strict_input`` for a network that finds no lungs."""
+        if strict_input and "lungs" not in self._runtime.outputs:
+            raise UsageError(
+                f"{self.bundle.name} does not find lungs, so it cannot refuse pictures without them",
+                expected="weights that find lungs",
+                do="Leave --strict-input out",
+            )
+
     def presence_threshold(self, given: float | None = None) -> float | None:
         """Probability from which a film is said to show a lesion: a ``given`` one, else the bundle's.
 
@@ -177,6 +186,7 @@ class Predictor:
         """
         side = as_laterality(laterality)  # an unknown one is refused before anything is read
         self.check_free(text_free, edit)
+        self.check_strict(strict_input)
         least = self.presence_threshold(presence_threshold)
         if edit is not None:
             check_edit(edit, side, text=text, text_free=text_free)
@@ -184,9 +194,7 @@ class Predictor:
         with _timed(seconds, "read"):
             image = self._as_image(picture)
         understand = parse if self._runtime.bank is None else self._runtime.bank.understand
-        words = understand(text, laterality=side, grid=image.grid, strict=strict_text)
-        if self._runtime.reads_denial:  # then words that only deny are heard, too
-            words = replace(words, notices=tuple(n for n in words.notices if n.code != "W_NEGATIVE"))
+        words = self._heard(understand(text, laterality=side, grid=image.grid, strict=strict_text))
         prompt = self._prompt(text, words, text_free)
         with _timed(seconds, "preprocess"):
             pixels = self.preprocess.apply(image)[None]
@@ -194,11 +202,17 @@ class Predictor:
             inference = self.infer(pixels, [prompt], denied(words.zones.states)[None])
             presence = None if inference.presence is None else float(inference.presence[0])
             free = presence is not None and least is not None and presence < least
-            generated, attention = self._generated(inference, words, prompt, image.grid, free=free)
-            steering = _steering(text, words, prompt, generated, hears_denial=self._runtime.reads_denial)
+            lungs = None if inference.lungs is None else find_lungs(inference.lungs[0], self.preprocess, image.grid)
+            if strict_input and lungs is not None and not any(lungs.found):
+                raise _no_chest()
+            generated, attention = self._generated(inference, words, prompt, image.grid, lungs, free=free)
+            steering = _steering(text, words, prompt, generated, heard=self._hears(words))
+            if free and edit is None and prompt is Prompt.OWN_REPORT:  # the graph, which knows no threshold, wrote one
+                inference = self.infer(pixels, [Prompt.NO_REPORT])
             if edit is not None and generated is not None:
-                words = apply_edit(edit, generated.zones, laterality=side, grid=image.grid)
-                steering = replace(steering, words=words, mode="edited", report=words if words.zones else None)
+                words = self._heard(apply_edit(edit, generated.zones, laterality=side, grid=image.grid))
+                report = words if words.zones or self._hears(words) else None
+                steering = replace(steering, words=words, mode="edited", report=report)
                 row = self.bank_row(words)
                 inference = self.infer(
                     pixels, [Prompt.NO_REPORT if row is None else row], denied(words.zones.states)[None]
@@ -210,14 +224,7 @@ class Predictor:
             mask = probability >= self.threshold
             if free:
                 mask[:] = False
-            seen = self._film(inference, words, presence, least, image.grid, emptied=free)
-        if strict_input and seen.lungs is not None and not any(seen.lungs.found):
-            raise InputError(
-                "the network finds no lungs in this picture",
-                expected="a frontal chest film",
-                do="Leave out --strict-input, if it is one",
-                code="E_NOT_A_CHEST",
-            )
+            seen = self._film(inference, words, presence, least, image.grid, lungs, emptied=free)
         used = record.settings(
             self.bundle,
             laterality=side,
@@ -236,6 +243,17 @@ class Predictor:
             saver=results.save,
         )
 
+    def _heard(self, words: Report) -> Report:
+        """Words without the warnings that a denial is not read, for a network that reads it."""
+        if not self._hears(words):
+            return words
+        unread = ("W_NEGATIVE", "W_EDITED_TO_NOTHING")
+        return replace(words, notices=tuple(notice for notice in words.notices if notice.code not in unread))
+
+    def _hears(self, words: Report) -> bool:
+        """True for words that deny a lesion, if the network reads denials."""
+        return self._runtime.reads_denial and _denies(words)
+
     def _prompt(self, text: str | None, words: Report, text_free: TextFree | None) -> int | Prompt:
         """Choose the prompt for words; nothing is written over what a person denies."""
         row = self.bank_row(words)
@@ -252,12 +270,12 @@ class Predictor:
         presence: float | None,
         least: float | None,
         grid: Grid,
+        lungs: Lungs | None,
         *,
         emptied: bool,
     ) -> Film:
         """What the network says of the film as a whole, and where a person's words contradict it."""
         zones = None if inference.zone_probability is None else inference.zone_probability[0]
-        lungs = None if inference.lungs is None else find_lungs(inference.lungs[0], self.preprocess, grid)
         small = None
         if lungs is not None:
             shown = self.preprocess.restore(inference.probability[0], small_grid(grid)) >= self.threshold
@@ -273,7 +291,14 @@ class Predictor:
         )
 
     def _generated(
-        self, inference: Inference, words: Report, prompt: int | Prompt, grid: Grid, *, free: bool = False
+        self,
+        inference: Inference,
+        words: Report,
+        prompt: int | Prompt,
+        grid: Grid,
+        lungs: Lungs | None,
+        *,
+        free: bool,
     ) -> tuple[OwnReport | None, NDArray[np.float32] | None]:
         """The report that the network wrote or would have written, and its attention on the film's grid.
 
@@ -285,7 +310,7 @@ class Predictor:
         attention, shares = None, None
         if inference.attention is not None:
             attention = self.preprocess.restore_coarse(inference.attention[0, 0], grid)
-            parts = record.zone_parts(attention, grid, self.bundle.zone_split)
+            parts = record.zone_parts(attention, grid, record.zone_split(self.bundle, lungs))
             sums = {name: float(part.sum(dtype=np.float64)) for name, part in parts.items()}
             total = sum(sums.values()) or 1.0
             shares = {name: value / total for name, value in sums.items()}
@@ -325,14 +350,23 @@ class Predictor:
 
 
 def _steering(
-    text: str | None, words: Report, prompt: int | Prompt, generated: OwnReport | None, *, hears_denial: bool
+    text: str | None, words: Report, prompt: int | Prompt, generated: OwnReport | None, *, heard: bool
 ) -> Steering:
-    """The report that a prompt stands for; words that only deny are one for a network that hears them."""
-    if not isinstance(prompt, Prompt) or (hears_denial and _denies(words)):
+    """The report that a prompt stands for; words without a row of the bank are one if what they deny is ``heard``."""
+    if not isinstance(prompt, Prompt) or heard:
         return Steering(text=text, words=words, mode="given", report=words, generated=generated)
     report = generated.report if generated is not None and prompt is Prompt.OWN_REPORT else None
     mode: TextMode = "none" if report is None else "generated"
     return Steering(text=text, words=words, mode=mode, report=report, generated=generated)
+
+
+def _no_chest() -> InputError:
+    return InputError(
+        "the network finds no lungs in this picture",
+        expected="a frontal chest film",
+        do="Leave out --strict-input, if it is one",
+        code="E_NOT_A_CHEST",
+    )
 
 
 def _denies(words: Report) -> bool:
