@@ -13,9 +13,9 @@ from PIL import Image
 from textray.augment import Augment
 from textray.data import base as base_module
 from textray.data import cache as cache_module
+from textray.data.batches import SegmentationSet
 from textray.data.cache import PixelCache, cache_folder
 from textray.data.qata_cov19 import QaTaCOV19
-from textray.data.segmentation import SegmentationSet
 from textray.errors import DataError, DiskError, InputError, OutputError
 from textray.io.read import read, read_mask
 from textray.preprocess import Preprocess

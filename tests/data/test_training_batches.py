@@ -10,7 +10,8 @@ import torch
 
 from textray.augment import Augment, Geometry
 from textray.data.base import open_reader
-from textray.data.segmentation import EpochSampler, SegmentationData, SegmentationSet, collate, text_of
+from textray.data.batches import EpochSampler, SegmentationSet, collate, text_of
+from textray.data.segmentation import SegmentationData
 from textray.errors import UsageError
 from textray.preprocess import Preprocess
 from textray.records import Report, Zones

@@ -16,8 +16,9 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from textray.augment import Augment
+from textray.data.batches import collate
 from textray.data.phantom import draw
-from textray.data.segmentation import SegmentationData, collate
+from textray.data.segmentation import SegmentationData
 from textray.errors import UsageError
 from textray.models.base import Network, Output
 from textray.models.baselines.unet import UNet, UNetConfig

@@ -22,8 +22,8 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from textray import registry
 from textray.augment import Augment, Preset
 from textray.data.base import CaptionPolicy, Sample, check_wording, fingerprint, open_reader
+from textray.data.batches import EpochLoader, EpochSampler, Item, Key
 from textray.data.cache import PixelCache
-from textray.data.segmentation import EpochLoader, EpochSampler, Item, Key
 from textray.data.studies import (
     RECORDED_AS,
     SentenceSampling,

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from textray.data.segmentation import Batch
+from textray.data.batches import Batch
 from textray.errors import UsageError
 from textray.models.base import Network
 from textray.nn.image_encoder import ImageEncoder

@@ -8,7 +8,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from textray.data.segmentation import Batch, SegmentationData
+from textray.data.batches import Batch
+from textray.data.segmentation import SegmentationData
 from textray.errors import UsageError
 from textray.models.base import Network, Output
 from textray.models.self_guided import Located, SelfGuided

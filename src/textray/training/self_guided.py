@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from textray.data.segmentation import Batch
+from textray.data.batches import Batch
 from textray.errors import UsageError
 from textray.models.self_guided import Located, SelfGuided
 from textray.nn.bert import TextEncoder

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from textray.augment import Geometry, Plane
 from textray.data.base import trained_without_report
-from textray.data.segmentation import Batch, SegmentationData, SegmentationSet, collate
+from textray.data.batches import Batch, SegmentationSet, collate
+from textray.data.segmentation import SegmentationData
 from textray.errors import UsageError
 from textray.models.base import Network
 from textray.preprocess import Preprocess

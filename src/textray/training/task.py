@@ -15,8 +15,9 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from textray.data.batches import Batch
 from textray.data.grounding import GroundingData
-from textray.data.segmentation import Batch, SegmentationData
+from textray.data.segmentation import SegmentationData
 from textray.errors import UsageError
 from textray.models.base import Network
 from textray.nn.bert import TextEncoder, load_text_encoder
