@@ -14,7 +14,16 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from textray.augment import Augment, Preset
-from textray.data.base import CaptionPolicy, Reader, Sample, check_wording, fingerprint, keep_share, open_reader
+from textray.data.base import (
+    CaptionPolicy,
+    Reader,
+    Sample,
+    check_masks,
+    check_wording,
+    fingerprint,
+    keep_share,
+    open_reader,
+)
 from textray.data.batches import EpochLoader, EpochSampler, Item, SegmentationSet, collate, text_of
 from textray.data.unlabelled import unlabelled_samples
 from textray.errors import DataError, ShapeError, UsageError
@@ -108,6 +117,7 @@ class SegmentationData(LightningDataModule):
         limit: int | None = None,
     ) -> None:
         super().__init__()
+        check_masks(data)
         self.row = dataset(data)
         self.root, self.missing_captions, self.split_by, self.limit = root, missing_captions, split_by, limit
         self.captions = check_wording(data, captions)
