@@ -24,7 +24,7 @@ from textray.inference.segmenter import Inference, Predictor
 from textray.io.read import read_mask
 from textray.preprocess import Preprocess
 from textray.provenance import git_state
-from textray.records import Report, Zones
+from textray.records import Report, Zones, ZoneSplit
 
 SIDE = 32
 ROWS = (0.375, 0.55)
@@ -256,7 +256,11 @@ class Constant:
     """A network that answers the same everywhere, and fails at a given batch."""
 
     bundle = SimpleNamespace(
-        preprocess=Preprocess(size=(SIDE, SIDE)), threshold=0.5, zone_rows=ROWS, zone_thresholds=None
+        preprocess=Preprocess(size=(SIDE, SIDE)),
+        threshold=0.5,
+        zone_split=ZoneSplit(),
+        zone_thresholds=None,
+        bounds=None,
     )
 
     def __init__(self, value, fails_at=None):

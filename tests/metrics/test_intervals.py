@@ -7,7 +7,7 @@ import pytest
 
 from textray.errors import ShapeError, UsageError
 from textray.metrics import intervals
-from textray.metrics.intervals import bootstrap, paired_difference, to_dicts
+from textray.metrics.intervals import bootstrap, bootstrap_auc, paired_difference, to_dicts
 from textray.metrics.segmentation import SCORES, case_columns
 
 
@@ -97,3 +97,44 @@ def test_a_thousand_draws_of_many_groups_are_vectorised(monkeypatch):
     bootstrap(case_columns(counts), [str(i) for i in range(3000)], {"dice": counted})
     assert calls == [(8,), (1000, 8)]
     assert not math.isnan(bootstrap(case_columns(counts), ["a"] * 3000, {"dice": counted})["dice"].low)
+
+
+def slow_auc(scores, truth):
+    """Pair by pair; a tie counts half."""
+    sick = [score for score, positive in zip(scores, truth, strict=True) if positive]
+    normal = [score for score, positive in zip(scores, truth, strict=True) if not positive]
+    wins = [(a > b) + (a == b) / 2 for a in sick for b in normal]
+    return sum(wins) / len(wins) if wins else math.nan
+
+
+@pytest.mark.parametrize("levels", [3, 1000])
+def test_the_area_under_the_curve_equals_the_slow_one(levels, few):
+    rng = np.random.default_rng(levels)
+    truth, groups = rng.random(40) < 0.4, [f"p{k}" for k in rng.integers(0, 12, 40)]
+    scores = rng.integers(0, levels, 40) + truth * levels / 4  # of three levels most are ties
+    found = bootstrap_auc(scores.tolist(), truth.tolist(), groups)
+    assert found.value == pytest.approx(slow_auc(scores, truth))
+    labels, draws = sorted(set(groups)), np.random.default_rng(intervals.SEED)
+    drawn = []
+    for _ in range(150):
+        often = dict(zip(labels, draws.multinomial(len(labels), [1 / len(labels)] * len(labels)), strict=True))
+        rows = [i for i, group in enumerate(groups) for _ in range(often[group])]
+        drawn.append(slow_auc(scores[rows], truth[rows]))
+    assert (found.low, found.high) == pytest.approx(tuple(np.nanquantile(drawn, [0.025, 0.975])))
+
+
+def test_areas_that_are_known():
+    assert bootstrap_auc([0.1, 0.2, 0.3, 0.4], [False, False, True, True], list("abcd")).value == 1
+    assert bootstrap_auc([0.1, 0.2, 0.3, 0.4], [True, True, False, False], list("abcd")).value == 0
+    assert vars(bootstrap_auc([0.5] * 4, [True, False, True, False], list("aabb"))) == {
+        "value": 0.5,
+        "low": 0.5,
+        "high": 0.5,
+    }
+    assert bootstrap_auc([1, 2, 2, 3], [False, True, False, True], list("abcd")).value == 0.875
+    for truth in ([True, True], [False, False]):
+        assert to_dicts({0: bootstrap_auc([0.1, 0.2], truth, ["a", "b"])})[0] == dict.fromkeys(("value", "low", "high"))
+    with pytest.raises(UsageError, match="no interval without cases"):
+        bootstrap_auc([], [], [])
+    with pytest.raises(ShapeError, match="scores, truth and groups differ"):
+        bootstrap_auc([0.1, 0.2], [True, False], ["a"])
