@@ -19,12 +19,22 @@ from textray.inference.bundle import Bundle
 from textray.inference.segmenter import Inference, Predictor
 from textray.io.read import read
 from textray.preprocess import Preprocess
-from textray.records import ZONE_NAMES, Laterality, Report, Zones, ZoneState
+from textray.records import ZONE_NAMES, Laterality, Report, Zones, ZoneSplit, ZoneState
 from textray.text.zones import parse_caption, sentence
 
 SIDE = 32
 THRESHOLDS = (0.70, 0.839, 0.927, 0.703, 0.868, 0.932)
 """Such that about half of the films have a zone that reaches its threshold."""
+
+
+FACTS = {
+    "model": {"name": "fake", "version": "0", "sha256": "0" * 64},
+    "data": {"name": "phantom", "split": "train", "ids_sha256": "0" * 64},
+    "size": [SIDE, SIDE],
+    "threshold": 0.5,
+    "textray": "0",
+    "command": "none",
+}
 
 
 @pytest.fixture(scope="module")
@@ -153,11 +163,72 @@ def test_differences_of_modes_are_paired(done):
             assert found["low"] <= found["value"] <= found["high"]
 
 
+def test_captions_of_other_films_fit_worse(bundle, drawn_qata, tmp_path):
+    summary = run(bundle, drawn_qata, tmp_path, ["shuffled", "none", "oracle"])
+    samples = QaTaCOV19(drawn_qata).samples("train")
+    predictor = Predictor(Bundle.load(bundle), threads=1)
+    seen = {}
+    for sample in samples:
+        pixels = predictor.preprocess.apply(read(sample.image_path))[None]
+        seen[sample.image_id] = predictor.infer(pixels, [Prompt.NO_REPORT]).zone_probability[0].astype(float)
+    fits = {}
+    for mode in ("oracle", "shuffled"):
+        rows = read_cases(tmp_path, mode)
+        named = {name: np.array(zones_of(row).present) for name, row in rows.items()}
+        fits[mode] = [np.log(np.where(named[name], p, 1 - p)).mean() for name, p in seen.items()]
+    wins = [(a > b) + (a == b) / 2 for a in fits["oracle"] for b in fits["shuffled"]]
+    fit = summary["fit"]
+    assert fit["images"] == len(samples)
+    assert fit["auc"]["value"] == pytest.approx(np.mean(wins))
+    assert fit["auc"]["low"] < fit["auc"]["value"] < fit["auc"]["high"]
+    assert f"AUC {cell(fit['auc'])}, {len(samples)} images" in (tmp_path / "summary.md").read_text()
+
+
+def test_captions_are_told_apart_by_modes_and_zones_that_are_there(make_bundle, bundle, drawn_qata, done, tmp_path):
+    assert "fit" not in done[1], "without shuffled captions"
+    make_bundle(tmp_path / "silent", size=SIDE)
+    summary = run(tmp_path / "silent", drawn_qata, tmp_path / "out", ["oracle", "shuffled"])
+    assert "fit" not in summary
+    assert "Captions that fit" not in (tmp_path / "out" / "summary.md").read_text()
+    samples = captioned(drawn_qata, [Report(zones=Zones()), *(Report(zones=Zones.from_index(i)) for i in (1, 2, 4))])
+    modes = [TextMode.ORACLE, TextMode.SHUFFLED]
+    summary = score(Fake([0.9, 0.2, 0.2, 0.2, 0.2, 0.2]), samples, modes, tmp_path / "out", FACTS)
+    assert summary["fit"]["images"] == 3, "one has no caption"
+
+
+def test_films_that_a_network_judges_free_have_no_report_and_an_empty_mask(make_film_bundle, drawn_qata, tmp_path):
+    """As `Predictor.segment` judges them; captions decide themselves."""
+    whole = Predictor(make_film_bundle(tmp_path / "whole", zone_thresholds=(0.1,) * 6), threads=1)
+    presence = {}
+    for sample in QaTaCOV19(drawn_qata).samples("train"):
+        pixels = whole.preprocess.apply(read(sample.image_path))[None]
+        presence[sample.image_id] = whole.infer(pixels, [Prompt.NO_REPORT]).presence[0]
+    limit = float(np.median(list(presence.values())))
+    bounds = replace(whole.bundle.bounds, threshold=limit)
+    folder = make_film_bundle(tmp_path / "half", zone_thresholds=(0.1,) * 6, bounds=bounds).folder
+    run(folder, drawn_qata, tmp_path / "out", ["oracle", "none", "generated"])
+    free = {name for name, probability in presence.items() if probability < limit}
+    assert 0 < len(free) < len(presence)
+    for mode in ("none", "generated"):
+        rows = read_cases(tmp_path / "out", mode)
+        assert {name for name, row in rows.items() if row["prediction_empty"] == "1"} >= free
+        assert not any(rows[name]["zones"] for name in free)
+    assert all(row["zones"] for name, row in rows.items() if name not in free)
+    predictor = Predictor(Bundle.load(folder), threads=1)
+    for sample in QaTaCOV19(drawn_qata).samples("train")[:8]:
+        mask = predictor.segment(sample.image_path, text_free="none").mask
+        row = read_cases(tmp_path / "out", "none")[sample.image_id]
+        assert int(row["tp"]) + int(row["fp"]) == mask.sum()
+    assert any(
+        row["prediction_empty"] == "0" for name, row in read_cases(tmp_path / "out", "oracle").items() if name in free
+    )
+
+
 class Fake:
     """A network that finds the same zones in every film, and remembers its prompts."""
 
     def __init__(self, zone_probability, thresholds=(0.5,) * 6):
-        facts = {"threshold": 0.5, "zone_rows": (0.375, 0.55), "zone_thresholds": thresholds}
+        facts = {"threshold": 0.5, "zone_split": ZoneSplit(), "zone_thresholds": thresholds, "bounds": None}
         self.bundle = SimpleNamespace(preprocess=Preprocess(size=(SIDE, SIDE)), **facts)
         self.zone_probability, self.rows = zone_probability, []
 
@@ -197,10 +268,7 @@ def test_a_network_that_tells_no_zones_cannot_be_asked_for_a_report(drawn_qata):
 
 
 def own_report(samples, out, probability):
-    model = {"name": "fake", "version": "0", "sha256": "0" * 64}
-    data = {"name": "phantom", "split": "train", "ids_sha256": "0" * 64}
-    facts = {"model": model, "data": data, "size": [SIDE, SIDE], "threshold": 0.5, "textray": "0", "command": "none"}
-    score(Fake(probability), samples, [TextMode.GENERATED], out, facts)
+    score(Fake(probability), samples, [TextMode.GENERATED], out, FACTS)
     return json.loads((out / "summary.json").read_text())["report"], (out / "summary.md").read_text()
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from textray.data.base import Sample, naming
 from textray.errors import DataError, UsageError, unknown_name
 from textray.evaluate.order import Progress
+from textray.inference import film
 from textray.inference.bank import Prompt
 from textray.inference.own_report import written
 from textray.inference.record import zone_areas
@@ -107,7 +108,9 @@ def _key(text: Report | None) -> int | str:
 class Case:
     """One image under one text: pixels on its grid, and the predicted ones (``areas``) in each of the six zones.
 
-    ``zones`` are those of the text that was given or written, ``None`` without text or with a free ``caption``.
+    ``zones`` are those of the text that was given or written, ``None`` without text or with a free ``caption``. ``fit``
+    says how well given zones fit those that the network sees without a text, see `textray.inference.film.fit`; ``None``
+    without them.
     """
 
     sample: Sample
@@ -115,6 +118,7 @@ class Case:
     counts: Counts
     areas: tuple[int, ...]
     caption: str | None = None
+    fit: float | None = None
 
 
 def segment(
@@ -149,16 +153,23 @@ def segment(
             for position, k in enumerate(places):
                 text, grid = given[start + k], images[k].grid
                 mask = way.restore(inference.probability[position], grid) >= bundle.threshold
+                sick = True
                 if text is None and bundle.bounds is not None and inference.presence is not None:
-                    mask &= inference.presence[position] >= bundle.bounds.threshold  # as `Predictor.segment` does
+                    sick = bool(inference.presence[position] >= bundle.bounds.threshold)
+                    mask &= sick  # as `Predictor.segment` does
                 free = text is not None and text.free
                 zones = None if text is None or free else text.zones
+                seen = None if inference.zone_probability is None else inference.zone_probability[position]
+                fit = None if zones is None or text is None or seen is None else film.fit(text, seen)
+                if writes and sick:
+                    zones = _written_zones(inference, position, bundle.zone_thresholds)
                 cases[name][start + k] = Case(
                     sample=batch[k],
-                    zones=_written_zones(inference, position, bundle.zone_thresholds) if writes else zones,
+                    zones=zones,
                     counts=count(mask, truths[k]),
                     areas=tuple(int(area["pixels"]) for area in zone_areas(mask, grid, bundle.zone_split).values()),
                     caption=text.text if text is not None and free else None,
+                    fit=fit,
                 )
         if progress is not None:
             progress(start + len(batch), len(samples))

@@ -210,6 +210,15 @@ def side_lines(sides: Mapping[str, Summary]) -> list[str]:
     ]
 
 
+def _fit_lines(fit: Summary) -> list[str]:
+    return [
+        "## Captions that fit the film",
+        "",
+        f"AUC {cell(fit['auc'])}, {fit['images']} images: the chance that the caption of an image fits the zones that",
+        "the network sees in it, without a text, better than a shuffled caption fits those of its image.",
+    ]
+
+
 def _mask_sections(summary: Summary) -> list[list[str]]:
     modes, empty = summary["modes"], summary["empty"]
     kinds = {"truth": "empty truth", "prediction": "empty prediction", "both": "both empty"}
@@ -233,6 +242,8 @@ def _mask_sections(summary: Summary) -> list[list[str]]:
         table = grid(["", *(f"`{name}`" for name in HEADLINE)], rows)
         note = "First mode minus second on the same images, with the same draws of patients for both."
         sections.append(["## Differences of text modes", "", table, "", note])
+    if summary.get("fit"):
+        sections.append(_fit_lines(summary["fit"]))
     if summary.get("sides"):
         sections.append(side_lines(summary["sides"]))
     return sections

@@ -149,6 +149,9 @@ def score(
     }
     if TextMode.NONE in by_mode and facts.get("learnt_without_report") is False:
         summary["text_modes"][TextMode.NONE] += f"; {NONE_NOT_TRAINED}"
+    if TextMode.ORACLE in by_mode and TextMode.SHUFFLED in by_mode:
+        fit = fit_summary(by_mode[TextMode.ORACLE], by_mode[TextMode.SHUFFLED])
+        summary |= {} if fit is None else {"fit": fit}
     if scorer is not None:
         summary["report"] = report_summary(by_mode[TextMode.GENERATED], by_mode.get(TextMode.NONE), scorer)
     if sides:
@@ -247,6 +250,21 @@ def _difference(first: Sequence[Case], second: Sequence[Case]) -> dict[str, dict
     columns = [case_columns(counts_of(cases)) for cases in (first, second)]
     groups = [case.sample.group for case in second]
     return intervals.to_dicts(intervals.paired_difference(columns[0], columns[1], groups, _MAIN))
+
+
+def fit_summary(true: Sequence[Case], shuffled: Sequence[Case]) -> dict[str, Any] | None:
+    """How well the zones that a network sees without a text tell captions from those of other images.
+
+    The area under the curve of `textray.inference.film.fit` of all captions of both kinds. Images without one are left
+    out; ``None`` if no image has one or the network tells no zones. Both modes have the same images.
+    """
+    both = [(one, other) for one, other in zip(true, shuffled, strict=True) if None not in (one.fit, other.fit)]
+    if not both:
+        return None
+    cases = [case for kind in zip(*both, strict=True) for case in kind]
+    truth = [True] * len(both) + [False] * len(both)
+    auc = intervals.bootstrap_auc([case.fit or 0.0 for case in cases], truth, [case.sample.group for case in cases])
+    return {"images": len(both), **intervals.to_dicts({"auc": auc})}
 
 
 def report_summary(cases: Sequence[Case], without: Sequence[Case] | None, scorer: TextScorer) -> dict[str, Any]:
