@@ -1,4 +1,4 @@
-"""Small copies of QaTa-COV19 v2, MosMedData+ and MoNuSeg as they are published, made without code of the readers."""
+"""Small copies of data sets in their published layouts, made without code of the readers."""
 
 import csv
 import json
@@ -66,6 +66,27 @@ def qata(tmp_path):
     train, test = names_of(50, 6)
     write_part(root, "train", train)
     write_part(root, "test", test)
+    return root
+
+
+@pytest.fixture
+def films(tmp_path):
+    """A fake of other-films: 40 NIH films of 20 patients, 20 of Shenzhen, 10 of Montgomery; lungs for these."""
+    root, rows = tmp_path / "other-films", [("file", "source", "label", "lungs")]
+    names = [("nih", f"{i // 2:08d}_{i % 2:03d}", ("normal", "pneumonia")[i // 20]) for i in range(40)]
+    names += [("shenzhen", f"CHNCXR_{i:04d}_{i % 2}", ("normal", "tuberculosis")[i % 2]) for i in range(20)]
+    names += [("montgomery", f"MCUCXR_{i:04d}_{i % 2}", ("normal", "tuberculosis")[i % 2]) for i in range(10)]
+    mask = np.zeros((48, 40), bool)
+    mask[8:40, 5:16] = mask[6:38, 23:36] = True
+    mask[2, 20] = True  # a speck
+    for i, (source, stem, label) in enumerate(names):
+        save(root / source / f"{stem}.jpg", np.random.default_rng(i).integers(0, 256, (48, 40), dtype=np.uint8))
+        lungs = "" if source == "nih" else f"lungs/{stem}.png"
+        if lungs:
+            save(root / lungs, mask)
+        rows.append((f"{source}/{stem}.jpg", source, label, lungs))
+    with (root / "films.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows(rows)
     return root
 
 

@@ -1,7 +1,5 @@
 """Films of several places with labels and lungs: splits by patient, and one mask of lungs as two."""
 
-import csv
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,38 +8,6 @@ from textray.data.base import SPLITS, open_reader
 from textray.data.chest_films import ChestFilms
 from textray.data.lungs import split_lungs
 from textray.errors import DataError, UsageError
-
-
-def lungs_mask(size=(48, 40)):
-    mask = np.zeros(size, np.uint8)
-    mask[8:40, 5:16] = mask[6:38, 23:36] = 1
-    mask[2, 20] = 1  # a speck
-    return mask
-
-
-def write_table(root, rows, header=("file", "source", "label", "lungs")):
-    with (root / "films.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([header, *rows])
-
-
-@pytest.fixture
-def films(tmp_path):
-    """A fake in the real layout: 40 NIH films of 20 patients, 20 of Shenzhen, 10 of Montgomery; lungs for these."""
-    root, rows = tmp_path / "other-films", []
-    names = [("nih", f"{i // 2:08d}_{i % 2:03d}", ("normal", "pneumonia")[i // 20]) for i in range(40)]
-    names += [("shenzhen", f"CHNCXR_{i:04d}_{i % 2}", ("normal", "tuberculosis")[i % 2]) for i in range(20)]
-    names += [("montgomery", f"MCUCXR_{i:04d}_{i % 2}", ("normal", "tuberculosis")[i % 2]) for i in range(10)]
-    (root / "lungs").mkdir(parents=True)
-    for i, (source, stem, label) in enumerate(names):
-        (root / source).mkdir(exist_ok=True)
-        pixels = np.random.default_rng(i).integers(0, 256, (48, 40), dtype=np.uint8)
-        Image.fromarray(pixels).save(root / source / f"{stem}.jpg")
-        lungs = "" if source == "nih" else f"lungs/{stem}.png"
-        if lungs:
-            Image.fromarray(lungs_mask().astype(bool)).save(root / lungs)
-        rows.append((f"{source}/{stem}.jpg", source, label, lungs))
-    write_table(root, rows)
-    return root
 
 
 def test_splits_are_by_patient_and_hold_each_source_and_label(films):
@@ -69,7 +35,8 @@ def test_a_film_says_whether_it_shows_a_lesion_and_where_its_lungs_are(films):
     with pytest.raises(DataError, match="no mask of the lungs"):
         healthy.read_lungs()
     left, right = ill.read_lungs((48, 40))
-    assert np.array_equal(left | right, (lungs_mask() > 0) & (np.arange(48)[:, None] > 2)), "without the speck"
+    mask = np.asarray(Image.open(ill.lungs_path))
+    assert np.array_equal(left | right, mask & (np.arange(48)[:, None] > 2)), "without the speck"
     assert not left[:, 20:].any()
     assert not right[:, :20].any()
     with pytest.raises(DataError, match="differ in size"):
@@ -118,7 +85,7 @@ FIRST, LUNGS = "nih/00000000_000.jpg", "lungs/CHNCXR_0001_1.png"
 
 
 def lungs(change):
-    return lambda root: Image.fromarray(change(lungs_mask() * np.uint8(255))).save(root / LUNGS)
+    return lambda root: Image.fromarray(change(np.asarray(Image.open(root / LUNGS)) * np.uint8(255))).save(root / LUNGS)
 
 
 FAULTS = {

@@ -265,7 +265,7 @@ def test_reports_drop_out_and_flips_take_the_words_along(monuseg, tmp_path):
     assert 0.3 < texts.count(None) / len(texts) < 0.7
 
 
-@pytest.mark.parametrize("option", [{"report_withheld": 0.1}, {"labels": "clusters"}])
+@pytest.mark.parametrize("option", [{"report_withheld": 0.1}, {"report_denied": 0.1}, {"labels": "clusters"}])
 def test_what_needs_zones_is_refused(monuseg, tmp_path, option):
     with pytest.raises(UsageError, match="name no zones"):
         data(monuseg, tmp_path, **option)

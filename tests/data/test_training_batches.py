@@ -85,6 +85,31 @@ def test_zones_are_withheld_from_words_and_mask_together(make, samples):
     assert cut > 3
 
 
+def test_zones_are_denied_and_taken_from_the_mask(make, samples):
+    """A cut mask keeps its words, which say why; a flip moves denials as it moves zones."""
+    whole, data, flipped = make(), make(report_denied=1.0, report_dropout=1.0), make(report_denied=1.0)
+    flipped.augment = Augment(flip_p=1.0)
+    cut = 0
+    for index, sample in enumerate(samples):
+        item, straight, mirrored = data[0, index], whole[0, index], flipped[0, index]
+        assert item["denied"].any()
+        assert not straight["denied"].any()
+        assert (item["mask"] <= straight["mask"]).all()
+        if torch.equal(item["mask"], straight["mask"]):
+            assert item["text"] is None, "of a whole mask the words can be dropped"
+            assert not (item["denied"] * torch.tensor(sample.report.zones.present)).any()
+        else:
+            cut += 1
+            words = parse_caption(item["text"]).zones.present if item["text"] else (False,) * 6
+            assert not any(d and w for d, w in zip(item["denied"].tolist(), words, strict=True))
+        assert torch.equal(mirrored["mask"], item["mask"].flip(2))
+        assert mirrored["denied"].tolist() == [*item["denied"][3:].tolist(), *item["denied"][:3].tolist()]
+        if item["text"]:
+            assert parse_caption(mirrored["text"]).zones == parse_caption(item["text"]).zones.mirror()
+    assert 10 < cut < len(samples)
+    assert not data.plain()[0, 0]["denied"].any()
+
+
 def test_irregular_captions_become_the_sentences_of_the_bank():
     """A bundle knows one sentence for each set of zones, so a training must not learn from others."""
     words = text_of(parse_caption("Unilateral pulmonary infection, one infected area, all left lung"))
@@ -158,7 +183,14 @@ def test_every_batch_holds_its_share_of_labelled_samples():
     assert list(EpochSampler(16, seed=1, shuffle=True, labelled=[True] * 16)) == list(plain)
 
 
-@pytest.mark.parametrize("wrong", [{"augment": "strong"}, {"augment": "paper", "report_withheld": 0.1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"augment": "strong"},
+        {"augment": "paper", "report_withheld": 0.1},
+        {"augment": "paper", "report_denied": 0.1},
+    ],
+)
 def test_transposed_films_refuse_what_must_know_left_from_right(wrong):
     data = SegmentationData(data="phantom", transpose=True, interpolation="bicubic", augment="paper")
     assert (data.preprocess.transpose, data.preprocess.interpolation) == (True, "bicubic")

@@ -1,10 +1,12 @@
-"""Zones withheld from report and mask together."""
+"""Zones withheld from report and mask together, and zones denied."""
+
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from textray.data.zone_dropout import REACH, drop_zones
-from textray.records import Laterality, Report, Zones
+from textray.data.zone_dropout import REACH, deny, deny_zones, drop_zones
+from textray.records import Laterality, Report, Zones, ZoneState
 from textray.text.zones import sentence
 
 SIZE = 100
@@ -78,3 +80,65 @@ def test_something_is_left_to_find():
     for kept, left in (f for f in found if f is not None):
         assert np.array_equal(kept, mask)
         assert left.zones.present[2]
+
+
+HEALTHY = {3}  # of `BOTH`
+
+
+def named(report, wanted=ZoneState.PRESENT):
+    return {zone for zone, state in enumerate(report.zones.states) if state is wanted}
+
+
+def denied_of(report):
+    return named(report, ZoneState.ABSENT)
+
+
+def test_the_mask_loses_what_is_denied_where_it_lies():
+    """Left is the image's left: columns up to 52 are the left lesion's, the others the right one's."""
+    mask, sick, kinds = both_lungs(), named(report_of(BOTH)), Counter()
+    for seed in range(200):
+        kept, report = deny_zones(mask, report_of(BOTH), np.random.default_rng(seed))
+        gone = denied_of(report)
+        assert gone
+        assert report.text == (sentence(report.zones) if report.zones else None)
+        if not kept.any():
+            kinds["all"] += 1
+            assert (gone, report.text) == (set(range(6)), None)
+            continue
+        if np.array_equal(kept, mask) and not gone & sick:
+            kinds["healthy"] += 1
+            assert kept is mask, "nothing tells it from a report that denies nothing"
+            assert (gone, report.text) == (HEALTHY, sentence(BOTH))
+            continue
+        kinds["sick", bool(report.text)] += 1
+        still = sick - gone
+        assert named(report) == (still if report.text else set())
+        for side, columns in enumerate((slice(0, 52), slice(52, SIZE))):
+            zones = set(range(side * 3, side * 3 + 3))
+            reached = np.full(SIZE, not gone & sick & zones)
+            for zone in still & zones:
+                top, end = REACH[zone % 3]
+                reached[round(top * SIZE) : round(end * SIZE)] = True
+            assert np.array_equal(kept[:, columns], mask[:, columns] & reached[:, None])
+    assert 15 < kinds["all"] < 50
+    assert 40 < kinds["healthy"] < 100
+    assert kinds["sick", True] > kinds["sick", False] > 20, "what is left is said in words two times in three"
+
+
+def test_what_can_be_denied_of_a_report():
+    mask, seeds = both_lungs(), range(40)
+    assert all(deny_zones(mask, report_of(BOTH, Laterality.UNKNOWN), np.random.default_rng(s)) is None for s in seeds)
+    everywhere = report_of(Zones.from_present([1] * 6))  # no zone is healthy
+    for kept, report in (deny_zones(mask, everywhere, np.random.default_rng(seed)) for seed in seeds):
+        assert not np.array_equal(kept, mask)
+        assert denied_of(report) == set(range(6)) or kept.any()
+    single = report_of(Zones.from_present([0, 1, 0, 0, 0, 0]))  # nothing of it can be left
+    for kept, report in (deny_zones(mask, single, np.random.default_rng(seed)) for seed in seeds):
+        assert (1 in denied_of(report)) is not kept.any()
+
+
+def test_to_deny_leaves_words_and_other_zones():
+    report = deny(report_of(Zones.from_present([1, 0, 0, 0, 0, 0])), {1, 5})
+    assert denied_of(report) == {1, 5}
+    assert report.zones.present == (True, False, False, False, False, False)
+    assert report.text == sentence(report.zones)
