@@ -9,6 +9,7 @@ import pytest
 
 from textray import registry
 from textray.inference import inputs
+from textray.inference.film import Bounds
 
 
 def test_report_lists_what_it_did_not_use(cli):
@@ -61,6 +62,24 @@ def test_demo_tells_of_its_own_result_where_the_name_is_taken(cli, film, tiny_bu
     result = cli("demo", "--out", tmp_path / "out", "--model", tiny_bundle)
     shown = [line.split()[-1] for line in result.out.splitlines() if line.startswith("record:")]
     assert json.loads(Path(shown[0]).read_bytes())["input"]["path"].endswith("RG1_UNCR.dcm")
+
+
+@pytest.mark.parametrize(
+    ("threshold", "says"),
+    [(0.5, "Probability of any lesion in this film: "), (1.0, "The network sees no lesion in this film (prob")],
+)
+def test_demo_says_what_the_network_says_of_the_film(cli, make_film_bundle, tmp_path, threshold, says):
+    pytest.importorskip("data_store", reason="pydicom-data is not installed")
+    bounds = Bounds(threshold=threshold, clear_above=0.6, zone_free_below=0.3, zone_ill_above=0.7)
+    make_film_bundle(tmp_path / "whole", bounds=bounds)
+    result = cli("demo", "--out", tmp_path / "out", "--model", tmp_path / "whole")
+    assert result.code == 0, result.err
+    lungs = json.loads((tmp_path / "out/RG1_UNCR.json").read_bytes())["lungs"]
+    left, right = (f"{lungs[side]['affected']:.1%}" for side in ("left", "right"))
+    lines = result.out.splitlines()
+    assert f"Affected share of each lung (viewer's sides): left {left}, right {right}" in lines
+    assert any(line.startswith(says) for line in lines)
+    assert any(line.startswith("Lesion by zone of the lungs") for line in lines)
 
 
 def test_demo_without_the_film_names_the_extra(cli, monkeypatch):

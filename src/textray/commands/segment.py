@@ -122,7 +122,7 @@ def demo(out: Out = _OUT, model: Model = None, threads: Threads = None) -> None:
         if sentences and not own["used"]:  # the patient's sides, or else the viewer's
             side, text = sentences[0]
             say(f"Its own report, which segment --text-free generated uses ({side}'s sides): {text}")
-        for line in _zone_table(record):
+        for line in (*_film_lines(record), *_zone_table(record)):
             say(line)
         note("Not a medical device: for research only.")
     raise typer.Exit(code)
@@ -203,12 +203,31 @@ def _lines(result: FileResult) -> list[str]:
     ]
 
 
+def _film_lines(record: dict[str, Any]) -> list[str]:
+    """What the network says of the film as a whole, where it says anything."""
+    from textray.inference.own_report import finding
+    from textray.records import SIDES
+
+    lines, film, lungs = finding(record), record.get("finding"), record.get("lungs")
+    if film is not None and film["lesion"]:
+        lines.append(f"Probability of any lesion in this film: {film['probability']:.1%}")
+    if lungs is not None:
+        shares = [f"{side} {_share(lungs[side]['affected'])}" for side in SIDES]
+        lines.append(f"Affected share of each lung (viewer's sides): {', '.join(shares)}")
+    return lines
+
+
+def _share(affected: float | None) -> str:
+    return "not found" if affected is None else f"{affected:.1%}"
+
+
 def _zone_table(record: dict[str, Any]) -> list[str]:
     zones = record["lesion"]["zones"]
     unit = "pixels" if record["lesion"]["mm2"] is None else "mm2"
+    whole, left, right = ("lungs", "left", "right") if "lungs" in record else ("picture", "left half", "right half")
     lines = [
-        f"Lesion by zone of the picture ({unit}, share of the lesion):",
-        f"{'':8}{'left half':>22}{'right half':>22}   (viewer's sides)",
+        f"Lesion by zone of the {whole} ({unit}, share of the lesion):",
+        f"{'':8}{left:>22}{right:>22}   (viewer's sides)",
     ]
     for level in ("upper", "middle", "lower"):
         cells = (zones[f"{side} {level}"] for side in ("left", "right"))
