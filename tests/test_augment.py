@@ -6,7 +6,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from textray.augment import Augment, Geometry, Preset, blur, can_flip, flip, warp
+from textray.augment import Augment, Geometry, Preset, blur, can_flip, coarse, flip, through_jpeg, warp
 from textray.data.phantom import draw
 from textray.errors import ShapeError, UsageError
 from textray.records import Laterality, Report, Zones, ZoneState
@@ -110,7 +110,7 @@ def test_flip_moves_the_lesion_and_its_words_to_the_other_half():
     assert after.zones == parse_caption(after.text).zones == words.zones.mirror()
 
 
-@pytest.mark.parametrize("name", ["none", "paper", "light", "sgseg", "strong"])
+@pytest.mark.parametrize("name", ["none", "paper", "light", "sgseg", "hospitals", "strong"])
 def test_nothing_but_a_flip_swaps_sides_or_turns_over(name):
     pixels, mask = blob()
     words, rng = report(), np.random.default_rng(2)
@@ -235,7 +235,7 @@ def test_sgseg_crops_masks_and_rotates_half_of_the_samples():
     assert recipe.flip_p == 0
 
 
-@pytest.mark.parametrize("setting", ["brightness", "contrast", "gamma", "window", "blur", "noise"])
+@pytest.mark.parametrize("setting", ["brightness", "contrast", "gamma", "window", "resize", "blur", "noise", "jpeg"])
 def test_intensity_leaves_the_geometry(setting):
     pixels, mask, words = film()
     change = {
@@ -243,8 +243,10 @@ def test_intensity_leaves_the_geometry(setting):
         "contrast": Augment(intensity_p=1.0, contrast=0.3),
         "gamma": Augment(intensity_p=1.0, gamma=1.5),
         "window": Augment(intensity_p=1.0, window=0.1),
+        "resize": Augment(resize_p=1.0, resize=0.3),
         "blur": Augment(blur_p=1.0, blur_pixels=1.5),
         "noise": Augment(noise_p=1.0, noise=0.05),
+        "jpeg": Augment(jpeg_p=1.0, jpeg_quality=20),
     }[setting]
     moved, lesion, after = change(pixels, mask, words, np.random.default_rng(1))
     assert np.abs(moved - pixels).max() > 0.005
@@ -264,6 +266,42 @@ def test_blur_keeps_the_mean_and_spreads_a_point():
     np.testing.assert_array_equal(blur(point, 0.0), point)
 
 
+def test_what_is_made_coarse_keeps_its_size_and_mean_and_loses_detail():
+    down, across = np.mgrid[:40, :50]
+    fine, broad = ((down + across) % 2).astype(np.float32), (across / 49).astype(np.float32)
+    for pixels in (fine, broad, np.stack([fine, broad, broad], -1)):
+        assert coarse(pixels, 0.4).shape == pixels.shape
+        assert coarse(pixels, 0.4).mean() == pytest.approx(pixels.mean(), abs=0.02)
+        np.testing.assert_array_equal(coarse(pixels, 1.0), pixels)
+    assert coarse(fine, 0.4).std() < 0.2 * fine.std()
+    np.testing.assert_allclose(coarse(broad, 0.4), broad, atol=0.04)
+    assert coarse(fine, 0.001).shape == fine.shape  # one pixel on the way
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_jpeg_costs_more_the_lower_its_quality(colour):
+    pixels, _, _ = film()
+    pixels = np.stack([pixels, pixels**2, pixels], axis=-1) if colour else pixels
+    losses = []
+    for quality in (95, 30, 5):
+        found = through_jpeg(pixels + np.float32(0.3), quality)  # may be out of range before, not after
+        assert (found.shape, found.dtype) == (pixels.shape, np.float32)
+        assert 0 <= found.min() <= found.max() <= 1
+        np.testing.assert_allclose(found * 255, np.rint(found * 255), atol=1e-4)
+        losses.append(np.abs(found - np.clip(pixels + 0.3, 0, 1)).mean())
+    assert losses[0] < 0.02 < losses[2]
+    assert losses == sorted(losses)
+
+
+def test_hospitals_changes_nearly_every_film_and_never_its_sides():
+    recipe, rng = Augment.preset("hospitals"), np.random.default_rng(0)
+    pixels, mask = blob()
+    results = [recipe(pixels, mask, report(), rng) for _ in range(100)]
+    assert recipe.flip_p == recipe.erase_p == 0
+    assert sum(not np.array_equal(moved, pixels) for moved, _, _ in results) > 95
+    assert all(lesion.any() for _, lesion, _ in results)
+
+
 @pytest.mark.parametrize(
     ("setting", "value"),
     [
@@ -274,6 +312,9 @@ def test_blur_keeps_the_mean_and_spreads_a_point():
         ("border", 0.6),
         ("erase", 0.5),
         ("noise", -1.0),
+        ("resize", 0.0),
+        ("jpeg_quality", 0),
+        ("jpeg_p", 1.1),
     ],
 )
 def test_settings_out_of_range_are_refused(setting, value):

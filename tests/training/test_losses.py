@@ -1,13 +1,14 @@
 """Dice and cross-entropy on logits, against MONAI and by hand."""
 
 import warnings
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 
 from textray.errors import ShapeError
-from textray.training.losses import DiceCELoss, dice_loss, zone_loss
+from textray.training.losses import DiceCELoss, LossParts, dice_loss, lung_loss, presence_loss, zone_loss
 
 
 @pytest.fixture
@@ -71,3 +72,54 @@ def test_the_loss_of_zones_is_over_those_that_are_known():
     assert nothing.item() == 0
     with pytest.raises(ShapeError):
         zone_loss(logits, zones[:2])
+
+
+def entropy(x, y):
+    return np.maximum(x, 0) - x * y + np.log1p(np.exp(-np.abs(x)))
+
+
+def test_presence_weighs_normal_and_sick_films_of_each_source_the_same():
+    logits = torch.tensor([[2.0], [-1.0], [0.5], [3.0], [-2.0], [1.0], [9.0]], requires_grad=True)
+    finding = torch.tensor([1, 1, 1, 0, 0, 1, torch.nan])
+    source = ["", "", "", "nih", "nih", "nih", "nih"]
+    each = entropy(logits.detach().numpy()[:, 0], finding.numpy())
+    loss = presence_loss(logits, finding, source)
+    assert loss.item() == pytest.approx((each[:3].mean() + each[3:5].mean() + each[5]) / 3, rel=1e-6)
+    loss.backward()
+    assert logits.grad[6] == 0
+    assert logits.grad[:6].all()
+    unknown = presence_loss(logits, torch.full((7,), torch.nan), source)
+    unknown.backward()
+    assert unknown.item() == 0
+
+
+def test_lungs_are_learnt_where_they_are_known():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 2, 4, 5, generator=generator, requires_grad=True)
+    lungs = torch.rand(3, 2, 4, 5, generator=generator)
+    lungs[1] = torch.nan
+    x, y = (part.detach().double().numpy()[[0, 2]].reshape(4, -1) for part in (logits, lungs))
+    p = 1 / (1 + np.exp(-x))
+    dice = 1 - (2 * (p * y).sum(1) + 1e-5) / (p.sum(1) + y.sum(1) + 1e-5)  # of each lung of each film
+    loss = lung_loss(logits, lungs)
+    assert loss.item() == pytest.approx(dice.mean() + entropy(x, y).mean(), rel=1e-5)
+    loss.backward()
+    assert logits.grad.isfinite().all()
+    assert not logits.grad[1].any()
+    nothing = lung_loss(logits, torch.full_like(lungs, torch.nan))
+    nothing.backward()
+    assert nothing.item() == 0
+    with pytest.raises(ShapeError):
+        lung_loss(logits, lungs[:, :1])
+
+
+@pytest.mark.parametrize("parts", get_args(LossParts))
+def test_images_without_a_lesion_have_no_dice_where_so_asked(pair, parts):
+    loss, (logits, target) = DiceCELoss(parts), pair
+    assert torch.equal(loss(logits, target, torch.ones(4, dtype=torch.bool)), loss(logits, target))
+    whole = target.flatten(1).any(1)
+    assert whole.tolist() == [True, True, True, False]
+    wanted = 0.75 * loss(logits[:3], target[:3]) + 0.25 * entropy(logits[3].numpy(), 0).mean()
+    torch.testing.assert_close(loss(logits, target, whole), wanted, rtol=1e-5, atol=1e-6)
+    empty = loss(logits, torch.zeros_like(target), torch.zeros(4, dtype=torch.bool))
+    assert empty.item() == pytest.approx(entropy(logits.numpy(), 0).mean(), rel=1e-5)
