@@ -88,7 +88,7 @@ def evaluate(order: FilmEvaluation, *, progress: Progress | None = None) -> dict
 def look(segmenter: Predictor, samples: Sequence[Sample], *, progress: Progress | None = None) -> list[FilmCase]:
     """Segment films without words, and with words that deny every lesion."""
     way, bundle = segmenter.preprocess, segmenter.bundle
-    least = 0.0 if bundle.bounds is None else bundle.bounds.threshold
+    leasts = (0.0, 0.0) if bundle.bounds is None else (bundle.bounds.threshold, bundle.bounds.clear_above)
     cases = []
     for start in range(0, len(samples), BATCH):
         batch = samples[start : start + BATCH]
@@ -99,10 +99,11 @@ def look(segmenter: Predictor, samples: Sequence[Sample], *, progress: Progress 
         denied = segmenter.infer(pixels, prompts, np.ones((len(batch), 6), np.float32))
         for i, (sample, image) in enumerate(zip(batch, images, strict=True)):
             presence = None if found.presence is None else float(found.presence[i])
-            shown = presence is None or presence >= least  # as `Predictor.segment` empties masks
-            areas = [
-                float((way.restore(one.probability[i], image.grid) >= bundle.threshold).mean()) if shown else 0.0
-                for one in (found, denied)
+            areas = [  # emptied as `Predictor.segment` does
+                float((way.restore(one.probability[i], image.grid) >= bundle.threshold).mean())
+                if presence is None or presence >= least
+                else 0.0
+                for one, least in zip((found, denied), leasts, strict=True)
             ]
             lungs = None
             if found.lungs is not None and sample.lungs_path is not None:

@@ -212,10 +212,14 @@ def conflicts(
             said.append(f"it names a lesion in the {name} zone (viewer's side; probability {probability:.2f}, {film})")
         elif state is ZoneState.ABSENT and probability >= bounds.zone_ill_above and presence >= bounds.clear_above:
             said.append(f"it denies one in the {name} zone (viewer's side; probability {probability:.2f}, {film})")
-    clear = all(state is ZoneState.ABSENT for state in words.zones.states)
-    if clear and presence >= bounds.clear_above:
+    if calls_clear(words) and presence >= bounds.clear_above:
         return (f"it denies every lesion (probability of {film})",)
     return tuple(said)
+
+
+def calls_clear(words: Report) -> bool:
+    """True for words that deny a lesion in every zone."""
+    return all(state is ZoneState.ABSENT for state in words.zones.states)
 
 
 def fit(words: Report, zones: NDArray[np.floating]) -> float:

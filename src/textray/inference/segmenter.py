@@ -15,7 +15,7 @@ from textray.errors import InputError, ShapeError, UsageError
 from textray.inference import own_report, record, results
 from textray.inference.bank import Prompt
 from textray.inference.bundle import Bundle
-from textray.inference.film import Film, Lungs, conflicts, denied, find_lungs, small_grid
+from textray.inference.film import Film, Lungs, calls_clear, conflicts, denied, find_lungs, small_grid
 from textray.inference.own_report import OwnReport, Steering, TextFree, TextMode, check_edit
 from textray.inference.own_report import apply as apply_edit
 from textray.inference.runtime import Runtime, sigmoid
@@ -176,7 +176,8 @@ class Predictor:
             text_free: The prompt of a picture without a text; ``None`` is that of the bundle.
             edit: Correction of the report that the network writes, instead of a text: a sentence that replaces it.
             presence_threshold: Probability of any lesion below which the mask is empty, unless words name a zone;
-                ``None`` is that of the bundle, 0 never empties it. For weights that tell presence.
+                ``None`` is that of the bundle (a higher one where words call every zone clear), 0 never empties it. For
+                weights that tell presence.
             strict_input: Refuse a picture in which the network finds no lungs. For weights that find lungs.
 
         Raises:
@@ -195,6 +196,8 @@ class Predictor:
             image = self._as_image(picture)
         understand = parse if self._runtime.bank is None else self._runtime.bank.understand
         words = self._heard(understand(text, laterality=side, grid=image.grid, strict=strict_text))
+        if presence_threshold is None and self.bundle.bounds is not None and calls_clear(words):
+            least = self.bundle.bounds.clear_above  # words and film agree up to there; beyond it they contradict
         prompt = self._prompt(text, words, text_free)
         with _timed(seconds, "preprocess"):
             pixels = self.preprocess.apply(image)[None]
@@ -251,8 +254,9 @@ class Predictor:
         return replace(words, notices=tuple(notice for notice in words.notices if notice.code not in unread))
 
     def _hears(self, words: Report) -> bool:
-        """True for words that deny a lesion, if the network reads denials."""
-        return self._runtime.reads_denial and _denies(words)
+        """True for words that deny a lesion, if the network reads denials or they call the whole film clear."""
+        judged = self.bundle.bounds is not None and calls_clear(words)
+        return judged or (self._runtime.reads_denial and _denies(words))
 
     def _prompt(self, text: str | None, words: Report, text_free: TextFree | None) -> int | Prompt:
         """Choose the prompt for words; nothing is written over what a person denies."""
