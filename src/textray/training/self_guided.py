@@ -35,7 +35,9 @@ SENSITIVITY = 0.975
 
 
 FALSE_ALARM = 0.05
-"""Share of films with right words of which a conflict may warn."""
+"""Share of films whose zones are rightly named, or rightly denied, of which a conflict may warn."""
+CLEAR_ALARM = 0.02
+"""The same of normal films that words rightly call clear; their masks are empty up to there."""
 
 
 class Row(NamedTuple):
@@ -139,15 +141,14 @@ class OwnReports:
 def choose_bounds(rows: Sequence[Row]) -> tuple[float, float, float, float]:
     """Choose the probabilities at which a film is judged, in the order of `textray.inference.film.Bounds`.
 
-    The threshold keeps `SENSITIVITY` of the sick films of the first data set. Of films whose words are right at most
-    `FALSE_ALARM` are warned of: normal films that words call clear, films whose zones are named, and those whose other
-    zones are denied.
+    The threshold keeps `SENSITIVITY` of the sick films of the first data set. `CLEAR_ALARM` of the normal films are warned
+    of if words call them clear, and at most `FALSE_ALARM` of the films whose zones are all named, or denied, rightly.
     """
     drawn = [row for row in rows if not row.source]
     sick = [row.presence for row in drawn if row.finding == 1]
     threshold = float(np.quantile(sick, 1 - SENSITIVITY, method="lower")) if sick else 0.5
     normal = [row.presence for row in rows if row.finding == 0]
-    clear = float(np.quantile(normal, 1 - FALSE_ALARM)) if normal else threshold
+    clear = float(np.quantile(normal, 1 - CLEAR_ALARM)) if normal else threshold
     zones = np.concatenate([row.zones for row in drawn]) if drawn else np.zeros(0)
     truth = np.concatenate([row.truth for row in drawn]) if drawn else np.zeros(0)
     named, unnamed = zones[truth > 0.5], zones[truth < 0.5]
