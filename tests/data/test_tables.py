@@ -3,6 +3,7 @@
 import csv
 import os
 import sys
+import tracemalloc
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 
@@ -255,6 +256,19 @@ def test_films_are_found_by_accession_number_and_instance(tmp_path, dicom, level
     found, unknown = table(tmp_path, f"{heading},text\n007,left base\n1.2.3.3,right base\n7,x\n".encode()).match(paths)
     assert {i: words.text for i, words in found.items()} == {0: "left base", 1: "left base", 2: "right base"}
     assert unknown == ["7"]
+
+
+def test_films_that_are_found_by_accession_number_are_read_to_their_heads_only(tmp_path, dicom, levels):
+    path = tmp_path / "a.dcm"
+    path.write_bytes(dicom(levels, AccessionNumber="007"))
+    os.truncate(path, 2**28)
+    words = table(tmp_path, b"image,text\n007,left base\n")
+    tracemalloc.start()
+    try:
+        assert words.match([path])[1] == []
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("raw", [b"image,text\na.png,1\n", b"image,text\nd/a.png,1\nd/a,2\na,3\n"])

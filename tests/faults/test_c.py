@@ -10,7 +10,7 @@ def given(text, *more):
 
     def make(tools):
         Path("film").write_bytes(tools.raster(tools.eight))
-        return ["film", "--text", text, *more]
+        return ["film", *([] if text is None else ["--text", text]), *more]
 
     return make
 
@@ -22,6 +22,17 @@ def table(content, *more):
         Path("film.png").write_bytes(tools.raster(tools.eight))
         Path("texts.csv").write_bytes(content)
         return ["film.png", "--texts", "texts.csv", *more]
+
+    return make
+
+
+def in_file(content):
+    """The film with a report in a file, as bytes."""
+
+    def make(tools):
+        Path("film").write_bytes(tools.raster(tools.eight))
+        Path("report.txt").write_bytes(content)
+        return ["film", "--text-file", "report.txt"]
 
     return make
 
@@ -95,6 +106,37 @@ CASES = [
         {"same_as": RIGHT_BASE},
     ),
     ("C14c", "a table that is no table", table(b"\x00\x01\x02"), {"exit": 2}),
+    (
+        "C15a",
+        "a report in a file",
+        in_file("\ufeffFINDINGS:\r\nOpacity in the right lower zone.\r\n".encode()),
+        {"same_as": RIGHT_BASE},
+    ),
+    (
+        "C15b",
+        "a report in a file of UTF-16",
+        in_file("opacity in the right lower zone".encode("utf-16")),
+        {"same_as": RIGHT_BASE},
+    ),
+    (
+        "C15c",
+        "a report in a file of Windows-1252",
+        in_file("there isn\u2019t any opacity in the left base; right base opacity".encode("cp1252")),
+        {"same_as": RIGHT_BASE, "codes": ("W_ENCODING",)},
+    ),
+    ("C15d", "a report in a file that is no text", in_file(b"\x00\x01\x02"), {"exit": 2, "codes": ("E_USAGE",)}),
+    (
+        "C15e",
+        "a report in a folder",
+        given(None, "--text-file", "."),
+        {"exit": 2, "codes": ("E_USAGE",)},
+    ),
+    (
+        "C15f",
+        "two reports",
+        given("left base", "--text-file", "report.txt"),
+        {"exit": 2, "codes": ("E_USAGE",), "words": "both --text and --text-file were given"},
+    ),
 ]
 
 

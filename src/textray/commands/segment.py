@@ -45,6 +45,7 @@ StrictText = Annotated[bool, typer.Option("--strict-text", help="Refuse words th
 def segment(
     inputs: Inputs,
     text: Annotated[str | None, typer.Option(help="Report, or any words that name places; for every input.")] = None,
+    text_file: Annotated[Path | None, typer.Option(help="File that holds such a report.")] = None,
     texts: Annotated[Path | None, typer.Option(help="CSV of reports: image,text[,laterality].")] = None,
     laterality: Whose = Side.PATIENT,
     strict_text: StrictText = False,
@@ -76,10 +77,14 @@ def segment(
     """
     from textray.inference.segment_run import plan
     from textray.records import Laterality
-    from textray.text.tables import TextTable
+    from textray.text.tables import TextTable, read_report
 
-    if text is not None and texts is not None:
-        raise UsageError("both --text and --texts were given", expected="one of them")
+    given = {"--text": text, "--text-file": text_file, "--texts": texts}
+    if len(named := [name for name, value in given.items() if value is not None]) > 1:
+        raise UsageError(f"both {' and '.join(named)} were given", expected="one of them")
+    if text_file is not None:
+        text, notices = read_report(text_file)
+        note_warnings(notices)
     todo = plan(
         inputs,
         out,

@@ -58,6 +58,7 @@ without a limit."""
 _ITEM = b"\xfe\xff\x00\xe0"
 _MOST_ITEMS = 20_000
 _DIRECTIONS = re.compile(r"[LRAPHF]{1,3}")
+_HEAD = 2**20
 _KEYS = (Tag("SOPInstanceUID"), Tag("AccessionNumber"))
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -176,10 +177,10 @@ def read_dicom_grid(stream: BinaryIO) -> Grid:
 @_guarded
 def read_dicom_keys(stream: BinaryIO) -> tuple[str, ...]:
     """Read SOP Instance UID and accession number, the first elements of a file; they are not for messages."""
-    if _DEFLATED.search(stream.read()):
+    head = stream.read(_HEAD)  # pydicom sees no more, and so no transfer syntax that stands behind it
+    if _DEFLATED.search(head):
         return ()
-    stream.seek(0)
-    ds = read_partial(stream, lambda tag, *_: tag > _KEYS[1], force=True, specific_tags=[*_KEYS])
+    ds = read_partial(io.BytesIO(head), lambda tag, *_: tag > _KEYS[1], force=True, specific_tags=[*_KEYS])
     return tuple(str(element.value).strip() for element in ds if element.value)
 
 

@@ -12,7 +12,7 @@ from itertools import count, pairwise
 
 from textray.records import LEVELS
 from textray.text import terms
-from textray.text.shorthand import meant, spell
+from textray.text.shorthand import meant, spell, spell_sides
 from textray.text.terms import Place
 
 _BLANKS = re.compile(r"[ \t]+")
@@ -37,14 +37,13 @@ _ASKS = re.compile(
     re.MULTILINE,
 )
 _SLASHED = re.compile(r"\b(?:w/(?!o\b)|c/w\b)")
+_SPARED = re.compile(
+    r"(\bwith|\band|[,;]) ((?:(?:relative|some|mild|left|right|bilateral|upper|middle|mid|lower|apical|biapical|basal|"
+    r"basilar|bibasilar|perihilar|peripheral|subpleural|lobe|lung|zone|and) ){1,5})sparing\b(?! (?:of|the|both)\b)"
+)
+_EACH = re.compile(r"\b(?:either|each) (?=(?:upper|lower|mid|middle|lung|base|apex|side|hemithorax|lobe|zone|field)\b)")
 _SIDE_IN_MARKS = re.compile(r"\(\s*((?:left|right|bilateral(?:ly)?|both)(?: side(?:s|d)?)?)\s*\)")
 _COMPARED = re.compile(r"\s*([<>\u2264\u2265=]+)\s*")
-_INITIALS = re.compile(r"(?<![\w.])([lr])\.\s?([uml])\.\s?([lz])\b\.?")
-_LONE_SIDE = re.compile(
-    r"(?<![\w.'\u2019/-])(?:(?<=\()[lr](?=\))|[lr](?= [<>\u2264\u2265=])|(?<=[<>\u2264\u2265=] )[lr](?!\w)|"
-    r"[lr]\.?(?= (?:opac|consol|infiltr|effus|pleur|pneumo|atelec|nodul|mass|chest|haz|patch|ggo|hydro))|"
-    r"(?<=[a-z] )[lr](?=\s*(?:[.,;)]|\Z)))"
-)
 _EITHER = frozenset({"both", "neither"})
 JOINERS = frozenset({"comma", "and", "or", "break", "without", "except", "stop", "aside"})
 SHARING = frozenset({"and", "or", "split"})
@@ -104,6 +103,7 @@ class Clause:
             question without an answer; ``aside`` is history and what is asked for.
         denied: A denial behind it is of what it says: "opacity, now resolved".
         attached: It denies for another clause, or is itself all of a denial; it says nothing of the whole lungs.
+        contrast: It says the opposite of the statement before it: "the right lung is clear, the left is not".
     """
 
     joiner: str
@@ -120,6 +120,7 @@ class Clause:
     aside: bool = False
     denied: bool = False
     attached: bool = False
+    contrast: bool = False
 
     def add(self, token: Token) -> None:
         """Append a token."""
@@ -193,8 +194,14 @@ class Clause:
     @property
     def only_side(self) -> bool:
         """It has a place and words without content only, as "and on the right", "not the left"."""
-        plain = terms.FUNCTION | terms.COMPARING
+        plain = terms.FUNCTION | terms.COMPARING | terms.ELLIPTIC
         return all(token.place or token.text in plain or token.negation for token in self.tokens)
+
+    @property
+    def elliptic(self) -> bool:
+        """It leaves out what it says of its place: "the left is not", "not in the left lung", "the right one is"."""
+        plain = (terms.FUNCTION - terms.VERBS) | terms.BEING | terms.ELLIPTIC | terms.NOUNS | {"not"}
+        return bool(self.places) and not self.either and all(t.place or t.text in plain for t in self.tokens)
 
     @property
     def placing(self) -> bool:
@@ -267,6 +274,10 @@ def sentences(text: str, numbers: Iterator[int] | None = None) -> Iterator[list[
     ended = ""
     for clauses, stop in _cut(text, numbers or count()):
         first = clauses[0]
+        if before and len(clauses) == 1 and first.elliptic and first.negated:  # "Right lung clear; left not."
+            first.joiner, ended = "comma", stop
+            before += clauses
+            continue
         _set_aside(clauses)
         if before and first.bare and (asked or ";" in ended or ".." in ended or first.has(terms.RESOLVED)):
             deny(before, len(before) - 1, first)
@@ -373,11 +384,10 @@ def _prepare(text: str) -> str:
     """Lower case, with sides spelled out, signs as words, and hyphens and line breaks as they are meant."""
     text = _SIGN.sub(lambda sign: " positive " if "+" in sign.group() else " negative ", _BLANKS.sub(" ", text))
     text = spell(_LINE_BREAK.sub(_line_break, _ASKS.sub(" query ", text))).lower()
-    text = _SIDE_IN_MARKS.sub(r" \1 ", _COMPARED.sub(r" \1 ", text))
-    text = _LONE_SIDE.sub(lambda match: "left" if "l" in match.group() else "right", text)
-    text = spell(_INITIALS.sub(r"\1\2\3", _SIDE_IN_MARKS.sub(r" \1 ", text)))
+    text = _SIDE_IN_MARKS.sub(r" \1 ", spell_sides(_COMPARED.sub(r" \1 ", _SIDE_IN_MARKS.sub(r" \1 ", text))))
     text = _IN_WORD.sub(" ", _DASH.sub(",", _FREE.sub(" absent", _MID.sub("mid ", text))))
     text = _NOT.sub(" not", text.replace("can't", "cannot").replace("can\u2019t", "cannot")).replace("ca not", "cannot")
+    text = _EACH.sub("both ", _SPARED.sub(r"\1 sparing of \2", text))
     return _PREFIX.sub(r"\1", _TWO_SIDED.sub("bi", _SLASHED.sub("with ", text)))
 
 

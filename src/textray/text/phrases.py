@@ -20,7 +20,7 @@ MOST_CHARACTERS = 4000
 """Longest phrase; the network reads a fraction of it."""
 
 _LONE = re.compile(r"(?<![\w'’])[lr](?![\w'’])(?!/o\b|\s*\d)", re.IGNORECASE)
-"""A letter that may mean a side but is not understood, such as those of "R.U.L."."""
+"""A letter that may mean a side but is not understood, such as that of "a letter l on the film"."""
 _IMPLIED = re.compile(r"\blingula\w*", re.IGNORECASE)
 
 
@@ -89,7 +89,7 @@ def turn(phrase: str, *, laterality: Laterality, network_laterality: Laterality,
         raise InputError(
             "the sides of a phrase cannot be turned to those that the network knows",
             came=counted(words),
-            expected="sides as the words left and right; no 'leftmost', 'clockwise', 'lingula', 'R.U.L.' or lone 'l'",
+            expected="sides as the words left and right; no 'leftmost', 'clockwise', 'lingula' or lone 'l'",
             do="Write left and right in full; the lingula lies in the patient's left middle zone",
             code="E_SIDES",
         )
@@ -133,5 +133,5 @@ def exchange(words: str) -> str | None:
 
 
 def lone_sides(words: str) -> tuple[str, ...]:
-    """Letters in spelled words that may mean a side but are not understood, such as the "l" of "infection (l)"."""
+    """Letters in spelled words that may mean a side but are not understood, as in "a letter l on the film"."""
     return tuple(match[0].lower() for match in _LONE.finditer(words))

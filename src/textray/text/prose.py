@@ -70,7 +70,9 @@ def read(text: str, *, patient: bool = False) -> Reading:
                     claims.append((clause, zones, affirmed))
                     telling = terms.NOUNS | terms.DIFFUSE
                     used.update(
-                        t.number for t in clause.tokens if t.place or t.text in telling or (t.cue and not affirmed)
+                        t.number
+                        for t in clause.tokens
+                        if t.place or t.text in telling or (t.cue and (clause.contrast or not affirmed))
                     )
                 elif not (affirmed or clause.attached or clause.silent) and clause.says_clear:
                     clear = True
@@ -117,6 +119,7 @@ def _polarities(clauses: list[Clause]) -> list[bool]:
     A denial reaches over "or", and over "and" and commas as long as no new statement begins. A clause with nothing but
     a place takes the polarity of the next clause ("the left lung and the right apex are clear") or of the previous one.
     """
+    _contrast(clauses)
     ahead = _or_ahead(clauses)
     result: list[bool] = []
     reach = False  # the last denial reaches on
@@ -130,6 +133,8 @@ def _polarities(clauses: list[Clause]) -> list[bool]:
             reach, located = not affirmed, False
             for earlier in clauses[:index]:
                 earlier.attached = True
+        elif clause.contrast and not clause.normal:
+            reach = False
         elif clause.negated:
             affirmed, reach, located, began = False, True, bool(clause.places), index
         elif clause.normal:
@@ -153,13 +158,26 @@ def _polarities(clauses: list[Clause]) -> list[bool]:
             result[index] = False
         elif _resolves(after) and clause.finding and not clause.has(terms.VERBS):
             result[index] = False  # "basal infiltrates and venous engorgement have resolved"
-        elif clause.only_place and (clause.places or after.joiner in SHARING):
+        elif clause.only_place and not clause.contrast and (clause.places or after.joiner in SHARING):
             result[index] = not _denied_by(after, first=index == 0 or clause.joiner == "break")
         after.attached |= not result[index]
     for index, (ahead_of, behind) in enumerate(pairwise(clauses)):
         if behind.bare and not ahead_of.bare and behind.joiner not in ("except", "or"):
             deny(clauses, index, behind)
     return [affirmed and not clause.denied for affirmed, clause in zip(result, clauses, strict=True)]
+
+
+def _contrast(clauses: list[Clause]) -> None:
+    """Find clauses that say the opposite of a statement about what is clear, and nothing else."""
+    for index, clause in enumerate(clauses):
+        said = next((c for c in reversed(clauses[:index]) if c.normal or c.negated or c.finding), None)
+        if said is None or not clause.elliptic or not said.of_lung or clause.joiner == "except":
+            continue
+        not_clear = any(t.kind == "finding" and t.text.startswith("not ") for t in said.tokens)
+        if clause.negated and said.normal and not said.negated:
+            clause.contrast, clause.negated = True, False
+        elif not clause.negated and not_clear and clause.has(terms.BEING):
+            clause.contrast = clause.normal = True
 
 
 def _filled(clauses: list[Clause], present: list[bool]) -> int | None:
@@ -217,6 +235,7 @@ def _claims(clauses: list[Clause], present: list[bool]) -> list[ZoneSet | None]:
     affirmed = {index for index in range(len(clauses)) if present[index] and not outside[index]}
     refined = Counter(side for index in affirmed if levels[index] for side in sides[index])
     single = {side for index in affirmed if len(sides[index]) == 1 for side in sides[index]}
+    by_caption = any(clauses[index].levels_first for index in affirmed)
     claims: list[ZoneSet | None] = []
     for index, clause in enumerate(clauses):
         named = sides[index]
@@ -225,8 +244,10 @@ def _claims(clauses: list[Clause], present: list[bool]) -> list[ZoneSet | None]:
         apart = [near for near in (index - 1, index + 1) if near in affirmed and _apart(clauses, index, near)]
         closer = {side for side, times in refined.items() if times > sum(side in sides[n] for n in apart if levels[n])}
         closer |= single if len(named) > 1 else set()
-        if not levels[index] and present[index] and not clause.has(terms.DIFFUSE) and named <= closer:
-            named = set()  # "left lung opacity, mainly in the lower zone"
+        # "left lung opacity, mainly in the lower zone", "bilateral pulmonary infection, lower left lung"
+        repeated = named <= closer or (by_caption and clause.words <= terms.STATUS)
+        if not levels[index] and present[index] and not clause.has(terms.DIFFUSE) and repeated:
+            named = set()
         zones = frozenset((side, level) for side in named for level in levels[index] or LEVELS)
         claims.append(zones if placed else None)
     return claims

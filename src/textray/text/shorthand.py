@@ -27,20 +27,41 @@ _SPELLED = {
     "lml": "left middle lobe",
     **{f"{level[0]}z": f"{level} zone" for level in LEVELS},
     **{f"{level[0]}zs": f"{level} zones" for level in LEVELS},
+    **{f"{level[0]}/z": f"{level} zone" for level in LEVELS},
     **dict.fromkeys(("lt", "lft"), "left"),
     **dict.fromkeys(("rt", "rgt"), "right"),
     **dict.fromkeys(("b/l", "bl", "bil", "bilat", "bilats", "bi-lat", "b/lat", "bil/lat"), "bilateral"),
+    **{"cp angle": "costophrenic angle", "cp angles": "costophrenic angles"},
     "lwr": "lower",
     "upr": "upper",
     "leftsided": "left-sided",
     "rightsided": "right-sided",
 }
+_ABBREVIATED = {
+    **dict.fromkeys(("infil", "infilt"), "infiltrate"),
+    **dict.fromkeys(("infils", "infilts"), "infiltrates"),
+    **dict.fromkeys(("pna", "pneumon"), "pneumonia"),
+    **dict.fromkeys(("abn", "abnl"), "abnormal"),
+    **dict.fromkeys(("post-op", "post op", "postop"), "postoperative"),
+    **{"opac": "opacity", "opacs": "opacities", "consol": "consolidation", "atelect": "atelectasis"},
+    **{"eff": "effusion", "effs": "effusions", "ptx": "pneumothorax", "dz": "disease"},
+    **{"pulm": "pulmonary", "cardiopulm": "cardiopulmonary", "nml": "normal", "clr": "clear"},
+}
+_CUT_SHORT = "evid|sig|signif|susp|suspic|unch|incr|decr|min|mod|lat|ant|prob|poss|approx|assoc|prev|neg"
+"""Words that end on a full stop within a sentence."""
+_GOES_ON = r"(?=\s*[a-z,;:)]|\s+(?:[RL](?:t\b|[UML][LZ])?|B/L)\s*(?:[.,;<>=]|$))"
+"""A word in small letters, or a side and no more, behind a full stop that ends no sentence."""
+_SHORTENED = re.compile(
+    r"(?<![\w.])(?:((?i:" + "|".join(sorted(_ABBREVIATED, key=len, reverse=True)) + rf"))\b(?:\.{_GOES_ON})?|"
+    rf"((?i:{_CUT_SHORT}))\.{_GOES_ON})"
+)
 _SHORT = re.compile(
     r"(?<![\w.])(" + "|".join(sorted(map(re.escape, _SPELLED), key=len, reverse=True)) + r")(?!\w)", re.IGNORECASE
 )
 _BOTH = re.compile(r"(?<![\w./])b[./\\]\s?l\b\.?(?!\w)", re.IGNORECASE)
 _DOT = re.compile(r"(?<![\w.])([lr]t|bilat|bil|rgt|lft)\.\s*(?=[\w,;:)]|$)", re.IGNORECASE)
-_PAIR = re.compile(r"(?<![\w.'’/-])([lr])( ?[/&+] ?)([lr])(?![\w'’/])", re.IGNORECASE)
+_PAIR = re.compile(r"(?<![\w.'’/-])([lr])( ?(?:[/&+]|[<>≤≥=]+) ?)([lr])(?![\w'’/])", re.IGNORECASE)
+_INITIALS = re.compile(r"(?<![\w.])([lr])\.\s?([uml])\.\s?([lz])\b\.?", re.IGNORECASE)
 _NOT_IN_WORD = r"(?<![\w.'’-])(?<!\d )"
 _BEFORE = (
     r"(?:lung|upper|mid|lower|bas|apex|apical|apices|hil|perihil|lobe|zone|field|side|hemi|costo|cp\b|infrahil|retro|"
@@ -54,6 +75,11 @@ _LETTERS = (
     ),
     re.compile(_NOT_IN_WORD + rf"([lr])(?=[ -]{_BEFORE})", re.IGNORECASE),
 )
+_LONE = re.compile(  # small letters, which are no names
+    r"(?<![\w.'’/-])(?:(?<=\()[lr](?=\))|[lr](?=\s*[<>≤≥=])|(?<=[<>≤≥=] )[lr](?!\w)|(?<=[<>≤≥=])[lr](?!\w)|"
+    r"[lr]\.?(?= (?:opac|consol|infiltr|effus|pleur|pneumo|atelec|nodul|mass|chest|haz|patch|ggo|hydro))|"
+    r"(?<=[a-z] )[lr](?=\s*(?:[.,;)]|\Z)))"
+)
 _LOBE = re.compile(
     r"\b((?:left|right|bilateral|both)(?:(?:\s*[,/&+]|\s+and|\s+or)?\s*(?:upper|middle|lower) (?:lobe|zone|field)s?)*"
     r"(?:\s*[,/&+]|\s+and|\s+or)?\s*)([uml])l(s?)\b",
@@ -63,12 +89,17 @@ _MOST_LOBES = 3
 
 
 def spell(words: str) -> str:
+    """Spell out short forms as `spell_sides` does, and those of findings: "opac." is "opacity"."""
+    return spell_sides(_SHORTENED.sub(lambda match: _ABBREVIATED[match[1].lower()] if match[1] else match[2], words))
+
+
+def spell_sides(words: str) -> str:
     """Spell out the short forms of sides and lobes: "RLL" is "right lower lobe", "R" is "right", "b/l" "bilateral"."""
-    words = _BOTH.sub("bilateral", _DOT.sub(r"\1 ", words))
+    words = _BOTH.sub("bilateral", _DOT.sub(r"\1 ", _INITIALS.sub(r"\1\2\3", words)))
     words = _SHORT.sub(lambda match: _SPELLED[match[1].lower()], words)
     words = _PAIR.sub(lambda match: _side(match[1]) + match[2] + _side(match[3]), words)
-    for letter in _LETTERS:
-        words = letter.sub(lambda match: _side(match[1]), words)
+    for letter in (*_LETTERS, _LONE):
+        words = letter.sub(lambda match: _side(match[0][0]), words)
     for _ in range(_MOST_LOBES):  # "right UL and LL"
         words, found = _LOBE.subn(lambda m: f"{m[1]}{_LEVELS[m[2].lower()]} lobe{m[3]}", words)
         if not found:

@@ -23,7 +23,7 @@ from textray.text.cleaning import is_blank
 _COLUMNS = ("image", "text", "laterality")
 _KEYS = {"accession", "accessionnumber", "sopinstanceuid"}
 """Names of a column that names films in place of ``image``, without blanks and underscores."""
-_LARGEST = 2**28
+_LARGEST, _LARGEST_REPORT = 2**28, 2**24
 _LARGEST_SHEETS = 2**24  # bytes of all parts of an XLSX, inflated; openpyxl takes 30 times that
 _OF_CELLS = ("xl/worksheets/", "xl/sharedStrings")
 """Parts that hold cells; the others, such as styles, take openpyxl eight times as long."""
@@ -222,6 +222,22 @@ def no_match(table: TextTable) -> UsageError:
     )
 
 
+def read_report(path: Path) -> tuple[str, list[Notice]]:
+    """Read a report from a file of text, in any encoding that a table may have; its encoding may be a warning.
+
+    Raises:
+        UsageError: If the file cannot be read, or is no text.
+    """
+    try:
+        regular(path, _LARGEST_REPORT)
+        text, encoding = _decode(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"the report {path} cannot be read", came=error.strerror, expected="a file of text") from error
+    if "\0" in text:
+        raise UsageError(f"{path} is no report", came="bytes that are no text", expected="a file of text")
+    return text, _encoding_notices(path, encoding)
+
+
 def table_notices(table: TextTable, unknown: Sequence[str]) -> list[Notice]:
     """Warnings about a table: rows that fit no picture, and an encoding that had to be guessed."""
     notices = []
@@ -232,10 +248,14 @@ def table_notices(table: TextTable, unknown: Sequence[str]) -> list[Notice]:
         text = f"{rows} no input: {shown}."
         remedy = "Write image names as they are given on the command line."
         notices.append(Notice(code="W_UNKNOWN_IMAGE", text=text, remedy=remedy))
-    if table.encoding in _LEGACY:
-        text = f"{table.path} is not UTF-8 and was read as {_LEGACY[table.encoding]}."
-        notices.append(Notice(code="W_ENCODING", text=text, remedy="Save the table as UTF-8."))
-    return notices
+    return notices + _encoding_notices(table.path, table.encoding)
+
+
+def _encoding_notices(path: Path, encoding: str) -> list[Notice]:
+    if encoding not in _LEGACY:
+        return []
+    text = f"{path} is not UTF-8 and was read as {_LEGACY[encoding]}."
+    return [Notice(code="W_ENCODING", text=text, remedy="Save it as UTF-8.")]
 
 
 def _index(named: Iterable[tuple[int, Iterable[str]]], fold: Callable[[str], str]) -> dict[str, list[int]]:

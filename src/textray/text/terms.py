@@ -137,16 +137,22 @@ OPERATIONS = _words(
 
 NORMAL = _words(
     """clear clears cleared normal unremarkable spared resolved uninvolved unaffected healthy absent gone disappeared
-    vanished subsided negative neg nad wnl"""
+    vanished subsided negative neg nad wnl ok okay"""
 )
 RESOLVED = _words("resolved cleared gone disappeared vanished subsided")
 NOTHING_WRONG = frozenset({"clear", "normal", "unremarkable", "negative", "nad", "wnl", "within normal limits"})
 """Words that make a whole sentence mean that nothing is wrong, as in "Unremarkable."."""
 
+STATUS = _words("bilateral pulmonary infection")
+"""Words that open a caption, whose places follow."""
 UNSPECIFIC = _words("change changes finding findings")
 """Findings that are none of the lung beside an operation."""
 STUDY = _words("film radiograph study examination exam cxr xray x ray")
 VERBS = _words("is are was were shows show showed seen noted there has have demonstrates demonstrated")
+
+BEING = _words("is are was were has have")
+ELLIPTIC = _words("one ones so too either unchanged stable same similar likewise")
+"""Words that stand for what was said before, as in "the left one is not"."""
 
 FUNCTION = VERBS | _words(
     """a an the in of on at to from by for and or with as it its they this that these those be been being also any
@@ -185,8 +191,9 @@ _PHRASES = {
     r" (?:enlargement|progression|worsening|growth|increase)(?: of| in)?|"
     r"not (?:seen|present|visible|noted) (?:previously|before|on (?:the )?(?:prior|previous)\w*)|"
     r"(?:cannot|can not|not|could not|does not|do not)(?: be)?(?: entirely| completely)?"
-    r" (?:excluded?|ruled? out)|not only|no doubt|"
-    r"(?:as )?(?:compared|in comparison|relative)(?: (?:to|with))(?: that)?(?: on| of)?(?: the)? (?:left|right)"
+    r" (?:excluded?|ruled? ?out|r/o)|not only|no doubt|"
+    r"neither(?: of \w+)?(?: has| have| is| are| was| were)?(?: \w+ly)? (?:changed|enlarged|worse|increased)|"
+    r"(?:(?:as )?(?:compared|in comparison|relative) (?:to|with)|unlike)(?: that)?(?: on| of)?(?: the)? (?:left|right)"
     r"(?: (?:upper|middle|mid|lower|lung|lobe|zone|base|side|hemithorax))*",
     "hidden": r"obscur(?:ed|es|ing|ation)|hidden|excluded from|cut off|"
     r"incompletely (?:evaluated|assessed|imaged|characteri[sz]ed)|"
