@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from textray.errors import TextRayError
     from textray.inference.bundle import Bundle
     from textray.inference.segmenter import Predictor
-    from textray.records import Grid, Image, Laterality, Notice, Prediction, Report, Zones
+    from textray.records import DicomOut, Grid, Image, Laterality, Notice, Prediction, Report, Zones
 
 __version__ = "0.1.0"
 
@@ -29,6 +29,7 @@ _HOMES = {"Bundle": "inference.bundle", "Predictor": "inference.segmenter", "Tex
 
 __all__ = [
     "Bundle",
+    "DicomOut",
     "Grid",
     "Image",
     "Laterality",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -201,6 +201,43 @@ class Report:
         return replace(self, zones=zones, text=None, laterality=Laterality.VIEWER, sides_from="words", unused=())
 
 
+@dataclass(frozen=True, kw_only=True)
+class DicomOut:
+    """DICOM objects to write beside a result, and how.
+
+    Attributes:
+        kinds: Of ``"seg"``, ``"sr"`` and ``"overlay"``.
+        plane: The plane of a SEG of a projection film, which has none: a ``"nominal"`` one, which viewers need, or
+            ``"none"``.
+        make_uids: Make UIDs for a film that belongs to no study, and write a copy of the film with them.
+        deidentified: Leave out the text of patient and study; UIDs stay.
+        sr_text: Put the given report into the SR as it is.
+    """
+
+    kinds: tuple[str, ...] = ("seg", "sr", "overlay")
+    plane: Literal["nominal", "none"] = "nominal"
+    make_uids: bool = False
+    deidentified: bool = False
+    sr_text: bool = False
+
+    def __post_init__(self) -> None:
+        known = DicomOut.__dataclass_fields__["kinds"].default
+        wrong = [kind for kind in self.kinds if kind not in known]
+        if wrong or not self.kinds:
+            came = ", ".join(map(repr, wrong)) or "nothing"
+            raise UsageError("unknown DICOM object", came=came, expected=f"some of {','.join(known)}, or all")
+        if self.plane not in ("nominal", "none"):
+            raise UsageError("unknown plane of a SEG", came=self.plane, expected="nominal or none")
+
+    @classmethod
+    def parse(cls, words: str) -> tuple[str, ...]:
+        """Kinds from words: ``"seg,sr"`` or ``"all"``, in the order in which they are written."""
+        asked = [word.strip().lower() for word in words.split(",")]
+        every = cls.kinds
+        kinds = every if asked == ["all"] else tuple(sorted(set(asked), key=[*every, *asked].index))
+        return cls(kinds=kinds).kinds
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prediction:
     """A mask on the grid of its film, and how it was computed.
@@ -222,18 +259,24 @@ class Prediction:
     image: Image
     record: dict[str, Any]
     attention: NDArray[np.float32] | None = None
-    saver: Callable[[Prediction, Path], dict[str, Path]] | None = field(default=None, repr=False)
+    saver: Callable[[Prediction, Path, DicomOut | None], dict[str, Path]] | None = field(default=None, repr=False)
 
-    def save(self, folder: str | Path) -> dict[str, Path]:
+    def save(self, folder: str | Path, *, dicom: str | DicomOut | None = None) -> dict[str, Path]:
         """Write mask, overlay and JSON record; return the paths by kind.
 
+        Args:
+            folder: Where to; it is made if it does not exist.
+            dicom: DICOM objects to write as well: ``"seg,sr"``, ``"all"``, or a `DicomOut` with more choices.
+
         Raises:
-            UsageError: If the prediction has no saver.
+            UsageError: If the prediction has no saver, or highdicom is missing for ``dicom``.
             OutputError: If the folder is not writable.
+            InputError: If no DICOM object can be written for the film, such as ``E_NO_STUDY``.
         """
         if self.saver is None:
             raise UsageError("this prediction has no saver", do="Use textray.io.write directly.")
-        return self.saver(self, Path(folder))
+        options = DicomOut(kinds=DicomOut.parse(dicom)) if isinstance(dicom, str) else dicom
+        return self.saver(self, Path(folder), options)
 
     @property
     def grid(self) -> Grid:

@@ -25,6 +25,13 @@ class Free(StrEnum):
     NONE = "none"
 
 
+class Plane(StrEnum):
+    """Plane of the SEG of a projection film."""
+
+    NOMINAL = "nominal"
+    NONE = "none"
+
+
 class Side(StrEnum):
     """Whose left and right the words mean."""
 
@@ -64,6 +71,20 @@ def segment(
     strict_input: Annotated[
         bool, typer.Option("--strict-input", help="Refuse pictures in which no lungs are found.")
     ] = False,
+    dicom: Annotated[
+        str | None,
+        typer.Option(metavar="KINDS", help="DICOM objects of the film's study: seg,sr,overlay or all."),
+    ] = None,
+    seg_plane: Annotated[
+        Plane, typer.Option(help="Plane of a SEG: a nominal one, which viewers need, or none.")
+    ] = Plane.NOMINAL,
+    make_uids: Annotated[
+        bool, typer.Option("--make-uids", help="Make UIDs for films without a study, and write copies of these films.")
+    ] = False,
+    deidentified: Annotated[
+        bool, typer.Option("--deidentified", help="Leave patient and study text out of DICOM objects.")
+    ] = False,
+    sr_text: Annotated[bool, typer.Option("--sr-text", help="Put the given report into the SR.")] = False,
     model: Model = None,
     out: Out = _OUT,
     threads: Threads = None,
@@ -76,7 +97,7 @@ def segment(
     Exit codes: 0 done, 1 crash, 2 usage, 3 some files refused.
     """
     from textray.inference.segment_run import plan
-    from textray.records import Laterality
+    from textray.records import DicomOut, Laterality
     from textray.text.tables import TextTable, read_report
 
     given = {"--text": text, "--text-file": text_file, "--texts": texts}
@@ -85,6 +106,17 @@ def segment(
     if text_file is not None:
         text, notices = read_report(text_file)
         note_warnings(notices)
+    objects = None
+    if dicom is not None:
+        objects = DicomOut(
+            kinds=DicomOut.parse(dicom),
+            plane=seg_plane.value,
+            make_uids=make_uids,
+            deidentified=deidentified,
+            sr_text=sr_text,
+        )
+    elif seg_plane is not Plane.NOMINAL or make_uids or deidentified or sr_text:
+        raise UsageError("an option of DICOM objects needs --dicom", expected="--dicom seg,sr,overlay or all")
     todo = plan(
         inputs,
         out,
@@ -97,6 +129,7 @@ def segment(
         edit=edit,
         presence_threshold=presence_threshold,
         strict_input=strict_input,
+        dicom=objects,
     )
     note_warnings(todo.notices)
     code, _ = _run(todo, model, threads, as_json=as_json)

@@ -122,7 +122,7 @@ def _fits(path: Path, base: Path, pattern: Sequence[str]) -> bool:
 
 
 def _is_own(path: Path) -> bool:
-    """True for a mask, an overlay, a map or an explanation of this tool, and for its record."""
+    """True for a mask, an overlay, a map, an explanation or a DICOM object of this tool, and for its record."""
     ground = results.GROUND_FILE.fullmatch(path.name)
     if ground or path.name.endswith(results.GROUND_RECORD):
         place = path.with_name(ground["name"] + results.GROUND_RECORD) if ground else path
@@ -132,7 +132,7 @@ def _is_own(path: Path) -> bool:
     for suffix in results.SUFFIXES.values():
         if path.name.endswith(suffix):
             record = path.with_name(path.name.removesuffix(suffix) + results.SUFFIXES["record"])
-            return results.read_record(record) is not None or is_own_picture(path)
+            return results.read_record(record) is not None or results.is_own(path)
     return False
 
 

@@ -10,6 +10,8 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ from textray.errors import DiskError, OutputError, TextRayError
 from textray.inference.own_report import caption
 from textray.inference.record import SCHEMA, digest
 from textray.io import write as disk
+from textray.io.dicom_header import is_own_object
 from textray.io.files import regular, sha256, stem
 from textray.io.page import project
-from textray.records import Prediction
+from textray.records import DicomOut, Prediction
 
 if sys.platform != "win32":
     import fcntl
@@ -28,10 +31,15 @@ SUFFIXES = {
     "mask": ".mask.png",
     "overlay": ".overlay.png",
     "attention": ".report-attention.png",
+    "film": ".film.dcm",
+    "seg": ".seg.dcm",
+    "sr": ".sr.dcm",
+    "sc": ".sc.dcm",
     "record": ".json",
 }
 """What is appended to a result's name, by kind; the attention only where a network tells where it looked to write its
-report. The record comes last: where it is, the result is complete."""
+report, DICOM objects only where they are asked for. The record comes last: where it is, the result is complete."""
+OBJECTS = ("film", "seg", "sr", "sc")
 EXPLAINED_SUFFIXES = (".attention.png", ".words.png", ".zones.png")
 GROUND_SCHEMA = "textray.ground/1"
 GROUND_RECORD = ".ground.json"
@@ -42,9 +50,10 @@ LARGEST_RECORD = 2**22
 _HEAD = re.compile(rb'\{\s*"schema":\s*"([\w./-]+)"')
 
 
-def paths(folder: Path, name: str, *, attention: bool) -> dict[str, Path]:
-    """The files of the result ``name`` in ``folder``, by kind: three, or with the attention four."""
-    kinds = (kind for kind in SUFFIXES if attention or kind != "attention")
+def paths(folder: Path, name: str, *, attention: bool, objects: Iterable[str] = ()) -> dict[str, Path]:
+    """The files of the result ``name`` in ``folder``, by kind: three, with the attention four, and DICOM objects."""
+    left_out = {*OBJECTS, "attention"} - {*objects, *(["attention"] if attention else [])}
+    kinds = (kind for kind in SUFFIXES if kind not in left_out)
     return {kind: folder / f"{name}{SUFFIXES[kind]}" for kind in kinds}
 
 
@@ -71,7 +80,7 @@ def schema_of(path: Path) -> str:
 
 def remove(folder: Path, name: str) -> None:
     """Remove the files of a result, the record first, so that no rest can pose as a result."""
-    for path in (*reversed(paths(folder, name, attention=False).values()), *_attention(folder, name)):
+    for path in (*reversed(paths(folder, name, attention=False).values()), *_additional(folder, name)):
         path.unlink(missing_ok=True)
 
 
@@ -101,13 +110,19 @@ def is_whole(values: Mapping[str, Any], places: Mapping[str, Path]) -> bool:
         return False
 
 
-def save(prediction: Prediction, folder: Path) -> dict[str, Path]:
+def save(prediction: Prediction, folder: Path, dicom: DicomOut | None = None) -> dict[str, Path]:
     """Write a result under the name of the picture's file, or ``array``; behind `Prediction.save`. Gives its files."""
     source = prediction.image.source
+    objects: dict[str, bytes] = {}
+    if dicom is not None:
+        from textray.inference import dicom_out
+
+        objects, values = dicom_out.build(prediction, dicom)
+        prediction = replace(prediction, record=values)
     disk.check_writable(folder)
     name = stem(source.name) if source is not None else "array"
-    places = paths(folder, name, attention=prediction.attention is not None)
-    write(prediction, places)
+    places = paths(folder, name, attention=prediction.attention is not None, objects=objects)
+    write(prediction, places, objects=objects)
     return places
 
 
@@ -115,8 +130,14 @@ class NameTakenError(Exception):
     """Another run has given the name of a result to another input since it was chosen."""
 
 
-def write(prediction: Prediction, places: Mapping[str, Path], claim: Callable[[], None] = lambda: None) -> None:
-    """Write mask, overlay and record into a folder that is there, all of them or none.
+def write(
+    prediction: Prediction,
+    places: Mapping[str, Path],
+    claim: Callable[[], None] = lambda: None,
+    *,
+    objects: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write mask, overlay, DICOM ``objects`` and record into a folder that is there, all of them or none.
 
     They are written beside their places first and then renamed, so a full disk leaves an earlier result as it was;
     ``claim`` is the last to object, see `write_together`.
@@ -130,14 +151,21 @@ def write(prediction: Prediction, places: Mapping[str, Path], claim: Callable[[]
     }
     if attention is not None:
         writers["attention"] = lambda path: disk.write_picture(path, project(pixels, attention))
-    # The picture of the attention of an earlier run with other weights goes.
-    write_together(places, writers, lambda: _attention(places["record"].parent, places["record"].stem), claim)
+    for kind, data in (objects or {}).items():
+        writers[kind] = partial(disk.atomic_write, data=data)
+    # What only an earlier run with other weights or options wrote goes.
+    write_together(places, writers, lambda: _additional(places["record"].parent, places["record"].stem), claim)
 
 
-def _attention(folder: Path, name: str) -> list[Path]:
-    """An earlier run's picture of the attention, but none that a user gave this name."""
-    path = folder / f"{name}{SUFFIXES['attention']}"
-    return [path] if disk.is_own_picture(path) else []
+def _additional(folder: Path, name: str) -> list[Path]:
+    """An earlier run's picture of the attention and DICOM objects, but none that a user gave these names."""
+    found = (folder / f"{name}{SUFFIXES[kind]}" for kind in ("attention", *OBJECTS))
+    return [path for path in found if is_own(path)]
+
+
+def is_own(path: Path) -> bool:
+    """True for a picture or a DICOM object that this tool wrote, whatever its name."""
+    return is_own_object(path) if path.suffix == ".dcm" else disk.is_own_picture(path)
 
 
 def write_together(

@@ -26,7 +26,7 @@ from textray.inference import record, results
 from textray.inference.bundle import BaseBundle
 from textray.inference.inputs import RUN_FILE, Item
 from textray.io.files import IMAGE_SUFFIXES, LeftOut, mark, plain_path, plain_text, sha256
-from textray.io.write import check_writable, is_own_picture, write_json
+from textray.io.write import check_writable, write_json
 from textray.records import Laterality, Notice
 
 log = logging.getLogger(__name__)
@@ -105,6 +105,10 @@ class Run(ABC):
     def _places(self, number: int, folder: Path, name: str) -> dict[str, Path]:
         """Files of the result of an item by kind; the record comes last: if it is there, the result is complete."""
 
+    def _written(self, places: Mapping[str, Path], values: Mapping[str, Any]) -> dict[str, Path]:
+        """The files among ``places`` that a result with this record has."""
+        return dict(places)
+
     @abstractmethod
     def _key(self, number: int, sha256: str) -> str:
         """Hash of everything that decides the result of an item, whose file has this hash."""
@@ -124,6 +128,10 @@ class Run(ABC):
     @abstractmethod
     def _summary_settings(self) -> dict[str, Any]:
         """Settings for the summary."""
+
+    def _summary_more(self) -> dict[str, Any]:
+        """Further values of the summary."""
+        return {}
 
     @property
     def counts(self) -> dict[str, int]:
@@ -188,8 +196,8 @@ class Run(ABC):
         if place.exists():
             return item.name if self._is_of(place, item) else marked
         # Pictures of a killed run may be overwritten, a user's own may not.
-        pictures = [path for path in places.values() if path.suffix == ".png"]
-        return marked if any(path.exists() and not is_own_picture(path) for path in pictures) else item.name
+        pictures = [path for path in places.values() if path.suffix in (".png", ".dcm")]
+        return marked if any(path.exists() and not results.is_own(path) for path in pictures) else item.name
 
     def _is_of(self, place: Path, item: Item) -> bool:
         """True for a record of this input, and for a damaged one, which may be overwritten."""
@@ -247,7 +255,7 @@ class Run(ABC):
         return FileResult(
             path=item.path,
             status=status,
-            outputs=places,
+            outputs=self._written(places, values),
             details=self._details(values),
             # The same warning of many pictures is one object, so that long runs stay small.
             warnings=tuple(self._warnings.setdefault(tuple(one.values()), one) for one in values["warnings"]),
@@ -257,7 +265,7 @@ class Run(ABC):
     def _finished(self, number: int, item: Item, places: Mapping[str, Path]) -> dict[str, Any] | None:
         """Record of an earlier run for an item as it is now, if it and all its files are as they were written."""
         earlier = self._read(places["record"])
-        if earlier is None or not results.is_whole(earlier, places):
+        if earlier is None or not results.is_whole(earlier, self._written(places, earlier)):
             return None
         try:
             key = self._key(number, sha256(item.path))
@@ -293,6 +301,7 @@ class Run(ABC):
                 "settings": self._summary_settings(),
                 "inputs": len(self.plan.items) + len(self.plan.left_out),
                 "counts": self.counts,
+                **self._summary_more(),
                 "warnings": record.notice_rows(self.plan.notices),
                 "items": [result.to_dict() for result in self.results],
             },

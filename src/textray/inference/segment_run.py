@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from textray.errors import UsageError
-from textray.inference import record, results
+from textray.inference import dicom_out, record, results
 from textray.inference.film import NOT_A_CHEST
 from textray.inference.inputs import Item, collect
 from textray.inference.own_report import TextFree, check_edit
 from textray.inference.run import Run, RunPlan
 from textray.inference.segmenter import Predictor
 from textray.io.write import check_writable
-from textray.records import Laterality, Notice, Prediction
+from textray.records import DicomOut, Laterality, Notice, Prediction
 from textray.text.cleaning import is_blank
 from textray.text.tables import TextTable, Words, no_match, table_notices
 from textray.text.zones import counted, quoted
@@ -31,6 +32,7 @@ class Plan(RunPlan):
     edit: str | None = None  # correction of the reports that the network writes
     presence_threshold: float | None = None  # from which a film shows a lesion, none for that of the weights
     strict_input: bool = False  # refuse pictures without lungs
+    dicom: DicomOut | None = None  # DICOM objects to write
 
     @property
     def sides(self) -> list[Laterality]:
@@ -56,13 +58,22 @@ class Segmenting(Run):
         predictor.check_free(plan.text_free, plan.edit)
         predictor.presence_threshold(plan.presence_threshold)
         predictor.check_strict(plan.strict_input)
+        if plan.dicom is not None:
+            dicom_out.require()
 
     def _places(self, number: int, folder: Path, name: str) -> dict[str, Path]:
-        return results.paths(folder, name, attention=self.predictor.tells_attention)
+        objects = results.OBJECTS if self.plan.dicom is not None else ()
+        return results.paths(folder, name, attention=self.predictor.tells_attention, objects=objects)
+
+    def _written(self, places: Mapping[str, Path], values: Mapping[str, Any]) -> dict[str, Path]:
+        dicom = values.get("dicom")
+        written = dicom.get("written", ()) if isinstance(dicom, dict) else ()
+        return {kind: path for kind, path in places.items() if kind not in results.OBJECTS or kind in written}
 
     def _key(self, number: int, sha256: str) -> str:
         words = self._words(number)
-        return record.key(sha256, self.predictor.bundle, words.text, self._settings(self._side(words)))
+        result = record.key(sha256, self.predictor.bundle, words.text, self._settings(self._side(words)))
+        return dicom_out.key(result, self.plan.dicom)
 
     def _finished(self, number: int, item: Item, places: Mapping[str, Path]) -> dict[str, Any] | None:
         """As of every run; but a picture without lungs is worked on again, and refused then, if it is to be."""
@@ -72,9 +83,13 @@ class Segmenting(Run):
         return None if any(warning["code"] == NOT_A_CHEST for warning in earlier["warnings"]) else earlier
 
     def _work(self, number: int, item: Item, places: Mapping[str, Path]) -> Mapping[str, Any]:
-        prediction = self._segment(number, item)
+        prediction, objects = self._segment(number, item), dict[str, bytes]()
+        if self.plan.dicom is not None:
+            objects, values = dicom_out.build(prediction, self.plan.dicom)
+            prediction = replace(prediction, record=values)
         self._prepare(places["record"].parent)
-        results.write(prediction, places, lambda: self._claim(item, places))
+        written = self._written(places, prediction.record)
+        results.write(prediction, written, lambda: self._claim(item, places), objects=objects)
         return prediction.record
 
     def _segment(self, number: int, item: Item) -> Prediction:
@@ -105,7 +120,14 @@ class Segmenting(Run):
 
     def _summary_settings(self) -> dict[str, Any]:
         settings = self._settings(self.plan.laterality)
-        return settings | ({"edit": counted(self.plan.edit)} if self.plan.edit is not None else {})
+        dicom = {} if self.plan.dicom is None else {"dicom": asdict(self.plan.dicom)}
+        return settings | ({"edit": counted(self.plan.edit)} if self.plan.edit is not None else {}) | dicom
+
+    def _summary_more(self) -> dict[str, Any]:
+        if self.plan.dicom is None:
+            return {}
+        counted = Counter(kind for result in self.results for kind in result.outputs)
+        return {"objects": {kind: counted[kind] for kind in results.OBJECTS}}
 
     def _words(self, number: int) -> Words:
         return self.plan.words.get(number, Words(text=None))
@@ -146,6 +168,7 @@ def plan(
     edit: str | None = None,
     presence_threshold: float | None = None,
     strict_input: bool = False,
+    dicom: DicomOut | None = None,
 ) -> Plan:
     """Plan a segmentation; refuses whatever can be refused before the network is loaded.
 
@@ -185,5 +208,6 @@ def plan(
         edit=edit,
         presence_threshold=presence_threshold,
         strict_input=strict_input,
+        dicom=dicom,
         notices=tuple(notices),
     )

@@ -22,6 +22,7 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from textray.errors import InputError, TextRayError
+from textray.io.dicom_header import MANUFACTURER
 from textray.io.dicom_pixels import (
     MONOCHROME,
     PixelTags,
@@ -213,6 +214,8 @@ def _require_film(ds: Dataset, *, preamble: bool) -> str:
     modality = known_word(ds, "Modality", _NO_PICTURES)
     if (name and "Image Storage" not in name) or modality:
         raise _no_picture(name or f"an object of modality {modality}")
+    if words(ds, "Manufacturer") == (MANUFACTURER.upper(),):
+        raise _no_picture("an overlay that TextRay wrote")
     return name
 
 
