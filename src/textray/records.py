@@ -27,6 +27,10 @@ ZONE_ROWS = (0.375, 0.55)
 """Zones of pixels: image halves, and heights split at these shares of the image."""
 
 
+DICOM_KINDS = ("seg", "sr", "overlay")
+"""DICOM objects that a result can have."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ZoneSplit:
     """Where zones of pixels meet: a column between both sides, and two rows of each, as shares of the image."""
@@ -214,18 +218,17 @@ class DicomOut:
         sr_text: Put the given report into the SR as it is.
     """
 
-    kinds: tuple[str, ...] = ("seg", "sr", "overlay")
+    kinds: tuple[str, ...] = DICOM_KINDS
     plane: Literal["nominal", "none"] = "nominal"
     make_uids: bool = False
     deidentified: bool = False
     sr_text: bool = False
 
     def __post_init__(self) -> None:
-        known = DicomOut.__dataclass_fields__["kinds"].default
-        wrong = [kind for kind in self.kinds if kind not in known]
+        wrong = [kind for kind in self.kinds if kind not in DICOM_KINDS]
         if wrong or not self.kinds:
             came = ", ".join(map(repr, wrong)) or "nothing"
-            raise UsageError("unknown DICOM object", came=came, expected=f"some of {','.join(known)}, or all")
+            raise UsageError("unknown DICOM object", came=came, expected=f"some of {','.join(DICOM_KINDS)}, or all")
         if self.plane not in ("nominal", "none"):
             raise UsageError("unknown plane of a SEG", came=self.plane, expected="nominal or none")
 
@@ -233,8 +236,7 @@ class DicomOut:
     def parse(cls, words: str) -> tuple[str, ...]:
         """Kinds from words: ``"seg,sr"`` or ``"all"``, in the order in which they are written."""
         asked = [word.strip().lower() for word in words.split(",")]
-        every = cls.kinds
-        kinds = every if asked == ["all"] else tuple(sorted(set(asked), key=[*every, *asked].index))
+        kinds = DICOM_KINDS if asked == ["all"] else tuple(sorted(set(asked), key=[*DICOM_KINDS, *asked].index))
         return cls(kinds=kinds).kinds
 
 

@@ -24,6 +24,7 @@ from highdicom.sr import (
     SourceImageForSegmentation,
     TrackingIdentifier,
 )
+from highdicom.sr.templates import Template
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filebase import DicomBytesIO
@@ -38,7 +39,6 @@ from textray.io.outlines import Part, outline, parts
 KIND, NUMBER = "sr", 9902
 _MOST_PARTS = 10
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
-_Group = PlanarROIMeasurementsAndQualitativeEvaluations | MeasurementsAndQualitativeEvaluations
 
 
 @writing
@@ -97,7 +97,7 @@ def sr(film: Film, finding: Finding, seg: bytes | None = None, *, text: str | No
     return finish(ds, film, "TextRay lesions, preliminary")
 
 
-def _whole(film: Film, finding: Finding, segment: Dataset | None, algorithm: AlgorithmIdentification) -> _Group:
+def _whole(film: Film, finding: Finding, segment: Dataset | None, algorithm: AlgorithmIdentification) -> Template:
     """The group of the mask as a whole; of an empty one that says that nothing was found."""
     header, empty = film.header, not finding.mask.any()
     tracking = TrackingIdentifier(uid=tracking_uid(film, finding), identifier="TextRay lesions")
@@ -143,7 +143,7 @@ def _whole(film: Film, finding: Finding, segment: Dataset | None, algorithm: Alg
     )
 
 
-def _part(film: Film, finding: Finding, part: Part, number: int, count: int) -> _Group:
+def _part(film: Film, finding: Finding, part: Part, number: int, count: int) -> Template:
     header = film.header
     region = ImageRegion(
         GraphicTypeValues.POLYLINE,

@@ -94,7 +94,7 @@ def outline(part: Part, most: int = MOST_VERTICES) -> NDArray[np.float64]:
         if (row, column) == start and (down, right) == (-1, 0):
             break
     points.append(points[0])
-    return _simplify(np.array(points, np.float64), most) + np.array((part.left, part.top))
+    return np.asarray(_simplify(np.array(points, np.float64), most) + np.array((part.left, part.top)))
 
 
 def _simplify(points: NDArray[np.float64], most: int) -> NDArray[np.float64]:
