@@ -109,7 +109,7 @@ def test_a_flipped_bit_in_a_png_is_refused(levels, raster, refused):
         (b"  <!DOCTYPE html><html><body>404</body></html>", "an HTML page"),
         (b"<!-- gateway -->\n<html>", "an HTML page"),
         (b"<?xml version='1.0'?><a/>", "an XML document"),
-        (b"II*\x00" + bytes(40), "a TIFF picture"),
+        (b"BMI was 23, lungs clear\n", "text"),
         (b"RIFF\x00\x00\x00\x00WEBP" + bytes(40), "a WebP picture"),
         (bytes(344) + b"n+1\x00" + bytes(40), "a NIfTI volume"),
         (bytes(range(1, 250)), "bytes of an unknown kind"),
@@ -262,3 +262,52 @@ def test_other_tiffs_are_refused_by_their_kind(raster, refused):
     refused(pages, "E_MULTIFRAME", color=True)
     refused(raster(coloured(), "TIFF")[:2000], "E_TRUNCATED", color=True)
     refused(raster(coloured().convert("CMYK"), "TIFF"), "E_COLOR", color=True)
+
+
+KINDS = {"TIFF": "tiff", "BMP": "bmp", "JPEG2000": "jpeg2000"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_grey_picture_of_another_kind_is_read(kind, levels, put, raster):
+    image = read(put(raster(eight(levels), kind)))
+    np.testing.assert_array_equal(image.pixels, eight(levels) / np.float32(255))
+    assert image.info["format"] == KINDS[kind]
+    assert image.info["bits"] == 8
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG2000"])
+def test_sixteen_bits_are_kept(kind, levels, put, raster):
+    image = read(put(raster(levels, kind)))
+    np.testing.assert_array_equal(image.pixels, levels / np.float32(65535))
+    assert image.info["bits"] == 16
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.97])
+def test_a_cut_off_picture_of_another_kind_is_refused(kind, share, levels, raster, refused):
+    data = raster(eight(levels), kind)
+    refused(data[: max(20, int(len(data) * share))], "E_TRUNCATED")
+
+
+def test_a_jpeg_2000_stream_without_a_box_is_read_and_its_tiles_are_counted(levels, put, raster, refused):
+    data = raster(eight(levels), "JPEG2000", no_jp2=True, tile_size=(32, 32))
+    np.testing.assert_array_equal(read(put(data)).pixels, eight(levels) / np.float32(255))
+    refused(data[: len(data) // 2] + b"\xff\xd9", "E_TRUNCATED")
+
+
+def test_a_tiff_whose_zero_is_white_is_turned(levels, put, raster):
+    small = eight(levels)  # which Pillow turns as it writes, unlike 16 bits
+    np.testing.assert_allclose(read(put(raster(small, "TIFF", tiffinfo={262: 0}))).pixels, small / 255, atol=1e-6)
+    turned = read(put(raster(levels, "TIFF", tiffinfo={262: 0}))).pixels
+    np.testing.assert_allclose(turned, 1 - levels / 65535, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_tiffs_of_other_samples_are_refused(dtype, levels, raster, refused):
+    assert "samples" in refused(raster(levels.astype(dtype), "TIFF"), "E_FORMAT")
+    assert "samples" in refused(raster(levels, "TIFF", tiffinfo={339: 2}), "E_FORMAT")
+
+
+def test_several_pages_are_refused_by_name(levels, raster, refused):
+    pages = [PILImage.fromarray(eight(levels)) for _ in range(2)]
+    assert "several pages" in refused(raster(pages[0], "TIFF", save_all=True, append_images=pages[1:]), "E_MULTIFRAME")

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _HEAD = 1024  # bytes that show the kind of a file
 _MEANT = {Laterality.PATIENT: "the patient's", Laterality.VIEWER: "the viewer's", Laterality.UNKNOWN: "unknown"}
 _GREY = frozenset({"png", "jpeg", "dicom"})
-_COLOUR = frozenset({"png", "jpeg", "a TIFF picture"})
+_COLOUR = frozenset({"png", "jpeg", "tiff"})
 
 
 def unlabelled_samples(

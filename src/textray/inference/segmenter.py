@@ -166,7 +166,7 @@ class Predictor:
         """Find the lesions in a picture: mask and probability on its own grid, and the record of how they came about.
 
         Args:
-            picture: A file (PNG, JPEG or DICOM, by content), its bytes, an open file, a pydicom Dataset, an array
+            picture: A file (as `textray.io.read.read` takes it), its bytes, an open file, a pydicom Dataset, an array
                 ``(H, W)`` bright where dense, or an `Image`; for weights that read colour also ``(H, W, 3)`` RGB.
             text: Its report, or any words that name places; without, the network writes a report itself if it
                 can, or works from the picture alone. For weights that know captions (`Bundle.captions`) one of them.

@@ -13,7 +13,8 @@ from pathlib import Path
 from textray.io.write import is_own_picture
 
 IMAGE_SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".dcm", ".dicom", ".dic", ".tif", ".tiff", ".bmp", ".gif", ".webp",
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".dcm", ".dicom", ".dic", ".tif", ".tiff", ".bmp", ".jp2", ".j2k",
+    ".gif", ".webp",
 )  # fmt: skip
 """Ends of names of pictures; names of results go without them."""
 

@@ -1,4 +1,4 @@
-"""PNG, JPEG and, for colour, TIFF bytes to an array with its true range: nothing is clipped, guessed or filled in.
+"""PNG, JPEG, TIFF, BMP and JPEG 2000 bytes to an array with its true range: nothing is clipped, guessed or filled in.
 
 The limits of size and content here hold for every reader.
 """
@@ -25,6 +25,9 @@ from textray.records import Notice
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 TIFF_SIGNATURES = (b"II*\x00", b"MM\x00*")
+JPEG2000_SIGNATURES = (b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")
+KINDS = {"png": "PNG", "jpeg": "JPEG", "tiff": "TIFF", "bmp": "BMP", "jpeg2000": "JPEG2000"}
+"""Kinds of pictures that are read, and their names in Pillow."""
 
 MAX_FILE_BYTES = 1 << 30
 MAX_PIXELS = 8192 * 8192
@@ -34,6 +37,8 @@ MAX_ASPECT = 10
 
 _EXIF_ORIENTATION = 0x0112
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
+_BMP_HEADERS = frozenset((12, 40, 52, 56, 64, 108, 124))
 _CHANNEL_TOLERANCE = 2  # grey levels of 255: the effect of colour conversion in a JPEG on a grey film
 _SOF = {0xC0: None, 0xC1: None, 0xC2: None, 0xC3: "a lossless JPEG", 0xCB: "a lossless JPEG", 0xF7: "a JPEG-LS picture"}
 _SOF |= dict.fromkeys((0xC5, 0xC6, 0xC7), "a hierarchical JPEG") | dict.fromkeys((0xC9, 0xCA), "an arithmetic JPEG")
@@ -91,7 +96,7 @@ def check_content(pixels: NDArray[Any]) -> None:
 def refused_kind(kind: str) -> InputError:
     """Refusal of bytes of a kind that is not read."""
     what, do = "the file is not a picture that TextRay reads", "Convert it to one of these."
-    return InputError(what, came=kind, expected="PNG, JPEG or DICOM", do=do)
+    return InputError(what, came=kind, expected="PNG, JPEG, TIFF, BMP, JPEG 2000 or DICOM", do=do)
 
 
 def body_range(values: NDArray[Any]) -> tuple[float, float]:
@@ -139,16 +144,33 @@ class Raster:
     notices: tuple[Notice, ...]
 
 
+def kind_of(data: bytes) -> str | None:
+    """Kind of a picture, of `KINDS`, by its first bytes; ``None`` for anything else."""
+    if data.startswith(PNG_SIGNATURE):
+        return "png"
+    if data.startswith(JPEG_SIGNATURE):
+        return "jpeg"
+    if data.startswith(TIFF_SIGNATURES):
+        return "tiff"
+    if data.startswith(JPEG2000_SIGNATURES):
+        return "jpeg2000"
+    is_bmp = data.startswith(b"BM") and int.from_bytes(data[14:18], "little") in _BMP_HEADERS
+    return "bmp" if is_bmp else None
+
+
 def decode(data: bytes, *, whole_film: bool = True) -> Raster:
-    """Decode PNG, JPEG or TIFF bytes and turn the picture upright by its EXIF orientation.
+    """Decode the bytes of a picture of `KINDS` and turn the picture upright by its EXIF orientation.
 
     Smaller and narrower pictures, such as masks, are allowed unless it is a ``whole_film``.
 
     Raises:
-        InputError: ``E_TRUNCATED`` where the file is cut off or damaged, ``E_SIZE``, ``E_MULTIFRAME`` for an animation,
+        InputError: ``E_TRUNCATED`` where the file is cut off or damaged, ``E_SIZE``, ``E_MULTIFRAME`` for an animation
+            or several pages, ``E_FORMAT`` for samples of a TIFF that are not unsigned with at most 16 bits,
             ``E_COLOR`` for colour spaces that are none of grey, RGB and palette.
     """
-    kind = "PNG" if data.startswith(PNG_SIGNATURE) else "TIFF" if data.startswith(TIFF_SIGNATURES) else "JPEG"
+    kind = KINDS[kind_of(data) or "jpeg"]
+    if kind == "JPEG2000" and not _jpeg2000_is_whole(data):
+        raise _damaged("JPEG 2000")
     if kind == "JPEG":
         _check_jpeg(data)
     elif kind == "PNG":
@@ -269,6 +291,7 @@ def _check_chunks(data: bytes) -> None:
 def _convert(picture: PILImage.Image, kind: str) -> Raster:
     stored_mode = picture.mode
     turned = _orientation(picture) if kind == "TIFF" else None  # Pillow turns a TIFF upright while it is loaded
+    inverted = kind == "TIFF" and _is_white_zero(picture)
     picture.load()
     orientation, notices = turned or _orientation(picture)
     left = 1 if turned else orientation
@@ -276,6 +299,7 @@ def _convert(picture: PILImage.Image, kind: str) -> Raster:
     opacity: NDArray[np.uint8] | None = None
     if picture.mode in _SIXTEEN_BIT_MODES:
         levels, top = np.asarray(picture).astype(np.uint16), 65535
+        levels = 65535 - levels if inverted else levels
         if isinstance(clear := picture.info.get("transparency"), int) and (levels == clear).any():
             opacity = np.where(levels == clear, np.uint8(0), np.uint8(255))
     else:
@@ -303,6 +327,21 @@ def _convert(picture: PILImage.Image, kind: str) -> Raster:
     )
 
 
+def _is_white_zero(picture: PILImage.Image) -> bool:
+    """True for a TIFF of 16 bits in which 0 is white, which Pillow does not turn; odd samples are refused."""
+    tags: Any = getattr(picture, "tag_v2", {})
+    bits, formats = (np.atleast_1d(tags.get(tag, 1)) for tag in (_BITS, _SAMPLE_FORMAT))
+    if bits.max() > 16 or (formats != 1).any():
+        came = f"{bits.max()} bits, sample format {formats.max()}"
+        what, expected = "the TIFF has samples of another kind", "unsigned integers of at most 16 bits"
+        raise InputError(what, came=came, expected=expected, do="Export it with 8 or 16 bits.")
+    if tags.get(_PHOTOMETRIC, 1) != 0 or bits.max() <= 8:
+        return False
+    if bits.max() != 16:
+        raise InputError("the TIFF has inverted samples of an odd size", came=f"{bits.max()} bits", expected="16 bits")
+    return True
+
+
 def _orientation(picture: PILImage.Image) -> tuple[int, tuple[Notice, ...]]:
     try:
         value = picture.getexif().get(_EXIF_ORIENTATION, 1)
@@ -317,6 +356,31 @@ def _orientation(picture: PILImage.Image) -> tuple[int, tuple[Notice, ...]]:
 def _damaged(kind: str) -> InputError:
     what, do = f"the {kind} is cut off or damaged", "Copy or export it again."
     return InputError(what, expected="a complete file", do=do, code="E_TRUNCATED")
+
+
+def _jpeg2000_is_whole(data: bytes) -> bool:
+    """True if the tile parts of a JPEG 2000 follow each other up to its end, which its decoder does not ask for."""
+    at = 0
+    while data.startswith(JPEG2000_SIGNATURES[0]) and data[at + 4 : at + 8] != b"jp2c":
+        length = int.from_bytes(data[at : at + 4], "big")
+        if length < 8 or at + length > len(data):
+            return False
+        at += length
+    if at:
+        at += 16 if data[at : at + 4] == b"\x00\x00\x00\x01" else 8
+    at += 2  # the start of the code stream
+    while at + 2 <= len(data):
+        marker, length = data[at : at + 2], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == b"\xff\xd9":
+            return True
+        if marker == b"\xff\x90":  # a tile part; one without a length goes up to the end
+            length = int.from_bytes(data[at + 6 : at + 10], "big") or data.rfind(b"\xff\xd9") - at
+            at += length
+        elif marker[0] == 0xFF:
+            at += 2 + length
+        if marker[0] != 0xFF or length < 2:
+            return False
+    return False
 
 
 @dataclass(kw_only=True)

@@ -22,18 +22,12 @@ from textray.io.raster import MAX_FILE_BYTES, check_content, check_size
 from textray.records import Grid, Image, Notice
 
 _SIGNATURES = (
-    (raster.PNG_SIGNATURE, "png"),
-    (raster.JPEG_SIGNATURE, "jpeg"),
     (b"GIF8", "a GIF picture"),
-    *((signature, "a TIFF picture") for signature in raster.TIFF_SIGNATURES),
-    (b"BM", "a BMP picture"),
     (b"%PDF", "a PDF document"),
     (b"PK\x03\x04", "a zip archive or office document"),
     (b"\x1f\x8b", "a gzip file"),
     (b"\x93NUMPY", "a NumPy array"),
     (b"\x89HDF", "an HDF5 file"),
-    (b"\x00\x00\x00\x0cjP  ", "a JPEG 2000 picture"),
-    (b"\xff\x4f\xff\x51", "a JPEG 2000 stream"),
 )
 Source: TypeAlias = str | Path | bytes | BinaryIO | Dataset
 _HTML = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
@@ -52,11 +46,13 @@ class MaskFile:
 
 
 def detect(data: bytes) -> str:
-    """Kind of bytes: ``"png"``, ``"jpeg"``, ``"dicom"``, or words for a kind that is not supported."""
+    """Kind of bytes: ``"dicom"``, one of `raster.KINDS`, or words for a kind that is not supported."""
     if looks_like_dicom(data):  # first: a DICOM preamble may itself look like a TIFF or a program
         return "dicom"
     if not data:
         return "an empty file"
+    if (picture := raster.kind_of(data)) is not None:
+        return picture
     for signature, kind in _SIGNATURES:
         if data.startswith(signature):
             return kind
@@ -75,12 +71,12 @@ def detect(data: bytes) -> str:
 
 
 def read(source: Source, *, color: bool = False) -> Image:
-    """Read a film from PNG, JPEG or DICOM: a path, bytes, an open binary file, or a data set of pydicom.
+    """Read a film: a path, bytes or an open binary file (PNG, JPEG, TIFF, BMP, JPEG 2000, DICOM), or a pydicom Dataset.
 
     Pixels of a raster file are its levels over the largest level of its type (1, 255, 65535): a 16-bit file that uses
     only 12 bits stays dim, and `textray.preprocess` stretches it by its own percentiles. Pixels of a DICOM file are
-    those of its window, see `textray.io.dicom.read_dicom`. ``color``, for microscopy, keeps the colours of PNG and
-    JPEG, ``(H, W, 3)``, and reads TIFF too.
+    those of its window, see `textray.io.dicom.read_dicom`. ``color``, for microscopy, keeps the colours,
+    ``(H, W, 3)``.
 
     Raises:
         InputError: If the file is refused, with code ``E_READ``, ``E_FORMAT``, ``E_TRUNCATED``, ``E_SIZE``,
@@ -92,7 +88,7 @@ def read(source: Source, *, color: bool = False) -> Image:
     kind = detect(data)
     if kind == "dicom":
         return read_dicom(data, source=path)
-    if kind not in ("png", "jpeg") and not (color and data.startswith(raster.TIFF_SIGNATURES)):
+    if kind not in raster.KINDS:
         raise raster.refused_kind(kind)
     picture = raster.decode(data)
     pixels, tint = raster.to_pixels(picture, color=color)
