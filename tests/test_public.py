@@ -9,7 +9,9 @@ import textray
 
 
 def test_the_exported_names_are_these():
-    names = "Bundle DicomOut Grid Image Laterality Notice Prediction Predictor Report TextRayError Zones __version__ load"
+    names = (
+        "Bundle DicomOut Grid Image Laterality Notice Prediction Predictor Report TextRayError Zones __version__ load"
+    )
     assert textray.__all__ == names.split()
     for name in textray.__all__:
         assert getattr(textray, name) is not None
@@ -24,7 +26,18 @@ def run(code):
     return done.stdout.split()
 
 
-HEAVY = "torch", "lightning", "timm", "transformers", "monai", "onnxruntime", "pandas", "sklearn", "highdicom", "nibabel"
+HEAVY = (
+    "torch",
+    "lightning",
+    "timm",
+    "transformers",
+    "monai",
+    "onnxruntime",
+    "pandas",
+    "sklearn",
+    "highdicom",
+    "nibabel",
+)
 
 
 @pytest.mark.parametrize("module", ["cli", "io.write", "text.zones", "inference.bundle", "inference.segment_run"])

@@ -44,7 +44,9 @@ Out = Annotated[Path, typer.Option(help="Folder of the results.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the network; by default one for each processor.")]
 Whose = Annotated[Side, typer.Option(help="Whose left and right the words mean.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on the standard output.")]
-Inputs = Annotated[list[str], typer.Argument(help="Images (DICOM, PNG, JPEG, TIFF, BMP, JPEG 2000), folders or patterns.")]
+Inputs = Annotated[
+    list[str], typer.Argument(help="Images (DICOM, PNG, JPEG, TIFF, BMP, JPEG 2000), folders or patterns.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Work again on what is finished.")]
 StrictText = Annotated[bool, typer.Option("--strict-text", help="Refuse words that name no zone.")]
 
