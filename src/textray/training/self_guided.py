@@ -142,7 +142,7 @@ def choose_bounds(rows: Sequence[Row]) -> tuple[float, float, float, float]:
     """Choose the probabilities at which a film is judged, in the order of `textray.inference.film.Bounds`.
 
     The threshold keeps `SENSITIVITY` of the sick films of the first data set. `CLEAR_ALARM` of the normal films are
-    warned of if words call them clear, and at most `FALSE_ALARM` of the films whose zones are named, or denied, rightly.
+    warned of if words call them clear, and at most `FALSE_ALARM` of the films whose zones are named or denied rightly.
     """
     drawn = [row for row in rows if not row.source]
     sick = [row.presence for row in drawn if row.finding == 1]
