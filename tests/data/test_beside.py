@@ -18,6 +18,12 @@ SIZE = (48, 40)  # of the fake's films
 BESIDE = [("a", False)] * 30 + [("a", True)] * 10 + [("b", False)] * 4 + [("b", True)] * 16 + [("c", True)] * 20
 
 
+@pytest.fixture(autouse=True)
+def no_other_pictures(monkeypatch):
+    """No picture that is no chest film comes in place of one."""
+    monkeypatch.setattr("textray.data.batches._ELSEWHERE", 0.0)
+
+
 def order(sampler, epoch=0):
     sampler.set_epoch(epoch)
     return [index for _, index in sampler]
@@ -198,3 +204,18 @@ def test_what_cannot_stand_beside_is_refused(build):
         build(beside_share=1.0)
     with pytest.raises(UsageError, match=r"phantom does not say which films show a lesion.*chest_films"):
         build(beside="phantom", beside_root=None)
+
+
+def test_other_pictures_come_in_place_of_films_whose_lungs_are_known(build, monkeypatch):
+    monkeypatch.setattr("textray.data.batches._ELSEWHERE", 1.0)
+    data = build()
+    for index, sample in enumerate(data.sets["fit"].samples):
+        item = data.sets["fit"][0, index]
+        if sample.lungs_path is None:
+            continue
+        assert not item["lungs"].any(), "no lungs, and known"
+        assert (item["labelled"], item["text"]) == (False, None)
+        assert item["mask"].isnan().all()
+        assert np.isnan(item["finding"])
+        inner = data.sets["fit"].plain()[0, index]
+        assert inner["lungs"].any(), "the same film as it is, to select with"

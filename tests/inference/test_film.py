@@ -305,11 +305,16 @@ def test_a_zone_that_is_named_and_free(model):
     assert fitting.record["finding"]["conflicts"] == []
 
 
-def test_clear_lungs_below_the_limit_are_no_conflict(make_film_bundle, tmp_path):
+def test_words_that_call_a_film_clear_are_believed_up_to_a_limit(make_film_bundle, tmp_path):
     from textray.inference.film import Bounds
 
     bounds = Bounds(threshold=0.5, clear_above=0.95, zone_free_below=0.3, zone_ill_above=0.7)
     make_film_bundle(tmp_path / "sure", bounds=bounds)
-    prediction = textray.load(tmp_path / "sure", threads=1).segment(ILL, "the lungs are clear")
-    assert prediction.record["finding"]["lesion"] is True
-    assert prediction.record["finding"]["conflicts"] == []
+    predictor = textray.load(tmp_path / "sure", threads=1)
+    prediction = predictor.segment(ILL, "the lungs are clear")
+    finding = prediction.record["finding"]
+    assert (finding["lesion"], finding["threshold"], finding["conflicts"]) == (False, 0.95, [])
+    assert not prediction.mask.any()
+    assert "W_NO_LESION_SEEN" in {warning["code"] for warning in prediction.record["warnings"]}
+    assert predictor.segment(ILL).mask.any()
+    assert predictor.segment(ILL, "the lungs are clear", presence_threshold=0.5).record["finding"]["threshold"] == 0.5
