@@ -289,6 +289,7 @@ class SegmentationData(LightningDataModule):
             "report_withheld_last": self.report_withheld_last,
             "report_denied": self.report_denied,
             "beside": self.beside,
+            "beside_images": {split: len(data.sources) for split, data in self.sets.items()},
             "beside_share": self.beside_share if self.beside else 0.0,
             "labels": self.labels,
             "seed": self.seed,

@@ -79,7 +79,7 @@ def segmenter_card(
     averaged = ", ".join(f"epoch {other['epoch']} of {other['max_epochs']}" for other in facts.get("averaged", ()))
     training = [
         f"Data: {data.title} (`{data.name}`), {_images_of_set(seen):,} images to learn from and "
-        f"{seen['images'].get('inner', 0):,} of other patients to select with. Card of the data: `{data.card}`.",
+        f"{_images_of_set(seen, 'inner'):,} of other patients to select with. Card of the data: `{data.card}`.",
         f"Sides in its texts: {data.laterality}. Image: {_size(seen)} px, normalisation "
         f"`{seen['preprocess']['normalise']}`, augmentation `{seen['augment']}`.",
         *([] if beside is None else [_beside(seen, beside)]),
@@ -111,7 +111,8 @@ def segmenter_card(
 def _beside(seen: Mapping[str, Any], beside: registry.DatasetRow) -> str:
     """What a network learned from a second data set, whose lesions nobody has drawn."""
     return (
-        f"Beside it: {beside.title} (`{beside.name}`), {seen['beside_share']:.0%} of each batch: normal films as empty "
+        f"Beside it: {beside.title} (`{beside.name}`), {seen.get('beside_images', {}).get('fit', 0):,} images, "
+        f"{seen['beside_share']:.0%} of each batch: normal films as empty "
         "masks, sick films for their presence alone, lungs where they are drawn. Normal and sick films come as often "
         f"within each source. Card: `{beside.card}`."
     )
@@ -229,9 +230,10 @@ def _size(seen: Mapping[str, Any]) -> str:
     return "×".join(str(n) for n in seen["preprocess"]["size"])
 
 
-def _images_of_set(seen: Mapping[str, Any]) -> int:
-    """Training images of the data set itself."""
-    return int(seen["images"].get("fit", 0)) - int(seen.get("unlabelled", {}).get("images", 0))
+def _images_of_set(seen: Mapping[str, Any], split: str = "fit") -> int:
+    """Images of a split of the data set itself."""
+    unlabelled = seen.get("unlabelled", {}).get("images", 0) if split == "fit" else 0
+    return int(seen["images"].get(split, 0)) - int(unlabelled) - int(seen.get("beside_images", {}).get(split, 0))
 
 
 def _origin(facts: Mapping[str, Any]) -> list[str]:
@@ -254,7 +256,7 @@ def _masks(seen: Mapping[str, Any]) -> list[str]:
     """How many images had masks, if not all of them, and which images have none."""
     images, labelled, others = _images_of_set(seen), seen.get("labelled", {}).get("images"), seen.get("unlabelled")
     lines = []
-    if labelled is not None and labelled != images:
+    if labelled is not None and labelled < images:
         lines = [f"Masks: those of {labelled:,} of these images; pseudo-labels for the others, at first a teacher's."]
     if others:
         sided = others["with_text"] and not seen.get("captions")
