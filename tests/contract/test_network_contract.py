@@ -57,8 +57,10 @@ class Build:
 LERG = {"trunk": "efficientnet_lite0", "width": 16, "queries": 30, "layers": 2, "heads": 2, "ffn": 16, "expansion": 0.5}
 LITE = {"trunk": "efficientnet_lite0", "text_width": WIDTH, "decoder_channels": (8, 12, 16)}
 GUIDED = {**LITE, "tokens": 12, "mixed_tokens": (6, 4, 3)}
-MATCHED = {**LITE, "ffn_width": 16}
-WRITES = {"guide_decoder": None, "mmi_unet": MATCHED, "tokens": 12, "zone_tokens": True}
+MATCHED = {**LITE, "ffn_width": 16, "lungs": True}
+WRITES = {
+    "guide_decoder": None, "mmi_unet": MATCHED, "tokens": 12, "zone_tokens": True, "presence": True, "denial": True,
+}  # fmt: skip
 OPTIONS = {"skip": "sum", "positions": "sine", "zone_head": True}
 LVIT = {"channels": 8, "text_width": WIDTH}
 RELEASED = {"trunk": "convnext_atto", "text_width": WIDTH}
@@ -159,6 +161,13 @@ def inputs(build, seed=0, rows=2, size=None, tokens=None):
     return (image, features, mask) if build.reads_text else (image,)
 
 
+def denials(network, rows):
+    """What a network that reads denials is also called with: all zones of the first image, one of the others."""
+    denied = torch.zeros(rows, 6)
+    denied[0], denied[:, 2] = 1, 1
+    return {"denied": denied} if network.reads_denial else {}
+
+
 def run(network, *given):
     with torch.no_grad():
         return network(*given).logits
@@ -205,6 +214,12 @@ class TestSegmentationContract:
             assert torch.isfinite(output.logits).all()
             assert (output.zone_logits is not None) == shared.tells_zones
             assert output.zone_logits is None or output.zone_logits.shape == (2, 6)
+            for found, told, shape in (
+                (output.presence, shared.tells_presence, (2, 1)),
+                (output.lungs, shared.tells_lungs, (2, 2, size[0] // 4, size[1] // 4)),
+            ):
+                assert (found is not None) == told
+                assert found is None or (found.shape == shape and torch.isfinite(found).all())
             for found in output.attention or ():
                 assert found.ndim == 4
                 assert found.min() >= 0
@@ -265,9 +280,9 @@ class TestSegmentationContract:
         optimizer = torch.optim.SGD(live.values(), lr=1e-2)
         for _ in range(2):  # ResNet's residual branches start at zero: what is inside them learns from the second step
             optimizer.zero_grad()
-            output = network(*given)
-            scores = [score for score in (output.logits, output.zone_logits) if score is not None]
-            sum(score.square().mean() for score in scores).backward()
+            output = network(*given, **denials(network, len(given[0])))
+            scores = (output.logits, output.zone_logits, output.presence, output.lungs)
+            sum(score.square().mean() for score in scores if score is not None).backward()
             assert {name for name, p in named.items() if p.grad is not None} == set(live)
             assert [name for name, p in live.items() if not torch.isfinite(p.grad).all()] == []
             optimizer.step()
@@ -303,17 +318,20 @@ def test_onnx_graph_agrees(build, shared, tmp_path):
     write_graph(shared, tmp_path / "model.onnx", Preprocess(size=build.size), text)
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     names = [i.name for i in session.get_inputs()]
-    assert names == (["image", "text_features", "text_mask"] if text else ["image"])
+    further = ["denied"] if shared.reads_denial else []
+    assert names == (["image", "text_features", "text_mask"] if text else ["image"]) + further
     for rows, written in ((1, True), (2, True), (3, True), (3, False)):  # the batch is free
         given = inputs(build, seed=rows, rows=rows)
         if not written and text and not build.facts.needs_text:
             given[2][2] = -1  # nor is a report written for the third, which has none
-        found = session.run(list(shared.outputs), dict(zip(names, (g.numpy() for g in given), strict=True)))
+        given = (*given, *denials(shared, rows).values())
         with torch.no_grad():
             output = shared(*given)
-        for name, value in zip(shared.outputs, found, strict=True):
-            wanted = output.attention[0] if name == "attention" else getattr(output, name)
-            np.testing.assert_allclose(value, wanted.numpy(), atol=1e-4, rtol=1e-4)
+        wanted = {name: getattr(output, name) for name in shared.outputs if getattr(output, name) is not None}
+        found = session.run(list(wanted), dict(zip(names, (g.numpy() for g in given), strict=True)))
+        for (name, values), value in zip(wanted.items(), found, strict=True):
+            values = values[0] if name == "attention" else values
+            np.testing.assert_allclose(value, values.numpy(), atol=1e-4, rtol=1e-4)
 
 
 @of(name for name, found in BUILDS.items() if found.reads_text)

@@ -222,6 +222,30 @@ class TestBank:
         assert torch.equal(own.logits, none.logits)
 
 
+class TestDenial:
+    def test_without_denials_the_masks_are_those_of_a_network_that_reads_none(self):
+        """Its further tokens are masked, so nothing but the order of additions can differ."""
+        plain, denying = tiny(zone_tokens=True), tiny(zone_tokens=True, denial=True)
+        missing, unexpected = denying.load_state_dict(plain.state_dict(), strict=False)
+        assert (missing, unexpected) == (["zone_denied"], [])
+        for network in (plain, denying):
+            network.set_bank(torch.randn(64, 6, TEXT, generator=torch.Generator().manual_seed(1)), torch.ones(64, 6))
+        image, text = torch.randn(3, 3, 32, 64), torch.randn(3, 4, TEXT)
+        mask = torch.tensor([[1.0] * 4, [0] * 4, [-1] * 4])
+        with torch.no_grad():
+            wanted, found = plain(image, text, mask), denying(image, text, mask)
+            zeros = denying(image, text, mask, torch.zeros(3, 6))
+            said = denying(image, text, mask, torch.tensor([[1.0] + [0] * 5] * 3))
+        torch.testing.assert_close(found.logits, wanted.logits, rtol=1e-5, atol=1e-5)
+        assert torch.equal(zeros.logits, found.logits)
+        assert ((said.logits - found.logits).abs().amax((1, 2, 3)) > 1e-4).all()
+        assert torch.equal(said.zone_logits, found.zone_logits), "the locator reads no words"
+
+    def test_there_must_be_room_for_its_tokens(self):
+        with torch.device("meta"), pytest.raises(UsageError, match=r"12 tokens and 12 of the zones.*1 to 20"):
+            SGSeg(SGSegConfig(guide_decoder=GuideDecoderConfig(tokens=20), tokens=12, zone_tokens=True, denial=True))
+
+
 class TestBuilding:
     def test_a_configuration_comes_back_from_json_and_parts_left_out_are_the_defaults(self):
         network = tiny(zone_tokens=True)

@@ -1,4 +1,4 @@
-"""Aggregation, the choice of a report, zone tokens and the attention map again, in NumPy and slowly."""
+"""Aggregation, the choice of a report, zone tokens, presence, denials and the attention map, in NumPy and slowly."""
 
 import math
 
@@ -8,8 +8,8 @@ import torch
 from numpy_layers import sigmoid, softmax
 
 from textray.models.base import Network, Output
-from textray.models.self_guided import Located, Locator, SelfGuided
-from textray.nn.detector import Aggregator, splat
+from textray.models.self_guided import LERG, Located, Locator, PooledConfig, PooledLocator, SelfGuided
+from textray.nn.detector import Aggregator, LERGConfig, splat
 from textray.records import Zones
 
 QUERIES, WIDTH, TOKENS, TEXT = 11, 6, 5, 4
@@ -157,3 +157,57 @@ def test_the_loss_of_the_mask_does_not_reach_the_locator():
     network.segmenter.read[0].sum().backward()
     assert logits.grad is None
     assert network.zone_present.grad.any()
+
+
+def test_presence_is_a_linear_layer_on_means_and_maxima_of_maps():
+    """Of every channel the mean and the greatest value over all places; of a detector those of its three maps."""
+    torch.manual_seed(4)
+    lerg = LERGConfig(trunk="efficientnet_lite0", width=16, queries=30, layers=1, heads=2, ffn=16, size=(64, 32))
+    pooled = PooledConfig(trunk="efficientnet_lite0", width=12)
+    seen = torch.nn.functional.interpolate(image := random(2, 3, 64, 64, seed=9), (64, 32), mode="bilinear")
+    for locator, maps_of in (
+        (LERG(lerg), lambda locator: locator.detector.fuse(seen)),
+        (PooledLocator(pooled), lambda locator: [locator.widen(locator.trunk(image)[3])]),
+    ):
+        network = SelfGuided(locator, Reader(), tokens=TOKENS, zone_tokens=False, presence=True).double().eval()
+        network.segmenter.size_multiple = 1
+        with torch.no_grad():
+            found, maps = network(image), [found.numpy() for found in maps_of(locator)]
+        weight, bias = network.presence.weight.detach().numpy()[0], network.presence.bias.detach().numpy()[0]
+        assert found.presence.shape == (2, 1)
+        for row in range(2):
+            features = []
+            for scale in maps:
+                features += [np.mean(scale[row, channel]) for channel in range(scale.shape[1])]
+                features += [np.max(scale[row, channel]) for channel in range(scale.shape[1])]
+            assert len(features) == locator.width
+            wanted = sum(w * x for w, x in zip(weight, features, strict=True)) + bias
+            assert found.presence[row, 0].item() == pytest.approx(wanted, abs=1e-9)
+
+
+@pytest.mark.parametrize("zone_tokens", [False, True])
+def test_denied_zones_are_six_more_tokens(zone_tokens):
+    """Beside a given report, its own, and none, each with other denials; without denials nothing of them is read."""
+    logits = torch.full((3, 6), 2.0).double()
+    network = self_guided(logits, zone_tokens=zone_tokens, denial=True)
+    image, given = torch.zeros(3, 3, 4, 4).double(), random(3, 2, TEXT, seed=8)
+    mask = torch.tensor([[1.0, 1], [0, 0], [-1, -1]])
+    denied = torch.tensor([[0, 0, 0, 0, 0, 1.0], [1, 0, 0, 1, 0, 0], [1] * 6])
+    network(image, given, mask, denied)
+    features, read = network.segmenter.read
+    before = TOKENS + 6 * zone_tokens
+    assert features.shape == (3, before + 6, TEXT)
+    assert read[:, before:].tolist() == (denied > 0).tolist()
+    assert read[2].sum() == 6, "without a report the denials alone are read"
+    for row in range(3):
+        np.testing.assert_array_equal(features[row, before:].detach().numpy(), network.zone_denied.detach().numpy())
+    plain = self_guided(logits, zone_tokens=zone_tokens)
+    state = network.state_dict()
+    plain.load_state_dict({name: value for name, value in state.items() if name != "zone_denied"})
+    plain(image, given, mask)
+    for nothing in (None, torch.zeros(3, 6)):
+        network(image, given, mask, nothing)
+        features, read = network.segmenter.read
+        assert torch.equal(features[:, :before], plain.segmenter.read[0])
+        assert torch.equal(read[:, :before], plain.segmenter.read[1])
+        assert not read[:, before:].any()
