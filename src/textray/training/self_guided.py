@@ -92,6 +92,8 @@ class OwnReports:
         The locator sees a batch once, for the thresholds and for all routes.
         """
         network, key = self.network, tuple(batch["image_id"])
+        # Kept, for a running mean of the weights has left the network, thresholds and all, before `scores` is called.
+        self._thresholds = network.thresholds.double().cpu().numpy()
         if key not in self._located:
             found = network.locator(batch["image"].to(network.thresholds.device))
             self._located[key] = found._replace(attention=None)
@@ -121,7 +123,7 @@ class OwnReports:
         that get a sentence; ``presence_auc`` as `textray.training.segmentation.SegmentationTask` says.
         """
         probability, truth = self._zones()
-        written = probability >= self.network.thresholds.double().cpu().numpy()
+        written = probability >= self._thresholds
         scores = {"zones_f1": float(f1(written, truth).mean()), "sentence_share": float(written.any(1).mean())}
         by_source = defaultdict(list)
         for row in self._rows:
