@@ -30,8 +30,6 @@ LATER = {
     "A25": "films that share a SOP Instance UID are named; both are read today, with a record each",
     "A26": "a DICOMDIR is followed; it is refused as no film today",
     "A28": "series of slices",
-    "A29": "results as DICOM-SEG and SR",
-    "A30": "geometry of a DICOM-SEG",
     "B09": "pictures of fractions (TIFF, NIfTI); arrays in Python with NaN are refused today",
     "B12": "photos of films are told from films; needs the lungs",
     "B17": "Hounsfield units of NIfTI",

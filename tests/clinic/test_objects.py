@@ -37,7 +37,7 @@ def all_items(ds, name):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("plane", ["nominal", "none"])
-def test_a_mask_comes_back_bit_for_bit(kind, plane, studied, built, mask_of, opened, tmp_path):
+def test_a30_a_mask_comes_back_bit_for_bit(kind, plane, studied, built, mask_of, opened, tmp_path):
     levels = np.random.default_rng(3).integers(0, 4096, (91, 67), np.uint16)
     mask = mask_of(levels.shape)
     data = studied(levels, **KINDS[kind])
@@ -110,7 +110,7 @@ def test_the_report_points_at_the_seg_and_outlines_the_largest_parts(studied, bu
     assert names[1] == "TextRay lesions, part 1 of 12"
 
 
-def test_an_empty_mask_is_no_finding_and_no_seg(studied, built, opened, finding_of, levels):
+def test_a29_an_empty_mask_is_no_finding_and_no_seg(studied, built, opened, finding_of, levels):
     empty = np.zeros(levels.shape, bool)
     objects = built(studied(levels), empty)
     assert set(objects) == {"sr", "sc"}

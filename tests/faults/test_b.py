@@ -123,7 +123,7 @@ CASES = [
         "B05c",
         "a TIFF of two pages",
         lambda t: t.raster(t.eight, "TIFF", save_all=True, append_images=[PILImage.fromarray(t.eight[::-1])]),
-        {"exit": 3, "codes": ("E_FORMAT",), "words": "a TIFF picture"},
+        {"exit": 3, "codes": ("E_MULTIFRAME",), "words": "several pages"},
     ),
     ("B06a", "60,000 x 60,000 pixels in a few bytes", bomb, {"exit": 3, "codes": ("E_SIZE",)}),
     ("B06b", "a PNG of 300,000 empty chunks", empty_chunks, {"exit": 3, "codes": ("E_SIZE",)}),
