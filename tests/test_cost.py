@@ -131,8 +131,8 @@ def test_a_bundle_is_measured_as_it_is():
     assert (cost.size, cost.tokens, cost.text_encoder) == (bundle.preprocess.size, bundle.tokens, bundle.text_encoder)
     raw = bundle.read("model.safetensors")
     header = json.loads(raw[8 : 8 + struct.unpack("<Q", raw[:8])[0]])
-    # No parameters: statistics, the sentences' table, thresholds; frozen: the choice of the detector's queries.
-    others = r"__metadata__|running_|num_batches|^bank_|^thresholds|enc_(output|score_head|bbox_head)"
+    # No parameters: statistics, the sentences' table, thresholds, bounds; frozen: the choice of the detector's queries.
+    others = r"__metadata__|running_|num_batches|^bank_|^thresholds|^bounds|enc_(output|score_head|bbox_head)"
     kept = {k: v for k, v in header.items() if not re.search(others, k)}
     stored = sum(math.prod(v["shape"]) for v in kept.values())
     assert stored == cost.trainable + cost.no_report_token

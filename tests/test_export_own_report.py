@@ -17,7 +17,7 @@ from textray.inference.runtime import Runtime
 from textray.inference.segmenter import Predictor
 from textray.io.read import from_array
 from textray.models.base import Network, Output
-from textray.models.self_guided import Locator, SelfGuided
+from textray.models.self_guided import Located, Locator, SelfGuided
 from textray.preprocess import Preprocess
 from textray.training import checkpoints
 
@@ -28,7 +28,7 @@ class TinyLocator(Locator):
     """Brightness of six bands, and where it lies."""
 
     def __init__(self):
-        super().__init__(size_multiple=8)
+        super().__init__(size_multiple=8, width=1)
         self.trunk = nn.Identity()
         self.scale = nn.Parameter(torch.tensor(3.0))
 
@@ -42,7 +42,7 @@ class TinyLocator(Locator):
             for half in (grey[..., :16][:, :, :30], grey[..., 16:][:, :, :30])
         ]
         coarse = F.avg_pool2d(grey, 8)
-        return self.scale * torch.cat(halves, 1), coarse.flatten(1).softmax(1).view_as(coarse)
+        return Located(self.scale * torch.cat(halves, 1), coarse.flatten(1).softmax(1).view_as(coarse))
 
 
 class TinySegmenter(Network):

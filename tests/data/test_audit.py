@@ -8,7 +8,7 @@ import pytest
 from textray.data.audit import CaptionCase, audit, count, lines, marked_zones
 from textray.errors import LayoutError, UsageError
 from textray.inference.record import zone_areas
-from textray.records import ZONE_ROWS, Grid
+from textray.records import Grid, ZoneSplit
 
 LEFT_UPPER, RIGHT_LOWER = (True, *[False] * 5), (*[False] * 5, True)
 
@@ -22,7 +22,7 @@ def test_marked_zones_are_those_of_records(seed):
     rng = np.random.default_rng(seed)
     height, width = rng.integers(6, 41, 2)
     mask = rng.random((height, width)) > 1 - 4 / (height * width)
-    areas = zone_areas(mask, Grid(height=int(height), width=int(width)), ZONE_ROWS)
+    areas = zone_areas(mask, Grid(height=int(height), width=int(width)), ZoneSplit())
     assert marked_zones(mask) == tuple(area["pixels"] > 0 for area in areas.values())
 
 

@@ -22,7 +22,15 @@ def batch(*texts):
     generator = torch.Generator().manual_seed(1)
     image = torch.randn(len(texts), 3, 224, 224, generator=generator)
     mask = (torch.rand(len(texts), 1, 224, 224, generator=generator) > 0.5).float()
-    return {"image": image, "mask": mask, "text": list(texts), "image_id": [str(row) for row in range(len(texts))]}
+    return {
+        "image": image,
+        "mask": mask,
+        "text": list(texts),
+        "image_id": [str(row) for row in range(len(texts))],
+        "labelled": torch.ones(len(texts), dtype=torch.bool),
+        "denied": torch.zeros(len(texts), 6),
+        "source": [""] * len(texts),
+    }
 
 
 def test_validation_measures_with_reports_only(task, monkeypatch):
