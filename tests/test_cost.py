@@ -137,7 +137,7 @@ def test_a_bundle_is_measured_as_it_is():
     stored = sum(math.prod(v["shape"]) for v in kept.values())
     assert stored == cost.trainable + cost.no_report_token
     assert cost.live == cost.trainable
-    assert cost.gmacs < 1.2
+    assert cost.gmacs < 1.3
     assert cost.gmacs_text_with_mlm_head is None
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image as PILImage
 
@@ -43,6 +43,7 @@ def test_a_mask_returns_to_its_place(height, width, h, w, letterbox, transpose, 
     grid = Grid(height=height, width=width)
     interpolation = "bicubic" if cubic else "bilinear"
     preprocess = Preprocess(size=(h, w), letterbox=letterbox, transpose=transpose, interpolation=interpolation)
+    assume(min(preprocess.box(grid.shape)[2:]) >= 6)  # fewer rows show no shape
     back = preprocess.restore(preprocess.resize(mask.astype(np.float32)), grid)
     assert back.shape == (height, width)
     assert back.dtype == np.float32

@@ -206,8 +206,8 @@ def test_the_threshold_of_presence_keeps_the_sick_films_of_the_first_data_set():
     sources, findings = [*[""] * 100, "a", "a", ""], [*[1.0] * 101, 0.0, torch.nan]
     with torch.no_grad():
         reports.choose_thresholds([told(reports.network, [*values, -9.0, -9.0, -9.0], sources, findings)])
-    kept = torch.sigmoid(torch.tensor(values)) >= reports.network.presence_threshold
-    assert kept.sum() == 99, "the most films that may be lost are 2 of 100, and a threshold is one film's value"
+    kept = torch.sigmoid(torch.tensor(values)) >= reports.network.bounds[0]
+    assert kept.sum() == 98, "at most 2.5 of 100 may be lost, and a threshold is one film's value"
 
 
 def test_the_locator_alone_learns_presence(fit):
@@ -217,7 +217,7 @@ def test_the_locator_alone_learns_presence(fit):
     zones = {"inner/loss", "inner/zones_f1", "inner/sentence_share"}
     assert set(logged(trainer)) == {"train/loss", "train/presence", "inner/presence_auc", *zones}
     changed = {name for name, value in module.network.state_dict().items() if not torch.equal(before[name], value)}
-    assert {"locator.head.weight", "presence.weight", "presence_threshold", "thresholds"} <= changed
+    assert {"locator.head.weight", "presence.weight", "bounds", "thresholds"} <= changed
     assert not {name for name in changed if name.startswith(("segmenter.", "zone_denied"))}
 
 
