@@ -1,6 +1,7 @@
 """`textray segment --dicom` as a user runs it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from pydicom import dcmread
 
 import textray
 from textray.errors import InputError, UsageError
+
+from .test_objects import all_items
 
 
 @pytest.fixture
@@ -170,3 +173,21 @@ def test_saving_from_python(tiny_bundle, film_file, studied, levels, tmp_path):
     film_file(SOPInstanceUID="1.2.9")
     with pytest.raises(InputError, match="changed"):
         prediction.save(tmp_path / "out", dicom="seg")
+
+
+@pytest.mark.parametrize(
+    ("orientation", "codes"),
+    [(["L", "F"], [b"24028007", b"7771000"]), (["R", "F"], [b"7771000", b"24028007"]), (None, [])],
+)
+def test_the_share_of_each_lung_is_the_patients(tiny_bundle, film_file, tmp_path, orientation, codes):
+    """The first share is that of the lung at the viewer's left."""
+    prediction = textray.load(tiny_bundle, threads=1).segment(film_file(PatientOrientation=orientation), "both bases")
+    lungs = {"left": {"affected": 0.25}, "right": {"affected": 0.5}, "lesion_outside": 0.0}
+    prediction = replace(prediction, record={**prediction.record, "lungs": lungs})
+    report = dcmread(prediction.save(tmp_path / "out", dicom="sr")["sr"])
+    found = all_items(report, "AFFECTED")
+    assert [float(item.MeasuredValueSequence[0].NumericValue) for item in found] == ([25, 50] if codes else [])
+    sites = [all_items(item, "272741003")[0].ConceptCodeSequence[0].CodeValue.encode() for item in found]
+    assert sites == codes
+    views = [len(all_items(report, f"AFFECTED_VIEW_{side}")) for side in "LR"]
+    assert views == ([0, 0] if codes else [1, 1])

@@ -152,6 +152,19 @@ def test_odd_uids_and_other_classes_are_refused(uid, studied, levels):
     assert caught.value.code == ("E_SEG_SOURCE" if key == "SOPClassUID" else "E_NO_STUDY")
 
 
+def test_several_frames_and_other_film_classes_are_refused(studied, levels):
+    for tags, code in (
+        ({"NumberOfFrames": 2}, "E_MULTIFRAME"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.12.2", "Modality": "RF"}, "E_SEG_SOURCE"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2", "Modality": "CT"}, "E_SEG_SOURCE"),
+        ({"SOPClassUID": "1.2.3.4.private"}, "E_SEG_SOURCE"),
+    ):
+        with pytest.raises(InputError) as caught:
+            prepare(studied(levels, **tags))
+        assert caught.value.code == code
+        assert "private" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("tags", "named"),
     [
