@@ -25,7 +25,15 @@ from textray.models.baselines.unet import UNet, UNetConfig
 from textray.models.self_guided import Located, Locator, SelfGuided
 from textray.records import Zones
 from textray.training.segmentation import SegmentationTask
-from textray.training.self_guided import OwnReports, f1
+from textray.training.self_guided import (
+    CLEAR_ALARM,
+    FALSE_ALARM,
+    SENSITIVITY,
+    OwnReports,
+    Row,
+    choose_bounds,
+    f1,
+)
 
 TOKENS, SIZE = 24, (32, 32)
 METRICS = "inner/presence_auc", "inner/healthy_marked", "inner/lungs_dice"
@@ -208,6 +216,22 @@ def test_the_threshold_of_presence_keeps_the_sick_films_of_the_first_data_set():
         reports.choose_thresholds([told(reports.network, [*values, -9.0, -9.0, -9.0], sources, findings)])
     kept = torch.sigmoid(torch.tensor(values)) >= reports.network.bounds[0]
     assert kept.sum() == 98, "at most 2.5 of 100 may be lost, and a threshold is one film's value"
+
+
+def test_bounds_of_words_are_shares_of_films_that_they_rightly_describe():
+    rng = np.random.default_rng(1)
+    sick = [Row(rng.random(6), (rng.random(6) < 0.4).astype(np.float32), p, 1.0, "") for p in rng.random(400)]
+    normal = [Row(rng.random(6), np.zeros(6, np.float32), p, 0.0, "a") for p in rng.random(300) * 0.6]
+    elsewhere = [Row(rng.random(6), np.full(6, np.nan, np.float32), p, np.nan, "a") for p in rng.random(50)]
+    threshold, clear, free, ill = choose_bounds([*sick, *normal, *elsewhere])
+    assert np.mean([row.presence >= threshold for row in sick]) == pytest.approx(SENSITIVITY, abs=0.005)
+    assert np.mean([row.presence > clear for row in normal]) == pytest.approx(CLEAR_ALARM, abs=0.005)
+    named, unnamed = (np.concatenate([row.zones[row.truth == kind] for row in sick]) for kind in (1, 0))
+    assert np.mean(named < free) == pytest.approx(FALSE_ALARM / 6, abs=0.002)
+    assert np.mean(unnamed > ill) == pytest.approx(FALSE_ALARM / 6, abs=0.002)
+    assert choose_bounds([]) == (0.5, 0.5, 0.0, 1.0)
+    assert choose_bounds(normal)[0] == 0.5, "without sick films of the first data set nothing says where to put it"
+    assert choose_bounds(sick)[1] == choose_bounds(sick)[0]
 
 
 def test_the_locator_alone_learns_presence(fit):

@@ -4,6 +4,7 @@ import logging
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -326,6 +327,14 @@ def test_pictures_without_masks_beside_hidden_masks(teacher, films, tmp_path):
     (Path(films["unlabelled"]) / "4.png").rename(tmp_path / "4.png")
     with pytest.raises(UsageError, match=r"data\.images\.fit"):
         fit(semi(teacher), tmp_path / "run", 2, **settings)
+
+
+def test_a_second_data_set_beside_is_refused(teacher):
+    """Other pictures come in place of its films, and pseudo-labels are of one picture each."""
+    module = semi(teacher)
+    module._trainer = SimpleNamespace(datamodule=SimpleNamespace(beside="chest_films"))
+    with pytest.raises(UsageError, match=r"images of one data set.*data\.beside chest_films"):
+        module.setup("fit")
 
 
 def test_who_cannot_learn_from_pictures_without_masks(teacher, films, tmp_path):

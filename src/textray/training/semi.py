@@ -129,8 +129,14 @@ class SemiSupervisedTask(SegmentationTask):
         """Find the images without masks, and make the bank that the LV loss compares with.
 
         Raises:
-            UsageError: If every image has a mask, or there is no teacher to start from.
+            UsageError: If every image has a mask, there is no teacher to start from, or there is a second data set.
         """
+        if self.data.beside is not None:
+            raise UsageError(
+                "pseudo-labels are given to the images of one data set",
+                came=f"data.beside {self.data.beside}",
+                expected="data.beside null",
+            )
         unlabelled = np.flatnonzero(~np.asarray(self.fit_set.labelled))
         if not len(unlabelled):
             raise UsageError(
