@@ -133,6 +133,22 @@ def test_a_recipe_stops_and_selects_on_what_its_network_logs(name, parse):
     assert found["stopping"]["monitor"] in logged
 
 
+def test_the_weights_inside_start_what_follows_them(parse):
+    """The command in the recipes' headers, up to the first step."""
+    from textray import registry
+    from textray.inference.bundle import WEIGHTS_FOLDER, inside
+    from textray.models.build import build
+    from textray.training.checkpoints import begin, read_network
+
+    if "sgseg_lite" not in inside():
+        pytest.skip("the weights are not inside this installation")
+    model = parse("--config", "sgseg_lite_presence", "--model.initial", "sgseg_lite")["model"]
+    network = build(registry.model("sgseg").form("paper"), model["network"]["init_args"]["config"])
+    begin(network, model["initial"])
+    found = network.state_dict()
+    assert all(found[name].equal(value) for name, value in read_network(WEIGHTS_FOLDER / "sgseg_lite").items())
+
+
 def test_tensorboard_joins_the_csv_log(parse):
     # The CSV log is no option: tests/training asserts that it is written whatever loggers are asked for.
     found = parse(

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,11 +15,12 @@ from safetensors.torch import save_file
 
 from textray.data.segmentation import SegmentationData
 from textray.errors import UsageError
+from textray.inference import bundle
 from textray.models.base import Network, Output
 from textray.models.baselines.unet import UNet, UNetConfig
 from textray.models.self_guided import Located, Locator, SelfGuided
 from textray.text.zones import sentence
-from textray.training.checkpoints import begin, read_checkpoint
+from textray.training.checkpoints import begin, named_parts, read_checkpoint
 from textray.training.segmentation import SegmentationTask
 
 TOKENS = 16
@@ -329,15 +331,33 @@ def test_parts_start_from_their_own_trainings(stages):
 
 def test_a_part_starts_from_a_bundle(stages):
     folder, _, second = stages
-    bundle = folder / "weights"
-    bundle.mkdir()
-    save_file({name: value.half().clone() for name, value in second.state_dict().items()}, bundle / "model.safetensors")
-    network = begun([f"segmenter={bundle}"])
+    weights = folder / "weights"
+    weights.mkdir()
+    halves = {name: value.half().clone() for name, value in second.state_dict().items()}
+    save_file(halves, weights / "model.safetensors")
+    network = begun([f"segmenter={weights}"])
     for name, value in second.state_dict().items():
         assert torch.equal(network.segmenter.state_dict()[name], value.half().float()), name
-    (bundle / "model.safetensors").write_bytes(b"half a file")
+    (weights / "model.safetensors").write_bytes(b"half a file")
     with pytest.raises(UsageError, match="not a readable bundle"):
-        begun([f"segmenter={bundle}"])
+        begun([f"segmenter={weights}"])
+
+
+def test_weights_inside_are_named_like_a_file(stages, monkeypatch):
+    folder, _, second = stages
+    (folder / "inside/small").mkdir(parents=True)
+    (folder / "inside/small/config.json").write_text("{}")
+    save_file(second.state_dict(), folder / "inside/small/model.safetensors")
+    monkeypatch.setattr(bundle, "WEIGHTS_FOLDER", folder / "inside")
+    assert same(second, begun(["segmenter=small"]).segmenter)
+    assert named_parts(["small", "locator=small", "other", "a.b=x=y"]) == [
+        (None, folder / "inside/small"),
+        ("locator", folder / "inside/small"),
+        (None, Path("other")),
+        ("a.b", Path("x=y")),
+    ]
+    with pytest.raises(UsageError, match=r"no checkpoint.*smal\..*weights inside: small"):
+        begun("smal")
 
 
 def test_parts_replace_those_of_a_whole_checkpoint(stages):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from textray import registry
 from textray.data.studies import RECORDED_AS
 from textray.errors import UsageError
+from textray.inference import bundle
 from textray.io.write import sync_folder
 from textray.models.base import Network
 from textray.models.build import build, read_config
@@ -71,10 +72,10 @@ BUNDLED = "model.safetensors"
 def begin(network: Network, initial: str | Sequence[str] | None) -> None:
     """Read the tensors that a training starts from into a network.
 
-    Without ``initial`` they are the pretrained ones of its trunks, where its config names any. A checkpoint, or a
-    bundle's folder, gives the whole network, as far as it has the tensors; no pretrained ones are read. Of one or more
-    ``PART=CHECKPOINT``, such as ``segmenter=mmi.ckpt``, see `start_part`; only parts that are not named read
-    pretrained tensors. Beside a whole checkpoint they replace its parts.
+    Without ``initial`` they are the pretrained ones of its trunks, where its config names any. A checkpoint, a bundle's
+    folder, or weights inside the package by name give the whole network, as far as they have the tensors; no pretrained
+    ones are read. Of one or more ``PART=CHECKPOINT``, such as ``segmenter=mmi.ckpt``, see `start_part`; only parts that
+    are not named read pretrained tensors. Beside a whole checkpoint they replace its parts.
 
     Raises:
         UsageError: If a checkpoint is missing or does not fit, or one part is named twice.
@@ -100,11 +101,16 @@ def begin(network: Network, initial: str | Sequence[str] | None) -> None:
 
 
 def named_parts(initial: str | Sequence[str] | None) -> list[tuple[str | None, Path]]:
-    """Part and checkpoint of each ``PART=CHECKPOINT``; a path alone, even one with a ``=`` in it, has no part."""
+    """Part and checkpoint of each ``PART=CHECKPOINT``; a path alone, even one with a ``=`` in it, has no part.
+
+    The name of weights inside the package stands for their folder, as everywhere.
+    """
     named: list[tuple[str | None, Path]] = []
     for item in [initial] if isinstance(initial, str) else initial or ():
         part, equals, path = item.partition("=")
-        named.append((part, Path(path)) if equals and part.replace(".", "_").isidentifier() else (None, Path(item)))
+        if not equals or not part.replace(".", "_").isidentifier():
+            part, path = "", item
+        named.append((part or None, bundle.WEIGHTS_FOLDER / path if path in bundle.inside() else Path(path)))
     return named
 
 
@@ -185,7 +191,10 @@ def read_network(path: Path) -> dict[str, Tensor]:
         return {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
     if not path.is_file():
         raise UsageError(
-            "no checkpoint to start from", came=path, do="Run the training before it, or set model.initial"
+            "no checkpoint to start from",
+            came=path,
+            expected=f"a checkpoint, a bundle's folder, or weights inside: {', '.join(bundle.inside())}",
+            do="Run the training before it, or set model.initial",
         )
     _, tensors = _open(path)
     if not tensors:

@@ -42,8 +42,9 @@ class Task(LightningModule):
         trunk_lr_scale: The trunk learns at this multiple of the rates (1 is the paper's).
         weight_decay: AdamW's, every parameter in one group.
         warmup_epochs: Linear warm-up, in epochs (0 is the paper's).
-        initial: What to start from: ``CHECKPOINT`` of an earlier training (parts that it lacks start at random), or a
-            list of ``PART=CHECKPOINT``, such as ``segmenter=mmi.ckpt``; see `textray.training.checkpoints.begin`.
+        initial: What to start from: ``CHECKPOINT`` of an earlier training (parts that it lacks start at random), a
+            bundle's folder, the name of weights inside, or a list of ``PART=CHECKPOINT``, such as
+            ``segmenter=mmi.ckpt``; see `textray.training.checkpoints.begin`.
         freeze: Parts of the network that do not learn, such as ``locator`` or ``segmenter``; their norms keep their
             statistics.
 
