@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as PILImage
 
 from textray.data.base import open_reader
-from textray.errors import UsageError
+from textray.errors import OutputError, UsageError
 from textray.reproduce import Order
 from textray.reproduce.figures import DEFAULT_METHODS, choose, mark, read_methods, run
 
@@ -84,6 +84,14 @@ def test_the_command_draws_what_the_words_do(cli, qata, tiny_bundle, tmp_path, v
     truth = np.flatnonzero(yellow[:, 246:456].any(0))  # second column: the lesion lies in the left half of the film
     assert len(truth) > 20
     assert truth.max() < 110
+
+
+@pytest.mark.parametrize("end", ["png", "json"])
+def test_a_file_of_somebody_else_is_no_figure_to_replace(end, qata, tiny_bundle, tmp_path):
+    (tmp_path / f"mmi-unet-fig2.{end}").write_text("mine")
+    with pytest.raises(OutputError, match="is of no figure, so it is not overwritten"):
+        run(order(qata, tmp_path, f"words={tiny_bundle}"))
+    assert (tmp_path / f"mmi-unet-fig2.{end}").read_text() == "mine"
 
 
 @pytest.mark.parametrize(("name", "data"), [("mmi-unet-fig3", "mosmed_plus"), ("sgseg-fig5", "qata_cov19")])

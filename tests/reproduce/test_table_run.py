@@ -13,7 +13,7 @@ import torch
 
 pytest.importorskip("lightning")
 from textray import registry
-from textray.errors import UsageError
+from textray.errors import DiskError, OutputError, UsageError
 from textray.metrics.segmentation import SCORES, case_columns
 from textray.reproduce import Order, runner
 from textray.reproduce.plan import FAILURE, RESULT, home_of, open_source, plan_job
@@ -145,6 +145,36 @@ def test_rows_are_made_listed_and_not_made_again(order, lines, fake):
     assert make(whole, BUDGET, order) == 0
     assert fake.made == ["words", "wordless", "words"]
     assert page_of(order) == (page, rows)
+
+
+@pytest.mark.parametrize("name", ["table.md", "table.csv"])
+def test_a_file_of_somebody_else_is_no_table_to_replace_and_nothing_is_trained(order, fake, name):
+    folder = order.out / "trial-trial"
+    folder.mkdir(parents=True)
+    (folder / name).write_text("mine")
+    with pytest.raises(OutputError, match=f"{name} is of no table of textray reproduce, so it is not overwritten"):
+        make(table(WORDS), BUDGET, order)
+    assert fake.made == []
+    assert [path.read_text() for path in folder.iterdir()] == ["mine"]
+
+
+def test_a_full_disk_leaves_the_table_before(order, fake, monkeypatch):
+    assert make(table(WORDS), BUDGET, order) == 0
+    before = page_of(order)
+
+    def full(path, data):
+        if path.suffix == ".md":
+            raise DiskError("the disk is full")
+        real(path, data)
+
+    real = runner.atomic_write
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "atomic_write", full)
+        with pytest.raises(DiskError):
+            make(table(WORDS, WORDLESS), BUDGET, order)
+    assert page_of(order) == before
+    assert make(table(WORDS, WORDLESS), BUDGET, order) == 0
+    assert page_of(order) != before
 
 
 def test_only_rows_that_are_named_are_made_and_a_failing_one_again_when_asked_again(order, lines, fake):

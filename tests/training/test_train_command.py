@@ -3,10 +3,6 @@
 import json
 import os
 import pickle
-import signal
-import subprocess
-import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,9 +11,10 @@ from PIL import Image as PILImage
 
 torch = pytest.importorskip("torch")
 
+from filelock import FileLock  # noqa: E402
 from lightning.pytorch.callbacks import Timer  # noqa: E402
 
-from textray.training.checkpoints import AtomicCheckpointIO, last_checkpoint  # noqa: E402
+from textray.training.checkpoints import AtomicCheckpointIO, last_checkpoint, run_files  # noqa: E402
 from textray.training.cli import read_order  # noqa: E402
 
 DATA = """\
@@ -58,21 +55,6 @@ def recipe(tmp_path):
     return path
 
 
-def start(recipe, out, epochs, *more):
-    """Command that trains in a process of its own, as a user's shell would."""
-    words = ["train", "--config", str(recipe), "--out", str(out), f"--trainer.max_epochs={epochs}", *more]
-    code = f"import sys; from textray.cli import main; sys.argv = ['textray', *{words!r}]; main()"
-    env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen([sys.executable, "-c", code], cwd=recipe.parent, env=env, **pipes)
-
-
-def train_apart(recipe, out, epochs, *more):
-    run = start(recipe, out, epochs, *more)
-    words, _ = run.communicate(timeout=300)
-    return run.returncode, words
-
-
 def weights(out, name="last"):
     return torch.load(Path(out) / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
 
@@ -98,26 +80,7 @@ def compare(whole, killed, done):
     assert set(losses) == {0, 1, 2}
     assert set(continued) >= set(range(done, 3))
     assert continued == pytest.approx({epoch: losses[epoch] for epoch in continued}, rel=1e-4)
-    assert not list(killed.rglob("*.part"))
-
-
-@pytest.mark.slow
-def test_e03_a_killed_training_goes_on_as_if_nothing_had_happened(recipe, tmp_path):
-    code, words = train_apart(recipe, tmp_path / "whole", 3)
-    assert code == 0, words
-    killed = tmp_path / "killed"
-    run = start(recipe, killed, 3)
-    deadline = time.monotonic() + 240
-    while not (killed / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    run.send_signal(signal.SIGKILL)
-    run.communicate(timeout=60)
-    done = torch.load(killed / "checkpoints" / "last.ckpt", weights_only=True)["textray"]["epoch"]
-    assert done < 3, "the training was over before it could be killed"
-    code, words = train_apart(recipe, killed, 3, "--trainer.logger=false")  # the CSV log is written all the same
-    assert code == 0, words
-    assert "Resuming from" in words
-    compare(tmp_path / "whole", killed, done)
+    assert not list(killed.rglob(".textray-*"))
 
 
 class Killed(BaseException):
@@ -311,20 +274,42 @@ def test_e06_faults_of_the_machine_end_a_training_with_their_names(train_here, r
     assert (refused.code, "inner/nothing" in refused.err) == (2, True), refused.err
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_e05_a_training_that_is_stopped_says_where_it_goes_on(recipe, tmp_path, number, code):
+@pytest.mark.filterwarnings("ignore")
+def test_e08_a_folder_with_a_training_or_a_summary_of_something_else_is_left_alone(train_here, recipe, tmp_path):
     recipe.write_text(UNET)
-    workers = int(number == signal.SIGTERM)  # Python drops a KeyboardInterrupt that meets a fork, most of such an epoch
-    run = start(recipe, tmp_path / "run", 500, f"--data.workers={workers}")
-    deadline = time.monotonic() + 240
-    while not (tmp_path / "run" / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    run.send_signal(number)
-    words, _ = run.communicate(timeout=120)
-    assert run.returncode == code, words
-    assert "complete epochs; the same command goes on" in words
-    assert "defect" not in words
+    run = tmp_path / "run"
+    run.mkdir()
+    with FileLock(run / ".lock"):
+        refused = train_here(run, 1)
+    assert refused.code == 2
+    assert f"error E_OUTPUT: another training is at work in {run}. Wait until it ends" in refused.err
+    for content in ('{"schema": "textray.run/1"}', "mine"):
+        (run / "run.json").write_text(content)
+        refused = train_here(run, 1)
+        assert refused.code == 2
+        assert f"error E_OUTPUT: {run / 'run.json'} is of no training, so it is not overwritten" in refused.err
+        assert (run / "run.json").read_text() == content
+    assert sorted(path.name for path in run.iterdir() if path.name != ".lock") == ["run.json"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_e17_a_fresh_training_leaves_checkpoints_with_the_facts_of_their_own(train_here, recipe, tmp_path):
+    recipe.write_text(UNET)
+    run, folder = tmp_path / "run", tmp_path / "run" / "checkpoints"
+    assert train_here(run, 1).code == 0
+    assert train_here(run, 1, "--fresh", "--model.lr=1.0e-4").code == 0
+    for path in (run / "checkpoints-1" / "best.ckpt", folder / "best.ckpt"):
+        arguments = json.loads(next(place for place in run_files(path) if place.exists()).read_text())["arguments"]
+        assert ("--model.lr=1.0e-4" in arguments) == (path.parent == folder)
+    for path in folder.iterdir():
+        path.write_bytes(path.read_bytes()[:-40])
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    refused = train_here(run, 2)
+    assert refused.code == 2
+    assert f"error E_USAGE: no checkpoint in {folder} can be read" in refused.err
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert train_here(run, 1, "--fresh").code == 0
+    assert (run / "checkpoints-2" / "run.json").is_file()
 
 
 def test_a_text_encoder_of_another_width_is_refused(recipe, tmp_path, cli):

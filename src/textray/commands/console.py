@@ -106,8 +106,6 @@ def work_through(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from textray.inference.inputs import RUN_FILE
-
     screen = Console(stderr=True, highlight=False)
     bar = Progress(
         *(TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()),
@@ -161,7 +159,7 @@ def work_through(
         return 128 + (stop.number if isinstance(stop, _Ended) else signal.SIGINT)
     for warning, files in repeated.items():
         note(f"warning {warning}: also of {files} more {'file' if files == 1 else 'files'}; see their records.")
-    counts, summary = run.counts, shown(run.plan.out / RUN_FILE)
+    counts, summary = run.counts, shown(run.summary)
     if as_json:
         say_json({"type": "run", **labels, "exit_code": code, "counts": counts, "run": summary})
     words = {"done": "done", "finished": "finished by an earlier run", "skipped": "skipped", "failed": "failed"}

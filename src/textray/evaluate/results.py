@@ -11,14 +11,13 @@ import csv
 import hashlib
 import io
 import json
-import os
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from textray.errors import DataError, OutputError
+from textray.errors import DataError
 from textray.evaluate.page import summary_page
 from textray.inference.results import clean, write_together
 from textray.io import write as disk
@@ -42,13 +41,7 @@ def check_writable(folder: Path) -> None:
     """
     disk.check_writable(folder)
     for name in (SUMMARY, *_BEGIN):
-        path = folder / name
-        if os.path.lexists(path) and not _is_own(path):
-            raise OutputError(
-                f"{path} is of no evaluation, so it is not overwritten",
-                came="another file",
-                do="Name another folder with --out, or move the file away",
-            )
+        disk.refuse_other(folder / name, _is_own, "evaluation")
 
 
 def _is_own(path: Path) -> bool:

@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -47,6 +48,8 @@ GROUND_FILE = re.compile(r"(?P<name>.+)\.\d{1,3}\.ground\.(?:npy|png|mask\.png)"
 """Names of the maps, pictures and masks that `textray ground` writes, by phrase."""
 
 LARGEST_RECORD = 2**22
+_RUNNING = re.compile(rb'"status": "running",\s*"process": "(?P<node>[0-9a-f]{8})-(?P<process>\d{1,9})"')
+_LONGEST_SILENCE = 3600.0  # seconds between two writings of a summary
 _HEAD = re.compile(rb'\{\s*"schema":\s*"([\w./-]+)"')
 
 
@@ -187,7 +190,7 @@ def write_together(
     places = list(final.values())
     folder = places[0].parent
     try:
-        stage = Path(tempfile.mkdtemp(prefix=f".textray-stage-{disk.node()}-{os.getpid()}-", dir=folder))
+        stage = Path(tempfile.mkdtemp(prefix=f".textray-stage-{disk.process()}-", dir=folder))
         try:
             for kind, path in final.items():
                 writers[kind](stage / path.name)
@@ -228,6 +231,22 @@ def write_failure(folder: Path, error: OSError) -> TextRayError:
         do = "Free some space and run the same command again"
         return DiskError("the disk is full or failed", came=error.strerror, do=do)
     return OutputError(f"{folder} cannot be written to", came=error.strerror, do="Name another folder with --out")
+
+
+def at_work(summary: Path) -> bool:
+    """True for the summary of a run whose process is alive; one of another machine counts for an hour."""
+    try:
+        regular(summary)
+        with summary.open("rb") as file:
+            running = _RUNNING.search(file.read(512))
+        if running is None:
+            return False
+        if os.name != "posix" or running["node"].decode() != disk.node():
+            return time.time() - summary.stat().st_mtime < _LONGEST_SILENCE
+    except OSError:
+        return False
+    process = int(running["process"])
+    return process != os.getpid() and _alive(process)
 
 
 def clean(folder: Path) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -26,7 +27,7 @@ from textray.inference import record, results
 from textray.inference.bundle import BaseBundle
 from textray.inference.inputs import RUN_FILE, Item
 from textray.io.files import IMAGE_SUFFIXES, LeftOut, mark, plain_path, plain_text, sha256
-from textray.io.write import check_writable, write_json
+from textray.io.write import check_writable, process, write_json
 from textray.records import Laterality, Notice
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,10 @@ class FileResult:
 
 
 class Run(ABC):
-    """A run of a bundle, whose network has ``threads``, over the inputs of a plan; ``results`` are those so far."""
+    """A run of a bundle, whose network has ``threads``, over the inputs of a plan.
+
+    ``results`` are those so far, and ``summary`` is the file that lists them.
+    """
 
     SUMMARY: ClassVar[str]
     """Schema of the summary."""
@@ -92,7 +96,8 @@ class Run(ABC):
     def __init__(self, bundle: BaseBundle, threads: int, plan: RunPlan) -> None:
         self.plan = plan
         self._bundle, self._threads = bundle, threads
-        self._check_summary(plan.out / RUN_FILE)
+        self.summary = plan.out / RUN_FILE
+        self._check_summary()
         self.results = [self._without_record(p.path, "skipped", p.code, p.reason) for p in plan.left_out]
         self._sources = {os.path.realpath(item.path) for item in plan.items}
         self._started = datetime.now(UTC)
@@ -149,7 +154,9 @@ class Run(ABC):
         status = "interrupted"
         try:
             results.clean(self.plan.out)
-            self._write("running")
+            with results.alone(self.plan.out):
+                self.summary = self._free_summary()
+                self._write("running")
             for result in self._each():
                 self.results.append(result)
                 if on_result is not None:
@@ -166,11 +173,12 @@ class Run(ABC):
             except TextRayError:
                 if status == "done":
                     raise
-                log.warning("the summary %s could not be written", self.plan.out / RUN_FILE)
+                log.warning("the summary %s could not be written", self.summary)
         return InputError.exit_code if self.counts["failed"] else 0
 
-    def _check_summary(self, place: Path) -> None:
+    def _check_summary(self) -> None:
         """Refuse to replace a summary of another command, or a file of somebody else."""
+        place = self.summary
         if os.path.lexists(place) and (schema := results.schema_of(place)) != self.SUMMARY:
             raise OutputError(
                 f"{place} is no summary of this command, so it is not overwritten",
@@ -178,6 +186,15 @@ class Run(ABC):
                 expected=self.SUMMARY,
                 do="Name another folder with --out, or move the file away",
             )
+
+    def _free_summary(self) -> Path:
+        """``run.json``, or ``run-2.json`` and so on beside the summaries of runs that are at work in the folder."""
+        place = self.summary
+        for number in count(2):
+            if not os.path.lexists(place) or (results.schema_of(place) == self.SUMMARY and not results.at_work(place)):
+                break
+            place = self.summary.with_stem(f"{self.summary.stem}-{number}")
+        return place
 
     def _prepare(self, folder: Path) -> None:
         """See that a folder can be written to, and remove what killed runs left there; once a run."""
@@ -288,11 +305,12 @@ class Run(ABC):
     def _write(self, status: str) -> None:
         start = time.perf_counter()
         write_json(
-            self.plan.out / RUN_FILE,
+            self.summary,
             {
                 "schema": self.SUMMARY,
                 "textray": __version__,
                 "status": status,
+                **({"process": process()} if status == "running" else {}),
                 "started": self._started.isoformat(timespec="seconds"),
                 "written": datetime.now(UTC).isoformat(timespec="seconds"),
                 "seconds": round(start - self._clock, 3),

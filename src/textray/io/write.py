@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from pathlib import Path
 
@@ -45,13 +45,13 @@ def atomic_write(path: str | Path, data: bytes) -> None:
         OutputError: If the folder is not writable.
     """
     path = Path(path)
-    temporary = _temporary(path.parent)  # a short name, since that of the file may have 255 bytes
+    part = temporary(path.parent)  # a short name, since that of the file may have 255 bytes
     try:
         try:
-            _write_through(temporary, data)
-            temporary.replace(path)
+            _write_through(part, data)
+            part.replace(path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
             raise
         sync_folder(path.parent)
     except OSError as error:
@@ -66,7 +66,7 @@ def check_writable(folder: str | Path) -> Path:
         DiskError: If the disk is full.
     """
     folder = Path(folder)
-    probe = _temporary(folder)
+    probe = temporary(folder)
     try:
         missing = [*takewhile(lambda place: not place.is_dir(), (folder, *folder.parents))]
         for place in reversed(missing):  # `Path.mkdir` would call itself for each of them
@@ -78,6 +78,30 @@ def check_writable(folder: str | Path) -> Path:
     except OSError as error:
         raise _explain(error, folder) from error
     return folder
+
+
+def refuse_other(path: Path, is_own: Callable[[Path], bool], of: str) -> None:
+    """Refuse to replace a file of another program or person.
+
+    Raises:
+        OutputError: If there is a file of this name, and it is not ``of`` what will be written.
+    """
+    if os.path.lexists(path) and not is_own(path):
+        raise OutputError(
+            f"{path} is of no {of}, so it is not overwritten",
+            came="another file",
+            do="Name another folder with --out, or move the file away",
+        )
+
+
+def temporary(folder: Path) -> Path:
+    """A name with machine and process, so that a later run can remove the files of a killed one."""
+    return folder / f".textray-file-{process()}-{secrets.token_hex(4)}.tmp"
+
+
+def process() -> str:
+    """This machine and process: eight hexadecimal digits, and the number."""
+    return f"{node()}-{os.getpid()}"
 
 
 def node() -> str:
@@ -186,11 +210,6 @@ def _write_png(path: str | Path, picture: NDArray[np.uint8], *, compress_level: 
     chunks.add_text(*_SOFTWARE)
     PILImage.fromarray(picture).save(buffer, format="PNG", compress_level=compress_level, pnginfo=chunks)
     atomic_write(path, buffer.getvalue())
-
-
-def _temporary(folder: Path) -> Path:
-    """A name with machine and process, so that a later run can remove the files of a killed one."""
-    return folder / f".textray-file-{node()}-{os.getpid()}-{secrets.token_hex(4)}.tmp"
 
 
 def _write_through(path: Path, data: bytes) -> None:

@@ -33,7 +33,7 @@ from textray.inference.bundle import Bundle, GroundingBundle
 from textray.inference.ground_picture import cross
 from textray.inference.localizer import Localization, Localizer
 from textray.inference.own_report import written
-from textray.inference.results import write_together
+from textray.inference.results import schema_of, write_together
 from textray.inference.segmenter import Inference, Predictor
 from textray.io import write
 from textray.io.page import Page, Picture, fit, heat, project, ramp, shrink, thumbnail
@@ -82,11 +82,15 @@ def run(order: Order) -> int:
     Raises:
         UsageError: If a root, a method or a case does not exist, or weights cannot or must not be shown.
         DataError: If truth and film do not fit each other.
+        OutputError: If a file of somebody else has one of the names.
         InputError: If the sides of a phrase cannot be turned to those that a network knows.
     """
     figures = dict.fromkeys(MASK_FIGURES, _mask_figure) | {"grounding-fig3": _phrase_figure}
     figure = figures.get(order.name, _report_figure)(order)
     write.check_writable(order.out)
+    places = {end: order.out / f"{order.name}.{end}" for end in ("png", "json")}
+    write.refuse_other(places["png"], write.is_own_picture, "figure")
+    write.refuse_other(places["json"], lambda path: schema_of(path) == SCHEMA, "figure")
     bands, records = [], []
     for sample in figure.cases:
         order.tell(sample.image_id)
@@ -106,7 +110,6 @@ def run(order: Order) -> int:
         **figure.facts,
         "cases": records,
     }
-    places = {end: order.out / f"{order.name}.{end}" for end in ("png", "json")}
     write_together(
         places,
         {"png": lambda path: write.write_picture(path, picture), "json": lambda path: write.write_json(path, values)},

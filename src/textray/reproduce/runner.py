@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,15 @@ from textray.export.cost import cost_of_bundle
 from textray.export.grounder import export_grounding
 from textray.export.segmenter import export
 from textray.inference.bundle import GroundingBundle
-from textray.io.write import atomic_write, check_writable, write_json
+from textray.inference.results import clean, write_together
+from textray.io.files import regular
+from textray.io.write import atomic_write, check_writable, refuse_other, write_json
 from textray.metrics.text import TextScorer
 from textray.provenance import git_state, versions
 from textray.reproduce import FLOORS, Order, page, plan, read_models, weights_page
 from textray.reproduce.tables import Block, Budget, Table, WeightsTable, read_tables
 from textray.training import cli as training
-from textray.training.checkpoints import read_checkpoint
+from textray.training.checkpoints import last_checkpoint, read_checkpoint
 from textray.training.semi import FOLDER
 
 logger = logging.getLogger(__name__)
@@ -47,6 +50,9 @@ logger = logging.getLogger(__name__)
 SOME_FAILED = 3
 PHRASE_KINDS = ("caption", "clause")
 """Phrases that a trained row is scored with: the whole caption, and its clause of places."""
+_MARKS = {"csv": b"label,data,", "md": b"\n## How it was made\n"}
+"""What each file of a table holds."""
+_LARGEST = 2**26
 _TRAINED, _LOCK = "trained.json", ".lock"
 _UNHASHED = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false",
              # jsonargparse cannot write the default of `interval` down.
@@ -81,6 +87,7 @@ def make(table: Table, budget: Budget, order: Order) -> int:
     """Make any table of trained rows with any budget; see `run`."""
     check_writable(order.out)
     planned = plan.plan_table(table, budget, order)
+    places = _places(order, f"{table.name}-{budget.name}")
     jobs: dict[str, plan.Job] = {}  # two rows can be one job, scored in two modes
     for job in planned:
         if isinstance(job, plan.Job) and (not order.rows or job.row.name in order.rows):
@@ -91,18 +98,41 @@ def make(table: Table, budget: Budget, order: Order) -> int:
     order.tell(f"{table.name}: {len(jobs)} trainings, {len(jobs) - len(todo)} of them done")
     _run_jobs(todo, order)
     results = [job if isinstance(job, plan.JobResult) else plan.job_result(job, order.out) for job in planned]
-    pages = page.markdown(table, budget, results, order), page.csv_table(table, results)
-    return _write(order, f"{table.name}-{budget.name}", *pages, results, "trainings")
+    pages = {"csv": page.csv_table(table, results), "md": page.markdown(table, budget, results, order)}
+    return _write(order, places, pages, _failed(results), "trainings")
 
 
-def _write(order: Order, name: str, text: str, lines: str, results: Sequence[plan.Result], what: str) -> int:
-    """Write a table's two files; give the exit code."""
-    folder = order.out / name
-    folder.mkdir(exist_ok=True)
-    atomic_write(folder / "table.csv", lines.encode())
-    atomic_write(folder / "table.md", text.encode())
-    failed = sum(result.state is plan.State.FAILED for result in results)
-    order.tell(f"Table: {folder / 'table.md'}" + (f"; {failed} {what} failed" if failed else ""))
+def _places(order: Order, name: str) -> dict[str, Path]:
+    """The two files of a table, in a folder of its own; files of somebody else are not replaced.
+
+    Raises:
+        OutputError: If there is such a file, or the folder cannot be written to.
+    """
+    folder = check_writable(order.out / name)
+    places = {kind: folder / f"table.{kind}" for kind in _MARKS}
+    for path in places.values():
+        refuse_other(path, _is_own, "table of textray reproduce")
+    return places
+
+
+def _is_own(path: Path) -> bool:
+    try:
+        regular(path, _LARGEST)
+        return _MARKS[path.suffix[1:]] in path.read_bytes()
+    except OSError:
+        return False
+
+
+def _failed(results: Sequence[plan.Result]) -> int:
+    return sum(result.state is plan.State.FAILED for result in results)
+
+
+def _write(order: Order, places: Mapping[str, Path], pages: Mapping[str, str], failed: int, what: str) -> int:
+    """Write a table's two files, both or none; give the exit code."""
+    clean(places["md"].parent)
+    writers = {kind: partial(atomic_write, data=text.encode()) for kind, text in pages.items()}
+    write_together(places, writers)
+    order.tell(f"Table: {places['md']}" + (f"; {failed} {what} failed" if failed else ""))
     return SOME_FAILED if failed else 0
 
 
@@ -266,6 +296,10 @@ def fit(job: plan.Job, order: Order, before: Trained | None = None) -> Trained:
     best = checkpoints / "best.ckpt"
     write_json(home / "settings.json", dict(job.settings))
     if not ((home / _TRAINED).is_file() and best.is_file()):
+        try:
+            last_checkpoint(checkpoints)
+        except UsageError:  # none of them can be read: the row starts again
+            shutil.rmtree(checkpoints)
         words = [*job.words, *_folders(job, order, before), *_UNHASHED, "--out", str(home / "run")]
         _train(words, order.threads)
         state = torch.load(checkpoints / "last.ckpt", map_location="cpu", weights_only=True, mmap=True)
@@ -334,9 +368,10 @@ def make_weights(table: WeightsTable, order: Order) -> int:
     bundles: dict[str, GroundingBundle | None] = {FLOORS: None, **read_models(order.models)}
     plan.check_names(table.name, order, bundles, readable)
     check_writable(order.out)
+    places = _places(order, table.name)
     results = [result for block in table.blocks for result in _score_block(block, bundles, order)]
-    pages = weights_page.markdown(table, results, order), weights_page.csv_table(table, results)
-    return _write(order, table.name, *pages, results, "rows")
+    pages = {"csv": weights_page.csv_table(table, results), "md": weights_page.markdown(table, results, order)}
+    return _write(order, places, pages, _failed(results), "rows")
 
 
 def _score_block(block: Block, bundles: Mapping[str, GroundingBundle | None], order: Order) -> list[plan.WeightsResult]:

@@ -20,7 +20,8 @@ from textray import registry
 from textray.data.studies import RECORDED_AS
 from textray.errors import UsageError
 from textray.inference import bundle
-from textray.io.write import sync_folder
+from textray.io.files import regular
+from textray.io.write import sync_folder, temporary
 from textray.models.base import Network
 from textray.models.build import build, read_config
 from textray.models.self_guided import SelfGuided
@@ -35,7 +36,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write ``checkpoint`` to ``path``; a file that was there stays whole until the new one is."""
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        part = temporary(target.parent)  # what a kill leaves goes before the next training of the folder
         try:
             with part.open("wb") as file:
                 torch.save(checkpoint, file)
@@ -51,6 +52,9 @@ def last_checkpoint(folder: Path) -> Path | None:
     """Checkpoint to resume from: ``last.ckpt``, which is written at each epoch's end, or ``None``.
 
     A file that a dying disk cut off is passed over with a warning; then the newest of the others serves.
+
+    Raises:
+        UsageError: If there are files, and none of them can be read: a training from the start would replace them.
     """
     found = sorted(folder.glob("*.ckpt"), key=lambda p: (p.name == "last.ckpt", p.stat().st_mtime), reverse=True)
     for path in found:
@@ -60,6 +64,12 @@ def last_checkpoint(folder: Path) -> Path | None:
             logger.warning("W_CHECKPOINT: %s cannot be read (%s); trying another", path, error.came)
         else:
             return path
+    if found:
+        raise UsageError(
+            f"no checkpoint in {folder} can be read",
+            came=", ".join(path.name for path in found),
+            do="Name another --out, or start again with --fresh, which moves them away",
+        )
     return None
 
 
@@ -242,6 +252,8 @@ def _copy(module: nn.Module, given: dict[str, Tensor], path: Path) -> list[str]:
 
 # Checkpoints of a finished training.
 
+RUN_FILE = "run.json"
+_LARGEST_FACTS = 2**22
 _SAME = ("network", "form", "config", "text_encoder", "max_tokens", "vocabulary", "aggregation", "most_pieces")
 _SAME_DATA = ("name", "preprocess", "captions", "sentences", RECORDED_AS)
 
@@ -297,25 +309,34 @@ def _read(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             expected="the checkpoint of a segmentation",
             do="Start one from it with model.initial, and export that",
         )
-    known = _read_run(path.parent.parent / "run.json")
+    known = _read_run(next((place for place in run_files(path) if os.path.lexists(place)), path.with_name(RUN_FILE)))
     facts |= {"recipe": known.get("recipe"), "git": known.get("git")}
     initial = any(str(word).startswith("--model.initial") for word in known.get("arguments", ()))
     facts["started"] = bool(facts.get("started", initial))  # older checkpoints leave it to the run's arguments
     return facts, {k: v.double() if v.is_floating_point() else v for k, v in ours.items()}
 
 
-def _read_run(path: Path) -> dict[str, Any]:
-    """Facts that `textray train` wrote beside its checkpoints; none where the file is missing or another's."""
+def run_files(checkpoint: Path) -> tuple[Path, Path]:
+    """Where the facts of a checkpoint's training are: beside checkpoints that ``--fresh`` moved, else above them."""
+    return checkpoint.with_name(RUN_FILE), checkpoint.parent.parent / RUN_FILE
+
+
+def run_facts(path: Path) -> dict[str, Any] | None:
+    """Facts that `textray train` wrote into a run's folder; ``None`` for a file that is damaged or another's."""
     try:
+        regular(path, _LARGEST_FACTS)
         known = json.loads(path.read_bytes())
-        if isinstance(known["recipe"], list) and isinstance(known["arguments"], list):
-            return dict(known)
-    except FileNotFoundError:
-        return {}
+        return dict(known) if isinstance(known["recipe"], list) and isinstance(known["arguments"], list) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        pass
-    logger.warning("W_RUN_FILE: %s is damaged or of another command; recipe and commit stay unknown", path)
-    return {}
+        return None
+
+
+def _read_run(path: Path) -> dict[str, Any]:
+    if not os.path.lexists(path):
+        return {}
+    if (known := run_facts(path)) is None:
+        logger.warning("W_RUN_FILE: %s is damaged or of another command; recipe and commit stay unknown", path)
+    return known or {}
 
 
 def _refuse_other(path: Path, first: dict[str, Any], other: dict[str, Any]) -> None:

@@ -8,10 +8,12 @@ other, but it decides which others there are, so it is read before the rest.
 from __future__ import annotations
 
 import logging
+import multiprocessing.queues
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import count
@@ -20,6 +22,7 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from lightning import Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, LambdaCallback, LearningRateMonitor, ModelCheckpoint
@@ -28,10 +31,11 @@ from lightning.pytorch.loggers import CSVLogger
 
 from textray.data.grounding import GroundingData
 from textray.data.segmentation import SegmentationData
-from textray.errors import TextRayError, UsageError, unknown_name
-from textray.io.write import check_writable, write_json
+from textray.errors import OutputError, TextRayError, UsageError, unknown_name
+from textray.inference.results import clean
+from textray.io.write import check_writable, refuse_other, write_json
 from textray.provenance import git_state, versions
-from textray.training.checkpoints import last_checkpoint
+from textray.training.checkpoints import RUN_FILE, last_checkpoint, run_facts
 from textray.training.contrastive import ContrastiveTask
 from textray.training.grounding import GroundingTask
 from textray.training.segmentation import SegmentationTask
@@ -190,7 +194,8 @@ def main(arguments: Sequence[str]) -> None:
 
     Raises:
         UsageError: If a configuration is unknown, the machine lacks what it asks for, or the run's folder holds
-            checkpoints of another network or of other data.
+            checkpoints of another network or of other data, or none that can be read.
+        OutputError: If another training is at work in the run's folder, or its ``run.json`` is of something else.
     """
     order = read_order(arguments)
     run, folder = order.out, order.out / "checkpoints"
@@ -226,12 +231,45 @@ def main(arguments: Sequence[str]) -> None:
     for callback in cli.trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint):
             callback.dirpath = str(folder)
-    if order.fresh and folder.exists():  # kept, but out of the way: a later run must not resume from them
-        folder.rename(next(p for n in count(1) if not (p := run / f"checkpoints-{n}").exists()))
+    check_writable(run)
+    with _alone(run) if cli.trainer.is_global_zero else nullcontext():
+        _fit(cli, order)
+
+
+@contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Hold the folder of a training; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        OutputError: If another training holds it, or its ``run.json`` is of something else.
+    """
+    refuse_other(run / RUN_FILE, lambda path: run_facts(path) is not None, "training")
+    lock = FileLock(run / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise OutputError(
+            f"another training is at work in {run}", do="Wait until it ends, or name another folder with --out"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fit(cli: TrainCLI, order: Order) -> None:
+    """Train in a folder that no other training holds, from its last checkpoint on."""
+    run, folder = order.out, order.out / "checkpoints"
+    if cli.trainer.is_global_zero:
+        clean(folder)
+        if order.fresh and folder.exists():  # kept, but out of the way: a later run must not resume from them
+            kept = next(p for n in count(1) if not (p := run / f"checkpoints-{n}").exists())
+            folder.rename(kept)
+            if (run / RUN_FILE).exists():
+                (run / RUN_FILE).rename(kept / RUN_FILE)
     checkpoint = last_checkpoint(folder)
     if checkpoint is not None:
         logger.warning("Resuming from %s; --fresh starts again", checkpoint)
-    check_writable(run)
     known = recipes()
     facts = {
         "recipe": [name if name.removesuffix(".yaml") in known else Path(name).name for name in order.recipes],
@@ -242,7 +280,8 @@ def main(arguments: Sequence[str]) -> None:
         "versions": versions(),
     }
     # Not before the checkpoint is read: a training that may not resume from it leaves the facts of the one before.
-    cast(Any, cli.trainer).callbacks.append(LambdaCallback(on_fit_start=lambda *_: write_json(run / "run.json", facts)))
+    cast(Any, cli.trainer).callbacks.append(LambdaCallback(on_fit_start=lambda *_: write_json(run / RUN_FILE, facts)))
+    multiprocessing.queues.Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
     try:
         cli.trainer.ckpt_path = checkpoint  # not as an argument of fit: tasks read it from the trainer
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
@@ -255,6 +294,13 @@ def main(arguments: Sequence[str]) -> None:
         if (fault := _explain(error, run)) is not None:
             raise fault from error
         raise
+
+
+def _end_worker(error: Exception, _: object) -> None:
+    """End a process that cannot send its batch, in place of Python's note: the training would wait for it for ever."""
+    logger.error("A batch cannot be sent: %s", error)
+    if multiprocessing.parent_process() is not None:
+        os._exit(1)
 
 
 def _explain(error: BaseException, run: Path) -> TextRayError | None:
@@ -277,11 +323,13 @@ def _explain(error: BaseException, run: Path) -> TextRayError | None:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         what, do, code = "the memory is full", "Lower data.batch_size or data.size", "E_MEMORY"
     elif text.startswith("DataLoader worker"):
-        what, code = "a process that prepares batches was killed, most often because the memory was full", "E_WORKER"
-        do = "Free some memory, or lower data.workers"
+        what, code = "a process that prepares batches ended, most often because the memory was full", "E_WORKER"
+        do = "Free some memory, allow larger files (ulimit -f), or lower data.workers"
     else:
         return None
-    return TextRayError(what, came=text.splitlines()[0][:200] if text else None, do=f"{do}; {_GOES_ON}", code=code)
+    return TextRayError(
+        what, came=text.splitlines()[0][:200].rstrip(". ") if text else None, do=f"{do}; {_GOES_ON}", code=code
+    )
 
 
 def _refusal(error: BaseException) -> UsageError:
