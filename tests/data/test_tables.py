@@ -78,6 +78,36 @@ def test_an_xlsx_that_would_fill_the_memory_is_refused(tmp_path, part, content):
         TextTable.read(tmp_path / "bomb.xlsx")
 
 
+def test_an_xlsx_whose_cells_share_a_long_text_is_refused(tmp_path):
+    """The file holds it once; each row would be read by itself, which takes hours."""
+    openpyxl = pytest.importorskip("openpyxl")
+    book, whole = openpyxl.Workbook(), tmp_path / "whole.xlsx"
+    book.active.append(["image", "text"])
+    book.save(whole)
+    space = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+    texts = "".join(f"<si><t>{text}</t></si>" for text in ("image", "text", "left base " * 2**17))
+    head, row = (
+        '<row><c t="s"><v>0</v></c><c t="s"><v>1</v></c></row>',
+        '<row><c><v>{}</v></c><c t="s"><v>2</v></c></row>',
+    )
+    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
+    kind = f'<Override PartName="/xl/sharedStrings.xml" ContentType="{kind}"/>'
+    for count in (3, 90):
+        rows = head + "".join(map(row.format, range(count)))
+        with ZipFile(whole) as old, ZipFile(tmp_path / "long.xlsx", "w", ZIP_DEFLATED) as new:
+            made = {name: old.read(name).decode() for name in old.namelist()}
+            made["xl/worksheets/sheet1.xml"] = f"<worksheet {space}><sheetData>{rows}</sheetData></worksheet>"
+            made["xl/sharedStrings.xml"] = f"<sst {space}>{texts}</sst>"
+            if "sharedStrings" not in made["[Content_Types].xml"]:
+                made["[Content_Types].xml"] = made["[Content_Types].xml"].replace("</Types>", f"{kind}</Types>")
+            for name, content in made.items():
+                new.writestr(name, content)
+        if count == 3:
+            assert len(TextTable.read(tmp_path / "long.xlsx").rows) == 3
+    with pytest.raises(UsageError, match=r"too large for an XLSX table\. Save it as CSV"):
+        TextTable.read(tmp_path / "long.xlsx")
+
+
 @pytest.mark.parametrize("head", ["Image,Description", "Filename,Text", "split,Text,Image", "Filename,Text,Image"])
 def test_columns_of_captions_are_found_by_either_name(tmp_path, head):
     path = tmp_path / "train.csv"

@@ -24,10 +24,11 @@ _COLUMNS = ("image", "text", "laterality")
 _KEYS = {"accession", "accessionnumber", "sopinstanceuid"}
 """Names of a column that names films in place of ``image``, without blanks and underscores."""
 _LARGEST, _LARGEST_REPORT = 2**28, 2**24
-_LARGEST_SHEETS = 2**24  # bytes of all parts of an XLSX, inflated; openpyxl takes 30 times that
+_LARGEST_SHEETS = 2**24  # bytes of all parts of an XLSX, inflated; openpyxl takes 25 times that
 _OF_CELLS = ("xl/worksheets/", "xl/sharedStrings")
 """Parts that hold cells; the others, such as styles, take openpyxl eight times as long."""
 _MOST_CELLS, _MOST_ROWS = 2**22, 2**20  # a row names itself, and ends at its last cell
+_MOST_CHARACTERS = 2**26  # cells may share one text, which is stored once
 _SEPARATOR = re.compile(r'"?sep=(.)"?[,;\t]*(\n|\r|$)', re.IGNORECASE)
 """First line by which Excel names what stands between the columns."""
 _FIELD_LIMIT = threading.Lock()
@@ -368,13 +369,14 @@ class _TooManyCellsError(Exception):
 
 
 def _rows(sheet: Iterable[Sequence[object]]) -> list[tuple[int, list[str]]]:
-    rows, cells = [], 0
+    rows, cells, characters = [], 0, 0
     for number, row in enumerate(sheet, 1):
-        cells += len(row)
-        if cells > _MOST_CELLS or number > _MOST_ROWS:
+        texts = ["" if cell is None else str(cell) for cell in row]
+        cells, characters = cells + len(row), characters + sum(map(len, texts))
+        if cells > _MOST_CELLS or number > _MOST_ROWS or characters > _MOST_CHARACTERS:
             raise _TooManyCellsError
         if any(cell is not None for cell in row):
-            rows.append((number, ["" if cell is None else str(cell) for cell in row]))
+            rows.append((number, texts))
     return rows
 
 
