@@ -28,6 +28,25 @@ CONTRASTS = """\
 ..1 ..-: Opacity in the right base; not in the left. | right base is affected, left is not
 ..1 ..-: The right base is involved but not the left | right base abnormal, left not | right base not clear, left is
 ..1 ..-: The right base is not clear, the left is.
+--- ---: Clear lungs. Heart is not enlarged. Left hilum is not. | The lungs are clear and the heart is not.
+--- ---: Lungs are clear, not hyperinflated | Lungs clear. No eff., no PTX. | Lungs ok | Neither lung is abnormal
+--- ---: Neither base nor apex shows opacity; lungs clear | No prob. pneumonia
+--- 111: Right lung clear, left lung is not clear
+--1 ---: The lungs are clear. The right base is not.
+--1 --1: Mod. bibasal atelectasis. Otherwise nml.
+-.. 1..: Right apex is clear whereas left is not
+..- ..-: No opacity in the right base. Not in the left base. | RLL is clear, as is LLL
+..- ..-: RLL is clear, and so is the LLL | RLL is clear, so too the LLL
+..- ...: Not pneumonia in RLL
+..- ..1: Right base clear, left base is not clear | The right base has cleared; the left has not.
+..- ..1: RLL has cleared, LLL has not | Right base is normal; that on the left is not. | lower zone clear on R, not L
+... ---: The left lung is clear. The right ribs are not. | Left lung clear; right lung not fully imaged
+..1 ---: Left lung clear, RLL is opac.
+..1 ..-: Right base opacity. Not on the left base. | RLL has not cleared, LLL has | RLZ opacity, not LLZ
+..1 ..-: opacity in right but not left base | opacity in right base but left base is ok
+..1 ..-: R base still opacified, L no longer | lower zone opacity on R, not L
+..1 ...: Patient ok. RLL opacity. | RLZ opacity, not mass | RLL pna, poss. abscess
+..1 ..1: RLL has not cleared, nor has LLL | Min. b/l basal atelect.
 """
 CAPTIONS = """\
 ... ..1: bilateral pulmonary infection, two infected areas, lower left lung and lower left lung.

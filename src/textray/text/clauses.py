@@ -195,7 +195,7 @@ class Clause:
     def only_side(self) -> bool:
         """It has a place and words without content only, as "and on the right", "not the left"."""
         plain = terms.FUNCTION | terms.COMPARING | terms.ELLIPTIC
-        return all(token.place or token.text in plain or token.negation for token in self.tokens)
+        return all(t.place or t.text in plain or t.negation or t.text == "no longer" for t in self.tokens)
 
     @property
     def elliptic(self) -> bool:

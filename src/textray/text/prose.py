@@ -168,15 +168,18 @@ def _polarities(clauses: list[Clause]) -> list[bool]:
 
 
 def _contrast(clauses: list[Clause]) -> None:
-    """Find clauses that say the opposite of a statement about what is clear, and nothing else."""
+    """Find clauses that only say that the opposite, or the same, is true of their place: "the left is not"."""
     for index, clause in enumerate(clauses):
         said = next((c for c in reversed(clauses[:index]) if c.normal or c.negated or c.finding), None)
-        if said is None or not clause.elliptic or not said.of_lung or clause.joiner == "except":
+        if said is None or not clause.elliptic or not said.of_lung or clause.joiner in ("except", "or"):
             continue
         not_clear = any(t.kind == "finding" and t.text.startswith("not ") for t in said.tokens)
-        if clause.negated and said.normal and not said.negated:
-            clause.contrast, clause.negated = True, False
-        elif not clause.negated and not_clear and clause.has(terms.BEING):
+        if clause.negated:
+            clause.contrast = said.normal and not said.negated
+            clause.negated = not clause.contrast
+        elif clause.has(terms.ECHO):
+            clause.normal = said.normal or said.negated  # "as is the left"
+        elif not_clear and clause.has(terms.BEING):
             clause.contrast = clause.normal = True
 
 
@@ -296,6 +299,11 @@ def _resolve(clauses: list[Clause], present: list[bool]) -> tuple[list[set[str]]
     # From the last clause to the first: "upper and middle left lung", "left and right bases".
     for index in range(len(clauses) - 2, -1, -1):
         clause, after = clauses[index], clauses[index + 1]
+        shares = after.joiner in SHARING or (after.joiner == "break" and after.elliptic and "not" in after.words)
+        if shares and clause.ends_on_side and after.sides and not after.levels_first:
+            levels[index] = set(
+                levels[index + 1]
+            )  # "in the left and right bases", "in the left, but not the right base"
         if after.joiner not in LIST:
             continue
         if not sides[index] and levels[index] and (after.levels_first or (not after.sides and sides[index + 1])):
@@ -304,8 +312,6 @@ def _resolve(clauses: list[Clause], present: list[bool]) -> tuple[list[set[str]]
                 sides[index] = set(sides[index + 1])
         if not sides[index] and levels[index] and after.only_side and not after.levels and index < first:
             sides[index] = set(after.sides)  # "lower zone opacity, on the left"
-        if after.joiner in SHARING and clause.ends_on_side and after.sides and not after.levels_first:
-            levels[index] = set(levels[index + 1])
     last: set[str] = set()
     # From the first clause to the last: "left upper and lower zones", "lower zone on the left and right".
     for index, clause in enumerate(clauses):

@@ -154,6 +154,9 @@ BEING = _words("is are was were has have")
 ELLIPTIC = _words("one ones so too either unchanged stable same similar likewise")
 """Words that stand for what was said before, as in "the left one is not"."""
 
+ECHO = _words("so too likewise same as")
+"""Those of them that say the same of another place."""
+
 FUNCTION = VERBS | _words(
     """a an the in of on at to from by for and or with as it its they this that these those be been being also any
     which who s side sides sided"""
