@@ -182,7 +182,7 @@ def test_lungs_move_with_the_picture(build, films):
     assert all(sides)
 
 
-def test_normal_films_are_denied_half_the_time(build):
+def test_most_normal_films_are_denied(build):
     data = build(report_denied=0.3)
     found = {True: [], False: [], None: []}
     for epoch in range(4):
@@ -192,7 +192,7 @@ def test_normal_films_are_denied_half_the_time(build):
             if sample.finding is False:
                 assert not item["mask"].any()
     assert set(found[False]) == {0.0, 6.0}
-    assert 0.35 < np.mean(found[False]) / 6 < 0.65
+    assert 0.6 < np.mean(found[False]) / 6 < 0.9
     assert not any(found[True]), "what a sick film shows is not known, so nothing is denied of it"
     assert 0.15 < np.mean(np.array(found[None]) > 0) < 0.45
     batch = collate([data.sets["inner"][0, index] for index in range(len(data.sets["inner"]))])

@@ -9,7 +9,7 @@ import torch
 from numpy_layers import agree, attention, batch_norm, conv_3x3, layer_norm, linear, numbers, randomised, transposed_2x2
 
 from textray.models.mmi_unet import DecoderLevel, ImageTextMatching, MMIUNetConfig
-from textray.nn.blocks import EfficientChannelAttention
+from textray.nn.blocks import EfficientChannelAttention, PyramidHead
 
 WIDTH, TOKENS = 10, 5
 
@@ -110,3 +110,32 @@ def test_decoder_level():
 
     found = agree(module, level, rng.normal(size=(2, 6, 2, 3)), rng.normal(size=(2, 8, 4, 6)))
     assert found.max() > 0
+
+
+def doubled(x):
+    """``(C, h, w)`` to twice the height and width, linear between the centres of the pixels."""
+    for axis in (1, 2):
+        x = np.moveaxis(x, axis, 0)
+        last = len(x) - 1
+        ways = [(i, i + side) for i in range(last + 1) for side in (-1, 1)]
+        x = np.stack([0.75 * x[near] + 0.25 * x[min(max(far, 0), last)] for near, far in ways])
+        x = np.moveaxis(x, 0, axis)
+    return x
+
+
+def test_pyramid_head():
+    module = randomised(PyramidHead([3, 5, 4], 2, width=6))
+    rng, p = np.random.default_rng(3), numbers(module)
+    maps = [rng.normal(size=(2, channels, 8 >> s, 12 >> s)) for s, channels in enumerate((3, 5, 4))]
+
+    def conv_1x1(x, name):
+        return np.tensordot(p[f"{name}.weight"][:, :, 0, 0], x, 1) + p[f"{name}.bias"][:, None, None]
+
+    with torch.no_grad():
+        found = module([torch.from_numpy(features) for features in maps]).numpy()
+    for image in range(2):
+        mixed = None
+        for s in (2, 1, 0):
+            here = conv_1x1(maps[s][image], f"lateral.{s}") + (0 if mixed is None else doubled(mixed))
+            mixed = np.maximum(conv_3x3(here, p[f"mix.{s}.weight"], p[f"mix.{s}.bias"]), 0)
+        np.testing.assert_allclose(found[image], conv_1x1(mixed, "read"), atol=1e-9)

@@ -209,6 +209,19 @@ def test_presence_is_scored_within_each_source():
     assert "presence_auc" not in silent.scores()
 
 
+def test_one_unknown_zone_leaves_the_others_of_a_film_in_the_scores():
+    """Also where no film has all of its zones known."""
+    reports = OwnReports(Guided())
+    truth = torch.tensor([[torch.nan, 1, 0, 0, 0, 0], [1, torch.nan, 0, 0, 0, 0], [0, 0, torch.nan, 0, 0, 1]])
+    batch = told(reports.network, [0.0] * 3, [""] * 3, [1.0] * 3) | {"zones": truth}
+    said = torch.tensor([[9.0, 9, -9, -9, -9, -9], [9, 9, -9, -9, -9, -9], [-9, -9, -9, -9, -9, -9]])
+    reports.network.locator.forward = lambda image: Located(said, None, torch.zeros(3, 4))
+    with torch.no_grad():
+        reports.locate(batch)
+    # Five zones are right on the films that know them, and one is missed.
+    assert reports.scores() == {"zones_f1": pytest.approx(5 / 6), "sentence_share": pytest.approx(2 / 3)}
+
+
 def test_the_threshold_of_presence_keeps_the_sick_films_of_the_first_data_set():
     reports, values = OwnReports(Guided()), np.random.default_rng(0).normal(size=100).tolist()
     sources, findings = [*[""] * 100, "a", "a", ""], [*[1.0] * 101, 0.0, torch.nan]

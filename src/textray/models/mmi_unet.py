@@ -42,7 +42,7 @@ from torch import Tensor, nn
 
 from textray.models.base import Network, Output
 from textray.nn.attention import FeedForward, MultiHeadAttention, heads_for, sine_positions
-from textray.nn.blocks import ConvNormAct, EfficientChannelAttention, SubpixelHead, UpBlock
+from textray.nn.blocks import ConvNormAct, EfficientChannelAttention, PyramidHead, SubpixelHead, UpBlock
 from textray.nn.image_encoder import ImageEncoder
 
 
@@ -83,7 +83,7 @@ class MMIUNetConfig(MatchingConfig):
     """Sizes of an MMI-UNet; the kernel of its channel attention follows ECA-Net's rule (5, 5, 3 here).
 
     Attributes:
-        lungs: Also find the left and the right lung, by image side, from the last decoder level; not in the paper.
+        lungs: Also find the left and the right lung, by image side, from what the decoder reads; not in the paper.
     """
 
     lungs: bool = False
@@ -222,7 +222,7 @@ class MMIUNet(MatchingNetwork):
         self.decoder = nn.ModuleList(DecoderLevel(widths[s + 1], channels[s], widths[s]) for s in range(3))
         self.head = SubpixelHead(widths[0], factor=4)
         self.zone_head = nn.Linear(channels[3], 6) if config.zone_head else None
-        self.lung_head = nn.Conv2d(widths[0], 2, 1) if config.lungs else None
+        self.lung_head = PyramidHead(channels, 2) if config.lungs else None
         self.tells_lungs = config.lungs
 
     def forward(self, image: Tensor, text_features: Tensor | None = None, text_mask: Tensor | None = None) -> Output:
@@ -232,5 +232,5 @@ class MMIUNet(MatchingNetwork):
         for level in (2, 1, 0):
             decoded = self.decoder[level](decoded, skips[level])
         zones = None if self.zone_head is None else self.zone_head(skips[3].mean((2, 3)))
-        lungs = None if self.lung_head is None else self.lung_head(decoded)
+        lungs = None if self.lung_head is None else self.lung_head(skips)
         return Output(self.head(decoded), zone_logits=zones, lungs=lungs)

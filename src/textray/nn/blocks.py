@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -86,6 +87,30 @@ class SubpixelHead(nn.Module):
 
 Gate = Literal["none", "sigmoid"]
 """What stands between the weight of a pixel and the pixel: nothing, as in the paper's figure, or a sigmoid."""
+
+
+class PyramidHead(nn.Module):
+    """Reads ``outputs`` logits a place of the finest of several maps, each half as fine as the one before.
+
+    Conv 1x1 of each map to ``width`` channels; from the coarsest on, Conv 3x3 and ReLU, upsampled and added to the next
+    (a feature pyramid, Lin et al., CVPR 2017); Conv 1x1.
+    """
+
+    def __init__(self, channels: Sequence[int], outputs: int, *, width: int = 32) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(of_map, width, 1) for of_map in channels)
+        self.mix = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in channels)
+        self.read = nn.Conv2d(width, outputs, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Maps ``(B, C_s, h / 2^s, w / 2^s)``, s from 0, to ``(B, outputs, h, w)``."""
+        mixed = None
+        for level in reversed(range(len(maps))):
+            here = self.lateral[level](maps[level])
+            if mixed is not None:
+                here = here + F.interpolate(mixed, scale_factor=2.0, mode="bilinear", align_corners=False)
+            mixed = F.relu(self.mix[level](here))
+        return cast(Tensor, self.read(mixed))
 
 
 class PixelLevelAttention(nn.Module):

@@ -122,9 +122,10 @@ class OwnReports:
         ``zones_f1`` is the macro F1 of the zones, ``sentence_share`` the share of images with at least one zone: those
         that get a sentence; ``presence_auc`` as `textray.training.segmentation.SegmentationTask` says.
         """
+        written = np.stack([row.zones for row in self._rows]) >= self._thresholds
         probability, truth = self._zones()
-        written = probability >= self._thresholds
-        scores = {"zones_f1": float(f1(written, truth).mean()), "sentence_share": float(written.any(1).mean())}
+        macro = f1(probability >= self._thresholds, truth).mean()
+        scores = {"zones_f1": float(macro), "sentence_share": float(written.any(1).mean())}
         by_source = defaultdict(list)
         for row in self._rows:
             if row.source and row.finding == row.finding:
@@ -135,9 +136,9 @@ class OwnReports:
         return scores
 
     def _zones(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Probabilities and truth of the images whose zones are known, both ``(N, 6)``."""
-        known = [row for row in self._rows if not np.isnan(row.truth).any()]
-        return np.stack([row.zones for row in known]), np.stack([row.truth for row in known]) > 0.5
+        """Probabilities and truth of the zones, both ``(N, 6)``; one that is unknown is neither there nor predicted."""
+        truth = np.stack([row.truth for row in self._rows])
+        return np.where(np.isnan(truth), 0.0, np.stack([row.zones for row in self._rows])), truth > 0.5
 
 
 def choose_bounds(rows: Sequence[Row]) -> tuple[float, float, float, float]:
