@@ -266,7 +266,7 @@ class Constant:
     def __init__(self, value, fails_at=None):
         self.value, self.fails_at, self.batches = value, fails_at, 0
 
-    def infer(self, pixels, rows):
+    def infer(self, pixels, rows, denied=None):
         assert len(rows) == len(pixels)
         if self.batches == self.fails_at:
             raise RuntimeError("stopped")

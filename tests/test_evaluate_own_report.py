@@ -230,13 +230,14 @@ class Fake:
     def __init__(self, zone_probability, thresholds=(0.5,) * 6):
         facts = {"threshold": 0.5, "zone_split": ZoneSplit(), "zone_thresholds": thresholds, "bounds": None}
         self.bundle = SimpleNamespace(preprocess=Preprocess(size=(SIDE, SIDE)), **facts)
-        self.zone_probability, self.rows = zone_probability, []
+        self.zone_probability, self.rows, self.denied = zone_probability, [], []
 
     def bank_row(self, report):
         return report.zones.index
 
-    def infer(self, pixels, rows):
+    def infer(self, pixels, rows, denied):
         self.rows.append(list(rows))
+        self.denied.append(denied.tolist())
         zones = None if self.zone_probability is None else np.tile(np.float32(self.zone_probability), (len(rows), 1))
         return Inference(probability=np.full((len(rows), SIDE, SIDE), 0.9, np.float32), zone_probability=zones)
 
@@ -248,13 +249,15 @@ def captioned(root, reports):
 
 
 def test_what_each_mode_tells_the_network(drawn_qata):
-    lower = Zones.from_present([0, 0, 1, 0, 0, 0])
+    absent, present, silent = ZoneState.ABSENT, ZoneState.PRESENT, ZoneState.UNMENTIONED
+    lower = Zones((absent, silent, present, silent, silent, absent))
     samples = captioned(drawn_qata, [Report(zones=lower, text=sentence(lower)), Report(zones=Zones())])
     fake = Fake([0.9] * 6, (0.9, 0.91, 0.5, 0.95, 1.0, 0.0))
     texts = {mode: mode_texts(samples, mode, seed=0) for mode in (TextMode.ORACLE, TextMode.NONE, TextMode.GENERATED)}
     cases = segment(fake, samples, texts)
     # A film without a caption is silent under `oracle`: a report of its own would be another mode.
     assert fake.rows == [[lower.index, Prompt.NO_REPORT], [Prompt.NO_REPORT] * 2, [Prompt.OWN_REPORT] * 2]
+    assert fake.denied == [[[1, 0, 0, 0, 0, 1], [0] * 6], [[0] * 6] * 2, [[0] * 6] * 2]
     written = Zones.from_present([1, 0, 1, 0, 0, 1])  # the threshold itself is reached
     assert [case.zones for case in cases[TextMode.GENERATED].values()] == [written, written]
     assert [case.zones for case in cases[TextMode.NONE].values()] == [None, None]

@@ -9,7 +9,7 @@ from textray.inference.bundle import Bundle
 from textray.inference.segment_run import plan
 from textray.inference.segmenter import Predictor
 from textray.io.read import from_array
-from textray.records import ZONE_NAMES, Laterality, Zones
+from textray.records import ZONE_NAMES, Laterality, Zones, ZoneState
 
 LEFT_LOWER = Zones.from_present([0, 0, 1, 0, 0, 0])
 
@@ -34,6 +34,12 @@ def test_each_zone_comes_and_goes_once():
     both = dict(counterfactuals(Zones.from_present([0, 0, 1, 0, 0, 1])))
     assert "mirrored" not in both  # it would say the same
     assert both["without right lower"].present == (0, 0, 1, 0, 0, 0)
+    denied = (*both["without right lower"].states[:5], ZoneState.ABSENT)
+    told = dict(counterfactuals(Zones(denied)))
+    assert told["given"].states == denied
+    assert told["mirrored"].states == denied[3:] + denied[:3]
+    assert told["with right lower"].present == (0, 0, 1, 0, 0, 1), "what is named is no longer denied"
+    assert not told["none"].mentioned
     alone = dict(counterfactuals(Zones()))
     assert list(alone) == ["none", *(f"with {name}" for name in ZONE_NAMES)]
 
@@ -79,3 +85,18 @@ def test_pages_grow_with_their_film(tiny_bundle, film, tmp_path):
     for name, shape in {"flat": (30, 300), "tall": (300, 30)}.items():
         todo = plan([film(tmp_path / f"{name}.png", shape=shape)], tmp_path / "out", laterality=Laterality.VIEWER)
         assert Explaining(predictor, todo, ZonesExplainer()).run() == 0
+
+
+def test_what_words_deny_is_told_to_the_network_in_each_run(film_bundle):
+    """The graph marks what is bright, less the zones that are denied."""
+    predictor = Predictor(Bundle.load(film_bundle), threads=1)
+    bright = from_array(np.full((128, 128), 0.9, np.float32) * np.random.default_rng(0).uniform(0.9, 1, (128, 128)))
+    prediction = predictor.segment(bright, "no opacity in the left lung", "viewer")
+    found = ZonesExplainer().explain(predictor, prediction).values
+    cases = {case["name"]: case for case in found["cases"]}
+    left = {name for name in ZONE_NAMES if name.startswith("left")}
+    assert set(found["given"]["denied"]) == left
+    assert set(shares(cases["given"])) == set(ZONE_NAMES) - left
+    assert set(shares(cases["mirrored"])) == left
+    assert set(shares(cases["none"])) == set(ZONE_NAMES)
+    assert set(shares(cases["with left upper"])) == {*ZONE_NAMES} - left | {"left upper"}

@@ -149,13 +149,15 @@ def segment(
                 continue
             writes = name == TextMode.GENERATED
             prompts = [Prompt.OWN_REPORT if writes else prompt_of(given[start + k], segmenter) for k in places]
-            inference = segmenter.infer(pixels[places], prompts)
+            said = [given[start + k] for k in places]
+            denied = np.stack([film.denied((Zones() if text is None else text.zones).states) for text in said])
+            inference = segmenter.infer(pixels[places], prompts, denied)
             for position, k in enumerate(places):
-                text, grid = given[start + k], images[k].grid
+                text, grid = said[position], images[k].grid
                 mask = way.restore(inference.probability[position], grid) >= bundle.threshold
                 sick = True
-                if text is None and bundle.bounds is not None and inference.presence is not None:
-                    sick = bool(inference.presence[position] >= bundle.bounds.threshold)
+                if not (text and (text.zones or text.free)) and bundle.bounds and inference.presence is not None:
+                    sick = bool(inference.presence[position] >= bundle.bounds.least(text))
                     mask &= sick  # as `Predictor.segment` does
                 free = text is not None and text.free
                 zones = None if text is None or free else text.zones

@@ -23,6 +23,7 @@ from textray import registry
 from textray.errors import BundleError, UsageError
 from textray.explain.run import MARGIN, Explanation, convention, describe_zones, open_page, zones_of
 from textray.inference.bundle import Bundle
+from textray.inference.film import denied
 from textray.inference.runtime import sigmoid
 from textray.inference.segmenter import Predictor
 from textray.io.page import FAINT, Picture, fit, heat, shrink, thumbnail
@@ -42,7 +43,7 @@ class Level:
 
     Attributes:
         weights: ``(L', h, w)``, mean over heads: what share of its attention each image token gives to each token of
-            the sentence. Sums to one over L'.
+            the sentence. Sums to one over L', less what goes to zones that are denied.
         covers: Share of the map's height and width that lies on the picture: a map with an odd side is padded by one
             row or column before it is halved.
         slots: ``(S, h, w)`` where the network attends to mixtures of tokens instead of tokens. ``weights`` are then
@@ -173,29 +174,28 @@ class AttentionReader:
 
     def read(self, pixels: NDArray[np.float32], tokens: Tokens) -> tuple[list[Level], NDArray[np.float32]]:
         """Levels of a film ``(C, h, w)``, as `Preprocess.apply` gives it, and the network's probability ``(h, w)``."""
-        levels, logits = read_levels(
-            self.network,
-            torch.from_numpy(pixels)[None],
-            torch.from_numpy(tokens.features)[None],
-            torch.from_numpy(tokens.mask)[None],
-        )
+        given = [torch.from_numpy(values)[None] for values in (pixels, tokens.features, tokens.mask)]
+        if self.network.reads_denial:
+            given.append(torch.from_numpy(denied(tokens.zones.states))[None])
+        levels, logits = read_levels(self.network, *given)
         return levels, sigmoid(logits[0, 0].numpy())
 
 
 @torch.no_grad()
 def read_levels(
-    network: nn.Module, image: Tensor, text_features: Tensor, text_mask: Tensor
+    network: nn.Module, image: Tensor, text_features: Tensor, text_mask: Tensor, *denied: Tensor
 ) -> tuple[list[Level], Tensor]:
     """Run a network in evaluation mode on one film, and give the attention of each level and the logits.
 
-    The film is ``(1, C, H, W)``, the text ``(1, L, D)`` with a mask that is not zero at one or more real tokens.
+    The film is ``(1, C, H, W)``, the text ``(1, L, D)`` with a mask that is not zero at one or more real tokens, and
+    the ``denied`` zones, for a network that reads them, ``(1, 6)``.
     """
     attentions = list(_attentions(network))
     with ExitStack() as hooks:  # none stays behind, whatever happens
         for module, one in attentions:
             hooks.enter_context(module.register_forward_pre_hook(one.keep_size))
             hooks.enter_context(one.attention.register_forward_pre_hook(one.keep_inputs))
-        logits = network(image, text_features, text_mask).logits
+        logits = network(image, text_features, text_mask, *denied).logits
     return [one.level(text_mask[0] > 0) for _, one in attentions], logits
 
 
@@ -272,7 +272,7 @@ class AttentionExplainer:
         pixels = predictor.preprocess.apply(prediction.image)
         levels, probability = self._reader.read(pixels, tokens)
         row = predictor.bank_row(prediction.report) if prediction.report is not None else None
-        runtime = predictor.predict_batch(pixels[None], [row])[0]
+        runtime = predictor.infer(pixels[None], [row], denied(tokens.zones.states)[None]).probability[0]
         values = {
             "sentence": describe_zones(tokens.zones, prediction.grid),
             "tokens": list(tokens.names),

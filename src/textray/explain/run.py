@@ -19,7 +19,7 @@ from textray.inference.segment_run import Plan, Segmenting
 from textray.inference.segmenter import Predictor
 from textray.io.page import Page, Picture, line_height, wrap
 from textray.io.write import write_picture
-from textray.records import ZONE_NAMES, Grid, Laterality, Prediction, Zones
+from textray.records import ZONE_NAMES, Grid, Laterality, Prediction, Zones, ZoneState
 
 
 class Explaining(Segmenting):
@@ -149,8 +149,10 @@ def convention(prediction: Prediction) -> dict[str, str]:
 
 def describe_zones(zones: Zones, grid: Grid) -> dict[str, Any]:
     """Zones for a record: names by image side, and the sentence by the viewer's and by the patient's sides."""
+    denied = [name for name, state in zip(ZONE_NAMES, zones.states, strict=True) if state is ZoneState.ABSENT]
     return {
         "present": [name for name, present in zip(ZONE_NAMES, zones.present, strict=True) if present],
+        **({"denied": denied} if denied else {}),
         "bank_row": zones.index if zones else None,
         **(own_report.sentences(zones, grid) or {"viewer": None, "patient": None}),
     }

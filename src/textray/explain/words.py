@@ -17,6 +17,7 @@ from textray.explain.attention import PLACES, AttentionReader, Tokens
 from textray.explain.run import MARGIN, Explanation, convention, describe_zones, dice, open_page, zones_of
 from textray.inference.bank import Prompt
 from textray.inference.bundle import Bundle
+from textray.inference.film import denied
 from textray.inference.runtime import Runtime, sigmoid
 from textray.inference.segmenter import Predictor
 from textray.io.page import FAINT, INK, Colour, Picture, fit, shrink
@@ -106,7 +107,8 @@ class WordsExplainer:
         features = tokens.features[None] * masks[..., None]
         _, no_report = self._runtime.encode([Prompt.NO_REPORT])  # without a word it must not write its own
         masks = np.where(masks.any(1, keepdims=True), masks, no_report)
-        return sigmoid(self._runtime.run(images, features, masks)["logits"][:, 0])
+        denials = np.repeat(denied(tokens.zones.states)[None], len(masks), axis=0)
+        return sigmoid(self._runtime.run(images, features, masks, denials)["logits"][:, 0])
 
 
 def _draw(values: dict[str, Any], tokens: Tokens, prediction: Prediction) -> Picture:

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from textray.explain.run import MARGIN, Explanation, convention, describe_zones, dice, open_page
 from textray.inference.bank import Prompt
+from textray.inference.film import denied
 from textray.inference.record import zone_areas, zone_parts
 from textray.inference.segmenter import Predictor
 from textray.io.page import FAINT, Page, Picture, fit, line_height, thumbnail, wrap
 from textray.io.write import render_overlay
-from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Prediction, Zones
+from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Prediction, Zones, ZoneState
 
 MEANING = (
     "Each panel is a run of the network on the same film with other zones in the prompt: the words cause all "
@@ -73,7 +74,8 @@ class ZonesExplainer:
     def _run(
         predictor: Predictor, prediction: Prediction, pixels: NDArray[np.float32], name: str, zones: Zones
     ) -> ZoneRun:
-        small = predictor.predict_batch(pixels, [zones.index if zones else Prompt.NO_REPORT])[0]
+        prompt = zones.index if zones else Prompt.NO_REPORT
+        small = predictor.infer(pixels, [prompt], denied(zones.states)[None]).probability[0]
         restored = predictor.preprocess.restore(small, prediction.grid)
         parts = zone_parts(restored, prediction.grid, predictor.bundle.zone_split)
         mean = {name: float(part.mean()) if part.size else 0.0 for name, part in parts.items()}
@@ -105,17 +107,17 @@ def counterfactuals(given: Zones) -> Iterator[tuple[str, Zones]]:
 
     What would repeat an earlier run is left out: a film without words has none first, and each single zone.
     """
-    present = given.present
-    cases = [("given", present)] if given else []
-    cases += [("none", (False,) * len(present)), ("mirrored", given.mirror().present)]
+    cases = [("given", given)] if given.mentioned else []
+    cases += [("none", Zones()), ("mirrored", given.mirror())]
     for i, name in enumerate(ZONE_NAMES):
-        other = tuple(p != (i == k) for k, p in enumerate(present))
-        cases.append((f"{'without' if present[i] else 'with'} {name}", other))
+        other = ZoneState.UNMENTIONED if given.present[i] else ZoneState.PRESENT
+        states = (other if i == k else state for k, state in enumerate(given.states))
+        cases.append((f"{'without' if given.present[i] else 'with'} {name}", Zones(tuple(states))))
     used = set()
     for name, zones in cases:
         if zones not in used:
             used.add(zones)
-            yield name, Zones.from_present(zones)
+            yield name, zones
 
 
 def _draw(runs: list[ZoneRun], cases: list[dict[str, Any]], predictor: Predictor, prediction: Prediction) -> Picture:

@@ -234,8 +234,15 @@ class Bundle(BaseBundle):
             "writes_report": self.writes_report,
             "text_free": self.text_free,
             **({} if self.bounds is None else {"presence": asdict(self.bounds)}),
+            **self._beside(),
             **({"captions": list(self.captions)} if self.captions else {}),
         }
+
+    def _beside(self) -> dict[str, bool]:
+        """What the network does beside a mask, by its configuration."""
+        segmenter = self.model_config.get("mmi_unet") or self.model_config
+        beside = {"reads_denials": self.model_config.get("denial"), "finds_lungs": segmenter.get("lungs")}
+        return {name: True for name, able in beside.items() if able}
 
     @classmethod
     def _read(cls, folder: Path, config: dict[str, Any]) -> Self:

@@ -46,6 +46,13 @@ class Bounds:
     zone_free_below: float
     zone_ill_above: float
 
+    def least(self, words: Report | None) -> float:
+        """Probability from which a film that these words describe is said to show a lesion.
+
+        Words that call it clear agree with the film up to ``clear_above``; beyond it they contradict.
+        """
+        return self.clear_above if words is not None and calls_clear(words) else self.threshold
+
 
 def read_bounds(zones: Mapping[str, Any]) -> Bounds | None:
     """Bounds from ``zones`` of a bundle's config, ``None`` if it has none; wrong ones are refused."""

@@ -196,8 +196,8 @@ class Predictor:
             image = self._as_image(picture)
         understand = parse if self._runtime.bank is None else self._runtime.bank.understand
         words = self._heard(understand(text, laterality=side, grid=image.grid, strict=strict_text))
-        if presence_threshold is None and self.bundle.bounds is not None and calls_clear(words):
-            least = self.bundle.bounds.clear_above  # words and film agree up to there; beyond it they contradict
+        if presence_threshold is None and self.bundle.bounds is not None:
+            least = self.bundle.bounds.least(words)
         prompt = self._prompt(text, words, text_free)
         with _timed(seconds, "preprocess"):
             pixels = self.preprocess.apply(image)[None]

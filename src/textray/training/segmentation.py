@@ -239,7 +239,8 @@ class SegmentationTask(Task):
         truth = batch["mask"] > 0.5
         for route in self.routes:
             no_report = torch.ones(len(nothing), dtype=torch.bool) if route == "none" else None
-            output = self(batch["image"], batch["text"] if route == "oracle" else nothing, no_report, located)
+            words = (batch["text"], batch["denied"]) if route == "oracle" else (nothing, None)
+            output = self(batch["image"], words[0], no_report, located, words[1])
             lesion = output.logits > 0
             counts = torch.stack([(lesion & truth)[drawn].sum(), lesion[drawn].sum(), truth[drawn].sum()])
             self._pixels[route] += counts.double().cpu()
