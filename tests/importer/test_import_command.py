@@ -212,3 +212,15 @@ def test_what_was_mapped_dropped_and_skipped_is_said(cli, tmp_path, monkeypatch)
     as_json = cli(*words, "--json")
     assert json.loads(as_json.out) == report
     assert as_json.err == told.err
+
+
+def test_an_imported_network_knows_the_captions_that_it_has_learnt_and_the_revised_ones(tmp_path):
+    root = Phantom(n=20, size=(48, 61), seed=3).write(tmp_path / "data")
+    revised = published._convention("mmi_unet", "qata_cov19", root).captions
+    assert revised, "the original wording may be missing"
+    table = next(root.rglob("prompt/train.csv"))
+    head, first, *rows = table.read_text().splitlines()
+    original = "Bilateral pulmonary infection, six infected areas, all left lung and all right lung."
+    lines = [head, f'{first.split(",")[0]},"{original}"', *rows]
+    table.with_stem("train_original").write_text("\n".join(lines))
+    assert set(published._convention("mmi_unet", "qata_cov19", root).captions) == {*revised, original}

@@ -7,10 +7,11 @@ the file is refused. From there on a bundle is made in the frame of `textray exp
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -136,17 +137,19 @@ def _convention(name: str, data: str | None, root: str | Path | None) -> Convent
             expected=f"{', '.join(films)}, or {', '.join(named)} with {', '.join(tissue)}",
             do="Leave out --data and --root for the zone sentences",
         )
-    reader = open_reader(data, root, missing_captions="text-free")
-    captions = known_captions.distinct(reader.known_captions() if data in colour else _captions_of_films(reader))
+    wordings = row.wordings or (None,)  # published networks have learnt the original one, users may have the other
+    readers = [open_reader(data, root, captions=wording, missing_captions="text-free") for wording in wordings]
+    texts = readers[0].known_captions() if data in colour else _captions_of_films(readers)
+    captions = known_captions.distinct(texts)
     if not captions:
         raise UsageError(f"the folder of {data} holds no captions", came=root, do=f"See {row.card}")
     return convention.in_colour(captions) if data in colour else replace(convention, captions=captions)
 
 
-def _captions_of_films(reader: Reader) -> list[str]:
-    """Captions of the parts that are present as they stand: counts, capitals and "all left lung" too."""
+def _captions_of_films(readers: Sequence[Reader]) -> list[str]:
+    """Captions of the parts that are present as they stand, in every wording: counts, capitals, "all left lung" too."""
     texts: set[str] = set()
-    for part in PARTS:
+    for reader, part in product(readers, PARTS):
         with suppress(LayoutError):
             texts |= {sample.report.text for sample in reader.samples(part) if sample.report.text}
     return sorted(texts)
