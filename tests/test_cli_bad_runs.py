@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from PIL import Image as PILImage
 
 from textray.inference.segmenter import Predictor
+from textray.io import write
 
 RESULT = ["a.json", "a.mask.png", "a.overlay.png"]
 
@@ -226,6 +229,7 @@ TOGETHER = """
 import time
 from pathlib import Path
 from textray.inference.segmenter import Predictor
+from textray.io import write
 real = Predictor.segment
 def segment(self, picture, *args, **options):
     Path("ready-" + Path(picture).parent.name).touch()
@@ -314,6 +318,46 @@ def test_an_interrupt_leaves_a_summary_and_130(cli, tiny_bundle, film, tmp_path,
     summary = record(tmp_path / "textray-out/run.json")
     assert (summary["status"], summary["counts"]["done"]) == ("interrupted", 1)
     assert "2 done, 1 finished" in cli(*command, *inputs, "--model", tiny_bundle).err
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "kind", "before"),
+    [
+        pytest.param(Path, "mkdir", "stage", False, id="the folder of a result is just made"),
+        pytest.param(shutil, "rmtree", "stage", True, id="it is about to be removed"),
+        pytest.param(Path, "unlink", "file", True, id="a test file is about to be removed"),
+        pytest.param(Path, "replace", "file", True, id="a file is about to take its name"),
+    ],
+)
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_an_interrupt_at_any_step_leaves_nothing_half_written(
+    run, film, tmp_path, monkeypatch, at, owner, method, kind, before
+):
+    for name in "abc":
+        film(tmp_path / f"in/{name}/{name}.png")
+    real, seen = getattr(owner, method), []
+
+    def interrupting(path, *args, **options):
+        hit = Path(path).name.startswith(f".textray-{kind}-")
+        seen.extend([path] * hit)
+        stop = hit and len(seen) == at + 1
+        if stop and before:
+            raise KeyboardInterrupt
+        value = real(path, *args, **options)
+        if stop:
+            raise KeyboardInterrupt
+        return value
+
+    other = tmp_path / f"out/.textray-stage-{write.process()}-{threading.get_ident() + 1}-00.tmp"
+    other.mkdir(parents=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, method, interrupting)
+        assert run("in", "--out", "out").code == 130
+    assert len(seen) > at
+    assert list((tmp_path / "out").rglob(".textray-*")) == [other]  # another thread writes it
+    other.rmdir()
+    assert run("in", "--out", "out").code == 0
+    assert record(tmp_path / "out/run.json")["status"] == "done"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX")

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,28 @@ def test_an_interruption_between_two_renames_is_found_out(earlier, monkeypatch, 
     assert renamed == ["cases.csv", "sides.csv", "summary.md", "summary.json"][:cut_at]
     with pytest.raises(DataError, match="no finished evaluation"):
         check(earlier)
+
+
+def test_an_interrupt_while_the_stage_is_removed_leaves_nothing_half_written(earlier, monkeypatch):
+    before, interrupts = contents(earlier), [KeyboardInterrupt, KeyboardInterrupt]
+    real = shutil.rmtree
+
+    def rmtree(path, **options):
+        if len(interrupts) == 1:
+            raise interrupts.pop()
+        real(path, **options)
+
+    def refuse(handle):
+        raise interrupts.pop()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", rmtree)
+        patched.setattr(os, "fsync", refuse)
+        with pytest.raises(KeyboardInterrupt):
+            write(earlier, {"cases.csv": b"2"}, summary(0.5))
+    assert not interrupts
+    assert contents(earlier) == before
+    assert not list(earlier.glob(".textray-*"))
 
 
 @pytest.mark.parametrize("name", ["cases.csv", "sides.csv", "summary.md"])

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import sys
-import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -189,9 +189,10 @@ def write_together(
     """
     places = list(final.values())
     folder = places[0].parent
+    stage = disk.temporary(folder, "stage")
     try:
-        stage = Path(tempfile.mkdtemp(prefix=f".textray-stage-{disk.process()}-", dir=folder))
         try:
+            stage.mkdir(mode=0o700)
             for kind, path in final.items():
                 writers[kind](stage / path.name)
             with alone(folder):
@@ -205,6 +206,9 @@ def write_together(
             shutil.rmtree(stage, ignore_errors=True)
     except OSError as error:
         raise write_failure(folder, error) from error
+    except BaseException:  # an interrupt may have stopped the removal, too
+        clean(folder)
+        raise
 
 
 @contextmanager
@@ -250,10 +254,11 @@ def at_work(summary: Path) -> bool:
 
 
 def clean(folder: Path) -> None:
-    """Remove what killed runs on this machine left half-written in ``folder``."""
+    """Remove what killed runs on this machine, or interrupts in this thread, left half-written in ``folder``."""
+    own = [str(os.getpid()), str(threading.get_ident())]
     for left in folder.glob(f".textray-*-{disk.node()}-*"):
-        process = left.name.split(f"-{disk.node()}-", 1)[1].split("-")[0]
-        if not process.isdecimal() or _alive(int(process)):
+        worker = left.name.split(f"-{disk.node()}-", 1)[1].split("-")[:2]
+        if not worker[0].isdecimal() or (worker != own and _alive(int(worker[0]))):
             continue
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)

@@ -174,6 +174,9 @@ class Run(ABC):
                 if status == "done":
                     raise
                 log.warning("the summary %s could not be written", self.summary)
+            if status == "interrupted":
+                for folder in {self.plan.out, *self._cleaned}:
+                    results.clean(folder)
         return InputError.exit_code if self.counts["failed"] else 0
 
     def _check_summary(self) -> None:
@@ -199,9 +202,9 @@ class Run(ABC):
     def _prepare(self, folder: Path) -> None:
         """See that a folder can be written to, and remove what killed runs left there; once a run."""
         if folder not in self._cleaned:
+            self._cleaned.add(folder)
             check_writable(folder)
             results.clean(folder)
-            self._cleaned.add(folder)
 
     def _free_name(self, number: int, folder: Path, item: Item) -> str:
         """The item's name, marked if its results would replace those of another input or a user's files."""

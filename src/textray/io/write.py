@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import secrets
+import threading
 from collections.abc import Callable, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -73,8 +74,10 @@ def check_writable(folder: str | Path) -> Path:
             place.mkdir(exist_ok=True)
         try:
             _write_through(probe, b"textray")
-        finally:
+            probe.unlink()
+        except BaseException:
             probe.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise _explain(error, folder) from error
     return folder
@@ -94,9 +97,12 @@ def refuse_other(path: Path, is_own: Callable[[Path], bool], of: str) -> None:
         )
 
 
-def temporary(folder: Path) -> Path:
-    """A name with machine and process, so that a later run can remove the files of a killed one."""
-    return folder / f".textray-file-{process()}-{secrets.token_hex(4)}.tmp"
+def temporary(folder: Path, kind: str = "file") -> Path:
+    """A new name that holds machine, process and thread.
+
+    By these, a later run removes the files of a killed one, and an interrupted run its own.
+    """
+    return folder / f".textray-{kind}-{process()}-{threading.get_ident()}-{secrets.token_hex(4)}.tmp"
 
 
 def process() -> str:
