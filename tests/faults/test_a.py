@@ -73,6 +73,21 @@ def deflated(tools, header):
     return data[:at] + header(length) + data[at + 4 :]
 
 
+def flat_table():
+    item = pydicom.Dataset()
+    item.add_new(0x00283002, "US", [4096, 0, 12])
+    item.add_new(0x00283006, "US", [7] * 4096)
+    return item
+
+
+def marked(tools, *values):
+    """A film with a marker of each value in its first rows."""
+    levels = tools.levels.copy()
+    for place, value in enumerate(values):
+        levels[3 * place : 3 * place + 3] = value
+    return tools.dicom(levels, BitsStored=16, HighBit=15)
+
+
 def many_items(tools):
     """A film before whose pixels stand 16 MB of empty items."""
     data = clean(tools)
@@ -135,6 +150,12 @@ CASES = [
         {"exit": 3},
     ),
     (
+        "A08d",
+        "RLE that is called JPEG-LS",
+        lambda t: compressed(clean(t), RLELossless).replace(RLELossless.encode(), b"1.2.840.10008.1.2.4.80"),
+        {"exit": 3},
+    ),
+    (
         "A09a",
         "two frames",
         lambda t: t.dicom(np.concatenate([t.levels, t.levels]), Rows=90, NumberOfFrames=2),
@@ -177,6 +198,18 @@ CASES = [
     ),
     ("A10d", "an overlay in bit 15", lambda t: t.dicom(t.levels | 1 << 15, **FULL), {"same_as": clean}),
     (
+        "A10e",
+        "BitsStored 10 for values of 12 bits",
+        lambda t: t.dicom(t.levels, BitsStored=10, HighBit=9),
+        {"codes": ("W_BITS",)},
+    ),
+    (
+        "A10f",
+        "PixelRepresentation 1 for values without sign",
+        lambda t: t.dicom(t.levels, PixelRepresentation=1),
+        {"codes": ("W_BITS",)},
+    ),
+    (
         "A11a",
         "rescaled, windowed after it",
         lambda t: t.dicom(t.levels, RescaleSlope=2, RescaleIntercept=-1000, WindowCenter=3096, WindowWidth=8192),
@@ -187,6 +220,18 @@ CASES = [
         "a window of another modality",
         lambda t: t.dicom(t.levels, WindowCenter=40, WindowWidth=400),
         {"same_as": lambda t: t.dicom(t.levels), "codes": ("W_WINDOW",)},
+    ),
+    (
+        "A11c",
+        "a window a million times as wide as the film",
+        lambda t: t.dicom(t.levels, WindowCenter=0, WindowWidth=1e9),
+        {"same_as": lambda t: t.dicom(t.levels), "codes": ("W_WINDOW",)},
+    ),
+    (
+        "A11d",
+        "a modality table of one level",
+        lambda t: t.dicom(t.levels, ModalityLUTSequence=[flat_table()]),
+        {"codes": ("E_CONSTANT",), "exit": 3},
     ),
     (
         "A12a",
@@ -301,6 +346,12 @@ CASES = [
         "a padding value that no pixel has",
         lambda t: t.dicom(t.levels, BitsStored=12, PixelPaddingValue=9999, **FULL),
         {"same_as": clean},
+    ),
+    (
+        "A31c",
+        "markers of two values far above the film, without a tag",
+        lambda t: marked(t, 20_000, 40_000),
+        {"same_as": lambda t: marked(t, 60_000, 60_000)},
     ),
     (
         "A20b",

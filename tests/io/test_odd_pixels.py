@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from PIL import Image as PILImage
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.sequence import Sequence
 from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 
@@ -92,6 +92,51 @@ def test_a31_a_marker_far_above_the_film_sets_no_range(chest, dicom, raster, mod
     assert prediction.record["input"]["reader"]["left_out"]["far_values"] == pytest.approx(0.01, abs=0.001)
 
 
+def edge(film, level, shape=(60, 120)):
+    """A marker whose edges have every level between the film's and its own."""
+    marked, ramp = film.astype(np.float64), np.ones(shape)
+    ramp[:, :20] = np.linspace(0, 1, 20)
+    marked[: shape[0], : shape[1]] += ramp * (level - marked[: shape[0], : shape[1]])
+    return marked.astype(film.dtype)
+
+
+def two_levels(film):
+    marked = film.copy()
+    marked[:30, :80], marked[-30:, :80] = 20_000, 40_000
+    return marked
+
+
+def below(film):
+    marked = film // 2 + 2000
+    marked[:30, :80] = 0
+    return marked
+
+
+@pytest.mark.parametrize(
+    ("change", "signed"),
+    [
+        (two_levels, False),
+        (below, False),
+        (lambda film: edge(film, 65535), False),
+        (lambda film: np.where(np.arange(len(film))[:, None] < 20, 8000, film), False),
+        (lambda film: np.where(np.arange(len(film))[:, None] < 20, -2000, film), True),
+        (lambda film: np.where(np.arange(len(film))[:, None] < 20, 60_000 + film % 500, film), False),
+    ],
+    ids=["markers of two levels", "below the film", "smooth edges", "just above", "just below", "noise"],
+)
+def test_a31_masses_outside_of_the_film_set_no_range(chest, dicom, model, clean, change, signed):
+    levels = change(chest.astype(np.int16 if signed else np.uint16)).astype(np.int16 if signed else np.uint16)
+    image = read(dicom(levels, BitsStored=16, HighBit=15, PixelRepresentation=int(signed)))
+    assert image.info["left_out"]["far_values"] > 0.01
+    assert dice(model.segment(image).mask, clean) > 0.95
+
+
+@pytest.mark.parametrize("levels", [2, 3, 4, 8, 30])
+def test_a31_a_picture_of_few_levels_is_left_as_it_is(chest, raster, levels):
+    image = read(raster((chest // (TOP // levels + 1) * (65535 // levels)).astype(np.uint16)))
+    assert "left_out" not in image.info
+
+
 def test_a31_a_film_without_far_values_is_left_as_it_is(chest, raster):
     image = read(raster(chest))
     assert "left_out" not in image.info
@@ -110,6 +155,7 @@ def lut(first, entries):
     [
         *({"WindowCenter": c, "WindowWidth": w} for c, w in ((128, 256), (40, 400), (-600, 1500), (2048, 1))),
         {"WindowCenter": 9000, "WindowWidth": 500, "VOILUTFunction": "SIGMOID"},
+        {"WindowCenter": 0, "WindowWidth": 1e9},  # the film is one grey
         {"VOILUTSequence": lut(0, np.arange(256) * 16)},
         {"VOILUTSequence": lut(4000, np.arange(4096))},
         {"ModalityLUTSequence": lut(0, np.arange(256) * 16)},
@@ -126,6 +172,41 @@ def test_a11_a_window_that_fits_is_used(chest, dicom):
     image = read(dicom(chest, WindowCenter=2200, WindowWidth=3000))
     assert codes(image) == []
     assert image.info["window"]["from"] == "window"
+
+
+@pytest.mark.parametrize("width", [1500, 4000])
+def test_a11_a_window_that_hides_much_of_the_lungs_is_used_with_a_warning(chest, dicom, width):
+    black = int(np.percentile(chest[100:-100, 100:-100], 22))
+    image = read(dicom(chest, WindowCenter=black + width / 2, WindowWidth=width))
+    assert image.info["window"]["from"] == "window"
+    assert codes(image) == ["W_LOW_CONTRAST"]
+
+
+def test_a11_a_modality_table_of_one_level_leaves_no_film(chest, dicom, refused):
+    refused(dicom(chest, ModalityLUTSequence=lut(0, np.full(4096, 7))), "E_CONSTANT")
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"BitsStored": 10, "HighBit": 9},
+        {"BitsStored": 12, "HighBit": 11, "PixelRepresentation": 1},
+    ],
+    ids=["too few bits", "a sign that is none"],
+)
+@pytest.mark.parametrize("syntax", [None, RLELossless])
+def test_a10_tags_that_cut_the_values_give_a_warning(chest, dicom, tags, syntax):
+    ds = pydicom.dcmread(io.BytesIO(dicom(chest)))
+    if syntax:
+        ds.compress(syntax, generate_instance_uid=False)
+    ds.update(tags)
+    assert "W_BITS" in codes(read(ds))
+
+
+def test_a10_a_signed_film_read_without_sign_gives_a_warning(chest, dicom):
+    levels = chest.astype(np.int16) - 2048
+    assert codes(read(dicom(levels, BitsStored=16, HighBit=15, PixelRepresentation=1))) == []
+    assert "W_BITS" in codes(read(dicom(levels, BitsStored=16, HighBit=15, PixelRepresentation=0)))
 
 
 STORED = [
@@ -150,6 +231,37 @@ def test_a10_rules_of_bits_hold_after_every_decoder(chest, dicom, stored, tags, 
     image = read(ds)
     np.testing.assert_array_equal(image.pixels, expected.pixels)
     assert image.info["decoder"]
+
+
+def compressed(chest, dicom, syntax):
+    ds = pydicom.dcmread(io.BytesIO(dicom(chest)))
+    try:
+        ds.compress(syntax, generate_instance_uid=False)
+    except (RuntimeError, NotImplementedError):
+        pytest.skip(f"nothing installed encodes {syntax.name}")
+    return ds, next(generate_frames(ds.PixelData, number_of_frames=1))
+
+
+@pytest.mark.parametrize("said", [JPEGLSLossless, JPEG2000Lossless, RLELossless, JPEGBaseline8Bit])
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless])
+def test_a08_a_stream_of_another_compression_is_called_so(chest, dicom, refused, put, syntax, said):
+    ds, _ = compressed(chest, dicom, syntax)
+    ds.file_meta.TransferSyntaxUID = said
+    stream = io.BytesIO()
+    ds.save_as(stream)
+    if said == syntax:
+        assert read(stream.getvalue()).pixels.shape == chest.shape
+    else:
+        assert "in another way than its transfer syntax says" in refused(stream.getvalue(), "E_DECODER")
+
+
+def test_a08_rle_with_a_hole_that_shifts_the_rows_is_refused(chest, dicom, refused):
+    ds, frame = compressed(chest, dicom, RLELossless)
+    half = len(frame) // 2
+    ds.PixelData = encapsulate([frame[:half] + b"\x81\x00" * 100 + frame[half + 20 :]])
+    stream = io.BytesIO()
+    ds.save_as(stream)
+    refused(stream.getvalue(), "E_TRUNCATED")
 
 
 def jpeg_film(chest, dicom, payload):
@@ -180,6 +292,24 @@ def test_b01_a_jpeg_damaged_in_the_middle_is_refused(chest, dicom, jpeg, damage,
     with pytest.raises(InputError) as caught:
         read(jpeg_film(chest, dicom, damage(jpeg)) if inside else damage(jpeg))
     assert caught.value.code == "E_TRUNCATED"
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["file", "in DICOM"])
+def test_a06_filling_before_a_marker_is_no_damage(chest, dicom, jpeg, inside):
+    filled = jpeg[:-2] + b"\xff" + jpeg[-2:]  # so does dcmtk where the length is odd
+    films = [read(jpeg_film(chest, dicom, data) if inside else data) for data in (jpeg, filled)]
+    np.testing.assert_array_equal(films[0].pixels, films[1].pixels)
+
+
+def test_a06_filling_in_jpeg_ls_is_no_damage(chest, dicom):
+    ds, frame = compressed(chest, dicom, JPEGLSLossless)
+    expected = read(ds).pixels
+    ds.PixelData = encapsulate([frame[: frame.rindex(b"\xff\xd9")] + b"\xff\xff\xd9"])
+    np.testing.assert_array_equal(read(ds).pixels, expected)
+
+
+def test_b01_a_jpeg_of_filling_alone_is_refused_at_once(refused):
+    refused(b"\xff\xd8" + b"\xff" * (64 << 20), "E_TRUNCATED")
 
 
 def test_b01_a_progressive_jpeg_without_its_last_scans_is_refused(chest, raster):

@@ -10,10 +10,12 @@ import atexit
 import io
 import json
 import os
+import re
 import struct
 import subprocess
 import sys
 import threading
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +26,16 @@ from numpy.typing import NDArray
 from pydicom.encaps import generate_fragments, parse_basic_offsets
 from pydicom.pixels import get_decoder
 from pydicom.pixels.utils import get_j2k_parameters
-from pydicom.uid import UID, JPEG2000TransferSyntaxes
+from pydicom.uid import (
+    UID,
+    JPEG2000TransferSyntaxes,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSTransferSyntaxes,
+    RLELossless,
+)
 
-from textray.io.raster import JPEG_SIGNATURE, jpeg_is_whole, jpeg_layout
+from textray.io.raster import JPEG_SIGNATURE, LOSSLESS, LS, JpegLayout, jpeg_is_whole, jpeg_layout
 
 SECONDS, SECONDS_A_MEGAPIXEL = 5.0, 1.5
 """Time limit of a frame, and what its size adds; the environment variable ``TEXTRAY_DECODE_SECONDS`` sets another."""
@@ -37,11 +46,13 @@ _SIZE = struct.Struct("<IQ")
 _START = "from textray.io.decoder import _serve; _serve()"
 _HEAD = 1 << 12  # bytes that hold the header of a JPEG 2000 file
 _REFUSALS = ("does not support", "cannot decode", "only supports", "are supported")  # words of pydicom's plugins
+_EXCESS = re.compile(r"RLE segment .* (\d+) vs\. (\d+) bytes")  # words of pydicom's warning
+_MOST_EXCESS = 16  # bytes of filling at the end of a segment
 _FRAME_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")
 
 
 class UndecodableError(Exception):
-    """A frame that was not decoded: ``reason`` is damaged, size, unsupported, crashed, slow or memory."""
+    """A frame that was not decoded: ``reason`` is damaged, size, kind, unsupported, crashed, slow or memory."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -94,14 +105,16 @@ def _decode(data: bytes, syntax: UID, as_stored: bool, tags: dict[str, Any]) -> 
     reason = "unsupported"
     for plugin in decoder.available_plugins:
         try:
-            frame, _ = decoder.as_array(
-                data,
-                raw=as_stored,
-                number_of_frames=1,
-                pixel_keyword="PixelData",
-                decoding_plugin=plugin,
-                **tags,
-            )
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                frame, _ = decoder.as_array(
+                    data,
+                    raw=as_stored,
+                    number_of_frames=1,
+                    pixel_keyword="PixelData",
+                    decoding_plugin=plugin,
+                    **tags,
+                )
         except MemoryError:
             reason = "memory"
         except Exception as error:  # of many kinds; pydicom keeps the plugin's words
@@ -110,8 +123,28 @@ def _decode(data: bytes, syntax: UID, as_stored: bool, tags: dict[str, Any]) -> 
         else:
             if jpeg is not None and not (jpeg.complete and (jpeg.kind is not None or jpeg_is_whole(stream))):
                 raise UndecodableError("damaged")
+            excess = [_EXCESS.search(str(warning.message)) for warning in caught]
+            if any(found and int(found[1]) - int(found[2]) > _MOST_EXCESS for found in excess):
+                raise UndecodableError("damaged")
             return frame, plugin
-    raise UndecodableError(reason)
+    raise UndecodableError(reason if _is_of(syntax, stream, jpeg) else "kind")
+
+
+def _is_of(syntax: UID, stream: bytes, jpeg: JpegLayout | None) -> bool:
+    """False for a stream that is plainly of another compression than its transfer syntax says."""
+    if jpeg is None:
+        return _jpeg2000_size(stream) is None or syntax in JPEG2000TransferSyntaxes
+    if jpeg.kind == LOSSLESS:
+        return syntax in (JPEGLossless, JPEGLosslessSV1)
+    if jpeg.kind == LS:
+        return syntax in JPEGLSTransferSyntaxes
+    return syntax not in (
+        *JPEGLSTransferSyntaxes,
+        *JPEG2000TransferSyntaxes,
+        JPEGLossless,
+        JPEGLosslessSV1,
+        RLELossless,
+    )
 
 
 def _codestream(data: bytes) -> bytes:

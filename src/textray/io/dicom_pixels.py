@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,9 @@ PERCENTILES = (0.5, 99.5)
 _LEAST_FILM = 0.1  # share of a film that padding leaves; with less its tag is wrong
 _MOST_SATURATED = 0.5  # share of a film that a window may turn black or white
 _BLACK = 0.002
+_LEAST_SHOWN = 1 / 64  # share of the range from black to white that the film takes at least
 _SAMPLE = 1 << 20  # values of a film that are looked at to judge a window
+_MOST_JUMPS = 0.005  # share of neighbours in a row that may differ by half of the range
 _DAMAGED = "the DICOM pixel data is cut off or damaged"
 _CAME = {
     "damaged": "pixel data that does not decode",
@@ -200,7 +202,8 @@ def shown(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[np.float32
     window, else the percentiles 0.5 and 99.5, each only if it shows most of the film; then MONOCHROME1 is inverted,
     once. Padding (PixelPaddingValue) and values far from all others count in no range; padding is drawn as air.
     """
-    stored, decoder = _decode(ds, tags, syntax)
+    samples, decoder = _decode(ds, tags, syntax)
+    stored = samples if tags.samples == 3 else _stored_values(samples, tags)
     facts: dict[str, Any] = {} if decoder is None else {"decoder": decoder}
     if tags.photometric == "PALETTE COLOR":
         colours = apply_color_lut(stored, ds)
@@ -210,9 +213,11 @@ def shown(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[np.float32
         pixels, tint = grey_from_channels(stored, float(2**tags.stored - 1))
         return pixels, facts | {"window": {"from": "full range"}}, tint
     check_content(stored)
+    wrapped = _wraps(samples, tags)
     padding = _padding(ds, tags, stored)
     values, ignored = _modality(ds, stored)
-    del stored
+    check_content(values)
+    del samples, stored
     film = values.ravel() if padding is None else values[~padding]
     low, high = body_range(film)
     body = film if low <= film.min() and film.max() <= high else film[(film >= low) & (film <= high)]
@@ -226,6 +231,9 @@ def shown(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[np.float32
             "padding": 1 - film.size / values.size,
             "far_values": (film.size - body.size) / values.size,
         }
+    if wrapped:
+        text = "The film's values jump as if they were cut: BitsStored, HighBit or PixelRepresentation is wrong."
+        notices += (Notice(code="W_BITS", text=text, remedy="Look at the overlay; export the film again."),)
     return pixels, facts | {"window": window}, notices
 
 
@@ -245,12 +253,11 @@ def _padding(ds: Dataset, tags: PixelTags, stored: NDArray[Any]) -> NDArray[np.b
 
 
 def _decode(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[Any], str | None]:
-    """Stored values ``(H, W)``, or colours ``(H, W, 3)``, and the name of the decoder of a compressed film."""
+    """Words of BitsAllocated ``(H, W)``, or colours ``(H, W, 3)``, and the name of the decoder of a compressed film."""
     if syntax.is_encapsulated:
-        pixels, decoder = _decompress(ds, tags, syntax)
-        return (pixels if tags.samples == 3 else _stored_values(pixels, tags)), decoder
-    samples = 2 if tags.photometric == "YBR_FULL_422" else tags.samples
-    needed = tags.rows * tags.columns * samples * tags.allocated // 8
+        return _decompress(ds, tags, syntax)
+    channels = 2 if tags.photometric == "YBR_FULL_422" else tags.samples
+    needed = tags.rows * tags.columns * channels * tags.allocated // 8
     if len(ds.PixelData) < needed:
         raise truncated(_DAMAGED, f"{len(ds.PixelData)} of {needed} bytes")
     if len(ds.PixelData) >= 2 * needed:
@@ -261,8 +268,8 @@ def _decode(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[Any], st
     if tags.allocated == 8 and not syntax.is_little_endian and ds["PixelData"].VR == "OW":
         data = np.frombuffer(data[: len(data) // 2 * 2], np.uint8).reshape(-1, 2)[:, ::-1].tobytes()
     order = "<" if syntax.is_little_endian else ">"
-    stored = np.frombuffer(data, f"{order}u{tags.allocated // 8}", count=tags.rows * tags.columns)
-    return _stored_values(stored.reshape(tags.rows, tags.columns), tags), None
+    samples = np.frombuffer(data, f"{order}u{tags.allocated // 8}", count=tags.rows * tags.columns)
+    return samples.reshape(tags.rows, tags.columns), None
 
 
 def _stored_values(samples: NDArray[Any], tags: PixelTags) -> NDArray[Any]:
@@ -273,6 +280,23 @@ def _stored_values(samples: NDArray[Any], tags: PixelTags) -> NDArray[Any]:
     if tags.signed:
         values = values.view(f"i{tags.allocated // 8}")
     return np.asarray(values >> values.dtype.type(tags.allocated - tags.stored))
+
+
+def _wraps(samples: NDArray[Any], tags: PixelTags) -> bool:
+    """True if the values by the tags jump between neighbours where those by other bits, or another sign, do not."""
+    samples = samples[:: max(1, tags.rows // 512)]
+
+    def jumps(tags: PixelTags) -> float:
+        values = _stored_values(samples, tags).astype(np.int64)
+        return float((np.abs(np.diff(values)) >= limit).mean())
+
+    limit = 1 << (tags.stored - 1)
+    found = jumps(tags)
+    if found <= _MOST_JUMPS:
+        return False
+    whole = replace(tags, stored=tags.allocated, high_bit=tags.allocated - 1)
+    others = [replace(layout, signed=signed) for layout in (tags, whole) for signed in (False, True)]
+    return min(jumps(other) for other in others) < found / 4
 
 
 def _decompress(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[Any], str]:
@@ -304,6 +328,9 @@ def _decompress(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[Any]
         unsure = error.reason == "damaged" and syntax in JPEG2000TransferSyntaxes and library.missing_dependencies
         if error.reason == "unsupported" or unsure:  # Pillow calls what it cannot read damaged
             raise _no_decoder(syntax, installable=bool(library.missing_dependencies)) from None
+        if error.reason == "kind":
+            what, expected = "the film is compressed in another way than its transfer syntax says", syntax.name
+            raise InputError(what, expected=expected, do="Export it again.", code="E_DECODER") from None
         if error.reason == "slow":
             limit = f"{seconds(tags.rows, tags.columns):.3g} seconds"
             do = "Convert the film to Explicit VR Little Endian, or set TEXTRAY_DECODE_SECONDS."
@@ -371,9 +398,9 @@ def _voi(
 
 
 def _shows(inside: NDArray[np.float32]) -> bool:
-    """False if more than half of the film's values between its extremes are shown as plain black or white."""
+    """False if the film's values between its extremes are shown as one grey, or most of them as black or white."""
     saturated = (inside <= _BLACK) | (inside >= 1 - _BLACK)
-    return inside.size == 0 or float(saturated.mean()) <= _MOST_SATURATED
+    return inside.size == 0 or (float(saturated.mean()) <= _MOST_SATURATED and float(np.ptp(inside)) >= _LEAST_SHOWN)
 
 
 @dataclass(frozen=True, kw_only=True)

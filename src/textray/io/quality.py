@@ -22,7 +22,7 @@ _CHEST = np.array(
 _SIDE = 24  # pixels of the reduced film
 _NEGATIVE = -0.2  # correlation below it; benchmarks/film_checks.py says how often each bound is met
 _TURNED, _MARGIN = 0.35, 0.3  # correlation once turned, and its gain
-_MOST_CLIPPED = 0.25  # share of the middle of the film at its darkest or brightest level
+_MOST_CLIPPED = 0.15  # share of the middle of the film at its darkest and brightest levels
 _LEAST_LEVELS = 40  # levels in the middle of the film
 _SAMPLE = 512
 
@@ -52,10 +52,10 @@ def _poor_contrast(pixels: NDArray[np.float32]) -> str | None:
     height, width = pixels.shape
     rows, columns = (slice(side // 5, side - side // 5, max(1, side // _SAMPLE)) for side in (height, width))
     middle = pixels[rows, columns]
-    for level, name in ((pixels.min(), "black"), (pixels.max(), "white")):
-        share = float((middle == level).mean())
-        if share > _MOST_CLIPPED:
-            return f"{share:.0%} of its middle is plain {name}"
+    black, white = (float((middle == level).mean()) for level in (pixels.min(), pixels.max()))
+    if black + white > _MOST_CLIPPED:
+        shares = ((black, "black"), (white, "white"))
+        return " and ".join(f"{share:.0%} of its middle is plain {name}" for share, name in shares if share > 0.01)
     levels = len(np.unique(middle))
     return f"its middle has {levels} grey levels only" if levels < min(_LEAST_LEVELS, middle.size // 4) else None
 

@@ -40,12 +40,13 @@ _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 _BMP_HEADERS = frozenset((12, 40, 52, 56, 64, 108, 124))
 _CHANNEL_TOLERANCE = 2  # grey levels of 255: the effect of colour conversion in a JPEG on a grey film
-_SOF = {0xC0: None, 0xC1: None, 0xC2: None, 0xC3: "a lossless JPEG", 0xCB: "a lossless JPEG", 0xF7: "a JPEG-LS picture"}
+LOSSLESS, LS = "a lossless JPEG", "a JPEG-LS picture"
+_SOF = {0xC0: None, 0xC1: None, 0xC2: None, 0xC3: LOSSLESS, 0xCB: LOSSLESS, 0xF7: LS}
 _SOF |= dict.fromkeys((0xC5, 0xC6, 0xC7), "a hierarchical JPEG") | dict.fromkeys((0xC9, 0xCA), "an arithmetic JPEG")
 _PROGRESSIVE, _SOS, _EOI = 0xC2, 0xDA, 0xD9
-_LS = 0xF7
-_IN_SCAN = frozenset((0x00, *range(0xD0, 0xD8)))  # behind 0xFF inside a scan: a stuffed zero, restart markers
-_IN_SCAN_LS = frozenset((*range(0x80), *range(0xD0, 0xD8)))  # JPEG-LS stuffs a bit
+_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # inside: a stuffed zero, restart markers, 0xFF as filling
+_AFTER_SCAN_LS = re.compile(rb"\xff[^\x00-\x7f\xd0-\xd7\xff]")  # JPEG-LS stuffs a bit
+_NO_FILLING = re.compile(rb"[^\xff]")
 _COEFFICIENTS = 64
 _HARMLESS = re.compile(r"colou?r|Invalid SOS parameters|: \d{1,2} extraneous bytes", re.IGNORECASE)
 """Words of libjpeg about streams of odd writers whose pixels are whole."""
@@ -54,7 +55,10 @@ _TINT_NOISE, _MOST_STRAY = 8, 1e-4  # levels of 255 off the tint, and share of s
 _MOST_SCANNED = 1 << 31  # pixels of all scans together
 _MOST_CHUNKS = 200_000
 _BINS = 4096
-_FAR = 2  # widths of the film's own range
+_STRAY = 2e-5  # share of the pixels below which a bin counts as empty
+_FAR, _FAR_MASS = 2, 0.4  # widths of the film's own range
+_MOST_FEW = 0.005  # share of the pixels that moves no percentile of a film
+_FEW_LEVELS, _LEAST_FILM = 4, 0.1  # levels beside the first, and share of the pixels, that a film has at least
 _LOCK = threading.RLock()
 _MOST = f"at most {MAX_PIXELS} pixels"
 
@@ -102,22 +106,25 @@ def refused_kind(kind: str) -> InputError:
 def body_range(values: NDArray[Any]) -> tuple[float, float]:
     """Lowest and highest value of the film itself: masses of values far above or below the others are left out.
 
-    Padding without a tag and markers at the top of a type leave a gap in the histogram that is more than twice as wide
-    as all the other levels take; the smaller side of such a gap is no part of the film.
+    Padding without a tag and markers at the top of a type leave a gap in the histogram. The side of it with more levels
+    is the film. The other is far if the gap is more than twice as wide as the film's range, or, for a mass that moves a
+    percentile of the film, 0.4 times as wide.
     """
     low, high = float(values.min()), float(values.max())
     counts, edges = np.histogram(values, bins=_BINS, range=(low, high))
-    used = np.flatnonzero(counts)
+    used = np.flatnonzero(counts > _STRAY * values.size)  # edges of a marker may have any level
     first, last = 0, len(used) - 1
     while first < last:
-        gaps = np.diff(used[first : last + 1])
-        cut = first + int(gaps.argmax())
-        lower, upper = counts[used[first : cut + 1]].sum(), counts[used[cut + 1 : last + 1]].sum()
-        kept = (first, cut) if lower >= upper else (cut + 1, last)
-        span = used[kept[1]] - used[kept[0]]
-        if span == 0 or gaps.max() <= _FAR * span:
+        for cut in first + np.argsort(-np.diff(used[first : last + 1]), kind="stable"):
+            kept = (first, cut) if cut - first >= last - cut - 1 else (cut + 1, last)
+            gap, span = used[cut + 1] - used[cut], used[kept[1]] - used[kept[0]]
+            mass = values.size - counts[used[kept[0]] : used[kept[1]] + 1].sum()
+            film = kept[1] - kept[0] >= _FEW_LEVELS and mass <= (1 - _LEAST_FILM) * values.size
+            if film and gap > span * (_FAR_MASS if mass > _MOST_FEW * values.size else _FAR):
+                first, last = kept
+                break
+        else:
             break
-        first, last = kept
     return (low if first == 0 else float(edges[used[first]])), (
         high if last == len(used) - 1 else float(edges[used[last] + 1])
     )
@@ -398,13 +405,9 @@ def jpeg_layout(data: bytes) -> JpegLayout:
     """Layout of a JPEG stream, as far as its markers can be followed."""
     found, at = JpegLayout(), 2
     missing: dict[tuple[int, int], int] = {}  # bits to come, by component and coefficient, in a progressive JPEG
-    while at + 4 <= len(data) or data[at : at + 2] == bytes((0xFF, _EOI)):
+    while data[at : at + 1] == b"\xff" and (after := _NO_FILLING.search(data, at)):
+        at = after.start() - 1  # any number of 0xFF may stand before a marker
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if data[at] != 0xFF:
-            break
-        if marker == 0xFF:  # a fill byte
-            at += 1
-            continue
         if marker == _EOI:
             found.complete = found.scans > 0 and not any(missing.values())
             break
@@ -422,15 +425,9 @@ def jpeg_layout(data: bytes) -> JpegLayout:
                 for k in range(first, last + 1):
                     if (component, k) in missing:
                         missing[component, k] = bits & 15
-            at = _end_of_scan(data, at, _IN_SCAN_LS if found.kind == _SOF[_LS] else _IN_SCAN)
+            end = (_AFTER_SCAN_LS if found.kind == LS else _AFTER_SCAN).search(data, at)
+            at = len(data) if end is None else end.start()
     return found
-
-
-def _end_of_scan(data: bytes, at: int, inside: frozenset[int]) -> int:
-    """Place of the marker behind the entropy-coded bytes from ``at``, in which 0xFF precedes ``inside``."""
-    while (at := data.find(b"\xff", at)) >= 0 and data[at + 1 : at + 2] and data[at + 1] in inside:
-        at += 2
-    return len(data) if at < 0 else at
 
 
 def jpeg_is_whole(data: bytes) -> bool:
