@@ -151,13 +151,43 @@ ROOM = """\
 111 111: diffuse b/l airspace opacities
 ... ..1: FINDINGS: Opacity in the left base\\nHISTORY: RUL pneumonia
 """
+PAST_AND_SIGNS = """\
+--- --1: Both lungs clear bar left base opacity
+-.. 1..: left rather than right upper lobe opacity
+-.1 -..: Upper lobes: clear. Bases: right hazy
+-11 111: all zones except right upper
+..- ..1: the left, but not the right, base is opacified | Bases: clear on right, opacity on left
+..- ..1: lower zones: left hazy, right clear
+... ..-: no longer opacity in the left base | no residual opacity in the left base | opacity left base: N
+... ..-: left base opacity: 0 | left lower lobe consolidation: false | Opacities spare the left base
+... ..-: left base opacity, previously described, is no longer seen
+... ..1: no evidence of resolution of the left basal opacity | No improvement in the left base opacity
+... ..1: left base opacity has not improved | left base opacity fails to clear | left base opacity did not resolve
+... ..1: left base opacity is not resolving | There is no clearing of the left base opacity
+... ..1: left base opacity never cleared | opacity left base: Y | left lower lobe consolidation: true
+... ..1: left base opacity, previously described, is again seen | previously noted left base opacity, now larger
+... 11.: upper 2/3 of left lung opacity
+..1 ..-: no decrease of right base opacity; no left base opacity | Left base consolidation [-], right base [+]
+..1 ...: no interval improvement of the right lower lobe consolidation
+..1 ...: <b>History:</b> left base pneumonia <b>Findings:</b> right base opacity
+..1 ...: <p>History: left base pneumonia</p><p>Findings: right base opacity</p>
+..1 ...: previous left base opacity, now right base opacity | Prior: left base opacity. Now: right base opacity
+..1 ...: Compared to prior left base opacity, there is now right base opacity
+..1 ...: PRIOR STUDY: left base opacity. CURRENT STUDY: right base opacity
+..1 ...: Last year: left base opacity. Now: right base opacity | c/o left base pain. right base opacity
+..1 ...: crackles at the left base. Film: right base opacity | Recommend CT of the left base. Right base opacity.
+..1 ...: Right base opacity, recommend follow up
+..1 ..1: previous left base opacity, now also right base opacity
+111 11-: Opacity everywhere except the left base
+111 111: opacities in all zones
+"""
 
 
 def rows(table):
     return [(text, line[:7]) for line in table.strip().splitlines() for text in line[9:].split(" | ")]
 
 
-@pytest.mark.parametrize(("text", "expected"), rows(CONTRASTS) + rows(CAPTIONS) + rows(ROOM))
+@pytest.mark.parametrize(("text", "expected"), rows(CONTRASTS + CAPTIONS + ROOM + PAST_AND_SIGNS))
 def test_words_of_reading_rooms(text, expected):
     report = parse(text.replace("\\n", "\n"), laterality="patient")
     states = "".join(DIGIT[state] for state in report.zones.states)

@@ -29,9 +29,21 @@ _NOT = re.compile(
 )
 _MINUS, _DASHES = "\\-\u2010-\u2015\u2212", "\\-\u2012-\u2015\u2212"
 _SIGN = re.compile(  # "(-)", "-ve", and a minus or plus at the end of a statement
-    rf"\(\s*(?P<in>[+{_MINUS}])(?:ve)?\s*\)|(?<![\w+{_MINUS}])(?P<ve>[+{_MINUS}])ve\b|"
+    rf"[(\[]\s*(?P<in>[+{_MINUS}])(?:ve)?\s*[)\]]|(?<![\w+{_MINUS}])(?P<ve>[+{_MINUS}])ve\b|"
     rf"(?<=[\w:]) +(?P<end>[+{_DASHES}])(?=\s*(?:[,;.)]|\Z))"
 )
+_ANSWER = re.compile(r"(?<=\w)\s*[:=]\s*(?:(?P<no>n|0|f|false)|(?P<yes>y|true))(?=\s*(?:[,;.)\]\n]|\Z))", re.IGNORECASE)
+_THIRDS = re.compile(r"\b(upper|lower) (?:2/3|two[ -]thirds?)(?!\w)")
+_NOT_OTHER = re.compile(
+    r"\b(left|right),? (?:(?:but|and) )?(?:not|rather than|instead of) (?:the )?(left|right),? "
+    r"((?:upper|middle|mid|lower)(?: (?:lung|lobe|zone|field))?|lung|base|apex)\b"
+)
+_LEVEL_FIRST = re.compile(
+    r"(?P<before>^|[.;\n] *)(?P<level>(?:lung )?bases|(?:lung )?apices|(?:upper|middle|mid|lower) (?:zone|lobe|field)s)"
+    r" *: *(?P<rest>[^.;\n]*)",
+    re.MULTILINE,
+)
+_SIDE_ALONE = re.compile(r"\b(left|right)\b(?! (?:upper|middle|mid|lower|base|apex|lung))")
 _ASKS = re.compile(
     r"(?:^|(?<=[\s(,;:.]))\?+(?:\s*(?=[a-z])(?!(?i:no|none|yes|nil|neg|negative|absent)\b)|(?=\w))|\A\?+",
     re.MULTILINE,
@@ -304,8 +316,11 @@ def _set_aside(clauses: list[Clause]) -> None:
     """History, questions and requests reach over the list that they begin, up to a statement of its own."""
     for before, clause in pairwise(clauses):
         listed = clause.joiner in SHARING or (clause.joiner == "comma" and not (clause.finding and clause.places))
-        anew = clause.has(terms.VERBS | {"now", "new", "currently", "today"}) or clause.negated or clause.normal
+        anew = clause.has(terms.VERBS | terms.PRESENT | {"new"}) or clause.negated or clause.normal
         clause.aside |= before.aside and listed and not anew
+        # "previous left base opacity, now right base opacity"
+        over = clause.has(terms.PRESENT) and not clause.has(terms.LASTING) and clause.finding and clause.places
+        before.aside |= bool(over) and before.has(terms.PAST) and not before.has(terms.LASTING)
 
 
 def deny(clauses: list[Clause], last: int, behind: Clause) -> None:
@@ -315,7 +330,8 @@ def deny(clauses: list[Clause], last: int, behind: Clause) -> None:
         clauses[index].denied = True
         clauses[index].normal |= behind.normal
         joiner = clauses[index].joiner
-        if joiner not in SHARING and not (joiner == "comma" and clauses[index - 1].only_place):
+        aside = not clauses[index].places and clauses[index].has(terms.PAST)  # "opacity, seen previously, is gone"
+        if joiner not in SHARING and not (joiner == "comma" and (aside or clauses[index - 1].only_place)):
             return
 
 
@@ -382,13 +398,23 @@ def tokens(text: str, numbers: Iterator[int]) -> Iterator[Token]:
 
 def _prepare(text: str) -> str:
     """Lower case, with sides spelled out, signs as words, and hyphens and line breaks as they are meant."""
-    text = _SIGN.sub(lambda sign: " positive " if "+" in sign.group() else " negative ", _BLANKS.sub(" ", text))
+    text = _ANSWER.sub(lambda answer: ": negative" if answer["no"] else ": positive", _BLANKS.sub(" ", text))
+    text = _SIGN.sub(lambda sign: " positive " if "+" in sign.group() else " negative ", text)
     text = spell(_LINE_BREAK.sub(_line_break, _ASKS.sub(" query ", text))).lower()
     text = _SIDE_IN_MARKS.sub(r" \1 ", spell_sides(_COMPARED.sub(r" \1 ", _SIDE_IN_MARKS.sub(r" \1 ", text))))
     text = _IN_WORD.sub(" ", _DASH.sub(",", _FREE.sub(" absent", _MID.sub("mid ", text))))
     text = _NOT.sub(" not", text.replace("can't", "cannot").replace("can\u2019t", "cannot")).replace("ca not", "cannot")
-    text = _EACH.sub("both ", _SPARED.sub(r"\1 sparing of \2", text))
+    text = _EACH.sub("both ", _SPARED.sub(r"\1 sparing of \2", _NOT_OTHER.sub(r"\1 \3, not \2 \3,", text)))
+    text = _LEVEL_FIRST.sub(_level_to_each, text)
+    text = _THIRDS.sub(r"\1 and middle", text)
     return _PREFIX.sub(r"\1", _TWO_SIDED.sub("bi", _SLASHED.sub("with ", text)))
+
+
+def _level_to_each(match: re.Match[str]) -> str:
+    """Bring the level of "bases: clear on the right, hazy on the left" to each side."""
+    level = {"bases": "base", "apices": "apex"}.get(match["level"].split()[-1], match["level"].removesuffix("s"))
+    rest, found = _SIDE_ALONE.subn(rf"\1 {level}", match["rest"])
+    return match["before"] + (rest if found else f"{match['level']}, {rest}")
 
 
 def _line_break(match: re.Match[str]) -> str:

@@ -339,9 +339,8 @@ def _both_lungs(clause: Clause, affirmed: bool, *, any_side: bool) -> bool:
     if clause.plural and clause.has(terms.LUNG):
         says = clause.finding or clause.negated or clause.normal or clause.has(terms.DIFFUSE)
         return says or clause.joiner == "or" or not affirmed
-    return (
-        clause.has(terms.DIFFUSE) and not any_side and (clause.finding or clause.has(terms.LUNG)) and not clause.negated
-    )
+    wide = clause.finding or clause.has(terms.LUNG | terms.PLURALS)
+    return clause.has(terms.DIFFUSE) and not any_side and wide and not clause.negated
 
 
 def _weigh(claims: list[tuple[ZoneSet, bool]], *, clear: bool) -> tuple[Zones, bool]:

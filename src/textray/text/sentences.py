@@ -71,6 +71,10 @@ _HEADING = re.compile(
 )
 _PARAGRAPH = re.compile(r"(?<=\S)[ \t]*\n[ \t]*\n")
 _TITLE_END = re.compile(r"(?<=\S)[ \t]*\n|[.;] ")
+_MARKUP = re.compile(
+    r"</?(?:(?P<block>br|p|div|li|ul|ol|tr|table|h[1-6])|b|i|u|em|strong|span|font|td)(?:\s[^<>]{0,80}|/)?>",
+    re.IGNORECASE,
+)
 
 
 def parts(text: str) -> Iterator[tuple[bool, str]]:
@@ -78,8 +82,9 @@ def parts(text: str) -> Iterator[tuple[bool, str]]:
 
     Findings, impression and the like do, and so does what no heading precedes; history, indication, comparison and
     technique do not. Where a report has no findings, such a part ends with its paragraph; a title or a name always ends
-    with its line or sentence.
+    with its line or sentence. Marks of HTML are no words.
     """
+    text = _MARKUP.sub(lambda mark: "\n" if mark["block"] else " ", text)
     heads = [(match, kind) for match in _HEADING.finditer(text) if (kind := _kind(match))]
     found = any(_head(match) & {"finding", "findings"} for match, kind in heads if kind == "counts")
     bounds = [(0, 0, "counts")]

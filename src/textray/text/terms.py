@@ -67,7 +67,7 @@ PLACES = {
     for word in words.split()
 }
 
-DIFFUSE = _words("diffuse diffusely throughout widespread whole entire all")
+DIFFUSE = _words("diffuse diffusely throughout everywhere widespread whole entire all")
 LUNG = _words("lung lungs pulmonary hemithorax hemithoraces")
 NOUNS = LUNG | _words("lobe lobes zone zones field fields chest thorax")
 PLURALS = _words("lungs hemithoraces lobes zones fields")
@@ -118,6 +118,7 @@ ELSEWHERE = (
     hemidiaphragms hemidiaphragmatic breast breasts nipple axilla axillary neck arm leg hand abdomen abdominal
     quadrant liver spleen kidney renal stomach gastric brain frontal temporal parietal occipital cerebral subclavian
     jugular artery arteries vein vascularity lymph adenopathy lymphadenopathy node nodes view views wall paraspinal
+    pain tenderness crackles crackle creps crepitations crepitation rales rhonchi wheeze wheezes wheezing auscultation
     thyroid goiter projection rotated rotation oblique decubitus shift shifted deviated deviation corner"""
     )
 )
@@ -173,6 +174,13 @@ TAIL = FUNCTION | _words(
     anymore"""
 )
 """Words beside a denial that has no place of its own, as in ", now completely resolved"."""
+PAST = _words("previous previously prior former formerly earlier old")
+PRESENT = _words("now currently today")
+LASTING = _words(
+    """unchanged stable persists persistent persisting remains remain remaining still again same also larger worse
+    increased decreased smaller improved improving"""
+)
+"""Words about time: of what was, of what is, and of what was and is."""
 REST = _words("otherwise elsewhere remaining remainder rest else other others")
 YES = _words("yes positive present confirmed")
 DENYING = _words("without except sparing spares excluding excluded unlikely nothing absence resolution clearing")
@@ -188,10 +196,14 @@ _PHRASES = {
     "neutral": r"(?:no|without|not)(?: any| significant\w*| interval| substantial\w*| appreciabl[ye]| definite| major|"
     r" much| really| been)* chang(?:es?|ed)|"
     r"retrosternal air ?space|no(?: longer| more)? (?:worse|better)|"
-    r"not(?: \w+ly)? (?:worse|increased|decreased|enlarged|calcified|cavitated|loculated|displaced)|"
+    r"not(?: \w+ly)? (?:worse|increased|decreased|enlarged|calcified|cavitated|loculated|displaced|improv(?:ed|ing)|"
+    r"resolving|clearing|regressed|smaller|better)|"
+    r"(?:fail(?:s|ed)? to|does not|did not|do not|will not) (?:clear|resolve|improve|regress|disappear)|"
+    r"never (?:cleared|resolved|improved|disappeared)|"
     r"not as (?:well|clearly|prominent|conspicuous|dense|extensive|large|pronounced)(?: \w+)?|"
     r"(?:no|not|without)(?: evidence| suggestion| sign| definite| significant| interval| any| of| for)*"
-    r" (?:enlargement|progression|worsening|growth|increase)(?: of| in)?|"
+    r" (?:enlargement|progression|worsening|growth|increase|improvement|resolution|clearing|clearance|regression|"
+    r"decrease|reduction)(?: of| in)?|"
     r"not (?:seen|present|visible|noted) (?:previously|before|on (?:the )?(?:prior|previous)\w*)|"
     r"(?:cannot|can not|not|could not|does not|do not)(?: be)?(?: entirely| completely)?"
     r" (?:excluded?|ruled? ?out|r/o)|not only|no doubt|"
@@ -211,6 +223,8 @@ _PHRASES = {
     "aside": r"(?:no |without )?(?:history(?: of)?|h/o|hx(?: of)?)|status post|s/p|"
     r"(?:to )?rul(?:e|ing) ?out|r/o|to exclude|"
     r"(?:please |to )?(?:evaluate|evaluating|assess|assessing)(?: for)?|(?:look|check|screen)(?:ing)? for|"
+    r"c/o|complain(?:s|ed|ing)? of|recommend(?:ed|ing|s)?|"
+    r"(?:suggest|advise)(?:ed|d|s)? (?:ct|lateral|repeat|further|follow)|"
     r"(?:evaluation|assessment) (?:for|of)|comparison (?:is|was) made (?:to|with)|query",
     "finding": rf"{_PARTLY} (?:clear|normal|unremarkable|cleared|resolved|spared|gone|disappeared|subsided)|"
     rf"{_PARTLY} (?:resolution|clearing|clearance)(?: of)?|"
@@ -227,8 +241,9 @@ _PHRASES = {
     "both": r"(?:left|right)(?: side| sided| lung)?(?: is| are)?(?: much| slightly| (?=[<>=≥≤]))?"
     r" (?:greater|more|worse|larger|less|higher|bigger|denser|>+|<+|=|≥|≤)"
     r"(?: (?:severe|marked|prominent|pronounced|extensive|so))?(?: than)?(?: on)?(?: the)? (?:left|right)",
-    "without": r"without|w/o|sparing(?: of)?|spares|excluding",
-    "except": r"except(?:ing)?(?: for| in)?|apart from|aside from|other than|save for",
+    "without": r"without|w/o|sparing(?: of)?|spares?|excluding",
+    "except": r"except(?:ing)?(?: for| in)?|bar(?= (?:the|a|an|for|some|left|right))|"
+    r"apart from|aside from|other than|save for",
     "break": r"but|however|although|though|while|whereas|yet|with|w/",
     "or": r"or|nor",
     "and": r"as well as|and|plus|than|[&/+]",
@@ -267,7 +282,8 @@ ORDINARY = _words(
 
 COUNTED_PARTS = _words(
     """finding findings imp impression impressions conclusion conclusions opinion interpretation result results report
-    summary assessment comment comments observation observations addendum diagnosis"""
+    summary assessment comment comments observation observations addendum diagnosis
+    current now today currently"""
 )
 OTHER_PARTS = _words(
     """ind indication indications history hx pmh pmhx hpi comparison comparisons technique reason complaint complaints
@@ -284,7 +300,7 @@ HEADS = (
     | _words(
     """for of the and medical surgical present presenting illness notes note brief relevant pertinent radiological
     radiology radiographic radiologist chest cxr xr xray x ray film films radiograph type id number final
-    preliminary current reports images ordering referring requesting by time"""
+    preliminary reports images ordering referring requesting by time year month week"""
 )
 )  # fmt: skip
 """Words of headings: of parts that describe the image, of others, of earlier matters, and of titles."""
