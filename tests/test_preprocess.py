@@ -31,7 +31,7 @@ def centroid(weights):
 
 
 def picture(pixels):
-    return Image(pixels=pixels, grid=Grid(height=pixels.shape[0], width=pixels.shape[1]))
+    return Image(film=pixels, grid=Grid(height=pixels.shape[0], width=pixels.shape[1]))
 
 
 @settings(deadline=None, max_examples=40)

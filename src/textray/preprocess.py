@@ -6,7 +6,7 @@ Training and the ONNX runtime share this implementation, and a bundle carries it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -15,9 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image as PILImage
 
 from textray.errors import BundleError, InputError, ShapeError, UsageError
+from textray.io.levels import in_pillow, stacked, strips
 from textray.io.raster import is_grey
 from textray.io.read import Source, from_array, read
-from textray.records import Grid, Image
+from textray.records import Grid, Image, Pixels
 
 Normalise = Literal["percentile", "zscore", "unit", "imagenet"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -27,7 +28,6 @@ PERCENTILES = (0.5, 99.5)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 _CUBIC = -0.75  # slope of the cubic kernel at distance 1, as in torch (Pillow's and OpenCV's differ)
-_STRIP = 64  # rows interpolated at once
 _FLAT = 1e-6  # below this contrast a division would only amplify rounding noise
 
 
@@ -97,18 +97,19 @@ class Preprocess:
         Raises:
             InputError: ``E_COLOR``.
         """
-        if image.pixels.ndim == 3 and not self.colour:
+        coloured = len(image.film.shape) == 3
+        if coloured and not self.colour:
             raise InputError(
                 "the picture is coloured",
-                came=f"{image.pixels.shape[2]} different channels",
+                came=f"{image.film.shape[2]} different channels",
                 expected="a grey chest film",
                 do="Give the film itself, not a screenshot or a photo of it",
                 code="E_COLOR",
             )
-        if self.colour and (image.pixels.ndim == 2 or is_grey(image.pixels)):
+        if self.colour and (not coloured or is_grey(image.pixels)):
             raise InputError(
                 "the picture is grey",
-                came="equal channels" if image.pixels.ndim == 3 else "one channel",
+                came="equal channels" if coloured else "one channel",
                 expected="a picture in colour, such as one of stained tissue",
                 do="Use weights for chest films",
                 code="E_COLOR",
@@ -127,14 +128,14 @@ class Preprocess:
         width = min(self.size[1], max(1, round(shape[1] * scale)))
         return (self.size[0] - height) // 2, (self.size[1] - width) // 2, height, width
 
-    def resize(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    def resize(self, pixels: Pixels) -> NDArray[np.float32]:
         """Bring pixels, ``(H, W)`` or ``(H, W, 3)`` in [0, 1], to ``size``, swapped with ``transpose``.
 
         The result is in [0, 1] if bilinear, in [-0.45, 1.45] if bicubic.
         """
-        if pixels.ndim == 3:
+        if len(pixels.shape) == 3:
             return np.stack([self.resize(pixels[..., c]) for c in range(pixels.shape[2])], axis=-1)
-        _two_axes(pixels, "pixels")
+        _two_axes(pixels.shape, "pixels")
         top, left, height, width = self.box((pixels.shape[0], pixels.shape[1]))
         pixels = pixels.T if self.transpose else pixels
         if self.interpolation == "bicubic":
@@ -149,7 +150,7 @@ class Preprocess:
 
     def resize_mask(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Bring a mask ``(H, W)`` bool to ``size`` by nearest neighbour, swapped like pixels; padding is false."""
-        _two_axes(mask, "mask")
+        _two_axes(mask.shape, "mask")
         top, left, height, width = self.box((mask.shape[0], mask.shape[1]))
         picture = PILImage.fromarray(np.ascontiguousarray(mask.T if self.transpose else mask, dtype=np.uint8))
         frame = np.zeros(self.size, np.bool_)
@@ -187,24 +188,33 @@ class Preprocess:
 
     def apply(self, image: Image) -> NDArray[np.float32]:
         """Resize and normalise a picture: ``(C, h, w)`` float32."""
-        return self.normalise_pixels(self.resize(image.pixels))
+        return self.normalise_pixels(self.resize(image.film))
 
     def restore(self, values: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
         """Bring a map ``(h, w)`` of the network, swapped like its input, back to the grid of its file.
 
         The result is ``(H, W)`` float32, bilinear, never outside the range of ``values``.
         """
+        return stacked(self.restore_strips(values, grid), grid.height)
+
+    def restore_strips(self, values: NDArray[np.float32], grid: Grid) -> Iterator[NDArray[np.float32]]:
+        """Some rows of `restore` after the other."""
         if values.shape != self.size:
             raise ShapeError("map does not have the network's size", came=values.shape, expected=self.size)
         top, left, height, width = self.box(grid.shape)
         content = values[top : top + height, left : left + width]
         content = content.T if self.transpose else content
-        restored = _bilinear(content, grid.shape)
-        return np.clip(restored, content.min(), content.max(), out=restored)
+        low, high = content.min(), content.max()
+        for restored in _bilinear_strips(content, grid.shape):
+            yield np.clip(restored, low, high, out=restored)
 
     def restore_coarse(self, values: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
         """Bring a map ``(h', w')`` of any size that covers the network's input back to the grid of the file."""
-        return self.restore(values if values.shape == self.size else _bilinear(values, self.size), grid)
+        return self.restore(self.at_size(values), grid)
+
+    def at_size(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A map ``(h', w')`` of any size that covers the network's input at the size of that."""
+        return values if values.shape == self.size else _bilinear(values, self.size)
 
     def to_dict(self) -> dict[str, Any]:
         """Content of a bundle's ``preprocess.json``; ``colour`` only where it is set."""
@@ -234,15 +244,20 @@ class Preprocess:
             raise BundleError(f"preprocess settings are wrong: {error}") from error
 
 
-def _bilinear(values: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Resize ``(H, W)`` to ``shape`` as Pillow does, but with no more memory than the result where rows are added."""
-    picture = PILImage.fromarray(np.ascontiguousarray(values, dtype=np.float32))
+def _bilinear(values: Pixels, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Resize ``(H, W)`` to ``shape`` as Pillow does."""
+    return stacked(_bilinear_strips(values, shape), shape[0])
+
+
+def _bilinear_strips(values: Pixels, shape: tuple[int, int]) -> Iterator[NDArray[np.float32]]:
+    """Some rows of `_bilinear` after the other, or all where none are added."""
+    picture = in_pillow("F", values.shape, (np.asarray(values[rows], np.float32) for rows in strips(values.shape)))
     rows = min(shape[0], values.shape[0])
     resized = np.array(picture.resize((shape[1], rows), PILImage.Resampling.BILINEAR), dtype=np.float32)
-    return resized if rows == shape[0] else _with_more_rows(resized, shape[0])
+    yield from [resized] if rows == shape[0] else _with_more_rows(resized, shape[0])
 
 
-def _with_more_rows(values: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+def _with_more_rows(values: NDArray[np.float32], count: int) -> Iterator[NDArray[np.float32]]:
     """Interpolate rows as the second pass of Pillow's bilinear filter does, to the bit: sums in double precision."""
     height = len(values)
     centre = (np.arange(count) + 0.5) * (height / count)
@@ -253,18 +268,16 @@ def _with_more_rows(values: NDArray[np.float32], count: int) -> NDArray[np.float
         np.where(first + tap > last, 0, np.maximum(1 - np.abs(first + tap - centre + 0.5), 0)) for tap in range(3)
     ]
     total = weights[0] + weights[1] + weights[2]
-    result = np.empty((count, values.shape[1]), np.float32)
-    for start in range(0, count, _STRIP):
-        part = slice(start, start + _STRIP)
+    for part in strips((count, values.shape[1])):
         pairs = zip(taps, weights, strict=True)
-        result[part] = sum(values[at[part]] * (weight[part] / total[part])[:, None] for at, weight in pairs)
-    return result
+        rows = sum(values[at[part]] * (weight[part] / total[part])[:, None] for at, weight in pairs)
+        yield np.asarray(rows, np.float32)
 
 
-def _bicubic(values: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
+def _bicubic(values: Pixels, shape: tuple[int, int]) -> NDArray[np.float32]:
     """Resize ``(H, W)`` to ``shape`` by cubic convolution, half-pixel centres, edges repeated, no antialiasing."""
     if values.shape == shape:
-        return np.array(values, np.float32)
+        return np.array(values[:], np.float32)
     rows = _cubic_taps(values.shape[0], shape[0])
     columns = _cubic_taps(values.shape[1], shape[1])
     across = sum(weight * values[:, place] for place, weight in zip(*columns, strict=True))
@@ -284,6 +297,6 @@ def _cubic_taps(length: int, wanted: int) -> tuple[NDArray[np.int64], NDArray[np
     return places, np.stack([far[0], *near, far[1]]).astype(np.float32)
 
 
-def _two_axes(values: NDArray[Any], name: str) -> None:
-    if values.ndim != 2 or 0 in values.shape:
-        raise ShapeError(f"{name} must have rows and columns", came=values.shape, expected="(H, W)")
+def _two_axes(shape: tuple[int, ...], name: str) -> None:
+    if len(shape) != 2 or 0 in shape:
+        raise ShapeError(f"{name} must have rows and columns", came=shape, expected="(H, W)")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,20 +107,35 @@ class Grid:
         return self.orientation is None or self.orientation[0][:1] != "R"
 
 
+class Pixels(Protocol):
+    """Pixels ``(H, W)`` or ``(H, W, 3)`` float32, an array or not: a part of them is an array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows, columns and, in colour, channels."""
+
+    @property
+    def T(self) -> Pixels:  # noqa: N802 -- as of an array
+        """The same with rows and columns exchanged."""
+
+    def __getitem__(self, index: Any, /) -> NDArray[np.float32]:  # noqa: ANN401 -- what an array takes
+        """The pixels of some rows, or of another index of an array."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Image:
     """A picture as read, before any resizing.
 
     Attributes:
-        pixels: ``(H, W)`` float32 in [0, 1], bright is dense (bone white); ``(H, W, 3)`` RGB for colour data.
-        grid: Of ``pixels``.
+        film: The pixels as they are stored, which may take less memory than an array.
+        grid: Of the pixels.
         source: Its file, ``None`` for an array.
         sha256: Hash of the bytes of the file or array.
         info: Decisions of the reader (format, bit depth, photometric, window), without patient identifiers.
         notices: Warnings of the reader.
     """
 
-    pixels: NDArray[np.float32]
+    film: Pixels
     grid: Grid
     source: Path | None = None
     sha256: str = ""
@@ -127,9 +143,14 @@ class Image:
     notices: tuple[Notice, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.pixels.ndim not in (2, 3) or self.pixels.shape[:2] != self.grid.shape:
+        if len(self.film.shape) not in (2, 3) or self.film.shape[:2] != self.grid.shape:
             expected = f"{self.grid.shape} or {self.grid.shape}+(3,)"
-            raise ShapeError("pixels and grid differ", came=self.pixels.shape, expected=expected)
+            raise ShapeError("pixels and grid differ", came=self.film.shape, expected=expected)
+
+    @cached_property
+    def pixels(self) -> NDArray[np.float32]:
+        """``(H, W)`` float32 in [0, 1], bright is dense (bone white); ``(H, W, 3)`` RGB for colour data."""
+        return self.film[:]
 
 
 @dataclass(frozen=True)
@@ -246,21 +267,20 @@ class Prediction:
 
     Attributes:
         mask: ``(H, W)`` bool, true inside lesions, native grid.
-        probability: ``(H, W)`` float32 in [0, 1], native grid.
         report: The report that the network read, ``None`` for a run without text.
         image: The picture that was segmented.
         record: The JSON record: hashes, model, zones, text mode, areas, warnings.
-        attention: Attention of a network that writes reports, as it looked for zones: ``(H, W)`` float32, not negative,
-            native grid; ``None`` for other networks.
+        restore: Gives the rows of ``probability``, some after the other, so that nobody needs to hold it.
+        look: As ``restore``, of ``attention``, ``None`` for networks without one.
         saver: Function that `save` calls, since this module does not write files.
     """
 
     mask: NDArray[np.bool_]
-    probability: NDArray[np.float32]
     report: Report | None
     image: Image
     record: dict[str, Any]
-    attention: NDArray[np.float32] | None = None
+    restore: Callable[[], Iterable[NDArray[np.float32]]]
+    look: Callable[[], Iterable[NDArray[np.float32]]] | None = None
     saver: Callable[[Prediction, Path, DicomOut | None], dict[str, Path]] | None = field(default=None, repr=False)
 
     def save(self, folder: str | Path, *, dicom: str | DicomOut | None = None) -> dict[str, Path]:
@@ -279,6 +299,19 @@ class Prediction:
             raise UsageError("this prediction has no saver", do="Use textray.io.write directly.")
         options = DicomOut(kinds=DicomOut.parse(dicom)) if isinstance(dicom, str) else dicom
         return self.saver(self, Path(folder), options)
+
+    @cached_property
+    def probability(self) -> NDArray[np.float32]:
+        """``(H, W)`` float32 in [0, 1], native grid; computed when it is first asked for."""
+        return np.concatenate([*self.restore()])
+
+    @cached_property
+    def attention(self) -> NDArray[np.float32] | None:
+        """Attention of a network that writes reports, as it looked for zones; ``None`` for other networks.
+
+        ``(H, W)`` float32, not negative, native grid; computed when it is first asked for.
+        """
+        return None if self.look is None else np.concatenate([*self.look()])
 
     @property
     def grid(self) -> Grid:

@@ -162,8 +162,8 @@ def planes():
 
 def test_each_network_refuses_the_other_kind_of_picture():
     grid = Grid(height=24, width=20)
-    coloured, film = Image(pixels=planes(), grid=grid), Image(pixels=planes()[..., 0], grid=grid)
-    stored = Image(pixels=np.repeat(planes()[..., :1], 3, axis=-1), grid=grid)
+    coloured, film = Image(film=planes(), grid=grid), Image(film=planes()[..., 0], grid=grid)
+    stored = Image(film=np.repeat(planes()[..., :1], 3, axis=-1), grid=grid)
     COLOUR.check_colour(coloured)
     Preprocess(size=(24, 20)).check_colour(film)
     for way, image in ((COLOUR, film), (COLOUR, stored), (Preprocess(size=(24, 20)), coloured)):

@@ -10,6 +10,7 @@ import zipfile
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 with suppress(ImportError):
@@ -241,6 +242,22 @@ def test_e18_a_folder_of_30000_files_takes_bounded_memory(folder, tiny_bundle):
     assert "1 done, 30000 skipped" in err
     assert 0 < megabytes < 400
     assert (folder / "out é" / "run.json").stat().st_size < 12_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is measured as on Linux")
+@pytest.mark.parametrize("kind", ["png8", "png16", "dicom"])
+def test_a_large_film_takes_few_bytes_a_pixel(kind, folder, tiny_bundle, raster, dicom, levels):
+    def measured(film):
+        data = dicom(film) if kind == "dicom" else raster((film >> 4).astype("uint8") if kind == "png8" else film)
+        (folder / "in" / "film.png").write_bytes(data)
+        status, err, megabytes = apart(folder, tiny_bundle)
+        assert (status, "1 done" in err) == (0, True), err
+        return megabytes
+
+    large = np.tile(levels, (40, 50))  # benchmarks/memory.py prints exact figures
+    more = measured(large) - measured(levels)
+    assert 0 < more * 2**20 / large.size < 10
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -17,7 +17,7 @@ SHAPE = (90, 70)
 def image(orientation=("L", "F"), spot=(70, 10), shape=SHAPE):
     rows, columns = np.mgrid[: shape[0], : shape[1]]
     pixels = np.exp(-((rows - spot[0]) ** 2 + (columns - spot[1]) ** 2) / 60).astype(np.float32)
-    return Image(pixels=pixels, grid=Grid(height=shape[0], width=shape[1], orientation=orientation))
+    return Image(film=pixels, grid=Grid(height=shape[0], width=shape[1], orientation=orientation))
 
 
 @pytest.fixture(scope="module")

@@ -135,7 +135,7 @@ def test_threads_are_bounded_and_checked(tiny_bundle):
 
 def test_colour_is_refused_where_a_film_is_expected(predictor):
     picture = from_array(np.random.default_rng(0).random((64, 64)).astype(np.float32))
-    coloured = type(picture)(pixels=np.stack([picture.pixels] * 3, axis=-1), grid=picture.grid)
+    coloured = type(picture)(film=np.stack([picture.pixels] * 3, axis=-1), grid=picture.grid)
     with pytest.raises(InputError) as caught:
         predictor.segment(coloured)
     assert caught.value.code == "E_COLOR"

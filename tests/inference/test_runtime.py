@@ -208,3 +208,18 @@ def test_a_graph_that_answers_nothing_finite_or_never_ends_is_named(cli, light, 
     monkeypatch.setattr(runtime, "MOST_SECONDS", 0.3)
     with pytest.raises(TextRayError, match=r"did not come to an end. Got 0\.3 s"):
         Runtime(bundle).run(np.zeros((2, 3, SIZE, SIZE), np.float32), *NO_TEXT)
+
+
+def test_a_graph_that_claims_or_computes_a_constant_of_4_gib_is_refused_without_it(light):
+    claimed = TensorProto(name="huge", data_type=TensorProto.FLOAT, dims=[1 << 30], raw_data=b"\0" * 16)
+    model = onnx.load_from_string(spoilt([helper.make_node("ReduceMax", ["huge"], ["logits"])]))
+    model.graph.initializer.append(claimed)
+    (light.folder / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(BundleError, match="cannot be loaded"):
+        Runtime(sealed_again(light.folder))
+    length = helper.make_node("Constant", [], ["length"], value=numpy_helper.from_array(np.array([1 << 30])))
+    largest = helper.make_node("ReduceMax", ["huge"], ["most"], keepdims=0)
+    nodes = [length, helper.make_node("ConstantOfShape", ["length"], ["huge"]), largest]
+    (light.folder / "model.onnx").write_bytes(spoilt([*nodes, helper.make_node("Add", ["c", "most"], ["logits"])]))
+    with pytest.raises(TextRayError, match="the network failed"):
+        Runtime(sealed_again(light.folder)).run(np.zeros((2, 3, SIZE, SIZE), np.float32), *NO_TEXT)

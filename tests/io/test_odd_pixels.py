@@ -319,6 +319,14 @@ def test_b01_a_progressive_jpeg_without_its_last_scans_is_refused(chest, raster)
         read(data[: data.rindex(b"\xff\xda")] + b"\xff\xd9")
 
 
+def test_b01_a_progressive_jpeg_of_a_thousand_scans_is_refused_before_it_is_decoded(chest, raster):
+    data = raster((chest >> 4).astype(np.uint8), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    with pytest.raises(InputError, match=r"100\d scans") as caught:
+        read(data[:-2] + 1000 * last + data[-2:])
+    assert caught.value.code == "E_SIZE"
+
+
 @pytest.mark.parametrize(
     ("marker", "words"),
     [(b"\xff\xc3", "a lossless JPEG"), (b"\xff\xf7", "a JPEG-LS picture"), (b"\xff\xc9", "an arithmetic JPEG")],

@@ -215,7 +215,7 @@ def _append(sample: Sample, preprocess: Preprocess, pixels: BinaryIO, masks: Bin
     image = naming(sample.image_path, preprocess.read)
     if sample.mask_path is not None:
         masks.write(np.packbits(preprocess.resize_mask(sample.read_mask(image.grid.shape))).tobytes())
-    resized = np.rint(np.clip(preprocess.resize(image.pixels), 0.0, 1.0) * _FULL).astype("<u2")
+    resized = np.rint(np.clip(preprocess.resize(image.film), 0.0, 1.0) * _FULL).astype("<u2")
     pixels.write(resized.tobytes())
 
 

@@ -286,8 +286,8 @@ class AttentionExplainer:
         received = np.mean([level.weights.mean((1, 2)) for level in levels], axis=0)
         columns = _columns(tokens, self._columns, received)
         height, width = fit(prediction.grid.shape, _PANEL)
-        film = thumbnail(prediction.image.pixels, (height, width))
-        masked = shrink(render_overlay(prediction.image.pixels, prediction.mask), (height, width))
+        film = thumbnail(prediction.image.film, (height, width))
+        masked = shrink(render_overlay(prediction.image.film, prediction.mask), (height, width))
         left = MARGIN + width + _GAP
         page_width = max(left + len(columns) * (width + _GAP) + _SCALE, _LEAST_WIDTH)
         notes = [convention(prediction)["text"], _SCALES]

@@ -141,7 +141,7 @@ def _draw(values: dict[str, Any], tokens: Tokens, prediction: Prediction) -> Pic
                 page.box(left, y + 3, length, _ROW - 6, colour)
                 page.text(left + length + 5, y + 4, f"{value:.3f}", 12)
         y += _ROW
-    page.paste(chart + MARGIN, top + 44, shrink(render_overlay(prediction.image.pixels, prediction.mask), size))
+    page.paste(chart + MARGIN, top + 44, shrink(render_overlay(prediction.image.film, prediction.mask), size))
     page.text(chart + MARGIN, top + 48 + size[0], "mask with the whole sentence", 13, colour=INK)
     for i, (name, colour) in enumerate((("words of place", _PLACE), ("other tokens", _OTHER))):
         page.box(chart + MARGIN + i * 150, top + 74 + size[0], 12, 12, colour)

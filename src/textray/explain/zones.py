@@ -78,7 +78,7 @@ class ZonesExplainer:
         small = predictor.infer(pixels, [prompt], denied(zones.states)[None]).probability[0]
         restored = predictor.preprocess.restore(small, prediction.grid)
         parts = zone_parts(restored, prediction.grid, predictor.bundle.zone_split)
-        mean = {name: float(part.mean()) if part.size else 0.0 for name, part in parts.items()}
+        mean = {name: float(part.copy().mean()) if part.size else 0.0 for name, part in parts}
         return ZoneRun(name=name, zones=zones, probability=small, mask=restored >= predictor.threshold, mean=mean)
 
     @staticmethod
@@ -168,7 +168,7 @@ def _film(
 ) -> None:
     height, width = size
     small = predictor.preprocess.restore(run.probability, Grid(height=height, width=width)) >= predictor.threshold
-    film = thumbnail(prediction.image.pixels, size).mean(2) / 255
+    film = thumbnail(prediction.image.film, size).mean(2) / 255
     page.paste(left, top, render_overlay(np.asarray(film, np.float32), small))
     for share in predictor.bundle.zone_rows:
         page.rule([(left, top + round(share * height)), (left + width - 1, top + round(share * height))], _LINE)

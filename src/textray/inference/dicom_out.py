@@ -65,7 +65,7 @@ def build(prediction: Prediction, options: DicomOut) -> tuple[dict[str, bytes], 
     if "sr" in options.kinds:
         files["sr"] = sr(film, found, files.get("seg"), text=given)
     if "overlay" in options.kinds:
-        files["sc"] = sc(film, found, image.pixels, _letters(image.grid))
+        files["sc"] = sc(film, found, image.film, _letters(image.grid))
     notices = [*film.notices, *([] if given is None else [_SR_TEXT])]
     reason = None if "seg" in files else "empty mask" if "seg" in options.kinds else "not asked for"
     described = {

@@ -9,7 +9,7 @@ from textray.inference.localizer import Localization
 from textray.io.page import INK, LONGEST, PAPER, Page, Picture, fit, heat, line_height, thumbnail, wrap
 from textray.io.write import FOUND, outline
 from textray.metrics.grounding import enlarge
-from textray.records import Grid, Laterality
+from textray.records import Grid, Laterality, Pixels
 
 _SHORTEST = 480  # pixels of the film's longer side in the picture, at least
 _PER_LETTER = 40  # letters of the caption that a line of the film's width holds, about
@@ -20,7 +20,7 @@ _IN_CAPTION = {"W_UNKNOWN_WORD", "W_PHRASE_CUT", "W_DENIED", "W_NO_PLACE", "W_PE
 
 
 def draw(
-    pixels: NDArray[np.float32],
+    film: Pixels,
     localization: Localization,
     grid: Grid,
     *,
@@ -36,7 +36,7 @@ def draw(
     values = enlarge(localization.map, size)
     low, high = float(localization.map.min()), float(localization.map.max())
     level = np.clip((values - low) / (high - low), 0, 1) if high > low else np.zeros_like(values)
-    picture = heat(thumbnail(pixels, size), level)
+    picture = heat(thumbnail(film, size), level)
     if mask is not None:
         small = enlarge(mask.astype(np.float32), size) >= 0.5
         picture[outline(small, max(1, round(max(size) / 400)))] = FOUND

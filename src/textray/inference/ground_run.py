@@ -155,7 +155,7 @@ class Grounding(Run):
         rule = ""
         if mask is not None:
             rule = f"Outline: where {how} is above {plan.threshold:g}" + ("." if mask.any() else ", which is nowhere.")
-        write_picture(path, draw(image.pixels, one, image.grid, mask=mask, rule=rule))
+        write_picture(path, draw(image.film, one, image.grid, mask=mask, rule=rule))
 
     def _record(
         self, key: str, image: Image, maps: Sequence[Localization], masks: Sequence[_Mask | None]

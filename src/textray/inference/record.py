@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -75,23 +75,21 @@ def zone_areas(mask: NDArray[np.bool_], grid: Grid, split: ZoneSplit) -> dict[st
     A pixel belongs to the zone that its centre lies in; one right at a line belongs to the right or lower zone.
     """
     total = int(mask.sum())
-    return {name: area(part, grid, whole=total) for name, part in zone_parts(mask, grid, split).items()}
+    return {name: area(part, grid, whole=total) for name, part in zone_parts(mask, grid, split)}
 
 
 def zone_parts(
     values: NDArray[np.bool_] | NDArray[np.float32], grid: Grid, split: ZoneSplit
-) -> dict[str, NDArray[Any]]:
-    """Values ``(H, W)`` in each zone of pixels, by zone name; zones are those of `zone_areas`."""
+) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Name of each zone of pixels, and the values ``(H, W)`` in it; zones are those of `zone_areas`."""
     if values.shape != grid.shape:
         raise ShapeError("mask and grid differ", came=values.shape, expected=grid.shape)
     heights = (np.arange(grid.height) + 0.5) / grid.height
-    levels = [np.searchsorted(rows, heights, side="right") for rows in split.rows]
-    right = (np.arange(grid.width) + 0.5) / grid.width >= split.column
-    return {
-        f"{side} {name}": values[np.ix_(level == i, columns)]
-        for side, columns, level in zip(SIDES, (~right, right), levels, strict=True)
-        for i, name in enumerate(LEVELS)
-    }
+    middle = int(np.searchsorted((np.arange(grid.width) + 0.5) / grid.width, split.column))
+    for side, columns, rows in zip(SIDES, (slice(middle), slice(middle, None)), split.rows, strict=True):
+        ends = [0, *np.searchsorted(heights, rows), grid.height]
+        for i, name in enumerate(LEVELS):
+            yield f"{side} {name}", values[ends[i] : ends[i + 1], columns]
 
 
 def zone_split(bundle: Bundle, lungs: Lungs | None) -> ZoneSplit:
@@ -105,16 +103,16 @@ def build(
     steering: Steering,
     used_settings: Mapping[str, Any],
     mask: NDArray[np.bool_],
-    probability: NDArray[np.float32],
+    probability: Mapping[str, float | None],
     seconds: Mapping[str, float],
     seen: Film = NOTHING_SEEN,
 ) -> dict[str, Any]:
-    """Build the record of a prediction from the result of `settings`, mask and probability ``(H, W)`` and the times.
+    """Build the record of a prediction from the result of `settings`, mask ``(H, W)``, `figures` and the times.
 
     ``seen`` is what the network says of the film as a whole.
     """
     split = zone_split(bundle, seen.lungs)
-    grid, total, generated = image.grid, int(mask.sum()), steering.generated
+    grid, generated = image.grid, steering.generated
     return {
         "schema": SCHEMA,
         "textray": __version__,
@@ -126,16 +124,20 @@ def build(
         **({} if generated is None else {"own_report": own_report.describe(generated, steering, grid)}),
         "lesion": {**area(mask, grid), "zones": zone_areas(mask, grid, split)},
         **seen.describe(),
-        "probability": {
-            "threshold": bundle.threshold,
-            "max": round(float(probability.max()), 6),
-            "mean": round(float(probability.mean()), 6),
-            "mean_inside": round(float(probability[mask].mean()), 6) if total else None,
-        },
+        "probability": {"threshold": bundle.threshold, **probability},
         "warnings": notice_rows([*_notices(image, bundle, steering), *seen.notices()]),
         "settings": dict(used_settings),
         "settings_sha256": digest(used_settings),
         "seconds": {phase: round(value, 4) for phase, value in seconds.items()},
+    }
+
+
+def figures(probability: NDArray[np.float32], mask: NDArray[np.bool_]) -> dict[str, float | None]:
+    """Figures of a probability ``(H, W)`` for a record; ``mean_inside`` is inside its mask."""
+    return {
+        "max": round(float(probability.max()), 6),
+        "mean": round(float(probability.mean()), 6),
+        "mean_inside": round(float(probability[mask].mean()), 6) if mask.any() else None,
     }
 
 

@@ -124,7 +124,7 @@ def save(prediction: Prediction, folder: Path, dicom: DicomOut | None = None) ->
         prediction = replace(prediction, record=values)
     disk.check_writable(folder)
     name = stem(source.name) if source is not None else "array"
-    places = paths(folder, name, attention=prediction.attention is not None, objects=objects)
+    places = paths(folder, name, attention=prediction.look is not None, objects=objects)
     write(prediction, places, objects=objects)
     return places
 
@@ -145,15 +145,15 @@ def write(
     They are written beside their places first and then renamed, so a full disk leaves an earlier result as it was;
     ``claim`` is the last to object, see `write_together`.
     """
-    attention, pixels = prediction.attention, prediction.image.pixels
+    look, film = prediction.look, prediction.image.film
     lines = caption(prediction.record)
     writers: dict[str, Callable[[Path], None]] = {
         "mask": lambda path: disk.write_mask(path, prediction.mask),
-        "overlay": lambda path: disk.write_overlay(path, pixels, prediction.mask, caption=lines),
+        "overlay": lambda path: disk.write_overlay(path, film, prediction.mask, caption=lines),
         "record": lambda path: write_record(path, prediction.record, places),
     }
-    if attention is not None:
-        writers["attention"] = lambda path: disk.write_picture(path, project(pixels, attention))
+    if look is not None:
+        writers["attention"] = lambda path: disk.write_picture(path, project(film, look()))
     for kind, data in (objects or {}).items():
         writers[kind] = partial(disk.atomic_write, data=data)
     # What only an earlier run with other weights or options wrote goes.

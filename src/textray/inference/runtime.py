@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 MOST_THREADS = 16  # by default; a small network gains nothing from more
 MOST_ASKED = 512
+MOST_MEMORY = 3 << 30  # bytes that graphs may compute with
 MOST_SECONDS = 600.0
 """Longest run of a graph: a bundle is data from elsewhere, and its graph may have a loop without an end."""
 INPUTS = ("image", "text_features", "text_mask")
@@ -194,6 +196,8 @@ def open_session(bundle: BaseBundle, file: str, threads: int) -> Any:  # noqa: A
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # idle threads leave their processor
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    _limit_memory()
     options.log_severity_level = 3  # errors only: the graph optimiser's remarks are not for users
     graph = bundle.read(file)
     if b"\x08location" in graph or b"\0location" in graph:  # the key of such a file, after its length
@@ -210,6 +214,14 @@ def open_session(bundle: BaseBundle, file: str, threads: int) -> Any:  # noqa: A
             came=str(error)[:300],
             do="Update onnxruntime, or export the checkpoint again with: textray export",
         ) from error
+
+
+@cache
+def _limit_memory() -> None:
+    """Give the graphs of this process `MOST_MEMORY` together; one that asks for more fails before it is taken."""
+    kinds = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, onnxruntime.OrtMemType.DEFAULT
+    place = onnxruntime.OrtMemoryInfo("Cpu", kinds[0], 0, kinds[1])
+    onnxruntime.create_and_register_allocator(place, onnxruntime.OrtArenaCfg(MOST_MEMORY, -1, -1, -1))
 
 
 def _initializers(graph: bytes, weights: bytes) -> Iterator[bytes]:

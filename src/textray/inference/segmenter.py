@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from textray.inference.film import Film, Lungs, calls_clear, conflicts, denied, 
 from textray.inference.own_report import OwnReport, Steering, TextFree, TextMode, check_edit
 from textray.inference.own_report import apply as apply_edit
 from textray.inference.runtime import Runtime, sigmoid
+from textray.io.levels import stacked
 from textray.io.read import Source
 from textray.preprocess import Preprocess
 from textray.records import Grid, Image, Laterality, Prediction, Report, Zones, ZoneState
@@ -208,7 +210,7 @@ class Predictor:
             lungs = None if inference.lungs is None else find_lungs(inference.lungs[0], self.preprocess, image.grid)
             if strict_input and lungs is not None and not any(lungs.found):
                 raise _no_chest()
-            generated, attention = self._generated(inference, words, prompt, image.grid, lungs, free=free)
+            generated, look = self._generated(inference, words, prompt, image.grid, lungs, free=free)
             steering = _steering(text, words, prompt, generated, heard=self._hears(words))
             if free and edit is None and prompt is Prompt.OWN_REPORT:  # the graph, which knows no threshold, wrote one
                 inference = self.infer(pixels, [Prompt.NO_REPORT])
@@ -223,10 +225,13 @@ class Predictor:
         if steering.mode in ("given", "edited") and steering.report is not None and steering.report.zones:
             free = False  # words that name a zone decide
         with _timed(seconds, "restore"):
-            probability = self.preprocess.restore(inference.probability[0], image.grid)
+            restore = partial(self.preprocess.restore_strips, inference.probability[0], image.grid)
+            probability = stacked(restore(), image.grid.height)
             mask = probability >= self.threshold
             if free:
                 mask[:] = False
+            figures = record.figures(probability, mask)
+            del probability  # its memory
             seen = self._film(inference, words, presence, least, image.grid, lungs, emptied=free)
         used = record.settings(
             self.bundle,
@@ -238,11 +243,11 @@ class Predictor:
         )
         return Prediction(
             mask=mask,
-            probability=probability,
             report=steering.report,
             image=image,
-            record=record.build(image, self.bundle, steering, used, mask, probability, seconds, seen),
-            attention=attention,
+            record=record.build(image, self.bundle, steering, used, mask, figures, seconds, seen),
+            restore=restore,
+            look=look,
             saver=results.save,
         )
 
@@ -303,19 +308,19 @@ class Predictor:
         lungs: Lungs | None,
         *,
         free: bool,
-    ) -> tuple[OwnReport | None, NDArray[np.float32] | None]:
-        """The report that the network wrote or would have written, and its attention on the film's grid.
+    ) -> tuple[OwnReport | None, Callable[[], Iterator[NDArray[np.float32]]] | None]:
+        """The report that the network wrote or would have written, and what gives its attention on the film's grid.
 
         Of a film that is ``free`` of lesions by its presence it writes none.
         """
         thresholds = self.bundle.zone_thresholds
         if thresholds is None or inference.zone_probability is None:
             return None, None
-        attention, shares = None, None
+        look, shares = None, None
         if inference.attention is not None:
-            attention = self.preprocess.restore_coarse(inference.attention[0, 0], grid)
-            parts = record.zone_parts(attention, grid, record.zone_split(self.bundle, lungs))
-            sums = {name: float(part.sum(dtype=np.float64)) for name, part in parts.items()}
+            look = partial(self.preprocess.restore_strips, self.preprocess.at_size(inference.attention[0, 0]), grid)
+            parts = record.zone_parts(stacked(look(), grid.height), grid, record.zone_split(self.bundle, lungs))
+            sums = {name: float(part.sum(dtype=np.float64)) for name, part in parts}
             total = sum(sums.values()) or 1.0
             shares = {name: value / total for name, value in sums.items()}
         generated = OwnReport(
@@ -326,7 +331,7 @@ class Predictor:
             denied=isinstance(prompt, Prompt) and _denies(words),
             attention=shares,
         )
-        return generated, attention
+        return generated, look
 
     def _as_image(self, picture: Source | NDArray[Any] | Image) -> Image:
         if isinstance(picture, Image):

@@ -13,8 +13,6 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, BinaryIO, ParamSpec, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
@@ -36,9 +34,10 @@ from textray.io.dicom_pixels import (
     value,
     words,
 )
+from textray.io.levels import distribution
 from textray.io.quality import film_notices
 from textray.io.raster import check_content
-from textray.records import Grid, Image, Notice
+from textray.records import Grid, Image, Notice, Pixels
 
 _VRS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
@@ -129,8 +128,8 @@ def read_dicom(data: bytes, *, source: Path | None = None) -> Image:
         raise _ends_early(name or None) if name or "Rows" in ds else _no_picture("an object without pixel data")
     tags = PixelTags.of(ds)
     syntax = _transfer_syntax(ds)
-    pixels, facts, notices = shown(ds, tags, syntax)
-    check_content(pixels)
+    film, facts, notices = shown(ds, tags, syntax)
+    check_content(distribution(film)[0])
     spacing, spacing_notices = _spacing(ds)
     orientation, side_notices = _orientation(ds)
     imager = numbers(ds, "ImagerPixelSpacing")
@@ -147,12 +146,12 @@ def read_dicom(data: bytes, *, source: Path | None = None) -> Image:
         "imager_spacing_mm": imager if imager is not None and len(imager) == 2 and min(imager) > 0 else None,
     }
     return Image(
-        pixels=pixels,
+        film=film,
         grid=Grid(height=tags.rows, width=tags.columns, spacing_mm=spacing, orientation=orientation),
         source=source,
         sha256=hashlib.sha256(data).hexdigest(),
         info=info,
-        notices=notices + _notices(ds, pixels, side_notices) + spacing_notices,
+        notices=notices + _notices(ds, film, side_notices) + spacing_notices,
     )
 
 
@@ -244,10 +243,10 @@ def _transfer_syntax(ds: Dataset) -> UID:
     return syntax
 
 
-def _notices(ds: Dataset, pixels: NDArray[np.float32], sides: tuple[Notice, ...]) -> tuple[Notice, ...]:
+def _notices(ds: Dataset, film: Pixels, sides: tuple[Notice, ...]) -> tuple[Notice, ...]:
     """Warnings about the film as a whole; what is no frontal chest film by its tags is not asked to be turned."""
     other = _other_than_frontal_chest(ds)
-    found = (*film_notices(pixels), *sides)
+    found = (*film_notices(film), *sides)
     if other:
         text = f"The tags say that this is no frontal chest film: {other}."
         remedy = "Use frontal chest films; the mask of this one means nothing."

@@ -28,6 +28,7 @@ from textray import __version__
 from textray.errors import InputError, TextRayError
 from textray.io.dicom_pixels import integer, multi_frame, numbers, quiet, value, words
 from textray.io.files import regular
+from textray.io.levels import strips
 from textray.records import Image, Notice
 
 MANUFACTURER = "TextRay"
@@ -188,7 +189,7 @@ def prepare(data: bytes, *, make_uids: bool = False, deidentified: bool = False)
 @writing
 def from_picture(image: Image) -> Film:
     """Make a Secondary Capture of a picture that never was DICOM, of a study of its own and without a patient."""
-    if image.pixels.ndim != 2:
+    if len(image.film.shape) != 2:
         raise InputError("no DICOM film is made of a colour picture", expected="a grey picture", code="E_COLOR")
     ds = Dataset()
     ds.SOPClassUID, ds.Modality, ds.ConversionType = SECONDARY_CAPTURE, "OT", "WSD"
@@ -202,7 +203,9 @@ def from_picture(image: Image) -> Film:
     ds.update(header)
     ds.SeriesNumber, ds.InstanceNumber, ds.Laterality = 9900, 1, ""
     ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 0
-    ds.PixelData = np.rint(image.pixels * 65535).astype("<u2").tobytes()
+    film = image.film
+    parts = (np.rint(film[rows] * 65535).astype("<u2") for rows in strips(film.shape))
+    ds.PixelData = b"".join(part.tobytes() for part in parts)
     return Film(header=header, spacing_mm=image.grid.spacing_mm, created=_EPOCH, copy=to_bytes(ds))
 
 

@@ -21,6 +21,7 @@ from pydicom.uid import UID, JPEG2000TransferSyntaxes
 
 from textray.errors import InputError
 from textray.io.decoder import UndecodableError, decode, frames, seconds
+from textray.io.levels import Levels, count, percentiles, share
 from textray.io.raster import body_range, check_content, check_size, grey_from_channels, silent_warnings
 from textray.records import Notice
 
@@ -32,7 +33,6 @@ _LEAST_FILM = 0.1  # share of a film that padding leaves; with less its tag is w
 _MOST_SATURATED = 0.5  # share of a film that a window may turn black or white
 _BLACK = 0.002
 _LEAST_SHOWN = 1 / 64  # share of the range from black to white that the film takes at least
-_SAMPLE = 1 << 20  # values of a film that are looked at to judge a window
 _MOST_JUMPS = 0.005  # share of neighbours in a row that may differ by half of the range
 _DAMAGED = "the DICOM pixel data is cut off or damaged"
 _CAME = {
@@ -195,61 +195,72 @@ class PixelTags:
         )
 
 
-def shown(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[np.float32], dict[str, Any], tuple[Notice, ...]]:
+def shown(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[Levels, dict[str, Any], tuple[Notice, ...]]:
     """Pixels ``(H, W)`` in [0, 1] as a viewer shows them first, bright dense; facts for the record; warnings.
 
     The order: stored values by BitsStored, HighBit and sign; modality LUT or rescale; the first VOI LUT, else the first
     window, else the percentiles 0.5 and 99.5, each only if it shows most of the film; then MONOCHROME1 is inverted,
     once. Padding (PixelPaddingValue) and values far from all others count in no range; padding is drawn as air.
+    It is computed once for each value that occurs.
     """
     samples, decoder = _decode(ds, tags, syntax)
-    stored = samples if tags.samples == 3 else _stored_values(samples, tags)
     facts: dict[str, Any] = {} if decoder is None else {"decoder": decoder}
     if tags.photometric == "PALETTE COLOR":
-        colours = apply_color_lut(stored, ds)
-        pixels, tint = grey_from_channels(colours, float(np.iinfo(colours.dtype).max))
-        return pixels, facts | {"window": {"from": "palette"}}, tint
+        colours = apply_color_lut(_stored_values(samples, tags), ds)
+        film, tint = grey_from_channels(colours, int(np.iinfo(colours.dtype).max))
+        return film, facts | {"window": {"from": "palette"}}, tint
     if tags.photometric in COLOUR:
-        pixels, tint = grey_from_channels(stored, float(2**tags.stored - 1))
-        return pixels, facts | {"window": {"from": "full range"}}, tint
+        top = 2**tags.stored - 1
+        film, tint = grey_from_channels(np.minimum(samples, top) if samples.max() > top else samples, top)
+        return film, facts | {"window": {"from": "full range"}}, tint
+    levels, kinds = _levels(samples, tags)
+    counts = count(levels, len(kinds))
+    used = np.flatnonzero(counts)
+    stored, often = kinds[used], counts[used]
     check_content(stored)
-    wrapped = _wraps(samples, tags)
-    padding = _padding(ds, tags, stored)
-    values, ignored = _modality(ds, stored)
+    padding = _padding(ds, tags, stored, often)
+    values, ignored = _modality(ds, stored, often)
     check_content(values)
-    del samples, stored
-    film = values.ravel() if padding is None else values[~padding]
-    low, high = body_range(film)
-    body = film if low <= film.min() and film.max() <= high else film[(film >= low) & (film <= high)]
-    pixels, window, notices = _voi(ds, values, body, ignored)
+    low, high = body_range(values[~padding], often[~padding])
+    body = ~padding & (values >= low) & (values <= high)
+    pixels, window, notices = _voi(ds, values, body, often, ignored)
     if tags.photometric == "MONOCHROME1":
         np.subtract(np.float32(1), pixels, out=pixels)
-    if padding is not None:
-        pixels[padding] = 0
-    if body.size < values.size:
+    pixels[padding] = 0
+    if not body.all():
         facts["left_out"] = {
-            "padding": 1 - film.size / values.size,
-            "far_values": (film.size - body.size) / values.size,
+            "padding": 1 - share(~padding, often),
+            "far_values": share(~body & ~padding, often),
         }
-    if wrapped:
+    if _wraps(samples, tags):
         text = "The film's values jump as if they were cut: BitsStored, HighBit or PixelRepresentation is wrong."
         notices += (Notice(code="W_BITS", text=text, remedy="Look at the overlay; export the film again."),)
-    return pixels, facts | {"window": window}, notices
+    table = np.zeros(len(kinds), np.float32)
+    table[used] = pixels
+    return Levels(levels, table, counts), facts | {"window": window}, notices
 
 
-def _padding(ds: Dataset, tags: PixelTags, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
-    """Pixels ``(H, W)`` that PixelPaddingValue, up to PixelPaddingRangeLimit, calls padding, if film is left."""
+def _levels(samples: NDArray[Any], tags: PixelTags) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Levels ``(H, W)`` of a film, and the stored value of each: samples of up to 16 bits are levels themselves."""
+    if tags.allocated <= 16:
+        levels = samples.astype(f"u{tags.allocated // 8}", copy=False)
+        return levels, _stored_values(np.arange(1 << tags.allocated), tags)
+    kinds, places = np.unique(_stored_values(samples, tags), return_inverse=True)
+    return places.reshape(samples.shape).astype(np.uint32), kinds
+
+
+def _padding(ds: Dataset, tags: PixelTags, stored: NDArray[Any], often: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """For each stored value, if PixelPaddingValue, up to PixelPaddingRangeLimit, calls it padding; if film is left."""
+    none = np.zeros(len(stored), np.bool_)
     first = integer(ds, "PixelPaddingValue")
     if first is None:
-        return None
+        return none
     last = integer(ds, "PixelPaddingRangeLimit")
     ends = [end % (1 << tags.allocated) for end in (first, first if last is None else last)]
     low, high = sorted(_stored_values(np.array(ends), tags).tolist())
     padding: NDArray[np.bool_] = (stored >= low) & (stored <= high)
     rest = stored[~padding]
-    if not padding.any() or rest.size < _LEAST_FILM * stored.size or rest.min() == rest.max():
-        return None
-    return padding
+    return padding if share(~padding, often) >= _LEAST_FILM and rest.min() < rest.max() else none
 
 
 def _decode(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[Any], str | None]:
@@ -351,14 +362,14 @@ def _no_decoder(syntax: UID, *, installable: bool) -> InputError:
     )
 
 
-def _modality(ds: Dataset, stored: NDArray[Any]) -> tuple[NDArray[np.float32], list[str]]:
-    """Modality values, and the names of what was ignored."""
+def _modality(ds: Dataset, stored: NDArray[Any], often: NDArray[np.int64]) -> tuple[NDArray[np.float32], list[str]]:
+    """Modality values of stored ones, and the names of what was ignored."""
     if value(ds, "ModalityLUTSequence"):
         table = _Table.of(ds, "ModalityLUTSequence")
         if table is None:
             raise tag_error("ModalityLUTSequence", None, "a table of 8 to 16 bits")
         values = stored.astype(np.float32)
-        if table.covers(values):
+        if table.covers(values, often):
             return table.look_up(values), []
         return values, ["modality LUT"]
     if "RescaleSlope" in ds or "RescaleIntercept" in ds:
@@ -370,37 +381,39 @@ def _modality(ds: Dataset, stored: NDArray[Any]) -> tuple[NDArray[np.float32], l
 
 
 def _voi(
-    ds: Dataset, values: NDArray[np.float32], body: NDArray[np.float32], ignored: list[str]
+    ds: Dataset, values: NDArray[np.float32], body: NDArray[np.bool_], often: NDArray[np.int64], ignored: list[str]
 ) -> tuple[NDArray[np.float32], dict[str, Any], tuple[Notice, ...]]:
-    """Pixels in [0, 1] by the first step that shows most of the film, whose own values are ``body``."""
-    low, high = (float(level) for level in np.percentile(body, PERCENTILES))
-    inside = body[:: max(1, body.size // _SAMPLE)]
-    inside = inside[(inside > low) & (inside < high)]
+    """Pixels in [0, 1] of values by the first step that shows most of the film, whose own values are ``body``."""
+    low, high = (float(level) for level in percentiles(values[body], often[body], PERCENTILES))
+    between = body & (values > low) & (values < high)
+    inside, counts = values[between], often[between]
     if value(ds, "VOILUTSequence"):
         table = _Table.of(ds, "VOILUTSequence")
-        if table is not None and table.covers(inside):
+        if table is not None and table.covers(inside, counts):
             pixels = table.look_up(values) / np.float32(table.top)
-            if pixels.min() < pixels.max() and _shows(table.look_up(inside) / np.float32(table.top)):
+            if pixels.min() < pixels.max() and _shows(table.look_up(inside) / np.float32(table.top), counts):
                 return pixels, {"from": "voi lut"}, _ignored(ignored)
         ignored = [*ignored, "VOI LUT"]
     if _given(ds, "WindowCenter") or _given(ds, "WindowWidth"):
         window = _Window.of_film(ds)
-        if window is not None and _shows(window.apply(inside)):
+        if window is not None and _shows(window.apply(inside), counts):
             pixels = window.apply(values)
             if pixels.min() < pixels.max():
                 return pixels, {"from": "window", **asdict(window)}, _ignored(ignored)
         ignored = [*ignored, "window"]
     if not low < high:  # more than 99 % of one level: show the whole range
-        low, high = float(body.min()), float(body.max())
+        low, high = float(values[body].min()), float(values[body].max())
     pixels = values - np.float32(low)
     pixels /= np.float32(high - low)
     return np.clip(pixels, 0, 1, out=pixels), {"from": "percentiles", "low": low, "high": high}, _ignored(ignored)
 
 
-def _shows(inside: NDArray[np.float32]) -> bool:
+def _shows(inside: NDArray[np.float32], counts: NDArray[np.int64]) -> bool:
     """False if the film's values between its extremes are shown as one grey, or most of them as black or white."""
     saturated = (inside <= _BLACK) | (inside >= 1 - _BLACK)
-    return inside.size == 0 or (float(saturated.mean()) <= _MOST_SATURATED and float(np.ptp(inside)) >= _LEAST_SHOWN)
+    if inside.size == 0:
+        return True
+    return share(saturated, counts) <= _MOST_SATURATED and float(np.ptp(inside)) >= _LEAST_SHOWN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -464,10 +477,10 @@ class _Table:
             return None
         return cls(entries=entries, first=first, top=(1 << bits) - 1)
 
-    def covers(self, values: NDArray[np.float32]) -> bool:
-        """True if the table has an entry of its own for at least half of the values."""
+    def covers(self, values: NDArray[np.float32], counts: NDArray[np.int64]) -> bool:
+        """True if the table has an entry of its own for at least half of the pixels with these values."""
         inside = (values >= self.first) & (values < self.first + len(self.entries))
-        return inside.size == 0 or float(inside.mean()) >= 1 - _MOST_SATURATED
+        return inside.size == 0 or share(inside, counts) >= 1 - _MOST_SATURATED
 
     def look_up(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map values; those outside the table take its first or last entry."""

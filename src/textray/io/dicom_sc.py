@@ -12,13 +12,14 @@ from textray.io import dicom_codes as codes
 from textray.io.dicom_header import Film, Finding, equipment, finish, identity, writing
 from textray.io.page import LONGEST, PAPER, Page, fit, line_height, shrink, text_width
 from textray.io.write import render_overlay
+from textray.records import Pixels
 
 KIND, NUMBER = "sc", 9903
 _SMALLEST = 10  # pixels of the smallest readable letters
 
 
 @writing
-def sc(film: Film, finding: Finding, pixels: NDArray[np.float32], letters: tuple[str, str] | None) -> bytes:
+def sc(film: Film, finding: Finding, pixels: Pixels, letters: tuple[str, str] | None) -> bytes:
     """Build the overlay of a mask over its film ``(H, W)`` as a picture of the film's study, at most 1,024 pixels long.
 
     ``letters`` are the patient's sides at the picture's left and right, ``None`` where the film does not tell.
@@ -60,7 +61,7 @@ def sc(film: Film, finding: Finding, pixels: NDArray[np.float32], letters: tuple
     return finish(ds, film, "TextRay overlay, not for diagnosis")
 
 
-def draw(pixels: NDArray[np.float32], mask: NDArray[np.bool_], letters: tuple[str, str] | None) -> NDArray[np.uint8]:
+def draw(pixels: Pixels, mask: NDArray[np.bool_], letters: tuple[str, str] | None) -> NDArray[np.uint8]:
     """Draw the overlay with its warning and the side letters on it."""
     height, width = fit(mask.shape, min(max(mask.shape), LONGEST))
     page = Page(width, height)

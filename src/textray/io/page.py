@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, Literal
 
@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image as PILImage
 from PIL import ImageDraw, ImageFont
 
-from textray.errors import ShapeError
+from textray.io.levels import distribution, percentiles, stacked, strips
+from textray.records import Pixels
 
 Colour = tuple[int, int, int]
 Picture = NDArray[np.uint8]
@@ -73,15 +74,15 @@ def fit(shape: tuple[int, int], most: int) -> tuple[int, int]:
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
-def display_range(pixels: NDArray[np.float32]) -> tuple[Any, Any]:
+def display_range(film: Pixels) -> tuple[Any, Any]:
     """The 0.5th and the 99.5th percentile of a film, which display shows as black and white."""
-    low, high = np.percentile(pixels, (0.5, 99.5))
+    low, high = percentiles(*distribution(film), (0.5, 99.5))
     return low, high
 
 
-def stretch(pixels: NDArray[np.float32], shades: tuple[Any, Any] | None = None) -> NDArray[np.float32]:
-    """Pixels of a film for display: ``[0, 255]`` between ``shades``, by default its own `display_range`."""
-    low, high = display_range(pixels) if shades is None else shades
+def stretch(pixels: NDArray[np.float32], shades: tuple[Any, Any]) -> NDArray[np.float32]:
+    """Pixels of a film for display: ``[0, 255]`` between ``shades``, its `display_range`."""
+    low, high = shades
     return np.asarray(np.clip((pixels - low) / max(float(high - low), 1e-6), 0, 1) * 255)
 
 
@@ -91,9 +92,11 @@ def in_colour(picture: NDArray[Any]) -> NDArray[np.float32]:
     return np.array(np.broadcast_to(planes, (*picture.shape[:2], 3)), np.float32)
 
 
-def thumbnail(pixels: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+def thumbnail(film: Pixels, size: tuple[int, int]) -> NDArray[np.float32]:
     """A film ``(H, W)`` or ``(H, W, 3)`` float32 for display in another size: ``(h, w, 3)`` float32 in [0, 255]."""
-    return in_colour(shrink(np.rint(stretch(pixels)).astype(np.uint8), size))
+    shades = display_range(film)
+    parts = (np.rint(stretch(film[rows], shades)).astype(np.uint8) for rows in strips(film.shape))
+    return in_colour(shrink(stacked(parts, film.shape[0]), size))
 
 
 def shrink(picture: Picture, size: tuple[int, int]) -> Picture:
@@ -104,40 +107,39 @@ def shrink(picture: Picture, size: tuple[int, int]) -> Picture:
 
 def heat(film: NDArray[np.float32], values: NDArray[np.float32]) -> Picture:
     """Lay values ``(h, w)`` in [0, 1] over a film ``(h, w, 3)`` in [0, 255], most visible where they are low."""
-    share = (_HIDES[0] + (_HIDES[1] - _HIDES[0]) * np.clip(values, 0, 1))[..., None]
-    return np.asarray(np.rint(film * _DIM * (1 - share) + ramp(values) * share), np.uint8)
+
+    def strip(rows: slice) -> Picture:
+        share = (_HIDES[0] + (_HIDES[1] - _HIDES[0]) * np.clip(values[rows], 0, 1))[..., None]
+        return np.asarray(np.rint(film[rows] * _DIM * (1 - share) + ramp(values[rows]) * share), np.uint8)
+
+    return stacked(map(strip, strips(film.shape)), len(film))
 
 
-def project(pixels: NDArray[np.float32], values: NDArray[np.float32]) -> Picture:
+def project(film: Pixels, values: Iterable[NDArray[np.float32]]) -> Picture:
     """Lay a map ``(H, W)`` float32, from its lowest to its highest value, over its film ``(H, W)`` in [0, 1].
 
-    A film with a side above `LONGEST` is made smaller.
-
-    Raises:
-        ShapeError: If film and map differ in size.
+    The map comes in parts of some rows. A film with a side above `LONGEST` is made smaller.
     """
-    if pixels.shape[:2] != values.shape:
-        raise ShapeError("film and map differ in size", came=values.shape, expected=pixels.shape[:2])
-    height, width = values.shape
+    height, width = film.shape[:2]
     size = fit((height, width), min(max(height, width), LONGEST))
-    small = PILImage.fromarray(np.ascontiguousarray(values, np.float32))
-    coarse = np.asarray(small.resize((size[1], size[0]), PILImage.Resampling.BILINEAR), np.float32)
+    narrow = stacked((_resized(part, (len(part), size[1])) for part in values), height)  # as Pillow does it first
+    coarse = _resized(narrow, size)
     low, high = float(coarse.min()), float(coarse.max())
     level = (coarse - low) / (high - low) if high > low else np.zeros_like(coarse)
-    return heat(thumbnail(pixels, size), level)
+    return heat(thumbnail(film, size), level)
 
 
-def captioned(picture: Picture, paragraphs: Sequence[str]) -> Picture:
-    """Add a strip of text beneath a picture, a line or more for each paragraph; without any, the picture itself."""
-    if not paragraphs:
-        return picture
-    height, width = picture.shape[:2]
+def _resized(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    return np.asarray(PILImage.fromarray(values).resize((size[1], size[0]), PILImage.Resampling.BILINEAR))
+
+
+def captions(width: int, paragraphs: Sequence[str]) -> Picture:
+    """A strip of text to go beneath a picture, a line or more for each paragraph."""
     size = max(_SMALLEST, round(width / _WIDTH_PER_SIZE))
     margin = size // 2
     lines = [line for text in paragraphs for line in wrap(text, size, width - 2 * margin)]
-    page = Page(width, height + 2 * margin + len(lines) * line_height(size))
-    page.paste(0, 0, picture)
-    page.lines(margin, height + margin, lines, size)
+    page = Page(width, 2 * margin + len(lines) * line_height(size))
+    page.lines(margin, margin, lines, size)
     return page.picture
 
 

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
-from textray.records import Notice
+from textray.io.levels import distribution
+from textray.records import Notice, Pixels
 
 # Mean of 300 training films of QaTa-COV19 v2, mirrored and averaged, as its lowest cosines (rows by even columns).
 _CHEST = np.array(
@@ -27,15 +28,15 @@ _LEAST_LEVELS = 40  # levels in the middle of the film
 _SAMPLE = 512
 
 
-def film_notices(pixels: NDArray[np.float32]) -> tuple[Notice, ...]:
+def film_notices(film: Pixels) -> tuple[Notice, ...]:
     """`W_LOW_CONTRAST`, `W_NEGATIVE_FILM` or `W_NOT_UPRIGHT` for pixels ``(H, W)`` in [0, 1], bright dense."""
     notices = []
-    if fault := _poor_contrast(pixels):
+    if fault := _poor_contrast(film):
         remedy = "Export the film with its full range of grey levels; the mask of this one may be empty or wrong."
         notices.append(Notice(code="W_LOW_CONTRAST", text=f"The film is hard to read: {fault}.", remedy=remedy))
-    film = _reduced(pixels)
-    upright, *turned = (_likeness(np.rot90(film, quarter)) for quarter in range(4))
-    turned.append(_likeness(film[::-1]))
+    small = _reduced(film)
+    upright, *turned = (_likeness(np.rot90(small, quarter)) for quarter in range(4))
+    turned.append(_likeness(small[::-1]))
     if upright < min(_NEGATIVE, -max(turned)):
         text = "The film looks like a negative: dense parts are dark."
         remedy = "Invert the film, or give a DICOM file whose PhotometricInterpretation is right."
@@ -47,12 +48,11 @@ def film_notices(pixels: NDArray[np.float32]) -> tuple[Notice, ...]:
     return tuple(notices)
 
 
-def _poor_contrast(pixels: NDArray[np.float32]) -> str | None:
+def _poor_contrast(film: Pixels) -> str | None:
     """What hides the middle of the film, if anything does."""
-    height, width = pixels.shape
-    rows, columns = (slice(side // 5, side - side // 5, max(1, side // _SAMPLE)) for side in (height, width))
-    middle = pixels[rows, columns]
-    black, white = (float((middle == level).mean()) for level in (pixels.min(), pixels.max()))
+    middle = film[tuple(slice(side // 5, side - side // 5, max(1, side // _SAMPLE)) for side in film.shape)]
+    values, _ = distribution(film)
+    black, white = (float((middle == level).mean()) for level in (values.min(), values.max()))
     if black + white > _MOST_CLIPPED:
         shares = ((black, "black"), (white, "white"))
         return " and ".join(f"{share:.0%} of its middle is plain {name}" for share, name in shares if share > 0.01)
@@ -60,11 +60,11 @@ def _poor_contrast(pixels: NDArray[np.float32]) -> str | None:
     return f"its middle has {levels} grey levels only" if levels < min(_LEAST_LEVELS, middle.size // 4) else None
 
 
-def _reduced(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    sample = pixels[tuple(slice(None, None, max(1, side // _SAMPLE)) for side in pixels.shape)]
-    small = PILImage.fromarray(np.ascontiguousarray(sample)).resize((_SIDE, _SIDE), PILImage.Resampling.BOX)
-    film = np.asarray(small, np.float32)
-    return np.clip(film, *np.percentile(film, (2, 98)))
+def _reduced(film: Pixels) -> NDArray[np.float32]:
+    sample = film[tuple(slice(None, None, max(1, side // _SAMPLE)) for side in film.shape)]
+    picture = PILImage.fromarray(np.ascontiguousarray(sample)).resize((_SIDE, _SIDE), PILImage.Resampling.BOX)
+    small = np.asarray(picture, np.float32)
+    return np.clip(small, *np.percentile(small, (2, 98)))
 
 
 def _likeness(film: NDArray[np.float32]) -> float:

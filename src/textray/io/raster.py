@@ -11,7 +11,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 from textray.errors import InputError
-from textray.records import Notice
+from textray.io.levels import Levels, distribution, share, stacked, strips
+from textray.records import Notice, Pixels
 
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -52,7 +53,7 @@ _HARMLESS = re.compile(r"colou?r|Invalid SOS parameters|: \d{1,2} extraneous byt
 """Words of libjpeg about streams of odd writers whose pixels are whole."""
 _MOST_TINTED = 64  # levels of 255 by which the channels of a tinted film differ
 _TINT_NOISE, _MOST_STRAY = 8, 1e-4  # levels of 255 off the tint, and share of such pixels
-_MOST_SCANNED = 1 << 31  # pixels of all scans together
+_MOST_SCANS, _MOST_SCANNED = 100, 1 << 30  # of a progressive JPEG, and pixels of all together: each takes as long
 _MOST_CHUNKS = 200_000
 _BINS = 4096
 _STRAY = 2e-5  # share of the pixels below which a bin counts as empty
@@ -103,24 +104,25 @@ def refused_kind(kind: str) -> InputError:
     return InputError(what, came=kind, expected="PNG, JPEG, TIFF, BMP, JPEG 2000 or DICOM", do=do)
 
 
-def body_range(values: NDArray[Any]) -> tuple[float, float]:
+def body_range(values: NDArray[Any], often: NDArray[np.int64] | None = None) -> tuple[float, float]:
     """Lowest and highest value of the film itself: masses of values far above or below the others are left out.
 
     Padding without a tag and markers at the top of a type leave a gap in the histogram. The side of it with more levels
     is the film. The other is far if the gap is more than twice as wide as the film's range, or, for a mass that moves a
-    percentile of the film, 0.4 times as wide.
+    percentile of the film, 0.4 times as wide. ``often`` is how often each of the values occurs, by default once.
     """
     low, high = float(values.min()), float(values.max())
-    counts, edges = np.histogram(values, bins=_BINS, range=(low, high))
-    used = np.flatnonzero(counts > _STRAY * values.size)  # edges of a marker may have any level
+    counts, edges = np.histogram(values, bins=_BINS, range=(low, high), weights=often)
+    whole = counts.sum()
+    used = np.flatnonzero(counts > _STRAY * whole)  # edges of a marker may have any level
     first, last = 0, len(used) - 1
     while first < last:
         for cut in first + np.argsort(-np.diff(used[first : last + 1]), kind="stable"):
             kept = (first, cut) if cut - first >= last - cut - 1 else (cut + 1, last)
             gap, span = used[cut + 1] - used[cut], used[kept[1]] - used[kept[0]]
-            mass = values.size - counts[used[kept[0]] : used[kept[1]] + 1].sum()
-            film = kept[1] - kept[0] >= _FEW_LEVELS and mass <= (1 - _LEAST_FILM) * values.size
-            if film and gap > span * (_FAR_MASS if mass > _MOST_FEW * values.size else _FAR):
+            mass = whole - counts[used[kept[0]] : used[kept[1]] + 1].sum()
+            film = kept[1] - kept[0] >= _FEW_LEVELS and mass <= (1 - _LEAST_FILM) * whole
+            if film and gap > span * (_FAR_MASS if mass > _MOST_FEW * whole else _FAR):
                 first, last = kept
                 break
         else:
@@ -130,13 +132,16 @@ def body_range(values: NDArray[Any]) -> tuple[float, float]:
     )
 
 
-def without_far_values(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], dict[str, Any]]:
-    """Pixels clipped to `body_range`, and the share of those that were, for the record."""
-    low, high = body_range(pixels)
-    if low <= pixels.min() and pixels.max() <= high:
-        return pixels, {}
-    far = float(((pixels < low) | (pixels > high)).mean())
-    return np.clip(pixels, low, high), {"left_out": {"padding": 0.0, "far_values": far}}
+def without_far_values(film: Pixels) -> tuple[Pixels, dict[str, Any]]:
+    """A film clipped to `body_range`, and the share of pixels that were, for the record."""
+    values, counts = distribution(film)
+    low, high = body_range(values, counts)
+    if low <= values.min() and values.max() <= high:
+        return film, {}
+    facts = {"left_out": {"padding": 0.0, "far_values": share((values < low) | (values > high), counts)}}
+    if isinstance(film, Levels):
+        return replace(film, table=np.clip(film.table, low, high)), facts
+    return np.clip(film[:], low, high), facts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -201,8 +206,8 @@ def decode(data: bytes, *, whole_film: bool = True) -> Raster:
             raise _damaged(kind) from error
 
 
-def to_pixels(raster: Raster, *, color: bool) -> tuple[NDArray[np.float32], tuple[Notice, ...]]:
-    """Levels as float32 in [0, 1]: grey ``(H, W)`` or, if asked for, colour ``(H, W, 3)``, in which grey is repeated.
+def to_pixels(raster: Raster, *, color: bool) -> tuple[Pixels, tuple[Notice, ...]]:
+    """Levels as pixels in [0, 1]: grey ``(H, W)`` or, if asked for, colour ``(H, W, 3)``, in which grey is repeated.
 
     Transparent pixels are refused (``E_COLOR``) and, where grey is asked for, colours.
     """
@@ -217,9 +222,16 @@ def to_pixels(raster: Raster, *, color: bool) -> tuple[NDArray[np.float32], tupl
         )
     if levels.ndim == 3 and not color:
         return grey_from_channels(levels, raster.top)
-    if levels.ndim == 2 and color:
+    if not color:
+        return full_range(levels, raster.top), ()
+    if levels.ndim == 2:
         levels = np.repeat(levels[..., None], 3, axis=2)
     return np.divide(levels, np.float32(raster.top), dtype=np.float32), ()
+
+
+def full_range(levels: NDArray[Any], top: int) -> Levels:
+    """Levels ``(H, W)`` of a type whose largest level, ``top``, is white."""
+    return Levels.of(levels, np.divide(np.arange(top + 1), np.float32(top), dtype=np.float32))
 
 
 def is_grey(pixels: NDArray[np.float32]) -> bool:
@@ -227,15 +239,19 @@ def is_grey(pixels: NDArray[np.float32]) -> bool:
     return float((pixels.max(axis=2) - pixels.min(axis=2)).max()) * 255 <= _CHANNEL_TOLERANCE
 
 
-def grey_from_channels(levels: NDArray[Any], top: float) -> tuple[NDArray[np.float32], tuple[Notice, ...]]:
-    """``(H, W, 3)`` levels of at most 16 bits as ``(H, W)`` float32 in [0, 1]; a warning if the film is tinted.
+def grey_from_channels(levels: NDArray[Any], top: int) -> tuple[Levels, tuple[Notice, ...]]:
+    """``(H, W, 3)`` levels of at most 16 bits as ``(H, W)`` of their sums; a warning if the film is tinted.
 
     Channels that differ by at most two levels of 255 are grey. A tint is a colour for each level of grey, as scanners
     make it; anything else is colour and refused (``E_COLOR``).
     """
-    total: NDArray[np.float32] = levels.sum(axis=2, dtype=np.uint32).astype(np.float32)
-    grey = total / np.float32(3 * top)
-    spread = int((levels.max(axis=2) - levels.min(axis=2)).max())
+    sums = np.empty(levels.shape[:2], np.uint16 if 3 * top < 1 << 16 else np.uint32)
+    spread = 0
+    for rows in strips(levels.shape):
+        part = levels[rows]
+        sums[rows] = part.sum(axis=2, dtype=np.uint32)
+        spread = max(spread, int((part.max(axis=2) - part.min(axis=2)).max()))
+    grey = full_range(sums, 3 * top)
     if spread * 255 <= _CHANNEL_TOLERANCE * top:
         return grey, ()
     if spread * 255 <= _MOST_TINTED * top and _is_tint(levels, grey, top):
@@ -243,23 +259,30 @@ def grey_from_channels(levels: NDArray[Any], top: float) -> tuple[NDArray[np.flo
         return grey, (Notice(code="W_TINTED", text=text, remedy="Nothing, if the film was scanned in colour."),)
     raise InputError(
         "the picture is in colour",
-        came=f"channels that differ by up to {spread} of {top:g}",
+        came=f"channels that differ by up to {spread} of {top}",
         expected="a grey film, or RGB with equal channels",
         do="Export the film itself, not a screenshot or an annotated copy.",
         code="E_COLOR",
     )
 
 
-def _is_tint(levels: NDArray[Any], grey: NDArray[np.float32], top: float) -> bool:
+def _is_tint(levels: NDArray[Any], grey: Pixels, top: int) -> bool:
     """True if each channel follows from the mean of the three, but for noise."""
-    bins = np.rint(grey * 255).astype(np.intp).ravel()
-    counts = np.maximum(np.bincount(bins, minlength=256), 1)
-    for channel in range(3):
-        shades = levels[..., channel].ravel() * np.float32(255 / top)
-        mean = np.bincount(bins, weights=shades, minlength=256) / counts
-        if float((np.abs(shades - mean[bins]) > _TINT_NOISE).mean()) > _MOST_STRAY:
-            return False
-    return True
+
+    def shades(rows: slice) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+        return np.rint(grey[rows] * 255).astype(np.intp).ravel(), levels[rows].reshape(-1, 3).T * np.float32(255 / top)
+
+    sums, stray = np.zeros((3, 256)), np.zeros(3)
+    counts = np.zeros(256)
+    for rows in strips(levels.shape):
+        bins, channels = shades(rows)
+        counts += np.bincount(bins, minlength=256)
+        sums += [np.bincount(bins, weights=channel, minlength=256) for channel in channels]
+    mean = sums / np.maximum(counts, 1)
+    for rows in strips(levels.shape):
+        bins, channels = shades(rows)
+        stray += (np.abs(channels - mean[:, bins]) > _TINT_NOISE).sum(axis=1)
+    return bool((stray / counts.sum() <= _MOST_STRAY).all())
 
 
 def upright(levels: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -278,7 +301,7 @@ def _check_jpeg(data: bytes) -> None:
     stream = jpeg_layout(data)
     if stream.kind is not None:
         raise refused_kind(stream.kind)
-    if stream.scans * stream.height * stream.width > _MOST_SCANNED:
+    if stream.scans > _MOST_SCANS or stream.scans * stream.height * stream.width > _MOST_SCANNED:
         came = f"{stream.scans} scans of {stream.height} x {stream.width} pixels"
         raise _size_error("too large", came, "a few scans")
     if not stream.complete or not jpeg_is_whole(data):
@@ -305,7 +328,7 @@ def _convert(picture: PILImage.Image, kind: str) -> Raster:
     info: dict[str, Any] = {"format": kind.lower(), "mode": stored_mode, "exif_orientation": orientation}
     opacity: NDArray[np.uint8] | None = None
     if picture.mode in _SIXTEEN_BIT_MODES:
-        levels, top = np.asarray(picture).astype(np.uint16), 65535
+        levels, top = _array(picture).astype(np.uint16, copy=False), 65535
         levels = 65535 - levels if inverted else levels
         if isinstance(clear := picture.info.get("transparency"), int) and (levels == clear).any():
             opacity = np.where(levels == clear, np.uint8(0), np.uint8(255))
@@ -316,13 +339,15 @@ def _convert(picture: PILImage.Image, kind: str) -> Raster:
                 "the picture has an unknown colour space", came=picture.mode, expected="grey or RGB", code="E_COLOR"
             )
         if has_opacity:
-            rgba = np.asarray(picture.convert("RGBA"))
+            rgba = _array(picture, "RGBA")
             levels, opacity = rgba[..., :3], rgba[..., 3]
             levels = levels[..., 0] if picture.mode in ("1", "L", "LA") else levels
             opacity = opacity if opacity.min() < 255 else None
         else:
-            levels = np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)
+            levels = _array(picture, {"P": "RGB", "1": "L"}.get(picture.mode))
+            levels = np.minimum(levels, 1) if picture.mode == "1" else levels
         top = 1 if picture.mode == "1" and not has_opacity else 255
+    picture.close()  # its memory
     info["bits"] = {1: 1, 255: 8, 65535: 16}[top]
     return Raster(
         levels=upright(levels, left),
@@ -332,6 +357,13 @@ def _convert(picture: PILImage.Image, kind: str) -> Raster:
         info=info,
         notices=notices,
     )
+
+
+def _array(picture: PILImage.Image, mode: str | None = None) -> NDArray[Any]:
+    """A picture, in another mode, as an array: in strips, since Pillow makes two copies of what it hands over."""
+    shape = picture.height, picture.width
+    parts = (picture.crop((0, rows.start, shape[1], rows.stop)).convert(mode) for rows in strips(shape))
+    return stacked(map(np.asarray, parts), shape[0])
 
 
 def _is_white_zero(picture: PILImage.Image) -> bool:

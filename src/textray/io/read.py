@@ -17,9 +17,10 @@ from textray.errors import DataError, InputError
 from textray.io import raster
 from textray.io.dicom import dataset_bytes, looks_like_dicom, read_dicom, read_dicom_grid, read_dicom_keys
 from textray.io.files import regular
+from textray.io.levels import distribution
 from textray.io.quality import film_notices
 from textray.io.raster import MAX_FILE_BYTES, check_content, check_size
-from textray.records import Grid, Image, Notice
+from textray.records import Grid, Image, Notice, Pixels
 
 _SIGNATURES = (
     (b"GIF8", "a GIF picture"),
@@ -90,24 +91,28 @@ def read(source: Source, *, color: bool = False) -> Image:
         return read_dicom(data, source=path)
     if kind not in raster.KINDS:
         raise raster.refused_kind(kind)
+    sha256 = hashlib.sha256(data).hexdigest()
     picture = raster.decode(data)
+    del data  # its memory
     pixels, tint = raster.to_pixels(picture, color=color)
-    check_content(pixels)
-    pixels, facts, notices = (pixels, {}, ()) if color else _as_film(pixels)
+    film, facts, notices = _as_film(pixels, color=color)
     return Image(
-        pixels=pixels,
-        grid=Grid(height=pixels.shape[0], width=pixels.shape[1], transform=picture.transform),
+        film=film,
+        grid=Grid(height=film.shape[0], width=film.shape[1], transform=picture.transform),
         source=path,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=sha256,
         info=picture.info | facts,
         notices=picture.notices + tint + notices,
     )
 
 
-def _as_film(pixels: NDArray[np.float32]) -> tuple[NDArray[np.float32], dict[str, Any], tuple[Notice, ...]]:
-    """Grey pixels without values far from all others, facts for the record, and warnings about the film."""
-    pixels, facts = raster.without_far_values(pixels)
-    return pixels, facts, film_notices(pixels)
+def _as_film(pixels: Pixels, *, color: bool) -> tuple[Pixels, dict[str, Any], tuple[Notice, ...]]:
+    """Pixels, grey ones without values far from all others; facts for the record, and warnings about the film."""
+    check_content(distribution(pixels)[0])
+    if color:
+        return pixels, {}, ()
+    film, facts = raster.without_far_values(pixels)
+    return film, facts, film_notices(film)
 
 
 def read_grid(path: str | Path) -> Grid | None:
@@ -173,19 +178,20 @@ def from_array(
             came = f"[{values.min():.9g}, {values.max():.9g}]"
             raise InputError("the array's range is wrong", came=came, expected="[0, 1]", do="Scale it first.")
         values = np.clip(values, 0, 1)
+    pixels: Pixels
+    tint: tuple[Notice, ...] = ()
     if values.ndim == 3 and not color:
         if real:
-            values, top = np.rint(values * 65535), 65535
+            values, top = np.rint(values * 65535).astype(np.uint16), 65535
         pixels, tint = raster.grey_from_channels(values, top)
     else:
-        pixels, tint = values.astype(np.float32) / np.float32(top), ()
-    check_content(pixels)
-    pixels, facts, notices = (pixels, {}, ()) if color else _as_film(pixels)
+        pixels = values.astype(np.float32) / np.float32(top)
+    film, facts, notices = _as_film(pixels, color=color)
     if spacing_mm is not None and not all(np.isfinite(s) and s > 0 for s in spacing_mm):
         raise InputError("the spacing is wrong", came=spacing_mm, expected="two positive numbers of mm, or None")
     return Image(
-        pixels=pixels,
-        grid=Grid(height=pixels.shape[0], width=pixels.shape[1], spacing_mm=spacing_mm, orientation=orientation),
+        film=film,
+        grid=Grid(height=film.shape[0], width=film.shape[1], spacing_mm=spacing_mm, orientation=orientation),
         sha256=hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest(),
         info={"format": "array", "type": np.asarray(array).dtype.name} | facts,
         notices=tint + notices,

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import json
 import os
 import platform
 import re
 import secrets
 import threading
-from collections.abc import Callable, Sequence
-from itertools import takewhile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain, takewhile
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,9 @@ from PIL import Image as PILImage
 from PIL.PngImagePlugin import PngInfo
 
 from textray.errors import DiskError, OutputError, ShapeError, TextRayError
-from textray.io.page import Colour, captioned, display_range, in_colour, stretch
+from textray.io.levels import in_pillow, stacked, strips
+from textray.io.page import Colour, captions, display_range, in_colour, stretch
+from textray.records import Pixels
 
 FOUND: Colour = (0, 200, 255)
 """Cyan, for a mask without ground truth: distinct from the three below and from any grey."""
@@ -29,17 +32,17 @@ TRUE_POSITIVE: Colour = (255, 220, 0)
 FALSE_NEGATIVE: Colour = (230, 30, 30)
 FALSE_POSITIVE: Colour = (30, 200, 60)
 
-_STRIP = 256  # rows of an overlay drawn at once
 _TINT = 0.3  # share of the colour inside an outline; the film must stay readable
 _PIXELS_PER_OUTLINE = 500  # one pixel of outline for each so many pixels of the longer side
 _SOFTWARE = ("Software", "TextRay")  # text chunk of every picture; right behind the header
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
-def atomic_write(path: str | Path, data: bytes) -> None:
+def atomic_write(path: str | Path, data: bytes | Callable[[BinaryIO], None]) -> None:
     """Write a file so that its name holds the old content or the new, never a part.
 
-    The bytes go to a temporary name in the same folder, are flushed to the disk, and take the final name in one step.
+    The bytes, or what a function writes, go to a temporary name in the same folder, are flushed to the disk, and take
+    the final name in one step.
 
     Raises:
         DiskError: If the disk is full or fails; the old file stays and the temporary one is removed.
@@ -137,12 +140,13 @@ def json_text(obj: object) -> str:
 def write_mask(path: str | Path, mask: NDArray[np.bool_]) -> None:
     """Write a mask ``(H, W)`` bool as an 8-bit grey PNG, 255 inside lesions and 0 outside."""
     _two_axes(mask, "mask")
-    _write_png(path, np.where(mask, np.uint8(255), np.uint8(0)), compress_level=6)
+    parts = (np.where(mask[rows], np.uint8(255), np.uint8(0)) for rows in strips(mask.shape))
+    _write_png(path, in_pillow("L", mask.shape, parts), compress_level=6)
 
 
 def write_overlay(
     path: str | Path,
-    pixels: NDArray[np.float32],
+    film: Pixels,
     mask: NDArray[np.bool_],
     truth: NDArray[np.bool_] | None = None,
     *,
@@ -150,12 +154,14 @@ def write_overlay(
 ) -> None:
     """Write the picture of `render_overlay` as a PNG on the native grid, with a caption in a strip beneath it."""
     # Film noise hardly compresses: level 3 is three times faster than 6 for a few percent of size.
-    _write_png(path, captioned(render_overlay(pixels, mask, truth), caption), compress_level=3)
+    words = [captions(mask.shape[1], caption)] if caption else []
+    shape = len(mask) + sum(map(len, words)), mask.shape[1]
+    _write_png(path, in_pillow("RGB", shape, chain(_overlay(film, mask, truth), words)), compress_level=3)
 
 
 def write_picture(path: str | Path, picture: NDArray[np.uint8]) -> None:
     """Write a drawn page ``(H, W, 3)`` uint8 as a PNG."""
-    _write_png(path, picture, compress_level=6)
+    _write_png(path, PILImage.fromarray(picture), compress_level=6)
 
 
 def is_own_picture(path: str | Path) -> bool:
@@ -171,33 +177,40 @@ def is_own_picture(path: str | Path) -> bool:
     return head.startswith(b"\x89PNG") and b"\0".join(word.encode() for word in _SOFTWARE) in head
 
 
-def render_overlay(
-    pixels: NDArray[np.float32], mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None = None
-) -> NDArray[np.uint8]:
+def render_overlay(film: Pixels, mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
     """Draw a mask over its film, tinted and outlined: ``(H, W, 3)`` uint8, RGB.
 
     With ground truth: true positives yellow, false negatives red, false positives green, as in Fig. 2 of Bui et al.,
     MICCAI 2024, with the outlines of both masks. The film is ``(H, W)`` float32 in [0, 1] or ``(H, W, 3)``.
     """
+    return stacked(_overlay(film, mask, truth), len(mask))
+
+
+def _overlay(film: Pixels, mask: NDArray[np.bool_], truth: NDArray[np.bool_] | None) -> Iterator[NDArray[np.uint8]]:
+    """The rows of `render_overlay`, strip by strip."""
     _two_axes(mask, "mask")
-    for name, other in (("pixels", pixels), ("truth", truth)):
+    for name, other in (("pixels", film), ("truth", truth)):
         if other is not None and other.shape[:2] != mask.shape:
             raise ShapeError(f"mask and {name} differ in size", came=other.shape, expected=mask.shape)
-    regions = [(mask, FOUND)]
-    if truth is not None:
-        regions = [(mask & truth, TRUE_POSITIVE), (truth & ~mask, FALSE_NEGATIVE), (mask & ~truth, FALSE_POSITIVE)]
     width = max(1, round(max(mask.shape) / _PIXELS_PER_OUTLINE))
-    line = outline(mask, width) if truth is None else outline(mask, width) | outline(truth, width)
-    shades, picture = display_range(pixels), np.empty((*mask.shape, 3), np.uint8)
-    for start in range(0, len(mask), _STRIP):  # in strips, so that a large film takes little more than its picture
-        rows = slice(start, start + _STRIP)
-        canvas = in_colour(stretch(pixels[rows], shades))
+    shades = display_range(film)
+    for rows in strips(mask.shape):
+        canvas = in_colour(stretch(film[rows], shades))
+        here, line = mask[rows], _outline(mask, width, rows)
+        regions = [(here, FOUND)]
+        if truth is not None:
+            true, line = truth[rows], line | _outline(truth, width, rows)
+            regions = [(here & true, TRUE_POSITIVE), (true & ~here, FALSE_NEGATIVE), (here & ~true, FALSE_POSITIVE)]
         for region, colour in regions:
-            here = region[rows]
-            canvas[here] = canvas[here] * (1 - _TINT) + np.asarray(colour, np.float32) * _TINT
-            canvas[here & line[rows]] = colour
-        picture[rows] = np.rint(canvas)
-    return picture
+            canvas[region] = canvas[region] * (1 - _TINT) + np.asarray(colour, np.float32) * _TINT
+            canvas[region & line] = colour
+        yield np.rint(canvas).astype(np.uint8)
+
+
+def _outline(mask: NDArray[np.bool_], width: int, rows: slice) -> NDArray[np.bool_]:
+    """Some rows of `outline`, which follow from them and the ``width`` above and below."""
+    top = max(0, rows.start - width)
+    return outline(mask[top : rows.stop + width], width)[rows.start - top : rows.stop - top]
 
 
 def outline(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
@@ -211,16 +224,18 @@ def outline(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
     return mask & ~inner[width:-width, width:-width]
 
 
-def _write_png(path: str | Path, picture: NDArray[np.uint8], *, compress_level: int) -> None:
-    buffer, chunks = io.BytesIO(), PngInfo()
+def _write_png(path: str | Path, picture: PILImage.Image, *, compress_level: int) -> None:
+    chunks = PngInfo()
     chunks.add_text(*_SOFTWARE)
-    PILImage.fromarray(picture).save(buffer, format="PNG", compress_level=compress_level, pnginfo=chunks)
-    atomic_write(path, buffer.getvalue())
+    atomic_write(path, partial(picture.save, format="PNG", compress_level=compress_level, pnginfo=chunks))
 
 
-def _write_through(path: Path, data: bytes) -> None:
+def _write_through(path: Path, data: bytes | Callable[[BinaryIO], None]) -> None:
     with path.open("xb") as file:
-        file.write(data)
+        if isinstance(data, bytes):
+            file.write(data)
+        else:
+            data(file)
         file.flush()
         os.fsync(file.fileno())
 

@@ -165,7 +165,7 @@ def _overlays(image: Image, *masks: tuple[Mask, Mask | None]) -> list[Picture]:
     """The film, then the film under each mask, coloured by its truth where that is given."""
     size = fit(image.grid.shape, PANEL)
     nothing = np.zeros(image.grid.shape, np.bool_)
-    return [shrink(write.render_overlay(image.pixels, *pair), size) for pair in ((nothing, None), *masks)]
+    return [shrink(write.render_overlay(image.film, *pair), size) for pair in ((nothing, None), *masks)]
 
 
 class Method(NamedTuple):
@@ -355,7 +355,7 @@ def _attention_panels(image: Image, mask: Mask, attention: NDArray[np.float32]) 
         "truth_share": round(float(mask.mean()), 6),
     }
     size = fit(image.grid.shape, PANEL)
-    maps = (ramp(_level(attention, attention)), project(image.pixels, attention))
+    maps = (ramp(_level(attention, attention)), project(image.film, [attention]))
     return _overlays(image, (mask, mask)) + [shrink(picture, size) for picture in maps], record
 
 
@@ -423,7 +423,7 @@ def _locate(sample: Sample, image: Image, localizer: Localizer) -> tuple[Localiz
 
 def _map_panels(image: Image, mask: Mask, maps: Sequence[Localization]) -> list[Picture]:
     size = fit(image.grid.shape, PANEL)
-    film = thumbnail(image.pixels, size)
+    film = thumbnail(image.film, size)
     line = write.outline(enlarge(mask.astype(np.float32), size) >= 0.5, _OUTLINE)
     plain = np.asarray(np.rint(film), np.uint8)
     outlined = plain.copy()
