@@ -44,7 +44,7 @@ def test_without_a_word_a_network_that_could_write_its_own_report_is_told_not_to
     explainer._runtime.bundle = replace(deciding, zone_thresholds=(0.5,) * 6)
     prediction = predictor.segment(np.random.default_rng(0).random((70, 90), dtype=np.float32), "left lower zone")
     masks, real = [], explainer._runtime.run
-    monkeypatch.setattr(explainer._runtime, "run", lambda i, f, mask: (masks.append(mask), real(i, f, mask))[1])
+    monkeypatch.setattr(explainer._runtime, "run", lambda i, f, mask, d: (masks.append(mask), real(i, f, mask, d))[1])
     explainer.explain(predictor, prediction)
     rows = np.concatenate(masks)
     assert (rows[-1] == -1).all()

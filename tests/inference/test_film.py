@@ -210,12 +210,13 @@ def test_what_cannot_be_placed_is_not_heard(model):
     assert prediction.record["text"]["mode"] == "none"
 
 
-def test_words_that_deny_explain_nothing(cli, film_bundle, dicom, tmp_path):
+def test_words_that_deny_are_explained_where_the_network_reads_them(cli, film_bundle, dicom, tmp_path):
     (tmp_path / "a.dcm").write_bytes(dicom(np.rint(ILL * 4095).astype(np.uint16)))
     words = (tmp_path / "a.dcm", "--model", film_bundle, "--out", tmp_path / "out", "--text", "the lungs are clear")
     assert cli("explain", "zones", *words).code == 0
     given = json.loads((tmp_path / "out/a.zones.json").read_text())["zones"]
-    assert given["compared_with"] == "none"
+    assert given["compared_with"] == "given"
+    assert given["given"]["denied"] == list(ZONE_NAMES)
 
 
 # The network's own report.

@@ -59,6 +59,7 @@ _BINS = 4096
 _STRAY = 2e-5  # share of the pixels below which a bin counts as empty
 _FAR, _FAR_MASS = 2, 0.4  # widths of the film's own range
 _MOST_FEW = 0.005  # share of the pixels that moves no percentile of a film
+_FEW, _FLAT = 0.25, 4  # levels of a far mass, as a share of the film's, and its pixels for each: it has no texture
 _FEW_LEVELS, _LEAST_FILM = 4, 0.1  # levels beside the first, and share of the pixels, that a film has at least
 _LOCK = threading.RLock()
 _MOST = f"at most {MAX_PIXELS} pixels"
@@ -108,8 +109,8 @@ def body_range(values: NDArray[Any], often: NDArray[np.int64] | None = None) -> 
     """Lowest and highest value of the film itself: masses of values far above or below the others are left out.
 
     Padding without a tag and markers at the top of a type leave a gap in the histogram. The side of it with more levels
-    is the film. The other is far if the gap is more than twice as wide as the film's range, or, for a mass that moves a
-    percentile of the film, 0.4 times as wide. ``often`` is how often each of the values occurs, by default once.
+    is the film. The other is far if the gap is more than twice as wide as the film's range, or, for a mass of few
+    levels that moves a percentile of the film, 0.4 times as wide. ``often`` is how often each value occurs, else once.
     """
     low, high = float(values.min()), float(values.max())
     counts, edges = np.histogram(values, bins=_BINS, range=(low, high), weights=often)
@@ -122,7 +123,8 @@ def body_range(values: NDArray[Any], often: NDArray[np.int64] | None = None) -> 
             gap, span = used[cut + 1] - used[cut], used[kept[1]] - used[kept[0]]
             mass = whole - counts[used[kept[0]] : used[kept[1]] + 1].sum()
             film = kept[1] - kept[0] >= _FEW_LEVELS and mass <= (1 - _LEAST_FILM) * whole
-            if film and gap > span * (_FAR_MASS if mass > _MOST_FEW * whole else _FAR):
+            few = last - first - (kept[1] - kept[0]) <= min(_FEW * (kept[1] - kept[0]), mass / _FLAT)
+            if film and gap > span * (_FAR_MASS if few and mass > _MOST_FEW * whole else _FAR):
                 first, last = kept
                 break
         else:
