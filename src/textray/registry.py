@@ -301,6 +301,18 @@ DATASETS = {
             tasks=("films",),
         ),
         DatasetRow(
+            name="folder",
+            path="textray.data.own_folder:OwnFolder",
+            title="A folder of one's own: films, masks, a table of reports",
+            laterality="patient",
+            masks=True,
+            card="docs/datasets/folder.md",
+            terms="Trained on a folder of the trainer's own, whose owner says what the weights may be used for.",
+            limits=(
+                "Trained on the trainer's own films: other devices, places and diseases were not in their training.",
+            ),
+        ),
+        DatasetRow(
             name="phantom",
             path="textray.data.phantom:Phantom",
             title="Synthetic chest film",

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from textray import registry
 from textray.commands.console import note, say, say_json, shown
 from textray.commands.segment import AsJson, Free
 from textray.errors import DataError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from textray.data.base import Reader
 
 Wording = Annotated[
     str | None, typer.Option(help="Wording of the captions, such as original.", show_default="the data set's first")
@@ -26,22 +29,60 @@ def check(
     name: Annotated[str, typer.Argument(help="Data set, such as qata_cov19.")],
     root: Annotated[Path, typer.Argument(help="Its folder.")],
     captions: Wording = None,
+    show: Annotated[bool, typer.Option("--show", help="Also draw films with their masks, see --out.")] = False,
+    out: Annotated[Path, typer.Option(help="Picture that --show draws, a PNG.")] = Path("contact-sheet.png"),
     as_json: AsJson = False,
 ) -> None:
-    """Check a data set's folder: files, captions, masks, patients. Exit code 3 where training would refuse it."""
+    """Check a data set's folder: files, captions, masks, patients. Exit code 3 where training would refuse any."""
     row = registry.dataset(name)
     if not row.checkable:
         raise UsageError(f"data set {name} has nothing on disk to check")
     from textray.data.base import open_reader
 
-    found = open_reader(name, root, captions=captions).check()
+    reader = open_reader(name, root, captions=captions)
+    found = reader.check()
+    if show:
+        _draw_sheet(reader, out)
     if as_json:
-        problems = [{"code": p.code, "path": p.path, "message": p.message} for p in found.problems]
+        problems = [
+            {"code": p.code, "path": p.path, "message": p.message} | ({"do": p.do} if p.do else {})
+            for p in found.problems
+        ]
         say_json({"name": found.name, "ok": found.ok, "counts": found.counts, "problems": problems})
     else:
         for line in found.lines():
             say(line)
     raise typer.Exit(0 if found.ok else DataError.exit_code)
+
+
+def _draw_sheet(reader: Reader, out: Path) -> None:
+    from textray.data.contact_sheet import contact_sheet
+    from textray.io.write import is_own_picture, write_picture
+
+    if out.exists() and not is_own_picture(out):
+        raise OutputError(f"{shown(out)} is no picture of TextRay, so it is not replaced", do="Name another --out")
+    write_picture(out, contact_sheet(reader.preview()))
+    note(f"Films with their masks: {shown(out)}")
+
+
+@data.command("init")
+def init(
+    root: Annotated[Path, typer.Argument(help="Folder of your own films.")],
+) -> None:
+    """Write dataset.yaml into a folder of your own, with what was found there and comments on what may be changed."""
+    from textray.data.own_folder import OwnFolder
+    from textray.data.own_settings import SETTINGS, propose, text_of
+    from textray.io.write import atomic_write
+
+    path = root / SETTINGS
+    if path.exists():
+        raise OutputError(f"{shown(path)} is there already", do="Edit it, or remove it first")
+    settings = propose(root)
+    counts = OwnFolder(root, settings=settings).survey_counts()
+    atomic_write(path, text_of(settings, counts).encode())
+    for name, value in counts.items():
+        say(f"{name}: {value}")
+    note(f"Settings: {shown(path)}; look at the folder with: textray data check folder {shown(root)} --show")
 
 
 @data.command("audit")

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from textray import registry
+from textray.data.masks import draw_labels
 from textray.errors import DataError, InputError, LayoutError, UsageError, unknown_name
-from textray.io.read import read_mask
+from textray.io.read import read, read_mask
 from textray.records import Laterality, Report, Zones
 from textray.text.sentences import Cut, cut_text
 
@@ -52,6 +53,8 @@ class Sample:
         image_id: Name of the image without its extension; unique within the samples of a split, not among its phrases.
         patient_id: Pseudonym of the patient, ``None`` where it is not known.
         mask_path: Mask of the lesions, or of where the phrase is true, on the image's grid; ``None`` without one.
+        mask_labels: Labels in that file that are lesions, see `textray.data.masks`: none for a table that calls the
+            film normal; ``None`` for a mask by the rule of `textray.io.read.inspect_mask`.
         report: What the caption says; ``report.text`` is ``None`` where there are no words.
         also: What other wordings of the caption say, those that name zones; only where both are read.
         sentences: The words cut into sentences, in order; only of `Reader.studies`.
@@ -70,6 +73,7 @@ class Sample:
     split: Split
     patient_id: str | None = None
     mask_path: Path | None = None
+    mask_labels: tuple[str, ...] | None = None
     report: Report = _NO_REPORT
     also: tuple[Report, ...] = ()
     sentences: tuple[str, ...] = ()
@@ -99,7 +103,11 @@ class Sample:
             return np.zeros(shape, np.bool_)
         if self.mask_path is None:
             raise DataError(f"{self.image_id} has no mask", expected="an image whose lesions have been drawn")
-        return _on_grid(self.mask_path, shape)
+        if self.mask_labels is None:
+            return _on_grid(self.mask_path, shape)
+        if not self.mask_labels:
+            return np.zeros(shape or naming(self.image_path, read).grid.shape, np.bool_)
+        return _on_grid(self.mask_path, shape, lambda path: draw_labels(path, self.image_path, self.mask_labels or ()))
 
     def read_lungs(self, shape: tuple[int, int] | None = None) -> NDArray[np.bool_]:
         """Read the lungs, ``(2, H, W)`` bool: the one at the image's left, then the one at its right.
@@ -114,9 +122,11 @@ class Sample:
         return split_lungs(_on_grid(self.lungs_path, shape))
 
 
-def _on_grid(path: Path, shape: tuple[int, int] | None) -> NDArray[np.bool_]:
+def _on_grid(
+    path: Path, shape: tuple[int, int] | None, way: Callable[[Path], NDArray[np.bool_]] = read_mask
+) -> NDArray[np.bool_]:
     """A mask that has the size of its image, if that is given."""
-    mask = naming(path, read_mask)
+    mask = naming(path, way)
     if shape not in (None, mask.shape):
         raise DataError(
             f"{path.name} and its image differ in size",
@@ -188,6 +198,26 @@ class Reader:
     def known_captions(self) -> tuple[str, ...]:
         """Every caption on disk, once, sorted: all texts that a network of free captions can read in use."""
         return ()
+
+    @property
+    def colour(self) -> bool:
+        """True where its pictures are in colour."""
+        return registry.dataset(self.name).colour
+
+    @property
+    def free(self) -> bool:
+        """True where a network reads captions as they stand, not the zones that they name."""
+        return registry.dataset(self.name).captions == "free"
+
+    def preview(self) -> list[tuple[Sample, str]]:
+        """Images with a mask of every part that is there, each with words about a fault, mostly none."""
+        found: list[tuple[Sample, str]] = []
+        for split in registry.dataset(self.name).splits:
+            try:
+                found += [(sample, "") for sample in self.samples(split) if sample.mask_path is not None]
+            except LayoutError:  # a part that is not on disk
+                continue
+        return found
 
     def held_out_patients(self) -> tuple[str, ...]:
         """Patients that no training may have seen before it is scored on this data set, sorted."""
@@ -273,12 +303,13 @@ def open_reader(
 class Problem:
     """One thing that is wrong with a data set on disk, at a path relative to its root.
 
-    Its code is ``E_...`` where training refuses it, ``W_...`` for a warning.
+    Its code is ``E_...`` where training refuses it, or leaves it out, ``W_...`` for a warning.
     """
 
     code: str
     path: str
     message: str
+    do: str = ""
 
     @property
     def fatal(self) -> bool:
@@ -304,8 +335,8 @@ class CheckResult:
         """Lines to print: counts first, then each problem, at most ``limit`` of one code; the rest is counted."""
         lines = [f"{name}: {value}" for name, value in self.counts.items()]
         for code, count in sorted(Counter(problem.code for problem in self.problems).items()):
-            lines.append(f"{code} ({count})")
             problems = [problem for problem in self.problems if problem.code == code]
+            lines.append(f"{code} ({count}) {problems[0].do}".rstrip())
             lines += [f"  {problem.path}: {problem.message}" for problem in problems[:limit]]
             if count > limit:
                 lines.append(f"  ... and {count - limit} more")

@@ -35,6 +35,7 @@ ENVIRONMENT = "TEXTRAY_CACHE"
 
 _FORMAT = 1
 _CODE = ("preprocess.py", *(f"io/{name}.py" for name in ("read", "raster", "dicom", "dicom_pixels", "decoder")))
+_LABELS_CODE = ("data/masks.py", "io/outlines.py")
 _FULL = 65535  # pixels are stored as 16-bit fixed point: half a step of error, half the size of float32
 _STALE_SECONDS = 24 * 3600  # a temporary folder this old was left by a killed process
 
@@ -232,9 +233,17 @@ def _settings_digest(preprocess: Preprocess) -> str:
 
 def _digest(samples: Sequence[Sample], settings: str, facts_of: Callable[[Path], bytes]) -> str:
     digest = hashlib.sha256(settings.encode())
+    facts: dict[Path, bytes] = {}  # an export of annotations is the mask of every film
     for sample in samples:
         for path in (sample.image_path, sample.mask_path):
-            digest.update(b"" if path is None else facts_of(path))
+            if path is not None and path not in facts:
+                facts[path] = facts_of(path)
+            digest.update(b"" if path is None else facts[path])
+        if sample.mask_labels is not None:
+            digest.update(repr((sample.image_path.name, sample.mask_labels)).encode(errors="surrogateescape"))
+    if any(sample.mask_labels is not None for sample in samples):
+        for name in _LABELS_CODE:
+            digest.update(files("textray").joinpath(name).read_bytes())
     return digest.hexdigest()[:32]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,6 +135,7 @@ class SegmentationData(LightningDataModule):
             interpolation=interpolation,
             colour=self.row.colour if colour is None else colour,
         )
+        self.colour = colour
         self.augment, self.augment_name = Augment.preset(augment), augment
         cut = report_withheld or report_withheld_last or report_denied
         if transpose and (self.augment.flip_p or cut):
@@ -141,12 +143,6 @@ class SegmentationData(LightningDataModule):
                 "transposed images have left and right in their rows",
                 came=f"augment {augment}, report_withheld {report_withheld}, report_denied {report_denied}",
                 expected="an augmentation without flips, report_withheld 0 and report_denied 0",
-            )
-        if self.row.captions == "free" and (cut or labels != "rules"):
-            raise UsageError(
-                f"captions of {data} name no zones",
-                came=f"report_withheld {report_withheld}, report_denied {report_denied}, labels {labels}",
-                expected="report_withheld 0, report_denied 0, labels rules",
             )
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.report_dropout, self.report_withheld = report_dropout, report_withheld
@@ -157,8 +153,20 @@ class SegmentationData(LightningDataModule):
             raise UsageError("data.beside_share is a share", came=beside_share, expected="0 to less than 1")
         self.cache = Path(cache) if cache is not None else None
         self.labels = labels
+        self._refuse_zones(free=self.row.captions == "free")
         self.sets: dict[str, SegmentationSet] = {}
         self.known_captions: tuple[str, ...] = ()
+
+    def _refuse_zones(self, *, free: bool) -> None:
+        """Refuse what needs zones where captions are ``free``."""
+        cut = self.report_withheld or self.report_withheld_last or self.report_denied
+        if free and (cut or self.labels != "rules"):
+            raise UsageError(
+                f"captions of {self.row.name} name no zones",
+                came=f"report_withheld {self.report_withheld}, report_denied {self.report_denied}, "
+                f"labels {self.labels}",
+                expected="report_withheld 0, report_denied 0, labels rules",
+            )
 
     def setup(self, stage: str) -> None:
         """Read the samples and decode what is not in the cache yet."""
@@ -171,6 +179,9 @@ class SegmentationData(LightningDataModule):
             missing_captions=self.missing_captions,
             split_by=self.split_by,
         )
+        self._refuse_zones(free=reader.free)
+        if self.colour is None:
+            self.preprocess = replace(self.preprocess, colour=reader.colour)
         self.known_captions = reader.known_captions()
         task = self.trainer.lightning_module if self.trainer is not None else None
         learns_unlabelled = getattr(task, "learns_unlabelled", False)

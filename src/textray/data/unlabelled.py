@@ -13,6 +13,7 @@ from pathlib import Path
 from textray.data.base import PARTS, Reader, Sample, name_some
 from textray.data.cache import refuse_files
 from textray.errors import DataError, InputError, LayoutError
+from textray.io import raster
 from textray.io.files import LeftOut, plain_path, stem, walk
 from textray.io.read import detect, read_grid
 from textray.records import Grid, Laterality, Notice, Report, Zones
@@ -25,8 +26,8 @@ log = logging.getLogger(__name__)
 
 _HEAD = 1024  # bytes that show the kind of a file
 _MEANT = {Laterality.PATIENT: "the patient's", Laterality.VIEWER: "the viewer's", Laterality.UNKNOWN: "unknown"}
-_GREY = frozenset({"png", "jpeg", "dicom"})
-_COLOUR = frozenset({"png", "jpeg", "tiff"})
+KINDS = frozenset({*raster.KINDS, "dicom"})
+"""Kinds of files that may be films, those that `textray.io.read` reads."""
 
 
 def unlabelled_samples(
@@ -64,7 +65,7 @@ def unlabelled_samples(
         InputError: If DICOM files are damaged.
     """
     folder = Path(folder)
-    pictures = _pictures(folder, _COLOUR if colour else _GREY, limit)
+    pictures = _pictures(folder, limit)
     ids = [plain_path(path.relative_to(folder).as_posix()) for path in pictures]
     names = set() if known is None else _names_of(known)
     shared = [name for name, path in zip(ids, pictures, strict=True) if stem(path.name).casefold() in names]
@@ -95,7 +96,7 @@ def _names_of(reader: Reader) -> set[str]:
     return names
 
 
-def _pictures(folder: Path, kinds: Collection[str], limit: int | None) -> dict[Path, Grid | None]:
+def _pictures(folder: Path, limit: int | None) -> dict[Path, Grid | None]:
     """Pictures below a folder, and the grids of those that are DICOM files."""
     if not folder.is_dir():
         raise LayoutError(f"there is no folder {folder}", expected="a folder of pictures (data.unlabelled)")
@@ -106,7 +107,7 @@ def _pictures(folder: Path, kinds: Collection[str], limit: int | None) -> dict[P
         if limit is not None and len(found) == limit:
             break
         try:
-            found |= _look(path, kinds, left_out)
+            found |= look(path, left_out)
         except InputError as error:
             refused[path] = error
     refuse_files(refused)
@@ -115,18 +116,22 @@ def _pictures(folder: Path, kinds: Collection[str], limit: int | None) -> dict[P
         log.warning("%s %s: %s; left out", one.code, one.path, one.reason)
     others = len(left_out) - len(unread)
     if not found:
-        raise LayoutError(f"no pictures in {folder}", came=f"{others} other files", expected="PNG, JPEG or DICOM")
+        raise LayoutError(
+            f"no pictures in {folder}",
+            came=f"{others} other files",
+            expected="PNG, JPEG, TIFF, BMP, JPEG 2000 or DICOM",
+        )
     if others:
         log.warning("W_NOT_IMAGE: %d files in %s are no pictures to train on and are left out", others, folder)
     return found
 
 
-def _look(path: Path, kinds: Collection[str], left_out: list[LeftOut]) -> dict[Path, Grid | None]:
-    """The picture that a file is, or none and why."""
+def look(path: Path, left_out: list[LeftOut]) -> dict[Path, Grid | None]:
+    """The picture that a file is by its content, with its grid if it is a DICOM file, or none and why."""
     try:
         with path.open("rb") as stream:
             kind = detect(stream.read(_HEAD))
-        if kind in kinds:
+        if kind in KINDS:
             return {path: read_grid(path) if kind == "dicom" else None}
     except OSError as error:
         left_out.append(LeftOut(path=path, code="W_UNREADABLE", reason=error.strerror or type(error).__name__))
@@ -160,19 +165,29 @@ def _reports(
     reports: dict[int, Report] = {}
     warned: dict[str, tuple[Notice, list[str]]] = {}
     for i, found in given.items():
-        side = found.laterality or laterality
-        report = parse(found.text, laterality=side, grid=pictures[paths[i]])
-        notices = report.notices
-        if "unknown" in (side, row.laterality) and report.zones != report.zones.mirror():
-            notices += (_UNKNOWN,)
-        if {notice.code for notice in notices} & {UNDEFINED.code, _UNKNOWN.code}:
-            report = Report(zones=Zones())
-        reports[i] = report
+        sides = (found.laterality or laterality, Laterality(row.laterality))
+        reports[i], notices = place_words(str(found.text), *sides, pictures[paths[i]])
         for notice in notices:
             warned.setdefault(notice.code, (notice, []))[1].append(plain_path(paths[i].name))
     for code, (notice, names) in sorted(warned.items()):
         log.warning("%s: %d reports, of %s: %s", code, len(names), name_some(names), notice.text)
     return reports
+
+
+def place_words(
+    text: str, side: Laterality, others: Laterality, grid: Grid | None
+) -> tuple[Report, tuple[Notice, ...]]:
+    """A report of a film, and warnings; its words are dropped where it cannot be said which sides they mean.
+
+    ``side`` is whose left and right these words mean, ``others`` whose the captions beside them mean.
+    """
+    report = parse(text, laterality=side, grid=grid)
+    notices = report.notices
+    if Laterality.UNKNOWN in (side, others) and report.zones != report.zones.mirror():
+        notices += (_UNKNOWN,)
+    if {notice.code for notice in notices} & {UNDEFINED.code, _UNKNOWN.code}:
+        report = Report(zones=Zones())
+    return report, notices
 
 
 _UNKNOWN = Notice(

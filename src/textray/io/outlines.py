@@ -1,4 +1,4 @@
-"""Connected parts of masks, and their closed outlines, in NumPy."""
+"""Connected parts of masks, their closed outlines, and the way back from an outline to a mask, in NumPy."""
 
 from __future__ import annotations
 
@@ -123,3 +123,24 @@ def _keep(points: NDArray[np.float64], tolerance: float) -> NDArray[np.intp]:
             keep.add(middle)
             left += [(first, middle), (middle, last)]
     return np.array(sorted(keep))
+
+
+def fill(points: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """The pixels of ``shape`` (height, width) whose centres lie inside a closed line ``(n, 2)`` of columns and rows.
+
+    Points are measured from the outer corner of the first pixel, as in `outline`. Where the line crosses itself, what
+    it encloses twice lies outside (even-odd). What is off the picture is cut off.
+    """
+    height, width = shape
+    x, y = points[:, 0], points[:, 1]
+    right, below = np.roll(x, -1), np.roll(y, -1)
+    crossed = np.zeros((height, width + 1), np.int32)
+    rows = np.arange(height) + 0.5
+    for x0, y0, x1, y1 in zip(x, y, right, below, strict=True):
+        first, last = np.searchsorted(rows, sorted((y0, y1)))
+        if first == last:
+            continue
+        at = x0 + (rows[first:last] - y0) * (x1 - x0) / (y1 - y0)
+        column = np.clip(np.ceil(at - 0.5), 0, width).astype(np.intp)  # the first pixel whose centre is right of it
+        np.add.at(crossed, (np.arange(first, last), column), 1)
+    return np.asarray(np.cumsum(crossed, axis=1)[:, :-1] % 2 == 1)

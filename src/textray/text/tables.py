@@ -172,12 +172,12 @@ class TextTable:
         return {i: words for i, (words,) in found.items()}, unknown
 
     def match_all(
-        self, paths: Sequence[Path], *, below: Path | None = None
+        self, paths: Sequence[Path], *, below: Path | None = None, ambiguous: list[str] | None = None
     ) -> tuple[dict[int, list[Words]], list[str]]:
         """Find the rows of each picture, which may be several under different spellings of its name; see `match`.
 
         Raises:
-            UsageError: If a row fits several pictures.
+            UsageError: If a row fits several pictures, unless its name can be noted as ``ambiguous``.
         """
         whole = [os.path.abspath(path) for path in paths]  # noqa: PTH100 -- links keep the names they were given
         inner = [whole[i] if below is None else plain_path(p.relative_to(below)) for i, p in enumerate(paths)]
@@ -194,7 +194,10 @@ class TextTable:
             for name in unknown:
                 hits = _find(fold(unicodedata.normalize("NFC", name)), *indexes)
                 if len(hits) > 1:
-                    raise self._ambiguous(name, self.rows[name], [paths[i] for i in hits[:3]])
+                    if ambiguous is None:
+                        raise self._ambiguous(name, self.rows[name], [paths[i] for i in hits[:3]])
+                    ambiguous.append(name)
+                    continue
                 for i in hits:
                     found.setdefault(i, []).append(self.rows[name])
                 left += [] if hits else [name]
