@@ -133,7 +133,8 @@ def test_a_recipe_stops_and_selects_on_what_its_network_logs(name, parse):
     assert found["stopping"]["monitor"] in logged
 
 
-def test_the_weights_inside_start_what_follows_them(parse):
+@pytest.mark.parametrize("words", [["sgseg_lite_presence", "--model.initial", "sgseg_lite"], ["finetune"]])
+def test_the_weights_inside_start_what_follows_them(words, parse):
     """The command in the recipes' headers, up to the first step."""
     from textray import registry
     from textray.inference.bundle import WEIGHTS_FOLDER, inside
@@ -142,11 +143,15 @@ def test_the_weights_inside_start_what_follows_them(parse):
 
     if "sgseg_lite" not in inside():
         pytest.skip("the weights are not inside this installation")
-    model = parse("--config", "sgseg_lite_presence", "--model.initial", "sgseg_lite")["model"]
+    model = parse("--config", *words)["model"]
     network = build(registry.model("sgseg").form("paper"), model["network"]["init_args"]["config"])
     begin(network, model["initial"])
     found = network.state_dict()
-    assert all(found[name].equal(value) for name, value in read_network(WEIGHTS_FOLDER / "sgseg_lite").items())
+    given = read_network(WEIGHTS_FOLDER / "sgseg_lite")
+    assert all(found[name].equal(value) for name, value in given.items())
+    assert words != ["finetune"] or found.keys() == given.keys()  # nothing at random
+    for part in model["freeze"]:
+        network.get_submodule(part)
 
 
 def test_tensorboard_joins_the_csv_log(parse):

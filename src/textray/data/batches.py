@@ -211,7 +211,7 @@ class SegmentationSet(Dataset[Item]):
         if not self.whole_zones:
             label = drop_from_label(label, whole.zones, before.zones)
         zones = label if report is before else label.mirror()  # only a flip makes a new report
-        known = sample.mask_path is not None or whole.zones.mentioned or sample.finding is False
+        known = whole.zones.mentioned or sample.finding is False or self.labels is not None
         return Item(
             image=torch.from_numpy(self.preprocess.normalise_pixels(pixels)),
             mask=torch.from_numpy(np.ascontiguousarray(target, dtype=np.float32))[None],

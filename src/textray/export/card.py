@@ -89,7 +89,9 @@ def segmenter_card(
         f"Epoch {facts['epoch']} of {facts['max_epochs']}, seed {seen['seed']}, TextRay {facts['version']}.",
     ]
     if facts.get("started"):
-        training += ["It started from the weights of an earlier training; the facts above are of the last one."]
+        names = [f"`{one['name']}` ({_title(one['data'])})" for one in facts.get("start", ())]
+        named = f": {', '.join(names)}" if names else ""
+        training += [f"It started from the weights of an earlier training{named}; the facts above are of the last one."]
     if averaged:
         training += [f"Weights: the mean of this checkpoint and of {len(facts['averaged'])} more ({averaged})."]
     if threshold != 0.5:
@@ -106,6 +108,11 @@ def segmenter_card(
             "Terms": [terms],
         },
     )
+
+
+def _title(name: str | None) -> str:
+    """The title of a data set, as far as it is known."""
+    return registry.dataset(name).title if name in registry.DATASETS else "unknown data"
 
 
 def _beside(seen: Mapping[str, Any], beside: registry.DatasetRow) -> str:

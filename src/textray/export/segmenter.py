@@ -40,7 +40,7 @@ from textray.training.checkpoints import read_checkpoint
 _SAME_BANK = 2e-3  # largest difference, as a share of the larger value: two steps of half precision
 _PROVENANCE = (
     "data", "max_tokens", "epoch", "max_epochs", "recipe", "git", "self_guided", "semi_supervised", "averaged",
-    "started",
+    "started", "start",
 )  # fmt: skip
 
 
@@ -102,7 +102,7 @@ def export(
     summaries = [_summary(path) for path in scores]
     preprocess = Preprocess.from_dict(facts["data"]["preprocess"])
     pictures = parity_pictures(samples, preprocess)
-    terms = " ".join(registry.dataset(facts["data"][key]).terms for key in ("name", "beside") if facts["data"].get(key))
+    terms = terms_of(facts)
     parameters = sum(p.numel() for p in network.parameters())
     card = segmenter_card(out.name, facts, parameters=parameters, threshold=threshold, terms=terms, summaries=summaries)
     with bundle_folder(out) as folder:
@@ -121,6 +121,15 @@ def export(
         )
         check_parity(bundle, network, pictures)
     return Bundle.load(out)
+
+
+def terms_of(facts: Mapping[str, Any]) -> str:
+    """What weights may be used for: the terms of their data, and of the weights that their training started from."""
+    terms = [registry.dataset(facts["data"][key]).terms for key in ("name", "beside") if facts["data"].get(key)]
+    for start in facts.get("start", ()):
+        if start["terms"] and start["terms"] not in " ".join(terms):
+            terms.append(start["terms"])
+    return " ".join(terms)
 
 
 def bounds_of(network: Network) -> Bounds | None:

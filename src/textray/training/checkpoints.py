@@ -124,6 +124,26 @@ def named_parts(initial: str | Sequence[str] | None) -> list[tuple[str | None, P
     return named
 
 
+def start_of(initial: str | Sequence[str] | None) -> list[dict[str, Any]]:
+    """Weights that a training starts from, and those that they started from: name, data and terms of each.
+
+    The terms hold for what comes of the training too.
+    """
+    found: list[dict[str, Any]] = []
+    for _, path in named_parts(initial):
+        if (path / BUNDLED).is_file():
+            whole = bundle.load_any(path)
+            facts, about = whole.provenance, {"name": whole.name, "sha256": whole.sha256}
+        else:
+            facts, about = facts_of(path), {"name": path.name}
+        data, terms = facts.get("data"), facts.get("terms")
+        name = data.get("name") if isinstance(data, dict) else None
+        if terms is None:
+            terms = registry.dataset(name).terms if name in registry.DATASETS else ""
+        found += [about | {"data": name, "terms": terms}, *facts.get("start", ())]
+    return found
+
+
 def start_from(network: Network, path: Path) -> None:
     """Copy the tensors of an earlier training's network; what the checkpoint lacks keeps its random start.
 

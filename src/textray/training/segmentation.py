@@ -96,7 +96,8 @@ class SegmentationTask(Task):
                     do="Set presence: true, or lungs: true, in its config",
                 )
         self.presence_weight, self.lung_weight = presence_weight, lung_weight
-        self.own_reports = OwnReports(network) if isinstance(network, SelfGuided) else None
+        started = any(part in (None, "locator") for part, _ in named_parts(self.initial))
+        self.own_reports = OwnReports(network, started=started) if isinstance(network, SelfGuided) else None
         if (self_guided or not segment) and self.own_reports is None:
             raise UsageError(
                 "self_guided and segment: false are for networks that write their own reports",
@@ -132,7 +133,8 @@ class SegmentationTask(Task):
             if self.data.report_denied and not self.network.reads_denial:
                 what = "the network does not read what a report denies"
                 raise UsageError(what, came=f"data.report_denied {self.data.report_denied}", do="Set it to 0")
-            self.learns_empty = bool(self.data.beside or self.data.report_denied)
+            normal = any(sample.finding is False for data in self.data.sets.values() for sample in data.samples)
+            self.learns_empty = bool(self.data.beside or self.data.report_denied or normal)
             if self.own_reports is not None and "fit" in self.data.sets:
                 self.data.sets["fit"].whole_zones = True  # the locator sees lesions that the report leaves out, too
         if self.own_reports is not None:

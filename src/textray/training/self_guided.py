@@ -6,6 +6,7 @@ chosen on the split that selects checkpoints, so that a checkpoint holds those t
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -23,9 +24,12 @@ from textray.nn.bert import TextEncoder
 from textray.records import ZONE_NAMES
 from textray.text.zones import bank_sentences
 
+log = logging.getLogger(__name__)
+
 CANDIDATES = np.linspace(0.02, 0.98, 49)
 """Thresholds that are tried."""
 _SWEEPS = 4
+_UNCHOSEN = 0.5  # each threshold of a network that nothing was chosen for
 _SAME_BANK = 2e-3
 """Two banks of the same encoder differ by rounding to half precision only; those of two encoders by whole units."""
 
@@ -36,6 +40,10 @@ SENSITIVITY = 0.975
 
 FALSE_ALARM = 0.05
 """Share of films whose zones are rightly named, or rightly denied, of which a conflict may warn."""
+FEWEST = 50
+"""Films of the selecting split, with zones that are known, below which thresholds of earlier weights are kept."""
+
+
 CLEAR_ALARM = 0.02
 """The same of normal films that words rightly call clear; their masks are empty up to there."""
 
@@ -53,8 +61,10 @@ class Row(NamedTuple):
 class OwnReports:
     """What a training does with a self-guided network, beside training it: its bank and thresholds."""
 
-    def __init__(self, network: SelfGuided) -> None:
-        self.network = network
+    def __init__(self, network: SelfGuided, *, started: bool = False) -> None:
+        """``started``: the locator comes from earlier weights, whose thresholds were chosen on more films."""
+        self.network, self._started = network, started
+        self._keeps: bool | None = None  # its thresholds, once that is decided
         self.restart()
 
     def restart(self) -> None:
@@ -107,13 +117,26 @@ class OwnReports:
         return located
 
     def choose_thresholds(self, batches: Iterable[Batch]) -> None:
-        """Choose the thresholds on a split, by a pass of the locator alone."""
+        """Choose the thresholds on a split, by a pass of the locator alone.
+
+        Those of earlier weights are kept where fewer than `FEWEST` films say what their zones are: chosen on a handful,
+        they would fit that handful.
+        """
         for batch in batches:
             self.locate(batch)
-        device = self.network.thresholds.device
-        self.network.set_thresholds(torch.tensor(choose_thresholds(*self._zones()), device=device))
-        if self.network.tells_presence:
-            self.network.bounds.copy_(torch.tensor(choose_bounds(self._rows)))
+        probability, truth = self._zones()
+        if self._keeps is None:
+            chosen = bool((self.network.thresholds != _UNCHOSEN).any())
+            self._keeps = not self._known or (self._started and chosen and self._known < FEWEST)
+            if self._keeps:
+                text = "W_THRESHOLDS_KEPT: %d films to select with say what their zones are (fewer than %d), so the %s"
+                kept = "thresholds of the start are kept" if chosen else "threshold is 0.5"
+                log.warning(text, self._known, FEWEST, kept)
+        if not self._keeps:
+            device = self.network.thresholds.device
+            self.network.set_thresholds(torch.tensor(choose_thresholds(probability, truth), device=device))
+            if self.network.tells_presence:
+                self.network.bounds.copy_(torch.tensor(choose_bounds(self._rows)))
         self._rows = []
 
     def scores(self) -> dict[str, float]:
@@ -124,8 +147,9 @@ class OwnReports:
         """
         written = np.stack([row.zones for row in self._rows]) >= self._thresholds
         probability, truth = self._zones()
-        macro = f1(probability >= self._thresholds, truth).mean()
-        scores = {"zones_f1": float(macro), "sentence_share": float(written.any(1).mean())}
+        scores = {"sentence_share": float(written.any(1).mean())}
+        if self._known:
+            scores["zones_f1"] = float(f1(probability >= self._thresholds, truth).mean())
         by_source = defaultdict(list)
         for row in self._rows:
             if row.source and row.finding == row.finding:
@@ -134,6 +158,11 @@ class OwnReports:
         if self.network.tells_presence and both:
             scores["presence_auc"] = float(np.mean([roc_auc_score(*zip(*rows, strict=True)) for rows in both]))
         return scores
+
+    @property
+    def _known(self) -> int:
+        """Number of images of which any zone is known."""
+        return sum(not np.isnan(row.truth).all() for row in self._rows)
 
     def _zones(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Probabilities and truth of the zones, both ``(N, 6)``; one that is unknown is neither there nor predicted."""

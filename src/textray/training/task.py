@@ -22,7 +22,7 @@ from textray.errors import UsageError
 from textray.models.base import Network
 from textray.nn.bert import TextEncoder, load_text_encoder
 from textray.registry import form_of
-from textray.training.checkpoints import begin, find_part
+from textray.training.checkpoints import begin, find_part, start_of
 from textray.training.zone_labels import label_training
 
 
@@ -82,6 +82,7 @@ class Task(LightningModule):
         self.lr, self.lr_final, self.trunk_lr_scale = lr, lr_final, trunk_lr_scale
         self.weight_decay, self.warmup_epochs = weight_decay, warmup_epochs
         self.initial, self.frozen = initial, tuple(freeze)
+        self.start: list[dict[str, Any]] = []  # the weights that it started from
         self.encoder_name, self.max_tokens = text_encoder, max_tokens
         if network.most_tokens is not None and max_tokens > network.most_tokens:
             raise UsageError(
@@ -114,6 +115,7 @@ class Task(LightningModule):
         """Read the tensors to start from, unless the training resumes; label zones by clusters, if configured."""
         if stage == "fit" and self.trainer.ckpt_path is None:
             begin(self.network, self.initial)
+            self.start = start_of(self.initial)
         if str(self.trainer.precision).startswith("bf16"):
             suit_half(self.network)
         if stage == "fit" and isinstance(self.data, SegmentationData):
@@ -190,6 +192,7 @@ class Task(LightningModule):
         Raises:
             UsageError: If any differs; names them.
         """
+        self.start = checkpoint.get("textray", {}).get("start", [])
         before, now = checkpoint.get("settings", {}), self._settings()  # older checkpoints hold none
         other = [name for name in now if before.get(name, now[name]) != now[name]]
         if other:
@@ -217,6 +220,7 @@ class Task(LightningModule):
             "epoch": self.current_epoch + 1,
             "max_epochs": self.trainer.max_epochs,
             "started": self.initial is not None,
+            **({"start": self.start} if self.start else {}),
         }
 
 
