@@ -12,7 +12,7 @@ from textray import registry  # noqa: E402
 from textray.errors import UsageError  # noqa: E402
 from textray.models.baselines.unet import UNet, UNetConfig  # noqa: E402
 from textray.models.build import build  # noqa: E402
-from textray.training.checkpoints import halved, read_checkpoint  # noqa: E402
+from textray.training.checkpoints import facts_of, halved, read_checkpoint, read_network  # noqa: E402
 
 FACTS = {
     "version": "0.1.0", "network": "unet", "form": "paper", "config": {"in_channels": 1, "width": 4},
@@ -129,3 +129,42 @@ def test_whether_a_training_started_from_another_is_read_from_its_run_where_the_
     facts, _ = read_checkpoint(path)
     assert facts["recipe"] == ["a.yaml"]
     assert facts["started"] is (len(arguments) == 2)
+
+
+def foreign(kind, path):
+    """A file that is no checkpoint of `textray train`."""
+    network = UNet(UNetConfig(in_channels=1, width=4))
+    authors = {"state_dict": {"model.w": torch.ones(2)}, "pytorch-lightning_version": "1.9.0"}
+    saved = {
+        "module": network, "state dict": network.state_dict(), "authors": authors, "tensor": torch.ones(2),
+        "numbers": [1, 2],
+    }  # fmt: skip
+    if kind in saved:
+        torch.save(saved[kind], path)
+    elif kind == "cut":
+        torch.save(authors, path)
+        path.write_bytes(path.read_bytes()[:-100])
+    else:
+        from safetensors.torch import save
+
+        path.write_bytes({"empty": b"", "text": b"not a checkpoint", "safetensors": save({"w": torch.ones(2)})}[kind])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("module", "whole module, which are not read because they could run code"),
+        ("state dict", "a plain state dict of"),
+        ("authors", "textray import NAME FILE"), ("tensor", "a tensor"), ("numbers", "is not a readable checkpoint"),
+        ("cut", "Copy it again"), ("empty", "an empty file"), ("text", "a file of another kind"),
+        ("safetensors", "Name the folder of the bundle"),
+    ],
+)  # fmt: skip
+def test_a_foreign_or_damaged_file_is_refused_in_a_sentence(kind, words, tmp_path):
+    path = foreign(kind, tmp_path / "other.ckpt")
+    for read in (read_network, facts_of, read_checkpoint):
+        with pytest.raises(UsageError) as refused:
+            read(path)
+        assert words in str(refused.value)
+        assert "weights_only" not in str(refused.value)

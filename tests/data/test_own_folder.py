@@ -544,7 +544,7 @@ def test_the_weights_inside_go_on_with_a_folder_to_a_bundle_of_its_own(root, cli
     from textray.inference.bundle import Bundle
 
     (root / "reports.csv").unlink()  # masks are enough
-    run, out = tmp_path / "run", tmp_path / "mine"
+    run, out = tmp_path / "run", tmp_path / "weights"
     words = ("--trainer.max_epochs", 1, "--trainer.enable_progress_bar", "false", "--data.workers", 0)
     done = train("--config", "finetune", "--data.root", root, "--out", run, *words)
     assert done.code == 0, done.err

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from copy import copy
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from textray.augment import Augment, Geometry
 from textray.data.base import Sample
@@ -137,6 +138,29 @@ class EpochSampler(Sampler[Key]):
 def _spread(count: int) -> NDArray[np.float64]:
     """Even places in [0, 1) of so many samples."""
     return (np.arange(count) + 0.5) / max(count, 1)
+
+
+class RankSampler(DistributedSampler[Key]):
+    """Keys of one epoch for one of several processes, in the order of an `EpochSampler`.
+
+    The processes' parts interleave: a batch of each makes the batch that one process would have with as many times the
+    batch size. What does not go up is left out.
+    """
+
+    def __init__(self, keys: EpochSampler, *, rank: int = 0, ranks: int = 1) -> None:
+        super().__init__(
+            cast(Dataset[Key], range(len(keys))),
+            num_replicas=ranks,
+            rank=rank,
+            shuffle=keys.shuffle,
+            seed=keys.seed,
+            drop_last=True,
+        )
+        self.keys = keys
+
+    def __iter__(self) -> Iterator[Key]:
+        self.keys.set_epoch(self.epoch)
+        return islice(self.keys, self.rank, self.num_samples * self.num_replicas, self.num_replicas)
 
 
 class EpochLoader(DataLoader[Item]):

@@ -6,23 +6,21 @@ epoch and sample only, so that a resumed training sees the very batches it would
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
 from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset
 
 from textray import registry
 from textray.augment import Augment, Preset
 from textray.data.base import CaptionPolicy, Sample, check_wording, fingerprint, open_reader
-from textray.data.batches import EpochLoader, EpochSampler, Item, Key
+from textray.data.batches import EpochLoader, EpochSampler, Item, Key, RankSampler
 from textray.data.cache import PixelCache
 from textray.data.studies import (
     RECORDED_AS,
@@ -75,24 +73,6 @@ def collate(items: list[Item]) -> GroundingBatch:
         image_id=[item["image_id"] for item in items],
         index=torch.tensor([item["index"] for item in items]),
     )
-
-
-class RankSampler(DistributedSampler[Key]):
-    """Keys of one epoch for one of several processes, in an order that seed and epoch fix.
-
-    The processes' parts interleave: a batch of each makes the batch that one process would have with as many times the
-    batch size. What does not go up is left out. Without ``shuffle`` they keep the data set's order and epoch 0.
-    """
-
-    def __init__(self, length: int, *, seed: int, shuffle: bool, rank: int = 0, ranks: int = 1) -> None:
-        super().__init__(
-            cast(Dataset[Key], range(length)), num_replicas=ranks, rank=rank, shuffle=shuffle, seed=seed, drop_last=True
-        )
-        self.keys = EpochSampler(length, seed=seed, shuffle=shuffle)
-
-    def __iter__(self) -> Iterator[Key]:
-        self.keys.set_epoch(self.epoch)
-        return itertools.islice(self.keys, self.rank, self.num_samples * self.num_replicas, self.num_replicas)
 
 
 class GroundingSet(Dataset[Item]):
@@ -293,12 +273,13 @@ class GroundingData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Item]:
         """Batches of ``fit``."""
         rank, ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        sampler = RankSampler(len(self.sets["fit"]), seed=self.seed, shuffle=True, rank=rank, ranks=ranks)
+        keys = EpochSampler(len(self.sets["fit"]), seed=self.seed, shuffle=True)
+        sampler = RankSampler(keys, rank=rank, ranks=ranks)
         return self._loader("fit", sampler, drop_last=len(sampler) >= self.batch_size)
 
     def val_dataloader(self) -> DataLoader[Item]:
         """Batches of ``inner``, all of them in every process."""
-        sampler = RankSampler(len(self.sets["inner"]), seed=self.seed, shuffle=False)
+        sampler = RankSampler(EpochSampler(len(self.sets["inner"]), seed=self.seed, shuffle=False))
         return self._loader("inner", sampler, drop_last=False)
 
     def _loader(self, name: str, sampler: RankSampler, *, drop_last: bool) -> DataLoader[Item]:

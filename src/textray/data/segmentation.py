@@ -25,7 +25,7 @@ from textray.data.base import (
     keep_share,
     open_reader,
 )
-from textray.data.batches import EpochLoader, EpochSampler, Item, SegmentationSet, collate, text_of
+from textray.data.batches import EpochLoader, EpochSampler, Item, RankSampler, SegmentationSet, collate, text_of
 from textray.data.unlabelled import unlabelled_samples
 from textray.errors import DataError, ShapeError, UsageError
 from textray.preprocess import Interpolation, Normalise, Preprocess
@@ -264,7 +264,7 @@ class SegmentationData(LightningDataModule):
 
     def _loader(self, split: str, *, shuffle: bool) -> DataLoader[Item]:
         data = self.sets[split]
-        sampler = EpochSampler(
+        keys = EpochSampler(
             len(data),
             seed=self.seed,
             shuffle=shuffle,
@@ -272,6 +272,10 @@ class SegmentationData(LightningDataModule):
             beside=data.sources,
             share=self.beside_share,
         )
+        # Each process learns from a share of its own; all select on the whole of `inner`, so that they agree.
+        several = shuffle and self.trainer is not None
+        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if several else (0, 1)
+        sampler = RankSampler(keys, rank=rank, ranks=ranks)
         if self.labels == "clusters" and data.labels is None:
             raise UsageError(
                 "labels: clusters needs the clusters before the first batch",

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import torch
@@ -239,6 +240,7 @@ def _open(path: Path, *, mmap: bool = False) -> tuple[dict[str, Any], dict[str, 
         UsageError: If the file is cut off, damaged, or no checkpoint, or holds more than tensors and plain values.
     """
     prefix = "network."
+    state: Any = None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         facts, tensors = dict(state.get("textray", {})), dict(state["state_dict"])
@@ -246,13 +248,46 @@ def _open(path: Path, *, mmap: bool = False) -> tuple[dict[str, Any], dict[str, 
         if not all(isinstance(value, Tensor) and value.layout == torch.strided for value in ours.values()):
             raise TypeError
     except Exception as error:  # torch raises many kinds for half files and for foreign ones
-        raise UsageError(
-            f"{path.name} is not a readable checkpoint of textray train",
-            came=type(error).__name__,
-            expected="a .ckpt file of textray train",
-            do="Copy it again, or name another",
-        ) from error
+        raise _unreadable(path, state, error) from error
+    if not ours and tensors:
+        raise _unreadable(path, state, None)
     return facts, ours
+
+
+def _unreadable(path: Path, state: object, error: Exception | None) -> UsageError:
+    """The error for a file that is no checkpoint of `textray train`, as far as its kind is known."""
+    authors = "If its authors published it: textray import NAME FILE --out FOLDER"
+    came, do = type(error).__name__, "Copy it again, or name another"
+    if isinstance(state, dict) and "state_dict" in state:
+        came, do = "the checkpoint of another program", authors
+    elif isinstance(state, dict) and state and all(isinstance(value, Tensor) for value in state.values()):
+        came, do = f"a plain state dict of {len(state)} tensors, which does not say of what network", authors
+    elif isinstance(state, Tensor):
+        came, do = "a tensor", "Name a checkpoint"
+    elif path.is_file() and (kind := _foreign(path)) is not None:
+        came, do = kind
+    elif isinstance(error, UnpicklingError):
+        came = "Python objects, such as a whole module, which are not read because they could run code"
+        do = f"Save its state_dict with torch.save. {authors}"
+    return UsageError(
+        f"{path.name} is not a readable checkpoint of textray train",
+        came=came,
+        expected="a .ckpt file of textray train",
+        do=do,
+    )
+
+
+def _foreign(path: Path) -> tuple[str, str] | None:
+    """What a file is that torch did not write, and what to do; ``None`` where that is not known."""
+    with path.open("rb") as file:
+        head = file.read(16)
+    if not head:
+        return "an empty file", "Copy it again"
+    if head[8:9] == b"{":
+        return "a file of safetensors", "Name the folder of the bundle that it belongs to"
+    if head[:2] == b"PK" or head[:1] == b"\x80":  # what torch writes
+        return None
+    return "a file of another kind", "Name a .ckpt file, a bundle's folder, or weights inside by name"
 
 
 def facts_of(path: Path) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class ContrastiveTask(Task):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Log the loss of a batch."""
-        self.log("inner/loss", self._loss(batch), prog_bar=True, batch_size=len(batch["image_id"]))
+        self.log("inner/loss", self._loss(batch), prog_bar=True, batch_size=len(batch["image_id"]), sync_dist=True)
 
     def _loss(self, batch: Batch) -> Tensor:
         image, text = self(batch["image"], batch["text"])

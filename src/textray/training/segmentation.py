@@ -234,7 +234,12 @@ class SegmentationTask(Task):
         if not self.segment:
             count = int((~batch["zones"].isnan()).any(1).sum())  # images that the loss is over
             if count:
-                self.log("inner/loss", zone_loss(cast(Located, located).zone_logits, batch["zones"]), batch_size=count)
+                self.log(
+                    "inner/loss",
+                    zone_loss(cast(Located, located).zone_logits, batch["zones"]),
+                    batch_size=count,
+                    sync_dist=True,
+                )
             return
         nothing: list[str | None] = [None] * len(batch["image_id"])
         drawn = torch.tensor([not source for source in batch["source"]], device=batch["mask"].device)
@@ -248,7 +253,7 @@ class SegmentationTask(Task):
             self._pixels[route] += counts.double().cpu()
             if route == self.routes[0] and drawn.any():
                 loss = self.loss(output.logits[drawn], batch["mask"][drawn])
-                self.log("inner/loss", loss, batch_size=int(drawn.sum()))
+                self.log("inner/loss", loss, batch_size=int(drawn.sum()), sync_dist=True)
             if route == "none" and not drawn.all():
                 marked = lesion.flatten(1).any(1)[~drawn & (batch["finding"] == 0)]
                 self._beside[:2] += torch.tensor([marked.sum(), len(marked)])
@@ -261,21 +266,21 @@ class SegmentationTask(Task):
         """Log pooled Dice by route, how right the zones are, and the figures of a second data set."""
         if self.own_reports is not None:
             for name, value in self.own_reports.scores().items():
-                self.log(f"inner/{name}", value, prog_bar=name != "sentence_share")
+                self.log(f"inner/{name}", value, prog_bar=name != "sentence_share", sync_dist=True)
         if not self.segment:
             return
         hit, claimed, real = torch.stack(list(self._pixels.values())).float().unbind(1)
         dice = dict(zip(self._pixels, 2 * hit / (claimed + real).clamp(min=1), strict=True))  # over all pixels
-        self.log("inner/dice", dice[self.routes[0]])  # what the network is for
+        self.log("inner/dice", dice[self.routes[0]], sync_dist=True)  # what the network is for
         for route, value in dice.items():
-            self.log(f"inner/dice_{route}", value, prog_bar=True)
+            self.log(f"inner/dice_{route}", value, prog_bar=True, sync_dist=True)
         if len(dice) > 1:
-            self.log("inner/dice_mean", torch.stack(list(dice.values())).mean())
+            self.log("inner/dice_mean", torch.stack(list(dice.values())).mean(), sync_dist=True)
         marked, healthy, hits, both = self._beside.tolist()
         if healthy:
-            self.log("inner/healthy_marked", marked / healthy, prog_bar=True)
+            self.log("inner/healthy_marked", marked / healthy, prog_bar=True, sync_dist=True)
         if both:
-            self.log("inner/lungs_dice", hits / both, prog_bar=True)
+            self.log("inner/lungs_dice", hits / both, prog_bar=True, sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write beside what every task does the share of samples that the network wrote a report for."""

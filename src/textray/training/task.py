@@ -132,8 +132,16 @@ class Task(LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
 
     def log_train(self, name: str, value: Tensor, count: int) -> None:
-        """Log the mean of an epoch over the images of its training batches, ``count`` in this one."""
-        self.log(f"train/{name}", value, on_step=False, on_epoch=True, prog_bar=name == "loss", batch_size=count)
+        """Log the mean of an epoch over the images of its training batches in all processes, ``count`` in this one."""
+        self.log(
+            f"train/{name}",
+            value,
+            on_step=False,
+            on_epoch=True,
+            prog_bar=name == "loss",
+            batch_size=count,
+            sync_dist=True,
+        )
 
     def check_loss(self, loss: Tensor, batch: Batch, index: int) -> None:
         """Refuse a loss that is no finite number, naming epoch, batch and images."""
