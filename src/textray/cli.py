@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from textray import __version__
-from textray.commands import explain, ground, info, research, segment
+from textray.commands import doctor, explain, ground, info, research, segment
 from textray.commands.console import LogLines, note, say
 from textray.errors import TextRayError, disk_fault
 
@@ -31,6 +31,7 @@ app.command("report")(segment.report)
 app.command("ground")(ground.ground)
 app.command("info")(info.info)
 app.command("demo")(segment.demo)
+app.command("doctor")(doctor.doctor)
 app.add_typer(research.data, name="data")
 # Lightning parses all arguments of train, --help too.
 app.command(

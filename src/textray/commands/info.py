@@ -49,7 +49,7 @@ def _everything() -> dict[str, Any]:
         "textray": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "extras": _extras(),
+        "extras": extras(),
         "models": {name: asdict(row) for name, row in registry.MODELS.items()},
         "datasets": {name: asdict(row) for name, row in registry.DATASETS.items()},
         "text_encoders": {name: asdict(row) for name, row in registry.TEXT_ENCODERS.items()},
@@ -107,11 +107,11 @@ def _weights(name: str) -> dict[str, Any]:
         return {"name": name, "code": error.code, "error": str(error)}
 
 
-def _extras() -> dict[str, dict[str, Any]]:
+def extras() -> dict[str, dict[str, Any]]:
     """For each extra of the package, which of its requirements are not installed; nothing is imported."""
     from importlib.metadata import PackageNotFoundError, requires, version
 
-    extras: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {}
     try:
         requirements = requires("textray") or []
     except PackageNotFoundError:  # run from a plain checkout
@@ -121,13 +121,13 @@ def _extras() -> dict[str, dict[str, Any]]:
         package = re.match(r"[\w.-]+", requirement)
         if extra is None or package is None or package[0] == "textray":
             continue
-        state = extras.setdefault(extra[1], {"installed": True, "missing": []})
+        state = found.setdefault(extra[1], {"installed": True, "missing": []})
         try:
             version(package[0])
         except PackageNotFoundError:
             state["installed"] = False
             state["missing"].append(package[0])
-    return extras
+    return found
 
 
 def _lines(values: dict[str, Any]) -> list[str]:
