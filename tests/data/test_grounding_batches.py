@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("lightning")
 
 from textray.data.base import Sample  # noqa: E402
-from textray.data.grounding import GroundingData, RankSampler  # noqa: E402
+from textray.data.grounding import GroundingData  # noqa: E402
 from textray.data.studies import StudyWords, leave_out, mirror, read_patients  # noqa: E402
 from textray.errors import DataError, UsageError  # noqa: E402
 from textray.records import ZONE_NAMES, Laterality, Report, Zones  # noqa: E402
@@ -144,20 +144,6 @@ def test_sides_that_cannot_be_swapped_forbid_a_flip(text):
     assert mirror(("Left lung clear.", text)) is None
     assert not words((text,)).can_mirror(0)
     assert not words(CLAUSES, LEFT, laterality=Laterality.UNKNOWN).can_mirror(0)
-
-
-def test_processes_share_the_batches_of_one():
-    def batches(size, rank, ranks, epoch):
-        sampler = RankSampler(21, seed=4, shuffle=True, rank=rank, ranks=ranks)
-        sampler.set_epoch(epoch)
-        keys = list(sampler)
-        return [keys[i : i + size] for i in range(0, len(keys) - size + 1, size)]
-
-    for epoch in (0, 3):
-        whole = [sorted(batch) for batch in batches(4, 0, 1, epoch)]
-        parts = zip(batches(2, 0, 2, epoch), batches(2, 1, 2, epoch), strict=True)
-        assert whole == [sorted(a + b) for a, b in parts]
-        assert len({index for batch in whole for _, index in batch}) == 20
 
 
 def test_patients_are_left_out_and_recorded(tmp_path):

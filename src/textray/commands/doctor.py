@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import sys
+import tempfile
 import time
 import zlib
 from importlib.resources import files
@@ -127,14 +128,19 @@ def _memory() -> dict[str, int | None]:
 
 
 def _disk(folder: Path) -> dict[str, Any]:
-    """Free space where a folder is or would be, and whether it can be written there."""
+    """Free space where a folder is or would be, and whether it can be written there; no file stays."""
     there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            writable = True
+    except OSError:
+        writable = False
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
     return {
         "folder": str(folder),
         "free_mb": shutil.disk_usage(there).free >> 20,
         "holds_mb": size >> 20,
-        "writable": there.is_dir() and os.access(there, os.W_OK),
+        "writable": writable,
     }
 
 
@@ -161,9 +167,8 @@ def _demo() -> dict[str, Any]:
     if mask.shape != truth.shape:
         return {"ok": False, "reason": f"the demo film is read as {mask.shape}, not as {truth.shape}"}
     dice = float(2 * np.sum(mask & truth) / max(int(mask.sum() + truth.sum()), 1))
-    return {
-        "ok": dice >= SAME, "dice": round(dice, 6), "weights": weights, "seconds": round(time.perf_counter() - started, 2)
-    }  # fmt: skip
+    seconds = round(time.perf_counter() - started, 2)
+    return {"ok": dice >= SAME, "dice": round(dice, 6), "weights": weights, "seconds": seconds}
 
 
 def stored_answer() -> tuple[str, NDArray[np.bool_]]:

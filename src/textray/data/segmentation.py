@@ -273,8 +273,8 @@ class SegmentationData(LightningDataModule):
             share=self.beside_share,
         )
         # Each process learns from a share of its own; all select on the whole of `inner`, so that they agree.
-        several = shuffle and self.trainer is not None
-        rank, ranks = (self.trainer.global_rank, self.trainer.world_size) if several else (0, 1)
+        trainer = self.trainer if shuffle else None
+        rank, ranks = (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
         sampler = RankSampler(keys, rank=rank, ranks=ranks)
         if self.labels == "clusters" and data.labels is None:
             raise UsageError(
