@@ -249,7 +249,7 @@ def test_the_locator_alone_learns_zones_without_a_segmenter_pass(tmp_path, stage
 
 def test_the_loss_of_the_locator_alone_is_over_the_zones_that_are_known():
     module, logged = task(segment=False).eval(), []
-    module.log = lambda name, value, *, batch_size: logged.append((name, float(value), batch_size))
+    module.log = lambda name, value, *, batch_size, **_: logged.append((name, float(value), batch_size))
     image = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     zones = torch.eye(6)[:4]
     zones[1:3] = torch.nan

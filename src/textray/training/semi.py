@@ -227,7 +227,7 @@ class SemiSupervisedTask(SegmentationTask):
         """Loss of the labelled images plus the weighted loss of the others."""
         seen, total = batch["labelled"], super().mask_loss(logits, batch)
         if seen.any():
-            self.log_train("labelled", total, int(seen.sum()))
+            self.log_train("labelled", total, int(seen.sum()), always=False)
         if not seen.all():
             hidden = torch.nonzero(~seen).flatten().tolist()
             total = total + self.weight * self._unlabelled(logits[hidden], batch, hidden)
@@ -245,7 +245,7 @@ class SemiSupervisedTask(SegmentationTask):
         if self.target == "hard":
             target = (target >= 0.5).to(logits)
         loss = self.pseudo_loss(logits, target)
-        self.log_train("unlabelled", loss, len(hidden))
+        self.log_train("unlabelled", loss, len(hidden), always=False)
         texts = {number: text for number, place in enumerate(hidden) if (text := batch["text"][place]) is not None}
         if self._bank is not None and texts:
             # The sentence was flipped with the picture, so its mask is on the right side already.
@@ -253,7 +253,7 @@ class SemiSupervisedTask(SegmentationTask):
                 ways[number]._replace(flipped=False).forward(self._bank.mask(text)) for number, text in texts.items()
             ]
             similar = lv_loss(logits[list(texts)], torch.from_numpy(np.stack(masks))[:, None].to(logits))
-            self.log_train("lv", similar, len(texts))
+            self.log_train("lv", similar, len(texts), always=False)
             loss = loss + self.lv_weight * len(texts) / len(hidden) * similar
         return loss
 

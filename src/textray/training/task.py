@@ -131,17 +131,16 @@ class Task(LightningModule):
         seeds = (getattr(self.data, "seed", 0), self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
 
-    def log_train(self, name: str, value: Tensor, count: int) -> None:
-        """Log the mean of an epoch over the images of its training batches in all processes, ``count`` in this one."""
+    def log_train(self, name: str, value: Tensor, count: int, *, always: bool = True) -> None:
+        """Log the mean of an epoch over the images of its training batches, ``count`` in this one, in all processes.
+
+        What a process may not have in an epoch is not logged ``always``: the first process logs its own mean, since the
+        others cannot wait for it.
+        """
         self.log(
-            f"train/{name}",
-            value,
-            on_step=False,
-            on_epoch=True,
-            prog_bar=name == "loss",
-            batch_size=count,
-            sync_dist=True,
-        )
+            f"train/{name}", value, on_step=False, on_epoch=True, prog_bar=name == "loss", batch_size=count,
+            sync_dist=always,
+        )  # fmt: skip
 
     def check_loss(self, loss: Tensor, batch: Batch, index: int) -> None:
         """Refuse a loss that is no finite number, naming epoch, batch and images."""
