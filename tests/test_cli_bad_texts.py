@@ -94,6 +94,32 @@ def test_a_table_that_names_no_input_is_refused(run, film, tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes and devices are POSIX")
+@pytest.mark.parametrize(
+    "table",
+    [
+        'image,text\n a.png ,"opacity in the right base"  \n',
+        'image,text\n"a.png" , "opacity in the right base"\n',
+        "\n\r\n  \nimage,text\n\na.png,opacity in the right base\n",
+        "\nsep=;\nimage;text\na.png;opacity in the right base\n",
+    ],
+    ids=["blanks behind a quote", "blanks around quotes", "blank lines first", "a blank line before sep="],
+)
+def test_blanks_of_a_table_mean_nothing(run, film, tmp_path, table):
+    film(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text(table)
+    assert run("a.png", "--texts", "t.csv").code == 0
+    used = json.loads((tmp_path / "textray-out/a.json").read_bytes())["text"]["given"]
+    assert used == "opacity in the right base"
+
+
+def test_a_table_with_a_heading_alone_is_refused(run, film, tmp_path):
+    film(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text("image,text\n")
+    result = run("a.png", "--texts", "t.csv")
+    assert result.code == 2
+    assert "names none of the inputs" in result.err
+
+
 def test_a_table_that_is_a_pipe_or_a_device_is_refused_at_once(run, film, tmp_path):
     film(tmp_path / "a.png")
     os.mkfifo(tmp_path / "pipe.csv")

@@ -247,6 +247,7 @@ def test_only_regular_files_are_tables(tmp_path):
         ("..\\films\\a.dcm", "../films/a.dcm"),
         ("C:\\films\\a.dcm", "films/a.dcm"),
         ("C:\\Users\\x\\films\\a.dcm", "films/a.dcm"),
+        ("/mnt/pacs/films/a.dcm", "films/a.dcm"),
         ("C:/films/a.dcm", "films/a.dcm"),
         ("\\\\server\\share\\films\\a.dcm", "films/a.dcm"),
         ("A.DCM", "films/a.dcm"),

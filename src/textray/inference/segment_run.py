@@ -189,7 +189,7 @@ def plan(
     words: dict[int, Words] = {}
     if texts is not None:
         words, unknown = texts.match([item.path for item in items])
-        if texts.rows and not words:
+        if not words:
             raise no_match(texts)
         words = {i: text_of for i, text_of in words.items() if text_of.text is not None}
         notices = table_notices(texts, unknown)

@@ -29,6 +29,7 @@ _OF_CELLS = ("xl/worksheets/", "xl/sharedStrings")
 """Parts that hold cells; the others, such as styles, take openpyxl eight times as long."""
 _MOST_CELLS, _MOST_ROWS = 2**22, 2**20  # a row names itself, and ends at its last cell
 _MOST_CHARACTERS = 2**26  # cells may share one text, which is stored once
+_BLANK_LINES = re.compile(r"(?:[ \t]*(?:\r\n?|\n))+")
 _SEPARATOR = re.compile(r'"?sep=(.)"?[,;\t]*(\n|\r|$)', re.IGNORECASE)
 """First line by which Excel names what stands between the columns."""
 _FIELD_LIMIT = threading.Lock()
@@ -287,9 +288,9 @@ def _find(
     parts = windows.parts[bool(windows.anchor) :]
     whole = "/".join(parts)
     hits = places.get(whole) or tails.get(whole) or (names.get(whole) or stems.get(whole) if len(parts) == 1 else None)
-    if hits or not windows.drive or os.name == "nt":
+    if hits or not (windows.drive or path.is_absolute()) or os.name == "nt":
         return hits or []
-    # A drive of another machine: what lies below some folder of it is the path as given.
+    # A place of another machine: what lies below some folder of it is the path as given.
     return next((hits for first in range(len(parts)) if (hits := places.get("/".join(parts[first:])))), [])
 
 
@@ -327,19 +328,34 @@ def _lines(path: Path, wanted: str, *, of_data: bool) -> tuple[list[tuple[int, l
     text, encoding = _decode(raw)
     if "\0" in text:
         raise faulty(f"{path} is not a CSV table", came="bytes that are no text", expected=wanted)
+    blank = _BLANK_LINES.match(text)
+    before = len(blank[0].splitlines()) if blank else 0
+    text = text[blank.end() :] if blank else text
     # Names of columns hold none of the three.
     delimiter = max(",;\t", key=re.split(r"[\r\n]", text, maxsplit=1)[0].count)
     if separator := _SEPARATOR.match(text):
         text, delimiter = text[separator.end() :], separator[1]
+        before += 1
+    # Blanks behind a quoted cell, or before it, are refused by `csv`, but mean nothing.
+    around = re.escape(delimiter)
+    blanks = re.compile(rf'(?<=")[ \xa0]+(?={around}|[\r\n]|\Z)|(?:(?<={around})|(?<=[\r\n]))[ \xa0]+(?=")')
     with _FIELD_LIMIT:  # it is that of the whole process
         limit = csv.field_size_limit(_LARGEST)
         try:
-            lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-            return [(lines.line_num + bool(separator), cells) for cells in lines], encoding, delimiter
+            try:
+                return _cells(text, delimiter, before), encoding, delimiter
+            except csv.Error:
+                return _cells(blanks.sub("", text), delimiter, before), encoding, delimiter
         except csv.Error as error:
             raise faulty(f"{path} is not a CSV table", came=str(error), expected=wanted) from error
         finally:
             csv.field_size_limit(limit)
+
+
+def _cells(text: str, delimiter: str, before: int) -> list[tuple[int, list[str]]]:
+    """Numbers, from ``before``, and cells of the lines of a CSV."""
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    return [(lines.line_num + before, cells) for cells in lines]
 
 
 def _sheet(path: Path, raw: bytes, faulty: type[TextRayError]) -> list[tuple[int, list[str]]]:
