@@ -272,6 +272,12 @@ CASES = [
         lambda t: t.dicom(t.levels, BodyPartExamined="HAND", **FULL),
         {"codes": ("W_NOT_FRONTAL_CHEST",)},
     ),
+    (
+        "A16c",
+        "a lateral view in a description",
+        lambda t: t.dicom(t.levels, ViewPosition="", SeriesDescription="Chest lateral", **FULL),
+        {"codes": ("W_NOT_FRONTAL_CHEST",)},
+    ),
     ("A17b", "a mammogram", lambda t: t.dicom(t.levels, Modality="MG", **FULL), {"codes": ("W_NOT_FRONTAL_CHEST",)}),
     (
         "A18a",

@@ -95,7 +95,7 @@ def test_a31_a_marker_far_above_the_film_sets_no_range(chest, dicom, raster, mod
 def edge(film, level, shape=(60, 120)):
     """A marker whose edges have every level between the film's and its own."""
     marked, ramp = film.astype(np.float64), np.ones(shape)
-    ramp[:, :20] = np.linspace(0, 1, 20)
+    ramp[:, :20] = np.random.default_rng(0).random((shape[0], 20))
     marked[: shape[0], : shape[1]] += ramp * (level - marked[: shape[0], : shape[1]])
     return marked.astype(film.dtype)
 
@@ -135,6 +135,11 @@ def test_a31_masses_outside_of_the_film_set_no_range(chest, dicom, model, clean,
 def test_a31_a_picture_of_few_levels_is_left_as_it_is(chest, raster, levels):
     image = read(raster((chest // (TOP // levels + 1) * (65535 // levels)).astype(np.uint16)))
     assert "left_out" not in image.info
+
+
+def test_a31_levels_too_close_for_their_type_are_read(chest, raster):
+    image = read(raster((30_000 + chest // 1366).astype(np.uint16)))
+    assert codes(image) == ["W_LOW_CONTRAST"]
 
 
 def test_a31_a_film_without_far_values_is_left_as_it_is(chest, raster):
@@ -346,7 +351,29 @@ def test_b11_poor_negative_and_turned_films_are_named(chest, dicom):
     assert codes(from_array(1 - film)) == ["W_NEGATIVE_FILM"]
     for turned in (film[::-1], np.rot90(film), np.rot90(film, 2), np.rot90(film, 3)):
         assert codes(from_array(turned)) == ["W_NOT_UPRIGHT"]
+    for both in (1 - film[::-1], 1 - np.rot90(film), 1 - np.rot90(film, 3)):
+        assert codes(from_array(both)) == ["W_NEGATIVE_FILM", "W_NOT_UPRIGHT"]
     assert codes(from_array(film[:, ::-1])) == []  # left and right are told by tags only
+
+
+def coded(meaning):
+    item = Dataset()
+    item.CodeMeaning = meaning
+    return item
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"ViewPosition": "PA", "SeriesDescription": "Chest PA and lateral"},
+        {"ViewPosition": "", "ViewCodeSequence": [coded("postero-anterior")]},
+        {"ViewPosition": "", "SeriesDescription": "CHEST PA/LAT"},
+        {"AnatomicRegionSequence": [coded("Chest")], "StudyDescription": "Thorax and left shoulder"},
+        {"BodyPartExamined": "CHEST", "StudyDescription": "Knee, chest"},
+    ],
+)
+def test_a17_tags_of_a_frontal_chest_film_give_none(chest, dicom, tags):
+    assert codes(read(dicom(chest, **tags))) == []
 
 
 @pytest.mark.parametrize(
@@ -354,6 +381,13 @@ def test_b11_poor_negative_and_turned_films_are_named(chest, dicom):
     [
         {"ViewPosition": "LL"},
         {"ViewPosition": "RLD"},
+        {"ViewPosition": "LATERAL"},
+        {"ViewPosition": "RAO"},
+        {"ViewPosition": "", "ViewCodeSequence": [coded("right lateral")]},
+        {"ViewPosition": "", "SeriesDescription": "W Chest Lat."},
+        {"AnatomicRegionSequence": [coded("Hand")]},
+        {"StudyDescription": "LEFT KNEE"},
+        {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.1.2"},
         {"BodyPartExamined": "HAND"},
         {"Modality": "MG", "BodyPartExamined": "BREAST"},
         {"Modality": "CT", "PatientOrientation": None, "ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},

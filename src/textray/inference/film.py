@@ -135,6 +135,7 @@ class Film:
     presence: float | None = None  # probability that it shows any lesion
     threshold: float | None = None  # from which that is said
     emptied: bool = False  # the mask is empty because of it
+    empty: bool = False  # no pixel of the mask is lesion
     zones: NDArray[np.float32] | None = None  # (6,), probability of a lesion in each zone
     lungs: Lungs | None = None
     mask: NDArray[np.bool_] | None = None  # the result on the lungs' grid
@@ -173,6 +174,15 @@ class Film:
                     text=f"The network sees no lesion in this film (probability {self.presence:.3f}, threshold "
                     f"{self.threshold:.3f}), so the mask is empty; this does not say that the film is clear.",
                     remedy="Look at the film; a lower --presence-threshold shows what the network would mark.",
+                )
+            )
+        elif self.empty:
+            found.append(
+                Notice(
+                    code="W_EMPTY_MASK",
+                    text="No pixel of this film reaches the threshold, so the mask is empty; this does not say that "
+                    "the film is clear.",
+                    remedy="Look at the film: is it a whole frontal chest film, upright, with its full contrast?",
                 )
             )
         if self.conflicts:

@@ -233,6 +233,7 @@ class Predictor:
             figures = record.figures(probability, mask)
             del probability  # its memory
             seen = self._film(inference, words, presence, least, image.grid, lungs, emptied=free)
+            seen = replace(seen, empty=not mask.any())
         used = record.settings(
             self.bundle,
             laterality=side,

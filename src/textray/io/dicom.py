@@ -51,6 +51,14 @@ _CHEST_PARTS = frozenset(
     ("CHEST", "THORAX", "LUNG", "LUNGS", "TORAX", "PORT CHEST", "CHEST_TO_ABDOMEN", "CHESTABDOMEN")
 )
 _FILM_MODALITIES = frozenset(("CR", "DX", "DR", "RF", "RG", "SC", "OT", "XA"))
+_FILM_CLASSES = re.compile(r"X-Ray|Radiography|Secondary Capture|Radiofluoroscopic")
+_NOT_FRONTAL = re.compile(r"\b(?:LAT|LATERAL|LL|RL|LLD|RLD|LLO|RLO|[RL][AP]O|OBL|OBLIQUE|DECUB\w*|LORDOTIC|AXIAL)\b")
+_FRONTAL = re.compile(r"\b(?:AP|PA|FRONTAL)\b")
+_OTHER_PART = re.compile(
+    r"\b(?:HANDS?|WRIST|ELBOW|SHOULDER|HUMERUS|FOREARM|FINGER|FOOT|FEET|ANKLE|KNEES?|HIPS?|FEMUR|PELVIS|LEG|ABDOMEN|SKULL|"
+    r"NECK|BREAST|[CTL][ -]?SPINE|LSPINE|TEETH|DENTAL)\b"
+)
+_CHEST = re.compile(r"\b(?:CHEST|THORA\w+|LUNGS?|CXR|RIBS?)\b")
 _NO_PICTURES = frozenset(("SEG", "SR", "KO", "PR", "RTSTRUCT", "RTPLAN", "RTDOSE", "RTRECORD", "REG", "FID", "ECG"))
 _DEFLATED = re.compile(rb"\x02\x00\x10\x00.{4,8}1\.2\.840\.10008\.1\.2\.1\.99", re.DOTALL)
 """The transfer syntax of a deflated data set, whatever the VR and wherever in the meta group: pydicom would inflate it
@@ -262,10 +270,29 @@ def _other_than_frontal_chest(ds: Dataset) -> str:
         return f"Modality is {modality}"
     if part and part[0] and part[0] not in _CHEST_PARTS:
         return "BodyPartExamined is another part than the chest"
+    kind = UID((words(ds, "SOPClassUID") or ("",))[0]).name
+    if "Image Storage" in kind and ("Mammography" in kind or not _FILM_CLASSES.search(kind)):
+        return f"it is of {kind}"
     view = known_word(ds, "ViewPosition", _VIEWS)
     if view is not None and view not in _FRONTAL_VIEWS:
         return f"ViewPosition is {view}"
+    coded, anatomy = (_meaning(ds, keyword) for keyword in ("ViewCodeSequence", "AnatomicRegionSequence"))
+    described = " ".join((*words(ds, "SeriesDescription"), *words(ds, "ProtocolName"))).replace("_", " ")
+    position = " ".join(words(ds, "ViewPosition")).replace("_", " ")
+    # What names the view best decides; a series may be described as "PA and lateral".
+    said = next((text for text in (position, coded, described) if text), "")
+    if _NOT_FRONTAL.search(said) and not _FRONTAL.search(said):
+        return "its view or description names another view"
+    named = " ".join((anatomy, described, *words(ds, "StudyDescription")))
+    if not part and _OTHER_PART.search(named) and not _CHEST.search(named):
+        return "its anatomic region or description names another part than the chest"
     return ""
+
+
+def _meaning(ds: Dataset, keyword: str) -> str:
+    """Meaning of the first code of a sequence, in capitals; it is not for messages."""
+    items = value(ds, keyword)
+    return " ".join(words(items[0], "CodeMeaning")) if items else ""
 
 
 def _spacing(ds: Dataset) -> tuple[tuple[float, float] | None, tuple[Notice, ...]]:

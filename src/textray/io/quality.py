@@ -37,11 +37,13 @@ def film_notices(film: Pixels) -> tuple[Notice, ...]:
     small = _reduced(film)
     upright, *turned = (_likeness(np.rot90(small, quarter)) for quarter in range(4))
     turned.append(_likeness(small[::-1]))
-    if upright < min(_NEGATIVE, -max(turned)):
+    both = -min(turned) > max(_TURNED, max(upright, *turned) + _MARGIN) and min(turned) < upright - _MARGIN
+    negative = upright < min(_NEGATIVE, -max(turned))
+    if negative or both:
         text = "The film looks like a negative: dense parts are dark."
         remedy = "Invert the film, or give a DICOM file whose PhotometricInterpretation is right."
         notices.append(Notice(code="W_NEGATIVE_FILM", text=text, remedy=remedy))
-    elif max(turned) > max(_TURNED, upright + _MARGIN):
+    if both or (not negative and max(turned) > max(_TURNED, upright + _MARGIN)):
         text = "The film does not look upright."
         remedy = "Turn the film upright; upper, middle and lower in words mean the heights of the picture."
         notices.append(Notice(code="W_NOT_UPRIGHT", text=text, remedy=remedy))

@@ -113,7 +113,10 @@ def body_range(values: NDArray[Any], often: NDArray[np.int64] | None = None) -> 
     levels that moves a percentile of the film, 0.4 times as wide. ``often`` is how often each value occurs, else once.
     """
     low, high = float(values.min()), float(values.max())
-    counts, edges = np.histogram(values, bins=_BINS, range=(low, high), weights=often)
+    if values.dtype == np.float32 and high - low < _BINS * np.spacing(np.float32(max(abs(low), abs(high)))):
+        values = values.astype(np.float64)  # so close together float32 has fewer levels than bins
+    ends = (np.float64(low), np.float64(high))
+    counts, edges = np.histogram(values, bins=_BINS, range=ends, weights=often)
     whole = counts.sum()
     used = np.flatnonzero(counts > _STRAY * whole)  # edges of a marker may have any level
     first, last = 0, len(used) - 1
