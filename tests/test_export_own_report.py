@@ -176,7 +176,8 @@ def test_a_network_that_writes_is_carried_whole(checkpoint, tmp_path, zone_token
 
 def test_threshold_and_runs_without_a_text_can_be_chosen(checkpoint, tmp_path):
     path = checkpoint(guided())
-    bundle = module.export(path, tmp_path / "chosen", threshold=0.6, text_free="none")
+    bundle = module.export(path, tmp_path / "chosen", threshold=0.6, text_free="none", hounsfield=(-1000.0, 400.0))
+    assert bundle.preprocess.hounsfield == (-1000, 400)
     assert (bundle.threshold, bundle.text_free, bundle.writes_report) == (0.6, "none", True)
     assert "from a probability of 0.6 on" in (tmp_path / "chosen" / "README.md").read_text()
     config = json.loads((tmp_path / "chosen" / "config.json").read_text())

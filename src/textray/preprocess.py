@@ -6,6 +6,7 @@ Training and the ONNX runtime share this implementation, and a bundle carries it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
@@ -17,7 +18,7 @@ from PIL import Image as PILImage
 from textray.errors import BundleError, InputError, ShapeError, UsageError
 from textray.io.levels import in_pillow, stacked, strips
 from textray.io.raster import is_grey
-from textray.io.read import Source, from_array, read
+from textray.io.read import Source, from_array, not_a_film, read
 from textray.records import Grid, Image, Pixels
 
 Normalise = Literal["percentile", "zscore", "unit", "imagenet"]
@@ -27,6 +28,7 @@ PERCENTILES = (0.5, 99.5)
 """Grey levels that ``percentile`` maps to -2 and 2; levels outside are clipped."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_OPTIONAL = frozenset(("colour", "hounsfield"))  # keys that a bundle without them does not have
 _CUBIC = -0.75  # slope of the cubic kernel at distance 1, as in torch (Pillow's and OpenCV's differ)
 _FLAT = 1e-6  # below this contrast a division would only amplify rounding noise
 
@@ -49,6 +51,8 @@ class Preprocess:
             torch, which may overshoot [0, 1]. Masks use nearest neighbour, and maps come back bilinear, always.
         colour: True for networks of colour pictures, RGB, which are `read` and normalised in colour (``percentile`` by
             the levels of all channels together); grey ones are refused then, and coloured ones otherwise.
+        hounsfield: The window in HU that [0, 1] stands for, of networks that know slices of CT; ``None`` for all
+            others, which refuse CT.
     """
 
     size: tuple[int, int]
@@ -58,6 +62,7 @@ class Preprocess:
     transpose: bool = False
     interpolation: Interpolation = "bilinear"
     colour: bool = False
+    hounsfield: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if len(self.size) != 2 or not all(isinstance(n, int) and n > 0 for n in self.size):
@@ -72,6 +77,12 @@ class Preprocess:
             raise UsageError("number of channels is wrong", came=self.channels, expected="1 or 3")
         if self.colour and self.channels != 3:
             raise UsageError("colour pictures have three channels", came=self.channels, expected=3)
+        if (window := self.hounsfield) is not None and not (
+            len(window) == 2 and all(map(math.isfinite, window)) and window[0] < window[1]
+        ):
+            raise UsageError(
+                "the window in HU is wrong", came=window, expected="two rising numbers, such as -1000, 400"
+            )
         if self.normalise == "imagenet" and self.channels != 3:
             raise UsageError("imagenet normalisation is defined for three channels", came=self.channels, expected=3)
 
@@ -79,24 +90,36 @@ class Preprocess:
         """Read a picture; it must be in colour if and only if the network reads colour.
 
         Raises:
-            InputError: If the file is refused, see `textray.io.read.read`; ``E_COLOR`` as in `check_colour`.
+            InputError: If the file is refused, see `textray.io.read.read`; or as in `check`.
         """
         image = read(source, color=self.colour)
-        self.check_colour(image)
+        self.check(image)
         return image
 
     def from_array(self, array: ArrayLike) -> Image:
         """Take a picture from an array ``(H, W)`` or, in colour, ``(H, W, 3)``; else as `read`."""
         image = from_array(array, color=self.colour)
-        self.check_colour(image)
+        self.check(image)
         return image
 
-    def check_colour(self, image: Image) -> None:
-        """Refuse a grey picture for a network of colour, and a coloured one for another.
+    def check(self, image: Image) -> None:
+        """Refuse a picture of another kind than the network knows: grey or colour, film or CT.
+
+        Pictures that are no DICOM do not tell whether they are of a CT.
 
         Raises:
-            InputError: ``E_COLOR``.
+            InputError: ``E_COLOR``; ``E_NOT_A_FILM`` for a CT, ``E_NOT_A_CT`` for a DICOM film.
         """
+        if self.hounsfield is None and image.info.get("modality") == "CT":
+            raise not_a_film("a slice of a CT")
+        if self.hounsfield is not None and image.info.get("format") == "dicom":
+            raise InputError(
+                "these weights know slices of CT in Hounsfield units only",
+                came=f"a single picture of modality {image.info.get('modality') or 'unknown'}",
+                expected="a CT series or a NIfTI volume",
+                do="Use weights for chest films; give a CT as the folder of its slices",
+                code="E_NOT_A_CT",
+            )
         coloured = len(image.film.shape) == 3
         if coloured and not self.colour:
             raise InputError(
@@ -217,9 +240,9 @@ class Preprocess:
         return values if values.shape == self.size else _bilinear(values, self.size)
 
     def to_dict(self) -> dict[str, Any]:
-        """Content of a bundle's ``preprocess.json``; ``colour`` only where it is set."""
-        values = asdict(self) | {"size": list(self.size)}
-        return values if self.colour else {key: value for key, value in values.items() if key != "colour"}
+        """Content of a bundle's ``preprocess.json``; ``colour`` and ``hounsfield`` only where they are set."""
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return {key: value for key, value in values.items() if value or key not in _OPTIONAL}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
@@ -228,18 +251,22 @@ class Preprocess:
         Raises:
             BundleError: If a key is missing, unknown, or holds a wrong value.
         """
-        keys = [one.name for one in fields(cls) if one.name != "colour"]
-        if set(values) - {"colour"} != set(keys):
+        keys = [one.name for one in fields(cls) if one.name not in _OPTIONAL]
+        if set(values) - _OPTIONAL != set(keys):
             raise BundleError("preprocess settings have other keys", came=sorted(values), expected=", ".join(keys))
         switches = (values["letterbox"], values["transpose"], values.get("colour", False))
-        if not isinstance(values["size"], list | tuple) or not all(isinstance(switch, bool) for switch in switches):
+        pairs = {key: values[key] for key in ("size", "hounsfield") if key in values}
+        whole = all(
+            isinstance(pair, list | tuple) and all(type(n) in (int, float) for n in pair) for pair in pairs.values()
+        )
+        if not whole or not all(isinstance(switch, bool) for switch in switches):
             raise BundleError(
                 "preprocess settings are wrong",
                 came=dict(values),
-                expected="a size [h, w]; letterbox, transpose and colour true or false",
+                expected="a size [h, w], a window [low, high]; letterbox, transpose and colour true or false",
             )
         try:
-            return cls(**{**values, "size": tuple(values["size"])})
+            return cls(**{**values, **{key: tuple(pair) for key, pair in pairs.items()}})
         except UsageError as error:
             raise BundleError(f"preprocess settings are wrong: {error}") from error
 

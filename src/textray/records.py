@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from textray.errors import ShapeError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 SIDES = ("left", "right")
 LEVELS = ("upper", "middle", "lower")
@@ -317,3 +317,85 @@ class Prediction:
     def grid(self) -> Grid:
         """Grid of ``mask`` and ``probability``."""
         return self.image.grid
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Volume:
+    """A CT as read, in the axes of its file, and the way to slices in the usual view and back.
+
+    Attributes:
+        hu: ``(I, J, K)`` float32, Hounsfield units, in the axes of the file.
+        turn: For each axis of the file, the one of left, back and head (0, 1, 2) that it follows, and 1 or -1.
+        affine: ``(4, 4)``, from voxels of the file to mm to the patient's right, front and head (RAS+).
+        grid: Of each slice in the usual view: rows run to the patient's left, columns to the back.
+        step_mm: Distance between slices.
+        header: Header of a NIfTI file, ``None`` for a DICOM series.
+        slices: Files of a DICOM series in the order of the last axis, empty for a NIfTI file.
+        source: The file, or the folder of the series.
+        sha256: Hash of the bytes of all files.
+        info: Decisions of the reader, without patient identifiers.
+        notices: Warnings of the reader.
+    """
+
+    hu: NDArray[np.float32]
+    turn: tuple[tuple[int, int], ...]
+    affine: NDArray[np.float64]
+    grid: Grid
+    step_mm: float
+    header: Any = None
+    slices: tuple[Path, ...] = ()
+    source: Path | None = None
+    sha256: str = ""
+    info: dict[str, Any] = field(default_factory=dict)
+    notices: tuple[Notice, ...] = ()
+
+    def to_slices(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Values ``(I, J, K)`` in the axes of the file as slices ``(slices, H, W)`` from the feet to the head."""
+        flipped = np.flip(values, self._flips())
+        return flipped.transpose([self._axis(place) for place in (2, 1, 0)])
+
+    def to_file_axes(self, values: NDArray[Any]) -> NDArray[Any]:
+        """The way back: slices ``(slices, H, W)`` in the axes of the file, ``(I, J, K)``."""
+        turned = values.transpose([2 - place for place, _ in self.turn])
+        return np.flip(turned, self._flips())
+
+    def images(self, window: tuple[float, float]) -> Iterator[Image]:
+        """The slices in the usual view, in [0, 1] over a window in HU."""
+        low, high = window
+        for number, hu in enumerate(self.to_slices(self.hu)):
+            pixels = np.clip((hu - np.float32(low)) / np.float32(high - low), 0, 1, dtype=np.float32)
+            info = {"format": "volume", "slice": number}
+            yield Image(film=pixels, grid=self.grid, source=self.source, sha256=self.sha256, info=info)
+
+    def _flips(self) -> tuple[int, ...]:
+        return tuple(axis for axis, (_, sign) in enumerate(self.turn) if sign < 0)
+
+    def _axis(self, place: int) -> int:
+        return next(axis for axis, (follows, _) in enumerate(self.turn) if follows == place)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VolumePrediction:
+    """A mask on the grid of a CT, and how it was computed slice by slice.
+
+    Attributes:
+        mask: ``(slices, H, W)`` bool in the usual view, true inside lesions; `Volume.to_file_axes` turns it.
+        volume: The CT that was segmented.
+        record: The one JSON record of the volume.
+        shown: Result of the slice with the largest lesion, which the overlay shows.
+        saver: Function that `save` calls.
+    """
+
+    mask: NDArray[np.bool_]
+    volume: Volume
+    record: dict[str, Any]
+    shown: Prediction
+    saver: Callable[[VolumePrediction, Path, DicomOut | None], dict[str, Path]] = field(repr=False)
+
+    def save(self, folder: str | Path, *, dicom: str | DicomOut | None = None) -> dict[str, Path]:
+        """Write the mask as NIfTI, the overlay of one slice and the JSON record, as `Prediction.save` does.
+
+        Of the DICOM objects a CT series gets the SEG only.
+        """
+        options = DicomOut(kinds=DicomOut.parse(dicom)) if isinstance(dicom, str) else dicom
+        return self.saver(self, Path(folder), options)

@@ -72,6 +72,23 @@ def test_sides_are_the_patients_and_only_where_the_tag_tells(run, film_file, tmp
     assert (described["side_reason"] is None) == (side is not None)
 
 
+@pytest.mark.parametrize(("name", "image_half"), [("RG1", 0), ("RG3", 1)])
+def test_sides_of_real_films_are_the_patients(run, name, image_half, tmp_path):
+    """The rows of RG1 run to the patient's left, those of RG3 to the right."""
+    from textray.inference.inputs import demo_film
+
+    pytest.importorskip("data_store")
+    film = demo_film().with_name(f"{name}_UNCR.dcm")
+    assert run(film, "--dicom", "seg,sr", "--text", "right lung").code == 0
+    out = tmp_path / "textray-out"
+    mask = dcmread(out / f"{name}_UNCR.seg.dcm").pixel_array
+    half = mask.shape[1] // 2
+    assert (mask[:, :half].sum() < mask[:, half:].sum()) == image_half
+    described = record(out / f"{name}_UNCR.json")["dicom"]
+    codes = {"right": b"24028007", "both": b"51440002"}
+    assert codes[described["side"]] in (out / f"{name}_UNCR.sr.dcm").read_bytes()
+
+
 def test_pictures_and_bare_films_are_refused_and_made_a_study_on_request(run, film, dicom, levels, tmp_path):
     film(tmp_path / "in/a.png")
     (tmp_path / "in/b.dcm").write_bytes(dicom(levels))

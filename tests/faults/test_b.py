@@ -187,7 +187,7 @@ CASES = [
         "B15",
         "a NIfTI volume",
         lambda t: bytes(344) + b"n+1\0" + bytes(400),
-        {"exit": 3, "codes": ("E_FORMAT",), "words": "a NIfTI volume"},
+        {"exit": 3, "codes": ("E_NOT_A_FILM",), "words": "a NIfTI volume"},
     ),
     (
         "B16",

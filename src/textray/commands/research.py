@@ -141,12 +141,16 @@ def export(
     threshold: Annotated[
         float | None, typer.Option(help="Probability from which a pixel is lesion; 0.5 where none is given.")
     ] = None,
+    hounsfield: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="LOW HIGH", help="Window in HU of the training's pictures, of a network that knows CT."),
+    ] = None,
 ) -> None:
     """Write a bundle from a checkpoint; fails unless ONNX and torch agree."""
     if registry.load("textray.training.checkpoints:task_of")(checkpoint) == "grounding":
-        if text_encoder is not None or text_free is not None or threshold is not None:
+        if any(option is not None for option in (text_encoder, text_free, threshold, hounsfield)):
             raise UsageError(
-                "--text-encoder, --text-free and --threshold are of networks that segment",
+                "--text-encoder, --text-free, --threshold and --hounsfield are of networks that segment",
                 came="a checkpoint of a grounding network",
             )
         run = registry.load("textray.export.grounder:export_grounding")
@@ -157,6 +161,7 @@ def export(
             "text_encoder_folder": text_encoder,
             "text_free": None if text_free is None else text_free.value,
             "threshold": 0.5 if threshold is None else threshold,
+            "hounsfield": hounsfield,
         }
     run(checkpoint, out, samples=samples, scores=scores or (), average=average or (), **options)
     note(f"Bundle: {shown(out)}")

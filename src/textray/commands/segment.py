@@ -71,7 +71,10 @@ def segment(
         typer.Option(min=0, max=1, help="Probability of a lesion below which the mask is empty; 0 never empties it."),
     ] = None,
     strict_input: Annotated[
-        bool, typer.Option("--strict-input", help="Refuse pictures in which no lungs are found.")
+        bool,
+        typer.Option(
+            "--strict-input", help="Refuse pictures in which no lungs are found, and CT volumes without sides."
+        ),
     ] = False,
     dicom: Annotated[
         str | None,
@@ -95,6 +98,7 @@ def segment(
 ) -> None:
     """Find lesions: writes mask, overlay and record of each input, and run.json.
 
+    A CT (a NIfTI file, or a folder of slices) needs weights that know CT.
     What an earlier run finished is skipped. A file that is refused is listed with its reason, and the rest goes on.
     Exit codes: 0 done, 1 crash, 2 usage, 3 some files refused.
     """
@@ -236,8 +240,9 @@ def _lines(result: FileResult) -> list[str]:
     earlier += f": {written}" if written else ""
     presence, unused = result.details.get("presence"), result.details.get("unused")
     seen = "" if presence is None else f"; any lesion: {presence:.0%}"
+    whole = "CT" if result.outputs["mask"].suffix == ".gz" else "picture"
     return [
-        f"{shown(result.path)}: {share or 0:.1%} of the picture is lesion (text: {mode}{earlier}{seen}) -> "
+        f"{shown(result.path)}: {share or 0:.1%} of the {whole} is lesion (text: {mode}{earlier}{seen}) -> "
         f"{shown(result.outputs['mask'])}",
         *([f"{shown(result.path)}: words that changed nothing: {unused}"] if unused else []),
     ]

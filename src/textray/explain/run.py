@@ -26,6 +26,7 @@ class Explaining(Segmenting):
     """An explanation of each film of a plan, of the kind of an explainer; a network that reads no text is refused."""
 
     SUMMARY, RECORD = "textray.explain-run/1", "textray.explain/1"
+    VOLUMES = False
     LARGEST_RECORD = 2**27  # it holds the maps of every token
 
     def __init__(self, predictor: Predictor, plan: Plan, explainer: Explainer) -> None:

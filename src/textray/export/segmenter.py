@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def export(
     text_free: TextFree | None = None,
     average: Sequence[str | Path] = (),
     threshold: float = 0.5,
+    hounsfield: tuple[float, float] | None = None,
 ) -> Bundle:
     """Write a bundle from a checkpoint.
 
@@ -67,10 +69,11 @@ def export(
             ``generated``.
         average: Further checkpoints of the same network; the bundle holds the mean of all weights.
         threshold: Probability from which a pixel is lesion, in (0, 1).
+        hounsfield: The window in HU that the pictures of the training showed, for a network that knows CT.
 
     Raises:
-        UsageError: If the threshold is out of range, a checkpoint is not TextRay's or of another network than the
-            first, a file is missing, or a report is expected of a network that writes none.
+        UsageError: If the threshold or the window is wrong, a checkpoint is not TextRay's or of another network than
+            the first, a file is missing, or a report is expected of a network that writes none.
         OutputError: If ``out`` holds something that is no bundle.
         BundleError: If ONNX and torch disagree, or the sentences that a network was trained with are not those of its
             text encoder; nothing is written then.
@@ -100,7 +103,7 @@ def export(
     if captions:  # bank, card and provenance hold the same ones
         facts = {**facts, "data": {**facts["data"], "captions": list(captions)}}
     summaries = [_summary(path) for path in scores]
-    preprocess = Preprocess.from_dict(facts["data"]["preprocess"])
+    preprocess = replace(Preprocess.from_dict(facts["data"]["preprocess"]), hounsfield=hounsfield)
     pictures = parity_pictures(samples, preprocess)
     terms = terms_of(facts)
     parameters = sum(p.numel() for p in network.parameters())

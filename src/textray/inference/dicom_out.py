@@ -9,10 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from textray.errors import InputError, UsageError
 from textray.inference import record
 from textray.io.dicom_header import Film, Finding, from_picture, no_study, prepare
-from textray.records import LEVELS, SIDES, DicomOut, Grid, Notice, Prediction
+from textray.io.files import joint_sha256
+from textray.records import LEVELS, SIDES, DicomOut, Grid, Notice, Prediction, VolumePrediction
 
 if TYPE_CHECKING:
     from textray.records import Image
@@ -23,6 +26,12 @@ _SR_TEXT = Notice(
     code="W_SR_TEXT",
     text="The given report is in the SR as it is, and may name a person.",
     remedy="Leave out --sr-text, or check the words.",
+)
+
+_SEG_ONLY = Notice(
+    code="W_SEG_ONLY",
+    text="Of the DICOM objects a CT gets the SEG only.",
+    remedy="Ask for --dicom seg.",
 )
 
 
@@ -40,17 +49,21 @@ def key(result: str, options: DicomOut | None) -> str:
     return result if options is None else record.digest({"result": result, "dicom": asdict(options)})
 
 
-def build(prediction: Prediction, options: DicomOut) -> tuple[dict[str, bytes], dict[str, Any]]:
+def build(prediction: Prediction | VolumePrediction, options: DicomOut) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Build the files of the objects by kind (``film``, ``seg``, ``sr``, ``sc``), and the record that names them.
 
-    The header is read from the film's file again, since a `Prediction` holds nothing of the patient.
+    The header is read from the film's file again, since a `Prediction` holds nothing of the patient. A CT series gets a
+    SEG only.
 
     Raises:
         InputError: ``E_NO_STUDY`` for a picture without a study, ``E_SEG_SOURCE``, ``E_MULTIFRAME``,
-            ``E_DICOM_WRITE``, or ``E_READ`` if the file has changed.
+            ``E_DICOM_WRITE``, ``E_NO_FRAME`` for a CT without FrameOfReferenceUID, or ``E_READ`` if the file has
+            changed.
         UsageError: If highdicom is not installed.
     """
     require()
+    if isinstance(prediction, VolumePrediction):
+        return _build_volume(prediction, options)
     from textray.io.dicom_sc import sc
     from textray.io.dicom_seg import seg
     from textray.io.dicom_sr import sr
@@ -86,6 +99,47 @@ def build(prediction: Prediction, options: DicomOut) -> tuple[dict[str, bytes], 
     return files, {**values, **changed}
 
 
+def _build_volume(prediction: VolumePrediction, options: DicomOut) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The SEG of a CT series, whose frames are those of its slices that hold lesion, and the record that names it."""
+    from textray.io.dicom_seg import series_seg
+
+    volume, values = prediction.volume, prediction.record
+    if not volume.slices:
+        raise InputError(
+            "a NIfTI volume belongs to no study, so no object can point at it",
+            expected="a CT series of DICOM files",
+            do="Leave out --dicom; the mask is written as NIfTI",
+            code="E_NO_STUDY",
+        )
+    datas = [_read(path) for path in volume.slices]
+    if joint_sha256(hashlib.sha256(data).hexdigest() for data in datas) != volume.sha256:
+        raise _changed()
+    films = [prepare(data, deidentified=options.deidentified, slice_of_ct=True) for data in datas]
+    model, result = values["model"], key(values["key"], options)
+    frames = volume.to_file_axes(prediction.mask).transpose(2, 1, 0)
+    found = Finding(
+        mask=np.ascontiguousarray(frames),
+        lungs={},
+        weights=(model["name"], model["version"]),
+        weights_sha256=model["sha256"],
+        key=result,
+    )
+    asked, empty = "seg" in options.kinds, not frames.any()
+    files = {"seg": series_seg(films, found)} if asked and not empty else {}
+    notices = [*films[0].notices, *([] if options.kinds == ("seg",) else [_SEG_ONLY])]
+    described = {
+        "written": list(files),
+        "seg_reason": "not asked for" if not asked else "empty mask" if empty else None,
+        "deidentified": options.deidentified,
+    }
+    return files, {
+        **values,
+        "key": result,
+        "dicom": described,
+        "warnings": [*values["warnings"], *record.notice_rows(notices)],
+    }
+
+
 def _film(image: Image, options: DicomOut) -> Film:
     if image.info.get("format") != "dicom":
         if not options.make_uids:
@@ -100,9 +154,12 @@ def _film(image: Image, options: DicomOut) -> Film:
         )
     data = _read(image.source)
     if hashlib.sha256(data).hexdigest() != image.sha256:
-        what, do = "the film has changed since it was segmented", "Segment it again."
-        raise InputError(what, do=do, code="E_READ")
+        raise _changed()
     return prepare(data, make_uids=options.make_uids, deidentified=options.deidentified)
+
+
+def _changed() -> InputError:
+    return InputError("the film has changed since it was segmented", do="Segment it again.", code="E_READ")
 
 
 def _read(path: Path) -> bytes:

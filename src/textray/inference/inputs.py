@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, distribution
 from itertools import takewhile
@@ -13,7 +13,9 @@ from pathlib import Path
 
 from textray.errors import OutputError, UsageError
 from textray.inference import results
+from textray.io.ct_series import series_of
 from textray.io.files import LeftOut, mark, stem, unfit, walk
+from textray.io.nifti import is_nifti_file
 from textray.io.write import is_own_picture
 
 RUN_FILE = "run.json"
@@ -24,12 +26,18 @@ _MAGIC = set("*?[")
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One file to work on, by the path that the user's words lead to, and the ``name`` of its results."""
+    """One file or CT to work on, by the path that the user's words lead to, and the ``name`` of its results."""
 
     path: Path
     folder: Path  # of its results, relative to the output folder; mirrors the source tree
     name: str
     named: bool  # the user named the very file, no folder or pattern that led to it
+    volume: tuple[Path, ...] = ()  # files of a CT: a NIfTI file, or the slices of a series, whose folder is the path
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files of the item."""
+        return self.volume or (self.path,)
 
 
 def collect(inputs: Sequence[str | Path], out: Path) -> tuple[list[Item], list[LeftOut]]:
@@ -75,6 +83,36 @@ def collect(inputs: Sequence[str | Path], out: Path) -> tuple[list[Item], list[L
     if hit := sorted(seen & written):
         raise OutputError("the results would overwrite an input", came=hit[0], do="Name another folder with --out")
     return items, left_out
+
+
+def with_volumes(items: Sequence[Item]) -> tuple[list[tuple[tuple[int, ...], Item]], list[LeftOut]]:
+    """The items with the CT slices of each series as one, after the numbers of its files; and localizers.
+
+    A series is what lies in one folder under one series UID, in the same directions.
+    """
+    joined: list[tuple[tuple[int, ...], Item]] = []
+    localizers: list[LeftOut] = []
+    found: dict[tuple[Path, tuple[str, ...]], list[int]] = {}
+    for number, item in enumerate(items):
+        nifti = is_nifti_file(item.path)
+        series = None if nifti else series_of(item.path)
+        if series is None:
+            joined.append(((number,), replace(item, volume=(item.path,)) if nifti else item))
+        elif series == ("LOCALIZER",):
+            reason = "an overview (LOCALIZER) of a CT, no slice of it"
+            localizers.append(LeftOut(path=item.path, code="W_LOCALIZER", reason=reason))
+        else:
+            found.setdefault((item.path.parent, series), []).append(number)
+    taken = {str(item.folder / item.name).casefold() for _, item in joined}
+    for numbers in found.values():
+        first, paths = items[numbers[0]], tuple(items[number].path for number in numbers)
+        path, name = (first.path.parent, "") if len(paths) > 1 else (first.path, first.name)
+        name = name or stem(path.resolve().name) or "series"
+        if str(first.folder / name).casefold() in taken:
+            name = f"{name}-{mark(first.path)}"
+        taken.add(str(first.folder / name).casefold())
+        joined.append((tuple(numbers), replace(first, path=path, name=name, volume=paths)))
+    return joined, localizers
 
 
 def _expand(given: Path, out: Path, left_out: list[LeftOut]) -> Iterator[tuple[Path, Path, bool]]:
@@ -129,7 +167,7 @@ def _is_own(path: Path) -> bool:
         return results.read_record(place, results.GROUND_SCHEMA) is not None or is_own_picture(path)
     if path.name.endswith(results.EXPLAINED_SUFFIXES):
         return is_own_picture(path)
-    for suffix in results.SUFFIXES.values():
+    for suffix in (results.VOLUME_MASK, *results.SUFFIXES.values()):
         if path.name.endswith(suffix):
             record = path.with_name(path.name.removesuffix(suffix) + results.SUFFIXES["record"])
             return results.read_record(record) is not None or results.is_own(path)

@@ -190,7 +190,7 @@ class Localizer:
             InputError: If a phrase has no words, or its sides cannot be turned; or the film is of the wrong kind.
             ShapeError: If phrases and lateralities differ in number.
         """
-        self.preprocess.check_colour(image)
+        self.preprocess.check(image)
         sides = [Laterality(laterality)] * len(phrases) if isinstance(laterality, str) else list(laterality)
         if len(sides) != len(phrases):
             raise ShapeError("phrases and lateralities differ in number", came=len(sides), expected=len(phrases))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,18 @@ from textray.inference.bundle import Bundle
 from textray.inference.film import NOTHING_SEEN, Film, Lungs
 from textray.inference.own_report import Steering, TextFree
 from textray.io.files import plain_path, plain_text
-from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Image, Laterality, Notice, ZoneSplit
+from textray.records import (
+    LEVELS,
+    SIDES,
+    ZONE_NAMES,
+    Grid,
+    Image,
+    Laterality,
+    Notice,
+    Prediction,
+    Volume,
+    ZoneSplit,
+)
 from textray.text.cleaning import clean, is_blank
 
 SCHEMA = "textray.record/1"
@@ -139,6 +150,64 @@ def figures(probability: NDArray[np.float32], mask: NDArray[np.bool_]) -> dict[s
         "mean": round(float(probability.mean()), 6),
         "mean_inside": round(float(probability[mask].mean()), 6) if mask.any() else None,
     }
+
+
+def build_volume(
+    volume: Volume,
+    mask: NDArray[np.bool_],
+    slices: Sequence[Mapping[str, Any]],
+    shown: Prediction,
+    seconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """Build the one record of a volume from its mask ``(slices, H, W)``, the records of its slices, and the shown one.
+
+    Slices are counted from the feet, from 0.
+    """
+    base, described = shown.record, film(shown.image)
+    described["input"]["reader"] = dict(volume.info)
+    described["grid"] |= {"slices": len(mask), "step_mm": volume.step_mm, "affine": volume.affine.tolist()}
+    areas, count = mask.sum((1, 2)).tolist(), int(mask.sum())
+    each = volume.grid.pixel_area_mm2
+    inside = [area * one["probability"]["mean_inside"] for area, one in zip(areas, slices, strict=True) if area]
+    return {
+        **{name: base[name] for name in ("schema", "textray", "key")},
+        **described,
+        **{name: base[name] for name in ("model", "zones_mean", "text")},
+        "lesion": {
+            "voxels": count,
+            "share": round(count / mask.size, 6),
+            "ml": None if each is None else round(count * each * volume.step_mm / 1000, 3),
+            "slices": {str(number): area for number, area in enumerate(areas) if area},
+            "shown_slice": shown.image.info["slice"],
+        },
+        "probability": {
+            "threshold": base["probability"]["threshold"],
+            "max": max(one["probability"]["max"] for one in slices),
+            "mean": round(sum(one["probability"]["mean"] for one in slices) / len(slices), 6),
+            "mean_inside": round(sum(inside) / count, 6) if count else None,
+        },
+        "warnings": [*notice_rows(volume.notices), *_of_slices(slices, {one.code for one in volume.notices})],
+        **{name: base[name] for name in ("settings", "settings_sha256")},
+        "seconds": {
+            phase: round(seconds.get(phase, 0) + sum(one["seconds"][phase] for one in slices), 4)
+            for phase in base["seconds"]
+        },
+    }
+
+
+def _of_slices(slices: Sequence[Mapping[str, Any]], known: set[str]) -> list[dict[str, str]]:
+    """Warnings of slices, each code once, with the number of slices that have it."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for one in slices:
+        for row in one["warnings"]:
+            found.setdefault(row["code"], []).append(row)
+    return [
+        rows[0]
+        if len(rows) >= len(slices)
+        else {**rows[0], "text": f"In {len(rows)} slices, as here: {rows[0]['text']}"}
+        for code, rows in found.items()
+        if code not in known
+    ]
 
 
 def _notices(image: Image, bundle: Bundle, steering: Steering) -> list[Notice]:

@@ -22,8 +22,9 @@ from textray.inference.record import SCHEMA, digest
 from textray.io import write as disk
 from textray.io.dicom_header import is_own_object
 from textray.io.files import regular, sha256, stem
+from textray.io.nifti import is_own_mask, mask_bytes
 from textray.io.page import project
-from textray.records import DicomOut, Prediction
+from textray.records import DicomOut, Prediction, VolumePrediction
 
 if sys.platform != "win32":
     import fcntl
@@ -40,6 +41,7 @@ SUFFIXES = {
 }
 """What is appended to a result's name, by kind; the attention only where a network tells where it looked to write its
 report, DICOM objects only where they are asked for. The record comes last: where it is, the result is complete."""
+VOLUME_MASK = ".mask.nii.gz"
 OBJECTS = ("film", "seg", "sr", "sc")
 EXPLAINED_SUFFIXES = (".attention.png", ".words.png", ".zones.png")
 GROUND_SCHEMA = "textray.ground/1"
@@ -53,11 +55,16 @@ _LONGEST_SILENCE = 3600.0  # seconds between two writings of a summary
 _HEAD = re.compile(rb'\{\s*"schema":\s*"([\w./-]+)"')
 
 
-def paths(folder: Path, name: str, *, attention: bool, objects: Iterable[str] = ()) -> dict[str, Path]:
-    """The files of the result ``name`` in ``folder``, by kind: three, with the attention four, and DICOM objects."""
-    left_out = {*OBJECTS, "attention"} - {*objects, *(["attention"] if attention else [])}
-    kinds = (kind for kind in SUFFIXES if kind not in left_out)
-    return {kind: folder / f"{name}{SUFFIXES[kind]}" for kind in kinds}
+def paths(
+    folder: Path, name: str, *, attention: bool, objects: Iterable[str] = (), volume: bool = False
+) -> dict[str, Path]:
+    """The files of the result ``name`` in ``folder``, by kind: three, with the attention four, and DICOM objects.
+
+    The mask of a ``volume`` is a NIfTI file.
+    """
+    left_out = {*OBJECTS, "attention"} - {*objects, *(["attention"] if attention and not volume else [])}
+    suffixes = SUFFIXES | ({"mask": VOLUME_MASK} if volume else {})
+    return {kind: folder / f"{name}{suffix}" for kind, suffix in suffixes.items() if kind not in left_out}
 
 
 def read_record(path: Path, schema: str = SCHEMA, *, largest: int = LARGEST_RECORD) -> dict[str, Any] | None:
@@ -113,9 +120,11 @@ def is_whole(values: Mapping[str, Any], places: Mapping[str, Path]) -> bool:
         return False
 
 
-def save(prediction: Prediction, folder: Path, dicom: DicomOut | None = None) -> dict[str, Path]:
+def save(prediction: Prediction | VolumePrediction, folder: Path, dicom: DicomOut | None = None) -> dict[str, Path]:
     """Write a result under the name of the picture's file, or ``array``; behind `Prediction.save`. Gives its files."""
-    source = prediction.image.source
+    volume = isinstance(prediction, VolumePrediction)
+    film = _film(prediction)
+    source, attention = film.image.source, film.look is not None
     objects: dict[str, bytes] = {}
     if dicom is not None:
         from textray.inference import dicom_out
@@ -124,7 +133,7 @@ def save(prediction: Prediction, folder: Path, dicom: DicomOut | None = None) ->
         prediction = replace(prediction, record=values)
     disk.check_writable(folder)
     name = stem(source.name) if source is not None else "array"
-    places = paths(folder, name, attention=prediction.look is not None, objects=objects)
+    places = paths(folder, name, attention=attention, objects=objects, volume=volume)
     write(prediction, places, objects=objects)
     return places
 
@@ -133,8 +142,13 @@ class NameTakenError(Exception):
     """Another run has given the name of a result to another input since it was chosen."""
 
 
+def _film(prediction: Prediction | VolumePrediction) -> Prediction:
+    """The film, or the slice of a volume, that the overlay shows."""
+    return prediction.shown if isinstance(prediction, VolumePrediction) else prediction
+
+
 def write(
-    prediction: Prediction,
+    prediction: Prediction | VolumePrediction,
     places: Mapping[str, Path],
     claim: Callable[[], None] = lambda: None,
     *,
@@ -145,15 +159,20 @@ def write(
     They are written beside their places first and then renamed, so a full disk leaves an earlier result as it was;
     ``claim`` is the last to object, see `write_together`.
     """
-    look, film = prediction.look, prediction.image.film
-    lines = caption(prediction.record)
+    film = _film(prediction)
+    look, pixels, lines = film.look, film.image.film, caption(film.record)
     writers: dict[str, Callable[[Path], None]] = {
-        "mask": lambda path: disk.write_mask(path, prediction.mask),
-        "overlay": lambda path: disk.write_overlay(path, film, prediction.mask, caption=lines),
+        "mask": lambda path: disk.write_mask(path, film.mask),
+        "overlay": lambda path: disk.write_overlay(path, pixels, film.mask, caption=lines),
         "record": lambda path: write_record(path, prediction.record, places),
     }
-    if look is not None:
-        writers["attention"] = lambda path: disk.write_picture(path, project(film, look()))
+    if isinstance(prediction, VolumePrediction):
+        volume, mask = prediction.volume, prediction.mask
+        writers["mask"] = lambda path: disk.atomic_write(path, mask_bytes(volume, mask))
+        number = film.image.info["slice"] + 1
+        lines = [f"Slice {number} of {len(mask)}, counted and seen from the feet.", *lines]
+    elif look is not None:
+        writers["attention"] = lambda path: disk.write_picture(path, project(pixels, look()))
     for kind, data in (objects or {}).items():
         writers[kind] = partial(disk.atomic_write, data=data)
     # What only an earlier run with other weights or options wrote goes.
@@ -161,14 +180,15 @@ def write(
 
 
 def _additional(folder: Path, name: str) -> list[Path]:
-    """An earlier run's picture of the attention and DICOM objects, but none that a user gave these names."""
-    found = (folder / f"{name}{SUFFIXES[kind]}" for kind in ("attention", *OBJECTS))
+    """What an earlier run wrote beside what every result has, but nothing that a user gave these names."""
+    found = (folder / f"{name}{end}" for end in (VOLUME_MASK, *map(SUFFIXES.get, ("mask", "attention", *OBJECTS))))
     return [path for path in found if is_own(path)]
 
 
 def is_own(path: Path) -> bool:
-    """True for a picture or a DICOM object that this tool wrote, whatever its name."""
-    return is_own_object(path) if path.suffix == ".dcm" else disk.is_own_picture(path)
+    """True for a picture, a DICOM object or a mask of a volume that this tool wrote, whatever its name."""
+    known = {".dcm": is_own_object, ".gz": is_own_mask}
+    return known.get(path.suffix, disk.is_own_picture)(path)
 
 
 def write_together(

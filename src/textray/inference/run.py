@@ -26,7 +26,7 @@ from textray.errors import DiskError, InputError, OutputError, TextRayError
 from textray.inference import record, results
 from textray.inference.bundle import BaseBundle
 from textray.inference.inputs import RUN_FILE, Item
-from textray.io.files import IMAGE_SUFFIXES, LeftOut, mark, plain_path, plain_text, sha256
+from textray.io.files import IMAGE_SUFFIXES, LeftOut, joint_sha256, mark, plain_path, plain_text, sha256
 from textray.io.write import check_writable, process, write_json
 from textray.records import Laterality, Notice
 
@@ -99,7 +99,7 @@ class Run(ABC):
         self.summary = plan.out / RUN_FILE
         self._check_summary()
         self.results = [self._without_record(p.path, "skipped", p.code, p.reason) for p in plan.left_out]
-        self._sources = {os.path.realpath(item.path) for item in plan.items}
+        self._sources = {os.path.realpath(path) for item in plan.items for path in item.files}
         self._started = datetime.now(UTC)
         self._clock = time.perf_counter()
         self._cleaned: set[Path] = set()
@@ -216,7 +216,7 @@ class Run(ABC):
         if place.exists():
             return item.name if self._is_of(place, item) else marked
         # Pictures of a killed run may be overwritten, a user's own may not.
-        pictures = [path for path in places.values() if path.suffix in (".png", ".dcm")]
+        pictures = [path for path in places.values() if path.suffix in (".png", ".dcm", ".gz")]
         return marked if any(path.exists() and not results.is_own(path) for path in pictures) else item.name
 
     def _is_of(self, place: Path, item: Item) -> bool:
@@ -288,7 +288,7 @@ class Run(ABC):
         if earlier is None or not results.is_whole(earlier, self._written(places, earlier)):
             return None
         try:
-            key = self._key(number, sha256(item.path))
+            key = self._key(number, joint_sha256(map(sha256, item.files)))
         except OSError:  # which its reader reports
             return None
         if earlier.get("key") != key:

@@ -6,17 +6,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from textray.errors import UsageError
 from textray.inference import dicom_out, record, results
 from textray.inference.film import NOT_A_CHEST
-from textray.inference.inputs import Item, collect
+from textray.inference.inputs import Item, collect, with_volumes
 from textray.inference.own_report import TextFree, check_edit
 from textray.inference.run import Run, RunPlan
 from textray.inference.segmenter import Predictor
+from textray.io.nifti import require
 from textray.io.write import check_writable
-from textray.records import DicomOut, Laterality, Notice, Prediction
+from textray.records import DicomOut, Laterality, Notice, Prediction, VolumePrediction
 from textray.text.cleaning import is_blank
 from textray.text.tables import TextTable, Words, no_match, table_notices
 from textray.text.zones import counted, quoted
@@ -50,9 +51,13 @@ class Segmenting(Run):
     """
 
     SUMMARY, RECORD = "textray.run/1", record.SCHEMA
+    VOLUMES: ClassVar[bool] = True
+    """True where a CT is worked on as a whole."""
     plan: Plan
 
     def __init__(self, predictor: Predictor, plan: Plan) -> None:
+        if self.VOLUMES and predictor.preprocess.hounsfield is not None:  # others refuse each slice
+            plan = _with_volumes(plan)
         super().__init__(predictor.bundle, predictor.threads, plan)
         self.predictor = predictor
         predictor.check_free(plan.text_free, plan.edit)
@@ -63,7 +68,9 @@ class Segmenting(Run):
 
     def _places(self, number: int, folder: Path, name: str) -> dict[str, Path]:
         objects = results.OBJECTS if self.plan.dicom is not None else ()
-        return results.paths(folder, name, attention=self.predictor.tells_attention, objects=objects)
+        volume = bool(self.plan.items[number].volume)
+        attention = self.predictor.tells_attention
+        return results.paths(folder, name, attention=attention, objects=objects, volume=volume)
 
     def _written(self, places: Mapping[str, Path], values: Mapping[str, Any]) -> dict[str, Path]:
         dicom = values.get("dicom")
@@ -76,14 +83,17 @@ class Segmenting(Run):
         return dicom_out.key(result, self.plan.dicom)
 
     def _finished(self, number: int, item: Item, places: Mapping[str, Path]) -> dict[str, Any] | None:
-        """As of every run; but a picture without lungs is worked on again, and refused then, if it is to be."""
+        """As of every run; but what ``strict_input`` refuses is worked on again."""
         earlier = super()._finished(number, item, places)
         if earlier is None or not self.plan.strict_input:
             return earlier
-        return None if any(warning["code"] == NOT_A_CHEST for warning in earlier["warnings"]) else earlier
+        refused = (NOT_A_CHEST, "W_SIDES_ASSUMED") if item.volume else (NOT_A_CHEST,)
+        return None if any(warning["code"] in refused for warning in earlier["warnings"]) else earlier
 
     def _work(self, number: int, item: Item, places: Mapping[str, Path]) -> Mapping[str, Any]:
-        prediction, objects = self._segment(number, item), dict[str, bytes]()
+        prediction: Prediction | VolumePrediction
+        prediction = self._segment_volume(number, item) if item.volume else self._segment(number, item)
+        objects: dict[str, bytes] = {}
         if self.plan.dicom is not None:
             objects, values = dicom_out.build(prediction, self.plan.dicom)
             prediction = replace(prediction, record=values)
@@ -94,16 +104,16 @@ class Segmenting(Run):
 
     def _segment(self, number: int, item: Item) -> Prediction:
         words, plan = self._words(number), self.plan
-        return self.predictor.segment(
-            item.path,
-            words.text,
-            self._side(words),
-            plan.strict_text,
-            text_free=plan.text_free,
-            edit=plan.edit,
-            presence_threshold=plan.presence_threshold,
-            strict_input=plan.strict_input,
+        return self.predictor.segment(item.path, words.text, self._side(words), plan.strict_text, **self._choices())
+
+    def _segment_volume(self, number: int, item: Item) -> VolumePrediction:
+        words, plan = self._words(number), self.plan
+        return self.predictor.segment_volume(
+            item.volume, words.text, self._side(words), plan.strict_text, **self._choices()
         )
+
+    def _choices(self) -> dict[str, Any]:
+        return {name: getattr(self.plan, name) for name in ("text_free", "edit", "presence_threshold", "strict_input")}
 
     def _details(self, values: Mapping[str, Any] | None) -> dict[str, Any]:
         if values is None:
@@ -145,6 +155,18 @@ class Segmenting(Run):
             edit=plan.edit,
             presence_threshold=plan.presence_threshold,
         )
+
+
+def _with_volumes(plan: Plan) -> Plan:
+    """The plan with the slices of each CT as one item."""
+    joined, localizers = with_volumes(plan.items)
+    if any(item.volume for _, item in joined):
+        require()
+    words = {
+        number: plan.words[file] for number, (files, _) in enumerate(joined) for file in files if file in plan.words
+    }
+    items = tuple(item for _, item in joined)
+    return replace(plan, items=items, words=words, left_out=(*plan.left_out, *localizers))
 
 
 def steering_sentence(text: Mapping[str, Any]) -> str:

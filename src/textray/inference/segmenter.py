@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +22,21 @@ from textray.inference.film import Film, Lungs, calls_clear, conflicts, denied, 
 from textray.inference.own_report import OwnReport, Steering, TextFree, TextMode, check_edit
 from textray.inference.own_report import apply as apply_edit
 from textray.inference.runtime import Runtime, sigmoid
+from textray.io.ct_series import read_volume
 from textray.io.levels import stacked
-from textray.io.read import Source
+from textray.io.read import Source, not_a_film
 from textray.preprocess import Preprocess
-from textray.records import Grid, Image, Laterality, Prediction, Report, Zones, ZoneState
+from textray.records import (
+    Grid,
+    Image,
+    Laterality,
+    Prediction,
+    Report,
+    Volume,
+    VolumePrediction,
+    Zones,
+    ZoneState,
+)
 from textray.text.cleaning import is_blank
 from textray.text.zones import as_laterality, parse
 
@@ -121,7 +134,7 @@ class Predictor:
 
     def check_strict(self, strict_input: bool) -> None:
         """Refuse ``strict_input`` for a network that finds no lungs."""
-        if strict_input and "lungs" not in self._runtime.outputs:
+        if strict_input and "lungs" not in self._runtime.outputs and self.preprocess.hounsfield is None:
             raise UsageError(
                 f"{self.bundle.name} does not find lungs, so it cannot refuse pictures without them",
                 expected="weights that find lungs",
@@ -252,6 +265,64 @@ class Predictor:
             saver=results.save,
         )
 
+    def segment_volume(
+        self,
+        volume: Volume | str | Path | Sequence[Path],
+        text: str | None = None,
+        laterality: Laterality | str = Laterality.PATIENT,
+        strict_text: bool = False,
+        *,
+        text_free: TextFree | None = None,
+        edit: str | None = None,
+        presence_threshold: float | None = None,
+        strict_input: bool = False,
+    ) -> VolumePrediction:
+        """Find the lesions in a CT, slice by slice: mask on its own grid and one record. For weights that know CT.
+
+        Args:
+            volume: A NIfTI file in Hounsfield units, the DICOM files of one series, or a `Volume`.
+            text: As of `segment`, for each slice, like ``laterality``, ``strict_text``, ``text_free``, ``edit`` and
+                ``presence_threshold``.
+            strict_input: Refuse a volume that does not say its sides.
+
+        Raises:
+            InputError: If the volume is refused; ``E_NOT_A_FILM`` where the weights know films only;
+                ``E_SIDES_ASSUMED`` with ``strict_input``.
+            UsageError: As `segment`, or if nibabel is not installed.
+        """
+        window = self.preprocess.hounsfield
+        if window is None:
+            raise not_a_film("a CT volume")
+        seconds: dict[str, float] = {}
+        with _timed(seconds, "read"):
+            volume = volume if isinstance(volume, Volume) else read_volume(volume)
+        if strict_input and volume.grid.sides_from != "tag":
+            what, do = "the volume does not say its sides", "Leave out --strict-input to go on with assumed ones"
+            raise InputError(what, expected="an affine with a code above 0", do=do, code="E_SIDES_ASSUMED")
+        count = len(volume.to_slices(volume.hu))
+        mask = np.zeros((count, *volume.grid.shape), np.bool_)
+        largest, shown, records = -math.inf, None, []
+        for number, image in enumerate(volume.images(window)):
+            prediction = self.segment(
+                image,
+                text,
+                laterality,
+                strict_text,
+                text_free=text_free,
+                edit=edit,
+                presence_threshold=presence_threshold,
+            )
+            if image.pixels.min() == image.pixels.max():  # air, or outside of the field of view
+                prediction.mask[:] = False
+            mask[number] = prediction.mask
+            records.append(prediction.record)
+            area = int(prediction.mask.sum()) or -abs(number - count // 2)  # without a lesion the middle one
+            if area > largest:
+                largest, shown = area, prediction
+        assert shown is not None  # a volume has a slice
+        values = record.build_volume(volume, mask, records, shown, seconds)
+        return VolumePrediction(mask=mask, volume=volume, record=values, shown=shown, saver=results.save)
+
     def _heard(self, words: Report) -> Report:
         """Words without the warnings that a denial is not read, for a network that reads it."""
         if not self._hears(words):
@@ -336,7 +407,7 @@ class Predictor:
 
     def _as_image(self, picture: Source | NDArray[Any] | Image) -> Image:
         if isinstance(picture, Image):
-            self.preprocess.check_colour(picture)
+            self.preprocess.check(picture)
             return picture
         if isinstance(picture, np.ndarray | list):
             return self.preprocess.from_array(picture)

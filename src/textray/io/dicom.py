@@ -100,7 +100,7 @@ def looks_like_dicom(data: bytes) -> bool:
     return data[:2] == b"\x08\x00" and data[3] <= 0x30 and int.from_bytes(data[4:8], "little") <= len(data) - 8
 
 
-def _guarded(read: Callable[P, T]) -> Callable[P, T]:
+def guarded(read: Callable[P, T]) -> Callable[P, T]:
     """Turn the errors of pydicom in a reader into one that quotes nothing of the file."""
 
     @wraps(read)
@@ -119,7 +119,7 @@ def _guarded(read: Callable[P, T]) -> Callable[P, T]:
     return guarded
 
 
-@_guarded
+@guarded
 def read_dicom(data: bytes, *, source: Path | None = None) -> Image:
     """Read one single-frame film from the bytes of a file, whose path is kept as ``source``.
 
@@ -131,11 +131,11 @@ def read_dicom(data: bytes, *, source: Path | None = None) -> Image:
         InputError: ``W_NOT_IMAGE`` for an object that is not a picture; ``E_DICOM_TAG``, ``E_TRUNCATED``,
             ``E_DECODER``, ``E_MULTIFRAME``, ``E_COLOR``, ``E_SIZE``, ``E_CONSTANT``, ``E_FORMAT``.
     """
-    ds, name = _dataset(io.BytesIO(data), pixels=True)
+    ds, name = dataset(io.BytesIO(data), pixels=True)
     if "PixelData" not in ds or not value(ds, "PixelData"):
         raise _ends_early(name or None) if name or "Rows" in ds else _no_picture("an object without pixel data")
     tags = PixelTags.of(ds)
-    syntax = _transfer_syntax(ds)
+    syntax = transfer_syntax(ds)
     film, facts, notices = shown(ds, tags, syntax)
     check_content(distribution(film)[0])
     spacing, spacing_notices = _spacing(ds)
@@ -163,7 +163,7 @@ def read_dicom(data: bytes, *, source: Path | None = None) -> Image:
     )
 
 
-@_guarded
+@guarded
 def dataset_bytes(ds: Dataset) -> bytes:
     """Bytes of the file that a data set in memory makes."""
     stream = io.BytesIO()
@@ -172,17 +172,17 @@ def dataset_bytes(ds: Dataset) -> bytes:
     return stream.getvalue()
 
 
-@_guarded
+@guarded
 def read_dicom_grid(stream: BinaryIO) -> Grid:
     """Read size and orientation of a film without its pixels; raises as `read_dicom` for the elements before them."""
-    ds, name = _dataset(stream, pixels=False)
+    ds, name = dataset(stream, pixels=False)
     rows, columns = (integer(ds, keyword) for keyword in ("Rows", "Columns"))
     if not rows or not columns:
         raise _ends_early(name) if name else _no_picture("an object without rows and columns")
     return Grid(height=rows, width=columns, orientation=_orientation(ds)[0])
 
 
-@_guarded
+@guarded
 def read_dicom_keys(stream: BinaryIO) -> tuple[str, ...]:
     """Read SOP Instance UID and accession number, the first elements of a file; they are not for messages."""
     head = stream.read(_HEAD)  # pydicom sees no more, and so no transfer syntax that stands behind it
@@ -192,7 +192,7 @@ def read_dicom_keys(stream: BinaryIO) -> tuple[str, ...]:
     return tuple(str(element.value).strip() for element in ds if element.value)
 
 
-def _dataset(stream: BinaryIO, *, pixels: bool) -> tuple[Dataset, str]:
+def dataset(stream: BinaryIO, *, pixels: bool) -> tuple[Dataset, str]:
     """Elements of a file and name of its class; an object that is not a film is refused."""
     data = stream.read()
     if _DEFLATED.search(data):
@@ -236,7 +236,8 @@ def _no_picture(came: str) -> InputError:
     )
 
 
-def _transfer_syntax(ds: Dataset) -> UID:
+def transfer_syntax(ds: Dataset) -> UID:
+    """Compression of a file's pixels: as its meta group names it, else as it was read."""
     named = words(getattr(ds, "file_meta", Dataset()), "TransferSyntaxUID")
     if named:
         syntax = UID(named[0])

@@ -34,6 +34,7 @@ from textray.records import Image, Notice
 MANUFACTURER = "TextRay"
 """Manufacturer of the objects, by which readers know and skip them."""
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+CT = "1.2.840.10008.5.1.4.1.1.2"
 SOURCES: Final = {
     "CR": "1.2.840.10008.5.1.4.1.1.1",
     "DX": "1.2.840.10008.5.1.4.1.1.1.1",
@@ -148,26 +149,29 @@ def make_uid(*parts: str) -> str:
 
 
 @writing
-def prepare(data: bytes, *, make_uids: bool = False, deidentified: bool = False) -> Film:
+def prepare(data: bytes, *, make_uids: bool = False, deidentified: bool = False, slice_of_ct: bool = False) -> Film:
     """Prepare the header of a film from the bytes of its DICOM file.
 
     Args:
         data: The file.
         make_uids: Make the UIDs that the film lacks, from the hash of the file, and a copy of the film that has them.
         deidentified: Leave out all text of patient and study; UIDs stay.
+        slice_of_ct: It is a slice of a CT series, which has a place in space.
 
     Raises:
         InputError: ``E_NO_STUDY`` for a film without UIDs, ``E_SEG_SOURCE`` for a class that no objects are written
-            for, ``E_MULTIFRAME``.
+            for, ``E_MULTIFRAME``, ``E_NO_FRAME`` for a slice without FrameOfReferenceUID.
     """
     ds = dcmread(io.BytesIO(data), force=True, stop_before_pixels=not make_uids)
     missing = [keyword for keyword in _UIDS if not _uid(ds, keyword)]
     if missing and not make_uids:
         raise no_study()
     header = _header(ds, deidentified=deidentified)
-    header.SOPClassUID = _storage_class(ds, made=bool(missing))
+    header.SOPClassUID = _storage_class(ds, (CT,) if slice_of_ct else tuple(SOURCES.values()), made=bool(missing))
     if (integer(ds, "NumberOfFrames") or 1) > 1:
         raise multi_frame(f"{integer(ds, 'NumberOfFrames')} frames")
+    if slice_of_ct:
+        _place(header, ds)
     digest = hashlib.sha256(data).hexdigest()
     for keyword in _UIDS:
         setattr(header, keyword, make_uid(keyword, digest) if keyword in missing else _uid(ds, keyword))
@@ -336,16 +340,32 @@ def _uid(ds: Dataset, keyword: str) -> str:
     return str(content) if isinstance(content, str) and content and UID(content).is_valid else ""
 
 
-def _storage_class(ds: Dataset, *, made: bool) -> str:
+def _place(header: Dataset, ds: Dataset) -> None:
+    """Give the header of a CT slice its place in space."""
+    header.FrameOfReferenceUID = _uid(ds, "FrameOfReferenceUID")
+    if not header.FrameOfReferenceUID:
+        raise InputError(
+            "the CT has no FrameOfReferenceUID, so no SEG can be written for it",
+            expected="a series as the scanner wrote it",
+            do="Leave out --dicom; the mask is written as NIfTI",
+            code="E_NO_FRAME",
+        )
+    header.PositionReferenceIndicator = None
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        setattr(header, keyword, list(numbers(ds, keyword) or ()))
+    header.SliceThickness = (numbers(ds, "SliceThickness") or (None,))[0]
+
+
+def _storage_class(ds: Dataset, known: tuple[str, ...], *, made: bool) -> str:
     found = _uid(ds, "SOPClassUID")
     if not found and made:
         modality = words(ds, "Modality")
         return SOURCES.get(modality[0] if modality else "", SECONDARY_CAPTURE)
-    if found not in SOURCES.values():
+    if found not in known:
         raise InputError(
             "no DICOM objects are written for a film of this class",
             came=UID(found).name if UID(found).type == "SOP Class" else "a class without a name",
-            expected="CR, DX, MG or Secondary Capture, one frame",
+            expected="CT" if known == (CT,) else "CR, DX, MG or Secondary Capture, one frame",
             do="Leave out --dicom for it",
             code="E_SEG_SOURCE",
         )

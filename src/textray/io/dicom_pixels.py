@@ -33,7 +33,13 @@ _LEAST_FILM = 0.1  # share of a film that padding leaves; with less its tag is w
 _MOST_SATURATED = 0.5  # share of a film that a window may turn black or white
 _BLACK = 0.002
 _LEAST_SHOWN = 1 / 64  # share of the range from black to white that the film takes at least
+_AIR = -1000.0  # HU
 _MOST_JUMPS = 0.005  # share of neighbours in a row that may differ by half of the range
+_BITS = Notice(
+    code="W_BITS",
+    text="The film's values jump as if they were cut: BitsStored, HighBit or PixelRepresentation is wrong.",
+    remedy="Look at the overlay; export the film again.",
+)
 _DAMAGED = "the DICOM pixel data is cut off or damaged"
 _CAME = {
     "damaged": "pixel data that does not decode",
@@ -233,8 +239,7 @@ def shown(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[Levels, dict[str, 
             "far_values": share(~body & ~padding, often),
         }
     if _wraps(samples, tags):
-        text = "The film's values jump as if they were cut: BitsStored, HighBit or PixelRepresentation is wrong."
-        notices += (Notice(code="W_BITS", text=text, remedy="Look at the overlay; export the film again."),)
+        notices += (_BITS,)
     table = np.zeros(len(kinds), np.float32)
     table[used] = pixels
     return Levels(levels, table, counts), facts | {"window": window}, notices
@@ -247,6 +252,23 @@ def _levels(samples: NDArray[Any], tags: PixelTags) -> tuple[NDArray[Any], NDArr
         return levels, _stored_values(np.arange(1 << tags.allocated), tags)
     kinds, places = np.unique(_stored_values(samples, tags), return_inverse=True)
     return places.reshape(samples.shape).astype(np.uint32), kinds
+
+
+def hounsfield(ds: Dataset, tags: PixelTags, syntax: UID) -> tuple[NDArray[np.float32], tuple[Notice, ...]]:
+    """Values ``(H, W)`` of a CT slice in HU, and warnings; padding is air."""
+    if tags.photometric != "MONOCHROME2":
+        raise tag_error("PhotometricInterpretation", tags.photometric, "MONOCHROME2 for a CT")
+    if numbers(ds, "RescaleSlope") is None or numbers(ds, "RescaleIntercept") is None:
+        raise tag_error("RescaleSlope or RescaleIntercept", None, "a number each, which make HU")
+    samples, _ = _decode(ds, tags, syntax)
+    levels, kinds = _levels(samples, tags)
+    counts = count(levels, len(kinds))
+    used = np.flatnonzero(counts)
+    values, _ = _modality(ds, kinds[used], counts[used])
+    values[_padding(ds, tags, kinds[used], counts[used])] = _AIR
+    table = np.zeros(len(kinds), np.float32)
+    table[used] = values
+    return table[levels], (_BITS,) if _wraps(samples, tags) else ()
 
 
 def _padding(ds: Dataset, tags: PixelTags, stored: NDArray[Any], often: NDArray[np.int64]) -> NDArray[np.bool_]:

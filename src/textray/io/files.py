@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from textray.io.write import is_own_picture
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".dcm", ".dicom", ".dic", ".tif", ".tiff", ".bmp", ".jp2", ".j2k",
-    ".gif", ".webp",
+    ".gif", ".webp", ".nii",
 )  # fmt: skip
 """Ends of names of pictures; names of results go without them."""
 
@@ -102,6 +102,12 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def joint_sha256(hashes: Iterable[str]) -> str:
+    """One hash of several files, whatever their order; of one file its own."""
+    first, *others = sorted(hashes)
+    return hashlib.sha256("".join([first, *others]).encode()).hexdigest() if others else first
+
+
 def _unreadable(path: Path, error: OSError) -> LeftOut:
     return LeftOut(path=path, code="W_UNREADABLE", reason=error.strerror or type(error).__name__)
 
@@ -124,6 +130,7 @@ def stem(name: str) -> str:
 
     A changed name gets a mark of eight hexadecimal digits, so that two odd names stay distinct.
     """
+    name = name[:-3] if name.lower().endswith(".nii.gz") else name
     end = Path(name).suffix
     base = name.removesuffix(end) if end.lower() in IMAGE_SUFFIXES else name
     safe = "".join("_" if c in _FORBIDDEN or not c.isprintable() or 0xD800 <= ord(c) < 0xE000 else c for c in base)

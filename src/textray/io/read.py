@@ -18,6 +18,7 @@ from textray.io import raster
 from textray.io.dicom import dataset_bytes, looks_like_dicom, read_dicom, read_dicom_grid, read_dicom_keys
 from textray.io.files import regular
 from textray.io.levels import distribution
+from textray.io.nifti import NIFTI, is_nifti
 from textray.io.quality import film_notices
 from textray.io.raster import MAX_FILE_BYTES, check_content, check_size
 from textray.records import Grid, Image, Notice, Pixels
@@ -54,11 +55,11 @@ def detect(data: bytes) -> str:
         return "an empty file"
     if (picture := raster.kind_of(data)) is not None:
         return picture
+    if is_nifti(data):
+        return NIFTI
     for signature, kind in _SIGNATURES:
         if data.startswith(signature):
             return kind
-    if data[344:348] in (b"n+1\x00", b"ni1\x00"):
-        return "a NIfTI volume"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "a WebP picture"
     head = data[:1024]
@@ -81,14 +82,16 @@ def read(source: Source, *, color: bool = False) -> Image:
 
     Raises:
         InputError: If the file is refused, with code ``E_READ``, ``E_FORMAT``, ``E_TRUNCATED``, ``E_SIZE``,
-            ``E_COLOR``, ``E_CONSTANT``, ``E_MULTIFRAME``, ``E_DICOM_TAG``, ``E_DECODER``, or ``W_NOT_IMAGE`` for
-            a DICOM object that is not a picture.
+            ``E_COLOR``, ``E_CONSTANT``, ``E_MULTIFRAME``, ``E_DICOM_TAG``, ``E_DECODER``, ``E_NOT_A_FILM`` for a
+            NIfTI file, or ``W_NOT_IMAGE`` for a DICOM object that is not a picture.
     """
     path = Path(source) if isinstance(source, str | Path) else None
     data = _content(source) if path is None else _bytes(path)
     kind = detect(data)
     if kind == "dicom":
         return read_dicom(data, source=path)
+    if kind == NIFTI:
+        raise not_a_film(kind)
     if kind not in raster.KINDS:
         raise raster.refused_kind(kind)
     sha256 = hashlib.sha256(data).hexdigest()
@@ -103,6 +106,17 @@ def read(source: Source, *, color: bool = False) -> Image:
         sha256=sha256,
         info=picture.info | facts,
         notices=picture.notices + tint + notices,
+    )
+
+
+def not_a_film(came: str) -> InputError:
+    """Refusal of a CT where a film is expected."""
+    return InputError(
+        "a CT is no film",
+        came=came,
+        expected="a chest film",
+        do="Segment it as a volume with weights that know CT; those inside the package know films only",
+        code="E_NOT_A_FILM",
     )
 
 
