@@ -262,6 +262,7 @@ class Constant:
         zone_thresholds=None,
         bounds=None,
     )
+    reads_denial = False
 
     def __init__(self, value, fails_at=None):
         self.value, self.fails_at, self.batches = value, fails_at, 0

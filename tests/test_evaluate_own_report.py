@@ -232,6 +232,8 @@ class Fake:
         self.bundle = SimpleNamespace(preprocess=Preprocess(size=(SIDE, SIDE)), **facts)
         self.zone_probability, self.rows, self.denied = zone_probability, [], []
 
+    reads_denial = True
+
     def bank_row(self, report):
         return report.zones.index
 

@@ -319,3 +319,15 @@ def test_words_that_call_a_film_clear_are_believed_up_to_a_limit(make_film_bundl
     assert "W_NO_LESION_SEEN" in {warning["code"] for warning in prediction.record["warnings"]}
     assert predictor.segment(ILL).mask.any()
     assert predictor.segment(ILL, "the lungs are clear", presence_threshold=0.5).record["finding"]["threshold"] == 0.5
+
+
+def test_a_denial_of_some_zones_leaves_the_others_as_they_are(model):
+    """What is denied leaves the mask; the network, which may take it for a denial of all, is not told."""
+    both = draw(*ZONE_NAMES)
+    whole = model.segment(from_array(both))
+    some = model.segment(from_array(both), "no opacity in the left lung", "viewer")
+    gone = whole.mask & ~some.mask
+    assert marked(some) == {zone for zone in ZONE_NAMES if zone.startswith("right")}
+    assert np.array_equal(some.probability, whole.probability)
+    assert not gone[:, SIDE // 2 + 8 :].any()
+    assert not (some.mask & ~whole.mask).any()

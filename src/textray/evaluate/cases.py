@@ -16,7 +16,7 @@ from textray.evaluate.order import Progress
 from textray.inference import film
 from textray.inference.bank import Prompt
 from textray.inference.own_report import written
-from textray.inference.record import zone_areas
+from textray.inference.record import clear_denied, zone_areas, zone_split
 from textray.inference.segmenter import Inference, Predictor
 from textray.metrics.segmentation import Counts, count
 from textray.records import Image, Report, Zones
@@ -150,7 +150,7 @@ def segment(
             writes = name == TextMode.GENERATED
             prompts = [Prompt.OWN_REPORT if writes else prompt_of(given[start + k], segmenter) for k in places]
             said = [given[start + k] for k in places]
-            denied = np.stack([film.denied((Zones() if text is None else text.zones).states) for text in said])
+            denied = np.stack([film.denied(Zones() if text is None else text.zones) for text in said])
             inference = segmenter.infer(pixels[places], prompts, denied)
             for position, k in enumerate(places):
                 text, grid = said[position], images[k].grid
@@ -159,6 +159,9 @@ def segment(
                 if not (text and (text.zones or text.free)) and bundle.bounds and inference.presence is not None:
                     sick = bool(inference.presence[position] >= bundle.bounds.least(text))
                     mask &= sick  # as `Predictor.segment` does
+                if text is not None and segmenter.reads_denial:
+                    found = None if inference.lungs is None else film.find_lungs(inference.lungs[position], way, grid)
+                    clear_denied(mask, text.zones, grid, zone_split(bundle, found))
                 free = text is not None and text.free
                 zones = None if text is None or free else text.zones
                 seen = None if inference.zone_probability is None else inference.zone_probability[position]

@@ -176,7 +176,7 @@ class AttentionReader:
         """Levels of a film ``(C, h, w)``, as `Preprocess.apply` gives it, and the network's probability ``(h, w)``."""
         given = [torch.from_numpy(values)[None] for values in (pixels, tokens.features, tokens.mask)]
         if self.network.reads_denial:
-            given.append(torch.from_numpy(denied(tokens.zones.states))[None])
+            given.append(torch.from_numpy(denied(tokens.zones))[None])
         levels, logits = read_levels(self.network, *given)
         return levels, sigmoid(logits[0, 0].numpy())
 
@@ -272,7 +272,7 @@ class AttentionExplainer:
         pixels = predictor.preprocess.apply(prediction.image)
         levels, probability = self._reader.read(pixels, tokens)
         row = predictor.bank_row(prediction.report) if prediction.report is not None else None
-        runtime = predictor.infer(pixels[None], [row], denied(tokens.zones.states)[None]).probability[0]
+        runtime = predictor.infer(pixels[None], [row], denied(tokens.zones)[None]).probability[0]
         values = {
             "sentence": describe_zones(tokens.zones, prediction.grid),
             "tokens": list(tokens.names),

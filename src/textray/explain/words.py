@@ -107,7 +107,7 @@ class WordsExplainer:
         features = tokens.features[None] * masks[..., None]
         _, no_report = self._runtime.encode([Prompt.NO_REPORT])  # without a word it must not write its own
         masks = np.where(masks.any(1, keepdims=True), masks, no_report)
-        denials = np.repeat(denied(tokens.zones.states)[None], len(masks), axis=0)
+        denials = np.repeat(denied(tokens.zones)[None], len(masks), axis=0)
         return sigmoid(self._runtime.run(images, features, masks, denials)["logits"][:, 0])
 
 

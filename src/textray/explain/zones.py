@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from textray.explain.run import MARGIN, Explanation, convention, describe_zones, dice, open_page
 from textray.inference.bank import Prompt
 from textray.inference.film import denied
-from textray.inference.record import zone_areas, zone_parts
+from textray.inference.record import clear_denied, zone_areas, zone_parts
 from textray.inference.segmenter import Predictor
 from textray.io.page import FAINT, Page, Picture, fit, line_height, thumbnail, wrap
 from textray.io.write import render_overlay
@@ -75,11 +75,14 @@ class ZonesExplainer:
         predictor: Predictor, prediction: Prediction, pixels: NDArray[np.float32], name: str, zones: Zones
     ) -> ZoneRun:
         prompt = zones.index if zones else Prompt.NO_REPORT
-        small = predictor.infer(pixels, [prompt], denied(zones.states)[None]).probability[0]
+        small = predictor.infer(pixels, [prompt], denied(zones)[None]).probability[0]
         restored = predictor.preprocess.restore(small, prediction.grid)
         parts = zone_parts(restored, prediction.grid, predictor.bundle.zone_split)
         mean = {name: float(part.copy().mean()) if part.size else 0.0 for name, part in parts}
-        return ZoneRun(name=name, zones=zones, probability=small, mask=restored >= predictor.threshold, mean=mean)
+        mask = restored >= predictor.threshold
+        if predictor.reads_denial:
+            clear_denied(mask, zones, prediction.grid, predictor.bundle.zone_split)
+        return ZoneRun(name=name, zones=zones, probability=small, mask=mask, mean=mean)
 
     @staticmethod
     def _values(run: ZoneRun, base: ZoneRun, predictor: Predictor, prediction: Prediction) -> dict[str, Any]:

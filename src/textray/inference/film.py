@@ -7,7 +7,7 @@ without these outputs say nothing of it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -18,7 +18,7 @@ from PIL import ImageFilter
 
 from textray.errors import BundleError
 from textray.preprocess import Preprocess
-from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Notice, Report, ZoneSplit, ZoneState
+from textray.records import LEVELS, SIDES, ZONE_NAMES, Grid, Notice, Report, Zones, ZoneSplit, ZoneState
 
 SMALL = 256
 """Longest side of the grid that lungs are measured on."""
@@ -265,6 +265,11 @@ def _share(mask: NDArray[np.bool_], whole: NDArray[np.bool_]) -> float:
     return round(float((mask & whole).sum() / whole.sum()), 4) if whole.any() else 0.0
 
 
-def denied(words: Sequence[ZoneState]) -> NDArray[np.float32]:
-    """1 at each zone that words deny, ``(6,)``."""
-    return np.array([state is ZoneState.ABSENT for state in words], np.float32)
+def denied(zones: Zones) -> NDArray[np.float32]:
+    """What a network hears of a denial: 1 at each zone that words deny, ``(6,)``.
+
+    It hears nothing of words that deny some zones and name none: weights trained here take those for a denial of all.
+    `textray.inference.record.clear_denied` takes such zones from the mask.
+    """
+    absent = [state is ZoneState.ABSENT for state in zones.states]
+    return np.array(absent if zones or all(absent) else [False] * len(absent), np.float32)

@@ -27,7 +27,9 @@ from textray.records import (
     Notice,
     Prediction,
     Volume,
+    Zones,
     ZoneSplit,
+    ZoneState,
 )
 from textray.text.cleaning import clean, is_blank
 
@@ -101,6 +103,15 @@ def zone_parts(
         ends = [0, *np.searchsorted(heights, rows), grid.height]
         for i, name in enumerate(LEVELS):
             yield f"{side} {name}", values[ends[i] : ends[i + 1], columns]
+
+
+def clear_denied(mask: NDArray[np.bool_], zones: Zones, grid: Grid, split: ZoneSplit) -> None:
+    """Take the zones that words deny from a mask ``(H, W)``, unless they deny all: the network alone judges that."""
+    states = dict(zip(ZONE_NAMES, zones.states, strict=True))
+    if any(state is not ZoneState.ABSENT for state in zones.states):
+        for name, part in zone_parts(mask, grid, split):
+            if states[name] is ZoneState.ABSENT:
+                part[:] = False
 
 
 def zone_split(bundle: Bundle, lungs: Lungs | None) -> ZoneSplit:

@@ -85,6 +85,11 @@ class Predictor:
         return self._runtime.threads
 
     @property
+    def reads_denial(self) -> bool:
+        """True if the network hears which zones words deny."""
+        return self._runtime.reads_denial
+
+    @property
     def tells_attention(self) -> bool:
         """True if the network gives the attention with which it found the zones of its report."""
         return self.bundle.writes_report and "attention" in self._runtime.outputs
@@ -217,7 +222,7 @@ class Predictor:
         with _timed(seconds, "preprocess"):
             pixels = self.preprocess.apply(image)[None]
         with _timed(seconds, "network"):
-            inference = self.infer(pixels, [prompt], denied(words.zones.states)[None])
+            inference = self.infer(pixels, [prompt], denied(words.zones)[None])
             presence = None if inference.presence is None else float(inference.presence[0])
             free = presence is not None and least is not None and presence < least
             lungs = None if inference.lungs is None else find_lungs(inference.lungs[0], self.preprocess, image.grid)
@@ -232,9 +237,7 @@ class Predictor:
                 report = words if words.zones or self._hears(words) else None
                 steering = replace(steering, words=words, mode="edited", report=report)
                 row = self.bank_row(words)
-                inference = self.infer(
-                    pixels, [Prompt.NO_REPORT if row is None else row], denied(words.zones.states)[None]
-                )
+                inference = self.infer(pixels, [Prompt.NO_REPORT if row is None else row], denied(words.zones)[None])
         if steering.mode in ("given", "edited") and steering.report is not None and steering.report.zones:
             free = False  # words that name a zone decide
         with _timed(seconds, "restore"):
@@ -243,6 +246,8 @@ class Predictor:
             mask = probability >= self.threshold
             if free:
                 mask[:] = False
+            elif self.reads_denial:
+                record.clear_denied(mask, words.zones, image.grid, record.zone_split(self.bundle, lungs))
             figures = record.figures(probability, mask)
             del probability  # its memory
             seen = self._film(inference, words, presence, least, image.grid, lungs, emptied=free)
@@ -333,7 +338,7 @@ class Predictor:
     def _hears(self, words: Report) -> bool:
         """True for words that deny a lesion, if the network reads denials or they call the whole film clear."""
         judged = self.bundle.bounds is not None and calls_clear(words)
-        return judged or (self._runtime.reads_denial and _denies(words))
+        return judged or (self.reads_denial and _denies(words))
 
     def _prompt(self, text: str | None, words: Report, text_free: TextFree | None) -> int | Prompt:
         """Choose the prompt for words; nothing is written over what a person denies."""
