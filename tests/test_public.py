@@ -10,7 +10,8 @@ import textray
 
 def test_the_exported_names_are_these():
     names = (
-        "Bundle DicomOut Grid Image Laterality Notice Prediction Predictor Report TextRayError Zones __version__ load"
+        "Bundle DicomOut Grid Image Laterality Notice Prediction Predictor Report TextRayError Zones __version__ load "
+        "load_network predictor"
     )
     assert textray.__all__ == names.split()
     for name in textray.__all__:
@@ -40,7 +41,9 @@ HEAVY = (
 )
 
 
-@pytest.mark.parametrize("module", ["cli", "io.write", "text.zones", "inference.bundle", "inference.segment_run"])
+@pytest.mark.parametrize(
+    "module", ["cli", "io.write", "text.zones", "models", "data", "inference.bundle", "inference.segment_run"]
+)
 def test_importing_loads_nothing_heavy(module):
     """And so do the modules that these import: errors, records, the registry, the reader, the preprocessing."""
     loaded = run(f"import sys, textray.{module}; print(*sorted(set({HEAVY!r}) & set(sys.modules)))")

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+import textray
 from textray.errors import BundleError, UsageError
-from textray.explain.attention import AttentionReader, Level, load_network, read_levels
+from textray.explain.attention import AttentionReader, Level, read_levels
 from textray.models.mmi_unet import MMIUNet, MMIUNetConfig
 from textray.models.mmi_unet_gd import MMIUNetGD, MMIUNetGDConfig
 from textray.models.self_guided import PooledConfig
@@ -93,7 +94,7 @@ def test_guide_layers_are_read_beside_the_matching():
 
 
 def test_slots_are_shared_out_by_the_size_of_the_mixing_weights(guided):
-    network = load_network(guided)
+    network = textray.load_network(guided)
     tokens = AttentionReader(guided).tokens(ZONES)
     with torch.no_grad():
         for guide in network.decoder.guides:

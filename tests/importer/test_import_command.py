@@ -16,7 +16,6 @@ from torch.nn import functional as F
 
 import textray
 from textray.data.phantom import Phantom
-from textray.explain.attention import load_network
 from textray.export import published
 from textray.inference.bundle import Bundle
 from textray.inference.inputs import demo_film
@@ -56,7 +55,7 @@ def test_every_tensor_finds_its_place_and_the_report_says_so(imported):
     assert bundle.provenance["imported"] == {k: v for k, v in report.items() if k != "bundle"} | {
         "mapped": len(report["mapped"])
     }
-    own = load_network(bundle).state_dict()
+    own = textray.load_network(bundle).state_dict()
     assert len(own) == len(report["mapped"])
     for theirs, ours in report["mapped"].items():
         torch.testing.assert_close(own[ours], state[theirs], atol=2e-3, rtol=1e-3, msg=theirs)
@@ -89,7 +88,7 @@ def test_a_film_goes_in_transposed_and_its_mask_comes_out_upright(imported):
     bank = load_file(imported[0] / "text_bank.safetensors")
     features = torch.from_numpy(bank["features"][row : row + 1].astype(np.float32))
     with torch.inference_mode():
-        logits = load_network(predictor.bundle)(image, features, torch.ones(1, 24)).logits
+        logits = textray.load_network(predictor.bundle)(image, features, torch.ones(1, 24)).logits
     upright = F.interpolate(torch.sigmoid(logits).transpose(2, 3), size=(300, 224), mode="bilinear")[0, 0].numpy()
     np.testing.assert_allclose(found.probability, upright, atol=5e-3)
     sideways = np.abs(found.probability[:224] - upright[:224].T).max()

@@ -11,7 +11,6 @@ from PIL import Image as PILImage
 
 import textray
 from textray.errors import InputError
-from textray.explain.attention import load_network
 from textray.export import published
 from textray.export.conventions import CONVENTIONS, word_vectors
 from textray.inference.bundle import Bundle
@@ -102,7 +101,7 @@ def test_lvit_becomes_a_bundle(tmp_path, published_state, uncased_folder):
     assert (bundle.model, bundle.form, bundle.text_encoder, bundle.tokens) == ("lvit", "released", "bert_uncased", 10)
     settings = bundle.preprocess
     assert (settings.size, settings.normalise, settings.transpose) == ((224, 224), "unit", False)
-    own = load_network(bundle).state_dict()
+    own = textray.load_network(bundle).state_dict()
     for theirs, ours in report["mapped"].items():
         torch.testing.assert_close(own[ours], state[theirs], atol=2e-3, rtol=1e-3, msg=theirs)
     card = (out / "README.md").read_text(encoding="utf-8")

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+import textray
 from textray import registry
 from textray.errors import UsageError
-from textray.explain.attention import load_network
-from textray.inference.bundle import Bundle, inside
+from textray.inference.bundle import inside
 from textray.models.build import build
 
 FIELDS = {
@@ -32,5 +32,4 @@ def test_they_are_taken_at_the_value_that_is_left_alone(model):
 def test_weights_inside_are_built():
     if "sgseg_lite" not in inside():
         pytest.skip("no weights inside this checkout")
-    bundle = Bundle.load("sgseg_lite")
-    load_network(bundle)
+    textray.load_network("sgseg_lite")

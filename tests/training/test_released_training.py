@@ -8,6 +8,7 @@ pytest.importorskip("lightning")
 from textray.errors import ShapeError
 from textray.export.segmenter import write_bank
 from textray.models.released.guide_decoder import ReleasedGuideDecoder, ReleasedGuideDecoderConfig
+from textray.nn.bert import load_text_encoder
 from textray.training.segmentation import SegmentationTask
 
 
@@ -53,8 +54,8 @@ def test_a_training_step_runs_and_an_image_without_report_is_named(task, monkeyp
 
 @pytest.mark.parametrize(("name", "form"), [("guide_decoder", "released"), ("mmi_unet", "paper")])
 def test_the_text_bank_is_as_long_as_the_network_takes_it(name, form, tmp_path):
-    facts = {"network": name, "form": form, "text_encoder": "tiny", "max_tokens": 24}
-    features, mask = write_bank(tmp_path, facts, None)
+    facts = {"network": name, "form": form}
+    features, mask = write_bank(tmp_path, facts, load_text_encoder("tiny", max_tokens=24))
     longest = int(mask.sum(1).max())
     assert features.shape == (64, longest, 32)
     if form == "released":  # reads padding, all of it and as the encoder gives it

@@ -266,7 +266,7 @@ class Reader:
 
 def open_reader(
     name: str,
-    root: str | Path | None,
+    root: str | Path | None = None,
     *,
     captions: str | None = None,
     missing_captions: str = "error",

@@ -24,6 +24,7 @@ from textray.data.base import Sample
 from textray.data.cache import PixelCache
 from textray.data.elsewhere import elsewhere
 from textray.data.zone_dropout import deny, deny_zones, drop_from_label, drop_zones
+from textray.errors import UsageError
 from textray.preprocess import Preprocess
 from textray.records import Report, Zones, ZoneState
 from textray.text.zones import sentence
@@ -171,10 +172,13 @@ class EpochLoader(DataLoader[Item]):
 
 
 class SegmentationSet(Dataset[Item]):
-    """Samples with their pixels, changed and normalised.
+    """Samples with their pixels, changed and normalised: a torch data set, indexed by epoch and sample.
+
+    An `EpochSampler` gives a loader such keys. A `plain` set, which changes nothing, also takes the index alone.
 
     Args:
         samples: The samples, with masks.
+        augment: How pixels and masks are changed, by default not at all.
         report_withheld: Share of samples that lose some zones from report and mask, see `textray.data.zone_dropout`,
             in the first and in the last of ``epochs``, linear between.
         report_denied: Share of samples whose report denies zones, see `textray.data.zone_dropout.deny_zones`; of
@@ -188,7 +192,7 @@ class SegmentationSet(Dataset[Item]):
         samples: list[Sample],
         preprocess: Preprocess,
         *,
-        augment: Augment,
+        augment: Augment | None = None,
         report_dropout: float = 0.0,
         report_withheld: tuple[float, float] = (0.0, 0.0),
         report_denied: float = 0.0,
@@ -200,7 +204,8 @@ class SegmentationSet(Dataset[Item]):
     ) -> None:
         self.report_withheld, self.epochs, self.whole_zones = report_withheld, epochs, False
         self.report_denied, self.draws = report_denied, True
-        self.samples, self.preprocess, self.augment = [*samples, *others], preprocess, augment
+        self.samples, self.preprocess = [*samples, *others], preprocess
+        self.augment = augment or Augment.preset("none")
         self.report_dropout, self.seed = report_dropout, seed
         self.pixels = PixelCache(samples, preprocess, cache)  # apart: other pictures beside them change nothing
         self.other_pixels = PixelCache(others, preprocess, cache) if others else None
@@ -212,8 +217,15 @@ class SegmentationSet(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: Key) -> Item:
-        epoch, index = key
+    def __getitem__(self, key: Key | int) -> Item:
+        if not isinstance(key, tuple) and self.draws:
+            raise UsageError(
+                "a set that changes its samples must know the epoch",
+                came=f"index {key}",
+                expected="(epoch, index)",
+                do="Give the DataLoader sampler=EpochSampler(len(data), seed=0, shuffle=True), or take data.plain()",
+            )
+        epoch, index = key if isinstance(key, tuple) else (0, key)
         other = np.random.default_rng((self.seed, epoch, index, 3))
         if self.draws and index in self._lungs and other.random() < _ELSEWHERE:
             return self._elsewhere(index, other)

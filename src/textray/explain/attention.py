@@ -16,7 +16,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from textray import registry
@@ -28,13 +27,12 @@ from textray.inference.runtime import sigmoid
 from textray.inference.segmenter import Predictor
 from textray.io.page import FAINT, Picture, fit, heat, shrink, thumbnail
 from textray.io.write import render_overlay
-from textray.models.base import Network
-from textray.models.build import build
 from textray.models.mmi_unet import ImageTextMatching
 from textray.nn.attention import MultiHeadAttention
 from textray.nn.decoder import GuideLayer, TokenMixer
 from textray.records import Grid, Prediction, Zones
 from textray.text.zones import sentence
+from textray.training.checkpoints import load_network
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -137,7 +135,7 @@ class AttentionReader:
     """
 
     def __init__(self, bundle: Bundle, text_encoder: str | Path | None = None) -> None:
-        self.network: Network = load_network(bundle)
+        self.network = load_network(bundle)
         if next(_attentions(self.network), None) is None:
             raise UsageError(
                 f"the attention of {bundle.model} in its {bundle.form!r} form cannot be read word by word",
@@ -206,28 +204,6 @@ def _attentions(network: nn.Module) -> Iterator[tuple[nn.Module, _Seen]]:
             yield module, _Seen(name=name, attention=module.image.cross_attention, halved=True)
         elif isinstance(module, GuideLayer):
             yield module, _Seen(name=name, attention=module.cross_attention, halved=False, mixer=module.text)
-
-
-def load_network(bundle: Bundle) -> Network:
-    """Build the network of a bundle for torch, in evaluation mode, with the bundle's weights (half precision, widened).
-
-    Raises:
-        BundleError: If the tensors are not those of the network that the bundle names.
-        UsageError: If this version has no such network or form.
-    """
-    network = build(registry.model(bundle.model).form(bundle.form), bundle.model_config)
-    wanted = network.state_dict()
-    given = load_tensors(bundle.read("model.safetensors"))
-    wrong = sorted(wanted.keys() ^ given.keys())
-    wrong += [k for k in wanted.keys() & given.keys() if wanted[k].shape != given[k].shape]
-    if wrong:
-        raise BundleError(
-            f"the weights of bundle {bundle.name} are not those of {bundle.model}",
-            came=", ".join(wrong[:5]),
-            expected=f"{len(wanted)} tensors by its own names",
-        )
-    network.load_state_dict({key: value.to(wanted[key].dtype) for key, value in given.items()})
-    return network.eval()
 
 
 # The explanation: where on the film each word is looked at, a row for each level of the network.

@@ -32,9 +32,9 @@ from textray.inference.own_report import TextFree
 from textray.inference.runtime import DENIED
 from textray.models.base import Network, Output
 from textray.models.self_guided import SelfGuided
-from textray.nn.bert import load_text_encoder
+from textray.nn.bert import TextEncoder, load_text_encoder
 from textray.preprocess import Preprocess
-from textray.records import ZONE_NAMES
+from textray.records import ZONE_NAMES, Image
 from textray.text.zones import bank_sentences
 from textray.training.checkpoints import read_checkpoint
 
@@ -78,8 +78,7 @@ def export(
         BundleError: If ONNX and torch disagree, or the sentences that a network was trained with are not those of its
             text encoder; nothing is written then.
     """
-    if not 0 < threshold < 1:
-        raise UsageError("threshold is wrong", came=threshold, expected="a number in (0, 1)")
+    check_threshold(threshold)
     out = Path(out)
     check_out(out)
     facts, network = read_checkpoint(checkpoint, *average)
@@ -109,20 +108,15 @@ def export(
     parameters = sum(p.numel() for p in network.parameters())
     card = segmenter_card(out.name, facts, parameters=parameters, threshold=threshold, terms=terms, summaries=summaries)
     with bundle_folder(out) as folder:
-        bank = write_bank(folder, facts, text_encoder_folder, network)
-        write_graph(network, folder / "model.onnx", preprocess, None if bank is None else bank[0].shape[1:])
-        write_common(folder, network, preprocess, card=card, terms=terms)
-        bundle = seal(
-            folder,
-            **about(folder, facts, *_PROVENANCE, terms=terms),
-            threshold=threshold,
-            text_encoder=facts["text_encoder"],
-            zone_thresholds=network.thresholds.tolist() if isinstance(network, SelfGuided) else None,
-            text_free=text_free if writes else None,
-            captions=captions if facts["text_encoder"] is not None else (),
-            bounds=bounds_of(network),
-        )
-        check_parity(bundle, network, pictures)
+        encoder = None
+        if facts["text_encoder"] is not None:
+            encoder = load_text_encoder(
+                facts["text_encoder"], folder=text_encoder_folder, max_tokens=facts["max_tokens"]
+            )
+        write_bundle(
+            folder, network, facts, preprocess, encoder, card=card, terms=terms, threshold=threshold,
+            text_free=text_free, pictures=pictures,
+        )  # fmt: skip
     return Bundle.load(out)
 
 
@@ -133,6 +127,47 @@ def terms_of(facts: Mapping[str, Any]) -> str:
         if start["terms"] and start["terms"] not in " ".join(terms):
             terms.append(start["terms"])
     return " ".join(terms)
+
+
+def write_bundle(
+    folder: Path,
+    network: Network,
+    facts: Mapping[str, Any],
+    preprocess: Preprocess,
+    encoder: TextEncoder | None,
+    *,
+    card: str,
+    terms: str,
+    threshold: float,
+    text_free: TextFree | None = None,
+    pictures: Sequence[Image],
+) -> Bundle:
+    """Write a bundle into an empty folder of its name; else as `export`.
+
+    ``facts`` are those of a checkpoint, ``encoder`` the text encoder that they name, and ``pictures`` those of the
+    parity check. The network is in evaluation mode and rounded to half precision.
+    """
+    bank = None if encoder is None else write_bank(folder, facts, encoder, network)
+    write_graph(network, folder / "model.onnx", preprocess, None if bank is None else bank[0].shape[1:])
+    write_common(folder, network, preprocess, card=card, terms=terms)
+    bundle = seal(
+        folder,
+        **about(folder, facts, *_PROVENANCE, terms=terms),
+        threshold=threshold,
+        text_encoder=None if encoder is None else encoder.name,
+        zone_thresholds=network.thresholds.tolist() if isinstance(network, SelfGuided) else None,
+        text_free=text_free if isinstance(network, SelfGuided) else None,
+        captions=() if encoder is None else facts["data"].get("captions", ()),
+        bounds=bounds_of(network),
+    )
+    check_parity(bundle, network, pictures)
+    return bundle
+
+
+def check_threshold(threshold: float) -> None:
+    """Refuse a probability from which nothing or everything is lesion."""
+    if not 0 < threshold < 1:
+        raise UsageError("threshold is wrong", came=threshold, expected="a number in (0, 1)")
 
 
 def bounds_of(network: Network) -> Bounds | None:
@@ -202,15 +237,9 @@ class _Carried(nn.Module):
 
 
 def write_bank(
-    folder: Path, facts: Mapping[str, Any], encoder_folder: str | Path | None, network: Network | None = None
-) -> tuple[Tensor, Tensor] | None:
-    """Write the text bank, features of the 64 zone sentences or of free captions, as `save_bank` returns it.
-
-    ``None`` for a network that reads no text.
-    """
-    if facts["text_encoder"] is None:
-        return None
-    encoder = load_text_encoder(facts["text_encoder"], folder=encoder_folder, max_tokens=facts["max_tokens"])
+    folder: Path, facts: Mapping[str, Any], encoder: TextEncoder, network: Network | None = None
+) -> tuple[Tensor, Tensor]:
+    """Write the text bank, features of the 64 zone sentences or of free captions, as `save_bank` returns it."""
     form = registry.model(facts["network"]).form(facts["form"])
     features, mask = encoder(facts.get("data", {}).get("captions") or bank_sentences(), attend_padding=form.needs_text)
     longest = int(mask.sum(1).max())  # columns that are padding in every row carry nothing, unless they are attended
@@ -241,6 +270,7 @@ def _carried_bank(network: SelfGuided, features: Tensor, mask: Tensor) -> tuple[
             "the sentences that the network carries are not those of its text encoder",
             came=f"{tuple(carried.shape)} with {int(real.sum())} tokens",
             expected=f"{int((mask > 0).sum())} tokens within {_SAME_BANK} of the encoder's",
-            do="Name the folder of the encoder it was trained with, or train it again",
+            do="Name the encoder it was trained with, or train it again. In a loop of your own, fill its bank before: "
+            "network.set_bank(*encoder(bank_sentences()))",
         )
     return carried, real

@@ -14,13 +14,14 @@ from typing import Any, cast
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
 from textray import registry
 from textray.data.studies import RECORDED_AS
 from textray.errors import UsageError
 from textray.inference import bundle
+from textray.inference.bundle import BaseBundle
 from textray.io.files import regular
 from textray.io.write import sync_folder, temporary
 from textray.models.base import Network
@@ -336,6 +337,21 @@ def read_checkpoint(path: str | Path, *others: str | Path) -> tuple[dict[str, An
     network.load_state_dict({k: v / count if v.is_floating_point() else v for k, v in tensors.items()})
     round_to_half(network)
     return facts, network.eval()
+
+
+def load_network(source: str | Path | BaseBundle) -> Network:
+    """Build the network of a checkpoint or a bundle, as `textray.load_network` says."""
+    if not isinstance(source, BaseBundle) and (Path(source).suffix == ".ckpt" or Path(source).is_file()):
+        facts, tensors = _read(source)
+        place, name, form, config = Path(source), facts["network"], facts["form"], facts["config"]
+    else:
+        found = source if isinstance(source, BaseBundle) else bundle.load_any(source)
+        place, name, form, config = found.folder, found.model, found.form, found.model_config
+        tensors = load(found.read(BUNDLED))
+    network = build(registry.model(name).form(form), config)
+    if missing := _copy(network, tensors, place):
+        raise UsageError(f"{place.name} does not hold the whole {name}", came=f"nothing for {', '.join(missing[:5])}")
+    return network.eval()
 
 
 def task_of(path: str | Path) -> str:
