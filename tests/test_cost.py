@@ -28,7 +28,7 @@ QUICK = {("mmi_unet", "released"), ("lvit", "released"), ("unet", "paper")}
 def figures_of_page():
     """Name, form and figures of each network on the page; those that take long are slow."""
     found = re.findall(r"^\| `(\w+)` \| (\w+) \|((?: [\d,.]+ \|){4})", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(found) == 9
+    assert len(found) == 22
     return [
         pytest.param(name, form, figures.strip(" |").split(" | "), id=f"{name}-{form}", marks=marks)
         for name, form, figures in found

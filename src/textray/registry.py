@@ -113,6 +113,7 @@ _SGSEG = (
     "X-rays via Self-guidance, MICCAI 2024"
 )
 _LVIT = "Li et al.: LViT: Language meets Vision Transformer in Medical Image Segmentation, IEEE TMI 2023"
+_CLIP = "Radford et al.: Learning Transferable Visual Models From Natural Language Supervision, ICML 2021"
 _GROUNDING = "Yang et al.: Multimodal self-supervised learning for lesion localization, arXiv:2401.01524, 2024"
 
 MODELS = {
@@ -150,6 +151,78 @@ MODELS = {
             "Ronneberger, Fischer, Brox: U-Net, MICCAI 2015",
             _form("baselines.unet:UNet", size_multiple=16),
             reads=("image",),
+        ),
+        _model(
+            "unet_plus_plus",
+            "Zhou et al.: UNet++: A Nested U-Net Architecture for Medical Image Segmentation, DLMIA 2018",
+            _form("baselines.unet_plus_plus:UNetPlusPlus", size_multiple=16),
+            reads=("image",),
+        ),
+        _model(
+            "attention_unet",
+            "Oktay et al.: Attention U-Net: Learning Where to Look for the Pancreas, MIDL 2018",
+            _form("baselines.attention_unet:AttentionUNet", size_multiple=16),
+            reads=("image",),
+        ),
+        _model(
+            "nnunet",
+            "Isensee et al.: nnU-Net, Nature Methods 2021; its network only",
+            _form("baselines.nnunet:NNUNet"),
+            reads=("image",),
+        ),
+        _model(
+            "swin_unet",
+            "Cao et al.: Swin-Unet: Unet-like Pure Transformer for Medical Image Segmentation, ECCV Workshops 2022",
+            _form("baselines.swin_unet:SwinUNet"),
+            reads=("image",),
+        ),
+        _model(
+            "transunet",
+            "Chen et al.: TransUNet: Transformers Make Strong Encoders for Medical Image Segmentation, 2021",
+            _form("baselines.transunet:TransUNet", size_multiple=16),
+            reads=("image",),
+        ),
+        _model(
+            "uctransnet",
+            "Wang et al.: UCTransNet: Rethinking the Skip Connections in U-Net from a Channel-wise Perspective with "
+            "Transformer, AAAI 2022",
+            _form("baselines.uctransnet:UCTransNet", size_multiple=16),
+            reads=("image",),
+        ),
+        _model("clip", _CLIP, _form("baselines.clip:CLIP", size_multiple=16), reads=("image",)),
+        _model(
+            "clip_text",
+            f"{_CLIP}; Lüddecke, Ecker: Image Segmentation Using Text and Image Prompts, CVPR 2022",
+            _form("baselines.clip:CLIPText", size_multiple=16),
+        ),
+        _model(
+            "gloria",
+            "Huang et al.: GLoRIA: A Multimodal Global-Local Representation Learning Framework for Label-efficient "
+            "Medical Image Recognition, ICCV 2021",
+            _form("baselines.gloria:GLoRIA"),
+        ),
+        _model(
+            "convirt",
+            "Zhang et al.: Contrastive Learning of Medical Visual Representations from Paired Images and Text, "
+            "MLHC 2022",
+            _form("baselines.convirt:ConVIRT"),
+            reads=("image",),
+        ),
+        _model(
+            "tganet",
+            "Tomar et al.: TGANet: Text-guided Attention for Improved Polyp Segmentation, MICCAI 2022",
+            _form("baselines.tganet:TGANet"),
+            reads=("image",),
+        ),
+        _model(
+            "vilt",
+            "Kim, Son, Kim: ViLT: Vision-and-Language Transformer Without Convolution or Region Supervision, ICML 2021",
+            _form("baselines.vilt:ViLT"),
+        ),
+        _model(
+            "lavt",
+            "Yang et al.: LAVT: Language-Aware Vision Transformer for Referring Image Segmentation, CVPR 2022",
+            _form("baselines.lavt:LAVT"),
         ),
     )
 }

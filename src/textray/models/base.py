@@ -19,6 +19,9 @@ class Output(NamedTuple):
     attention: tuple[Tensor, ...] | None = None  # one map (B, 1, h, w), of the locator of a self-guided network
     presence: Tensor | None = None  # (B, 1), that the film shows any lesion, from the image alone
     lungs: Tensor | None = None  # (B, 2, H/4, W/4), the lung at the image's left, then that at its right
+    deep: tuple[Tensor, ...] | None = (
+        None  # (B, 1, H, W) each, logits of coarser levels, finest first; in training only
+    )
 
 
 class Network(nn.Module):

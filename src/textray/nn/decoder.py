@@ -1,4 +1,4 @@
-"""Decoder levels that a report guides (Zhong et al., Ariadne's Thread, MICCAI 2023)."""
+"""Decoders of maps: levels that a report guides (Zhong et al., Ariadne's Thread, MICCAI 2023), and plain ones."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from textray.errors import UsageError
 from textray.nn.attention import MultiHeadAttention, heads_for, raster_sines
+from textray.nn.blocks import DoubleConv, UpBlock
 
 SLOPE = 0.01
 """Slope of the leaky ReLUs below zero."""
@@ -143,4 +144,28 @@ class GuidedDecoder(nn.Module):
             if text is not None:
                 decoded = self.guides[level](decoded, *text)
             decoded = self.ups[level](decoded, maps[level])
+        return decoded
+
+
+class PlainDecoder(nn.Module):
+    """Levels without a report, from the coarsest map up: ConvT 2x2, joined with the skip, two convolutions.
+
+    Args:
+        skips: Channels of the maps, finest first; the last one is where it starts.
+        widths: Channels out of its levels, finest first, one fewer than there are maps.
+    """
+
+    def __init__(self, skips: Sequence[int], widths: Sequence[int]) -> None:
+        super().__init__()
+        deeper = (*widths[1:], skips[-1])
+        self.ups = nn.ModuleList(
+            UpBlock(nn.ConvTranspose2d(below, out, 2, stride=2), nn.Identity(), DoubleConv(skip + out, out))
+            for skip, out, below in zip(skips[:-1], widths, deeper, strict=True)
+        )
+
+    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+        """Decode maps, each half as large as the one before: ``(B, widths[0], h, w)`` as large as the first."""
+        decoded = maps[-1]
+        for up, skip in zip(reversed(self.ups), reversed(maps[:-1]), strict=True):
+            decoded = up(decoded, skip)
         return decoded

@@ -6,7 +6,7 @@ A multi-modal encoder changes a stage's output before the next stage sees it, so
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +134,28 @@ def load_trunk(encoder: ImageEncoder, state: dict[str, Tensor], *, source: str) 
     with torch.no_grad():
         for name, tensor in ours.items():
             tensor.copy_(given[pairs[name]])
+
+
+def load_named(
+    module: nn.Module, state: Mapping[str, Tensor], *, source: str, published: Callable[[str], str] = str
+) -> None:
+    """Copy pretrained tensors into a module by their names; further ones, such as a classifier's, are left out.
+
+    ``published`` gives the published name of one of the module's tensors. Errors call the file ``source``.
+
+    Raises:
+        BundleError: If a tensor is missing or its shape differs; it names the first.
+    """
+    wanted = module.state_dict()
+    for name, tensor in wanted.items():
+        given = state.get(published(name))
+        if given is None or given.shape != tensor.shape:
+            raise BundleError(
+                f"tensor {published(name)!r} of {source} does not fit",
+                came="no such tensor" if given is None else tuple(given.shape),
+                expected=tuple(tensor.shape),
+            )
+    module.load_state_dict({name: state[published(name)] for name in wanted})
 
 
 def read_trunk(source: str, trunk: str) -> dict[str, Tensor]:

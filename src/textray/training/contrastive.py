@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from textray.data.batches import Batch
 from textray.errors import UsageError
 from textray.models.base import Network
+from textray.models.baselines.clip import ViTTrunk
 from textray.nn.image_encoder import ImageEncoder
 from textray.training.task import Task
 
@@ -60,7 +61,7 @@ class ContrastiveTask(Task):
         options: Those of `Task`, but for the two that are about parts.
 
     Raises:
-        UsageError: If the network has no trunk of `textray.nn.image_encoder.ImageEncoder`.
+        UsageError: If the network has no trunk of `textray.nn.image_encoder.ImageEncoder` or CLIP's.
     """
 
     selects = ("inner/loss", "min")
@@ -69,7 +70,7 @@ class ContrastiveTask(Task):
     def __init__(self, network: Network, text_encoder: str = "cxr_bert", **options: Any) -> None:  # noqa: ANN401 -- Task's
         super().__init__(network, text_encoder=text_encoder, trunk_lr_scale=1.0, freeze=(), **options)
         trunk = getattr(network, "trunk", None)
-        if not isinstance(trunk, ImageEncoder):
+        if not isinstance(trunk, ImageEncoder | ViTTrunk):
             raise UsageError(
                 "contrastive pre-training needs a network with one image trunk",
                 came=type(network).__name__,

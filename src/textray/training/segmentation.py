@@ -184,6 +184,10 @@ class SegmentationTask(Task):
                 no_report |= batch["denied"].any(1).cpu()
             output = self(batch["image"], batch["text"], no_report, denied=batch["denied"])
             loss = self.mask_loss(output.logits, batch)
+            if output.deep is not None:  # each level weighs half of the one before, as in nnU-Net; true masks only
+                levels = [loss, *(SegmentationTask.mask_loss(self, found, batch) for found in output.deep)]
+                shares = [0.5**level for level in range(len(levels))]
+                loss = torch.stack([s * found for s, found in zip(shares, levels, strict=True)]).sum() / sum(shares)
             if self.zone_weight:
                 zones = zone_loss(cast(Tensor, output.zone_logits), batch["zones"])
                 loss = loss + self.zone_weight * self._logged("zones", zones, count)
