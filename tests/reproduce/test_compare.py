@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from textray.errors import DataError
+from textray.metrics import intervals
+from textray.metrics.segmentation import case_columns
 from textray.reproduce import page
-from textray.reproduce.compare import Protocol, answer, gap, protocol_of, read_masks, read_phrases
+from textray.reproduce.compare import Case, Protocol, answer, gap, protocol_of, rank, read_masks, read_phrases
 from textray.reproduce.plan import JobResult, State
 from textray.reproduce.tables import Question, Scores, read_tables
 
@@ -116,3 +118,44 @@ def test_scores_are_read_as_they_are_shown():
     assert protocol_of(Scores(dice=84.6, iou=72.5)) is Protocol.IMPOSSIBLE
     with pytest.raises(ValueError, match="no scores"):
         Scores.parse("79.02")
+
+
+def row_of(hits):
+    """A row of one seed: an image of a patient each, with so many of 10 lesion pixels found and none beside."""
+    counts = np.array([[hit, 0, 10 - hit, 5] for hit in hits], np.int64)
+    columns = case_columns(counts)
+    return {0: {(f"i{n}",): Case(f"p{n}", tuple(line)) for n, line in enumerate(columns)}}
+
+
+def test_ranks_and_how_sure_they_are_equal_the_slow_ones():
+    rng = np.random.default_rng(0)
+    hits = {"bad": rng.integers(0, 3, 12), "good": rng.integers(4, 10, 12), "fair": rng.integers(3, 10, 12)}
+    found = rank({name: row_of(values) for name, values in hits.items()})
+    order = sorted(hits, key=lambda name: -2 * hits[name].sum() / (hits[name].sum() + 120))
+    assert [one.name for one in found] == order
+    draws = np.random.default_rng(intervals.SEED).multinomial(12, [1 / 12] * 12, size=intervals.DRAWS)
+    labels = np.argsort([f"p{n}" for n in range(12)])  # patients are drawn in the order of their labels
+    places = {name: [] for name in order}
+    for draw in draws:
+        sums = {name: float(draw @ hits[name][labels]) for name in order}
+        drawn = sorted(order, key=lambda name: -2 * sums[name] / (sums[name] + 120))
+        for name in order:
+            places[name].append(drawn.index(name) + 1)
+    for place, one in enumerate(found, start=1):
+        assert one.score == pytest.approx(2 * hits[one.name].sum() / (hits[one.name].sum() + 120))
+        assert one.kept == pytest.approx(np.mean([p == place for p in places[one.name]]), abs=0.005)
+        assert one.range == (*np.quantile(places[one.name], [0.025, 0.975], method="nearest"),)
+    assert found[1].apart
+    assert not found[0].apart
+    assert found[2].above is None
+
+
+def test_rows_are_ranked_on_what_all_of_them_have():
+    one, two = row_of([9, 0, 0]), row_of([5, 5])
+    assert [found.name for found in rank({"one": one, "two": two})] == ["two", "one"]
+    del two[0]["i1",]
+    assert [found.name for found in rank({"one": one, "two": two})] == ["one", "two"]
+    assert rank({"one": one, "two": {1: two[0]}}) == ()
+    assert rank({}) == ()
+    same = rank({"one": one, "two": one})
+    assert (same[0].kept, same[0].above, same[0].apart) == (1.0, 0.0, False)

@@ -29,7 +29,7 @@ BUDGET = Budget(
 WORDS = TableRow(name="words", label="MMI-UNet", model="mmi_unet", printed="MMI-UNet")
 WORDLESS = TableRow(name="wordless", label="MMI-UNet, no text", model="mmi_unet", text="none")
 PLAIN = TableRow(name="plain", label="UNet", model="unet", printed="UNet")
-ABSENT = TableRow(name="absent", label="nnUNet", model="nnunet", printed="nnUNet")
+ABSENT = TableRow(name="absent", label="nnUNet", model="unwritten", printed="nnUNet")
 WRITES = TableRow(name="writes", label="Writes", model="sgseg", text="generated", printed="Full Text")
 CAPTIONED = replace(WRITES, name="captioned", label="Captioned", scored="oracle")
 TEACHER = TableRow(name="teacher", label="Teacher", model="lvit", fraction=0.25, teaches=True)
@@ -131,7 +131,7 @@ def test_rows_are_made_listed_and_not_made_again(order, lines, fake):
     assert (words["steps"], words["steps_before"], words["images_fit"], words["split"]) == ("2", "0", "8", "test")
     assert "| 90.88 / 83.28 | pooled |" in page
     assert "| 80.42 / 70.81 | per image (J is +3.56 from D/(2−D)) |" in page
-    assert "no network nnunet" in page
+    assert "no network unwritten" in page
     assert "| Do words help? | –" not in page
     assert "leaves 0 out and every seed agrees.\nThe interval tells what other patients would change" in page
     assert "with a sentence" not in page

@@ -33,7 +33,7 @@ def job_of(table, name, *, budget="small", seed=0):
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("    title: LViT against UNet on Mo", "    titel: LViT on Mo", r"key of tables.tables\[6\] 'titel'"),
+        ("    title: LViT against UNet on Mo", "    titel: LViT on Mo", r"key of tables.tables\[7\] 'titel'"),
         ("    title: LViT against UNet on MoNuSeg\n", "", "a key title"),
         ("epochs: 160", 'epochs: "160"', "epochs is wrong"),
         ("text: none, printed: Without", "text: nothing, printed: Without", "text is wrong"),
@@ -122,7 +122,10 @@ def test_rows_that_were_made_before_are_found_again(budget, table, row, seed, st
 def test_every_row_is_planned_as_textray_trains_it(table, parse):
     wanted = {"guide_decoder": "GuideDecoder", "sgseg": "SGSeg", "sgseg_simple": "SGSegSimple", "lvit": "LViT",
               "mmi_unet": "MMIUNet", "mmi_unet_gd": "MMIUNetGD", "unet": "UNet",
-              "sentence_grounding": "SentenceGrounding"}  # fmt: skip
+              "sentence_grounding": "SentenceGrounding", "unet_plus_plus": "UNetPlusPlus", "nnunet": "NNUNet",
+              "attention_unet": "AttentionUNet", "transunet": "TransUNet", "uctransnet": "UCTransNet",
+              "swin_unet": "SwinUNet", "clip": "CLIP", "clip_text": "CLIPText", "gloria": "GLoRIA", "tganet": "TGANet",
+              "convirt": "ConVIRT", "vilt": "ViLT", "lavt": "LAVT"}  # fmt: skip
     seen = set()
     for budget in table.budgets:
         for row in table.rows:

@@ -110,6 +110,23 @@ def paired_difference(
     return bootstrap(np.concatenate([first, second], axis=-1), groups, differences)
 
 
+def draw_scores(runs: Sequence[Floats], groups: Sequence[str], statistic: Statistic) -> tuple[Floats, Floats]:
+    """Scores ``(R,)`` of several runs on the same cases, and those of the same draws for all, ``(DRAWS, R)``.
+
+    Each run is ``(N, K)``, row for row the same cases; the rest is as in `bootstrap`.
+
+    Raises:
+        UsageError: As `bootstrap`.
+        ShapeError: If there is no run, the runs have not the same shape, or ``groups`` another length.
+    """
+    if not runs or len({run.shape for run in runs}) > 1:
+        raise ShapeError("runs to rank have the same cases", came=[run.shape for run in runs], expected="equal shapes")
+    sums = _group_sums(np.concatenate(runs, axis=-1), groups)
+    totals = np.concatenate([sums.sum(axis=0)[None], *(weights @ sums for weights in _weights(len(sums)))])
+    scores = statistic(np.stack(np.split(totals, len(runs), axis=-1), axis=-2))  # (1 + DRAWS, R)
+    return scores[0], scores[1:]
+
+
 def _group_sums(columns: Floats, groups: Sequence[str]) -> Floats:
     """Add up the rows of each group: ``(N, K)`` to ``(G, K)``, groups in the order of their labels."""
     if columns.ndim != 2 or len(columns) != len(groups):

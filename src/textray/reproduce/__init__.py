@@ -15,12 +15,12 @@ from textray.inference.bundle import GroundingBundle
 REPRODUCTIONS = {
     name: f"textray.reproduce.{'figures' if '-fig' in name else 'runner'}:run"
     for name in (
-        "mmi-unet-table1", "mmi-unet-table2", "mmi-unet-table3", "mmi-unet-fig2", "mmi-unet-fig3",
+        "leaderboard", "mmi-unet-table1", "mmi-unet-table2", "mmi-unet-table3", "mmi-unet-fig2", "mmi-unet-fig3",
         "sgseg-table1", "sgseg-table2", "lvit-qata", "lvit-monuseg", "lvit-ablation",
         "sgseg-fig3", "sgseg-fig4", "sgseg-fig5",
         "grounding-qata", "grounding-table1", "grounding-table2", "grounding-table3", "grounding-fig3",
     )
-}  # fmt: skip
+} | {f"nnunet-{what}": f"textray.reproduce.nnunet:{what}" for what in ("export", "score")}  # fmt: skip
 """Name → ``module:function``; the function takes an `Order` and returns an exit code."""
 
 FLOORS = "floors"

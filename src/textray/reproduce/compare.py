@@ -20,7 +20,7 @@ import numpy as np
 from textray.errors import DataError
 from textray.evaluate import results
 from textray.metrics.grounding import THRESHOLDS
-from textray.metrics.intervals import Interval, paired_difference
+from textray.metrics.intervals import LEVEL, Interval, draw_scores, paired_difference
 from textray.metrics.segmentation import SCORES, Statistic, case_columns, ratio_of
 from textray.reproduce.tables import Question, Scores
 
@@ -128,6 +128,60 @@ def answer(
     stacked = [np.concatenate([side[seed] for seed in seeds]) for side in columns]
     differences = paired_difference(stacked[0], stacked[1], groups, statistics)
     return Answer(differences=differences, by_seed=each)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rank:
+    """Place of a row among others, and how sure it is on the same draws of patients.
+
+    Attributes:
+        score: Pooled Dice, all seeds together.
+        kept: Share of the draws in which the row has this very place.
+        range: Places between which it is in 95 % of the draws.
+        above: Share of the draws in which it is above the next row; ``None`` for the last.
+    """
+
+    name: str
+    score: float
+    kept: float
+    range: tuple[int, int]
+    above: float | None
+
+    @property
+    def apart(self) -> bool:
+        """True where the next row is below in 97.5 % of the draws."""
+        return self.above is not None and self.above >= 0.5 + LEVEL / 2
+
+
+def rank(rows: Mapping[str, Mapping[int, Cases]]) -> tuple[Rank, ...]:
+    """Rank rows, the best first, by pooled Dice over the seeds and images that all of them have, seed → cases each.
+
+    None without such an image.
+    """
+    seeds = sorted(set[int].intersection(*(set(of_seed) for of_seed in rows.values()))) if rows else []
+    keys = [(seed, key) for seed in seeds for key in sorted(set.intersection(*(set(r[seed]) for r in rows.values())))]
+    if not keys:
+        return ()
+    groups = [next(iter(rows.values()))[seed][key].group for seed, key in keys]
+    runs = [np.array([of_seed[seed][key].columns for seed, key in keys]) for of_seed in rows.values()]
+    scores, drawn = draw_scores(runs, groups, SCORES["dice_pooled"])
+    order = np.argsort(-scores, kind="stable")
+    drawn = drawn[:, order]
+    places = (-drawn).argsort(axis=1, kind="stable").argsort(axis=1)  # (draws, rows), from 0; ties as the rows stand
+    found = []
+    for place, (number, name) in enumerate(zip(order, [list(rows)[i] for i in order], strict=True)):
+        low, high = np.quantile(places[:, place], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="nearest")
+        last = place + 1 == len(order)
+        found.append(
+            Rank(
+                name=name,
+                score=float(scores[number]),
+                kept=float((places[:, place] == place).mean()),
+                range=(int(low) + 1, int(high) + 1),
+                above=None if last else float((drawn[:, place] > drawn[:, place + 1]).mean()),
+            )
+        )
+    return tuple(found)
 
 
 def read_masks(scores: Path, mode: str) -> Cases:

@@ -205,7 +205,10 @@ class PageTexts:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table whose rows are trained; ``data`` are registry names, and their data sets need not exist."""
+    """A table whose rows are trained; ``data`` are registry names, and their data sets need not exist.
+
+    ``ranks`` says that it also shows how sure the order of its rows is.
+    """
 
     name: str
     title: str
@@ -216,6 +219,7 @@ class Table:
     printed: tuple[PrintedRow, ...] = ()
     questions: tuple[Question, ...] = ()
     notes: tuple[str, ...] = ()
+    ranks: bool = False
 
     @property
     def masks(self) -> bool:
