@@ -15,7 +15,19 @@ from textray import registry
 
 if TYPE_CHECKING:
     from textray.models.base import Network, Output
+    from textray.models.baselines.attention_unet import AttentionUNet, AttentionUNetConfig
+    from textray.models.baselines.clip import CLIP, CLIPConfig, CLIPText, CLIPTextConfig
+    from textray.models.baselines.convirt import ConVIRT, ConVIRTConfig
+    from textray.models.baselines.gloria import GLoRIA, GLoRIAConfig
+    from textray.models.baselines.lavt import LAVT, LAVTConfig
+    from textray.models.baselines.nnunet import NNUNet, NNUNetConfig
+    from textray.models.baselines.swin_unet import SwinUNet, SwinUNetConfig
+    from textray.models.baselines.tganet import TGANet, TGANetConfig
+    from textray.models.baselines.transunet import TransUNet, TransUNetConfig
+    from textray.models.baselines.uctransnet import UCTransNet, UCTransNetConfig
     from textray.models.baselines.unet import UNet, UNetConfig
+    from textray.models.baselines.unet_plus_plus import UNetPlusPlus, UNetPlusPlusConfig
+    from textray.models.baselines.vilt import ViLT, ViLTConfig
     from textray.models.guide_decoder import GuideDecoder, GuideDecoderConfig
     from textray.models.lvit import LViT, LViTConfig
     from textray.models.mmi_unet import MMIUNet, MMIUNetConfig
@@ -24,14 +36,28 @@ if TYPE_CHECKING:
     from textray.models.sgseg import SGSeg, SGSegConfig, SGSegSimple, SGSegSimpleConfig
 
 __all__ = [
+    "CLIP",
+    "LAVT",
+    "AttentionUNet",
+    "AttentionUNetConfig",
+    "CLIPConfig",
+    "CLIPText",
+    "CLIPTextConfig",
+    "ConVIRT",
+    "ConVIRTConfig",
+    "GLoRIA",
+    "GLoRIAConfig",
     "GuideDecoder",
     "GuideDecoderConfig",
+    "LAVTConfig",
     "LViT",
     "LViTConfig",
     "MMIUNet",
     "MMIUNetConfig",
     "MMIUNetGD",
     "MMIUNetGDConfig",
+    "NNUNet",
+    "NNUNetConfig",
     "Network",
     "Output",
     "SGSeg",
@@ -40,8 +66,20 @@ __all__ = [
     "SGSegSimpleConfig",
     "SentenceGrounding",
     "SentenceGroundingConfig",
+    "SwinUNet",
+    "SwinUNetConfig",
+    "TGANet",
+    "TGANetConfig",
+    "TransUNet",
+    "TransUNetConfig",
+    "UCTransNet",
+    "UCTransNetConfig",
     "UNet",
     "UNetConfig",
+    "UNetPlusPlus",
+    "UNetPlusPlusConfig",
+    "ViLT",
+    "ViLTConfig",
 ]
 
 
