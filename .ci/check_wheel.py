@@ -13,7 +13,8 @@ BUNDLES = {
 MOST_MEGABYTES = 35  # one copy of each weight in half precision
 
 root = Path(__file__).resolve().parent.parent / "src"
-data = [*(root / "textray" / "configs").rglob("*.yaml"), *(root / "textray" / "data" / "splits").glob("*.json")]
+web = (root / "textray" / "serve" / "web").iterdir()
+data = [*(root / "textray" / "configs").rglob("*.yaml"), *(root / "textray" / "data" / "splits").glob("*.json"), *web]
 weights = {f"{WEIGHTS}{bundle}/{name}" for bundle, names in BUNDLES.items() for name in names}
 expected = {p.relative_to(root).as_posix() for p in data} | {"textray/py.typed"} | weights
 

@@ -33,7 +33,14 @@ LATER = {
     "B12": "photos of films are told from films; needs the lungs",
     "C06": "the text is compared with the picture",
     "D08": "images that are nearly the same in two parts of a data set",
-    "F": "server and PACS node",
+    "F16": "PACS node: associations that are refused",
+    "F17": "PACS node: names and UIDs with path characters",
+    "F18": "PACS node: objects that are cut off",
+    "F19": "PACS node: an archive that is down",
+    "F20": "PACS node: results that come back; as files they are skipped today (A04)",
+    "F21": "DICOMweb: errors of the other side",
+    "F22": "an archive that restarts",
+    "F23": "two nodes with one study",
 }
 """Cases of the catalogue that are later work."""
 

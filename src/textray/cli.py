@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from textray import __version__
-from textray.commands import doctor, explain, ground, info, research, segment
+from textray.commands import doctor, explain, ground, info, research, segment, serve
 from textray.commands.console import LogLines, note, say
 from textray.errors import TextRayError, disk_fault
 
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.command("segment")(segment.segment)
 app.command("report")(segment.report)
 app.command("ground")(ground.ground)
+app.command("serve")(serve.serve)
 app.command("info")(info.info)
 app.command("demo")(segment.demo)
 app.command("doctor")(doctor.doctor)

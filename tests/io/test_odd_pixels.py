@@ -17,7 +17,9 @@ from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLEL
 import textray
 from textray.errors import InputError
 from textray.inference.inputs import demo_film
+from textray.io import child as processes
 from textray.io import decoder
+from textray.io.child import Child
 from textray.io.read import from_array, read
 
 TOP = 4095
@@ -459,13 +461,14 @@ def test_models_go_to_other_processes_and_threads(model, chest, clean):
 @pytest.fixture
 def child(monkeypatch):
     """Start the next decoder with another ``_decode``: ``child(expression)``; ``child()`` starts the usual one."""
-    fresh, usual = decoder._Child(), decoder._START
+    usual = decoder._CHILD.code
+    fresh = Child(usual)
     monkeypatch.setattr(decoder, "_CHILD", fresh)
 
     def start(expression=None):
         fresh.stop()
         changed = "import os, time; from textray.io import decoder; decoder._decode = {}; decoder._serve()"
-        monkeypatch.setattr(decoder, "_START", usual if expression is None else changed.format(expression))
+        fresh.code = usual if expression is None else changed.format(expression)
 
     yield start
     fresh.stop()
@@ -500,7 +503,7 @@ def test_a08_a_decoder_that_crashes_or_hangs_refuses_one_film_only(
 
 def test_a08_an_interrupted_film_never_answers_for_the_next_one(chest, dicom, child, monkeypatch):
     child()
-    receive, stopped = decoder._receive, []
+    receive, stopped = processes.receive, []
 
     def interrupted(stream):
         if not stopped and decoder._CHILD.process is not None and len(started) == 1:
@@ -510,7 +513,7 @@ def test_a08_an_interrupted_film_never_answers_for_the_next_one(chest, dicom, ch
         return receive(stream)
 
     started = []
-    monkeypatch.setattr(decoder, "_receive", interrupted)
+    monkeypatch.setattr(processes, "receive", interrupted)
     with pytest.raises(KeyboardInterrupt):
         read(rle(chest, dicom))
     other = chest[::-1].copy()

@@ -178,32 +178,19 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Show what is understood of a report: zones, the sentence that the network is given, and unused words."""
-    from textray.io.files import plain_text
-    from textray.records import ZONE_NAMES
-    from textray.text.zones import parse, sentence, write
+    from textray.inference.record import describe_report
+    from textray.text.zones import parse
 
     understood = parse(text, laterality=laterality.value)
-    used = sentence(understood.zones) if understood.zones else None
-    written = write(understood.zones, laterality=laterality.value) if understood.zones else None
+    values = describe_report(understood)
     if as_json:
-        say_json(
-            {
-                "laterality": laterality.value,
-                "sides_from": understood.sides_from,
-                "zones": {name: str(state) for name, state in zip(ZONE_NAMES, understood.zones.states, strict=True)},
-                "sentence": {"viewer": used, laterality.value: written},
-                "unused_words": [plain_text(word) for word in understood.unused],
-                "stated_count": understood.stated_count,
-                "warnings": [
-                    {"code": n.code, "text": plain_text(n.text), "remedy": n.remedy} for n in understood.notices
-                ],
-            }
-        )
+        say_json(values)
         return
     say(CONVENTION[laterality.value])
     say("zones by image side (viewer's left and right):")
-    for name, state in zip(ZONE_NAMES, understood.zones.states, strict=True):
+    for name, state in values["zones"].items():
         say(f"  {name:14}{state}")
+    used, written = values["sentence"]["viewer"], values["sentence"][laterality.value]
     say(f"sentence, viewer's sides: {used or 'none; the network works from the picture alone'}")
     if laterality is Side.PATIENT and written:
         say(f"sentence, patient's sides: {written}")

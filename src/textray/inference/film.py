@@ -27,6 +27,7 @@ LEAST_LUNG = 0.015
 OUTSIDE = 0.1
 """Share of a mask outside both lungs from which a warning says so."""
 NOT_A_CHEST = "W_NOT_A_CHEST"
+_BOX = ("top", "end", "left", "right")
 _MARGIN = 0.03  # of the picture's longer side by which lungs are widened before that
 
 
@@ -97,12 +98,14 @@ class Lungs:
         """Share of each lung, and of its thirds, that a mask ``(h, w)`` on the lungs' grid covers; for a record."""
         described: dict[str, Any] = {}
         for side, plane, there in zip(SIDES, self.planes, self.found, strict=True):
-            top, end = _extent(plane)[:2] if there else (0.0, 1.0)
+            extent = _extent(plane)
+            top, end = extent[:2] if there else (0.0, 1.0)
             level = np.clip(np.floor((_middles(len(plane)) - top) / max(end - top, 1e-6) * 3), 0, 2)
             shares = {name: _share(mask[level == i], plane[level == i]) for i, name in enumerate(LEVELS)}
             described[side] = {
                 "found": there,
                 "share_of_picture": round(float(plane.mean()), 6),
+                "box": dict(zip(_BOX, (round(edge, 4) for edge in extent), strict=True)) if there else None,
                 "affected": _share(mask, plane) if there else None,
                 "zones": shares if there else None,
             }

@@ -26,12 +26,14 @@ from textray.records import (
     Laterality,
     Notice,
     Prediction,
+    Report,
     Volume,
     Zones,
     ZoneSplit,
     ZoneState,
 )
 from textray.text.cleaning import clean, is_blank
+from textray.text.zones import sentence, write
 
 SCHEMA = "textray.record/1"
 
@@ -264,6 +266,23 @@ def notice_rows(notices: Iterable[Notice]) -> list[dict[str, str]]:
         {"code": notice.code, "text": plain_text(notice.text), "remedy": notice.remedy}
         for notice in dict.fromkeys(notices)
     ]
+
+
+def describe_report(report: Report) -> dict[str, Any]:
+    """What is understood of a report without a film, as JSON values; zones are the viewer's."""
+    whose = report.laterality
+    return {
+        "laterality": str(whose),
+        "sides_from": report.sides_from,
+        "zones": {name: str(state) for name, state in zip(ZONE_NAMES, report.zones.states, strict=True)},
+        "sentence": {
+            "viewer": sentence(report.zones) if report.zones else None,
+            str(whose): write(report.zones, laterality=whose) if report.zones else None,
+        },
+        "unused_words": [plain_text(word) for word in report.unused],
+        "stated_count": report.stated_count,
+        "warnings": notice_rows(report.notices),
+    }
 
 
 def _text(steering: Steering, grid: Grid) -> dict[str, Any]:

@@ -1,25 +1,17 @@
 """Decoder process: compressed DICOM frames are decoded in a child with limits of memory and time.
 
-Libraries in C abort, hang or take all memory on damaged streams. The child keeps that away from the caller: it is
-started at the first frame, answers one frame after the other, and is started anew after a crash. It sends numbers only.
+The child (`textray.io.child`) is started at the first frame and anew after a crash. It sends numbers only.
 """
 
 from __future__ import annotations
 
 import atexit
 import io
-import json
 import os
 import re
 import struct
-import subprocess
-import sys
-import threading
 import warnings
-from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,15 +27,13 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from textray.io.child import Child, ChildError, Message, serve
 from textray.io.raster import JPEG_SIGNATURE, LOSSLESS, LS, JpegLayout, jpeg_is_whole, jpeg_layout
 
 SECONDS, SECONDS_A_MEGAPIXEL = 5.0, 1.5
 """Time limit of a frame, and what its size adds; the environment variable ``TEXTRAY_DECODE_SECONDS`` sets another."""
-_START_SECONDS = 60.0  # the child imports its libraries before its first frame
 _MEMORY = 1280 << 20  # bytes that the child may take beyond what its libraries take
 _AS_STORED = {"correct_unused_bits": False, "apply_jls_sign_correction": False, "apply_j2k_sign_correction": False}
-_SIZE = struct.Struct("<IQ")
-_START = "from textray.io.decoder import _serve; _serve()"
 _HEAD = 1 << 12  # bytes that hold the header of a JPEG 2000 file
 _REFUSALS = ("does not support", "cannot decode", "only supports", "are supported")  # words of pydicom's plugins
 _EXCESS = re.compile(r"RLE segment .* (\d+) vs\. (\d+) bytes")  # words of pydicom's warning
@@ -87,7 +77,14 @@ def decode(data: bytes, syntax: UID, *, as_stored: bool, **tags: Any) -> tuple[N
     Raises:
         UndecodableError: If there is no picture.
     """
-    return _CHILD.ask({"syntax": str(syntax), "as_stored": as_stored, "tags": tags}, data)
+    order = {"syntax": str(syntax), "as_stored": as_stored, "tags": tags}
+    try:
+        head, body = _CHILD.ask(seconds(tags["rows"], tags["columns"]), order, data)
+    except ChildError as error:
+        raise UndecodableError(error.reason) from None
+    if "refused" in head:
+        raise UndecodableError(head["refused"])
+    return np.frombuffer(body, head["type"]).reshape(head["shape"]), head["decoder"]
 
 
 def _decode(data: bytes, syntax: UID, as_stored: bool, tags: dict[str, Any]) -> tuple[NDArray[Any], str]:
@@ -163,114 +160,21 @@ def _jpeg2000_size(stream: bytes) -> tuple[int, int] | None:
     return bottom - top, right - left
 
 
+def _answer(order: dict[str, Any], data: bytes) -> Message:
+    try:
+        frame, name = _decode(data, UID(order["syntax"]), order["as_stored"], order["tags"])
+    except UndecodableError as error:
+        return {"refused": error.reason}, b""
+    except MemoryError:
+        return {"refused": "memory"}, b""
+    head = {"shape": frame.shape, "type": frame.dtype.str, "decoder": name}
+    return head, np.ascontiguousarray(frame).data.cast("B")
+
+
 def _serve() -> None:
-    """Answer requests on the standard input until it ends: the child's whole life."""
-    stdin, stdout = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # a library that prints must not write into an answer
-    with suppress(ImportError, OSError):  # systems without these limits
-        import resource
-
-        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (taken + _MEMORY, taken + _MEMORY))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _send(stdout, {}, b"")  # ready
-    while (request := _receive(stdin)) is not None:
-        order, data = request
-        try:
-            frame, name = _decode(data, UID(order["syntax"]), order["as_stored"], order["tags"])
-            answer = {"shape": frame.shape, "type": frame.dtype.str, "decoder": name}
-            _send(stdout, answer, np.ascontiguousarray(frame).data.cast("B"))
-        except UndecodableError as error:
-            _send(stdout, {"refused": error.reason}, b"")
-        except MemoryError:
-            _send(stdout, {"refused": "memory"}, b"")
+    """Decode until the standard input ends: the child's whole life."""
+    serve(_answer, _MEMORY)
 
 
-def _send(stream: IO[bytes], head: dict[str, Any], body: bytes | memoryview) -> None:
-    words = json.dumps(head).encode()
-    stream.write(_SIZE.pack(len(words), len(body)) + words)
-    stream.write(body)
-    stream.flush()
-
-
-def _receive(stream: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
-    sizes = stream.read(_SIZE.size)
-    if len(sizes) < _SIZE.size:
-        return None
-    head, body = _SIZE.unpack(sizes)
-    words, content = stream.read(head), stream.read(body)
-    return (json.loads(words), content) if len(words) == head and len(content) == body else None
-
-
-@dataclass
-class _Child:
-    """The child of this process, one frame at a time."""
-
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    process: subprocess.Popen[bytes] | None = None
-    owner: int = 0
-
-    def ask(self, order: dict[str, Any], data: bytes) -> tuple[NDArray[Any], str]:
-        """Send a frame and wait for its answer."""
-        tags = order["tags"]
-        with self.lock:
-            if self.process is None or self.owner != os.getpid() or self.process.poll() is not None:
-                self._start()
-                self._wait(_START_SECONDS)
-            head, body = self._wait(seconds(tags["rows"], tags["columns"]), order, data)
-        if "refused" in head:
-            raise UndecodableError(head["refused"])
-        return np.frombuffer(body, head["type"]).reshape(head["shape"]), head["decoder"]
-
-    def _start(self) -> None:
-        paths = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _START],  # -P: no module of the present folder, which may hold anything
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-        )
-        self.owner = os.getpid()
-
-    def _wait(
-        self, limit: float, order: dict[str, Any] | None = None, data: bytes = b""
-    ) -> tuple[dict[str, Any], bytes]:
-        """Answer to an order, or the first sign of life; without one the child is ended."""
-        process, slow = self.process, threading.Event()
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
-
-        def end() -> None:
-            slow.set()
-            process.kill()
-
-        timer, answer = threading.Timer(limit, end), None
-        timer.start()
-        try:
-            if order is not None:
-                _send(process.stdin, order, data)
-            answer = _receive(process.stdout)
-        except OSError:  # the pipe of a child that died
-            pass
-        finally:
-            timer.cancel()
-            if (
-                answer is None or slow.is_set()
-            ):  # also after an interrupt: a late answer must not be that of another film
-                self.stop()
-        if answer is None:
-            raise UndecodableError("slow" if slow.is_set() else "crashed")
-        return answer
-
-    def stop(self) -> None:
-        """End the child."""
-        if self.process is not None and self.owner == os.getpid():
-            self.process.kill()
-            self.process.communicate()
-        self.process = None
-
-
-_CHILD = _Child()
+_CHILD = Child("from textray.io.decoder import _serve; _serve()")
 atexit.register(_CHILD.stop)

@@ -92,11 +92,16 @@ def in_colour(picture: NDArray[Any]) -> NDArray[np.float32]:
     return np.array(np.broadcast_to(planes, (*picture.shape[:2], 3)), np.float32)
 
 
-def thumbnail(film: Pixels, size: tuple[int, int]) -> NDArray[np.float32]:
-    """A film ``(H, W)`` or ``(H, W, 3)`` float32 for display in another size: ``(h, w, 3)`` float32 in [0, 255]."""
+def levels(film: Pixels) -> NDArray[np.uint8]:
+    """A film ``(H, W)`` or ``(H, W, 3)`` for display, stretched over `display_range`: uint8 of the same shape."""
     shades = display_range(film)
     parts = (np.rint(stretch(film[rows], shades)).astype(np.uint8) for rows in strips(film.shape))
-    return in_colour(shrink(stacked(parts, film.shape[0]), size))
+    return stacked(parts, film.shape[0])
+
+
+def thumbnail(film: Pixels, size: tuple[int, int]) -> NDArray[np.float32]:
+    """A film ``(H, W)`` or ``(H, W, 3)`` float32 for display in another size: ``(h, w, 3)`` float32 in [0, 255]."""
+    return in_colour(shrink(levels(film), size))
 
 
 def shrink(picture: Picture, size: tuple[int, int]) -> Picture:
