@@ -193,6 +193,8 @@ function sentence() {
 // What the record says
 
 const percent = (share, digits = 0) => `${(share * 100).toFixed(digits)} %`;
+// No network is certain.
+const chance = (p) => (p > 0.999 ? "over 99.9 %" : p < 0.001 ? "below 0.1 %" : percent(p, 1));
 const item = (tag, text, className) => Object.assign(document.createElement(tag), { textContent: text, className: className || "" });
 
 function show() {
@@ -200,7 +202,7 @@ function show() {
   const area = lesion.mm2 === null ? `${lesion.pixels.toLocaleString("en")} pixels` : `${(lesion.mm2 / 100).toFixed(1)} cm²`;
   byId("headline").textContent = lesion.pixels ? `${percent(lesion.share, 1)} of the picture is marked` : "Nothing is marked";
   const figures = [];
-  if (finding) figures.push(["Probability of any lesion, without words", percent(finding.probability, 1)]);
+  if (finding) figures.push(["Probability of any lesion, without words", chance(finding.probability)]);
   if (lungs) {
     const order = chipSide() === "patient" && state.film.mirrored ? ["right", "left"] : SIDES;
     for (const side of order) {
