@@ -113,7 +113,14 @@ def test_export_hands_paths_on(cli, monkeypatch, words, more):
     stand_in.export = lambda *args, **options: seen.append((args, options))
     monkeypatch.setitem(sys.modules, "textray.export.segmenter", stand_in)
     assert cli("export", "a.ckpt", "--out", "b", *words.split()).code == 0
-    options = {"samples": None, "scores": (), "text_encoder_folder": None, "text_free": None, "average": ()}
+    options = {
+        "samples": None,
+        "scores": (),
+        "text_encoder_folder": None,
+        "text_free": None,
+        "average": (),
+        "hounsfield": None,
+    }
     assert seen == [((Path("a.ckpt"), Path("b")), {**options, "threshold": 0.5, **more})]
 
 

@@ -34,6 +34,8 @@ def draw(brightness, number):
     lungs = np.zeros((SIDE, SIDE), bool)
     lungs[8:56, 8:28] = lungs[8:56, 36:56] = True
     pixels[lungs] += 0.25
+    stray = np.random.default_rng(number).integers(SIDE, size=(2, 60))
+    pixels[tuple(stray)] = np.linspace(0.35, 0.97, 60)  # all grey levels occur, as in a film
     pixels[12:20, 8:24] = 1.0 * (np.arange(8) == 2)[:, None] if brightness == LINE else brightness
     return np.rint(pixels * 255).astype(np.uint8), lungs
 

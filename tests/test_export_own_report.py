@@ -72,8 +72,12 @@ def bank():
     return features, mask
 
 
-def encoder(*_, **__):
-    return lambda sentences, attend_padding: bank()
+def encoder(name, *_, **__):
+    def encode(sentences, attend_padding):
+        return bank()
+
+    encode.name = name
+    return encode
 
 
 GRAPHS = {}

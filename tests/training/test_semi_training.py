@@ -216,7 +216,7 @@ def test_flips_swap_image_mask_label_and_sentence_together(teacher, tmp_path):
     torch.testing.assert_close(flipped["mask"][seen], straight["mask"][seen].flip(3))
     targets = []
     task.pseudo_loss.forward = lambda logits, target: targets.append(target) or logits.sum() * 0
-    task.log_train = lambda *parts: None
+    task.log_train = lambda *parts, **more: None
     hidden = torch.nonzero(~seen).flatten().tolist()
     looks = []
     task._bank.mask = lambda text: looks.append(text) or np.zeros(SIZE, np.float32)

@@ -163,7 +163,7 @@ def test_oblique_contradicting_and_unscaled_volumes_are_warned_of(nifti, ct_mode
 
     def warnings_of(image):
         nibabel.save(image, tmp_path / "ct.nii")
-        return warned(model.segment_volume(tmp_path / "ct.nii"))
+        return [code for code in warned(model.segment_volume(tmp_path / "ct.nii")) if code != "W_EMPTY_MASK"]
 
     def turned(degrees):
         angle = np.radians(degrees)

@@ -123,10 +123,10 @@ class Sample:
 
 
 def _on_grid(
-    path: Path, shape: tuple[int, int] | None, way: Callable[[Path], NDArray[np.bool_]] = read_mask
+    path: Path, shape: tuple[int, int] | None, way: Callable[[Path], NDArray[np.bool_]] | None = None
 ) -> NDArray[np.bool_]:
     """A mask that has the size of its image, if that is given."""
-    mask = naming(path, way)
+    mask = naming(path, way or read_mask)
     if shape not in (None, mask.shape):
         raise DataError(
             f"{path.name} and its image differ in size",
