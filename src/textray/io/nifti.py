@@ -121,8 +121,9 @@ def read_nifti(path: Path) -> Volume:
             large = head[4:7] in (b"n+2", b"ni2")
             kind = nibabel.nifti2.Nifti2Image if large else nibabel.nifti1.Nifti1Image
             header = kind.header_class.from_fileobj(io.BytesIO(head), check=False)
+            size = _declared(header, head[4:8] if large else head[344:348])
             _check_place(header)
-            whole = _whole(data, _declared(header, head[4:8] if large else head[344:348]))
+            whole = _whole(data, size)
             image = kind.from_bytes(whole)
             array, affine = image.get_fdata(dtype=np.float32, caching="unchanged"), image.affine
         except TextRayError:
