@@ -331,3 +331,6 @@ def test_a_denial_of_some_zones_leaves_the_others_as_they_are(model):
     assert np.array_equal(some.probability, whole.probability)
     assert not gone[:, SIDE // 2 + 8 :].any()
     assert not (some.mask & ~whole.mask).any()
+    lungs = some.record["lungs"]
+    assert lungs["left"]["affected"] == 0, "the shares of the lungs are those of the mask"
+    assert lungs["right"]["affected"] == whole.record["lungs"]["right"]["affected"] > 0

@@ -366,6 +366,8 @@ class Predictor:
         if lungs is not None:
             shown = self.preprocess.restore(inference.probability[0], small_grid(grid)) >= self.threshold
             small = shown & (not emptied)
+            if self.reads_denial:
+                record.clear_denied(small, words.zones, small_grid(grid), record.zone_split(self.bundle, lungs))
         return Film(
             presence=presence,
             threshold=least,

@@ -40,12 +40,11 @@ SENSITIVITY = 0.975
 
 FALSE_ALARM = 0.05
 """Share of films whose zones are rightly named, or rightly denied, of which a conflict may warn."""
-FEWEST = 50
-"""Films of the selecting split, with zones that are known, below which thresholds of earlier weights are kept."""
-
-
 CLEAR_ALARM = 0.02
 """The same of normal films that words rightly call clear; their masks are empty up to there."""
+
+FEWEST = 50
+"""Films of the selecting split, with zones that are known, below which thresholds of earlier weights are kept."""
 
 
 class Row(NamedTuple):
